@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: make quickstart, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help quickstart test check assets slow bench docs clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+quickstart: .venv/installed  ## Install, then fine-tune the embedded base on a few handwritten digits
+	$(BIN)/tltool finetune recipes/quickstart.yaml
+
+test: .venv/installed-dev  ## Run the default tests, about three minutes
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev  ## Run the linters and the type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+assets: .venv/installed-dev  ## Run the tests on real weights and images, under TL_TOOLKIT_ASSETS
+	$(BIN)/python -m pytest -m assets
+
+slow: .venv/installed-dev  ## Run the slow tests
+	$(BIN)/python -m pytest -m 'slow and not assets'
+
+bench: .venv/installed-dev  ## Print the benchmarks' tables
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: .venv/installed-dev  ## Write docs/recipe.md and the JSON Schema from the recipe's fields
+	$(BIN)/python docs/build.py
+
+clean:  ## Remove the environment and what tools left behind
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
