@@ -1,0 +1,334 @@
+"""The schema: defaults, ranges, rules between fields, and that nothing changes afterwards."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.recipe import schema
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.schema import Export, Recipe, UnfreezeFrom
+
+SECTIONS = [getattr(schema, name) for name in schema.__all__]
+
+
+def read(values, **overrides):
+    changes = {key.replace("__", "."): value for key, value in overrides.items()}
+    return build_recipe(values, changes).recipe
+
+
+def refuse(values, field, value):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(values, {field: value})
+    return str(caught.value)
+
+
+def test_short_recipe_gets_the_defaults(values):
+    recipe = read(values)
+
+    assert (recipe.seed, recipe.deterministic, recipe.task) == (0, True, "classification")
+    assert (recipe.data.validation, recipe.data.test, recipe.data.batch_size) == (0.2, None, 32)
+    assert recipe.phases[0].learning_rate == 1e-3
+    assert recipe.phases[0].unfreeze == 0
+    assert recipe.phases[0].batch_norm == "frozen"
+    assert recipe.model.head.pooling is None
+    assert recipe.model.head.activation == "softmax"
+    assert recipe.export == Export(formats=("saved_model",))
+    assert recipe.baseline is None
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_and_field_is_described(section):
+    assert section.__doc__
+    assert all(field.description for field in section.model_fields.values())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_is_frozen_and_refuses_unknown_keys(section):
+    assert section.model_config["frozen"]
+    assert section.model_config["extra"] == "forbid"
+    assert section.model_config["strict"]
+
+
+def test_no_section_is_missing_from_the_public_names():
+    found = {
+        name
+        for name, value in vars(schema).items()
+        if isinstance(value, type) and issubclass(value, BaseModel) and name != "Section"
+    }
+
+    assert found == set(schema.__all__)
+
+
+def test_recipe_cannot_be_changed(values):
+    recipe = read(
+        values, model__arguments={"alpha": 0.25}, baseline={"phases.tune.unfreeze": ["a", "b"]}
+    )
+
+    with pytest.raises(ValidationError):
+        recipe.seed = 3
+    with pytest.raises(TypeError):
+        recipe.model.arguments["alpha"] = 1.0
+    with pytest.raises(AttributeError):
+        recipe.baseline["phases.tune.unfreeze"].append("c")
+
+
+def test_recipe_hashes_and_travels_between_processes(values):
+    recipe = read(values, model__arguments={"alpha": 0.25}, baseline={"model.weights": "random"})
+
+    copy = pickle.loads(pickle.dumps(recipe))
+
+    assert copy == recipe
+    assert hash(copy) == hash(recipe)
+
+
+def test_arguments_compare_and_unpack_as_a_dict(values):
+    arguments = read(values, model__arguments={"alpha": 0.25, "layers": 2}).model.arguments
+
+    assert arguments == {"layers": 2, "alpha": 0.25}
+    assert dict(**arguments) == {"alpha": 0.25, "layers": 2}
+    assert repr(arguments) == "{'alpha': 0.25, 'layers': 2}"
+
+
+@pytest.mark.parametrize(("given", "size"), [(28, (28, 28)), ([32, 64], (32, 64))])
+def test_image_size_is_one_side_or_height_and_width(values, given, size):
+    assert read(values, data__image_size=given).data.image_size == size
+
+
+@pytest.mark.parametrize("given", [7, 2049, [28], [28, 28, 3], [28, 4], "28", 28.0, True, None])
+def test_image_size_out_of_range_is_told_once(values, given):
+    text = refuse(values, "data.image_size", given)
+
+    assert "data.image_size = " in text
+    assert "expected a side or [height, width] in pixels, each an integer from 8 to 2048" in text
+    assert text.count("expected") == 1
+
+
+def test_integers_are_fine_for_rates(values):
+    phase = {"name": "a", "epochs": 1, "learning_rate": 1, "optimizer": "sgd", "momentum": 0}
+
+    rate = read(values, phases=[phase]).phases[0].learning_rate
+
+    assert rate == 1.0
+    assert isinstance(rate, float)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("version", 2, "expected 1, got 2."),
+        ("version", True, "expected 1, got true."),
+        ("version", 1.0, "expected 1, got 1.0."),
+        ("name", "a/b", "expected text as described"),
+        ("name", "-a", "expected text as described"),
+        ("name", "..", "expected text as described"),
+        ("name", "a\n", "expected text as described"),
+        ("name", "x" * 65, "expected at most 64 characters"),
+        ("name", "latest", "expected another name"),
+        ("seed", -1, "expected an integer from 0 to 2147483647, got -1."),
+        ("seed", True, "expected an integer, got true."),
+        ("deterministic", "yes", "expected true or false, got 'yes'."),
+        ("deterministic", 1, "expected true or false, got 1."),
+        ("task", "regression", "expected 'classification', got 'regression'."),
+        ("data.batch_size", "8", "expected an integer, got '8'."),
+        ("data.batch_size", 8.5, "expected an integer, got 8.5."),
+        ("data.batch_size", 0, "expected an integer from 1 to 4096, got 0."),
+        ("data.batch_size", None, "expected an integer, got null."),
+        ("data.classes", ["a"], "expected at least 2 in the list"),
+        ("data.classes", ["a", "b", "a"], "expected each name once, got 'a' again."),
+        ("data.classes", [0, 1], "expected text, got 0."),
+        ("data.classes", ["a", ""], "expected text that is not empty"),
+        ("data.examples_per_class", 0, "expected an integer, 1 or more, got 0."),
+        ("data.validation", 1, "expected a fraction above 0 and below 1, or the path of a folder"),
+        ("data.validation", 0.0, "expected a fraction above 0 and below 1"),
+        ("data.validation", True, "expected a fraction above 0 and below 1"),
+        ("data.validation", [0.1], "expected a fraction above 0 and below 1"),
+        ("data.test", 0.8, "expected fractions that leave images to train on, got 1 for"),
+        ("data.broken", "ignore", "expected 'skip' or 'refuse', got 'ignore'."),
+        ("augment.rotation", 0.6, "expected a number from 0 to 0.5, got 0.6."),
+        ("augment.rand_augment.num_ops", 11, "expected an integer from 1 to 10, got 11."),
+        ("augment", 3, "expected a section with the keys flip, rotation"),
+        ("model.base", 5, "expected text, got 5."),
+        ("model.arguments", [], "expected a section of `key: value` lines"),
+        ("model.arguments.alpha", [1], "expected a number, a word, true or false, got [1]."),
+        ("model.arguments.alpha", float("nan"), "expected a finite number, got nan."),
+        ("model.arguments.alpha", float("inf"), "expected a finite number, got inf."),
+        ("model.head.dropout", 1.0, "expected a number from 0 to below 1, got 1.0."),
+        ("model.head.dropout", -0.1, "expected a number from 0 to below 1, got -0.1."),
+        ("model.head.hidden.0", {"units": 0}, "expected an integer from 1 to 65536, got 0."),
+        ("model.head.hidden", {"units": 3}, "expected a list"),
+        ("model.head.pooling", "avg", "expected 'average', 'max', 'sum' or 'flatten'"),
+        ("phases", [], "expected at least 1 in the list"),
+        ("phases.0", 3, "expected a section with the keys name, epochs"),
+        ("phases.0.name", "1", "expected text as described"),
+        ("phases.0.epochs", -1, "expected an integer from 0 to 100000, got -1."),
+        ("phases.0.learning_rate", 0.0, "expected a number above 0, got 0.0."),
+        ("phases.0.learning_rate", float("nan"), "expected a finite number, got nan."),
+        ("phases.0.learning_rate", float("inf"), "expected a finite number, got inf."),
+        ("phases.0.momentum", 0.9, "expected 0.0 or optimizer: sgd, got 0.9 with 'adam'."),
+        ("phases.0.weight_decay", 0.1, "expected 0.0 or optimizer: adamw, got 0.1 with 'adam'."),
+        ("phases.0.unfreeze", -1, "expected a number of blocks (0 or more), {from: UNIT}, or"),
+        ("phases.0.unfreeze", True, "expected a number of blocks (0 or more), {from: UNIT}, or"),
+        ("phases.0.unfreeze", [], "expected a number of blocks (0 or more), {from: UNIT}, or"),
+        ("phases.0.unfreeze", {"form": "a"}, "expected a number of blocks (0 or more), {from: UN"),
+        ("phases.0.unfreeze", ["a", "a"], "expected each name once, got 'a' again."),
+        ("phases.1.name", "head", "expected a name of its own, got that of phases[0]."),
+        ("early_stopping.patience", 0, "expected an integer, 1 or more, got 0."),
+        ("early_stopping.min_delta", -1, "expected a number, 0 or more, got -1."),
+        ("export", 0, "expected true, false or a section with formats, got 0."),
+        ("export.formats", "weights", "expected a list, got 'weights'."),
+        ("export.formats", ["weights", "weights"], "expected each name once"),
+        ("baseline", [], "expected a section of `key: value` lines"),
+    ],
+)
+def test_wrong_value_is_refused_in_words(values, field, value, expected):
+    assert expected in refuse(values, field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("data.batch_size", "8", "batch_size: 8 (without quotes)"),
+        ("data.batch_size", 9999, "batch_size: 4096"),
+        ("seed", 2**40, "seed: 2147483647"),
+        ("phases.0.epochs", 5.0, "epochs: 5"),
+        ("phases.0.learning_rate", "1e-3", "learning_rate: 1e-3 (without quotes)"),
+        ("phases.0.optimizer", "adan", "optimizer: adam"),
+        ("phases.0.momentum", 0.9, "optimizer: sgd"),
+        ("deterministic", "no", "deterministic: false"),
+        ("data.classes", [7, "8"], '"7"'),
+        ("export.formats", "weights", "formats: [weights]"),
+        ("data.batchsize", 8, "batch_size: 8"),
+        ("modle", {"base": "x"}, "model:"),
+    ],
+)
+def test_wrong_value_comes_with_what_to_type(values, field, value, hint):
+    assert refuse(values, field, value).endswith(f"Try: {hint}")
+
+
+def test_unknown_key_names_the_closest_and_all_others(values):
+    text = refuse(values, "phases.0.unfreze", 3)
+
+    assert "phases[0].unfreze: unknown key" in text
+    assert "did you mean 'unfreeze'?" in text
+    assert "name, epochs, optimizer" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [("version", "version: 1"), ("data.image_size", "image_size: 224"), ("model", "")],
+)
+def test_missing_field_says_what_it_is_for(values, field, hint):
+    text = refuse(values, f"~{field}", None)
+
+    assert f"{field} is missing" in text
+    assert "expected a value: " in text
+    assert text.endswith(hint)
+
+
+@pytest.mark.parametrize("value", [True, {}, {"formats": ["saved_model"]}])
+def test_export_true_means_the_default(values, value):
+    assert read(values, export=value).export == Export()
+
+
+def test_export_false_means_none(values):
+    assert read(values, export=False).export is False
+
+
+def test_unknown_key_of_export_has_its_own_place(values):
+    assert "export.format: unknown key" in refuse(values, "export", {"format": ["weights"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(2, 2), (["a", "b"], ("a", "b")), ({"from": "conv2"}, UnfreezeFrom(unit="conv2"))],
+)
+def test_unfreeze_is_a_number_a_unit_or_blocks(values, given, meant):
+    recipe = read(values, phases=[{"name": "a", "epochs": 1, "unfreeze": given}])
+
+    assert recipe.phases[0].unfreeze == meant
+
+
+@pytest.mark.parametrize("given", [["train", "csv"], ["csv", "builtin"], ["train", "builtin"]])
+def test_two_sources_of_data_are_refused(values, given):
+    sources = {"train": "a", "csv": "b.csv", "builtin": "digits"}
+    data = {"image_size": 28, **{name: sources[name] for name in given}}
+
+    text = refuse(values, "data", data)
+
+    assert f"expected one of train, csv or builtin, got {' and '.join(given)}" in text
+    assert f"~data.{given[0]}" in text
+
+
+def test_no_source_of_data_is_refused(values):
+    assert "expected one of train, csv or builtin, got none" in refuse(
+        values, "data", {"image_size": 28}
+    )
+
+
+def test_folder_of_validation_images_goes_with_train_only(values):
+    data = {"builtin": "digits", "image_size": 28, "validation": "a", "test": "b"}
+
+    text = refuse(values, "data", data)
+
+    assert text.count("a folder goes with train, not with builtin") == 2
+
+
+def test_rules_between_fields_are_told_beside_wrong_fields(values):
+    values["phases"][1] |= {"name": "head", "epochs": "x", "momentum": 0.9}
+    values["data"] |= {"batch_size": 0, "builtin": "digits"}
+    values["extra"] = 1
+
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(values)
+
+    found = {problem.what for problem in caught.value.problems}
+    assert found == {
+        "data.batch_size = 0",
+        "data.builtin = 'digits'",
+        "phases[1].name = 'head'",
+        "phases[1].epochs = 'x'",
+        "phases[1].momentum = 0.9",
+        "extra: unknown key",
+    }
+
+
+REMOTE = ["gs://a/b", "hdfs:a", "s3://a", "https://a/b", "/gcs/a", "/cns/a", "/hdfs", "a+b://c"]
+
+
+@pytest.mark.parametrize("path", REMOTE)
+@pytest.mark.parametrize("field", ["data.train", "data.validation", "model.weights"])
+def test_remote_path_is_refused_in_a_sentence(values, field, path):
+    text = refuse(values, field, path)
+
+    assert f"{field} = {path!r}" in text
+    assert "expected a local path" in text
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "a\udcffb", 3, [], True])
+@pytest.mark.parametrize("field", ["data.train", "model.weights"])
+def test_what_is_no_path_is_refused(values, field, path):
+    assert "expected a path" in refuse(values, field, path)
+
+
+def test_path_may_hold_spaces_and_any_letters(values):
+    path = Path("/data/été {x} %20/花")
+
+    assert read(values, data__train=path).data.train == path
+
+
+def test_schema_alone_gives_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    data = schema.Data.model_validate({"train": "a", "validation": Path("b"), "image_size": 28})
+
+    assert data.train == tmp_path / "a"
+    assert data.validation == tmp_path / "b"
+
+
+def test_recipe_takes_keyword_arguments(values):
+    recipe = Recipe(**values)
+
+    assert recipe.model.base == "lenet5"

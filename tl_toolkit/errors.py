@@ -1,0 +1,149 @@
+"""What a user can cause, told in words: problems, and the errors that carry them.
+
+Every error of the toolkit knows the exit code of the command that ends with it. An error holds one
+or more problems; a problem says where it is, what was found, what was expected, and what to type.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckFailedError",
+    "DataError",
+    "NonFiniteError",
+    "OutputError",
+    "ParityError",
+    "Problem",
+    "ReceiptError",
+    "RecipeError",
+    "SearchError",
+    "ThresholdError",
+    "ToolkitError",
+    "WeightsError",
+    "closest",
+    "nearest",
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: The place, as `recipes/x.yaml:14:9`, a path or a command; may be empty.
+        what: What was found there, as `phases[1].unfreeze = 7`.
+        expected: What would be right, a sentence; may be empty.
+        hint: What to type, printed after `Try:`; may be empty.
+    """
+
+    where: str
+    what: str
+    expected: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Returns up to three lines: place and finding, what was expected, what to try."""
+        head = "  ".join(part for part in (self.where, self.what) if part)
+        hint = f"Try: {self.hint}" if self.hint else ""
+        if self.expected:
+            return "\n  ".join(line for line in (head, self.expected, hint) if line)
+        if not hint:
+            return head
+        return f"{head} {hint}" if head.endswith((".", "?", "!", ":")) else f"{head}. {hint}"
+
+
+class ToolkitError(Exception):
+    """An error that a user can cause and mend; its text is meant to be read without a traceback.
+
+    Args:
+        message: One sentence, one problem, or all problems of one pass (at least one).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str | Problem | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = _as_problems(message)
+        # The problems alone are the arguments, so that the error can be pickled between processes.
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        """Returns all problems, one below the other."""
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class RecipeError(ToolkitError):
+    """The recipe, an override or the use of a command is wrong."""
+
+    exit_code = 2
+
+
+class DataError(ToolkitError):
+    """The images, their folders or their table are missing or cannot be used."""
+
+    exit_code = 3
+
+
+class WeightsError(ToolkitError):
+    """A weight file is missing, damaged, or not of the network it is meant for."""
+
+    exit_code = 3
+
+
+class CheckFailedError(ToolkitError):
+    """A check that was asked for did not hold."""
+
+    exit_code = 4
+
+
+class ParityError(CheckFailedError):
+    """An exported model does not answer as the Keras model it came from."""
+
+
+class ReceiptError(CheckFailedError):
+    """A frozen tensor moved, or a trainable block stood still."""
+
+
+class ThresholdError(CheckFailedError):
+    """A metric is worse than the limit given with `--fail-under`."""
+
+
+class SearchError(ToolkitError):
+    """A search ended without one completed trial."""
+
+    exit_code = 5
+
+
+class NonFiniteError(ToolkitError):
+    """The loss or a weight became infinite or not a number."""
+
+    exit_code = 6
+
+
+class OutputError(ToolkitError):
+    """The output cannot be written: disk full, no permission, or a folder already used."""
+
+    exit_code = 7
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Returns the choice that `name` is probably meant to be, or "" if none is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""
+
+
+def closest(name: str, choices: Iterable[str]) -> str:
+    """Returns "did you mean 'resnet50'?" for the choice nearest to `name`, or "" if none is."""
+    choice = nearest(name, choices)
+    return f"did you mean {choice!r}?" if choice else ""
+
+
+def _as_problems(message: str | Problem | Sequence[Problem]) -> tuple[Problem, ...]:
+    if isinstance(message, str):
+        return (Problem(where="", what=message),)
+    if isinstance(message, Problem):
+        return (message,)
+    if not message:
+        raise ValueError("An error needs at least one problem.")
+    return tuple(message)

@@ -1,0 +1,159 @@
+"""The sections of a recipe that are about images: where they are, and how they are changed."""
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    Fraction,
+    Listed,
+    LocalPath,
+    Section,
+    Seed,
+    Text,
+    refuse_repeated,
+    told,
+)
+
+__all__ = ["Augment", "Data", "RandAugment"]
+
+_Side = Annotated[int, Field(ge=8, le=2048)]
+_FolderOrFraction = Annotated[
+    LocalPath | Fraction,
+    told("expected a fraction above 0 and below 1, or the path of a folder"),
+]
+_SOURCES = ("train", "csv", "builtin")
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1
+
+
+class Data(Section):
+    """Where the images are, how they are split, and the size they are resized to."""
+
+    train: LocalPath | None = Field(
+        default=None,
+        description="Folder of training images, one folder per class inside.",
+        examples=["data/flowers/train"],
+    )
+    csv: LocalPath | None = Field(
+        default=None,
+        description="Table of images with the columns path and label, and split (train, "
+        "validation, test) if you like; paths in it are relative to the table.",
+        examples=["data/flowers.csv"],
+    )
+    builtin: Literal["digits", "glyphs"] | None = Field(
+        default=None,
+        description="Images that come with the toolkit: digits, 1,797 handwritten ones; "
+        "glyphs, 6,720 letters and signs of 42 kinds, drawn in code.",
+    )
+    validation: _FolderOrFraction = Field(
+        default=0.2,
+        description="What epochs are compared on: a fraction of the images of each class, or (with "
+        "train) a folder with the same classes.",
+        examples=[0.2, "data/flowers/validation"],
+    )
+    test: _FolderOrFraction | None = Field(
+        default=None,
+        description="What the finished model is measured on: a fraction, or (with train) a folder; "
+        "none by default.",
+        examples=[0.1, "data/flowers/test"],
+    )
+    classes: Annotated[tuple[Text, ...], Field(min_length=2), Listed] | None = Field(
+        default=None,
+        description="The classes to use, in the order of the outputs; all, by name, by default.",
+        examples=[["ants", "bees"]],
+    )
+    examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Training images to keep of each class, drawn by split_seed; all by default.",
+    )
+    image_size: Annotated[
+        tuple[_Side, _Side],
+        BeforeValidator(
+            lambda value: (value, value) if isinstance(value, int) else value,
+            json_schema_input_type=_Side | tuple[_Side, _Side],
+        ),
+        Listed,
+        told("expected a side or [height, width] in pixels, each an integer from 8 to 2048"),
+    ] = Field(
+        description="Height and width in pixels that images are resized to, 8 to 2048: one "
+        "number for a square, or [height, width].",
+        examples=[224],
+    )
+    resize: Literal["stretch", "crop"] = Field(
+        default="stretch",
+        description="stretch changes proportions; crop scales to cover and keeps the centre.",
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=4096, description="Images per training step, 1 to 4096."
+    )
+    broken: Literal["skip", "refuse"] = Field(
+        default="refuse",
+        description="What to do about images that cannot be read: skip and name them, or refuse.",
+    )
+    convert: bool = Field(
+        default=False,
+        description="Re-encode images that only Pillow can read (TIFF, some WebP) into the cache.",
+    )
+    split_seed: Seed = Field(
+        default=0, description="Seed of the split into training, validation and test images."
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields what is wrong between sources, splits, fractions and classes."""
+        sources = [name for name in _SOURCES if values.get(name) is not None]
+        if not sources:
+            yield Conflict(
+                (), "expected one of train, csv or builtin, got none", "train: data/train"
+            )
+        elif len(sources) > 1:
+            expected = f"expected one of train, csv or builtin, got {' and '.join(sources)}"
+            hint = f"remove data.{sources[0]} (as an override: ~data.{sources[0]})"
+            yield Conflict((sources[-1],), expected, hint)
+        if sources and "train" not in sources:
+            for name in ("validation", "test"):
+                if isinstance(values.get(name), str | PathLike):
+                    expected = (
+                        f"expected a fraction: a folder goes with train, not with {sources[0]}"
+                    )
+                    yield Conflict((name,), expected, f"{name}: 0.2")
+        fractions = [values.get("validation", 0.2), values.get("test")]
+        if all(_is_fraction(value) for value in fractions) and sum(fractions) >= 1:
+            expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
+            yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
+        yield from refuse_repeated(values.get("classes"), "classes")
+
+
+class RandAugment(Section):
+    """RandAugment (Cubuk et al., 2020): a few operations drawn at random for each image."""
+
+    num_ops: int = Field(default=2, ge=1, le=10, description="Operations per image, 1 to 10.")
+    magnitude: float = Field(
+        default=0.5, ge=0, le=1, description="Strength of the operations, 0 to 1."
+    )
+
+
+class Augment(Section):
+    """Random changes to training images, the same for an image at a given seed and epoch."""
+
+    flip: Literal["horizontal", "vertical", "both"] | None = Field(
+        default=None, description="Mirror half of the images, along these axes."
+    )
+    rotation: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        default=None, description="Largest turn either way as a fraction of a full turn, 0 to 0.5."
+    )
+    zoom: Annotated[float, Field(ge=0, le=0.9)] | None = Field(
+        default=None, description="Largest zoom in or out as a fraction of the size, 0 to 0.9."
+    )
+    contrast: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Largest change of contrast as a fraction, 0 to 1."
+    )
+    rand_augment: RandAugment | None = Field(
+        default=None, description="RandAugment, applied after the other changes."
+    )

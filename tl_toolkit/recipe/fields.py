@@ -1,0 +1,241 @@
+"""Kinds of recipe fields (paths, names, fractions, settings), and errors in plain words."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+__all__ = [
+    "KIND",
+    "WORDS",
+    "Arguments",
+    "Changes",
+    "Conflict",
+    "FileName",
+    "Fraction",
+    "Listed",
+    "LocalPath",
+    "PhaseName",
+    "Section",
+    "Seed",
+    "Setting",
+    "Settings",
+    "find_path_fault",
+    "in_words",
+    "refuse_repeated",
+    "Text",
+    "Weights",
+    "told",
+]
+
+# The types of our own errors: both are plain sentences, and `told` may replace only the second.
+WORDS = "words"
+KIND = "kind"
+_REMOTE = re.compile(
+    r"^(?:/(?:cns|cfs|gcs|hdfs|readahead|placer|tfhub)(?:/|$)|(?:gs|s3|hdfs):|\w[\w+.-]+://)"
+)
+
+_T = TypeVar("_T")
+
+
+def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
+    """Returns a validation error that says the sentence `expected`; `hint` is what to type."""
+    return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
+
+
+def told(expected: str) -> WrapValidator:
+    """Returns a validator that says `expected` in place of what each member of a union says.
+
+    What is already in words, as about a path on another machine, stays.
+    """
+
+    def say(value: object, validate: Callable[[object], _T]) -> _T:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                if detail["type"] == WORDS:
+                    raise in_words(**detail["ctx"]) from error
+            raise in_words(expected) from error
+
+    return WrapValidator(say)
+
+
+class Conflict(NamedTuple):
+    """A broken rule between fields of a section.
+
+    Attributes:
+        path: The field at fault, seen from the section; empty for the section itself.
+        expected: What would be right, and what was found.
+        hint: What to type; may be empty.
+    """
+
+    path: tuple[str | int, ...]
+    expected: str
+    hint: str = ""
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe: strict types, unknown keys refused, rules between its fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields the broken rules between fields.
+
+        Args:
+            values: What was given, not yet validated: any key may be missing or of a wrong type.
+        """
+        return ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_conflicts(cls, values: object, validate: Callable[[object], Self]) -> Self:
+        # A rule is checked even where a field is wrong, so that one pass shows every problem.
+        conflicts = list(cls.find_conflicts(values)) if isinstance(values, Mapping) else []
+        details = [
+            InitErrorDetails(type=in_words(expected, hint=hint), loc=path, input=values)
+            for path, expected, hint in conflicts
+        ]
+        try:
+            section = validate(values)
+        except ValidationError as error:
+            if not details:
+                raise
+            details += [_repeat(detail) for detail in error.errors(include_url=False)]
+        if details:
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return section
+
+
+def refuse_repeated(values: object, field: str) -> Iterator[Conflict]:
+    """Yields a conflict for each entry of a list that has come before."""
+    if isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                yield Conflict((field, index), f"expected each name once, got {value!r} again")
+
+
+def _repeat(detail: Any) -> InitErrorDetails:
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    if kind in (KIND, WORDS):
+        kind = PydanticCustomError(kind, "{expected}", context)
+    return InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"], ctx=context)
+
+
+def find_path_fault(path: str) -> str:
+    """Returns what makes `path` unusable as a local file name, or ""."""
+    if not path:
+        return "expected a path, got an empty text"
+    if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+        return f"expected a path in UTF-8 without NUL characters, got {path!r}"
+    if _REMOTE.match(path):
+        return (
+            f"expected a local path, got {path!r}: data and weights are read from this machine only"
+        )
+    return ""
+
+
+def _as_local_path(value: object) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
+    path = os.path.abspath(os.path.expanduser(text)) if text else ""
+    if fault := find_path_fault(text) or find_path_fault(path):
+        raise in_words(fault, hint="copy the files here and name the local folder")
+    return Path(path)
+
+
+class Settings(Mapping[str, Any]):
+    """A read-only mapping that compares like a dict and can be hashed; its lists are tuples."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()) -> None:
+        self._values = {key: _freeze(value) for key, value in dict(values).items()}
+
+    def __getitem__(self, key: str) -> Any:
+        """Returns the setting called `key`."""
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names in the order given."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Returns how many settings there are."""
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        """Returns a hash that does not depend on the order."""
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        """Returns what a dict with these settings shows."""
+        return repr(self._values)
+
+
+def _freeze(value: object) -> object:
+    if isinstance(value, Mapping):
+        return Settings(value)
+    return tuple(map(_freeze, value)) if isinstance(value, list | tuple) else value
+
+
+def _thaw(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(item) for key, item in value.items()}
+    return [_thaw(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _check_setting(value: object) -> object:
+    if not isinstance(value, bool | int | float | str):
+        raise in_words(f"expected a number, a word, true or false, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise in_words(f"expected a finite number, got {value!r}")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_as_local_path, json_schema_input_type=str)]
+Weights = Annotated[
+    str,
+    BeforeValidator(
+        lambda value: value if value in ("imagenet", "random") else str(_as_local_path(value)),
+        json_schema_input_type=Literal["imagenet", "random"] | str,
+    ),
+]
+Text = Annotated[str, Field(min_length=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+PhaseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Setting = Annotated[bool | int | float | str, WrapValidator(lambda value, _: _check_setting(value))]
+Arguments = Annotated[
+    Mapping[str, Setting],
+    AfterValidator(Settings),
+    PlainSerializer(_thaw, return_type=dict[str, Any]),
+]
+Changes = Annotated[
+    Mapping[str, Any], AfterValidator(Settings), PlainSerializer(_thaw, return_type=dict[str, Any])
+]

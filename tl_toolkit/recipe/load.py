@@ -1,0 +1,243 @@
+"""Recipes from files and from Python: read, changed by overrides, validated, and written again."""
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.recipe.fields import find_path_fault
+from tl_toolkit.recipe.messages import explain, in_order
+from tl_toolkit.recipe.overrides import Overrides, apply_overrides
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree
+from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
+
+__all__ = [
+    "LoadedRecipe",
+    "build_baseline",
+    "build_recipe",
+    "dump_recipe",
+    "json_schema",
+    "load_recipe",
+    "replace_fields",
+]
+
+_PATH_FIELDS: tuple[FieldPath, ...] = (
+    ("data", "train"),
+    ("data", "csv"),
+    ("data", "validation"),
+    ("data", "test"),
+    ("model", "weights"),
+)
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+_OLD_SWITCHES = ("y", "yes", "n", "no", "on", "off")
+_WEIGHT_WORDS = ("imagenet", "random")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and the place of each of its fields.
+
+    Attributes:
+        recipe: The validated recipe; its paths are absolute.
+        path: The file as it was named; `recipe` for one built in Python.
+        locate: Gives the place of a field, ("phases", 1, "unfreeze"), as `recipes/x.yaml:14:9` or
+            `override phases.1.unfreeze=7`; of its nearest parent if the field was not written.
+    """
+
+    recipe: Recipe
+    path: Path
+    locate: Callable[[FieldPath], str]
+
+
+def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> LoadedRecipe:
+    """Returns the recipe in a file, changed by overrides.
+
+    Relative paths in the file are relative to its folder, those in overrides to the working
+    directory.
+
+    Args:
+        source: A YAML 1.2 file in UTF-8.
+        overrides: Texts `a.b=value` or `~a.b`, or a mapping of dotted fields to values.
+
+    Raises:
+        RecipeError: The file cannot be read, or with all problems found in it and in the overrides.
+    """
+    path = Path(source)
+    tree = read_yaml(_read_text(path), lambda line, column: f"{path}:{line}:{column}")
+    return _finish(tree, path, path.parent, overrides)
+
+
+def build_recipe(values: Mapping[str, Any], overrides: Overrides = ()) -> LoadedRecipe:
+    """Returns the recipe described by a mapping, with the checks and messages of a file.
+
+    Args:
+        values: Sections and fields as in a file; relative paths are relative to the working
+            directory.
+        overrides: As for `load_recipe`.
+
+    Raises:
+        RecipeError: With all problems found.
+    """
+    return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
+
+
+def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """Returns a validated copy of a recipe in which dotted fields have new values.
+
+    Args:
+        recipe: Stays as it is.
+        overrides: As `{"phases.head.epochs": 3}`; `{"~augment": None}` removes.
+
+    Raises:
+        RecipeError: With all problems found.
+    """
+    return build_recipe(_as_values(recipe), overrides).recipe
+
+
+def build_baseline(recipe: Recipe) -> Recipe | None:
+    """Returns the recipe that is trained beside this one: its baseline changes applied, or None."""
+    if recipe.baseline is None:
+        return None
+    return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 100
+    yaml.representer.add_representer(str, _represent_text)
+    yaml.representer.add_representer(list, _represent_list)
+    stream = io.StringIO()
+    yaml.dump(_as_values(recipe), stream)
+    return stream.getvalue()
+
+
+def json_schema(bases: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the JSON Schema (draft 2020-12) of a recipe, which editors complete from.
+
+    Args:
+        bases: Names of architectures to offer for `model.base`.
+    """
+    schema = Recipe.model_json_schema()
+    if names := list(bases):
+        schema["$defs"]["Model"]["properties"]["base"]["enum"] = names
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _finish(tree: Node, path: Path, folder: Path, overrides: Overrides) -> LoadedRecipe:
+    if not isinstance(tree.value, dict):
+        found = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
+        expected = "expected a recipe: lines such as `name: flowers`."
+        raise RecipeError(Problem(tree.where, found, expected, "tltool recipes list"))
+    _anchor_paths(tree, folder)
+    problems = apply_overrides(tree, overrides)
+    _anchor_paths(tree, Path())
+    try:
+        recipe = Recipe.model_validate(tree.plain())
+    except ValidationError as error:
+        raise RecipeError(in_order([*problems, *explain(error, tree)])) from error
+    problems += _check_baseline(recipe, tree)
+    if problems:
+        raise RecipeError(in_order(problems))
+    return LoadedRecipe(recipe, path, tree.locate)
+
+
+def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:
+    try:
+        build_baseline(recipe)
+    except RecipeError as error:
+        for problem in error.problems:
+            names = [
+                key
+                for key in recipe.baseline or ()
+                if f"{problem.where}=".startswith(f"override {key}=")
+            ]
+            where = tree.locate(("baseline", *names[:1]))
+            yield Problem(
+                where, f"with its baseline, {problem.what}", problem.expected, problem.hint
+            )
+
+
+def _anchor_paths(tree: Node, folder: Path) -> None:
+    """Makes relative paths absolute; what is no local path is left for the schema to refuse."""
+    for field in _PATH_FIELDS:
+        _anchor(tree.find(field), field, folder)
+    baseline = tree.child("baseline")
+    changes = baseline.value if baseline and isinstance(baseline.value, dict) else {}
+    for key, node in changes.items():
+        prefix = tuple(key.split("."))
+        for field in _PATH_FIELDS:
+            if field[: len(prefix)] == prefix:
+                _anchor(node.find(field[len(prefix) :]), field, folder)
+
+
+def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
+    if node is None or not isinstance(node.value, str | Path):
+        return
+    text = str(node.value)
+    is_word = field[-1] == "weights" and text in _WEIGHT_WORDS
+    if not is_word and not find_path_fault(text):
+        node.value = os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+
+
+def _as_values(recipe: Recipe) -> dict[str, Any]:
+    # Fields that are None are left out: None stands for "not given" in every section.
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        names = [f"{item}" for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        what = "; ".join(filter(None, ("no such file", closest(str(path), names))))
+        raise RecipeError(
+            Problem(str(path), what, "expected a recipe.", "tltool recipes list")
+        ) from error
+    except IsADirectoryError as error:
+        raise RecipeError(Problem(str(path), "is a folder", "expected a recipe file.")) from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            Problem(str(path), f"cannot be read: {error}", "expected a recipe.")
+        ) from error
+    if len(content) > MAX_BYTES:
+        expected = f"expected at most {MAX_BYTES // 1024} KiB of YAML."
+        raise RecipeError(Problem(str(path), "is too large", expected))
+    return _decode(content, path)
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
+        what = f"byte 0x{content[error.start]:02x} is not UTF-8"
+        hint = "save the file with the encoding UTF-8"
+        where = f"{path}:{line}:{column}"
+        raise RecipeError(Problem(where, what, "expected text in UTF-8.", hint)) from error
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    # Quoted where a reader of YAML 1.2 or 1.1 would see something else than this text.
+    is_plain = _PLAIN.fullmatch(text) and isinstance(read_scalar(text), str)
+    style = None if is_plain and text.lower() not in _OLD_SWITCHES else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_list(representer: Any, items: list[Any]) -> Any:
+    is_short = not any(isinstance(item, dict | list) for item in items)
+    return representer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)

@@ -1,0 +1,212 @@
+"""Says in plain words what the schema found wrong, and where."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from tl_toolkit.errors import Problem, closest, nearest
+from tl_toolkit.recipe.fields import KIND, WORDS
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.tree import FieldPath, Node, format_path, show
+from tl_toolkit.recipe.yaml_reader import read_scalar
+
+__all__ = ["explain", "in_order"]
+
+_KINDS = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_from_float": "an integer",
+    "int_type": "an integer",
+    "string_type": "text",
+    "string_unicode": "text in Unicode",
+    "tuple_type": "a list",
+    "dict_type": "a section of `key: value` lines",
+    "mapping_type": "a section of `key: value` lines",
+    "finite_number": "a finite number",
+    "string_too_short": "text that is not empty",
+}
+_RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_PLACE = re.compile(r":(\d+):(\d+)$")
+
+
+def explain(error: ValidationError, tree: Node) -> list[Problem]:
+    """Returns a located problem for each error of the schema."""
+    reader = _Explainer(tree)
+    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
+    return [problem for problem in problems if problem is not None]
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Returns each problem once, those of a file first, by line and column."""
+
+    def place(problem: Problem) -> tuple[int, int, int]:
+        found = _PLACE.search(problem.where)
+        return (0, int(found[1]), int(found[2])) if found else (1, 0, 0)
+
+    return sorted(dict.fromkeys(problems), key=place)
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Recipe.model_json_schema()
+
+
+class _Explainer:
+    """Puts errors of pydantic into words, with the help of the JSON Schema of the recipe."""
+
+    def __init__(self, tree: Node) -> None:
+        self._tree = tree
+        self._schema = _schema()
+
+    def explain(self, detail: Any) -> Problem | None:
+        path: FieldPath = tuple(part for part in detail["loc"] if part != "[key]")
+        kind, context = detail["type"], detail.get("ctx", {})
+        node = self._tree.find(path)
+        if kind == "missing":
+            return self._explain_missing(path)
+        if kind == "extra_forbidden":
+            return self._explain_unknown(path, detail["input"])
+        if kind == "too_short" and node and len(node.value) >= context["min_length"]:
+            return (
+                None  # pydantic counts the entries that are right, and the others are told already
+            )
+        value = node.plain() if node else detail["input"]
+        expected = self._expect(kind, context, path) or detail["msg"]
+        if ", got " not in expected:
+            expected += f", got {show(value)}"
+        is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
+        name = format_path(path) or "the recipe"
+        hint = context.get("hint") or self._suggest(kind, context, path, value)
+        return Problem(
+            where=self._tree.locate(path),
+            what=name if is_section else f"{name} = {show(value)}",
+            expected=expected if expected.endswith((".", "?")) else f"{expected}.",
+            hint=hint,
+        )
+
+    def _explain_missing(self, path: FieldPath) -> Problem:
+        schema = self._find(path)
+        hint = f"{path[-1]}: {_as_yaml(schema['examples'][0])}" if "examples" in schema else ""
+        expected = f"expected a value: {schema.get('description', '')}"
+        return Problem(self._tree.locate(path), f"{format_path(path)} is missing", expected, hint)
+
+    def _explain_unknown(self, path: FieldPath, value: object) -> Problem:
+        name = str(path[-1])
+        keys = self._keys(path[:-1])
+        expected = f"expected one of {', '.join(keys)}, got {name!r}"
+        guess = closest(name, keys)
+        hint = f"{nearest(name, keys)}: {'' if isinstance(value, dict | list) else _as_yaml(value)}"
+        return Problem(
+            where=self._tree.locate(path),
+            what=f"{format_path(path)}: unknown key",
+            expected=f"{expected}; {guess}" if guess else f"{expected}.",
+            hint=hint.strip() if guess else "",
+        )
+
+    def _expect(self, kind: str, context: Mapping[str, Any], path: FieldPath) -> str:
+        schema = self._find(path)
+        if kind in (KIND, WORDS):
+            return str(context["expected"])
+        if kind in _KINDS:
+            return f"expected {_KINDS[kind]}"
+        if kind in _RANGES:
+            return f"expected {_say_range(schema)}"
+        if kind in ("model_type", "model_attributes_type"):
+            return f"expected a section with the keys {', '.join(self._keys(path))}"
+        if kind == "literal_error":
+            return f"expected {context['expected']}"
+        if kind == "string_pattern_mismatch":
+            return f"expected text as described ({schema.get('description', '').rstrip('.')})"
+        if kind == "string_too_long":
+            return f"expected at most {context['max_length']} characters"
+        if kind in ("too_short", "too_long"):
+            few = kind == "too_short"
+            limit = context["min_length" if few else "max_length"]
+            return f"expected at {'least' if few else 'most'} {limit} in the list"
+        return ""
+
+    def _suggest(
+        self, kind: str, context: Mapping[str, Any], path: FieldPath, value: object
+    ) -> str:
+        schema = self._find(path)
+        better = ""
+        if kind in ("int_type", "float_type", "int_from_float", "bool_type"):
+            better = _unquote(kind, value)
+        elif kind == "string_type" and isinstance(value, bool | int | float):
+            better = f'"{show(value)}"'
+        elif kind == "tuple_type" and isinstance(value, str | int | float):
+            better = f"[{_as_yaml(value)}]"
+        elif kind == "literal_error" and isinstance(value, str):
+            better = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
+        elif kind in ("greater_than_equal", "less_than_equal"):
+            better = show(context["ge" if kind == "greater_than_equal" else "le"])
+        elif kind in ("mapping_type", "model_type") and "examples" in schema:
+            better = _as_yaml(schema["examples"][0])
+        names = [part for part in path if isinstance(part, str)]
+        is_entry = not path or isinstance(path[-1], int)
+        return better if is_entry or not better else f"{names[-1]}: {better}"
+
+    def _keys(self, path: FieldPath) -> list[str]:
+        return list(self._find(path, "properties").get("properties", ()))
+
+    def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
+        """Returns the JSON Schema of a field, merged over references and alternatives."""
+        schemas = [self._schema]
+        for name in path:
+            schemas = [found for schema in self._expand(schemas) for found in _step(schema, name)]
+        merged: dict[str, Any] = {}
+        for schema in self._expand(schemas):
+            if not holding or holding in schema:
+                merged = {**schema, **merged}
+        return merged
+
+    def _expand(self, schemas: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for schema in schemas:
+            yield schema
+            yield from self._expand(schema.get("anyOf", ()))
+            if "$ref" in schema:
+                yield from self._expand([self._schema["$defs"][schema["$ref"].rpartition("/")[2]]])
+
+
+def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
+    if isinstance(name, int):
+        if "items" in schema:
+            yield schema["items"]
+    elif name in schema.get("properties", {}):
+        yield schema["properties"][name]
+
+
+def _say_range(schema: Mapping[str, Any]) -> str:
+    kind = "an integer" if schema.get("type") == "integer" else "a number"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f"{kind} from {low} to {high}"
+    if below is not None:
+        return f"{kind} {f'from {low}' if above is None else f'above {above}'} to below {below}"
+    return f"{kind} above {above}" if low is None else f"{kind}, {low} or more"
+
+
+def _unquote(kind: str, value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
+    if not isinstance(value, str):
+        return ""
+    if kind == "bool_type":
+        meant = _SWITCHES.get(value.lower(), value.lower())
+        return meant if meant in ("true", "false") else ""
+    number = read_scalar(value) if len(value) < 40 else None
+    is_meant = isinstance(number, int if kind.startswith("int") else int | float)
+    return f"{value} (without quotes)" if is_meant and not isinstance(number, bool) else ""
+
+
+def _as_yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_as_yaml(item)}" for key, item in value.items()) + "}"
+    return value if isinstance(value, str) and len(value) < 60 else show(value)

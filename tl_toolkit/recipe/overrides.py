@@ -1,0 +1,165 @@
+"""Changes to a recipe from the command line or from Python: `a.b=value` and `~a.b`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.recipe.tree import MAX_DEPTH, FieldPath, Node, build_tree, format_path, show
+from tl_toolkit.recipe.yaml_reader import read_yaml
+
+__all__ = ["Overrides", "apply_overrides"]
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+_FORM = "expected KEY=VALUE, as in phases.head.epochs=3, or ~KEY to remove a field."
+_HINT = "data.batch_size=16"
+
+
+@dataclass(frozen=True)
+class _Override:
+    """A field, dotted as it was typed, and its new value; None takes the field out."""
+
+    field: str
+    value: Node | None
+    where: str
+
+
+def apply_overrides(tree: Node, overrides: Overrides) -> list[Problem]:
+    """Changes the tree, one override after the other, and returns what could not be done.
+
+    A name that no section has is put in all the same: the schema knows the right one.
+
+    Args:
+        tree: The recipe, a mapping.
+        overrides: Texts `a.b=value` (a YAML 1.2 value) and `~a.b`, or a mapping of dotted fields to
+            values (`{"~a.b": None}` removes). A phase is named by its number or its name.
+    """
+    problems: list[Problem] = []
+    for source in _as_items(overrides):
+        try:
+            override = _read_override(source)
+            path = _split(override)
+            if override.value is None:
+                _remove(tree, path, override)
+            else:
+                _assign(tree, path, override, override.value)
+        except RecipeError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def _as_items(overrides: Overrides) -> list[Any]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
+def _read_override(source: str | tuple[str, Any]) -> _Override:
+    if not isinstance(source, str):
+        return _read_item(*source)
+    where = f"override {source}"
+    if source.startswith("~"):
+        return _Override(source[1:].strip(), None, where)
+    field, equals, text = source.partition("=")
+    if not equals:
+        raise RecipeError(Problem(where, "holds no =", _FORM, _HINT))
+    return _Override(field.strip(), read_yaml(text, lambda line, column: where), where)
+
+
+def _read_item(field: object, value: Any) -> _Override:
+    where = f"override {field}={show(value)}"
+    if not isinstance(field, str):
+        raise RecipeError(
+            Problem(where, f"key {show(field)}", "expected keys that are text.", _HINT)
+        )
+    if not field.startswith("~"):
+        return _Override(field.strip(), build_tree(value, where), where)
+    if value is not None:
+        raise RecipeError(Problem(where, f"{field} = {show(value)}", "expected None after ~KEY."))
+    return _Override(field[1:].strip(), None, f"override {field}")
+
+
+def _split(override: _Override) -> list[str]:
+    # Problems print phases[1].unfreeze, so that is understood as well.
+    field = re.sub(r"\[(\d+)\]", r".\1", override.field)
+    # The keys of the baseline are dotted fields themselves.
+    parts = field.split(".", maxsplit=1 if field.startswith("baseline.") else -1)
+    if not all(parts) or len(parts) > MAX_DEPTH:
+        raise RecipeError(Problem(override.where, f"field {show(override.field)}", _FORM, _HINT))
+    return parts
+
+
+def _assign(tree: Node, parts: list[str], override: _Override, value: Node) -> None:
+    node: Node = tree
+    path: FieldPath = ()
+    for part, after in pairwise(parts):
+        missing = Node([] if after.isdecimal() else {}, override.where)
+        node, path = _enter(node, part, path, override, missing)
+    _enter(node, parts[-1], path, override, value, replace=True)
+
+
+def _enter(
+    node: Node,
+    part: str,
+    path: FieldPath,
+    override: _Override,
+    value: Node,
+    *,
+    replace: bool = False,
+) -> tuple[Node, FieldPath]:
+    """Returns the child and its path; `value` takes its place if it is missing or replaced."""
+    if not isinstance(node.value, dict | list):
+        # What is not there yet, or a short form such as `export: true`, becomes a section.
+        node.value, node.where = ([] if part.isdecimal() else {}), override.where
+    if isinstance(node.value, dict):
+        if replace or part not in node.value:
+            node.value[part] = value
+            node.removed.pop(part, None)
+        return node.value[part], (*path, part)
+    index = _find_index(node, part, path, override, end=len(node.value) + 1)
+    if index == len(node.value):
+        node.value.append(value)
+    elif replace:
+        node.value[index] = value
+    return node.value[index], (*path, index)
+
+
+def _remove(tree: Node, parts: list[str], override: _Override) -> None:
+    node = tree
+    path: FieldPath = ()
+    for part in parts[:-1]:
+        path = (*path, _find_name(node, part, path, override))
+        node = tree.find(path) or node
+    name = _find_name(node, parts[-1], path, override)
+    del node.value[name]
+    if isinstance(name, str):
+        node.removed[name] = override.where
+
+
+def _find_name(node: Node, part: str, path: FieldPath, override: _Override) -> str | int:
+    """Returns the name or index of a child that is there."""
+    if isinstance(node.value, list):
+        return _find_index(node, part, path, override, end=len(node.value))
+    names = list(node.value) if isinstance(node.value, dict) else []
+    if part in names:
+        return part
+    expected = f"expected a field that is there ({', '.join(names) or 'there is none'})."
+    expected = f"{expected} {closest(part, names)}".rstrip()
+    what = f"{format_path((*path, part))} is not in the recipe"
+    raise RecipeError(Problem(override.where, what, expected))
+
+
+def _find_index(node: Node, part: str, path: FieldPath, override: _Override, *, end: int) -> int:
+    """Returns the index meant by a number below `end` or by the name of a phase."""
+    if part.isdecimal() and len(part) < 6 and int(part) < end:
+        return int(part)
+    names = [str(child.value) for item in node.value if (child := item.child("name"))]
+    if part in names:
+        return names.index(part)
+    what = f"{format_path(path)} has no entry {part!r}"
+    known = f"a number below {end}" + (f" or one of {', '.join(names)}" if names else "")
+    expected = " ".join(filter(None, (f"expected {known}.", closest(part, names))))
+    raise RecipeError(Problem(override.where, what, expected))

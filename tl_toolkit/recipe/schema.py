@@ -1,0 +1,268 @@
+"""The recipe: everything that decides a run, as frozen and validated sections.
+
+The descriptions of the fields are the reference documentation and feed the JSON Schema. What a
+field means against the catalog and the file system (names, ranges, files) is checked by
+`tl_toolkit.check`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from tl_toolkit.recipe.data_schema import Augment, Data, RandAugment
+from tl_toolkit.recipe.fields import (
+    Arguments,
+    Changes,
+    Conflict,
+    FileName,
+    Listed,
+    PhaseName,
+    Section,
+    Seed,
+    Settings,
+    Text,
+    Weights,
+    in_words,
+    refuse_repeated,
+    told,
+)
+
+__all__ = [
+    "Augment",
+    "Data",
+    "EarlyStopping",
+    "Export",
+    "Head",
+    "Hidden",
+    "Model",
+    "Phase",
+    "RandAugment",
+    "Recipe",
+    "UnfreezeFrom",
+]
+
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+_Penalty = Annotated[float, Field(ge=0)]
+_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping")
+
+
+def _as_version(value: object) -> object:
+    # For Python True == 1 == 1.0, so that Literal[1] alone would let them pass.
+    return value if type(value) is int else repr(value)
+
+
+class Hidden(Section):
+    """A dense layer between the pooled features and the output."""
+
+    units: int = Field(
+        ge=1, le=65536, description="Outputs of the layer, 1 to 65536.", examples=[128]
+    )
+    activation: Literal[
+        "relu", "sigmoid", "tanh", "linear", "elu", "gelu", "selu", "silu", "softmax"
+    ] = Field(default="relu", description="Activation function of the layer.")
+    dropout: _Rate = Field(
+        default=0.0, description="Fraction of outputs dropped while training, 0 to below 1."
+    )
+    l1: _Penalty = Field(default=0.0, description="L1 penalty on the kernel, 0 or more.")
+    l2: _Penalty = Field(default=0.0, description="L2 penalty on the kernel, 0 or more.")
+
+
+class Head(Section):
+    """The classifier that is put on the base."""
+
+    pooling: Literal["average", "max", "sum", "flatten"] | None = Field(
+        default=None,
+        description="How the feature map becomes a vector; average by default. Not for a base that "
+        "gives a vector.",
+    )
+    hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
+        default=(), description="Dense layers before the output, from input to output."
+    )
+    dropout: _Rate = Field(
+        default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
+    )
+    activation: Literal["softmax", "sigmoid"] = Field(
+        default="softmax",
+        description="softmax gives one output per class; sigmoid one for both of two classes.",
+    )
+
+
+class Model(Section):
+    """The network: a base, its weights, and a head."""
+
+    base: str = Field(
+        description="Name of the architecture; `tltool models list` shows them.",
+        examples=["mobilenet"],
+    )
+    arguments: Arguments = Field(
+        default_factory=Settings,
+        description="Arguments of the architecture, as {alpha: 0.25}; `tltool models show BASE` "
+        "shows them.",
+    )
+    weights: Weights = Field(
+        description="imagenet (the official file), random, or the path of a weight file.",
+        examples=["imagenet"],
+    )
+    head: Head = Field(default=Head(), description="The classifier on the base.")
+
+
+class UnfreezeFrom(Section):
+    """The unit that training begins at; it and everything after it trains."""
+
+    model_config = ConfigDict(
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    unit: Text = Field(
+        alias="from",
+        description="Name of the first unit that trains; `tltool models show BASE` lists them.",
+        examples=["conv_dw_12"],
+    )
+
+
+class Phase(Section):
+    """One stretch of training: what trains, for how long, at what rate."""
+
+    name: PhaseName = Field(
+        description="Name of the phase: a letter, then letters, digits, - and _; unique.",
+        examples=["head"],
+    )
+    epochs: int = Field(
+        ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="Optimizer, fresh at the start of the phase."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate, above 0.")
+    momentum: _Rate = Field(default=0.0, description="Momentum of sgd, 0 to below 1.")
+    weight_decay: _Penalty = Field(default=0.0, description="Weight decay of adamw, 0 or more.")
+    unfreeze: Annotated[
+        Annotated[int, Field(ge=0)]
+        | UnfreezeFrom
+        | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
+        told("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
+    ] = Field(
+        default=0,
+        description="What of the base trains besides the head: a number of blocks counted from the "
+        "output, {from: UNIT}, or a list of block names.",
+        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
+    )
+    batch_norm: Literal["frozen", "train"] = Field(
+        default="frozen",
+        description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields settings that the chosen optimizer does not have, and blocks named twice."""
+        optimizer = values.get("optimizer", "adam")
+        for name, owner in (("momentum", "sgd"), ("weight_decay", "adamw")):
+            if values.get(name, 0.0) != 0.0 and optimizer != owner:
+                expected = (
+                    f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {optimizer!r}"
+                )
+                yield Conflict((name,), expected, f"optimizer: {owner}")
+        yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+
+
+class EarlyStopping(Section):
+    """Ends a phase when the validation result no longer gets better."""
+
+    monitor: Literal["val_accuracy", "val_loss"] = Field(
+        default="val_accuracy", description="The result that is watched."
+    )
+    patience: int = Field(
+        default=5, ge=1, description="Epochs without a better result before the phase ends."
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="A change up to this size does not count as better."
+    )
+
+
+class Export(Section):
+    """What is written for use elsewhere when training is done, each checked against the model."""
+
+    formats: Annotated[
+        tuple[Literal["saved_model", "weights"], ...], Field(min_length=1), Listed
+    ] = Field(
+        default=("saved_model",),
+        description="saved_model (TensorFlow Serving) and weights (the base, as a weight file).",
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields formats named twice."""
+        yield from refuse_repeated(values.get("formats"), "formats")
+
+
+def _as_export(value: object) -> object:
+    # Validated here, as a union would name its members in the place of every problem.
+    if value is True or isinstance(value, Mapping):
+        return Export.model_validate({} if value is True else value)
+    if value is False or isinstance(value, Export):
+        return value
+    raise in_words("expected true, false or a section with formats")
+
+
+class Recipe(Section):
+    """A whole run: data, model, phases of training, and what is made of the result."""
+
+    version: Annotated[Literal[1], told("expected 1"), BeforeValidator(_as_version)] = Field(
+        description="Version of the recipe format: 1.", examples=[1]
+    )
+    name: FileName = Field(
+        description="Names the folder of the runs: letters, digits, ., - and _, at most 64.",
+        examples=["flowers"],
+    )
+    seed: Seed = Field(
+        default=0, description="Seed of new weights, order of images, augmentation and dropout."
+    )
+    deterministic: bool = Field(
+        default=True, description="The same recipe gives the same result on the same machine."
+    )
+    task: Literal["classification"] = Field(
+        default="classification", description="What the model learns: one class per image."
+    )
+    data: Data = Field(description="Where the images are and how they are split and resized.")
+    augment: Augment | None = Field(
+        default=None, description="Random changes to training images; none by default."
+    )
+    model: Model = Field(description="The network: base, weights and head.")
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
+        description="Phases of training, one after the other; usually the head alone first.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="When to end a phase early; never by default."
+    )
+    export: Annotated[
+        Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
+    ] = Field(default=Export(), description="What is exported at the end; false for nothing.")
+    baseline: Changes | None = Field(
+        default=None,
+        description="Changes that make a second recipe, trained beside this one and printed "
+        "next to it: dotted fields (of seed, augment, model, phases, early_stopping and "
+        "data.batch_size) and their values.",
+        examples=[{"model.weights": "random"}],
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
+        if values.get("name") == "latest":
+            yield Conflict(("name",), "expected another name: latest stands for the newest run")
+        baseline = values.get("baseline")
+        for key in baseline if isinstance(baseline, Mapping) else ():
+            field = key.lstrip("~") if isinstance(key, str) else ""
+            if field != "data.batch_size" and field.partition(".")[0] not in _BASELINE_SECTIONS:
+                sections = ", ".join(_BASELINE_SECTIONS)
+                expected = f"expected a change to {sections} or data.batch_size, got {key!r}"
+                yield Conflict(("baseline", str(key)), f"{expected}: it uses the same images")
+        phases = values.get("phases")
+        names: list[object] = []
+        for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
+            name = phase.get("name") if isinstance(phase, Mapping) else getattr(phase, "name", None)
+            if isinstance(name, str) and name in names:
+                expected = f"expected a name of its own, got that of phases[{names.index(name)}]"
+                yield Conflict(("phases", index, "name"), expected)
+            names.append(name)
