@@ -1,0 +1,43 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import keras
+import pytest
+
+from tl_toolkit.architectures.catalog import find_architecture
+from tl_toolkit.architectures.graph import BlockGraph, apply_pixel_rule, build_base, find_blocks
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A base behind its preprocessing, as one flat graph."""
+
+    model: keras.Model
+    blocks: tuple[BlockGraph, ...]
+    pixels: keras.KerasTensor
+    features: keras.KerasTensor
+
+
+def draw(
+    name: str, arguments: Mapping[str, bool | int | float | str] | None = None, *, size: int = 32
+) -> Drawn:
+    """Draws a base anew, with random weights from one seed."""
+    architecture = find_architecture(name)
+    keras.utils.set_random_seed(0)
+    image = keras.Input((size, size, 3), name="image")
+    pixels = apply_pixel_rule(image, architecture.pixels)
+    features = build_base(architecture, pixels, arguments or {})
+    blocks = find_blocks(architecture, pixels, features)
+    return Drawn(keras.Model(image, features), blocks, pixels, features)
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[[str], Drawn]:
+    """Each base at its minimum size, drawn once for the tests that only look at it."""
+    return cache(lambda name: draw(name, size=find_architecture(name).minimum_size))
+
+
+@pytest.fixture(name="draw", scope="session")
+def draw_fixture() -> Callable[..., Drawn]:
+    return draw

@@ -1,0 +1,309 @@
+"""What the toolkit knows about each architecture, as plain data: sizes, blocks, weight files.
+
+No Keras here, so that a recipe can be checked, and an architecture shown, in milliseconds. Blocks
+and counts come from `blocks.json`, which `python -m tl_toolkit.architectures.generate` writes from
+the graphs.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from tl_toolkit.architectures.records import (
+    Architecture,
+    Argument,
+    Block,
+    NameRules,
+    PixelRule,
+    Unit,
+    Value,
+    WeightFile,
+)
+from tl_toolkit.architectures.registry import PIXEL_RULES, RECORDS
+from tl_toolkit.errors import Problem, RecipeError, closest
+
+__all__ = [
+    "ARCHITECTURES",
+    "PIXEL_RULES",
+    "Architecture",
+    "Argument",
+    "Block",
+    "LayerShapes",
+    "PixelRule",
+    "Unit",
+    "Variant",
+    "WeightFile",
+    "check_arguments",
+    "check_image_size",
+    "complete_arguments",
+    "find_architecture",
+    "find_block_name",
+    "find_unit_name",
+    "find_weight_file",
+    "read_variants",
+    "resolve_unfreeze",
+]
+
+BLOCKS_FILE = Path(__file__).with_name("blocks.json")
+SHAPES_FILE = Path(__file__).with_name("shapes.json")
+
+LayerShapes = Mapping[str, tuple[tuple[int, ...], ...]]
+"""Shapes of the weights of each layer that has any, in the order of `layer.weights`."""
+
+Variant = tuple[Mapping[str, Value], LayerShapes]
+"""Argument values (the rest are defaults) and the shapes that go with them."""
+
+
+class UnfreezeFrom(Protocol):
+    """The recipe's `unfreeze: {from: UNIT}`."""
+
+    @property
+    def unit(self) -> str:
+        """Name of the first unit that trains."""
+
+
+def _load_architectures() -> Mapping[str, Architecture]:
+    generated = json.loads(BLOCKS_FILE.read_text(encoding="utf-8"))
+    # A record that is still without blocks must load: the generator draws it.
+    return MappingProxyType(
+        {
+            record.name: _complete(record, generated[record.name])
+            if record.name in generated
+            else record
+            for record in RECORDS
+        }
+    )
+
+
+def _complete(record: Architecture, generated: Mapping[str, Any]) -> Architecture:
+    blocks = tuple(
+        Block(name, tuple(Unit(unit, end) for unit, end in units.items()))
+        for name, units in generated["blocks"].items()
+    )
+    return replace(
+        record, blocks=blocks, parameters=generated["parameters"], output=generated["output"]
+    )
+
+
+ARCHITECTURES: Mapping[str, Architecture] = _load_architectures()
+"""Every architecture by name."""
+
+
+def find_architecture(name: str) -> Architecture:
+    """Returns the record of `name`.
+
+    Raises:
+        RecipeError: There is no such architecture; the text names the closest one.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    known = ", ".join(sorted(ARCHITECTURES))
+    expected = f"Unknown base; {closest(name, ARCHITECTURES)}".removesuffix("; ")
+    if expected == "Unknown base":
+        expected = f"Unknown base; expected one of: {known}."
+    raise RecipeError(Problem("", f"model.base = {name!r}", expected, "tltool models list"))
+
+
+@cache
+def read_variants(name: str) -> tuple[Variant, ...]:
+    """Returns the weight shapes of architecture `name`, for its defaults and each published width.
+
+    Shapes hold at the default size; those of a base that ends in a vector depend on the image size.
+    Read from a file of its own on the first call.
+    """
+    rows = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))[name]
+    return tuple((row["arguments"], _parse_shapes(row["layers"])) for row in rows)
+
+
+def _parse_shapes(layers: Mapping[str, str]) -> LayerShapes:
+    return {
+        layer: tuple(
+            tuple(int(n) for n in shape.split("x")) if shape != "()" else ()
+            for shape in text.split()
+        )
+        for layer, text in layers.items()
+    }
+
+
+def find_unit_name(architecture: Architecture, layer_name: str) -> str | None:
+    """Returns the unit that a layer's name tells, None where the rules are silent about it."""
+    return _rename(layer_name, architecture.unit_names)
+
+
+def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
+    """Returns the block that a unit's name tells, None for what is no unit."""
+    return _rename(unit_name, architecture.block_names)
+
+
+def _rename(name: str, rules: NameRules) -> str | None:
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
+    return None
+
+
+def complete_arguments(
+    architecture: Architecture, arguments: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Returns every argument of the builder: the given values, in their own types, else defaults.
+
+    Raises:
+        RecipeError: An argument is unknown or out of range; all problems at once.
+    """
+    problems = check_arguments(architecture, arguments)
+    if problems:
+        raise RecipeError(tuple(problems.values()))
+    defaults = {name: argument.default for name, argument in architecture.arguments.items()}
+    given = {name: architecture.arguments[name].kind(value) for name, value in arguments.items()}
+    return {**defaults, **given}
+
+
+def check_arguments(
+    architecture: Architecture, arguments: Mapping[str, Value]
+) -> dict[str, Problem]:
+    """Returns what is wrong with a base's arguments, by argument name; empty when all is well."""
+    problems = {}
+    for name, value in arguments.items():
+        expected = _expect_argument(architecture, name, value)
+        if expected:
+            hint = f"tltool models show {architecture.name}"
+            problems[name] = Problem("", f"model.arguments.{name} = {value!r}", expected, hint)
+    return problems
+
+
+def _expect_argument(architecture: Architecture, name: str, value: Value) -> str:
+    """Says what was expected instead of `value`; "" when it is right."""
+    argument = architecture.arguments.get(name)
+    if argument is None:
+        known = ", ".join(sorted(architecture.arguments)) or "none"
+        near = closest(name, architecture.arguments)
+        return f"{architecture.name} has no argument {name!r}; " + (near or f"it has: {known}.")
+    if argument.choices:
+        choices = ", ".join(argument.choices)
+        return "" if value in argument.choices else f"Expected one of: {choices}."
+    kinds = (int, float) if argument.kind is float else (argument.kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and argument.kind is not bool):
+        return f"Expected {_KIND_WORDS[argument.kind]}, got {type(value).__name__}."
+    return _expect_range(argument, value)
+
+
+_KIND_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+
+
+def _expect_range(argument: Argument, value: Value) -> str:
+    if isinstance(value, str) or argument.low is None or argument.high is None:
+        return ""
+    # `not (low <= x <= high)` and not its mirror image: a NaN is out of every range.
+    if not argument.low <= value <= argument.high:
+        return f"Expected {argument.low:g} to {argument.high:g}."
+    return ""
+
+
+def check_image_size(architecture: Architecture, image_size: tuple[int, int]) -> Problem | None:
+    """Returns what is wrong with (height, width) for this base, None when it is large enough."""
+    least = architecture.minimum_size
+    if min(image_size) >= least:
+        return None
+    height, width = image_size
+    return Problem(
+        "",
+        f"data.image_size = [{height}, {width}]",
+        f"{architecture.name} needs images of at least {least} x {least} pixels.",
+        f"data.image_size={max(least, min(architecture.default_size, 224))}",
+    )
+
+
+def resolve_unfreeze(
+    architecture: Architecture, unfreeze: int | UnfreezeFrom | Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the names of the units that train, input to output.
+
+    Args:
+        architecture: The base's record.
+        unfreeze: How many blocks train, counted from the output; or the unit that training begins
+            at; or names of blocks.
+
+    Raises:
+        RecipeError: Out of range or unknown; its one problem has no place.
+    """
+    blocks = architecture.blocks
+    if isinstance(unfreeze, bool) or (isinstance(unfreeze, int) and unfreeze < 0):
+        raise _unfreeze_error(architecture, repr(unfreeze))
+    if isinstance(unfreeze, int):
+        if unfreeze > len(blocks):
+            raise _unfreeze_error(architecture, repr(unfreeze))
+        return _unit_names(blocks[len(blocks) - unfreeze :])
+    if isinstance(unfreeze, Sequence):
+        return _units_of_blocks(architecture, unfreeze)
+    units = _unit_names(blocks)
+    if unfreeze.unit not in units:
+        raise _unknown_unit_error(architecture, unfreeze.unit)
+    return units[units.index(unfreeze.unit) :]
+
+
+def _unit_names(blocks: Sequence[Block]) -> tuple[str, ...]:
+    return tuple(unit.name for block in blocks for unit in block.units)
+
+
+def _unfreeze_error(architecture: Architecture, found: str) -> RecipeError:
+    names = ", ".join(block.name for block in architecture.blocks)
+    count = len(architecture.blocks)
+    expected = f"{architecture.name} has {count} blocks ({names}): expected 0 to {count}."
+    hint = f"tltool models show {architecture.name}"
+    return RecipeError(Problem("", f"unfreeze = {found}", expected, hint))
+
+
+def _units_of_blocks(architecture: Architecture, names: Sequence[str]) -> tuple[str, ...]:
+    known = [block.name for block in architecture.blocks]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        text = ", ".join(repr(name) for name in unknown)
+        expected = f"{architecture.name} has the blocks {', '.join(known)}."
+        near = closest(unknown[0], known)
+        if unknown[0] in _unit_names(architecture.blocks):
+            near = f"{unknown[0]!r} is a unit: unfreeze: {{from: {unknown[0]}}} trains from it on."
+        expected = " ".join(part for part in (expected, near) if part)
+        hint = f"tltool models show {architecture.name}"
+        raise RecipeError(Problem("", f"unfreeze = {text}", expected, hint))
+    return _unit_names([block for block in architecture.blocks if block.name in names])
+
+
+def _unknown_unit_error(architecture: Architecture, name: str) -> RecipeError:
+    units = _unit_names(architecture.blocks)
+    first = {block.name: block.units[0].name for block in architecture.blocks}
+    if name in first:
+        expected = f"{name!r} is a block; its first unit is {first[name]!r}."
+    else:
+        near = closest(name, units)
+        expected = f"{architecture.name} has no unit {name!r}; " + (
+            near or f"expected one of: {', '.join(units)}."
+        )
+    hint = f"tltool models show {architecture.name}"
+    return RecipeError(Problem("", f"unfreeze.from = {name!r}", expected, hint))
+
+
+def find_weight_file(
+    architecture: Architecture, arguments: Mapping[str, Value], image_size: tuple[int, int]
+) -> WeightFile | None:
+    """Returns the published file for these arguments, None where none was published.
+
+    As Keras does, square images of a size that the base was trained on take the file of that size,
+    all others the one of the default size.
+    """
+    values = complete_arguments(architecture, arguments)
+    defaults = {name: argument.default for name, argument in architecture.arguments.items()}
+    fitting = {
+        file.image_size: file
+        for file in architecture.weight_files
+        if {**defaults, **file.when} == values
+    }
+    height, width = image_size
+    if height == width and height in fitting:
+        return fitting[height]
+    return fitting.get(architecture.default_size)

@@ -1,0 +1,287 @@
+"""Drawing a base into a graph, and reading its blocks and units, which are cuts, off the graph."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tl_toolkit.architectures.catalog import (
+    PIXEL_RULES,
+    Architecture,
+    PixelRule,
+    complete_arguments,
+    find_block_name,
+    find_unit_name,
+)
+from tl_toolkit.architectures.records import Value
+
+__all__ = [
+    "BlockGraph",
+    "Cut",
+    "LayerVariable",
+    "UnitGraph",
+    "apply_pixel_rule",
+    "build_base",
+    "find_blocks",
+    "find_cuts",
+    "layer_variables",
+]
+
+Builder = Callable[..., keras.KerasTensor]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor through which every path from input to output runs.
+
+    Attributes:
+        position: Place of the operation that makes it, in topological order.
+        layer: Name of that operation.
+        tensor: The tensor itself.
+    """
+
+    position: int
+    layer: str
+    tensor: keras.KerasTensor
+
+
+@dataclass(frozen=True)
+class UnitGraph:
+    """A unit as it was drawn.
+
+    Attributes:
+        name: Its name in the catalog.
+        end_layer: Name of the layer that ends it.
+        inputs: The tensor that enters it.
+        tensor: The cut that ends it.
+        operations: All it consists of, input to output; most are layers.
+    """
+
+    name: str
+    end_layer: str
+    inputs: keras.KerasTensor
+    tensor: keras.KerasTensor
+    operations: tuple[keras.Operation, ...]
+
+    @property
+    def layers(self) -> tuple[keras.layers.Layer, ...]:
+        """The operations that are layers: all that can hold weights, a training mode and a flag."""
+        return tuple(op for op in self.operations if isinstance(op, keras.layers.Layer))
+
+
+@dataclass(frozen=True)
+class BlockGraph:
+    """A block as it was drawn: its units, input to output."""
+
+    name: str
+    units: tuple[UnitGraph, ...]
+
+    @property
+    def layers(self) -> tuple[keras.layers.Layer, ...]:
+        """Layers of all its units, input to output."""
+        return tuple(layer for unit in self.units for layer in unit.layers)
+
+
+@dataclass(frozen=True)
+class LayerVariable:
+    """A weight or moving statistic by its canonical name; `variable.path` differs between builds.
+
+    Attributes:
+        layer: Name of its layer; of the outermost one for a nested model.
+        index: Its place in `layer.weights`.
+        shape: Its shape.
+        variable: The variable itself.
+    """
+
+    layer: str
+    index: int
+    shape: tuple[int, ...]
+    variable: keras.Variable
+
+
+def apply_pixel_rule(image: keras.KerasTensor, rule: str | PixelRule) -> keras.KerasTensor:
+    """Turns raw pixels into what a base expects, with plain Keras layers and operations.
+
+    The result loads with `keras.saving.load_model` without this package. The operations are called
+    `pixels_bgr`, `pixels_grey` and `pixels_rescale`; what a rule does not need is not drawn.
+
+    Args:
+        image: float32 (batch, h, w, 3), RGB in 0..255.
+        rule: A rule, or its name in `PIXEL_RULES`.
+
+    Returns:
+        float32 (batch, h, w, 3), or (batch, h, w, 1) for a grey rule, in the range that the
+        rule's `help` says.
+    """
+    rule = PIXEL_RULES[rule] if isinstance(rule, str) else rule
+    x = image
+    if rule.color == "bgr":
+        x = _name_operation(keras.ops.flip(x, axis=-1), "pixels_bgr")
+    elif rule.color == "grey":
+        x = keras.ops.image.rgb_to_grayscale(x, data_format="channels_last")
+        x = _name_operation(x, "pixels_grey")
+    if rule.scale == (1.0,) and rule.offset == (0.0,):
+        return x
+    rescale = keras.layers.Rescaling(
+        _scalar_or_list(rule.scale), offset=_scalar_or_list(rule.offset), name="pixels_rescale"
+    )
+    return rescale(x)
+
+
+def _name_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    # Functions of keras.ops take no name and number their nodes by a counter of the process.
+    tensor._keras_history.operation.name = name
+    return tensor
+
+
+def _scalar_or_list(values: tuple[float, ...]) -> float | list[float]:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def build_base(
+    architecture: Architecture, inputs: keras.KerasTensor, arguments: Mapping[str, Value]
+) -> keras.KerasTensor:
+    """Draws a base onto a tensor, with random weights and the same layer names each time.
+
+    Args:
+        architecture: The catalog's record.
+        inputs: (batch, h, w, c), preprocessed by the record's pixel rule.
+        arguments: Arguments of the builder that differ from their defaults.
+
+    Returns:
+        The base's output: (batch, h', w', c') for a map, (batch, n) for a vector.
+
+    Raises:
+        RecipeError: An argument is unknown or out of range.
+    """
+    values = complete_arguments(architecture, arguments)
+    outputs: keras.KerasTensor = _import_builder(architecture.builder)(inputs, **values)
+    return outputs
+
+
+def _import_builder(reference: str) -> Builder:
+    module, _, function = reference.partition(":")
+    builder: Builder = getattr(importlib.import_module(module), function)
+    return builder
+
+
+def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
+    """Finds the tensors through which every path runs, input to output, the output included.
+
+    Args:
+        graph: A functional model, or a `keras.Function` from one tensor of a flat graph to another.
+            A nested model in it is one operation, and no cut lies inside.
+
+    Returns:
+        The cuts in topological order. An operation with several outputs makes none.
+    """
+    nodes = _sorted_nodes(graph)
+    sources = _source_positions(nodes)
+    # For each position the farthest one that reads what was made there; -1 is the graph's input.
+    reach = {-1: -1}
+    for position, positions in enumerate(sources):
+        for source in positions:
+            reach[source] = position
+    cuts = []
+    farthest = reach[-1]
+    for position, node in enumerate(nodes):
+        if farthest <= position and len(node.outputs) == 1:
+            cuts.append(Cut(position, node.operation.name, node.outputs[0]))
+        farthest = max(farthest, reach.get(position, -1))
+    return tuple(cuts)
+
+
+def _sorted_nodes(graph: keras.Function) -> list[Any]:
+    """Returns the graph's own calls in topological order.
+
+    They are not taken from the layers: one that other models share has more calls than these.
+    """
+    by_depth = graph._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def _source_positions(nodes: Sequence[Any]) -> list[list[int]]:
+    """Returns for each call the positions of the calls whose outputs it reads; -1 for the input."""
+    made = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    return [[made.get(id(tensor), -1) for tensor in node.input_tensors] for node in nodes]
+
+
+def find_blocks(
+    architecture: Architecture, inputs: keras.KerasTensor, outputs: keras.KerasTensor
+) -> tuple[BlockGraph, ...]:
+    """Reads blocks and units off a drawn base: a partition of all that lies between two tensors.
+
+    Args:
+        architecture: The record whose rules name the units.
+        inputs: The tensor that entered the base, after preprocessing.
+        outputs: The tensor that left it, before the head.
+
+    Raises:
+        ValueError: The rules and the graph disagree: a unit does not end at a cut, two units
+            overlap, or operations are left over.
+    """
+    graph = keras.Function(inputs, outputs)
+    nodes = [node for node in _sorted_nodes(graph) if not node.is_input]
+    cuts = {cut.layer: cut for cut in find_cuts(graph)}
+    names = [find_unit_name(architecture, node.operation.name) for node in nodes]
+    units = []
+    start, tensor = 0, inputs
+    for end in _unit_ends(architecture, names):
+        unit = _read_unit(nodes[start : end + 1], names[start : end + 1], cuts, tensor)
+        units.append(unit)
+        start, tensor = end + 1, unit.tensor
+    if start != len(nodes):
+        left = ", ".join(node.operation.name for node in nodes[start:])
+        raise ValueError(f"{architecture.name}: no unit for {left}")
+    return _group_units(architecture, units)
+
+
+def _unit_ends(architecture: Architecture, names: Sequence[str | None]) -> list[int]:
+    """Returns the position of each unit's last operation, in order."""
+    last = {name: position for position, name in enumerate(names) if name is not None}
+    if not last:
+        raise ValueError(f"{architecture.name}: no layer of the graph has the name of a unit")
+    return sorted(last.values())
+
+
+def _read_unit(
+    nodes: Sequence[Any],
+    names: Sequence[str | None],
+    cuts: Mapping[str, Cut],
+    inputs: keras.KerasTensor,
+) -> UnitGraph:
+    name, end = names[-1], nodes[-1].operation.name
+    found = sorted({str(n) for n in names if n is not None})
+    if name is None or found != [name]:
+        raise ValueError(f"The units {', '.join(found)} overlap before {end!r}.")
+    if end not in cuts:
+        raise ValueError(f"Unit {name!r} ends at {end!r}, which is no cut of the graph.")
+    operations = tuple(dict.fromkeys(node.operation for node in nodes))
+    return UnitGraph(name, end, inputs, cuts[end].tensor, operations)
+
+
+def _group_units(architecture: Architecture, units: Sequence[UnitGraph]) -> tuple[BlockGraph, ...]:
+    seen: set[int] = set()
+    groups: dict[str, list[UnitGraph]] = {}
+    for unit in units:
+        block = find_block_name(architecture, unit.name)
+        if block is None:
+            raise ValueError(f"{architecture.name}: unit {unit.name!r} belongs to no block")
+        if block in groups and block != list(groups)[-1]:
+            raise ValueError(f"{architecture.name}: block {block!r} is not one run of units")
+        groups.setdefault(block, []).append(unit)
+        shared = seen & {id(op) for op in unit.operations}
+        if shared:
+            raise ValueError(f"{architecture.name}: unit {unit.name!r} shares a layer with another")
+        seen |= {id(op) for op in unit.operations}
+    return tuple(BlockGraph(name, tuple(members)) for name, members in groups.items())
+
+
+def layer_variables(layer: keras.layers.Layer) -> tuple[LayerVariable, ...]:
+    """Returns the weights and moving statistics of a layer, or nested model, by canonical name."""
+    return tuple(
+        LayerVariable(layer.name, index, tuple(variable.shape), variable)
+        for index, variable in enumerate(layer.weights)
+    )

@@ -1,0 +1,283 @@
+"""Which tensor of a file belongs to which weight of a network: by name, and checked as a whole.
+
+Plain Python on names and shapes, so that a recipe's weight file is checked before TensorFlow is
+there, by the same rules that load it later.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tl_toolkit.architectures.catalog import (
+    ARCHITECTURES,
+    Architecture,
+    complete_arguments,
+    read_variants,
+)
+from tl_toolkit.architectures.records import Value
+from tl_toolkit.weight_files import SavedWeight, WeightsInfo
+
+__all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise"]
+
+NamedShape = tuple[str, tuple[int, ...] | None]
+"""A weight of the network: its name ("" when not known) and its shape (None when not known)."""
+
+_CLASSIFIER = re.compile(
+    r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
+)
+"""Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
+
+
+@dataclass
+class Match:
+    """How a file and a network fit.
+
+    Attributes:
+        by: "name", or "order" when no layer's name is in the file.
+        weights: Tensors for each layer of the network, in the order of its weights.
+        left_out: Layers of the file that are its classifier and have no place here.
+        missing: Layers of the network that the file does not have.
+        surplus: Layers of the file that are no classifier and have no place here.
+        differing: What differs in shape, one sentence for each layer.
+    """
+
+    by: Literal["name", "order"]
+    weights: dict[str, tuple[SavedWeight, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether every weight has its tensor and nothing is left over."""
+        return not (self.missing or self.surplus or self.differing)
+
+    def __str__(self) -> str:
+        """Returns what is wrong as one sentence; "" when it fits."""
+        parts = []
+        if self.missing:
+            parts.append(f"the file has no {_list_names(self.missing)}")
+        if self.surplus:
+            parts.append(f"the network has no {_list_names(self.surplus)}")
+        if self.differing:
+            more = len(self.differing) - 1
+            parts.append(self.differing[0] + (f" ({more} more layers differ)" if more else ""))
+        return "; ".join(parts)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more layers"
+
+
+def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match:
+    """Finds the tensors of each layer.
+
+    A layer of the file goes by its name, with slashes as underscores, with or without the names of
+    the models it was nested in. Only when no name at all is known, and counts and shapes are equal,
+    layers are taken in order. Layers that are left over are a classifier when they are called so,
+    or when they come after all that was used and hold no kernel wider than one pixel.
+
+    Args:
+        network: Weights of each layer that has any, input to output.
+        info: What the file holds.
+    """
+    saved = _rename_layers(network, info)
+    if not any(name in network for name, _ in saved):
+        ordered = _match_order(network, info)
+        if ordered is not None:
+            return ordered
+    found: dict[str, tuple[SavedWeight, ...]] = {}
+    rest: list[tuple[int, str, tuple[SavedWeight, ...]]] = []
+    last = -1
+    for position, (name, weights) in enumerate(saved):
+        if name in network and name not in found:
+            found[name] = weights
+            last = position
+        else:
+            rest.append((position, name, weights))
+    match = Match("name", missing=tuple(name for name in network if name not in found))
+    for position, name, weights in rest:
+        is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
+        if found and (_CLASSIFIER.fullmatch(name) or is_after):
+            match.left_out += (name,)
+        else:
+            match.surplus += (name,)
+    _pair_layers(network, found, match)
+    return match
+
+
+def _rename_layers(
+    network: Iterable[str], info: WeightsInfo
+) -> list[tuple[str, tuple[SavedWeight, ...]]]:
+    """Returns the file's layers under the network's names where they have one."""
+    known = set(network)
+    renamed = []
+    for name, weights in info.layers.items():
+        own = _known_name(name, known)
+        if own is not None:
+            renamed.append((own, weights))
+            continue
+        # A nested model is one group; its tensors carry the names of its layers.
+        inner: dict[str, tuple[SavedWeight, ...]] = {}
+        for weight in weights:
+            parent = weight.name.rpartition("/")[0] or name
+            inner[parent] = (*inner.get(parent, ()), weight)
+        names = {parent: _known_name(parent, known) for parent in inner}
+        if any(names.values()):
+            renamed.extend((names[parent] or parent, inner[parent]) for parent in inner)
+        else:
+            renamed.append((name, weights))
+    return renamed
+
+
+def _known_name(name: str, known: set[str]) -> str | None:
+    """Returns the network's name for a layer of a file: "mobilenet/conv1/bn" may be "conv1_bn"."""
+    parts = name.split("/")
+    candidates = ["_".join(parts[start:]) for start in range(len(parts))]
+    return next((candidate for candidate in candidates if candidate in known), None)
+
+
+def _match_order(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match | None:
+    """Returns the match in order, None unless counts and shapes are equal."""
+    saved = tuple(info.layers.values())
+    if not info.is_ordered or len(saved) != len(network):
+        return None
+    for ours, theirs in zip(network.values(), saved, strict=True):
+        if len(ours) != len(theirs):
+            return None
+        if any(s not in (None, w.shape) for (_, s), w in zip(ours, theirs, strict=True)):
+            return None
+    return Match("order", weights=dict(zip(network, saved, strict=True)))
+
+
+def _has_wide_kernel(weights: Sequence[SavedWeight]) -> bool:
+    return any(len(weight.shape) == 4 and max(weight.shape[:2]) > 1 for weight in weights)
+
+
+def _pair_layers(
+    network: Mapping[str, Sequence[NamedShape]],
+    found: Mapping[str, tuple[SavedWeight, ...]],
+    match: Match,
+) -> None:
+    for name, weights in network.items():
+        if name not in found:
+            continue
+        paired = _pair_weights(weights, found[name])
+        if paired is None:
+            ours = _list_shapes(shape for _, shape in weights)
+            theirs = _list_shapes(weight.shape for weight in found[name])
+            match.differing += (f"{name} has {ours} in the network and {theirs} in the file",)
+        else:
+            match.weights[name] = paired
+
+
+def _pair_weights(
+    weights: Sequence[NamedShape], saved: tuple[SavedWeight, ...]
+) -> tuple[SavedWeight, ...] | None:
+    """Returns a layer's tensors in the order of its weights, None when count or shapes differ.
+
+    By name where the names are the same ("gamma", "beta", ...: all of one shape), else in order.
+    """
+    if len(weights) != len(saved):
+        return None
+    if any(not name for name, _ in weights):
+        # Names are not known, so shapes can only be compared as a set.
+        shapes = [shape for _, shape in weights if shape is not None]
+        if len(shapes) < len(weights) or sorted(shapes) == sorted(w.shape for w in saved):
+            return saved
+        return None
+    ordered = _sort_by_name([name for name, _ in weights], saved) or saved
+    if all(shape == w.shape for (_, shape), w in zip(weights, ordered, strict=True)):
+        return ordered
+    return None
+
+
+def _sort_by_name(
+    names: Sequence[str], saved: Sequence[SavedWeight]
+) -> tuple[SavedWeight, ...] | None:
+    for depth in (1, 2, 3):
+        ours = [_tail(name, depth) for name in names]
+        theirs = {_tail(weight.name, depth): weight for weight in saved}
+        if len(set(ours)) == len(saved) and set(ours) == set(theirs):
+            return tuple(theirs[name] for name in ours)
+    return None
+
+
+def _tail(name: str, depth: int) -> tuple[str, ...]:
+    """Returns the last parts of "block1_conv1/kernel:0" without the number of the output."""
+    return tuple(re.sub(r":\d+$", "", name).split("/")[-depth:])
+
+
+def _list_shapes(shapes: Iterable[tuple[int, ...] | None]) -> str:
+    return " + ".join("x".join(map(str, shape or ())) or "scalar" for shape in shapes)
+
+
+def recognise(info: WeightsInfo) -> str:
+    """Returns what a file was made for, as "mobilenet with alpha = 0.75"; "" when nothing fits.
+
+    Bases that end in a vector are known only at their default image size.
+    """
+    for name, architecture in ARCHITECTURES.items():
+        for arguments, shapes in read_variants(name):
+            network = {
+                layer: [("", shape) for shape in weights] for layer, weights in shapes.items()
+            }
+            if match_layers(network, info).fits:
+                return _describe(architecture, arguments)
+    return ""
+
+
+def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str:
+    """Names a base with those of its arguments that weight files differ in."""
+    differing = sorted({key for given, _ in read_variants(architecture.name) for key in given})
+    values = complete_arguments(architecture, arguments)
+    text = ", ".join(f"{key} = {values[key]}" for key in differing)
+    return f"{architecture.name} with {text}" if text else architecture.name
+
+
+def describe_misfit(
+    architecture: Architecture,
+    arguments: Mapping[str, Value],
+    info: WeightsInfo,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> str | None:
+    """Says why a file does not fit a base, before that is drawn; None when nothing is against it.
+
+    For arguments that no published file has, and for bases that end in a vector unless
+    `image_size` is the default one, only the names of the layers can be compared; loading
+    compares the rest.
+
+    Args:
+        architecture: The base's record.
+        arguments: Arguments of its builder; they must be valid.
+        info: What the file holds.
+        image_size: (height, width) of the recipe.
+    """
+    network = _known_shapes(architecture, arguments, image_size)
+    match = match_layers(network, info)
+    if match.fits:
+        return None
+    wanted = _describe(architecture, arguments)
+    actual = recognise(info)
+    if actual and actual != wanted:
+        return f"holds the weights of {actual}, not of {wanted}"
+    return f"does not fit {wanted}: {match}"
+
+
+def _known_shapes(
+    architecture: Architecture,
+    arguments: Mapping[str, Value],
+    image_size: tuple[int, int] | None,
+) -> dict[str, list[NamedShape]]:
+    variants = read_variants(architecture.name)
+    size = architecture.default_size
+    shapes_hold = architecture.output == "map" or image_size == (size, size)
+    values = complete_arguments(architecture, arguments)
+    for given, shapes in variants:
+        if shapes_hold and complete_arguments(architecture, given) == values:
+            return {layer: [("", s) for s in weights] for layer, weights in shapes.items()}
+    return {layer: [("", None) for _ in weights] for layer, weights in variants[0][1].items()}
