@@ -1,0 +1,109 @@
+"""What listing the images of a recipe gives, and the words that it is told in."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tl_toolkit.errors import Problem
+
+SPLITS = ("train", "validation", "test")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
+MAX_NAMED = 20  # How many files a message names before it only counts.
+
+# A field of the recipe's `data` section, and what is wrong with it.
+Found = tuple[str, Problem]
+
+
+class SourceFile(NamedTuple):
+    """One image that a recipe names.
+
+    Attributes:
+        path: Absolute path, or `builtin:digits/<index>`.
+        label: Its class.
+        split: One of SPLITS, or None if fractions decide.
+    """
+
+    path: str
+    label: str
+    split: str | None
+
+
+class Ignored(NamedTuple):
+    """A file that is not taken for an image, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a recipe, in an order that depends on their names only.
+
+    Attributes:
+        classes: Class names in the order of the model's outputs.
+        files: Images of these classes.
+        fractions: Splits still to be drawn from the files that have none, and their shares.
+        ignored: Files beside them that are not taken for images; hidden ones are not listed.
+    """
+
+    classes: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    fractions: Mapping[str, float] = field(default_factory=dict)
+    ignored: tuple[Ignored, ...] = ()
+
+    def count(self) -> dict[str | None, dict[str, int]]:
+        """Returns the number of images of each class in each split (None: fractions decide)."""
+        counts: dict[str | None, dict[str, int]] = {}
+        for file in self.files:
+            of_split = counts.setdefault(file.split, dict.fromkeys(self.classes, 0))
+            of_split[file.label] += 1
+        return counts
+
+    def tell_ignored(self) -> str:
+        """Returns what was ignored, as "3 files ignored: 2 .txt, 1 linked folder", or ""."""
+        return tell_ignored(self.ignored)
+
+
+def find_fractions(
+    files: Sequence[SourceFile], values: Mapping[str, object]
+) -> tuple[tuple[SourceFile, ...], dict[str, float]]:
+    """Leaves the split of training images open where a part of them must be given to other splits.
+
+    Args:
+        files: Listed images.
+        values: What the recipe says of validation and test: a fraction, a folder, or None.
+
+    Returns:
+        The files, and the fraction of each split that no file was listed for.
+    """
+    listed = {file.split for file in files}
+    fractions = {
+        split: value
+        for split, value in values.items()
+        if isinstance(value, float) and split not in listed
+    }
+    split = None if fractions else "train"
+    return tuple(
+        file._replace(split=split) if file.split in (None, "train") else file for file in files
+    ), fractions
+
+
+def tell_ignored(ignored: Sequence[Ignored]) -> str:
+    """Returns how many files were ignored for each reason, or ""."""
+    if not ignored:
+        return ""
+    counts = collections.Counter(entry.reason for entry in ignored)
+    reasons = sorted(counts, key=lambda reason: (-counts[reason], reason))[:5]
+    kinds = ", ".join(f"{counts[reason]} {reason}" for reason in reasons)
+    return f"{len(ignored)} file{'s' if len(ignored) > 1 else ''} ignored: {kinds}"
+
+
+def name_some(names: Iterable[str]) -> str:
+    """Returns names joined by commas: the first MAX_NAMED, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -1,0 +1,200 @@
+"""Decoded and resized images of one split, by index."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.data.builtin import BUILTIN, load_builtin_image
+from tl_toolkit.data.decoder import decode_image, explain, resize_image
+from tl_toolkit.data.listing import MAX_BYTES
+from tl_toolkit.data.manifest import Example
+from tl_toolkit.data.scan import count_threads
+from tl_toolkit.errors import DataError, Problem
+
+__all__ = ["MEMORY_BUDGET", "Images", "read_encoded", "read_image"]
+
+MEMORY_BUDGET = 2 << 30  # bytes
+_Mode = Literal["stretch", "crop"]
+
+
+class Images:
+    """The images of one split, each decoded when it is first asked for.
+
+    They are kept in memory as uint8 if all of them fit into the budget, else decoded at each call.
+    Python threads call the compiled decoder: measured faster than tf.data, which op determinism
+    slows down further.
+
+    Args:
+        examples: Usable images of a manifest.
+        classes: Class names in the order of the model's outputs.
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+        memory_budget: Bytes that decoded images may take.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        classes: Sequence[str],
+        *,
+        image_size: tuple[int, int],
+        resize: _Mode = "stretch",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        self.examples = tuple(examples)
+        self._shape = (*image_size, 3)
+        self._resize = _compile_resize(tuple(image_size), resize)
+        index: dict[str | None, int] = {name: position for position, name in enumerate(classes)}
+        self._labels = np.array([index.get(entry.label, -1) for entry in examples], np.int32)
+        fits = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
+        # Pages of an empty array take no memory before they are written.
+        self._kept = np.empty((len(self.examples), *self._shape), np.uint8) if fits else None
+        self._known = np.zeros(len(self.examples), bool)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (n,), indices into the classes; -1 where the class is not known."""
+        return self._labels
+
+    @functools.cached_property
+    def keys(self) -> np.ndarray:
+        """int64 (n,), made of each image's content: the same image has the same key anywhere."""
+        heads = [bytes.fromhex(entry.sha256)[:8] for entry in self.examples]
+        return np.array([int.from_bytes(head, "big", signed=True) for head in heads], np.int64)
+
+    def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decodes the images at these indices.
+
+        Returns:
+            uint8 (n, h, w, 3), RGB in 0..255, which the caller may change.
+
+        Raises:
+            DataError: A file is gone, or is no longer the one that was looked at.
+        """
+        indices = np.asarray(indices, np.int64)
+        if self._kept is None:
+            pixels = np.empty((len(indices), *self._shape), np.uint8)
+            self._fill(pixels, range(len(indices)), indices)
+            return pixels
+        missing = np.unique(indices[~self._known[indices]])
+        if len(missing):
+            self._fill(self._kept, missing, missing)
+            self._known[missing] = True
+        return self._kept[indices]
+
+    def batches(
+        self, order: Sequence[int] | np.ndarray, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields the images in the given order, preparing one batch ahead.
+
+        Args:
+            order: Indices of images.
+            batch_size: Images in each batch; the last one may be shorter.
+
+        Yields:
+            uint8 images (n, h, w, 3), int32 labels (n,), and their indices (n,).
+        """
+        order = np.asarray(order, np.int64)
+        parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: Future[np.ndarray] | None = None
+            for part, following in itertools.zip_longest(parts, parts[1:]):
+                pixels = self.load(part) if waiting is None else waiting.result()
+                if following is not None:
+                    waiting = ahead.submit(self.load, following)
+                yield pixels, self._labels[part], part
+
+    def _fill(
+        self, pixels: np.ndarray, places: Sequence[int] | np.ndarray, indices: np.ndarray
+    ) -> None:
+        def decode(place: int, index: int) -> None:
+            pixels[place] = self._decode_one(self.examples[index])
+
+        with ThreadPoolExecutor(count_threads()) as pool:
+            for _ in pool.map(decode, places, indices):
+                pass  # asks for each result, so that an error is raised here
+
+    def _decode_one(self, example: Example) -> np.ndarray:
+        if example.path.startswith(BUILTIN):
+            return self._resize(load_builtin_image(example.path)).numpy()
+        try:
+            with open(example.path, "rb") as file:
+                encoded = file.read()
+        except OSError as error:
+            raise _changed(example, f"cannot be read: {error.strerror}") from error
+        if hashlib.sha256(encoded).hexdigest() != example.sha256:
+            raise _changed(example, "is not the image that was looked at before")
+        try:
+            return self._resize(decode_image(encoded)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            raise _changed(example, f"cannot be decoded: {explain(error)}") from error
+
+
+@functools.cache
+def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
+    # Apart from decode_image, whose graph takes a second to prepare in each function it is part of.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
+    def resize(image: tf.Tensor) -> tf.Tensor:
+        return resize_image(image, image_size, mode)
+
+    return resize
+
+
+def _changed(example: Example, what: str) -> DataError:
+    hint = "run it again: a new run looks at all images anew"
+    expected = "Images must not change while a run uses them."
+    return DataError(Problem(example.path, what, expected, hint))
+
+
+def read_image(
+    path: str | os.PathLike[str], image_size: tuple[int, int], resize: _Mode
+) -> np.ndarray:
+    """Decodes and resizes one file, as training does.
+
+    Args:
+        path: The file.
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+
+    Raises:
+        DataError: The file cannot be read or decoded; its problem's `what` says why.
+    """
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(str(path), what)) from error
+    try:
+        return _compile_resize(tuple(image_size), resize)(decode_image(encoded)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(Problem(str(path), explain(error))) from error
+
+
+def read_encoded(example: Example) -> bytes:
+    """Returns an image as an encoded file; a built-in one as PNG."""
+    if not example.path.startswith(BUILTIN):
+        with open(example.path, "rb") as file:
+            return file.read()
+    buffer = io.BytesIO()
+    Image.fromarray(load_builtin_image(example.path)).save(buffer, format="PNG")
+    return buffer.getvalue()
