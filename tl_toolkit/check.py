@@ -1,0 +1,351 @@
+"""What a recipe means: its names, ranges and files held against the catalog and the file system.
+
+Everything that can be known without TensorFlow and without opening an image, so that
+`tltool validate` answers at once and nothing is trained on a recipe that cannot end well.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from os.path import exists  # unlike Path.exists it raises for no path
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.architectures.catalog import (
+    Architecture,
+    check_arguments,
+    check_image_size,
+    find_architecture,
+    find_weight_file,
+    resolve_unfreeze,
+)
+from tl_toolkit.data.listing import name_some
+from tl_toolkit.data.sources import check_sources, count_sources
+from tl_toolkit.errors import (
+    DataError,
+    Problem,
+    RecipeError,
+    ToolkitError,
+    WeightsError,
+    nearest,
+)
+from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
+from tl_toolkit.recipe.messages import in_order
+from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
+from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.weight_files import cache_path, inspect_weights
+from tl_toolkit.weight_matching import describe_misfit
+
+__all__ = ["Summary", "check_recipe"]
+
+_WORDS = ("imagenet", "random")
+_OPEN = "to be split"  # images that fractions will give to a split
+_NAMED_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A problem, the field it lies at, and the kind of error it makes."""
+
+    path: FieldPath
+    problem: Problem
+    kind: type[ToolkitError] = RecipeError
+
+
+_Findings = Iterator[_Finding]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a valid recipe will do.
+
+    Attributes:
+        recipe: The recipe.
+        classes: Names in the order of the outputs.
+        images: Images per class, for each split and for those still "to be split" by fractions.
+        weights_file: The weight file; None for random weights.
+        is_fetched: Whether that file is on this machine.
+        units: For each phase the units of the base that train, input to output.
+    """
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    images: Mapping[str, Mapping[str, int]]
+    weights_file: Path | None
+    is_fetched: bool
+    units: Mapping[str, tuple[str, ...]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the summary as plain values."""
+        model = self.recipe.model
+        return {
+            "name": self.recipe.name,
+            "base": model.base,
+            "arguments": dict(model.arguments),
+            "weights": model.weights,
+            "weights_file": str(self.weights_file) if self.weights_file else None,
+            "weights_fetched": self.is_fetched,
+            "classes": list(self.classes),
+            "images": {split: dict(counts) for split, counts in self.images.items()},
+            "phases": [
+                {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
+                for phase in self.recipe.phases
+            ],
+        }
+
+    def describe(self) -> str:
+        """Returns the summary as lines to read."""
+        model = self.recipe.model
+        arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
+        weights = str(self.weights_file or model.weights)
+        fetch = "" if self.is_fetched else " (will be fetched)"
+        names = ", ".join(self.classes[:_NAMED_CLASSES])
+        more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
+        images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())
+        return "\n".join(
+            (
+                f"base     {model.base}{arguments}; weights {weights}{fetch}",
+                f"classes  {len(self.classes)}: {names}{more}",
+                f"images   {images}",
+                f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
+            )
+        )
+
+    def _describe_phase(self, phase: Phase) -> str:
+        units = self.units[phase.name]
+        trained = f"head and {len(units)} units from {units[0]}" if units else "head"
+        return f"{phase.name} {phase.epochs} epochs ({trained})"
+
+
+def check_recipe(loaded: LoadedRecipe) -> Summary:
+    """Returns what a recipe will do, after everything is checked that can be known before training.
+
+    Reads names, sizes and headers of files; opens no image and no network connection.
+
+    Raises:
+        RecipeError: With all problems, if one of them is a matter of the recipe alone.
+        DataError: With all problems, if they are of the data (or of the data and the weights).
+        WeightsError: With all problems, if they are of the weights.
+    """
+    recipe = loaded.recipe
+    counts, findings = _survey_data(recipe.data)
+    classes = _class_names(recipe.data, counts)
+    findings += _check_network(recipe, classes)
+    findings += _check_baseline(recipe, classes, findings)
+    if findings:
+        raise _as_error(findings, loaded.locate)
+    return _summarize(recipe, classes, counts)
+
+
+def _as_error(findings: list[_Finding], locate: Callable[[FieldPath], str]) -> ToolkitError:
+    kinds = {finding.kind for finding in findings}
+    kind = next(kind for kind in (RecipeError, DataError, WeightsError) if kind in kinds)
+    problems = [replace(finding.problem, where=locate(finding.path)) for finding in findings]
+    return kind(in_order(problems))
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+def _survey_data(data: Data) -> tuple[dict[str, dict[str, int]], list[_Finding]]:
+    """Returns images per split and class (none if they cannot be listed), and what is wrong."""
+    try:
+        counts = count_sources(data)
+    except DataError:
+        return {}, [
+            _Finding(("data", field), _name_field(problem), DataError)
+            for field, problem in check_sources(data)
+        ]
+    named = {split or _OPEN: number for split, number in counts.items()}
+    return named, list(_check_fractions(data, named))
+
+
+def _check_fractions(data: Data, counts: Mapping[str, Mapping[str, int]]) -> _Findings:
+    """Refuses classes that have not one image for each split that fractions draw."""
+    values = {"validation": data.validation, "test": data.test}
+    drawn = [
+        name for name, value in values.items() if isinstance(value, float) and name not in counts
+    ]
+    few = {name: count for name, count in counts.get(_OPEN, {}).items() if count <= len(drawn)}
+    if few:
+        field = next(
+            name for name in ("train", "csv", "builtin") if getattr(data, name) is not None
+        )
+        what = (
+            f"data.{field}: too few images of {name_some(f'{n!r} ({c})' for n, c in few.items())}"
+        )
+        splits = " and ".join(("train", *drawn))
+        expected = f"expected at least {len(drawn) + 1} of each class, for {splits}."
+        yield _Finding(("data", field), Problem("", what, expected), DataError)
+
+
+def _name_field(problem: Problem) -> Problem:
+    """Puts the field, which the place in the recipe takes the room of, before what was found."""
+    if problem.what.startswith(problem.where):
+        return problem
+    return replace(problem, what=f"{problem.where}: {problem.what}")
+
+
+def _class_names(data: Data, counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """Returns the classes, () where the data is too wrong to tell."""
+    return data.classes or tuple(next(iter(counts.values()), ()))
+
+
+# ---------------------------------------------------------------------------------------- network
+
+
+def _check_network(recipe: Recipe, classes: tuple[str, ...]) -> list[_Finding]:
+    """Holds model, head and phases against the record of the base."""
+    findings = list(_check_output(recipe, classes))
+    try:
+        architecture = find_architecture(recipe.model.base)
+    except RecipeError as error:
+        return [*findings, _Finding(("model", "base"), error.problems[0])]
+    arguments = check_arguments(architecture, recipe.model.arguments)
+    for name, problem in arguments.items():
+        findings.append(_Finding(("model", "arguments", name), problem))
+    if problem_of_size := check_image_size(architecture, recipe.data.image_size):
+        findings.append(_Finding(("data", "image_size"), problem_of_size))
+    findings += _check_pooling(recipe, architecture)
+    for index, phase in enumerate(recipe.phases):
+        findings += _check_unfreeze(phase, index, architecture)
+    if not arguments:
+        findings += _check_weights(recipe, architecture)
+    return findings
+
+
+def _check_output(recipe: Recipe, classes: tuple[str, ...]) -> _Findings:
+    if recipe.model.head.activation == "sigmoid" and classes and len(classes) != 2:
+        yield _Finding(
+            ("model", "head", "activation"),
+            Problem(
+                where="",
+                what="model.head.activation = 'sigmoid'",
+                expected=f"expected exactly 2 classes for a sigmoid, got {len(classes)}.",
+                hint="activation: softmax, or name two classes in data.classes",
+            ),
+        )
+
+
+def _check_pooling(recipe: Recipe, architecture: Architecture) -> _Findings:
+    pooling = recipe.model.head.pooling
+    if pooling is not None and architecture.output == "vector":
+        expected = f"{architecture.name} ends in a vector: expected no pooling, got {pooling!r}."
+        what = f"model.head.pooling = {pooling!r}"
+        problem = Problem("", what, expected, "~model.head.pooling")
+        yield _Finding(("model", "head", "pooling"), problem)
+
+
+def _check_unfreeze(phase: Phase, index: int, architecture: Architecture) -> _Findings:
+    try:
+        resolve_unfreeze(architecture, phase.unfreeze)
+    except RecipeError as error:
+        below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
+        for problem in error.problems:
+            named = replace(problem, what=f"phases[{index}].{problem.what}")
+            yield _Finding(("phases", index, "unfreeze", *below), named)
+
+
+# ---------------------------------------------------------------------------------------- weights
+
+
+def _check_weights(recipe: Recipe, architecture: Architecture) -> _Findings:
+    path = _find_weights(recipe, architecture)
+    if path is None and recipe.model.weights == "imagenet":
+        yield _Finding(("model", "weights"), _tell_unpublished(recipe, architecture))
+    if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
+        return
+    what, expected, hint = "", "", ""
+    try:
+        info = inspect_weights(path)
+    except WeightsError as error:
+        problem = error.problems[0]
+        what, expected, hint = problem.what, problem.expected, problem.hint
+        if not exists(path) and (word := nearest(path.name, _WORDS)):
+            hint = f"weights: {word}"
+    else:
+        misfit = describe_misfit(
+            architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
+        )
+        what = misfit or ""
+    if what:
+        problem = Problem("", f"model.weights: {str(path)!r} {what}", expected, hint)
+        yield _Finding(("model", "weights"), problem, WeightsError)
+
+
+def _find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
+    model = recipe.model
+    if model.weights == "random":
+        return None
+    if model.weights != "imagenet":
+        return Path(model.weights)
+    file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
+    return cache_path(file) if file else None
+
+
+def _tell_unpublished(recipe: Recipe, architecture: Architecture) -> Problem:
+    published: dict[str, list[Any]] = {}
+    for file in architecture.weight_files:
+        for name, value in file.when.items():
+            if value not in published.setdefault(name, []):
+                published[name].append(value)
+    expected = f"no ImageNet weights of {architecture.name} were ever published"
+    if published:
+        listed = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in published.items())
+        expected = f"ImageNet weights of {architecture.name} were published for {listed} only"
+    expected += ": expected random or the path of a weight file."
+    return Problem("", "model.weights = 'imagenet'", expected, "weights: random")
+
+
+# --------------------------------------------------------------------------------------- baseline
+
+
+def _check_baseline(
+    recipe: Recipe, classes: tuple[str, ...], known: list[_Finding]
+) -> list[_Finding]:
+    """Checks the recipe that the baseline makes; what is wrong in both is told once."""
+    baseline = build_baseline(recipe)
+    if baseline is None:
+        return []
+    findings = _check_network(baseline, classes)
+    told = {finding.problem for finding in known}
+    return [
+        _Finding(
+            _find_change(recipe, baseline, finding.path),
+            replace(finding.problem, what=f"with its baseline, {finding.problem.what}"),
+            finding.kind,
+        )
+        for finding in findings
+        if finding.problem not in told
+    ]
+
+
+def _find_change(recipe: Recipe, baseline: Recipe, path: FieldPath) -> FieldPath:
+    """Returns the baseline's entry that changed the field at `path`, else the baseline."""
+    names = [str(part) for part in path]
+    if path[0] == "phases" and isinstance(path[1], int):
+        names[1] = baseline.phases[path[1]].name
+    spellings = (".".join(map(str, path)), ".".join(names))
+    for key in recipe.baseline or ():
+        if any(f"{spelling}.".startswith(f"{key}.") for spelling in spellings):
+            return ("baseline", key)
+    return ("baseline",)
+
+
+# ---------------------------------------------------------------------------------------- summary
+
+
+def _summarize(
+    recipe: Recipe, classes: tuple[str, ...], counts: Mapping[str, Mapping[str, int]]
+) -> Summary:
+    architecture = find_architecture(recipe.model.base)
+    path = _find_weights(recipe, architecture)
+    return Summary(
+        recipe=recipe,
+        classes=classes,
+        images=counts,
+        weights_file=path,
+        is_fetched=path is None or exists(path),
+        units={
+            phase.name: resolve_unfreeze(architecture, phase.unfreeze) for phase in recipe.phases
+        },
+    )

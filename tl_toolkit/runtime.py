@@ -1,0 +1,96 @@
+"""Starting TensorFlow: quietly, with threads, memory growth and determinism set first."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Holds back what C++ code writes to stderr in the block; prints it if the block fails.
+
+    TensorFlow logs its CPU features and the absence of a GPU before any logging setting is read.
+    """
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # stderr is captured or closed
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(descriptor), "wb") as original:
+        os.dup2(held.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            original.write(held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original.fileno(), descriptor)
+
+
+def start_tensorflow(*, threads: int | None = None, deterministic: bool = False) -> None:
+    """Imports TensorFlow and settles what must be settled before its first operation.
+
+    Args:
+        threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
+            if TensorFlow is running already.
+        deterministic: Turn op determinism on. It stays on for the life of the process.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        with contextlib.suppress(RuntimeError):  # already initialized: these can change no more
+            if threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+        # Each phase compiles functions of its own, which TensorFlow takes for retracing.
+        tf.get_logger().setLevel("ERROR")
+        import keras  # noqa: F401  (its import logs too)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def describe_numerics() -> dict[str, Any]:
+    """What a float's last bits depend on: versions, device, threads and flags, for the lock."""
+    import tensorflow as tf
+    from tensorflow.python.framework import config as framework_config
+
+    versions = ("tl-toolkit", "tensorflow", "keras", "numpy", "pillow")
+    return {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in versions},
+        "machine": platform.machine(),
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
+        "op_determinism": bool(framework_config.is_op_determinism_enabled()),
+        "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def derive_seed(*parts: Any) -> int:
+    """Mixes anything with a stable repr into a seed from 0 to 2**31 - 1, equal in every process."""
+    digest = hashlib.sha256("\x1f".join(map(repr, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 2**31

@@ -1,0 +1,158 @@
+"""A first recipe for a folder of images: what was seen there, and choices with their reasons."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tl_toolkit.architectures.catalog import Architecture, find_architecture
+from tl_toolkit.data.sources import check_sources, count_sources
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.schema import Data
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+
+
+def write_starter(
+    data_dir: Path, *, base: str = "mobilenet", place: Path = Path()
+) -> tuple[str, str]:
+    """Looks at a folder and writes a recipe for it.
+
+    Args:
+        data_dir: A folder per class, or folders train, validation (or val) and test with one each.
+        base: Architecture to start from.
+        place: Folder that the recipe will be in; its paths are relative to it.
+
+    Returns:
+        The text of the recipe, and its name.
+
+    Raises:
+        DataError: The folder is missing or holds no classes.
+        RecipeError: There is no such architecture.
+    """
+    record = find_architecture(base)
+    folders = _find_splits(data_dir)
+    data = Data(**folders, image_size=record.default_size)
+    problems = [problem for _, problem in check_sources(data)]
+    if problems:
+        raise DataError(problems)
+    name = _name_recipe(data_dir.resolve())
+    return _compose(name, record, folders, count_sources(data), place), name
+
+
+def _name_recipe(folder: Path) -> str:
+    """The folder's own name, or its parent's where it is only called train."""
+    if folder.name.lower() in SPLIT_NAMES["train"]:
+        folder = folder.parent
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-")[:64] or "images"
+
+
+def _find_splits(data_dir: Path) -> dict[str, Path]:
+    if not data_dir.is_dir():
+        raise DataError(
+            Problem(
+                where=str(data_dir),
+                what="is no folder",
+                expected="Expected a folder per class, or train and validation folders with these.",
+                hint="tltool init DATA_DIR",
+            )
+        )
+    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
+    found = {
+        split: below[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in reversed(names)
+        if name in below
+    }
+    return found if "train" in found else {"train": data_dir}
+
+
+def _compose(
+    name: str,
+    record: Architecture,
+    folders: Mapping[str, Path],
+    counts: Mapping[str | None, Mapping[str, int]],
+    place: Path,
+) -> str:
+    paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
+    train = counts.get("train") or counts.get(None) or {}
+    last = record.blocks[-1].units[-2:][0].name
+    weights = "imagenet" if record.weight_files else "random"
+    data = [f"  train: {paths['train']}"]
+    if "validation" in paths:
+        data.append(f"  validation: {paths['validation']}")
+    else:
+        data.append(_remark("  validation: 0.2", "this fraction of each class"))
+    if "test" in paths:
+        data.append(f"  test: {paths['test']}")
+    size = f"what {record.name}'s weights were trained on"
+    lines = [
+        f"# {name}: {sum(train.values()):,} images to train from, of {len(train)} classes.",
+        "# yaml-language-server: $schema=recipe.schema.json",
+        "#",
+        "#   tltool validate THIS_FILE",
+        "#   tltool finetune THIS_FILE",
+        "#",
+        *(f"#   {count:6,}  {label}" for label, count in _at_most(train, 20)),
+        "version: 1",
+        f"name: {name}",
+        "seed: 0",
+        "",
+        "data:",
+        *data,
+        _remark(f"  image_size: {record.default_size}", size),
+        "  batch_size: 32",
+        _remark("  broken: skip", "images that cannot be read are named and left out; or refuse"),
+        "",
+        _remark("# augment:", "random changes of training images; slower, better with few"),
+        "#   flip: horizontal",
+        "#   rotation: 0.05",
+        "",
+        "model:",
+        _remark(f"  base: {record.name}", "tltool models list"),
+        _remark(f"  weights: {weights}", "imagenet, random, or a file"),
+        "  head:",
+        "    dropout: 0.2",
+        "",
+        "phases:",
+        _remark("  - name: head", "the new head alone, on a frozen base"),
+        "    epochs: 10",
+        "    learning_rate: 1e-3",
+        _remark("  - name: tune", "then the last units too, at a tenth of the rate"),
+        "    epochs: 5",
+        "    learning_rate: 1e-4",
+        _remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _remark(line: str, remark: str) -> str:
+    return f"{line:<32} # {remark}"
+
+
+def _relative(path: Path, place: Path) -> str:
+    """Relative where the recipe and its data are near each other, so that both can move."""
+    relative = os.path.relpath(path, place)
+    return str(path.absolute()) if relative.startswith("../..") else relative
+
+
+def _at_most(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
+    """The first classes, and one line for the others."""
+    rows = list(counts.items())
+    rest = rows[limit:]
+    if not rest:
+        return rows
+    return [*rows[:limit], (f"in {len(rest)} more classes", sum(count for _, count in rest))]
+
+
+def _quote(path: str) -> str:
+    """A path as YAML: plain if it can be, else in double quotes."""
+    if re.fullmatch(r"[A-Za-z0-9./_-]*[A-Za-z/_][A-Za-z0-9./_-]*", path):
+        return path
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
