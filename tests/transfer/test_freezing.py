@@ -1,0 +1,243 @@
+"""What is frozen keeps every bit and never trains; what trains moves; parts equal the whole."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
+from tl_toolkit.errors import CheckFailedError, ReceiptError
+from tl_toolkit.recipe.schema import Model, Phase, UnfreezeFrom
+from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.steps import Steps
+from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
+from tl_toolkit.transfer.freezing import (
+    FixedBatch,
+    check_receipt,
+    check_whole,
+    digest_variables,
+    split_at,
+    write_receipt,
+)
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(10, dtype=np.int32) % 3
+
+
+def assemble_mobilenet(**head):
+    settings = Model(
+        base="mobilenet", arguments={"alpha": 0.25}, weights="random", head=head or {"dropout": 0.3}
+    )
+    return assemble(settings, image_size=(32, 32), num_classes=3)
+
+
+def toy_model():
+    """Three units of one dense layer each, dropout and BatchNormalization in the second."""
+    image = keras.Input((4,), name="image")
+    first = keras.layers.Dense(5, name="first")(image)
+    x = keras.layers.BatchNormalization(name="second_bn")(first)
+    x = keras.layers.Dropout(0.9, name="second_dropout", seed=1)(x)
+    second = keras.layers.Dense(5, name="second")(x)
+    third = keras.layers.Dense(5, name="third")(second)
+    outputs = keras.layers.Dense(3, activation="softmax", name="predictions")(third)
+    model = keras.Model(image, outputs)
+    layer = model.get_layer
+    parts = (
+        Part("a", "first", (layer("first"),), image),
+        Part("b", "second", tuple(map(layer, ("second_bn", "second_dropout", "second"))), first),
+        Part("c", "third", (layer("third"),), second),
+        Part("head", "head", (layer("predictions"),), third),
+    )
+    return TransferModel(model, find_architecture("lenet5"), parts)
+
+
+def take_steps(split, rows, *, steps=2, **phase):
+    optimizer = build_optimizer(Phase(name="tune", epochs=1, **phase))
+    trainer = Steps(split, optimizer)
+    for _ in range(steps):
+        trainer.train(split.prefix(rows), tf.constant(LABELS[: len(rows)]))
+
+
+def snapshot(transfer):
+    return {(part.name, name): value.numpy() for part, name, value in transfer.variables()}
+
+
+def moved_layers(before, after):
+    return {key[1].split("/")[0] for key in before if (before[key] != after[key]).any()}
+
+
+def test_head_alone_trains_the_head_alone():
+    transfer = assemble_mobilenet()
+    before = snapshot(transfer)
+
+    split = split_at(transfer, ())
+    take_steps(split, IMAGES)
+
+    assert moved_layers(before, snapshot(transfer)) == {"predictions"}
+
+
+def test_unfreeze_one_trains_only_the_last_block_and_leaves_its_batch_norm():
+    transfer = toy_model()
+    before = snapshot(transfer)
+
+    take_steps(split_at(transfer, ("third", "second")), np.eye(4, dtype="float32"))
+
+    assert moved_layers(before, snapshot(transfer)) == {"second", "third", "predictions"}
+
+
+def test_batch_norm_trains_when_asked():
+    transfer = toy_model()
+    before = snapshot(transfer)
+
+    take_steps(split_at(transfer, ("second",), train_batch_norm=True), np.eye(4, dtype="float32"))
+
+    moved = moved_layers(before, snapshot(transfer))
+    assert moved == {"second", "second_bn", "predictions"}
+    key = ("second", "second_bn/2")
+    assert (before[key] != snapshot(transfer)[key]).any()  # the moving mean
+
+
+def test_a_frozen_block_above_a_trained_one_is_in_inference_mode():
+    transfer = toy_model()
+    split = split_at(transfer, ("first",))
+    rows = tf.constant(np.eye(4, dtype="float32"))
+
+    trained = split.suffix.model(split.prefix(rows), training=True)
+
+    np.testing.assert_array_equal(trained, transfer.model(rows, training=False))
+
+
+def test_dropout_of_an_unfrozen_block_is_active_in_training():
+    transfer = toy_model()
+    split = split_at(transfer, ("second",))
+    rows = split.prefix(np.eye(4, dtype="float32"))
+
+    trained = split.suffix.model(rows, training=True).numpy()
+
+    assert np.abs(trained - split.suffix.model(rows, training=False).numpy()).max() > 1e-3
+
+
+def test_moving_statistics_of_frozen_blocks_keep_every_bit():
+    transfer = toy_model()
+    before = snapshot(transfer)
+
+    take_steps(split_at(transfer, ("first",)), np.eye(4, dtype="float32"))
+
+    after = snapshot(transfer)
+    assert all((before[key] == after[key]).all() for key in before if key[0] == "second")
+    assert moved_layers(before, after) == {"first", "predictions"}
+
+
+@pytest.mark.parametrize("unfreeze", [0, 1, 3, 5, UnfreezeFrom(unit="conv_dw_12"), ("block2",)])
+def test_prefix_and_suffix_equal_the_whole_model(unfreeze):
+    transfer = assemble_mobilenet()
+    units = resolve_unfreeze(transfer.architecture, unfreeze)
+
+    check_whole(transfer, split_at(transfer, units), IMAGES)
+
+
+def test_a_suffix_that_differs_from_the_whole_model_is_refused():
+    transfer, other = toy_model(), toy_model()
+    split = split_at(other, ())
+
+    with pytest.raises(CheckFailedError, match="prefix and suffix differ from the whole model"):
+        check_whole(transfer, split, np.eye(4, dtype="float32"))
+
+
+@pytest.mark.parametrize("pooling", ["average", "max", "sum", "flatten"])
+def test_every_pooling_can_be_cut_and_trained(pooling):
+    transfer = assemble_mobilenet(pooling=pooling, hidden=[{"units": 4, "dropout": 0.5, "l2": 0.1}])
+    split = split_at(transfer, ())
+
+    take_steps(split, IMAGES)
+
+    check_whole(transfer, split, IMAGES)
+
+
+def test_pooling_of_a_frozen_base_belongs_to_the_prefix():
+    split = split_at(assemble_mobilenet(), ())
+
+    assert split.prefix.model.output.shape == (None, 256)
+
+
+def test_an_image_has_the_same_outputs_in_any_batch():
+    inputs = keras.Input((32, 32, 3))
+    keras.utils.set_random_seed(1)
+    base = keras.applications.ResNet50(
+        input_tensor=inputs, include_top=False, weights=None, pooling="avg"
+    )
+    prefix = FixedBatch(keras.Model(inputs, base.output), batch_size=4)
+    together = prefix(IMAGES).numpy()
+
+    order = np.random.default_rng(1).permutation(10)
+    alone = np.concatenate([prefix(IMAGES[i : i + 1]).numpy() for i in range(10)])
+    shuffled = np.concatenate([prefix(IMAGES[order[i : i + 3]]).numpy() for i in (0, 3, 6, 9)])
+
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together[order], shuffled)
+
+
+def receipt_of(transfer, split, change, **facts):
+    before = digest_variables(transfer)
+    change()
+    facts = {"phase": "tune", "steps": 2, "learning_rate": 1e-3} | facts
+    return write_receipt(transfer, split, before, **facts)
+
+
+def test_a_phase_that_keeps_its_word_gets_a_receipt():
+    transfer = toy_model()
+    split = split_at(transfer, ("third",))
+
+    receipt = receipt_of(transfer, split, lambda: take_steps(split, np.eye(4, dtype="float32")))
+
+    check_receipt(receipt, where="receipt.json")
+    rows = {row["part"]: row for row in receipt["parts"]}
+    assert [rows[name]["state"] for name in rows] == ["frozen", "frozen", "trainable", "trainable"]
+    assert rows["first"]["sha256_before"] == rows["first"]["sha256_after"]
+    assert rows["third"]["sha256_before"] != rows["third"]["sha256_after"]
+
+
+@pytest.mark.parametrize("index", [0, 2])  # gamma, moving mean
+def test_a_frozen_tensor_that_moved_fails_the_run(index):
+    transfer = toy_model()
+    split = split_at(transfer, ("second",))
+    variable = transfer.model.get_layer("second_bn").weights[index]
+
+    def change():
+        take_steps(split, np.eye(4, dtype="float32"))
+        variable.assign_add(np.full(5, 1e-7, "float32"))
+
+    receipt = receipt_of(transfer, split, change)
+
+    with pytest.raises(ReceiptError, match=rf"second_bn/{index}: frozen, but moved"):
+        check_receipt(receipt, where="receipt.json")
+
+
+def test_a_trainable_block_that_stood_still_fails_the_run():
+    transfer = toy_model()
+    split = split_at(transfer, ("third",))
+    head = transfer.model.get_layer("predictions").kernel
+
+    receipt = receipt_of(transfer, split, lambda: head.assign_add(tf.ones_like(head.value)))
+
+    with pytest.raises(ReceiptError, match="'tune': c: trainable, but nothing in it moved"):
+        check_receipt(receipt, where="receipt.json")
+
+
+def test_a_single_still_tensor_is_a_warning():
+    transfer = toy_model()
+    split = split_at(transfer, ())
+    head = transfer.model.get_layer("predictions").kernel
+
+    receipt = receipt_of(transfer, split, lambda: head.assign_add(tf.ones_like(head.value)))
+
+    check_receipt(receipt, where="receipt.json")
+    assert receipt["warnings"] == ["predictions/1: trainable, but did not move"]
+
+
+def test_a_phase_without_steps_has_nothing_to_move():
+    transfer = toy_model()
+
+    receipt = receipt_of(transfer, split_at(transfer, ("third",)), lambda: None, steps=0)
+
+    check_receipt(receipt, where="receipt.json")

@@ -1,0 +1,436 @@
+import os
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tl_toolkit.architectures.catalog import ARCHITECTURES, WeightFile, find_weight_file
+from tl_toolkit.architectures.graph import build_base
+from tl_toolkit.errors import WeightsError
+from tl_toolkit.transfer.weights import (
+    fetch_weight_file,
+    find_weights,
+    hash_file,
+    load_weights,
+    save_weights,
+)
+
+MOBILENET = ARCHITECTURES["mobilenet"]
+
+
+def build_toy(*, order=("a", "b"), head=False, seed=0):
+    """Two dense layers of one shape and a BatchNormalization, all with values of their own."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    x = inputs
+    for name in order:
+        x = layers.Dense(4, name=name)(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    if head:
+        x = layers.Dense(3, name="predictions")(x)
+    model = keras.Model(inputs, x)
+    for index, variable in enumerate(model.weights):
+        variable.assign(np.random.default_rng(seed * 100 + index).uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def values_by_name(model):
+    return {v.path: np.array(v.value) for layer in model.layers for v in layer.weights}
+
+
+def assert_same(first, second):
+    ours, theirs = values_by_name(first), values_by_name(second)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
+
+
+def change_names(path, change):
+    """Rewrites the list of layers of a file."""
+    with h5py.File(path, "a") as file:
+        names = change([name.decode() for name in file.attrs["layer_names"]])
+        file.attrs["layer_names"] = [name.encode() for name in names]
+
+
+# ------------------------------------------------------------------------------- loading and saving
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.weights.h5"])
+def test_weights_that_keras_saved_load_bit_for_bit(name, tmp_path):
+    source, target = build_toy(seed=1), build_toy(seed=2)
+    if name == "x.h5":
+        source.save(tmp_path / name)
+    else:
+        source.save_weights(tmp_path / name)
+
+    loaded = load_weights(target, tmp_path / name)
+
+    assert_same(target, source)
+    assert (loaded.by, loaded.num_tensors, loaded.left_out) == ("name", 8, ())
+
+
+def test_weights_that_we_saved_load_here_and_in_keras(tmp_path):
+    source, ours, theirs = build_toy(seed=1), build_toy(seed=2), build_toy(seed=3)
+
+    save_weights(source, tmp_path / "x.h5")
+    load_weights(ours, tmp_path / "x.h5")
+    theirs.load_weights(tmp_path / "x.h5")
+
+    assert_same(ours, source)
+    assert_same(theirs, source)
+
+
+def test_the_same_weights_give_the_same_file(tmp_path):
+    save_weights(build_toy(seed=1), tmp_path / "x.h5")
+    save_weights(build_toy(seed=1), tmp_path / "y.h5")
+
+    assert hash_file(tmp_path / "x.h5") == hash_file(tmp_path / "y.h5")
+    assert sorted(os.listdir(tmp_path)) == ["x.h5", "y.h5"]
+
+
+def test_a_layer_made_of_layers_is_saved_and_loaded(tmp_path):
+    def build(seed):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((3, 4))
+        attention = layers.MultiHeadAttention(2, 2, name="attention")
+        return keras.Model(inputs, attention(inputs, inputs))
+
+    source, target = build(1), build(2)
+    save_weights(source, tmp_path / "x.h5")
+
+    load_weights(target, tmp_path / "x.h5")
+
+    assert_same(target, source)
+
+
+def test_a_shuffled_layer_order_loads_right(tmp_path):
+    source, target = build_toy(seed=1), build_toy(seed=2)
+    save_weights(source, tmp_path / "x.h5")
+    change_names(tmp_path / "x.h5", lambda names: names[::-1])
+
+    load_weights(target, tmp_path / "x.h5")
+
+    assert_same(target, source)
+
+
+def test_two_swapped_layers_of_one_shape_load_right_where_keras_swaps_them(tmp_path):
+    source, ours, theirs = build_toy(seed=1), build_toy(seed=2), build_toy(seed=2)
+    save_weights(source, tmp_path / "x.h5")
+    change_names(tmp_path / "x.h5", lambda names: ["b", "a", *names[2:]])
+
+    load_weights(ours, tmp_path / "x.h5")
+    theirs.load_weights(tmp_path / "x.h5")
+
+    assert_same(ours, source)
+    assert np.array_equal(theirs.get_layer("a").kernel, source.get_layer("b").kernel)
+
+
+def test_the_weights_of_a_nested_base_load_into_a_flat_one(tmp_path):
+    source, target = build_toy(seed=1), build_toy(seed=2)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, layers.Dense(2, name="head_output")(source(inputs))).save(tmp_path / "x.h5")
+
+    loaded = load_weights(target, tmp_path / "x.h5")
+
+    assert_same(target, source)
+    assert loaded.left_out == ("head_output",)
+
+
+def test_a_file_with_its_classifier_loads_into_the_base(tmp_path):
+    source, target = build_toy(seed=1, head=True), build_toy(seed=2)
+    save_weights(source, tmp_path / "x.h5")
+
+    loaded = load_weights(target.layers, tmp_path / "x.h5")
+
+    assert loaded.left_out == ("predictions",)
+    assert np.array_equal(target.get_layer("a").kernel, source.get_layer("a").kernel)
+
+
+def test_layers_of_which_no_name_is_known_load_in_order_and_it_is_said(tmp_path):
+    source, target = build_toy(seed=1), build_toy(order=("x", "y"), seed=2)
+    target.get_layer("bn").name = "z"
+    save_weights(source, tmp_path / "x.h5")
+
+    loaded = load_weights(target, tmp_path / "x.h5")
+
+    assert loaded.by == "order"
+    assert np.array_equal(target.get_layer("y").kernel, source.get_layer("b").kernel)
+
+
+def add_layer(file):
+    file.attrs["layer_names"] = [b"a", b"extra", b"b", b"bn"]
+    file.create_group("extra").attrs["weight_names"] = [b"extra/kernel"]
+    file["extra/extra/kernel"] = np.zeros(3)
+
+
+def drop_layer(file):
+    file.attrs["layer_names"] = [b"a", b"bn"]
+
+
+def change_shape(file):
+    del file["b/b/kernel"]
+    file["b/b/kernel"] = np.zeros((4, 5), "float32")
+
+
+def put_nan(file):
+    file["bn/bn/gamma"][0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (add_layer, "does not fit the network: the network has no extra"),
+        (drop_layer, "does not fit the network: the file has no b"),
+        (change_shape, r"b has 4x4 \+ 4 in the network and 4x5 \+ 4 in the file"),
+        (put_nan, "holds numbers that are not finite in 'bn/gamma'"),
+    ],
+)
+def test_a_file_that_does_not_fit_changes_no_weight(damage, expected, tmp_path):
+    source, target = build_toy(seed=1), build_toy(seed=2)
+    save_weights(source, tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        damage(file)
+
+    with pytest.raises(WeightsError, match=expected):
+        load_weights(target, tmp_path / "x.h5")
+
+    assert_same(target, build_toy(seed=2))
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize(
+    ("name", "alpha", "application", "file"),
+    [
+        (
+            "mobilenet",
+            0.25,
+            keras.applications.MobileNet,
+            "mobilenet_2_5_224_tf_no_top.h5",
+        ),
+        (
+            "mobilenet_v2",
+            0.35,
+            keras.applications.MobileNetV2,
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+        ),
+    ],
+)
+def test_real_weights_are_those_that_keras_loads(name, alpha, application, file, assets):
+    path = assets / "weights" / file
+    inputs = keras.Input((64, 64, 3))
+    ours = keras.Model(inputs, build_base(ARCHITECTURES[name], inputs, {"alpha": alpha}))
+    theirs = application(alpha=alpha, include_top=False, weights=str(path), input_shape=(64, 64, 3))
+
+    load_weights(ours, path)
+
+    pairs = list(zip(ours.weights, theirs.weights, strict=True))
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.assets
+def test_real_weights_of_another_alpha_are_refused_and_named(assets):
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, build_base(MOBILENET, inputs, {"alpha": 0.25}))
+    before = values_by_name(model)
+
+    with pytest.raises(WeightsError, match=r"holds the weights of mobilenet with alpha = 0\.75"):
+        load_weights(model, assets / "weights" / "mobilenet_7_5_224_tf_no_top.h5")
+
+    after = values_by_name(model)
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+# ----------------------------------------------------------------------------------- finding a file
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder; returns where its files lie."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "keras" / "models"
+
+
+@pytest.fixture
+def serve():
+    """Starts servers on this machine; returns the address of a file that they answer with."""
+    servers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def __init__(self, *args, answer, requests):
+            self.answer, self.requests = answer, requests
+            super().__init__(*args)
+
+        def do_GET(self):
+            self.requests.append(self.path)
+            status, body, length = self.answer
+            self.send_response(status)
+            if length is not None:
+                self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    def start(body, *, status=200, length="real"):
+        requests = []
+        answer = (status, body, len(body) if length == "real" else length)
+        server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Handler, answer=answer, requests=requests)
+        )
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/x.h5", requests
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def content(tmp_path):
+    """The bytes of a true weight file."""
+    save_weights(build_toy(), tmp_path / "source.h5")
+    return (tmp_path / "source.h5").read_bytes()
+
+
+def weight_file(url, **facts):
+    return WeightFile("x.h5", url, {}, 224, **facts)
+
+
+def test_random_weights_need_no_file():
+    assert find_weights(MOBILENET, {}, (224, 224), "random") is None
+
+
+def test_a_path_is_taken_as_it_is():
+    assert find_weights(MOBILENET, {}, (224, 224), "/some/x.h5") == Path("/some/x.h5")
+
+
+def test_imagenet_is_the_file_in_the_cache_of_keras(cache):
+    file = find_weight_file(MOBILENET, {"alpha": 0.5}, (128, 128))
+    cache.mkdir(parents=True)
+    (cache / file.name).write_bytes(b"present")
+
+    path = find_weights(MOBILENET, {"alpha": 0.5}, (128, 128), "imagenet")
+
+    assert path == cache / "mobilenet_5_0_128_tf_no_top.h5"
+    assert os.listdir(cache) == [file.name]
+
+
+def test_imagenet_for_a_width_that_was_never_published_names_those_that_were(cache):
+    with pytest.raises(WeightsError, match=r"mobilenet has ImageNet weights for alpha = 0\.25, 0"):
+        find_weights(MOBILENET, {"alpha": 0.3}, (224, 224), "imagenet")
+
+
+def test_imagenet_for_a_base_without_any_says_so(cache):
+    with pytest.raises(WeightsError, match="No ImageNet weights of lenet5 were ever published"):
+        find_weights(ARCHITECTURES["lenet5"], {}, (32, 32), "imagenet")
+
+
+def test_a_file_in_the_cache_that_is_not_the_published_one_is_refused_and_kept(cache):
+    [file] = [file for file in MOBILENET.weight_files if file.sha256 is not None]
+    cache.mkdir(parents=True)
+    (cache / file.name).write_bytes(b"other")
+
+    with pytest.raises(WeightsError, match="is not the published file: its SHA-256 differs"):
+        fetch_weight_file(file)
+
+    assert (cache / file.name).read_bytes() == b"other"
+
+
+def test_an_absent_file_is_fetched_and_then_kept(cache, serve, content):
+    url, requests = serve(content)
+    seen = []
+
+    path = fetch_weight_file(weight_file(url), progress=lambda *count: seen.append(count))
+    again = fetch_weight_file(weight_file(url))
+
+    assert path == again == cache / "x.h5"
+    assert path.read_bytes() == content
+    assert requests == ["/x.h5"]
+    assert seen[-1] == (len(content), len(content))
+    assert not list(cache.glob("*.part"))
+
+
+def test_a_file_whose_digest_is_known_is_fetched_and_verified(cache, serve, content, tmp_path):
+    url, _ = serve(content)
+
+    path = fetch_weight_file(weight_file(url, sha256=hash_file(tmp_path / "source.h5")))
+
+    assert path.read_bytes() == content
+
+
+def test_processes_that_fetch_at_once_fetch_once(cache, serve, content):
+    url, requests = serve(content)
+    threads = [
+        threading.Thread(target=fetch_weight_file, args=(weight_file(url),)) for _ in range(4)
+    ]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert requests == ["/x.h5"]
+    assert (cache / "x.h5").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"body": b"", "status": 404}, r"could not be fetched \(Not Found\)"),
+        ({"body": b"<html><title>Sign in</title></html>"}, "what was fetched is an error page"),
+        ({"body": b"cut", "length": 10}, "the connection broke off after 3 of 10 bytes"),
+    ],
+)
+def test_an_answer_that_is_not_the_file_is_refused_and_not_kept(answer, expected, cache, serve):
+    url, _ = serve(**answer)
+
+    with pytest.raises(WeightsError, match=expected):
+        fetch_weight_file(weight_file(url))
+
+    assert os.listdir(cache) == ["x.h5.lock"]
+
+
+def test_a_cut_off_file_is_told_even_when_the_server_gives_no_length(cache, serve, content):
+    url, _ = serve(content[:-200], length=None)
+
+    with pytest.raises(WeightsError, match="what was fetched is cut off"):
+        fetch_weight_file(weight_file(url))
+
+
+def test_another_file_than_the_published_one_is_refused_and_not_kept(cache, serve, content):
+    url, _ = serve(content)
+
+    with pytest.raises(WeightsError, match=rf"{url}  gave another file"):
+        fetch_weight_file(weight_file(url, sha256="0" * 64))
+
+    assert os.listdir(cache) == ["x.h5.lock"]
+
+
+def test_without_a_network_the_error_names_file_address_and_place(cache):
+    # Port 1 is closed on every machine: connecting fails at once.
+    url = "http://127.0.0.1:1/x.h5"
+
+    with pytest.raises(WeightsError) as caught:
+        fetch_weight_file(weight_file(url))
+
+    text = str(caught.value)
+    assert text.startswith(f"{cache / 'x.h5'}  is not there, and it could not be fetched (")
+    assert f"The file is published at {url}" in text
+    assert "put it at the path above (KERAS_HOME moves that folder)" in text
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_and_not_passed_by(tmp_path, monkeypatch):
+    (tmp_path / "keras").write_text("a file where a folder should be")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+    with pytest.raises(WeightsError, match="its folder cannot be written"):
+        fetch_weight_file(weight_file("http://127.0.0.1:1/x.h5"))

@@ -1,0 +1,1 @@
+"""From a base with weights to a model for other classes: weights, assembly, freezing, heads."""

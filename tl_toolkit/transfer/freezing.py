@@ -1,0 +1,301 @@
+"""Where the trainable part begins: prefix and suffix, trainable flags, and the receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
+from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
+
+PREFIX_BATCH = 32
+"""Images per call of a compiled prefix. One size for all: kernels choose their algorithm, and so
+the last bits of their result, by batch size."""
+
+WHOLE_LIMIT = 1e-5
+"""Largest difference in probability between the whole model and its two parts. Kernels may sum in
+another order when graphs are fused otherwise; anything above is a difference of graphs."""
+
+
+class FixedBatch:
+    """A model in inference mode as one compiled function of one fixed batch size.
+
+    Short batches are padded with zeros and cut, so that an image's outputs are the same, bit for
+    bit, whatever batch it comes in.
+
+    Args:
+        model: Any Keras model with one input and one output.
+        batch_size: Images per call, at least 1.
+    """
+
+    def __init__(self, model: keras.Model, *, batch_size: int = PREFIX_BATCH) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        shape = (batch_size, *model.input.shape[1:])
+        self._run = tf.function(
+            lambda x: model(x, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+        )
+
+    def __call__(self, values: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the float32 outputs for any number of rows, at least 1."""
+        outputs = []
+        for start in range(0, len(values), self.batch_size):
+            rows = tf.cast(values[start : start + self.batch_size], tf.float32)
+            missing = self.batch_size - len(rows)
+            if missing:
+                rows = tf.pad(rows, [[0, missing]] + [[0, 0]] * (len(rows.shape) - 1))
+            outputs.append(self._run(rows)[: self.batch_size - missing])
+        return outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=0)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model cut in two at the first trainable part.
+
+    Attributes:
+        prefix: Images to the cut; frozen, in inference mode.
+        suffix: The cut to probabilities; its `model` is what trains, with the frozen layers inside
+            it fixed to inference mode.
+        trainable: The variables that a step changes.
+        cut: Name of the first part of the suffix.
+    """
+
+    prefix: FixedBatch
+    suffix: FixedBatch
+    trainable: tuple[keras.Variable, ...]
+    cut: str
+
+    def predict(self, images: np.ndarray | tf.Tensor) -> np.ndarray:
+        """Returns the probabilities of images (n, h, w, 3) in 0..255, as training computes them."""
+        return self.suffix(self.prefix(images)).numpy()
+
+
+def split_at(
+    transfer: TransferModel, units: Sequence[str], *, train_batch_norm: bool = False
+) -> Split:
+    """Sets every trainable flag and cuts the model before the first trainable part.
+
+    Nothing else writes `trainable`. The head always trains.
+
+    Args:
+        transfer: The assembled model.
+        units: Names of the units to train, in any order; none trains the head alone.
+        train_batch_norm: Train BatchNormalization inside those units and move its statistics. By
+            default it stays frozen at every depth: small batches would wreck its statistics.
+    """
+    chosen = {*units, HEAD}
+    trained = [part for part in transfer.parts if part.name in chosen]
+    for layer in transfer.model.layers:
+        layer.trainable = False
+    for part in trained:
+        for layer in part.layers:
+            layer.trainable = train_batch_norm or not is_batch_norm(layer)
+    cut = _cut_tensor(trained[0])
+    prefix = keras.Model(transfer.model.input, cut, name="prefix")
+    suffix = _fix_frozen(keras.Model(cut, transfer.model.output, name="suffix"), trained)
+    variables = tuple(suffix.trainable_variables)
+    return Split(FixedBatch(prefix), FixedBatch(suffix), variables, trained[0].name)
+
+
+def check_whole(transfer: TransferModel, split: Split, images: np.ndarray) -> None:
+    """Compares the whole model, which is saved and exported, with prefix and suffix, which trained.
+
+    Args:
+        transfer: The model.
+        split: Any split of it.
+        images: RGB (n, h, w, 3) in 0..255; n of at least 1.
+
+    Raises:
+        CheckFailedError: A probability differs by more than `WHOLE_LIMIT`.
+    """
+    whole = transfer.model(tf.cast(images, tf.float32), training=False)
+    difference = float(np.abs(split.predict(images) - whole.numpy()).max())
+    if not difference <= WHOLE_LIMIT:
+        raise CheckFailedError(
+            Problem(
+                where=f"{transfer.model.name}, cut before {split.cut}",
+                what=f"prefix and suffix differ from the whole model by {difference:.2g}",
+                expected=f"At most {WHOLE_LIMIT:g}: what was trained is what is saved.",
+                hint="report it with the recipe",
+            )
+        )
+
+
+def is_batch_norm(layer: keras.layers.Layer) -> bool:
+    """Tells whether a layer keeps moving statistics of its inputs."""
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _cut_tensor(first: Part) -> keras.KerasTensor:
+    """The deepest tensor that no trained weight and no dropout comes before."""
+    if first.name != HEAD:
+        return first.inputs
+    pool = [layer for layer in first.layers if layer.name == "head_pool"]
+    return pool[0].output if pool else first.inputs
+
+
+def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
+    """Redraws a suffix with its frozen layers in inference mode, sharing every layer.
+
+    `trainable = False` stops BatchNormalization, but neither dropout nor stochastic depth, and a
+    `training=False` given while drawing is overwritten by the outer model's own flag.
+    """
+    live = {id(layer) for part in trained for layer in part.layers}
+
+    def draw(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) in live or not takes_training(layer):
+            return layer(*args, **kwargs)
+        kwargs.pop("training", None)
+        return InInferenceMode(layer, name=f"{layer.name}_frozen")(*args, **kwargs)
+
+    return keras.models.clone_model(suffix, clone_function=lambda layer: layer, call_function=draw)
+
+
+def takes_training(layer: keras.layers.Layer) -> bool:
+    """Tells whether a layer behaves differently in training."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+class InInferenceMode(keras.layers.Layer):
+    """A layer that never trains, whatever the model around it does.
+
+    It lives in a suffix for the length of a phase and is never saved.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.trainable = False
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer with `training=False`."""
+        return self.layer(*args, training=False, **kwargs)
+
+
+def digest_variables(transfer: TransferModel) -> dict[tuple[str, str], str]:
+    """SHA-256 of every weight and moving statistic, by (part, canonical name)."""
+    return {
+        (part.name, name): hashlib.sha256(variable.numpy().tobytes()).hexdigest()
+        for part, name, variable in transfer.variables()
+    }
+
+
+def write_receipt(
+    transfer: TransferModel,
+    split: Split,
+    before: Mapping[tuple[str, str], str],
+    *,
+    phase: str,
+    steps: int,
+    learning_rate: float,
+) -> dict[str, Any]:
+    """Compares the digests of every tensor before the first and after the last step of a phase.
+
+    Args:
+        transfer: The model, after the phase.
+        split: The phase's split.
+        before: `digest_variables` as it was before the first step.
+        phase: Name of the phase.
+        steps: Number of steps taken.
+        learning_rate: Rate of those steps; at 0 nothing has to move.
+
+    Returns:
+        The receipt: a row for each part, whether it holds, problems and warnings.
+    """
+    after = digest_variables(transfer)
+    moved = {key for key in after if before[key] != after[key]}
+    moving = _may_move(transfer, split)
+    still: list[tuple[str, str]] = []
+    if steps > 0 and learning_rate > 0:
+        still = [key for key in after if key in moving and key not in moved]
+    blocks = {part.name: part.block for part in transfer.parts}
+    alive = {blocks[part] for part, _ in moved}
+    dead = sorted({blocks[part] for part, _ in still} - alive)
+    problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
+    problems += [f"{block}: trainable, but nothing in it moved" for block in dead]
+    return {
+        "phase": phase,
+        "cut": split.cut,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "holds": not problems,
+        "problems": problems,
+        "warnings": [
+            f"{name}: trainable, but did not move" for part, name in still if blocks[part] in alive
+        ],
+        "parts": [
+            _receipt_row(part, before, after, frozen=not any(key[0] == part.name for key in moving))
+            for part in transfer.parts
+        ],
+    }
+
+
+def _receipt_row(
+    part: Part,
+    before: Mapping[tuple[str, str], str],
+    after: Mapping[tuple[str, str], str],
+    *,
+    frozen: bool,
+) -> dict[str, Any]:
+    keys = [key for key in after if key[0] == part.name]
+    return {
+        "block": part.block,
+        "part": part.name,
+        "state": "frozen" if frozen else "trainable",
+        "parameters": sum(layer.count_params() for layer in part.layers),
+        "tensors": len(keys),
+        "moved": sum(before[key] != after[key] for key in keys),
+        "sha256_before": _join_digests(before, keys),
+        "sha256_after": _join_digests(after, keys),
+    }
+
+
+def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
+    """Ends a run whose receipt does not hold.
+
+    Raises:
+        ReceiptError: A frozen tensor moved, or a trainable block stood still.
+    """
+    if receipt["holds"]:
+        return
+    hints = {
+        True: "report it: the toolkit, or a layer with hidden state, is at fault",
+        False: f"phases.{receipt['phase']}.batch_norm=train if the base has random weights, "
+        "else a higher learning_rate",
+    }
+    raise ReceiptError(
+        [
+            Problem(
+                where=where,
+                what=f"phase {receipt['phase']!r}: {problem}",
+                expected="What is frozen keeps every bit, and what trains moves.",
+                hint=hints["frozen" in problem],
+            )
+            for problem in receipt["problems"]
+        ]
+    )
+
+
+def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
+    """Trained weights, and the moving statistics of a BatchNormalization that trains."""
+    trained = {id(variable) for variable in split.trainable}
+    allowed = set()
+    for part in transfer.parts:
+        for layer in part.layers:
+            moves_statistics = is_batch_norm(layer) and layer.trainable
+            for index, variable in enumerate(layer.weights):
+                if id(variable) in trained or moves_statistics:
+                    allowed.add((part.name, f"{layer.name}/{index}"))
+    return allowed
+
+
+def _join_digests(digests: Mapping[tuple[str, str], str], keys: Sequence[tuple[str, str]]) -> str:
+    lines = "\n".join(f"{key[1]} {digests[key]}" for key in keys)
+    return hashlib.sha256(lines.encode()).hexdigest()
