@@ -1,0 +1,174 @@
+"""Phases: repeatable to the bit, the best state kept over all of them, never a run on from NaN."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.errors import NonFiniteError, ReceiptError
+from tl_toolkit.recipe.schema import EarlyStopping
+from tl_toolkit.training.checkpoint import Epoch, is_better
+
+
+def digits_recipe(**sections):
+    return {
+        "version": 1,
+        "name": "digits",
+        "data": {
+            "builtin": "digits",
+            "classes": ["3", "5", "8"],
+            "examples_per_class": 7,
+            "validation": 0.1,
+            "image_size": 32,
+            "batch_size": 8,
+        },
+        "model": {"base": "lenet5", "weights": "random", "head": {"dropout": 0.3}},
+        "phases": [
+            {"name": "head", "epochs": 2, "learning_rate": 1e-2},
+            {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3},
+        ],
+        "export": False,
+    } | sections
+
+
+def train(tmp_path, out="run", **sections):
+    return tl.finetune(digits_recipe(**sections), out=tmp_path / out, overwrite=True)
+
+
+def history(run, phase):
+    with open(run.path / "phases" / phase / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run):
+    return np.concatenate([np.ravel(value) for value in run.model.get_weights()])
+
+
+def test_the_same_recipe_gives_the_same_history_and_weights_bit_for_bit(tmp_path):
+    augment = {"flip": "horizontal", "rotation": 0.05}
+
+    first = train(tmp_path, "first", augment=augment)
+    second = train(tmp_path, "second", augment=augment)
+
+    for phase in ("1-head", "2-all"):
+        texts = [
+            (run.path / "phases" / phase / "history.csv").read_text() for run in (first, second)
+        ]
+        assert texts[0] == texts[1]
+    np.testing.assert_array_equal(weights(first), weights(second))
+
+
+def test_another_seed_gives_another_history(tmp_path):
+    first, second = train(tmp_path, "first"), train(tmp_path, "second", seed=1)
+
+    assert history(first, "1-head") != history(second, "1-head")
+
+
+def test_epoch_0_is_the_state_before_the_first_step(tmp_path):
+    rows = history(train(tmp_path), "1-head")
+
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["loss"] == "" and float(rows[0]["val_loss"]) > 0
+
+
+def test_a_ruinous_phase_does_not_spoil_what_is_kept(tmp_path):
+    phases = [
+        {"name": "all", "epochs": 12, "unfreeze": 4, "learning_rate": 3e-3},
+        {"name": "ruin", "epochs": 2, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 20.0},
+    ]
+
+    run = train(tmp_path, phases=phases)
+
+    best = run.metrics["best"]
+    assert best["phase"] == "all"
+    assert run.evaluate()["accuracy"] == best["val_accuracy"] > 0.5
+    assert float(history(run, "2-ruin")[-1]["val_accuracy"]) < best["val_accuracy"]
+
+
+def test_a_phase_starts_from_the_best_state_so_far(tmp_path):
+    phases = [
+        {"name": "all", "epochs": 6, "unfreeze": 4, "learning_rate": 3e-3},
+        {"name": "ruin", "epochs": 1, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 20.0},
+        {"name": "head", "epochs": 0},
+    ]
+
+    run = train(tmp_path, phases=phases)
+
+    start = history(run, "3-head")[0]
+    best = run.metrics["best"]
+    assert float(start["val_loss"]) == pytest.approx(best["val_loss"], rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tmp_path):
+    phases = [
+        {"name": "head", "epochs": 2},
+        {"name": "burst", "epochs": 3, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 1e38},
+    ]
+
+    with pytest.raises(NonFiniteError, match=r"phase 'burst', epoch \d(.|\n)*learning_rate=1e\+37"):
+        train(tmp_path, phases=phases)
+
+    kept = tl.load_run(tmp_path / "run")
+    assert json.loads(kept.folder.status.read_text())["state"] == "failed"
+    assert np.isfinite(weights(kept)).all()
+    assert kept.evaluate()["accuracy"] == pytest.approx(
+        max(float(row["val_accuracy"]) for row in history(kept, "1-head"))
+    )
+
+
+def test_early_stopping_ends_a_phase(tmp_path):
+    phases = [{"name": "head", "epochs": 50, "optimizer": "sgd", "learning_rate": 1e-12}]
+
+    run = train(tmp_path, phases=phases, early_stopping={"patience": 3, "min_delta": 0.01})
+
+    assert history(run, "1-head")[-1]["epoch"] == "3"
+
+
+def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
+    # Random weights under frozen BatchNormalization: features too small to leave a gradient.
+    data = digits_recipe()["data"] | {"examples_per_class": 2}
+    model = {"base": "mobilenet", "arguments": {"alpha": 0.25}, "weights": "random"}
+    phases = [{"name": "tune", "epochs": 1, "unfreeze": 1, "learning_rate": 1e-3}]
+
+    with pytest.raises(
+        ReceiptError, match="block5: trainable, but nothing in it moved(.|\n)*batch_n"
+    ):
+        train(tmp_path, data=data, model=model, phases=phases)
+
+    assert not json.loads((tmp_path / "run" / "phases" / "1-tune" / "receipt.json").read_text())[
+        "holds"
+    ]
+
+
+def test_receipts_and_logs_are_written(tmp_path):
+    run = train(tmp_path)
+
+    receipt = json.loads((run.path / "phases" / "1-head" / "receipt.json").read_text())
+    states = {row["part"]: row["state"] for row in receipt["parts"]}
+    assert states == {"c1": "frozen", "c3": "frozen", "c5": "frozen", "f6": "frozen"} | {
+        "head": "trainable"
+    }
+    assert receipt["holds"] and receipt["steps"] == 6
+    assert list((run.path / "logs" / "train").glob("events.*"))
+
+
+def epoch(val_accuracy, val_loss):
+    return Epoch("head", 1, 1e-3, 0.5, 0.5, val_loss, val_accuracy)
+
+
+@pytest.mark.parametrize(
+    ("other", "monitor", "better"),
+    [
+        (epoch(0.9, 9.0), "val_accuracy", True),
+        (epoch(0.8, 0.4), "val_accuracy", True),
+        (epoch(0.8, 0.5), "val_accuracy", False),
+        (epoch(0.9, 0.6), "val_loss", False),
+        (epoch(0.1, 0.4), "val_loss", True),
+    ],
+)
+def test_the_better_epoch_is_told_by_the_monitor_and_ties_by_the_other(other, monitor, better):
+    rule = EarlyStopping(monitor=monitor)
+
+    assert is_better(other, epoch(0.8, 0.5), rule) is better

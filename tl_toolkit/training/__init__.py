@@ -1,0 +1,1 @@
+"""Phases of training on the outputs of a frozen prefix."""

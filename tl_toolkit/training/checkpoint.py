@@ -1,0 +1,98 @@
+"""The best state over all phases, in memory and on disk."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_toolkit.recipe.schema import EarlyStopping
+from tl_toolkit.runs import write_atomically
+from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.freezing import Split
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of a phase's history; epoch 0 is the state before its first step.
+
+    Attributes:
+        phase: Name of the phase.
+        epoch: 0 before the first step, then 1, 2, ...
+        learning_rate: The optimizer's rate.
+        loss: Mean training loss with regularization; None at epoch 0.
+        accuracy: Training accuracy in [0, 1]; None at epoch 0.
+        val_loss: Validation loss with regularization.
+        val_accuracy: Validation accuracy in [0, 1].
+    """
+
+    phase: str
+    epoch: int
+    learning_rate: float
+    loss: float | None
+    accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns the columns of history.csv, in order."""
+        return asdict(self)
+
+
+def is_better(epoch: Epoch, best: Epoch | None, rule: EarlyStopping | None) -> bool:
+    """Tells whether an epoch beats the best so far.
+
+    By `early_stopping.monitor` (validation accuracy if the recipe has none), ties by the other of
+    accuracy and loss.
+    """
+    if best is None:
+        return True
+    by_accuracy = epoch.val_accuracy - best.val_accuracy
+    by_loss = best.val_loss - epoch.val_loss
+    if rule is not None and rule.monitor == "val_loss":
+        return by_loss > 0 or (by_loss == 0 and by_accuracy > 0)
+    return by_accuracy > 0 or (by_accuracy == 0 and by_loss > 0)
+
+
+@dataclass
+class BestState:
+    """Keeps the weights of the best epoch so far.
+
+    Attributes:
+        path: File that holds them too, by canonical name, so that a killed run keeps them.
+        epoch: The epoch they are from.
+    """
+
+    path: Path | None = None
+    epoch: Epoch | None = None
+    _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def watch(self, transfer: TransferModel, split: Split) -> None:
+        """Takes in what the coming phase may change, as it is before its first step.
+
+        Without it, weights that only later phases train would have no best state to go back to.
+        """
+        changing = {id(variable) for variable in split.suffix.model.variables}
+        for _, name, variable in transfer.variables():
+            if id(variable) in changing and name not in self._arrays:
+                self._arrays[name] = variable.numpy()
+
+    def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
+        """Takes the current weights as the best."""
+        for _, name, variable in transfer.variables():
+            if name in self._arrays:
+                self._arrays[name] = variable.numpy()
+        self.epoch = epoch
+        if self.path is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, **self._arrays)
+            write_atomically(self.path, buffer.getvalue())
+
+    def restore(self, transfer: TransferModel) -> None:
+        """Puts the best weights back."""
+        for _, name, variable in transfer.variables():
+            if name in self._arrays:
+                variable.assign(self._arrays[name])

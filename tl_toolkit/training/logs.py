@@ -1,0 +1,45 @@
+"""TensorBoard's event files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from tl_toolkit.training.checkpoint import Epoch
+
+
+class TensorBoardLog:
+    """Writes each epoch's loss and accuracy where `tensorboard --logdir` finds them.
+
+    Args:
+        path: Folder of the run's logs; training and validation get a folder each, so that
+            TensorBoard draws them into one chart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writers = {
+            name: tf.summary.create_file_writer(str(path / name))
+            for name in ("train", "validation")
+        }
+
+    def write(self, step: int, epoch: Epoch) -> None:
+        """Adds an epoch; `step` counts epochs over all phases."""
+        values: dict[str, dict[str, float | None]] = {
+            "train": {
+                "loss": epoch.loss,
+                "accuracy": epoch.accuracy,
+                "learning_rate": epoch.learning_rate,
+            },
+            "validation": {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy},
+        }
+        for split, writer in self._writers.items():
+            with writer.as_default(step=step):
+                for name, value in values[split].items():
+                    if value is not None:
+                        tf.summary.scalar(f"epoch_{name}", value)
+
+    def close(self) -> None:
+        """Flushes what is still in memory."""
+        for writer in self._writers.values():
+            writer.close()
