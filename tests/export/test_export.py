@@ -1,0 +1,171 @@
+"""The exported model answers as the Keras model does, or is not published."""
+
+import io
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_toolkit.errors import ParityError
+from tl_toolkit.export.parity import check_report, compare, draw_probes
+from tl_toolkit.export.publish import publish
+from tl_toolkit.export.saved_model import write_saved_model
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.runs import RunFolder
+
+CLASSES = ("bee", "fourmi é")
+
+
+class Noise(keras.layers.Layer):
+    """Answers differently on every call: what no export can be equal to."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
+
+
+def draw_model(*, activation="softmax", noisy=False):
+    keras.utils.set_random_seed(3)
+    image = keras.Input((24, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    x = Noise()(x) if noisy else x
+    units = 1 if activation == "sigmoid" else 2
+    outputs = keras.layers.Dense(units, activation=activation, name="predictions")(x)
+    return keras.Model(image, outputs)
+
+
+def draw_photos():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 10, 16, 3), dtype=np.uint8)
+    files = {}
+    for index, array in enumerate(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(array).resize((70, 50)).save(buffer, format="JPEG")
+        files[f"{index}.jpg"] = buffer.getvalue()
+    return files
+
+
+def make_recipe(resize="stretch"):
+    return build_recipe(
+        {
+            "version": 1,
+            "name": "export",
+            "data": {"builtin": "digits", "image_size": [24, 32], "resize": resize},
+            "model": {"base": "lenet5", "weights": "random"},
+            "phases": [{"name": "head", "epochs": 1}],
+        }
+    ).recipe
+
+
+def publish_model(model, path, *, resize="stretch"):
+    return publish(
+        model,
+        RunFolder(path),
+        make_recipe(resize),
+        classes=CLASSES,
+        files=draw_photos(),
+        formats=("saved_model",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("resize", "activation"),
+    [pytest.param("stretch", "softmax", marks=pytest.mark.slow), ("crop", "sigmoid")],
+)
+def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
+    paths = publish_model(draw_model(activation=activation), tmp_path, resize=resize)
+
+    report = json.loads((tmp_path / "export" / "parity.json").read_text())
+    assert report["holds"]
+    assert len(report["images"]) == 3 + len(draw_probes())
+    assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
+    assert (paths["saved_model"] / "saved_model.pb").is_file()
+
+
+def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
+    published = tmp_path / "export" / "saved_model" / "1" / "saved_model.pb"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(b"the one from before")
+
+    with pytest.raises(ParityError, match="differs from the Keras model, most on") as caught:
+        publish_model(draw_model(noisy=True), tmp_path)
+
+    assert caught.value.exit_code == 4
+    assert published.read_bytes() == b"the one from before"
+    assert not json.loads((tmp_path / "export" / "parity.json").read_text())["holds"]
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
+        "parity.json",
+        "saved_model",
+    ]
+
+
+@pytest.mark.slow
+def test_another_order_of_classes_is_noticed(tmp_path):
+    model = draw_model()
+    write_saved_model(model, tmp_path / "model", classes=CLASSES)
+
+    report = compare(
+        model, tmp_path / "model", draw_photos(), classes=CLASSES[::-1], resize="stretch"
+    )
+
+    assert not report["class_names_equal"]
+    with pytest.raises(ParityError):
+        check_report(report, where="parity.json")
+
+
+@pytest.mark.slow
+def test_another_resizing_is_noticed_from_bytes(tmp_path):
+    model = draw_model()
+    write_saved_model(model, tmp_path / "model", classes=CLASSES, resize="crop")
+
+    report = compare(model, tmp_path / "model", draw_photos(), classes=CLASSES, resize="stretch")
+
+    assert report["bytes"]["largest_difference"] > report["bytes"]["limit"]
+    assert report["pixels"]["largest_difference"] == 0.0
+
+
+def test_plain_tensorflow_serves_pixels_of_any_size_and_bytes(tmp_path):
+    model = draw_model()
+    write_saved_model(model, tmp_path / "model", classes=CLASSES)
+    (tmp_path / "photo.jpg").write_bytes(draw_photos()["0.jpg"])
+    code = """
+import sys, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+data = open(sys.argv[2], "rb").read()
+pixels = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")[None]
+one = model.signatures["serving_default"](image=pixels)
+two = model.signatures["serve_bytes"](bytes=tf.constant([data, data]))
+assert sorted(one) == ["index", "label", "probabilities"], sorted(one)
+assert one["probabilities"].shape == (1, 2) and two["probabilities"].shape == (2, 2)
+assert abs(one["probabilities"] - two["probabilities"]).numpy().max() < 1e-6
+names = [name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()]
+assert two["label"][1].numpy().decode() == names[int(two["index"][1])]
+assert "tl_toolkit" not in sys.modules
+print(names)
+"""
+
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "photo.jpg")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.stdout.strip() == str(list(CLASSES)), found.stderr[-2000:]
+
+
+def test_probes_are_what_they_say():
+    opened = {name: Image.open(io.BytesIO(data)) for name, data in draw_probes().items()}
+
+    assert opened["probe: grey"].mode == "L"
+    assert opened["probe: CMYK"].mode == "CMYK"
+    turned = [opened[f"probe: EXIF orientation {n}"].getexif()[0x0112] for n in range(2, 9)]
+    assert turned == list(range(2, 9))

@@ -1,0 +1,56 @@
+"""Transfer learning for Keras 3: a recipe and a folder of images become a fine-tuned, served model.
+
+    import tl_toolkit as tl
+
+    run = tl.finetune("recipe.yaml", overrides={"phases.head.epochs": 3})
+    run.predict(["photo.jpg"])
+    run.export()
+
+Importing this package costs no TensorFlow; the first verb that needs it does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tl_toolkit.api import Run, finetune, load_run
+    from tl_toolkit.errors import ToolkitError
+    from tl_toolkit.progress import Progress
+    from tl_toolkit.recipe.load import load_recipe
+    from tl_toolkit.recipe.schema import Recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Progress": "tl_toolkit.progress",
+    "Recipe": "tl_toolkit.recipe.schema",
+    "Run": "tl_toolkit.api",
+    "ToolkitError": "tl_toolkit.errors",
+    "finetune": "tl_toolkit.api",
+    "load_recipe": "tl_toolkit.recipe.load",
+    "load_run": "tl_toolkit.api",
+}
+
+__all__ = [
+    "Progress",
+    "Recipe",
+    "Run",
+    "ToolkitError",
+    "finetune",
+    "load_recipe",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,83 @@
+"""Classification metrics from probabilities, by scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tl_toolkit.errors import Problem, RecipeError, ThresholdError, closest
+
+
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Compares probabilities with the right answers.
+
+    Args:
+        labels: int (n,), indices into `classes`.
+        probabilities: float (n, classes), rows adding up to 1.
+        classes: Class names in the order of the columns.
+
+    Returns:
+        images, accuracy, balanced_accuracy, macro_f1, loss (mean cross-entropy in nats), per_class
+        (precision, recall, f1, images) and confusion (rows are right answers, columns predictions).
+    """
+    from sklearn import metrics
+
+    answers = probabilities.argmax(axis=1)
+    every = list(range(len(classes)))
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, answers, labels=every, zero_division=0
+    )
+    seen = np.unique(labels)
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1.0)
+    return {
+        "images": len(labels),
+        "accuracy": float((answers == labels).mean()),
+        "balanced_accuracy": float(recall[seen].mean()),
+        "macro_f1": float(f1[seen].mean()),
+        "loss": float(-np.log(clipped[np.arange(len(labels)), labels]).mean()),
+        "per_class": {
+            name: {
+                "precision": float(precision[index]),
+                "recall": float(recall[index]),
+                "f1": float(f1[index]),
+                "images": int(support[index]),
+            }
+            for index, name in enumerate(classes)
+        },
+        "confusion": metrics.confusion_matrix(labels, answers, labels=every).tolist(),
+    }
+
+
+def check_thresholds(metrics: dict[str, Any], thresholds: dict[str, float]) -> None:
+    """Compares metrics with the least values that were asked for (`loss`: the greatest).
+
+    Raises:
+        RecipeError: There is no metric of that name.
+        ThresholdError: A metric is worse than its threshold.
+    """
+    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    problems = []
+    for name, limit in thresholds.items():
+        if name not in names:
+            raise RecipeError(
+                Problem(
+                    where=f"--fail-under {name}={limit:g}",
+                    what=f"{name!r} is no metric; {closest(name, names)}".rstrip("; "),
+                    expected=f"One of {', '.join(names)}.",
+                )
+            )
+        value = metrics[name]
+        if value > limit if name == "loss" else value < limit:
+            problems.append(
+                Problem(
+                    where=f"--fail-under {name}={limit:g}",
+                    what=f"{name} = {value:.4f}",
+                    expected=f"Asked for {'at most' if name == 'loss' else 'at least'} {limit:g}.",
+                )
+            )
+    if problems:
+        raise ThresholdError(problems)

@@ -1,0 +1,80 @@
+"""Publishes the formats of a run, each one checked before anyone can see it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from tl_toolkit.export.parity import check_report, compare
+from tl_toolkit.export.saved_model import write_saved_model
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs import RunFolder, staged, write_json
+from tl_toolkit.transfer.heads import is_head
+from tl_toolkit.transfer.weights import save_weights
+
+
+def publish(
+    model: keras.Model,
+    folder: RunFolder,
+    recipe: Recipe,
+    *,
+    classes: Sequence[str],
+    files: Mapping[str, bytes],
+    formats: Sequence[str],
+) -> dict[str, Path]:
+    """Writes each format under the run's export folder.
+
+    Args:
+        model: The kept model.
+        folder: The run.
+        recipe: The run's recipe.
+        classes: Class names in the order of the model's outputs.
+        files: Encoded validation images by name, which a SavedModel is compared on.
+        formats: `saved_model`, `weights`.
+
+    Returns:
+        The path of each format.
+
+    Raises:
+        ParityError: The SavedModel differs from the model; the published one, if any, is untouched.
+    """
+    paths = {}
+    for name in formats:
+        if name == "saved_model":
+            paths[name] = _publish_saved_model(model, folder, recipe, classes, files)
+        elif name == "weights":
+            paths[name] = folder.export / "base.weights.h5"
+            with staged(paths[name]) as stage:
+                save_weights([layer for layer in model.layers if not is_head(layer)], stage)
+        else:
+            raise ValueError(f"formats: expected saved_model or weights, got {name!r}")
+    return paths
+
+
+def _publish_saved_model(
+    model: keras.Model,
+    folder: RunFolder,
+    recipe: Recipe,
+    classes: Sequence[str],
+    files: Mapping[str, bytes],
+) -> Path:
+    path = folder.export / "saved_model" / "1"
+    report_path = folder.export / "parity.json"
+    # Not beside its place: servers watch that folder for new versions.
+    stage = folder.export / f".saved_model.{os.getpid()}"
+    resize = recipe.data.resize
+    try:
+        folder.export.mkdir(exist_ok=True)
+        write_saved_model(model, stage, classes=classes, resize=resize)
+        report = compare(model, stage, files, classes=classes, resize=resize)
+        write_json(report_path, report)
+        check_report(report, where=str(report_path))
+        with staged(path) as place:
+            os.rename(stage, place)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return path
