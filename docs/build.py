@@ -1,0 +1,78 @@
+"""Writes what is generated from the recipe's schema: docs/recipe.md and recipes/recipe.schema.json.
+
+python docs/build.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.architectures.catalog import ARCHITECTURES
+from tl_toolkit.recipe.load import json_schema
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = ["Recipe", "Data", "Augment", "RandAugment", "Model", "Head", "Hidden", "Phase"]
+SECTIONS += ["UnfreezeFrom", "EarlyStopping", "Export"]
+PLACES = {
+    "Recipe": "The top level",
+    "Data": "data",
+    "Augment": "augment",
+    "RandAugment": "augment.rand_augment",
+    "Model": "model",
+    "Head": "model.head",
+    "Hidden": "model.head.hidden, a list",
+    "Phase": "phases, a list",
+    "UnfreezeFrom": "phases.NAME.unfreeze, as {from: UNIT}",
+    "EarlyStopping": "early_stopping",
+    "Export": "export",
+}
+OPENING = """# Recipe reference
+
+Written by `python docs/build.py` from the schema that validates recipes. A field without a default
+must be there. Paths are relative to the recipe file; in overrides (`tltool finetune r.yaml a.b=v`)
+to the working directory. `phases.head.epochs=3` names a phase, `phases.0.epochs=3` counts it, and
+`~data.test` removes a field.
+"""
+
+
+def build_reference(schema: dict[str, Any]) -> str:
+    """Returns the reference as Markdown: a table for each section."""
+    parts = [OPENING]
+    for name in SECTIONS:
+        section = schema if name == "Recipe" else schema["$defs"][name]
+        rows = [
+            f"| `{field}` | {_default(field, value, section)} | {_cell(value['description'])} |"
+            for field, value in section["properties"].items()
+        ]
+        parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")
+        parts.append(
+            "| field | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        )
+    return "\n".join(parts)
+
+
+def _default(field: str, value: dict[str, Any], section: dict[str, Any]) -> str:
+    if field in section.get("required", ()):
+        return "required"
+    default = value.get("default")
+    return (
+        "" if default in (None, {}, []) or isinstance(default, dict) else f"`{json.dumps(default)}`"
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main() -> None:
+    """Writes both files."""
+    schema = json_schema(ARCHITECTURES)
+    (ROOT / "docs" / "recipe.md").write_text(build_reference(schema), encoding="utf-8")
+    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

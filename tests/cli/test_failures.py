@@ -1,0 +1,131 @@
+"""What a user gets wrong ends with its exit code and a message that says what to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TLTOOL = Path(sys.executable).with_name("tltool")
+
+
+def tltool(*arguments, cwd, **environment):
+    """Runs the installed command."""
+    return subprocess.run(
+        [TLTOOL, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_told(done, code, *texts):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in texts:
+        assert text in done.stderr
+
+
+@pytest.fixture
+def recipe(tmp_path, draw_photos, write_recipe):
+    return write_recipe(tmp_path / "r.yaml", draw_photos(tmp_path / "photos"))
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    assert_told(tltool("finetune", "no.yaml", cwd=tmp_path), 2, "no.yaml", "Try:")
+
+
+def test_a_missing_folder(tmp_path, recipe):
+    done = tltool("finetune", recipe, "data.train=nowhere", cwd=tmp_path)
+
+    assert_told(done, 3, "data.train", "nowhere")
+
+
+def test_one_class_only(tmp_path, recipe, draw_photos):
+    draw_photos(tmp_path / "one", classes=("tulip",))
+
+    done = tltool("finetune", recipe, "data.train=one", cwd=tmp_path)
+
+    assert_told(done, 3, "one class only (tulip)", "At least 2 folders")
+
+
+def test_a_typo_in_a_key(tmp_path, recipe, write_recipe):
+    recipe.write_text(recipe.read_text().replace('"epochs"', '"epocs"'))
+
+    assert_told(tltool("finetune", recipe, cwd=tmp_path), 2, "r.yaml:1:", "'epochs'")
+
+
+def test_an_unknown_base(tmp_path, recipe):
+    done = tltool("finetune", recipe, "model.base=mobilenett", cwd=tmp_path)
+
+    assert_told(done, 2, "model.base", "did you mean 'mobilenet'?")
+
+
+def test_broken_weights(tmp_path, recipe):
+    (tmp_path / "w.h5").write_text("<!DOCTYPE html><html>404</html>")
+
+    done = tltool("finetune", recipe, "model.weights=w.h5", cwd=tmp_path)
+
+    assert_told(done, 3, "w.h5", "is an error page saved as weights", "Try:")
+
+
+def test_a_used_output_folder(tmp_path, recipe):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "status.json").write_text('{"state": "done", "pid": 1}')
+
+    done = tltool("finetune", recipe, "--out", "out", cwd=tmp_path)
+
+    assert_told(done, 2, "holds a run already", "--overwrite")
+
+
+def test_an_output_folder_that_holds_something_else(tmp_path, recipe):
+    done = tltool("finetune", recipe, "--out", tmp_path / "photos", "--overwrite", cwd=tmp_path)
+
+    assert_told(done, 2, "holds no run")
+    assert len(list((tmp_path / "photos").iterdir())) == 3
+
+
+def test_an_unwritable_output(tmp_path, recipe):
+    (tmp_path / "file").touch()
+
+    done = tltool("finetune", recipe, "--out", "file/run", cwd=tmp_path)
+
+    assert_told(done, 7, "cannot be written", "--out")
+
+
+def test_resume_is_refused_with_a_plain_sentence(tmp_path, recipe):
+    assert_told(tltool("finetune", recipe, "--resume", cwd=tmp_path), 2, "is not built yet")
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    assert_told(tltool("evaluate", "flowers/007", cwd=tmp_path), 3, "flowers/007", "is no run")
+
+
+def test_an_unknown_verb(tmp_path):
+    assert_told(tltool("finetun", "r.yaml", cwd=tmp_path), 2, "did you mean 'finetune'?")
+
+
+def test_all_problems_come_in_one_pass(tmp_path, recipe):
+    done = tltool(
+        "validate", recipe, "model.base=resnet", "data.batch_size=0", "seed=x", cwd=tmp_path
+    )
+
+    assert_told(done, 2, "data.batch_size", "seed")
+
+
+def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe):
+    # The interpreter runs this file before the command: a fault that no check can foresee.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tl_toolkit.check\n"
+        "def fail(loaded): raise ZeroDivisionError('boom')\n"
+        "tl_toolkit.check.check_recipe = fail\n"
+    )
+
+    done = tltool("validate", recipe, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert_told(done, 1, "Unexpected failure: ZeroDivisionError: boom", "traceback is in")
+    log = Path(done.stderr.split("traceback is in ")[1].strip())
+    assert "ZeroDivisionError: boom" in log.read_text()

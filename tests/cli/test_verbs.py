@@ -1,0 +1,180 @@
+"""The verbs as a person or a script meets them: what is printed where, and how fast."""
+
+import csv
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import draw_class_folders
+
+TLTOOL = Path(sys.executable).with_name("tltool")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tltool(*arguments, cwd, code=0):
+    done = subprocess.run(
+        [TLTOOL, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory with photos and a finished run of them."""
+    place = tmp_path_factory.mktemp("place")
+    draw_class_folders(place / "photos")
+    recipe = {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": "photos", "validation": 0.25, "image_size": 32, "batch_size": 8},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 2}],
+        "export": False,
+    }
+    (place / "photos.yaml").write_text(json.dumps(recipe))
+    done = tltool("finetune", "photos.yaml", "--json", "--threads", "1", cwd=place)
+    (place / "done.json").write_text(json.dumps([done.stdout, done.stderr]))
+    return place
+
+
+def test_finetune_prints_json_on_stdout_and_the_rest_on_stderr(place):
+    stdout, stderr = json.loads((place / "done.json").read_text())
+
+    metrics = json.loads(stdout)
+    assert metrics["run"] == str(place / "runs" / "photos" / "001")
+    assert metrics["best"]["phase"] == "head"
+    assert "phase  epochs  trains" in stderr
+    assert stderr.count("head 1/2") == 1
+    assert "tltool predict photos/001" in stderr
+
+
+def test_stderr_of_a_run_holds_nothing_of_tensorflow(place):
+    stderr = json.loads((place / "done.json").read_text())[1]
+
+    assert not any(word in stderr for word in ("oneDNN", "cuda", "WARNING", "absl", "TF_"))
+
+
+def test_the_log_of_a_run_holds_the_command_and_what_was_said(place):
+    log = (place / "runs" / "photos" / "001" / "command.log").read_text()
+
+    assert log.startswith("$ tltool finetune photos.yaml --json --threads 1")
+    assert "head 1/2" in log
+
+
+def test_evaluate_prints_a_table_and_json(place):
+    table = tltool("evaluate", "latest", cwd=place).stdout
+    metrics = json.loads(tltool("evaluate", "photos/001", "--json", cwd=place).stdout)
+
+    assert "accuracy" in table and "wasps" in table
+    assert metrics["images"] == 6
+
+
+def test_evaluate_fails_under_a_threshold_with_code_4(place):
+    done = tltool("evaluate", "latest", "--fail-under", "accuracy=1.1", cwd=place, code=4)
+
+    assert "Asked for at least 1.1" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_predict_answers_in_three_forms_and_names_what_it_refuses(place, form):
+    (place / "broken.jpg").write_text("no image")
+
+    done = tltool(
+        "predict", "latest", "photos/ants", "broken.jpg", "--format", form, cwd=place, code=3
+    )
+
+    assert "broken.jpg: " in done.stderr and "1 of 9 files" in done.stderr
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        assert len(rows) == 9
+        assert rows[-1]["error"] and not rows[-1]["label"]
+        assert sum(float(rows[0][name]) for name in ("ants", "bees", "wasps")) == pytest.approx(1)
+    elif form == "jsonl":
+        rows = list(map(json.loads, done.stdout.splitlines()))
+        assert rows[0]["label"] in ("ants", "bees", "wasps") and rows[-1]["label"] is None
+    else:
+        assert done.stdout.count("photos/ants/") == 8
+
+
+@pytest.mark.slow
+def test_export_of_a_finished_run_is_checked_and_published(place):
+    paths = json.loads(tltool("export", "latest", "--json", cwd=place).stdout)
+
+    assert (Path(paths["saved_model"]) / "saved_model.pb").is_file()
+    assert json.loads((place / "runs/photos/001/export/parity.json").read_text())["holds"]
+
+
+def test_models_are_listed_and_shown(place):
+    listed = tltool("models", "list", cwd=place).stdout
+    shown = tltool("models", "show", "mobilenet", "alpha=0.25", "--unfreeze", "1", cwd=place).stdout
+    record = json.loads(tltool("models", "show", "lenet5", "--json", cwd=place).stdout)
+
+    assert "mobilenet_v2" in listed
+    assert "218,544 parameters, 101,760 of them trainable" in shown
+    assert sum(row["parameters"] for row in record["units"]) == record["parameters"] == 60856
+
+
+def test_show_refuses_what_the_architecture_does_not_have(place):
+    small = tltool("models", "show", "mobilenet", "--input-size", "16", cwd=place, code=2)
+    unit = tltool("models", "show", "mobilenet", "--unfreeze", "conv_dw_99", cwd=place, code=2)
+
+    assert "32" in small.stderr
+    assert "conv_dw_99" in unit.stderr
+
+
+def test_env_and_schema_are_json(place):
+    assert json.loads(tltool("env", cwd=place).stdout)["device"] in ("CPU", "GPU")
+    assert json.loads(tltool("schema", cwd=place).stdout)["title"] == "Recipe"
+
+
+def fastest(*arguments, cwd, code=0):
+    """The least of five processor times, in seconds: wall time would count other processes."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        tltool(*arguments, cwd=cwd, code=code)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def test_help_and_validate_answer_in_half_a_second(place):
+    (place / "broken.h5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    wrong = ["model.weights=broken.h5", "phases.head.unfreeze={from: conv_dw_99}"]
+
+    assert fastest("--help", cwd=place) < 0.5
+    assert fastest("validate", ROOT / "recipes" / "quickstart.yaml", cwd=place) < 0.5
+    assert fastest("validate", "photos.yaml", *wrong, cwd=place, code=2) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["validate", "photos.yaml"]])
+def test_help_and_validate_import_no_tensorflow(place, arguments):
+    code = (
+        "import sys; from tl_toolkit.cli.main import run; "
+        f"run({arguments!r}); print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_no_colour_reaches_a_file(place):
+    done = subprocess.run(
+        [TLTOOL, "finetune", "nothing.yaml"],
+        cwd=place,
+        env=os.environ | {"NO_COLOR": "1"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert b"\x1b[" not in done.stderr

@@ -1,0 +1,70 @@
+"""Fixtures of all tests: where the assets are, a cache of their own, images drawn in code."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keeps tests out of the user's cache, and each session's verdicts to itself."""
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def assets():
+    """The folder of real weights and images; without it the test is skipped, or fails in CI."""
+    folder = Path(os.environ.get("TL_TOOLKIT_ASSETS", ROOT.parent / "shared" / "assets"))
+    if not folder.is_dir():
+        reason = f"no assets at {folder}: set TL_TOOLKIT_ASSETS"
+        if os.environ.get("TL_TOOLKIT_REQUIRE_ASSETS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+def draw_class_folders(folder, *, classes=("ants", "bees", "wasps"), count=8, side=40, seed=0):
+    """Draws a folder per class: coloured noise, a colour of its own for each class."""
+    random = np.random.default_rng(seed)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 120, (side, side + 8, 3), dtype=np.uint8)
+            pixels[..., index % 3] += 100
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture
+def draw_photos():
+    """The function that draws a folder per class."""
+    return draw_class_folders
+
+
+@pytest.fixture
+def write_recipe():
+    """Writes a small recipe as YAML: LeNet-5 on a folder of photos, changed by dotted overrides."""
+
+    def write(path, train, **sections):
+        values = {
+            "version": 1,
+            "name": "photos",
+            "data": {"train": str(train), "validation": 0.25, "image_size": 32, "batch_size": 8},
+            "model": {"base": "lenet5", "weights": "random"},
+            "phases": [{"name": "head", "epochs": 1}],
+            "export": False,
+        } | sections
+        path.write_text(json.dumps(values))  # JSON is YAML
+        return path
+
+    return write

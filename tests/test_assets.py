@@ -1,0 +1,161 @@
+"""Real weights and photos: accuracy as the recipes claim, one answer from every way to ask."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.export.serving_process import __file__ as serving_process
+
+pytestmark = pytest.mark.assets
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def hymenoptera(assets):
+    return {
+        "data.train": str(assets / "images" / "hymenoptera" / "train"),
+        "data.validation": str(assets / "images" / "hymenoptera" / "val"),
+        "model.weights": str(assets / "weights" / "mobilenet_2_5_224_tf_no_top.h5"),
+    }
+
+
+def clothing(assets):
+    folder = assets / "images" / "clothing"
+    return {
+        **{f"data.{split}": str(folder / split) for split in ("train", "validation", "test")},
+        "model.weights": str(assets / "weights" / "mobilenet_7_5_224_tf_no_top.h5"),
+    }
+
+
+def finetune(name, overrides, out, **changes):
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return tl.finetune(RECIPES / f"{name}.yaml", overrides=overrides | changes, out=out)
+
+
+@pytest.fixture(scope="module")
+def ants_and_bees(assets, tmp_path_factory):
+    """One exported run of the hymenoptera recipe with few epochs."""
+    out = tmp_path_factory.mktemp("hymenoptera") / "run"
+    changes = {"phases__head__epochs": 3, "phases__tune__epochs": 1, "export": True}
+    return finetune("hymenoptera_mobilenet", hymenoptera(assets), out, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "least"),
+    [("hymenoptera_mobilenet", hymenoptera, 0.84), ("clothing_mobilenet", clothing, 0.81)],
+)
+def test_a_recipe_reaches_its_accuracy_over_three_seeds(assets, tmp_path, name, data, least):
+    found = []
+    for seed in range(3):
+        run = finetune(name, data(assets), tmp_path / str(seed), seed=seed, export=False)
+        found.append(run.metrics["validation"]["accuracy"])
+        print(name, seed, run.metrics["best"], run.metrics.get("test", {}).get("accuracy"))
+
+    assert statistics.mean(found) >= least, found
+
+
+def test_real_features_beat_chance_with_mobilenet_v2(assets, tmp_path):
+    overrides = hymenoptera(assets) | {
+        "model.base": "mobilenet_v2",
+        "model.arguments": {"alpha": 0.35},
+        "model.weights": str(
+            assets
+            / "weights"
+            / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+        ),
+        "phases.tune.unfreeze": 0,
+        "phases.tune.epochs": 0,
+        "phases.head.epochs": 4,
+        "export": False,
+    }
+
+    run = finetune("hymenoptera_mobilenet", overrides, tmp_path / "run")
+
+    assert run.metrics["validation"]["accuracy"] > 0.8
+
+
+def read_index(assets):
+    with open(assets / "images" / "odd" / "INDEX.tsv") as file:
+        return [row["file"] for row in csv.DictReader(file, delimiter="\t")]
+
+
+def test_every_way_to_ask_answers_alike_for_every_odd_image(assets, ants_and_bees, tmp_path):
+    folder = assets / "images" / "odd"
+    names = read_index(assets)
+    answers = {
+        Path(one.path).name: one for one in ants_and_bees.predict([folder / name for name in names])
+    }
+    good = [name for name in names if answers[name].error is None]
+
+    served = ask_saved_model(ants_and_bees, [folder / name for name in good], tmp_path)
+
+    assert len(names) == 38 and len(good) == 24
+    for name, row in zip(good, served, strict=True):
+        expected = list(answers[name].probabilities.values())
+        np.testing.assert_allclose(row, expected, atol=1e-5, err_msg=name)
+
+
+def test_what_prediction_refuses_the_exported_model_refuses_too(assets, ants_and_bees):
+    folder = assets / "images" / "odd"
+    refused = [
+        one.path
+        for one in ants_and_bees.predict([folder / name for name in read_index(assets)])
+        if one.error
+    ]
+    code = """
+import sys, tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serve_bytes"]
+for path in sys.argv[2:]:
+    try:
+        serve(bytes=tf.constant([open(path, "rb").read()]))
+        print(path)
+    except tf.errors.InvalidArgumentError:
+        pass
+"""
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(ants_and_bees.path / "export/saved_model/1"),
+        *refused,
+    ]
+
+    answered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert len(refused) == 14
+    assert answered == ""
+
+
+def test_parity_holds_on_pixels_that_pillow_decoded(ants_and_bees):
+    report = json.loads((ants_and_bees.path / "export" / "parity.json").read_text())
+
+    assert report["holds"]
+    assert report["pixels"]["largest_difference"] <= 1e-5
+    assert report["bytes"]["largest_difference"] <= 1e-3
+    assert len(report["images"]) == 16 + 9
+
+
+def ask_saved_model(run, paths, folder):
+    """Returns the probabilities of `serve_bytes`, asked in a process with TensorFlow only."""
+    encoded = [path.read_bytes() for path in paths]
+    np.savez(
+        folder / "inputs.npz",
+        image=np.zeros((1, 224, 224, 3), np.uint8),
+        bytes=np.frombuffer(b"".join(encoded), np.uint8),
+        lengths=[len(data) for data in encoded],
+    )
+    model = run.path / "export" / "saved_model" / "1"
+    outputs = folder / "outputs.npz"
+    subprocess.run(
+        [sys.executable, "-I", serving_process, model, folder / "inputs.npz", outputs],
+        check=True,
+        capture_output=True,
+    )
+    with np.load(outputs) as found:
+        return found["bytes"]

@@ -1,0 +1,291 @@
+"""What people see: tables and messages, bars on a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tl_toolkit.progress import Progress
+from tl_toolkit.runs import RunFolder
+
+if TYPE_CHECKING:
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.table import Table
+
+# A descriptor of our own for people's text, so that the process's stderr can be turned away from
+# the terminal: C++ libraries write there what no setting silences.
+_terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
+_noise = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+_FILE_WIDTH = 160  # columns where output goes to a file or a pipe: tables must not fold at 80
+
+
+@cache
+def _console(*, results: bool = False) -> Console:
+    """The console for results (stdout) or for narration (stderr); rich is imported only here."""
+    from rich.console import Console
+
+    file = sys.stdout if results else _terminal
+    width = None if file.isatty() else _FILE_WIDTH
+    return Console(file=file, highlight=False, soft_wrap=True, width=width)
+
+
+_live: ConsoleProgress | None = None
+
+
+def divert_noise() -> None:
+    """Turns the process's stderr away from the terminal, until `restore_noise`."""
+    sys.stderr.flush()
+    os.dup2(_noise.fileno(), 2)
+
+
+def restore_noise() -> str:
+    """Turns stderr back, and returns what was written to it."""
+    sys.stderr.flush()
+    os.dup2(_terminal.fileno(), 2)
+    _noise.seek(0)
+    return _noise.read().decode(errors="replace")
+
+
+def tell(message: str) -> None:
+    """Prints a sentence for people, to stderr."""
+    print(message, file=_terminal, flush=True)
+
+
+def warn(message: str) -> None:
+    """Prints an error for people, to stderr; red where colours are welcome."""
+    colours = _terminal.isatty() and "NO_COLOR" not in os.environ
+    tell(click.style(message, fg="red") if colours else message)
+
+
+def show(table: Table | str) -> None:
+    """Prints a result for people, to stdout."""
+    if isinstance(table, str):
+        click.echo(table)
+    else:
+        _console(results=True).print(table)
+
+
+def show_json(value: Any) -> None:
+    """Prints a result for machines, to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def draw_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
+    """Draws a table; numbers are set to the right, None is left empty."""
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_as_text, row))
+    return table
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value).replace("[", "\\[")
+
+
+def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
+    """Prints the metrics of one split, and of each class."""
+    head = draw_table(
+        [name, "images", "accuracy", "balanced", "macro F1", "loss"],
+        [
+            [
+                "",
+                metrics["images"],
+                metrics["accuracy"],
+                metrics["balanced_accuracy"],
+                metrics["macro_f1"],
+                metrics["loss"],
+            ]
+        ],
+    )
+    rows = [
+        [label, row["images"], row["precision"], row["recall"], row["f1"]]
+        for label, row in metrics["per_class"].items()
+    ]
+    show(head)
+    show("")
+    show(draw_table(["class", "images", "precision", "recall", "F1"], rows))
+
+
+def current_log() -> Path | None:
+    """The log of the run that this command writes, if there is one."""
+    return _live.folder.log if _live and _live.folder else None
+
+
+def stop_live() -> None:
+    """Takes a bar off the terminal before something else is printed there."""
+    if _live:
+        _live.stop()
+
+
+class ConsoleProgress(Progress):
+    """Tells a run on stderr: bars on a terminal, else one line per epoch.
+
+    Args:
+        command: The command line, for the run's log.
+    """
+
+    def __init__(self, command: str = "") -> None:
+        global _live
+        _live = self
+        self.folder: RunFolder | None = None
+        self._command = command
+        self._bars: bars.Progress | None = None
+        self._task: bars.TaskID | None = None
+        self._phase, self._epochs, self._steps = "", 0, 0
+        self._in_baseline = False
+
+    def began(self, folder: Path) -> None:
+        """Names the folder and starts its log."""
+        self.folder = RunFolder(folder)
+        self.folder.append_log(f"$ {self._command}")
+        self._tell(f"run {folder}")
+
+    def scanned(self, done: int, total: int) -> None:
+        """Moves the bar of the image scan."""
+        if not self._bars and done < total:
+            self._start("images", total)
+        self._move(done)
+        if done >= total:
+            self.stop()
+
+    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
+        """Prints the table of phases."""
+        rows = [
+            [
+                row["name"],
+                row["epochs"],
+                row["trains"],
+                row["parameters"],
+                f"{row['parameters'] / row['total_parameters']:.1%}",
+                row["optimizer"],
+                f"{row['learning_rate']:g}",
+            ]
+            for row in phases
+        ]
+        columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
+        self._tell(draw_table(columns, rows))
+
+    def phase_began(self, name: str, epochs: int, steps: int) -> None:
+        """Starts the bar of a phase."""
+        self.stop()
+        self._phase, self._epochs, self._steps = name, epochs, steps
+        self._start(name, epochs * steps)
+
+    def stepped(self, step: int, loss: float) -> None:
+        """Moves the bar by one step."""
+        if self._bars and self._task is not None:
+            self._bars.advance(self._task)
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Prints one line for the epoch."""
+        parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
+        if row["loss"] is not None:
+            parts.append(f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}")
+        parts.append(f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}")
+        self._tell("  ".join(parts) + ("  best so far" if best else ""))
+        if row["epoch"] == self._epochs:
+            self.stop()
+
+    def said(self, message: str) -> None:
+        """Prints a sentence."""
+        self.stop()
+        self._tell(message)
+
+    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
+        """Prints the summary and the next commands."""
+        self.stop()
+        best = metrics["best"]
+        self._tell(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")
+        self._tell(_summary_table(metrics))
+        for path in exported.values():
+            self._tell(f"exported: {path}")
+        if self.folder:
+            run = _shortest(self.folder.path)
+            self._tell(
+                f"\nnext:\n  tltool evaluate {run}\n  tltool predict {run} IMAGE...\n"
+                f"  tltool export {run}"
+            )
+
+    def stop(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def _start(self, name: str, total: int) -> None:
+        if not _terminal.isatty() or not total:
+            return
+        from rich import progress as bars
+
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+            console=_console(),
+            transient=True,
+        )
+        self._task = self._bars.add_task(name, total=total)
+        self._bars.start()
+
+    def _move(self, done: int) -> None:
+        if self._bars and self._task is not None:
+            self._bars.update(self._task, completed=done)
+
+    def _tell(self, message: str | Table) -> None:
+        console = _console()
+        if not isinstance(message, str):
+            with console.capture() as text:
+                console.print(message)
+            message = text.get().rstrip("\n")
+        # Through rich, which moves a bar out of the way first.
+        console.print(message, markup=False)
+        if self.folder:
+            self.folder.append_log(click.unstyle(message))
+
+
+def _summary_table(metrics: Mapping[str, Any]) -> Table:
+    rows = []
+    for split in ("validation", "test"):
+        if split not in metrics:
+            continue
+        for name, found in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
+            if split in found:
+                values = found[split]
+                rows.append([name, split, values["images"], values["accuracy"], values["loss"]])
+    return draw_table(["", "split", "images", "accuracy", "loss"], rows)
+
+
+def _shortest(path: Path) -> str:
+    """A run's path as one would type it: `<name>/<NNN>` under runs/, else relative if it can be."""
+    for root in (Path("runs").absolute(), Path.cwd()):
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)
+
+
+def is_terminal() -> bool:
+    """Tells whether a person may be asked something."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,126 @@
+"""`tltool validate`, `init`, `recipes` and `schema`: none of them imports TensorFlow."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from tl_toolkit.cli.console import draw_table, show, show_json, tell
+from tl_toolkit.errors import Problem, RecipeError
+
+
+@click.command("validate")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
+def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check RECIPE, its data and its weights, and name all problems at once.
+
+    What finetune checks before it trains: the recipe's shape, names and ranges against the
+    architecture, folders and classes, and the weight file. Images are not opened.
+    """
+    from tl_toolkit.check import check_recipe
+    from tl_toolkit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    found = check_recipe(loaded)
+    if as_json:
+        show_json(found.as_json())
+    else:
+        tell(f"{recipe}: valid")
+        tell(found.describe())
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of recipes, for editors that complete from it."""
+    from tl_toolkit.architectures.catalog import ARCHITECTURES
+    from tl_toolkit.recipe.load import json_schema
+
+    show_json(json_schema(ARCHITECTURES))
+
+
+@click.group("recipes")
+def recipes_command() -> None:
+    """List, show and copy the shipped recipes."""
+
+
+@recipes_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print names and paths as JSON.")
+def list_recipes(as_json: bool) -> None:
+    """List the shipped recipes."""
+    from tl_toolkit.recipe.shipped import list_shipped
+
+    found = list_shipped()
+    if as_json:
+        show_json([{"name": one.name, "path": str(one.path)} for one in found])
+    else:
+        show(draw_table(["recipe", "what it does"], [[one.name, one.summary] for one in found]))
+
+
+@recipes_command.command("show")
+@click.argument("name")
+def show_recipe(name: str) -> None:
+    """Print the shipped recipe NAME."""
+    from tl_toolkit.recipe.shipped import find_shipped
+
+    click.echo(find_shipped(name).path.read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_command.command("copy")
+@click.argument("name")
+@click.argument("target", required=False, type=click.Path(path_type=Path))
+def copy_recipe(name: str, target: Path | None) -> None:
+    """Copy the shipped recipe NAME to TARGET, by default here.
+
+    Its relative paths (data/..., models/...) then count from where the copy is.
+    """
+    from tl_toolkit.recipe.shipped import find_shipped
+
+    source = find_shipped(name)
+    target = target or Path(source.path.name)
+    target = target / source.path.name if target.is_dir() else target
+    _refuse_existing(target)
+    shutil.copyfile(source.path, target)
+    _copy_schema(target.parent)
+    tell(f"copied to {target}. Next: tltool validate {target}")
+
+
+@click.command("init")
+@click.argument("data_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
+@click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
+def init_command(data_dir: Path, output: Path | None, base: str) -> None:
+    """Look at DATA_DIR, a folder per class or train/validation/test folders, and write a recipe."""
+    from tl_toolkit.starter import write_starter
+
+    place = output.parent if output else Path()
+    text, name = write_starter(data_dir, base=base, place=place)
+    output = output or Path(f"{name}.yaml")
+    _refuse_existing(output)
+    output.write_text(text, encoding="utf-8")
+    _copy_schema(output.parent)
+    tell(f"wrote {output}. Next: tltool validate {output}, then tltool finetune {output}")
+
+
+def _copy_schema(folder: Path) -> None:
+    """Puts the schema that a recipe's first lines name beside it, for editors."""
+    from tl_toolkit.recipe.shipped import find_schema
+
+    target = folder / "recipe.schema.json"
+    if not target.exists():
+        shutil.copyfile(find_schema(), target)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise RecipeError(
+            Problem(
+                where=str(path),
+                what="exists",
+                expected="Nothing is overwritten.",
+                hint="another name, or remove it first",
+            )
+        )

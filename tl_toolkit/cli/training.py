@@ -1,0 +1,57 @@
+"""`tltool finetune`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tl_toolkit.cli.console import ConsoleProgress, divert_noise, show_json
+from tl_toolkit.errors import Problem, RecipeError
+
+
+@click.command("finetune")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run (not built yet).")
+@click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
+def finetune_command(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Fine-tune, evaluate and export what RECIPE says.
+
+    OVERRIDES replace fields: phases.head.epochs=3, model.weights=random, ~data.test.
+    """
+    if resume:
+        raise RecipeError(
+            Problem(
+                where="--resume",
+                what="is not built yet",
+                expected="A run starts anew; an interrupted one has kept its best weights.",
+                hint="the same command without --resume",
+            )
+        )
+    divert_noise()
+    from tl_toolkit.api import finetune
+
+    progress = ConsoleProgress(" ".join(["tltool", *sys.argv[1:]]))
+    run = finetune(
+        recipe,
+        overrides=overrides,
+        out=out,
+        overwrite=overwrite,
+        threads=threads,
+        progress=progress,
+    )
+    if as_json:
+        show_json({"run": run.path, **run.metrics})
