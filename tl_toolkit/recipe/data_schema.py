@@ -49,7 +49,7 @@ class Data(Section):
     builtin: Literal["digits", "glyphs"] | None = Field(
         default=None,
         description="Images that come with the toolkit: digits, 1,797 handwritten ones; "
-        "glyphs, 6,720 letters and signs of 42 kinds, drawn in code.",
+        "glyphs, 12,120 letters, signs and scribbles of 202 kinds, drawn in code.",
     )
     validation: _FolderOrFraction = Field(
         default=0.2,

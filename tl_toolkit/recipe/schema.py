@@ -136,7 +136,9 @@ class Phase(Section):
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate, above 0.")
     momentum: _Rate = Field(default=0.0, description="Momentum of sgd, 0 to below 1.")
-    weight_decay: _Penalty = Field(default=0.0, description="Weight decay of adamw, 0 or more.")
+    weight_decay: _Penalty | None = Field(
+        default=None, description="Weight decay of adamw, 0 or more; 0.004 by default, as in Keras."
+    )
     unfreeze: Annotated[
         Annotated[int, Field(ge=0)]
         | UnfreezeFrom
@@ -158,7 +160,7 @@ class Phase(Section):
         """Yields settings that the chosen optimizer does not have, and blocks named twice."""
         optimizer = values.get("optimizer", "adam")
         for name, owner in (("momentum", "sgd"), ("weight_decay", "adamw")):
-            if values.get(name, 0.0) != 0.0 and optimizer != owner:
+            if values.get(name) not in (None, 0) and optimizer != owner:
                 expected = (
                     f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {optimizer!r}"
                 )

@@ -23,6 +23,14 @@ class ShippedRecipe:
     name: str
     path: Path
 
+    def read_for(self, folder: Path) -> str:
+        """Returns its text for a copy in `folder`: shipped weights are named by their full path."""
+        text = self.path.read_text(encoding="utf-8")
+        if folder.resolve() == self.path.parent.resolve():
+            return text
+        models = self.path.resolve().parents[1] / "models"
+        return text.replace("weights: ../models/", f"weights: {models}/")
+
     @property
     def summary(self) -> str:
         """First sentence of its opening comment."""

@@ -1,0 +1,64 @@
+"""Every public object has a docstring, and its Args are those of its signature."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def public_objects(tree):
+    """Yields (name, node, signature node) of public functions, classes and methods."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name, node, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+            init = next((item for item in methods if item.name == "__init__"), None)
+            yield node.name, node, init
+            for item in methods:
+                if not item.name.startswith("_"):
+                    yield f"{node.name}.{item.name}", item, item
+
+
+def arguments_of(signature):
+    """Returns the names that a caller may pass, apart from *args and **kwargs."""
+    names = [one.arg for one in [*signature.args.args, *signature.args.kwonlyargs]]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def documented_arguments(docstring):
+    """Returns the names of an Args section, None where there is none."""
+    section = re.search(r"^ *Args:\n((?:.*\n?)*?)(?=^ *[A-Z]\w+:$|\Z)", docstring, re.MULTILINE)
+    if section is None:
+        return None
+    lines = section.group(1).splitlines()
+    indent = min((len(x) - len(x.lstrip()) for x in lines if x.strip()), default=0)
+    return [
+        re.match(r"\**(\w+)", line.strip()).group(1)
+        for line in lines
+        if line.strip() and len(line) - len(line.lstrip()) == indent
+    ]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_public_objects_say_what_they_are_and_name_their_arguments(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the module has no docstring"
+
+    for name, node, signature in public_objects(tree):
+        docstring = ast.get_docstring(node)
+        assert docstring, f"{name} has no docstring"
+        documented = documented_arguments(docstring)
+        if documented is not None and signature is not None:
+            assert documented == arguments_of(signature), name
+
+
+def test_an_argument_that_is_not_documented_is_noticed():
+    source = 'def f(a, *, b):\n    """Does.\n\n    Args:\n        a: One.\n    """\n'
+    node = ast.parse(source).body[0]
+
+    assert documented_arguments(ast.get_docstring(node)) == ["a"] != arguments_of(node)
