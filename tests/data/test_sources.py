@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tl_toolkit.data.builtin import load_builtin
+from tl_toolkit.data.glyphs import draw_all_glyphs
 from tl_toolkit.data.sources import (
     check_sources,
     count_sources,
@@ -411,17 +412,30 @@ def test_digits_are_rgb_of_the_full_range():
     assert digits[:3] == ("0", "1", "2")
 
 
-def test_turned_digits_are_each_digit_in_eight_positions():
-    upright, _ = load_builtin("digits")
+def test_glyphs_are_drawn_in_the_format_of_digits():
+    pixels, names = load_builtin("glyphs")
 
-    pixels, labels = load_builtin("turned_digits")
+    assert pixels.shape == (len(names), 8, 8, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(pixels), np.unique(load_builtin("digits")[0]))
+    # As much ink as digits have, within a tenth, and their margins left and right.
+    assert abs(pixels.mean() / load_builtin("digits")[0].mean() - 1) < 0.1
+    assert pixels[:, :, 0].mean() < 0.5
+    assert {"A", "plus", "scribble_000"} <= set(names)
 
-    assert len(labels) == len(pixels) == 8 * 1797
-    assert (labels[0], labels[1797], labels[5 * 1797]) == ("0_r0", "0_r90", "0_m90")
-    np.testing.assert_array_equal(pixels[2 * 1797 + 5], upright[5][::-1, ::-1])
-    np.testing.assert_array_equal(pixels[4 * 1797 + 5], upright[5][:, ::-1])
-    counts = count_sources(data(builtin="turned_digits"))
-    assert counts == list_sources(data(builtin="turned_digits")).count()
+
+def test_glyphs_are_the_same_each_time():
+    again = draw_all_glyphs()
+
+    drawn = np.rint(again * (255 / 16)).astype(np.uint8)
+    np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], drawn)
+    assert len(np.unique(drawn.reshape(len(drawn), -1), axis=0)) > 0.99 * len(drawn)
+
+
+def test_glyphs_are_counted_without_drawing_them():
+    counts = count_sources(data(builtin="glyphs"))
+
+    assert counts == list_sources(data(builtin="glyphs")).count()
 
 
 def test_digits_are_counted_without_loading_them():

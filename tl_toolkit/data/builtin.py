@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, NamedTuple
 
-from tl_toolkit.data.glyphs import GLYPHS, GLYPHS_PER_CLASS, draw_glyphs
+from tl_toolkit.data.glyphs import COUNTS, draw_all_glyphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +27,9 @@ class BuiltinSet(NamedTuple):
 
 
 def describe_builtin(name: str) -> BuiltinSet:
-    """Returns the classes of `digits` ("0" to "9") or of `glyphs` ("A", "Delta", "arrow")."""
+    """Returns the classes of `digits` ("0" to "9") or of `glyphs` ("A", "scribble_007")."""
     if name == "glyphs":
-        return BuiltinSet(name, dict.fromkeys(GLYPHS, GLYPHS_PER_CLASS))
+        return BuiltinSet(name, dict(COUNTS))
     return BuiltinSet(name, {str(digit): count for digit, count in enumerate(_COUNTS)})
 
 
@@ -45,7 +45,7 @@ def load_builtin(name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     import numpy as np
 
-    ink, labels = _draw_all_glyphs() if name == "glyphs" else _load_digits()
+    ink, labels = _draw() if name == "glyphs" else _load_digits()
     grey = np.rint(ink * (255 / 16)).astype(np.uint8)  # 17 levels
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=-1)
     pixels.setflags(write=False)
@@ -59,12 +59,8 @@ def _load_digits() -> tuple[np.ndarray, list[str]]:
     return bunch.images, [str(digit) for digit in bunch.target]
 
 
-def _draw_all_glyphs() -> tuple[np.ndarray, list[str]]:
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    ink = [draw_glyphs(glyph, rng, GLYPHS_PER_CLASS) for glyph in GLYPHS.values()]
-    return np.concatenate(ink), [name for name in GLYPHS for _ in range(GLYPHS_PER_CLASS)]
+def _draw() -> tuple[np.ndarray, list[str]]:
+    return draw_all_glyphs(), [name for name, count in COUNTS.items() for _ in range(count)]
 
 
 def load_builtin_image(path: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Letters and signs drawn in code in the format of scikit-learn's digits; none looks like a digit.
+"""Letters, signs and scribbles drawn in code in the format of scikit-learn's digits.
 
-They are strokes, not a font's outlines: fonts differ between machines. Left out is what may look
-like a digit when drawn carelessly: B, D, G, I, O, Q, S, Z, a, b, g, i, l, o, p, q, s, y, z, Omega;
-and lower case that is its capital drawn smaller.
+They are strokes, not a font's outlines: fonts differ between machines. Letters that may look like a
+digit when drawn carelessly are left out (B, D, G, I, O, Q, S, Z, a, b, g, i, l, o, p, q, s, y, z,
+Omega), and lower case that is its capital made smaller. Scribbles are random, not looked through.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["GLYPHS", "GLYPHS_PER_CLASS", "draw_glyphs"]
-
-GLYPHS_PER_CLASS = 160
+__all__ = ["COUNTS", "GLYPHS", "draw_all_glyphs", "draw_glyphs"]
 
 # Strokes, separated by commas, each a line through its points; ~ begins a curve through them. A
 # point is two digits: 0 to 8 from left to right, 0 to 9 downwards.
@@ -63,10 +61,46 @@ GLYPHS = {
     "plus": "40 49, 04 84",
 }
 
+_SCRIBBLES = 160
+_PER_CLASS = 60
+
+COUNTS = dict.fromkeys(
+    [*GLYPHS, *(f"scribble_{number:03}" for number in range(_SCRIBBLES))], _PER_CLASS
+)
+"""Images of each class: the letters and signs, then the scribbles."""
+
 _SIDE = 32  # Pixels that are drawn, by which 8 x 8 blocks are counted.
 _WIDTH = 24  # Digits are three quarters as wide as high.
 _PEN = (3.0, 6.5)  # Pixels; the digits' ink, 31% of the image, is met on average.
 _SAMPLES = 5  # Straight pieces from one point of a stroke to the next.
+
+
+def draw_all_glyphs() -> np.ndarray:
+    """Draws the images of COUNTS in their order, always the same.
+
+    A scribble is one to three strokes through random points: letters alone are too few shapes.
+
+    Returns:
+        (sum of COUNTS, 8, 8), ink in sixteenths: whole numbers in 0..16.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    glyphs = [*GLYPHS.values(), *(_scribble(rng) for _ in range(_SCRIBBLES))]
+    return np.concatenate([draw_glyphs(glyph, rng, _PER_CLASS) for glyph in glyphs])
+
+
+def _scribble(rng: np.random.Generator) -> str:
+    """Returns strokes as those of GLYPHS, of 2 to 5 points first and of 2 or 3 then."""
+    strokes: list[str] = []
+    for _ in range(rng.integers(1, 4)):
+        points: list[str] = []
+        for _ in range(rng.integers(2, 4 if strokes else 6)):
+            others = [f"{x}{y}" for x in (0, 4, 8) for y in (0, 3, 6, 9)]
+            others = [point for point in others if point not in points[-2:]]
+            points.append(others[rng.integers(len(others))])
+        strokes.append(("~ " if rng.random() < 0.6 else "") + " ".join(points))
+    return ", ".join(strokes)
 
 
 def draw_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -102,7 +136,7 @@ def _trace(stroke: str, rng: np.random.Generator, count: int) -> np.ndarray:
 
     pairs = stroke.replace("~", "").split()
     knots = np.array([[int(x) / 8, int(y) / 9] for x, y in pairs]) - 0.5
-    knots = knots + rng.normal(0, 0.03, (count, *knots.shape))
+    knots = knots + rng.normal(0, 0.04, (count, *knots.shape))
     t = np.linspace(0, len(pairs) - 1, _SAMPLES * (len(pairs) - 1) + 1)
     first = np.minimum(t.astype(int), len(pairs) - 2)
     t = (t - first)[:, np.newaxis]
@@ -128,7 +162,7 @@ def _warp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     y = points[..., 1]
     x, y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
     # A mesh of 4 x 4 random shifts, between which they change evenly.
-    mesh = rng.normal(0, 0.08, (count, 4, 4, 2))
+    mesh = rng.normal(0, 0.10, (count, 4, 4, 2))
     column, row = (np.clip(2 * value + 1.5, 0, 2.999) for value in (x, y))
     i, j = row.astype(int), column.astype(int)
     down, right = (row - i)[..., np.newaxis], (column - j)[..., np.newaxis]

@@ -131,13 +131,7 @@ class Images:
     def _decode_one(self, example: Example) -> np.ndarray:
         if example.path.startswith(BUILTIN):
             return self._resize(load_builtin_image(example.path)).numpy()
-        try:
-            with open(example.path, "rb") as file:
-                encoded = file.read()
-        except OSError as error:
-            raise _changed(example, f"cannot be read: {error.strerror}") from error
-        if hashlib.sha256(encoded).hexdigest() != example.sha256:
-            raise _changed(example, "is not the image that was looked at before")
+        encoded = _read_unchanged(example)
         try:
             return self._resize(decode_image(encoded)).numpy()
         except tf.errors.InvalidArgumentError as error:
@@ -152,6 +146,17 @@ def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., t
         return resize_image(image, image_size, mode)
 
     return resize
+
+
+def _read_unchanged(example: Example) -> bytes:
+    try:
+        with open(example.path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        raise _changed(example, f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(encoded).hexdigest() != example.sha256:
+        raise _changed(example, "is not the image that was looked at before")
+    return encoded
 
 
 def _changed(example: Example, what: str) -> DataError:
@@ -191,10 +196,13 @@ def read_image(
 
 
 def read_encoded(example: Example) -> bytes:
-    """Returns an image as an encoded file; a built-in one as PNG."""
+    """Returns an image as an encoded file; a built-in one as PNG.
+
+    Raises:
+        DataError: The file is gone, or is no longer the one that was looked at.
+    """
     if not example.path.startswith(BUILTIN):
-        with open(example.path, "rb") as file:
-            return file.read()
+        return _read_unchanged(example)
     buffer = io.BytesIO()
     Image.fromarray(load_builtin_image(example.path)).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -18,9 +18,9 @@ from tl_toolkit.data.decoder import DECODER_VERSION, decode_image, explain
 from tl_toolkit.data.listing import MAX_BYTES, MAX_NAMED, SourceFile, name_some
 from tl_toolkit.data.manifest import Example, Manifest, draw_splits, keep_few
 from tl_toolkit.data.sources import list_sources
-from tl_toolkit.data.verdicts import Verdicts, default_cache_dir
+from tl_toolkit.data.verdicts import Verdicts
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.runs import write_atomically
+from tl_toolkit.runs import default_cache_dir, write_atomically
 
 if TYPE_CHECKING:
     from tl_toolkit.recipe.schema import Data

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from tl_toolkit.errors import OutputError
 from tl_toolkit.runs import write_atomically
-
-
-def default_cache_dir() -> Path:
-    """Returns TL_TOOLKIT_CACHE, or the folder tl_toolkit in the user's cache folder."""
-    chosen = os.environ.get("TL_TOOLKIT_CACHE")
-    if chosen:
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
 
 
 class Verdicts:

@@ -1,0 +1,130 @@
+"""Every shipped recipe: valid, headed by its command, its data and a measurement, and trainable."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.architectures.catalog import ARCHITECTURES, find_architecture
+from tl_toolkit.recipe.load import json_schema, load_recipe
+from tl_toolkit.recipe.shipped import find_schema, list_shipped
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = {recipe.name: recipe for recipe in list_shipped()}
+
+every_recipe = pytest.mark.parametrize("shipped", RECIPES.values(), ids=RECIPES)
+
+
+def test_the_shipped_recipes_are_those_of_this_checkout():
+    assert {recipe.path.parent for recipe in RECIPES.values()} == {ROOT / "recipes"}
+    assert {"quickstart", "pretrain_digits", "hymenoptera_mobilenet", "clothing_mobilenet"} <= set(
+        RECIPES
+    )
+
+
+@every_recipe
+def test_a_recipe_opens_with_its_command_its_data_and_a_measurement(shipped):
+    header = re.match(r"(#.*\n)+", shipped.path.read_text()).group()
+
+    assert f"tltool finetune recipes/{shipped.name}.yaml" in header
+    assert "# yaml-language-server: $schema=recipe.schema.json" in header
+    assert "Data:" in header
+    assert re.search(r"Measured .*\d{4}-\d{2}-\d{2}", header)
+    assert shipped.summary.endswith(".")
+
+
+@every_recipe
+def test_a_recipe_is_named_as_its_file(shipped):
+    assert load_recipe(shipped.path).recipe.name == shipped.name
+
+
+@every_recipe
+def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_path, draw_photos):
+    recipe = load_recipe(shipped.path).recipe
+    size = find_architecture(recipe.model.base).minimum_size
+    overrides = {
+        "model.weights": "random",
+        "data.image_size": size,
+        "data.batch_size": 4,
+        "export": False,
+        "baseline": None,
+    }
+    if recipe.data.train is not None:
+        for split in ("train", "validation", "test"):
+            if isinstance(getattr(recipe.data, split), Path):
+                overrides[f"data.{split}"] = str(
+                    draw_photos(tmp_path / split, classes=("a", "b"), count=4)
+                )
+    elif recipe.data.builtin:
+        overrides["data.examples_per_class"] = max(1, 8 // len(recipe.data.classes or range(10)))
+    for phase in recipe.phases:
+        # Random weights are nothing to BatchNormalization that is frozen.
+        overrides |= {f"phases.{phase.name}.epochs": 1, f"phases.{phase.name}.batch_norm": "train"}
+
+    run = tl.finetune(shipped.path, overrides=overrides, out=tmp_path / "run")
+
+    for index, phase in enumerate(recipe.phases):
+        path = run.folder.phase(index, phase.name) / "receipt.json"
+        assert json.loads(path.read_text())["steps"] >= 2
+
+
+def test_the_schema_that_recipes_name_is_current():
+    assert json.loads(find_schema().read_text()) == json_schema(ARCHITECTURES), "run: make docs"
+
+
+def test_the_reference_is_current():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import build
+    finally:
+        sys.path.pop(0)
+
+    expected = build.build_reference(json_schema(ARCHITECTURES))
+    assert (ROOT / "docs" / "recipe.md").read_text() == expected, "run: make docs"
+
+
+def tltool(*arguments, cwd):
+    command = [Path(sys.executable).with_name("tltool"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path):
+    listed = tltool("recipes", "list", cwd=tmp_path).stdout
+    shown = tltool("recipes", "show", "quickstart", cwd=tmp_path).stdout
+    tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path)
+
+    assert all(name in listed for name in RECIPES)
+    assert shown == RECIPES["quickstart"].path.read_text()
+    assert (tmp_path / "mine.yaml").is_file()
+    assert (tmp_path / "recipe.schema.json").is_file()
+
+
+def test_a_copy_never_overwrites(tmp_path):
+    (tmp_path / "mine.yaml").write_text("precious")
+
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path)
+
+    assert caught.value.returncode == 2
+    assert (tmp_path / "mine.yaml").read_text() == "precious"
+
+
+@pytest.mark.parametrize("layout", ["split", "plain"])
+def test_init_writes_a_recipe_that_is_valid(tmp_path, draw_photos, layout):
+    if layout == "split":
+        for name in ("train", "val", "test"):
+            draw_photos(tmp_path / "my photos" / name)
+    else:
+        draw_photos(tmp_path / "my photos")
+
+    tltool("init", "my photos", cwd=tmp_path)
+    told = tltool("validate", "my_photos.yaml", "model.weights=random", cwd=tmp_path).stderr
+
+    recipe = load_recipe(tmp_path / "my_photos.yaml").recipe
+    assert "my_photos.yaml: valid" in told
+    assert recipe.data.test == (tmp_path / "my photos" / "test" if layout == "split" else None)
+    assert recipe.data.image_size == (224, 224)
