@@ -13,6 +13,9 @@ class Progress:
     def began(self, folder: Path) -> None:
         """A run begins; its files go under `folder`."""
 
+    def fetched(self, done: int, total: int) -> None:
+        """`done` of `total` bytes of a weight file have been fetched."""
+
     def scanned(self, done: int, total: int) -> None:
         """`done` of `total` images have been looked at."""
 
@@ -33,3 +36,50 @@ class Progress:
 
     def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
         """The run is done: the content of metrics.json, and the path of each exported format."""
+
+
+class Relay(Progress):
+    """Passes every event on; a child changes what it needs to.
+
+    Args:
+        progress: Receives the events.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def began(self, folder: Path) -> None:
+        """Passes it on."""
+        self._progress.began(folder)
+
+    def fetched(self, done: int, total: int) -> None:
+        """Passes it on."""
+        self._progress.fetched(done, total)
+
+    def scanned(self, done: int, total: int) -> None:
+        """Passes it on."""
+        self._progress.scanned(done, total)
+
+    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
+        """Passes it on."""
+        self._progress.planned(phases)
+
+    def phase_began(self, name: str, epochs: int, steps: int) -> None:
+        """Passes it on."""
+        self._progress.phase_began(name, epochs, steps)
+
+    def stepped(self, step: int, loss: float) -> None:
+        """Passes it on."""
+        self._progress.stepped(step, loss)
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Passes it on."""
+        self._progress.epoch_ended(row, best=best)
+
+    def said(self, message: str) -> None:
+        """Passes it on."""
+        self._progress.said(message)
+
+    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
+        """Passes it on."""
+        self._progress.finished(metrics, exported)

@@ -62,6 +62,8 @@ def start_tensorflow(*, threads: int | None = None, deterministic: bool = False)
         import keras  # noqa: F401  (its import logs too)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+        # On a GPU the short mantissa would make a model's parts and its exports differ by batch.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def describe_numerics() -> dict[str, Any]:

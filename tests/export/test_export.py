@@ -100,9 +100,9 @@ def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path)
 
     assert caught.value.exit_code == 4
     assert published.read_bytes() == b"the one from before"
-    assert not json.loads((tmp_path / "export" / "parity.json").read_text())["holds"]
+    assert not json.loads((tmp_path / "export" / "parity.failed.json").read_text())["holds"]
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
-        "parity.json",
+        "parity.failed.json",
         "saved_model",
     ]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.data.pipeline import Images
+from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.metrics import measure
 from tl_toolkit.evaluation.predict import predict_images
-from tl_toolkit.progress import Progress
+from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
-from tl_toolkit.training.loop import train_phases
+from tl_toolkit.training.loop import plan_phases, train_phases
 from tl_toolkit.transfer.assemble import assemble
 
 
@@ -43,7 +45,12 @@ def train_baseline(
         other.model, image_size=other.data.image_size, num_classes=len(classes), seed=other.seed
     )
     place = RunFolder(folder.path / "baseline")
-    training = train_phases(transfer, other, images, place, progress=_Labelled(progress))
+    labelled = _Labelled(progress)
+    labelled.planned(plan_phases(transfer, other.phases))
+    try:
+        training = train_phases(transfer, other, images, place, progress=labelled)
+    except ToolkitError as error:
+        raise _relabel(error) from error
     return {
         "changes": dict(recipe.baseline or {}),
         "best": training.best.as_row(),
@@ -57,20 +64,31 @@ def train_baseline(
     }
 
 
-class _Labelled(Progress):
+class _Labelled(Relay):
     """Passes events on under names that tell the baseline from the run."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
+        super().planned([{**row, "name": f"baseline {row['name']}"} for row in phases])
 
     def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        self._progress.phase_began(f"baseline {name}", epochs, steps)
-
-    def stepped(self, step: int, loss: float) -> None:
-        self._progress.stepped(step, loss)
+        super().phase_began(f"baseline {name}", epochs, steps)
 
     def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        self._progress.epoch_ended({**row, "phase": f"baseline {row['phase']}"}, best=best)
+        super().epoch_ended({**row, "phase": f"baseline {row['phase']}"}, best=best)
 
     def said(self, message: str) -> None:
-        self._progress.said(f"baseline: {message}")
+        super().said(f"baseline: {message}")
+
+
+def _relabel(error: ToolkitError) -> ToolkitError:
+    """The same error, telling that it is the baseline's, and what of the baseline to change."""
+    return type(error)(
+        [
+            replace(
+                problem,
+                where=f"baseline, {problem.where}",
+                hint=problem.hint.replace("phases.", "baseline.phases."),
+            )
+            for problem in error.problems
+        ]
+    )

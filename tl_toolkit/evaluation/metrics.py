@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tl_toolkit.errors import Problem, RecipeError, ThresholdError, closest
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "loss")
+"""What a threshold can be set on; of `loss` it is the greatest, of the others the least value."""
 
 
 def measure(
@@ -21,8 +24,9 @@ def measure(
         classes: Class names in the order of the columns.
 
     Returns:
-        images, accuracy, balanced_accuracy, macro_f1, loss (mean cross-entropy in nats), per_class
-        (precision, recall, f1, images) and confusion (rows are right answers, columns predictions).
+        images, accuracy, balanced_accuracy and macro_f1 (means over the classes that have images),
+        loss (mean cross-entropy in nats, probabilities at least 1e-7), per_class (precision,
+        recall, f1, images) and confusion (rows are right answers, columns predictions).
     """
     from sklearn import metrics
 
@@ -52,6 +56,25 @@ def measure(
     }
 
 
+def check_names(thresholds: Mapping[str, float]) -> None:
+    """Refuses thresholds of metrics that there are not, before anything is measured.
+
+    Raises:
+        RecipeError: With all of them.
+    """
+    problems = [
+        Problem(
+            where=f"--fail-under {name}={limit:g}",
+            what=f"{name!r} is no metric; {closest(name, METRICS)}".rstrip("; "),
+            expected=f"One of {', '.join(METRICS)}.",
+        )
+        for name, limit in thresholds.items()
+        if name not in METRICS
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
 def check_thresholds(metrics: dict[str, Any], thresholds: dict[str, float]) -> None:
     """Compares metrics with the least values that were asked for (`loss`: the greatest).
 
@@ -59,17 +82,9 @@ def check_thresholds(metrics: dict[str, Any], thresholds: dict[str, float]) -> N
         RecipeError: There is no metric of that name.
         ThresholdError: A metric is worse than its threshold.
     """
-    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    check_names(thresholds)
     problems = []
     for name, limit in thresholds.items():
-        if name not in names:
-            raise RecipeError(
-                Problem(
-                    where=f"--fail-under {name}={limit:g}",
-                    what=f"{name!r} is no metric; {closest(name, names)}".rstrip("; "),
-                    expected=f"One of {', '.join(names)}.",
-                )
-            )
         value = metrics[name]
         if value > limit if name == "loss" else value < limit:
             problems.append(

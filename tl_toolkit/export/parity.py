@@ -106,8 +106,8 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
             what=f"the exported model differs from the Keras model, most on {worst['name']}: "
             f"{worst['pixels']:.2g} from pixels, {worst['bytes']:.2g} from bytes",
             expected=f"At most {PIXEL_LIMIT:g} and {BYTES_LIMIT:g}, and equal labels. Nothing was "
-            "published; parity.json has every image.",
-            hint="tltool export RUN again; if it fails again, report it with parity.json",
+            "published; the report has every image.",
+            hint="tltool export RUN again; if it fails again, report it with that file",
         )
     )
 

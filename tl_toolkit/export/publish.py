@@ -12,7 +12,7 @@ import keras
 from tl_toolkit.export.parity import check_report, compare
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import RunFolder, staged, write_json
+from tl_toolkit.runs import RunFolder, drafted, write_json
 from tl_toolkit.transfer.heads import is_head
 from tl_toolkit.transfer.weights import save_weights
 
@@ -48,8 +48,8 @@ def publish(
             paths[name] = _publish_saved_model(model, folder, recipe, classes, files)
         elif name == "weights":
             paths[name] = folder.export / "base.weights.h5"
-            with staged(paths[name]) as stage:
-                save_weights([layer for layer in model.layers if not is_head(layer)], stage)
+            with drafted(paths[name]) as draft:
+                save_weights([layer for layer in model.layers if not is_head(layer)], draft)
         else:
             raise ValueError(f"formats: expected saved_model or weights, got {name!r}")
     return paths
@@ -65,16 +65,18 @@ def _publish_saved_model(
     path = folder.export / "saved_model" / "1"
     report_path = folder.export / "parity.json"
     # Not beside its place: servers watch that folder for new versions.
-    stage = folder.export / f".saved_model.{os.getpid()}"
+    draft = folder.export / f".saved_model.{os.getpid()}"
     resize = recipe.data.resize
     try:
         folder.export.mkdir(exist_ok=True)
-        write_saved_model(model, stage, classes=classes, resize=resize)
-        report = compare(model, stage, files, classes=classes, resize=resize)
+        write_saved_model(model, draft, classes=classes, resize=resize)
+        report = compare(model, draft, files, classes=classes, resize=resize)
+        if not report["holds"]:  # parity.json stays the proof of what is published
+            report_path = report_path.with_name("parity.failed.json")
         write_json(report_path, report)
         check_report(report, where=str(report_path))
-        with staged(path) as place:
-            os.rename(stage, place)
+        with drafted(path) as place:
+            os.rename(draft, place)
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     return path

@@ -98,6 +98,7 @@ def train_phases(
         progress: Is told of each step and epoch.
 
     Raises:
+        CheckFailedError: Prefix and suffix are not the whole model; before the first step.
         NonFiniteError: The loss became infinite or not a number. The best state is restored first.
         ReceiptError: A frozen tensor moved. Likewise.
     """
@@ -105,26 +106,17 @@ def train_phases(
     history: list[Epoch] = []
     receipts = []
     log = TensorBoardLog(folder.tensorboard)
+    sample = images["validation"].load(np.arange(min(PREFIX_BATCH, len(images["validation"]))))
     try:
         for index, phase in enumerate(recipe.phases):
             best.restore(transfer)
             run = _PhaseRun(transfer, recipe, phase, images, progress or Progress())
+            check_whole(transfer, run.split, sample)
             best.watch(transfer, run.split)
             path = folder.phase(index, phase.name)
-            rows: list[Epoch] = []
-            for epoch in run.epochs(recipe.early_stopping):
-                rows.append(epoch)
-                # Epoch 0 of a later phase is the best state itself, computed through another cut.
-                kept = (epoch.epoch > 0 or best.epoch is None) and is_better(
-                    epoch, best.epoch, recipe.early_stopping
-                )
-                if kept:
-                    best.keep(transfer, epoch)
-                _write_history(path / "history.csv", rows)
-                log.write(len(history) + len(rows) - 1, epoch)
-                folder.write_status("running", phase=phase.name, epoch=epoch.epoch)
-                run.progress.epoch_ended(epoch.as_row(), best=kept)
-            history += rows
+            for epoch in _run_epochs(run, transfer, recipe, best, path):
+                log.write(len(history), epoch)
+                history.append(epoch)
             receipts.append(run.receipt())
             write_json(path / "receipt.json", receipts[-1])
             check_receipt(receipts[-1], where=str(path / "receipt.json"))
@@ -133,11 +125,26 @@ def train_phases(
     finally:
         best.restore(transfer)
         log.close()
-    sample = images["validation"].load(np.arange(min(PREFIX_BATCH, len(images["validation"]))))
-    check_whole(transfer, run.split, sample)
     if best.epoch is None:  # no phase took place: a validated recipe has one
         raise ValueError("A recipe needs at least one phase.")
     return Training(best.epoch, tuple(history), tuple(receipts))
+
+
+def _run_epochs(
+    run: _PhaseRun, transfer: TransferModel, recipe: Recipe, best: BestState, path: Path
+) -> Iterator[Epoch]:
+    """Yields the epochs of a phase, after the best state and the history have taken them in."""
+    rows: list[Epoch] = []
+    for epoch in run.epochs(recipe.early_stopping):
+        rows.append(epoch)
+        # Epoch 0 of a later phase is the best state itself, computed through another cut.
+        is_new = epoch.epoch > 0 or best.epoch is None
+        kept = is_new and is_better(epoch, best.epoch, recipe.early_stopping)
+        if kept:
+            best.keep(transfer, epoch)
+        _write_history(path / "history.csv", rows)
+        run.progress.epoch_ended(epoch.as_row(), best=kept)
+        yield epoch
 
 
 class _PhaseRun:

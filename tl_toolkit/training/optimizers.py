@@ -12,5 +12,6 @@ def build_optimizer(phase: Phase) -> keras.optimizers.Optimizer:
     if phase.optimizer == "sgd":
         return keras.optimizers.SGD(phase.learning_rate, momentum=phase.momentum)
     if phase.optimizer == "adamw":
-        return keras.optimizers.AdamW(phase.learning_rate, weight_decay=phase.weight_decay)
+        decay = {} if phase.weight_decay is None else {"weight_decay": phase.weight_decay}
+        return keras.optimizers.AdamW(phase.learning_rate, **decay)
     return keras.optimizers.Adam(phase.learning_rate)

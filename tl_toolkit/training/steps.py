@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.transfer.freezing import Split
+from tl_toolkit.transfer.freezing import PREFIX_BATCH, Split
 
 
 class Steps:
@@ -27,11 +27,11 @@ class Steps:
         features = tf.TensorSpec((None, *self._model.input.shape[1:]), tf.float32)
         labels = tf.TensorSpec((None,), tf.int32)
         self._step = tf.function(self._take_step, input_signature=[features, labels])
-        self._measure = tf.function(
-            self._compare,
+        self._assess = tf.function(
+            lambda features, labels: self._compare(self._model(features, training=False), labels),
             input_signature=[
-                tf.TensorSpec((None, *self._model.output.shape[1:]), tf.float32),
-                labels,
+                tf.TensorSpec((PREFIX_BATCH, *self._model.input.shape[1:]), tf.float32),
+                tf.TensorSpec((PREFIX_BATCH,), tf.int32),
             ],
         )
 
@@ -41,25 +41,37 @@ class Steps:
         return float(loss), int(correct)
 
     def evaluate(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> tuple[float, float]:
-        """Returns mean loss (regularization included) and accuracy in [0, 1] over all batches."""
-        probabilities, labels = [], []
-        for features, answers in batches:
-            probabilities.append(self._split.suffix(features))
-            labels.append(answers)
-        loss, correct = self._measure(tf.concat(probabilities, 0), tf.concat(labels, 0))
-        return float(loss), int(correct) / sum(len(answers) for answers in labels)
+        """Returns mean loss (regularization included) and accuracy in [0, 1] over all batches.
+
+        Args:
+            batches: Features and labels of at most `PREFIX_BATCH` rows; shorter ones are padded, so
+                that an image's loss does not hang on the batch it is in.
+        """
+        losses, hits = [], []
+        for features, labels in batches:
+            missing = PREFIX_BATCH - len(labels)
+            padding = [[0, missing]] + [[0, 0]] * (len(features.shape) - 1)
+            found = self._assess(tf.pad(features, padding), tf.pad(labels, [[0, missing]]))
+            losses.append(found[0][: len(labels)].numpy())
+            hits.append(found[1][: len(labels)].numpy())
+        mean = float(np.concatenate(losses).mean(dtype=np.float64))
+        return mean + float(self._regularize()), float(np.concatenate(hits).mean())
 
     def _take_step(self, features: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
-            probabilities = self._model(features, training=True)
-            loss, correct = self._compare(probabilities, labels)
+            losses, hits = self._compare(self._model(features, training=True), labels)
+            loss = tf.reduce_mean(losses) + self._regularize()
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         self._optimizer.apply(gradients, variables)
-        return loss, correct
+        return loss, tf.reduce_sum(tf.cast(hits, tf.int32))
 
     def _compare(self, probabilities: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean loss with regularization, and the number of correct answers."""
+        """Loss of each row, and whether its answer is right.
+
+        Given a model's own output, Keras finds the logits behind it: a confident error costs its
+        full price in training and in evaluation alike, where a clipped probability caps it.
+        """
         if probabilities.shape[-1] == 1:
             targets = tf.cast(labels[:, None], tf.float32)
             losses = keras.losses.binary_crossentropy(targets, probabilities)
@@ -67,9 +79,10 @@ class Steps:
         else:
             losses = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
             answers = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        regularization = tf.add_n([tf.constant(0.0), *self._model.losses])
-        correct = tf.reduce_sum(tf.cast(answers == labels, tf.int32))
-        return tf.reduce_mean(losses) + regularization, correct
+        return losses, answers == labels
+
+    def _regularize(self) -> tf.Tensor:
+        return tf.add_n([tf.constant(0.0), *self._model.losses])
 
 
 def class_probabilities(outputs: np.ndarray) -> np.ndarray:

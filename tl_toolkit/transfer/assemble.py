@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 
@@ -19,7 +18,7 @@ from tl_toolkit.architectures.graph import (
 from tl_toolkit.recipe.schema import Model
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.transfer.heads import build_head, is_head
-from tl_toolkit.transfer.weights import find_weights, load_weights
+from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
 
 HEAD = "head"
 
@@ -49,13 +48,13 @@ class TransferModel:
         model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
         architecture: The catalog's record of the base.
         parts: Units of the base in order, then the head.
-        weights_path: The file that the base was loaded from; None for random weights.
+        weights: The file that the base was loaded from, and how; None for random weights.
     """
 
     model: keras.Model
     architecture: Architecture
     parts: tuple[Part, ...]
-    weights_path: Path | None = None
+    weights: LoadedWeights | None = None
 
     def variables(self) -> Iterator[tuple[Part, str, keras.Variable]]:
         """Every weight and moving statistic with its part and its canonical name."""
@@ -66,7 +65,12 @@ class TransferModel:
 
 
 def assemble(
-    settings: Model, *, image_size: tuple[int, int], num_classes: int, seed: int = 0
+    settings: Model,
+    *,
+    image_size: tuple[int, int],
+    num_classes: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TransferModel:
     """Draws the model of a recipe and loads its base's weights.
 
@@ -76,6 +80,7 @@ def assemble(
         num_classes: Number of classes, at least 2.
         seed: Random weights and dropout follow from it. Sets Keras's global seed, which is the only
             one that keras.applications listens to.
+        progress: Is told bytes done and in all while a published weight file is fetched.
 
     Raises:
         WeightsError: The weight file is missing, damaged, or of another network.
@@ -86,14 +91,17 @@ def assemble(
     pixels = apply_pixel_rule(image, architecture.pixels)
     features = build_base(architecture, pixels, dict(settings.arguments))
     blocks = find_blocks(architecture, pixels, features)
-    path = find_weights(architecture, dict(settings.arguments), image_size, settings.weights)
+    path = find_weights(
+        architecture, dict(settings.arguments), image_size, settings.weights, progress=progress
+    )
+    loaded = None
     if path is not None:
-        load_weights([layer for block in blocks for layer in block.layers], path)
+        loaded = load_weights([layer for block in blocks for layer in block.layers], path)
     outputs = build_head(
         features, settings.head, num_classes=num_classes, seed=derive_seed(seed, "head")
     )
     model = keras.Model(image, outputs, name=architecture.name)
-    return TransferModel(model, architecture, _parts(model, blocks, features), path)
+    return TransferModel(model, architecture, _parts(model, blocks, features), loaded)
 
 
 def _parts(

@@ -18,7 +18,7 @@ from tl_toolkit.architectures.catalog import Architecture, find_weight_file
 from tl_toolkit.architectures.graph import layer_variables
 from tl_toolkit.architectures.records import Value, WeightFile
 from tl_toolkit.errors import Problem, WeightsError
-from tl_toolkit.runs import staged
+from tl_toolkit.runs import drafted
 from tl_toolkit.weight_files import SavedWeight, cache_path, hash_file, inspect_weights
 from tl_toolkit.weight_matching import Match, match_layers, recognise
 
@@ -287,7 +287,7 @@ def save_weights(target: keras.Model | Sequence[keras.layers.Layer], path: str |
 
     layers = target.layers if isinstance(target, keras.Model) else target
     layers = [layer for layer in layers if layer.weights]
-    with staged(Path(path)) as stage, h5py.File(stage, "w") as file:
+    with drafted(Path(path)) as draft, h5py.File(draft, "w") as file:
         file.attrs["backend"] = keras.backend.backend()
         file.attrs["keras_version"] = keras.version()
         file.attrs["layer_names"] = np.array([layer.name for layer in layers], dtype="S")
