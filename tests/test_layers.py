@@ -14,8 +14,8 @@ LAYERS = [
     ["errors", "runtime", "progress"],
     ["recipe", "runs", "architectures.records", "architectures.registry", "architectures.catalog",
      "weight_files", "weight_matching"],
-    ["data.listing", "data.folders", "data.tables", "data.builtin", "data.sources",
-     "data.manifest"],
+    ["data.listing", "data.folders", "data.tables", "data.glyphs", "data.builtin",
+     "data.sources", "data.manifest"],
     ["check", "starter"],
     ["architectures", "data"],
     ["transfer"],
@@ -71,8 +71,9 @@ def test_imports_run_downward(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["tl_toolkit", "tl_toolkit.check", "tl_toolkit.starter", "tl_toolkit.api", "tl_toolkit.cli.main",
-     "tl_toolkit.cli.recipes", "tl_toolkit.cli.training", "tl_toolkit.cli.using"],
+    ["tl_toolkit", "tl_toolkit.check", "tl_toolkit.starter", "tl_toolkit.api",
+     "tl_toolkit.cli.main", "tl_toolkit.cli.recipes", "tl_toolkit.cli.training",
+     "tl_toolkit.cli.using"],
 )  # fmt: skip
 def test_what_must_answer_at_once_imports_no_tensorflow(module):
     code = (

@@ -7,12 +7,20 @@ import threading
 import pytest
 
 from tl_toolkit.errors import DataError, OutputError, RecipeError
-from tl_toolkit.runs import create_run, find_run, staged, write_atomically, write_json
+from tl_toolkit.runs import (
+    create_run,
+    drafted,
+    find_run,
+    point_latest,
+    write_atomically,
+    write_json,
+)
 
 
 def finished_run(root, name="flowers", **options):
     folder = create_run(name, root=root, **options)
     folder.write_status("done")
+    point_latest(folder, root=root, name=name)
     return folder
 
 
@@ -43,6 +51,19 @@ def test_a_run_is_found_by_number_and_by_latest(tmp_path, word):
     newest = finished_run(tmp_path)
 
     assert find_run(word, root=tmp_path).path == newest.path
+
+
+def test_latest_is_not_moved_by_a_run_that_did_not_end(tmp_path):
+    good = finished_run(tmp_path)
+    create_run("flowers", root=tmp_path).write_status("failed")
+
+    assert find_run("latest", root=tmp_path).path == good.path
+
+
+def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
+    write_atomically(tmp_path / "a.csv", "N\udce9.jpg")
+
+    assert (tmp_path / "a.csv").read_bytes() == b"N\xe9.jpg"
 
 
 def test_a_run_is_found_by_its_folder(tmp_path):
@@ -101,8 +122,8 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
     path = tmp_path / "metrics.json"
     write_atomically(path, "old")
 
-    with pytest.raises(RuntimeError), staged(path) as stage:
-        stage.write_text("half of the n")
+    with pytest.raises(RuntimeError), drafted(path) as draft:
+        draft.write_text("half of the n")
         raise RuntimeError("killed")
 
     assert path.read_text() == "old"
@@ -111,9 +132,9 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     for version in ("one", "two"):
-        with staged(tmp_path / "model") as stage:
-            stage.mkdir()
-            (stage / version).touch()
+        with drafted(tmp_path / "model") as draft:
+            draft.mkdir()
+            (draft / version).touch()
 
     assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["two"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

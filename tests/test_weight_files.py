@@ -14,7 +14,7 @@ import pytest
 
 from tl_toolkit.architectures.catalog import ARCHITECTURES, read_variants
 from tl_toolkit.errors import WeightsError
-from tl_toolkit.weight_files import cache_path, hash_file, inspect_weights
+from tl_toolkit.weight_files import cache_path, hash_file, inspect_weights, recall_weights
 from tl_toolkit.weight_matching import describe_misfit, match_layers, recognise
 
 MOBILENET = ARCHITECTURES["mobilenet"]
@@ -520,3 +520,45 @@ def test_tensors_with_names_of_their_own_go_in_order(tmp_path):
     found = match(tmp_path, layers, network)
 
     assert [w.name for w in found.weights["bn"]] == ["bn_gamma_1:0", "bn_running_mean_1:0"]
+
+
+def test_what_a_file_holds_is_remembered_until_it_changes(tmp_path):
+    path = tmp_path / "w.h5"
+    write_layers(path, {"dense": {"kernel:0": np.zeros((2, 3))}})
+    first = recall_weights(path)
+
+    again = recall_weights(path)
+    write_layers(path, {"other": {"kernel:0": np.zeros((2, 4))}})
+    changed = recall_weights(path)
+
+    assert (
+        again.layers
+        == first.layers
+        == inspect_weights_of({"dense": {"kernel:0": np.zeros((2, 3))}}, tmp_path)
+    )
+    assert list(changed.layers) == ["other"]
+
+
+def test_a_damaged_note_of_a_file_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    write_layers(tmp_path / "w.h5", {"dense": {"kernel:0": np.zeros((2, 3))}})
+    first = recall_weights(tmp_path / "w.h5")
+    for note in (tmp_path / "cache" / "weights").iterdir():
+        note.write_text("[")
+
+    assert recall_weights(tmp_path / "w.h5").layers == first.layers
+
+
+def test_a_broken_file_is_never_recalled(tmp_path):
+    path = tmp_path / "w.h5"
+    write_layers(path, {"dense": {"kernel:0": np.zeros((2, 3))}})
+    recall_weights(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1")
+
+    with pytest.raises(WeightsError, match="LFS"):
+        recall_weights(path)
+
+
+def inspect_weights_of(shapes, folder):
+    write_layers(folder / "fresh.h5", shapes)
+    return inspect_weights(folder / "fresh.h5").layers

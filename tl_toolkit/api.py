@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.check import check_recipe
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.progress import Progress
+from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError
+from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, load_recipe
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import RunFolder, create_run, find_run, staged, write_atomically, write_json
+from tl_toolkit.runs import (
+    RunFolder,
+    create_run,
+    drafted,
+    find_run,
+    point_latest,
+    write_atomically,
+    write_json,
+)
 from tl_toolkit.runtime import describe_numerics, start_tensorflow
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
 
 PARITY_IMAGES = 16
-"""Validation images that an export is compared on, spread over the classes."""
+"""Validation images at most that an export is compared on, spread over the classes."""
 
 
 class Run:
@@ -76,25 +84,37 @@ class Run:
                     hint=f"tltool finetune {self.folder.recipe}",
                 )
             )
-        return keras.saving.load_model(self.folder.model, compile=False)
+        try:
+            return keras.saving.load_model(self.folder.model, compile=False)
+        except Exception as error:  # Keras raises whatever the first damaged part makes it
+            raise DataError(
+                Problem(
+                    where=str(self.folder.model),
+                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
+                    expected="The file is damaged, or was written by another Keras.",
+                    hint=f"tltool finetune {self.folder.recipe}",
+                )
+            ) from error
 
-    def evaluate(self, data: str | Path | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, data: str | Path | None = None, *, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Measures the kept model.
 
         Args:
             data: A folder per class, of some or all of the run's classes. By default the run's own
                 test images, or its validation images if it has no test images.
+            progress: Is told of the images looked at.
 
         Returns:
-            The metrics of `tl_toolkit.evaluation.metrics.measure`, with the `split` or folder.
+            The metrics of `tl_toolkit.evaluation.metrics.measure`, with the `split` or folder, and
+            as `skipped` the images that cannot be decoded, with their reasons by path.
 
         Raises:
-            DataError: Images are missing, broken, or of a class that the run does not know.
+            DataError: Images are missing, or of a class that the run does not know.
         """
         start_tensorflow()
         from tl_toolkit.data.pipeline import Images
-        from tl_toolkit.data.scan import scan_files
-        from tl_toolkit.data.sources import list_folder
         from tl_toolkit.evaluation.metrics import measure
         from tl_toolkit.evaluation.predict import predict_images
 
@@ -102,8 +122,7 @@ class Run:
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            files = list_folder(data, classes=self.classes).files
-            manifest = Manifest(tuple(scan_files(files)), self.classes)
+            manifest = self._look_at(data, progress or Progress())
             name = "test"
         images = Images(
             manifest.of(name),
@@ -112,15 +131,41 @@ class Run:
             resize=self.recipe.data.resize,
         )
         found = measure(images.labels, predict_images(self.model, images), self.classes)
-        return {"split": name if data is None else str(data), **found}
+        skipped = {one.path: one.reason for one in manifest.examples if not one.usable}
+        skipped = {} if data is None else skipped
+        return {"split": name if data is None else str(data), **found, "skipped": skipped}
+
+    def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
+        from tl_toolkit.data.manifest import Example
+        from tl_toolkit.data.scan import look_at
+        from tl_toolkit.data.sources import list_folder
+
+        files = list_folder(data, classes=self.classes).files
+        convert_dir = self.folder.converted if self.recipe.data.convert else None
+        looks = look_at(
+            [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
+        )
+        manifest = Manifest(
+            tuple(
+                Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
+                for look, file in zip(looks, files, strict=True)
+            ),
+            self.classes,
+        )
+        if not manifest.of("test"):
+            raise DataError(Problem(str(data), "holds no image that can be decoded"))
+        return manifest
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     def predict(
-        self, paths: Sequence[str | Path], *, progress: Progress | None = None
+        self, paths: str | Path | Sequence[str | Path], *, progress: Progress | None = None
     ) -> list[Prediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
         Args:
-            paths: Files and folders.
+            paths: A file or folder, or several.
             progress: Is told of the files answered.
 
         Returns:
@@ -131,7 +176,8 @@ class Run:
         """
         from tl_toolkit.data.sources import list_images
 
-        files = [file for path in paths for file in list_images(Path(path))]
+        several = [paths] if isinstance(paths, str | Path) else paths
+        files = [file for path in several for file in list_images(path)]
         start_tensorflow()
         from tl_toolkit.evaluation.predict import predict_files
 
@@ -164,7 +210,9 @@ class Run:
 
         manifest = Manifest.load(self.folder.manifest, classes=self.classes)
         examples = manifest.of("validation")
-        chosen = examples[:: max(1, len(examples) // PARITY_IMAGES)][:PARITY_IMAGES]
+        count = min(PARITY_IMAGES, len(examples))
+        # The manifest is ordered by class, so that equal steps go through all of them.
+        chosen = [examples[index * len(examples) // count] for index in range(count)]
         return publish(
             self.model,
             self.folder,
@@ -216,7 +264,9 @@ def finetune(
         loaded = build_recipe(recipe, overrides)
     else:
         loaded = load_recipe(recipe, overrides)
-    check_recipe(loaded)
+    if overwrite and out is None:
+        raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
+    summary = check_recipe(loaded)
     folder = create_run(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
     )
@@ -225,6 +275,8 @@ def finetune(
     try:
         progress.began(folder.path)
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
+        if summary.ignored:
+            progress.said(summary.ignored)
         run = _Finetuning(loaded, folder, progress).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
@@ -233,6 +285,7 @@ def finetune(
         folder.write_status("failed", error=str(error) or type(error).__name__)
         raise
     folder.write_status("done")
+    point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
 
@@ -242,7 +295,7 @@ class _Finetuning:
     def __init__(self, loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> None:
         self.recipe = loaded.recipe
         self.folder = folder
-        self.progress = progress
+        self.progress = _Recorded(progress, folder)
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
 
@@ -255,45 +308,57 @@ class _Finetuning:
         training = self._train(transfer, images)
         self._lap("train")
         metrics = self._evaluate(transfer, images, manifest, training)
-        self._lap("evaluate")
-        if self.recipe.baseline:
-            metrics["baseline"] = self._train_baseline(images, manifest.classes)
-            self._lap("baseline")
-        write_json(self.folder.metrics, metrics | {"seconds": self.seconds})
+        self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
             self.progress.said("exporting, and comparing the export in a fresh process")
             exported = run.export(self.recipe.export.formats)
-            self._lap("export")
-            write_json(self.folder.metrics, metrics | {"seconds": self.seconds})
+            self._lap("export", metrics)
+        if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
+            metrics["baseline"] = self._train_baseline(images, manifest.classes)
+            self._lap("baseline", metrics)
         self.progress.finished(metrics, exported)
         return run
 
-    def _lap(self, name: str) -> None:
+    def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._clock, 3)
         self._clock = now
+        if metrics is not None:
+            write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
     def _scan(self) -> Manifest:
         from tl_toolkit.data.scan import scan
 
-        manifest = scan(self.recipe.data, progress=self.progress.scanned)
+        manifest = scan(
+            self.recipe.data, convert_dir=self.folder.converted, progress=self.progress.scanned
+        )
         manifest.save(self.folder.manifest)
         write_json(self.folder.classes, list(manifest.classes))
         for example in manifest.examples:
             if example.verdict == "broken":
                 self.progress.said(f"skipped {example.path}: {example.reason}")
+        if leaks := manifest.find_leaks():
+            one, other = leaks[0]
+            self.progress.said(
+                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
+                f"{one.path} is {other.path}"
+            )
         return manifest
 
     def _load(self, manifest: Manifest) -> dict[str, Images]:
-        from tl_toolkit.data.pipeline import Images
+        from tl_toolkit.data.pipeline import MEMORY_BUDGET, Images
 
         data = self.recipe.data
         return {
             split: Images(
-                examples, manifest.classes, image_size=data.image_size, resize=data.resize
+                examples,
+                manifest.classes,
+                image_size=data.image_size,
+                resize=data.resize,
+                memory_budget=MEMORY_BUDGET // 3,
             )
             for split in ("train", "validation", "test")
             if (examples := manifest.of(split))
@@ -310,16 +375,23 @@ class _Finetuning:
             image_size=recipe.data.image_size,
             num_classes=len(manifest.classes),
             seed=recipe.seed,
+            progress=self.progress.fetched,
         )
-        path = transfer.weights_path
+        loaded = transfer.weights
+        if loaded is not None and loaded.by == "order":
+            self.progress.said(
+                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+            )
         write_json(
             self.folder.lock,
             {
                 "seed": recipe.seed,
                 "split_seed": recipe.data.split_seed,
                 "data_sha256": manifest.digest,
-                "weights": str(path) if path else recipe.model.weights,
-                "weights_sha256": hash_file(path) if path else None,
+                "weights": str(loaded.path) if loaded else recipe.model.weights,
+                "weights_sha256": hash_file(loaded.path) if loaded else None,
+                "weights_matched_by": loaded.by if loaded else None,
+                "weights_left_out": list(loaded.left_out) if loaded else [],
                 "numerics": describe_numerics(),
             },
         )
@@ -334,14 +406,15 @@ class _Finetuning:
                 transfer, self.recipe, images, self.folder, progress=self.progress
             )
         except (NonFiniteError, KeyboardInterrupt):
-            self._save(transfer)  # the best weights from before, restored by train_phases
+            if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
+                self._save(transfer)
             raise
         self._save(transfer)
         return training
 
     def _save(self, transfer: TransferModel) -> None:
-        with staged(self.folder.model) as stage:
-            transfer.model.save(stage)
+        with drafted(self.folder.model) as draft:
+            transfer.model.save(draft)
 
     def _evaluate(
         self,
@@ -374,3 +447,15 @@ class _Finetuning:
 
         self.progress.said("training the baseline beside it")
         return train_baseline(self.recipe, images, classes, self.folder, progress=self.progress)
+
+
+class _Recorded(Relay):
+    """Passes events on, and keeps the run's status up to date."""
+
+    def __init__(self, progress: Progress, folder: RunFolder) -> None:
+        super().__init__(progress)
+        self._folder = folder
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        self._folder.write_status("running", phase=row["phase"], epoch=row["epoch"])
+        super().epoch_ended(row, best=best)

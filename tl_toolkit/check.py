@@ -19,7 +19,7 @@ from tl_toolkit.architectures.catalog import (
     resolve_unfreeze,
 )
 from tl_toolkit.data.listing import name_some
-from tl_toolkit.data.sources import check_sources, count_sources
+from tl_toolkit.data.sources import check_sources, count_sources, list_sources
 from tl_toolkit.errors import (
     DataError,
     Problem,
@@ -32,7 +32,7 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
 from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.weight_files import cache_path, inspect_weights
+from tl_toolkit.weight_files import cache_path, recall_weights
 from tl_toolkit.weight_matching import describe_misfit
 
 __all__ = ["Summary", "check_recipe"]
@@ -65,6 +65,7 @@ class Summary:
         weights_file: The weight file; None for random weights.
         is_fetched: Whether that file is on this machine.
         units: For each phase the units of the base that train, input to output.
+        ignored: What was not taken for an image, as "3 files ignored: 2 .txt", or "".
     """
 
     recipe: Recipe
@@ -73,6 +74,7 @@ class Summary:
     weights_file: Path | None
     is_fetched: bool
     units: Mapping[str, tuple[str, ...]]
+    ignored: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Returns the summary as plain values."""
@@ -86,6 +88,7 @@ class Summary:
             "weights_fetched": self.is_fetched,
             "classes": list(self.classes),
             "images": {split: dict(counts) for split, counts in self.images.items()},
+            "ignored": self.ignored,
             "phases": [
                 {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
                 for phase in self.recipe.phases
@@ -107,6 +110,7 @@ class Summary:
                 f"classes  {len(self.classes)}: {names}{more}",
                 f"images   {images}",
                 f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
+                *([f"note     {self.ignored}"] if self.ignored else []),
             )
         )
 
@@ -256,7 +260,7 @@ def _check_weights(recipe: Recipe, architecture: Architecture) -> _Findings:
         return
     what, expected, hint = "", "", ""
     try:
-        info = inspect_weights(path)
+        info = recall_weights(path)
     except WeightsError as error:
         problem = error.problems[0]
         what, expected, hint = problem.what, problem.expected, problem.hint
@@ -348,4 +352,5 @@ def _summarize(
         units={
             phase.name: resolve_unfreeze(architecture, phase.unfreeze) for phase in recipe.phases
         },
+        ignored="" if recipe.data.builtin else list_sources(recipe.data).tell_ignored(),
     )

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 
 
 @contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def drafted(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and renames it into place when the block succeeds.
 
     Args:
@@ -31,19 +31,19 @@ def staged(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     # The suffix stays last: Keras picks the format from it.
-    stage = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}")
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield stage
-        _sync(stage)
+        yield draft
+        _sync(draft)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        os.replace(stage, path)
+        os.replace(draft, path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
-            shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -70,9 +70,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OutputError: The folder cannot be written, or the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
-    with staged(path) as stage:
-        stage.write_bytes(data)
+    # File names that are not UTF-8 come as surrogates, and go back as the bytes they were.
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    with drafted(path) as draft:
+        draft.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -88,6 +89,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0.0:
         return None
     return value
+
+
+def default_cache_dir() -> Path:
+    """Returns TL_TOOLKIT_CACHE, or the folder tl_toolkit in the user's cache folder."""
+    chosen = os.environ.get("TL_TOOLKIT_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def converted(self) -> Path:
+        """Images that were re-encoded under `data.convert`."""
+        return self.path / "converted"
+
+    @property
     def export(self) -> Path:
         """Exported models and their parity reports."""
         return self.path / "export"
@@ -188,8 +202,12 @@ class RunFolder:
 
     def append_log(self, text: str) -> None:
         """Adds lines to the command log; a log that cannot be written never ends a run."""
-        with contextlib.suppress(OSError), open(self.log, "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), _open_log(self.log) as file:
             file.write(text.rstrip("\n") + "\n")
+
+
+def _open_log(path: Path) -> TextIO:
+    return open(path, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def create_run(
@@ -210,7 +228,7 @@ def create_run(
     try:
         if out is None:
             return _create_numbered(Path(root).absolute(), name)
-        folder = RunFolder(Path(out).absolute())
+        folder = RunFolder(Path(out).resolve())
         _clear(folder, overwrite)
         folder.path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.path):
@@ -232,15 +250,24 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
         except FileExistsError:
             number += 1
             continue
-        _point(family / "latest", path.name)
-        _point(root / "latest", f"{name}/{path.name}")
         return RunFolder(path)
 
 
+def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
+    """Makes `latest` mean this run, if it is one of the numbered ones.
+
+    Only a run that holds a model is pointed at: a failed one must not hide the last good one.
+    """
+    root = Path(root).absolute()
+    if folder.path.parent == root / name:
+        _point(root / name / "latest", folder.path.name)
+        _point(root / "latest", f"{name}/{folder.path.name}")
+
+
 def _point(link: Path, target: str) -> None:
-    stage = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    os.symlink(target, stage)
-    os.replace(stage, link)
+    draft = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    os.symlink(target, draft)
+    os.replace(draft, link)
 
 
 def _clear(folder: RunFolder, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from tl_toolkit.architectures.catalog import Architecture, find_architecture
 from tl_toolkit.data.sources import check_sources, count_sources
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.schema import Data
+from tl_toolkit.recipe.yaml_reader import read_scalar
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -50,7 +51,10 @@ def _name_recipe(folder: Path) -> str:
     """The folder's own name, or its parent's where it is only called train."""
     if folder.name.lower() in SPLIT_NAMES["train"]:
         folder = folder.parent
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-")[:64] or "images"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-")[:57] or "images"
+    # A number, a word of YAML's or the name of the newest run would be read as something else.
+    is_name = isinstance(read_scalar(name), str) and name != "latest"
+    return name if is_name else f"images_{name}"
 
 
 def _find_splits(data_dir: Path) -> dict[str, Path]:
@@ -82,8 +86,6 @@ def _compose(
 ) -> str:
     paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
     train = counts.get("train") or counts.get(None) or {}
-    last = record.blocks[-1].units[-2:][0].name
-    weights = "imagenet" if record.weight_files else "random"
     data = [f"  train: {paths['train']}"]
     if "validation" in paths:
         data.append(f"  validation: {paths['validation']}")
@@ -91,7 +93,6 @@ def _compose(
         data.append(_remark("  validation: 0.2", "this fraction of each class"))
     if "test" in paths:
         data.append(f"  test: {paths['test']}")
-    size = f"what {record.name}'s weights were trained on"
     lines = [
         f"# {name}: {sum(train.values()):,} images to train from, of {len(train)} classes.",
         "# yaml-language-server: $schema=recipe.schema.json",
@@ -99,16 +100,17 @@ def _compose(
         "#   tltool validate THIS_FILE",
         "#   tltool finetune THIS_FILE",
         "#",
-        *(f"#   {count:6,}  {label}" for label, count in _at_most(train, 20)),
+        *(f"#   {count:6,}  {label!r}" for label, count in _at_most(train, 20)),
         "version: 1",
         f"name: {name}",
         "seed: 0",
         "",
         "data:",
         *data,
-        _remark(f"  image_size: {record.default_size}", size),
+        _remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
         "  batch_size: 32",
-        _remark("  broken: skip", "images that cannot be read are named and left out; or refuse"),
+        _remark("  broken: skip", "damaged images are named and left out; or refuse"),
+        _remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),
         "",
         _remark("# augment:", "random changes of training images; slower, better with few"),
         "#   flip: horizontal",
@@ -116,11 +118,28 @@ def _compose(
         "",
         "model:",
         _remark(f"  base: {record.name}", "tltool models list"),
-        _remark(f"  weights: {weights}", "imagenet, random, or a file"),
-        "  head:",
-        "    dropout: 0.2",
-        "",
-        "phases:",
+        *_write_training(record),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_training(record: Architecture) -> list[str]:
+    """The rest of `model`, and the phases: fine-tuning if there is something to fine-tune."""
+    head = ["  head:", "    dropout: 0.2", "", "phases:"]
+    if not record.weight_files:
+        return [
+            _remark("  weights: random", "none were published; a file is taken too"),
+            *head,
+            _remark("  - name: all", "from random weights, everything trains"),
+            "    epochs: 30",
+            "    learning_rate: 1e-3",
+            f"    unfreeze: {len(record.blocks)}",
+            "    batch_norm: train",
+        ]
+    last = record.blocks[-1].units[-2:][0].name
+    return [
+        _remark("  weights: imagenet", "or a file"),
+        *head,
         _remark("  - name: head", "the new head alone, on a frozen base"),
         "    epochs: 10",
         "    learning_rate: 1e-3",
@@ -129,7 +148,6 @@ def _compose(
         "    learning_rate: 1e-4",
         _remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _remark(line: str, remark: str) -> str:

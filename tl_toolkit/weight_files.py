@@ -5,7 +5,9 @@ Nothing in a file is trusted: links out of it, data stored elsewhere and sizes t
 are refused before a tensor is read, and no model in it is ever rebuilt.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import struct
@@ -15,9 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tl_toolkit.architectures.records import WeightFile
-from tl_toolkit.errors import Problem, WeightsError
+from tl_toolkit.errors import OutputError, Problem, WeightsError
+from tl_toolkit.runs import default_cache_dir, write_atomically
 
-__all__ = ["SavedWeight", "WeightsInfo", "cache_path", "hash_file", "inspect_weights"]
+__all__ = [
+    "SavedWeight",
+    "WeightsInfo",
+    "cache_path",
+    "hash_file",
+    "inspect_weights",
+    "recall_weights",
+]
 
 Kind = Literal["layers", "model", "weights.h5"]
 
@@ -94,6 +104,44 @@ def inspect_weights(path: str | Path) -> WeightsInfo:
         raise _error(path, what, hint)
     _check_length(path, head[offset:])
     return _inspect_hdf5(path)
+
+
+def recall_weights(path: str | Path) -> WeightsInfo:
+    """As `inspect_weights`, but remembers what a whole file holds until the file changes.
+
+    For validation, which must not import the HDF5 library each time; loading looks into the file.
+
+    Raises:
+        WeightsError: As `inspect_weights`.
+    """
+    path = Path(path)
+    head = _read_head(path)
+    offset = _find_superblock(head)
+    if offset is None:
+        return inspect_weights(path)
+    _check_length(path, head[offset:])
+    status = path.stat()
+    key = repr((str(path.resolve()), status.st_size, status.st_mtime_ns)).encode()
+    note = default_cache_dir() / "weights" / f"{hashlib.sha256(key).hexdigest()}.json"
+    try:
+        kind, layers = json.loads(note.read_text(encoding="utf-8"))
+        return WeightsInfo(
+            path,
+            kind,
+            {
+                layer: tuple(SavedWeight(name, tuple(shape), key) for name, shape, key in weights)
+                for layer, weights in layers.items()
+            },
+        )
+    except (OSError, ValueError, TypeError):  # not known yet, or a damaged note
+        info = inspect_weights(path)
+    with contextlib.suppress(OutputError):  # a cache may be lost
+        layers = {
+            layer: [(weight.name, weight.shape, weight.key) for weight in weights]
+            for layer, weights in info.layers.items()
+        }
+        write_atomically(note, json.dumps([info.kind, layers]))
+    return info
 
 
 def _error(path: Path, what: str, hint: str = "") -> WeightsError:

@@ -1,6 +1,8 @@
 """What a user gets wrong ends with its exit code and a message that says what to do."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +102,33 @@ def test_resume_is_refused_with_a_plain_sentence(tmp_path, recipe):
     assert_told(tltool("finetune", recipe, "--resume", cwd=tmp_path), 2, "is not built yet")
 
 
+def test_a_loss_that_is_not_finite(tmp_path, recipe):
+    burst = ["phases.head.optimizer=sgd", "phases.head.learning_rate=1e38", "phases.head.epochs=3"]
+
+    done = tltool("finetune", recipe, *burst, cwd=tmp_path)
+
+    assert_told(done, 6, "phase 'head', epoch", "phases.head.learning_rate=1e+37")
+
+
+def test_a_receipt_that_does_not_hold(tmp_path, recipe):
+    frozen = ["model.base=mobilenet", "model.arguments={alpha: 0.25}", "phases.head.unfreeze=1"]
+
+    done = tltool("finetune", recipe, *frozen, cwd=tmp_path)
+
+    assert_told(done, 4, "nothing in it moved", "phases.head.batch_norm=train")
+
+
+def test_names_that_are_not_utf_8_are_no_reason_to_fail(tmp_path, recipe):
+    for photo in (tmp_path / "photos" / "ants").iterdir():
+        os.rename(photo, os.fsencode(photo.parent) + b"/\xe9" + os.fsencode(photo.name))
+
+    assert_told(tltool("finetune", recipe, cwd=tmp_path), 0)
+
+
+def test_overwrite_goes_with_out(tmp_path, recipe):
+    assert_told(tltool("finetune", recipe, "--overwrite", cwd=tmp_path), 2, "--out DIR")
+
+
 def test_a_run_that_is_not_there(tmp_path):
     assert_told(tltool("evaluate", "flowers/007", cwd=tmp_path), 3, "flowers/007", "is no run")
 
@@ -129,3 +158,19 @@ def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe):
     assert_told(done, 1, "Unexpected failure: ZeroDivisionError: boom", "traceback is in")
     log = Path(done.stderr.split("traceback is in ")[1].strip())
     assert "ZeroDivisionError: boom" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_130_and_keeps_its_best_weights(tmp_path, recipe, number):
+    command = [TLTOOL, "finetune", recipe, "phases.head.epochs=100000", "--out", "run"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("head 2/"):
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+
+    assert process.returncode == 130
+    assert "Interrupted. The best weights so far are kept in" in rest and "Traceback" not in rest
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    assert (tmp_path / "run" / "model.keras").is_file()

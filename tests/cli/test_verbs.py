@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -154,7 +153,14 @@ def test_help_and_validate_answer_in_half_a_second(place):
     assert fastest("validate", "photos.yaml", *wrong, cwd=place, code=2) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["validate", "photos.yaml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["validate", "photos.yaml"],
+        ["validate", "photos.yaml", "phases.head.unfreeze={from: c9}", "model.weights=no.h5"],
+    ],
+)
 def test_help_and_validate_import_no_tensorflow(place, arguments):
     code = (
         "import sys; from tl_toolkit.cli.main import run; "
@@ -166,15 +172,3 @@ def test_help_and_validate_import_no_tensorflow(place, arguments):
     )
 
     assert done.stdout.splitlines()[-1] == "False False"
-
-
-def test_no_colour_reaches_a_file(place):
-    done = subprocess.run(
-        [TLTOOL, "finetune", "nothing.yaml"],
-        cwd=place,
-        env=os.environ | {"NO_COLOR": "1"},
-        capture_output=True,
-        check=False,
-    )
-
-    assert b"\x1b[" not in done.stderr

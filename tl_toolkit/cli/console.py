@@ -107,10 +107,9 @@ def _as_text(value: Any) -> str:
 def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     """Prints the metrics of one split, and of each class."""
     head = draw_table(
-        [name, "images", "accuracy", "balanced", "macro F1", "loss"],
+        ["images", "accuracy", "balanced", "macro F1", "loss"],
         [
             [
-                "",
                 metrics["images"],
                 metrics["accuracy"],
                 metrics["balanced_accuracy"],
@@ -123,6 +122,7 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         [label, row["images"], row["precision"], row["recall"], row["f1"]]
         for label, row in metrics["per_class"].items()
     ]
+    show(f"{name}\n")
     show(head)
     show("")
     show(draw_table(["class", "images", "precision", "recall", "F1"], rows))
@@ -162,6 +162,15 @@ class ConsoleProgress(Progress):
         self.folder.append_log(f"$ {self._command}")
         self._tell(f"run {folder}")
 
+    def fetched(self, done: int, total: int) -> None:
+        """Moves the bar of a download."""
+        if not self._bars and done < total:
+            tell(f"fetching {total / 1e6:.1f} MB of weights")
+            self._start("bytes", total)
+        self._move(done)
+        if done >= total:
+            self.stop()
+
     def scanned(self, done: int, total: int) -> None:
         """Moves the bar of the image scan."""
         if not self._bars and done < total:
@@ -186,6 +195,7 @@ class ConsoleProgress(Progress):
         ]
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
         self._tell(draw_table(columns, rows))
+        self._tell("* the best epoch so far, whose weights are kept")
 
     def phase_began(self, name: str, epochs: int, steps: int) -> None:
         """Starts the bar of a phase."""
@@ -202,9 +212,9 @@ class ConsoleProgress(Progress):
         """Prints one line for the epoch."""
         parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
         if row["loss"] is not None:
-            parts.append(f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}")
-        parts.append(f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}")
-        self._tell("  ".join(parts) + ("  best so far" if best else ""))
+            parts.append(f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.3f}")
+        parts.append(f"val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}")
+        self._tell("  ".join(parts) + (" *" if best else ""))  # within 80 columns
         if row["epoch"] == self._epochs:
             self.stop()
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -40,7 +41,7 @@ _HOMES = {
     "schema": "recipes",
     "env": "models",
 }
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 class _LazyGroup(click.Group):
@@ -68,7 +69,7 @@ class _LazyGroup(click.Group):
 def tltool() -> None:
     """Transfer learning for Keras 3: a recipe and a folder of images become a served model.
 
-    Start with: tltool finetune recipes/quickstart.yaml
+    Start with: tltool recipes list, or tltool init FOLDER_OF_IMAGES
     """
 
 
@@ -94,19 +95,39 @@ def run(arguments: list[str]) -> int:
     except ToolkitError as error:
         return _report(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _report("Interrupted. What was finished is in the run's folder.", 130)
+        return _report_interrupt()
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno in _WRITE_ERRORS:
-            place = error.filename or "a file"
-            return _report(f"{place}: {error.strerror}. Try: another place, or make room there.", 7)
-        return _report_unexpected(error, arguments)
     except Exception as error:  # the last line of defence: never a traceback on the terminal
+        causes = list(_causes(error))
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            return _report_interrupt()  # libraries wrap it while they are imported
+        if any(_is_full(cause) for cause in causes):
+            return _report("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
         return _report_unexpected(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_full(error: BaseException) -> bool:
+    # TensorFlow's own writers tell it in words only.
+    is_told = "No space left on device" in str(error)
+    return is_told or (isinstance(error, OSError) and error.errno in _FULL)
+
+
+def _report_interrupt() -> int:
+    from tl_toolkit.cli.console import current_log
+
+    log = current_log()
+    kept = f" The best weights so far are kept in {log.parent}" if log else ""
+    return _report(f"Interrupted.{kept}", 130)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -129,8 +150,11 @@ def _report_unexpected(error: Exception, arguments: list[str]) -> int:
     noise = restore_noise()
     log = current_log() or Path(tempfile.mkdtemp(prefix="tltool-"), "command.log")
     text = "".join(traceback.format_exception(error))
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"$ tltool {' '.join(arguments)}\n{noise}{text}")
+    try:
+        with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"$ tltool {' '.join(arguments)}\n{noise}{text}")
+    except OSError:
+        log = Path("(nowhere: the log cannot be written)")
     message = (
         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     )

@@ -99,6 +99,9 @@ def show_model(
         ],
     )  # fmt: skip
     show(table)
+    for key, argument in record.arguments.items():
+        allowed = "|".join(argument.choices) or f"{argument.low:g} to {argument.high:g}"
+        show(f"\nargument {key}={argument.default}  ({allowed}): {argument.help}")
     total = sum(row["parameters"] for row in rows)
     trainable = sum(row["trainable"] for row in rows)
     show(f"\n{record.title}: {total:,} parameters, {trainable:,} of them trainable")
@@ -118,7 +121,7 @@ def _read_unfreeze(
     text: str | None, architecture: Architecture
 ) -> int | UnfreezeFrom | tuple[str, ...]:
     """Reads `2`, the name of a unit, or names of blocks with commas between."""
-    if text is None or text.isdigit():
+    if not text or text.isdigit():
         return int(text or 0)
     names = tuple(text.split(","))
     if len(names) > 1 or any(block.name == text for block in architecture.blocks):

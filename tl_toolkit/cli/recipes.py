@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
 
 from tl_toolkit.cli.console import draw_table, show, show_json, tell
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs import write_atomically
 
 
 @click.command("validate")
@@ -75,7 +75,7 @@ def show_recipe(name: str) -> None:
 def copy_recipe(name: str, target: Path | None) -> None:
     """Copy the shipped recipe NAME to TARGET, by default here.
 
-    Its relative paths (data/..., models/...) then count from where the copy is.
+    Its data/... then counts from where the copy is; shipped weights are found by their full path.
     """
     from tl_toolkit.recipe.shipped import find_shipped
 
@@ -83,7 +83,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
     target = target or Path(source.path.name)
     target = target / source.path.name if target.is_dir() else target
     _refuse_existing(target)
-    shutil.copyfile(source.path, target)
+    write_atomically(target, source.read_for(target.parent))
     _copy_schema(target.parent)
     tell(f"copied to {target}. Next: tltool validate {target}")
 
@@ -100,7 +100,7 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     text, name = write_starter(data_dir, base=base, place=place)
     output = output or Path(f"{name}.yaml")
     _refuse_existing(output)
-    output.write_text(text, encoding="utf-8")
+    write_atomically(output, text)
     _copy_schema(output.parent)
     tell(f"wrote {output}. Next: tltool validate {output}, then tltool finetune {output}")
 
@@ -111,7 +111,7 @@ def _copy_schema(folder: Path) -> None:
 
     target = folder / "recipe.schema.json"
     if not target.exists():
-        shutil.copyfile(find_schema(), target)
+        write_atomically(target, find_schema().read_bytes())
 
 
 def _refuse_existing(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,14 +39,24 @@ def evaluate_command(
 ) -> None:
     """Measure the model of RUN on its test images, or on those of another folder.
 
-    RUN is a folder, NAME/NNN, NAME/latest or latest.
+    RUN is a folder, or NAME/NNN, NAME/latest or latest under runs/. A run without test images is
+    measured on its validation images. METRIC is accuracy, balanced_accuracy, macro_f1 (at least
+    VALUE) or loss (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
+    from tl_toolkit.evaluation.metrics import check_names
+
+    check_names(thresholds)
     divert_noise()
     from tl_toolkit.api import load_run
     from tl_toolkit.evaluation.metrics import check_thresholds
 
-    metrics = load_run(run).evaluate(data)
+    metrics = load_run(run).evaluate(data, progress=ConsoleProgress())
+    for path, reason in metrics["skipped"].items():
+        warn(f"skipped {path}: {reason}")
+    absent = [name for name, row in metrics["per_class"].items() if not row["images"]]
+    if absent:
+        warn(f"no images of {', '.join(absent)}: the means are over the other classes")
     if as_json:
         show_json(metrics)
     else:
@@ -56,7 +67,9 @@ def evaluate_command(
 def _read_threshold(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:
-        return name, float(value)
+        if math.isfinite(float(value)):
+            return name, float(value)
+        raise ValueError
     except ValueError:
         raise click.BadParameter(f"{text!r}: expected METRIC=VALUE, as accuracy=0.9") from None
 
