@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.errors import DataError, RecipeError, ThresholdError
+from tl_toolkit.errors import DataError, NonFiniteError, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds, measure
 
 FILES = {
@@ -133,6 +134,58 @@ print(model.predict(np.zeros((1, 32, 32, 3)), verbose=0).shape, "tl_toolkit" in 
     )
 
     assert found.stdout.strip() == "(1, 3) False"
+
+
+def test_a_recipe_object_does_the_same(photos, tmp_path, write_recipe):
+    recipe = tl.load_recipe(write_recipe(tmp_path / "r.yaml", photos)).recipe
+
+    run = tl.finetune(recipe, overrides={"phases.head.epochs": 0}, root=tmp_path / "runs")
+
+    assert run.recipe.phases[0].epochs == 0
+    assert run.recipe.data == recipe.data
+
+
+def test_a_failed_baseline_leaves_the_run_whole(photos, tmp_path, write_recipe):
+    burst = {
+        "phases.head.unfreeze": 4,
+        "phases.head.optimizer": "sgd",
+        "phases.head.learning_rate": 1e38,
+    }
+    path = write_recipe(tmp_path / "r.yaml", photos, baseline=burst)
+
+    with pytest.raises(
+        NonFiniteError, match=r"baseline, phase 'head'(.|\n)*baseline\.phases\.head"
+    ):
+        tl.finetune(path, out=tmp_path / "run")
+
+    assert tl.load_run(tmp_path / "run").metrics["validation"]["images"] == 6
+
+
+def test_damaged_images_of_another_folder_are_skipped_by_name(run, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "other")
+    (tmp_path / "other" / "ants" / "0.jpg").write_bytes(b"no image")
+
+    found = run.evaluate(tmp_path / "other")
+
+    assert found["images"] == 23
+    assert list(found["skipped"]) == [str(tmp_path / "other" / "ants" / "0.jpg")]
+
+
+def test_images_that_moved_are_told_when_a_run_is_exported(tmp_path, draw_photos, write_recipe):
+    photos = draw_photos(tmp_path / "photos")
+    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+    photos.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(DataError, match="cannot be read"):
+        run.export()
+
+
+def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):
+    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+    run.folder.model.write_bytes(b"half of a mod")
+
+    with pytest.raises(DataError, match="cannot be loaded"):
+        tl.load_run(run.path).evaluate()
 
 
 def test_a_recipe_file_and_overrides_do_the_same(photos, tmp_path, write_recipe):

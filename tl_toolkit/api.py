@@ -237,7 +237,7 @@ def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:
 
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     out: str | Path | None = None,
@@ -249,7 +249,8 @@ def finetune(
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, or its contents.
+        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
+            Python, NumPy and TensorFlow.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
@@ -260,7 +261,7 @@ def finetune(
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
     """
-    if isinstance(recipe, Mapping):
+    if isinstance(recipe, Mapping | Recipe):
         loaded = build_recipe(recipe, overrides)
     else:
         loaded = load_recipe(recipe, overrides)
@@ -313,7 +314,7 @@ class _Finetuning:
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
-            self.progress.said("exporting, and comparing the export in a fresh process")
+            self.progress.said(f"exporting {', '.join(self.recipe.export.formats)}")
             exported = run.export(self.recipe.export.formats)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done

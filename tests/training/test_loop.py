@@ -10,6 +10,7 @@ import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.recipe.schema import EarlyStopping
 from tl_toolkit.training.checkpoint import Epoch, is_better
+from tl_toolkit.training.loop import _Patience
 
 
 def digits_recipe(**sections):
@@ -152,6 +153,14 @@ def test_receipts_and_logs_are_written(tmp_path):
     }
     assert receipt["holds"] and receipt["steps"] == 6
     assert list((run.path / "logs" / "train").glob("events.*"))
+
+
+def test_patience_counts_from_the_last_improvement():
+    patience = _Patience(EarlyStopping(patience=2))
+
+    over = [patience.is_over(epoch(value, 1.0)) for value in (0.5, 0.6, 0.6, 0.7, 0.7, 0.7)]
+
+    assert over == [False, False, False, False, False, True]
 
 
 def epoch(val_accuracy, val_loss):

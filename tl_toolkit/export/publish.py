@@ -1,4 +1,4 @@
-"""Publishes the formats of a run, each one checked before anyone can see it."""
+"""Publishes the formats of a run; a SavedModel is checked before anyone can see it."""
 
 from __future__ import annotations
 

@@ -75,17 +75,18 @@ def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> Lo
     return _finish(tree, path, path.parent, overrides)
 
 
-def build_recipe(values: Mapping[str, Any], overrides: Overrides = ()) -> LoadedRecipe:
+def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> LoadedRecipe:
     """Returns the recipe described by a mapping, with the checks and messages of a file.
 
     Args:
-        values: Sections and fields as in a file; relative paths are relative to the working
-            directory.
+        values: Sections and fields as in a file, or a recipe; relative paths are relative to the
+            working directory.
         overrides: As for `load_recipe`.
 
     Raises:
         RecipeError: With all problems found.
     """
+    values = _as_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
 
 
@@ -99,7 +100,7 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: With all problems found.
     """
-    return build_recipe(_as_values(recipe), overrides).recipe
+    return build_recipe(recipe, overrides).recipe
 
 
 def build_baseline(recipe: Recipe) -> Recipe | None:

@@ -183,13 +183,14 @@ class EarlyStopping(Section):
 
 
 class Export(Section):
-    """What is written for use elsewhere when training is done, each checked against the model."""
+    """What is written for use elsewhere when training is done."""
 
     formats: Annotated[
         tuple[Literal["saved_model", "weights"], ...], Field(min_length=1), Listed
     ] = Field(
         default=("saved_model",),
-        description="saved_model (TensorFlow Serving) and weights (the base, as a weight file).",
+        description="saved_model (for TensorFlow Serving; published only if it answers as the "
+        "model does) and weights (the base, as a weight file).",
     )
 
     @classmethod
