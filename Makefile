@@ -20,8 +20,8 @@ help:  ## List the targets
 quickstart: .venv/installed  ## Install, then fine-tune the embedded base on a few handwritten digits
 	$(BIN)/tltool finetune recipes/quickstart.yaml
 
-test: .venv/installed-dev  ## Run the default tests, about three minutes
-	$(BIN)/python -m pytest
+test: .venv/installed-dev  ## Run the default tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed-dev  ## Run the linters and the type checker
 	$(BIN)/ruff format --check .

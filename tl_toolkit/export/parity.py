@@ -24,8 +24,10 @@ from tl_toolkit.transfer.freezing import FixedBatch
 PIXEL_LIMIT = 1e-5
 """Largest difference in probability, the same pixels on both sides."""
 
-BYTES_LIMIT = 1e-3
-"""Largest difference in probability from encoded bytes, decoded by Pillow on the Keras side."""
+BYTES_LIMIT = 2e-3
+"""Largest difference in probability from encoded bytes, decoded by Pillow on the Keras side.
+
+Measured: 0 for what both decode alike, 9.4e-4 for a CMYK photo, where they differ by one level."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,11 @@ def _encode(image: Image.Image, **options: Any) -> bytes:
 
 
 def _read_by_pillow(data: bytes) -> np.ndarray:
-    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bit scaled to 8."""
+    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8."""
     with Image.open(io.BytesIO(data)) as image:
         turned = ImageOps.exif_transpose(image)
+        if "transparency" in turned.info:
+            turned = turned.convert("RGBA")  # Pillow warns of the direct way
         if turned.mode.startswith("I;16"):
             turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
         return np.asarray(turned.convert("RGB"))
