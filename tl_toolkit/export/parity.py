@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +144,9 @@ def _encode(image: Image.Image, **options: Any) -> bytes:
 
 def _read_by_pillow(data: bytes) -> np.ndarray:
     """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8."""
-    with Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
         turned = ImageOps.exif_transpose(image)
-        if "transparency" in turned.info:
-            turned = turned.convert("RGBA")  # Pillow warns of the direct way
         if turned.mode.startswith("I;16"):
             turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
         return np.asarray(turned.convert("RGB"))
