@@ -17,6 +17,7 @@ from tl_toolkit.architectures.catalog import (
     find_architecture,
     find_weight_file,
     resolve_unfreeze,
+    tell_unpublished,
 )
 from tl_toolkit.data.listing import name_some
 from tl_toolkit.data.sources import check_sources, count_sources, list_sources
@@ -255,7 +256,7 @@ def _check_unfreeze(phase: Phase, index: int, architecture: Architecture) -> _Fi
 def _check_weights(recipe: Recipe, architecture: Architecture) -> _Findings:
     path = _find_weights(recipe, architecture)
     if path is None and recipe.model.weights == "imagenet":
-        yield _Finding(("model", "weights"), _tell_unpublished(recipe, architecture))
+        yield _Finding(("model", "weights"), tell_unpublished(architecture))
     if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
         return
     what, expected, hint = "", "", ""
@@ -284,20 +285,6 @@ def _find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
         return Path(model.weights)
     file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
     return cache_path(file) if file else None
-
-
-def _tell_unpublished(recipe: Recipe, architecture: Architecture) -> Problem:
-    published: dict[str, list[Any]] = {}
-    for file in architecture.weight_files:
-        for name, value in file.when.items():
-            if value not in published.setdefault(name, []):
-                published[name].append(value)
-    expected = f"no ImageNet weights of {architecture.name} were ever published"
-    if published:
-        listed = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in published.items())
-        expected = f"ImageNet weights of {architecture.name} were published for {listed} only"
-    expected += ": expected random or the path of a weight file."
-    return Problem("", "model.weights = 'imagenet'", expected, "weights: random")
 
 
 # --------------------------------------------------------------------------------------- baseline

@@ -325,12 +325,14 @@ def test_imagenet_is_the_file_in_the_cache_of_keras(cache):
 
 
 def test_imagenet_for_a_width_that_was_never_published_names_those_that_were(cache):
-    with pytest.raises(WeightsError, match=r"mobilenet has ImageNet weights for alpha = 0\.25, 0"):
+    with pytest.raises(
+        WeightsError, match=r"weights of mobilenet were published for alpha 0\.25, 0"
+    ):
         find_weights(MOBILENET, {"alpha": 0.3}, (224, 224), "imagenet")
 
 
 def test_imagenet_for_a_base_without_any_says_so(cache):
-    with pytest.raises(WeightsError, match="No ImageNet weights of lenet5 were ever published"):
+    with pytest.raises(WeightsError, match="no ImageNet weights of lenet5 were ever published"):
         find_weights(ARCHITECTURES["lenet5"], {}, (32, 32), "imagenet")
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "find_weight_file",
     "read_variants",
     "resolve_unfreeze",
+    "tell_unpublished",
 ]
 
 BLOCKS_FILE = Path(__file__).with_name("blocks.json")
@@ -307,3 +308,18 @@ def find_weight_file(
     if height == width and height in fitting:
         return fitting[height]
     return fitting.get(architecture.default_size)
+
+
+def tell_unpublished(architecture: Architecture) -> Problem:
+    """Returns that no file was published for a base's arguments, and for which there is one."""
+    published: dict[str, list[Value]] = {}
+    for file in architecture.weight_files:
+        for name, value in file.when.items():
+            if value not in published.setdefault(name, []):
+                published[name].append(value)
+    expected = f"no ImageNet weights of {architecture.name} were ever published"
+    if published:
+        listed = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in published.items())
+        expected = f"ImageNet weights of {architecture.name} were published for {listed} only"
+    expected += ": expected random or the path of a weight file."
+    return Problem("", "model.weights = 'imagenet'", expected, "weights: random")

@@ -294,8 +294,3 @@ def _shortest(path: Path) -> str:
         if path.is_relative_to(root):
             return str(path.relative_to(root))
     return str(path)
-
-
-def is_terminal() -> bool:
-    """Tells whether a person may be asked something."""
-    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -72,10 +72,6 @@ class Split:
     trainable: tuple[keras.Variable, ...]
     cut: str
 
-    def predict(self, images: np.ndarray | tf.Tensor) -> np.ndarray:
-        """Returns the probabilities of images (n, h, w, 3) in 0..255, as training computes them."""
-        return self.suffix(self.prefix(images)).numpy()
-
 
 def split_at(
     transfer: TransferModel, units: Sequence[str], *, train_batch_norm: bool = False

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.catalog import Architecture, find_weight_file
+from tl_toolkit.architectures.catalog import Architecture, find_weight_file, tell_unpublished
 from tl_toolkit.architectures.graph import layer_variables
 from tl_toolkit.architectures.records import Value, WeightFile
 from tl_toolkit.errors import Problem, WeightsError
@@ -89,22 +89,8 @@ def find_weights(
         return Path(weights)
     file = find_weight_file(architecture, arguments, image_size)
     if file is None:
-        raise _unpublished_error(architecture)
+        raise WeightsError(tell_unpublished(architecture))
     return fetch_weight_file(file, progress=progress)
-
-
-def _unpublished_error(architecture: Architecture) -> WeightsError:
-    published: dict[str, list[Value]] = {}
-    for file in architecture.weight_files:
-        for name, value in file.when.items():
-            if value not in published.setdefault(name, []):
-                published[name].append(value)
-    expected = f"No ImageNet weights of {architecture.name} were ever published."
-    if published:
-        listed = "; ".join(f"{key} = {', '.join(map(str, v))}" for key, v in published.items())
-        expected = f"{architecture.name} has ImageNet weights for {listed} only."
-    hint = "model.weights=random, or the path of a file"
-    return WeightsError(Problem("", "model.weights = 'imagenet'", expected, hint))
 
 
 def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> Path:
