@@ -41,3 +41,12 @@ def drawn() -> Callable[[str], Drawn]:
 @pytest.fixture(name="draw", scope="session")
 def draw_fixture() -> Callable[..., Drawn]:
     return draw
+
+
+@pytest.fixture
+def blank():
+    """Models drawn in this test have weights of a shape only: no time, no memory."""
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    # Keras would fill the waiting weights, up to a gigabyte, when it next draws a model.
+    keras.utils.clear_session(free_memory=False)

@@ -5,9 +5,62 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-__all__ = ["build_vgg_tiny"]
+__all__ = ["build_vgg", "build_vgg_tiny"]
+
+# Table 1 of the paper, columns A, B, D and E: convolutions in each block.
+CONVOLUTIONS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+FILTERS = (64, 128, 256, 512, 512)
 
 TINY = ((8, 16), (24, 24), (48, 48), (96,))
+
+
+def build_vgg(
+    inputs: keras.KerasTensor, *, depth: int = 16, batch_norm: bool = False
+) -> keras.KerasTensor:
+    """Draws VGG's convolutions, under the names that keras.applications gives them.
+
+    Without its three dense layers, which a head draws (`head: paper` in a recipe). Initial weights
+    are He-uniform (the paper trained the deep nets on from the shallow one).
+
+    Args:
+        inputs: float32 (batch, h, w, c), preprocessed; h, w >= 32.
+        depth: Weighted layers, the dense ones counted: 11, 13, 16 or 19.
+        batch_norm: Normalize after each convolution, which keeps its bias: the later variant of
+            torchvision, not in the paper.
+
+    Returns:
+        (batch, h / 32, w / 32, 512).
+    """
+    x = inputs
+    for block, (count, filters) in enumerate(
+        zip(CONVOLUTIONS[depth], FILTERS, strict=True), start=1
+    ):
+        for index in range(1, count + 1):
+            x = _convolve(x, filters, batch_norm=batch_norm, name=f"block{block}_conv{index}")
+        x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    return x
+
+
+def _convolve(
+    x: keras.KerasTensor, filters: int, *, batch_norm: bool, name: str
+) -> keras.KerasTensor:
+    x = layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation=None if batch_norm else "relu",
+        kernel_initializer="he_uniform",
+        name=name,
+    )(x)
+    if batch_norm:
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+    return x
 
 
 def build_vgg_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
