@@ -31,8 +31,8 @@ check: .venv/installed-dev  ## Run the linters and the type checker
 assets: .venv/installed-dev  ## Run the tests on real weights and images, under TL_TOOLKIT_ASSETS
 	$(BIN)/python -m pytest -m assets
 
-slow: .venv/installed-dev  ## Run the slow tests
-	$(BIN)/python -m pytest -m 'slow and not assets'
+slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKIT_TURN=0/8 runs an eighth of the turns
+	$(BIN)/python -m pytest -m 'slow and not assets' -n 2 --dist loadfile
 
 bench: .venv/installed-dev  ## Print the benchmarks' tables
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

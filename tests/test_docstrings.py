@@ -25,8 +25,10 @@ def public_objects(tree):
 
 
 def arguments_of(signature):
-    """Returns the names that a caller may pass, apart from *args and **kwargs."""
-    names = [one.arg for one in [*signature.args.args, *signature.args.kwonlyargs]]
+    """Returns the names that a caller may pass, apart from *args, and from **kwargs of a layer."""
+    keywords = [signature.args.kwarg] if signature.args.kwarg else []
+    named = [one for one in keywords if one.arg != "kwargs"]  # what is told by name has a meaning
+    names = [one.arg for one in [*signature.args.args, *signature.args.kwonlyargs, *named]]
     return [name for name in names if name not in ("self", "cls")]
 
 

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 # Lowest first; modules on one line may import each other's line and everything above it.
 LAYERS = [
     ["errors", "runtime", "progress"],
-    ["recipe", "runs", "architectures.records", "architectures.registry", "architectures.catalog",
-     "weight_files", "weight_matching"],
+    ["recipe", "runs", "architectures.records", "architectures.registry", "architectures.imagenet",
+     "architectures.catalog", "weight_files", "weight_matching"],
     ["data.listing", "data.folders", "data.tables", "data.glyphs", "data.builtin",
      "data.sources", "data.manifest"],
     ["check", "starter"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["training"],
     ["evaluation"],
     ["export"],
-    ["api"],
+    ["api", "explore"],
     ["cli"],
 ]  # fmt: skip
 LIGHT = {"errors", "runtime", "progress"} | {name for line in LAYERS[1:4] for name in line}
@@ -72,6 +72,7 @@ def test_imports_run_downward(path):
 @pytest.mark.parametrize(
     "module",
     ["tl_toolkit", "tl_toolkit.check", "tl_toolkit.starter", "tl_toolkit.api",
+     "tl_toolkit.explore", "tl_toolkit.cli.models",
      "tl_toolkit.cli.main", "tl_toolkit.cli.recipes", "tl_toolkit.cli.training",
      "tl_toolkit.cli.using"],
 )  # fmt: skip

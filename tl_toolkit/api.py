@@ -74,6 +74,8 @@ class Run:
         start_tensorflow()
         import keras
 
+        import tl_toolkit.architectures.layers  # noqa: F401  (Keras must know them to load them)
+
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
             raise RecipeError(

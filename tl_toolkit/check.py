@@ -256,7 +256,7 @@ def _check_unfreeze(phase: Phase, index: int, architecture: Architecture) -> _Fi
 def _check_weights(recipe: Recipe, architecture: Architecture) -> _Findings:
     path = _find_weights(recipe, architecture)
     if path is None and recipe.model.weights == "imagenet":
-        yield _Finding(("model", "weights"), tell_unpublished(architecture))
+        yield _Finding(("model", "weights"), tell_unpublished(architecture, recipe.model.arguments))
     if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
         return
     what, expected, hint = "", "", ""

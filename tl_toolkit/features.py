@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.data.pipeline import Images
-from tl_toolkit.transfer.freezing import FixedBatch
+from tl_toolkit.transfer.batches import FixedBatch, Rows, join_rows, take_rows
 
 Augmentation = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
@@ -31,7 +31,7 @@ class LiveFeatures:
 
     def batches(
         self, order: np.ndarray, batch_size: int, *, augment: Augmentation | None = None
-    ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    ) -> Iterator[tuple[Rows, tf.Tensor]]:
         """Yields (features, labels) in the given order.
 
         Args:
@@ -40,9 +40,10 @@ class LiveFeatures:
             augment: Turns uint8 images and their indices into float32 images in 0..255.
 
         Yields:
-            float32 features (n, ...) and int32 labels (n,).
+            float32 features (n, ...), a list where several tensors cross the cut, and int32 labels
+            (n,).
         """
-        waiting: list[tf.Tensor] = []
+        waiting: list[Rows] = []
         labels = tf.constant(self._images.labels[order])
         start = rows = 0
         for pixels, _, indices in self._images.batches(order, self._prefix.batch_size):
@@ -50,9 +51,9 @@ class LiveFeatures:
             waiting.append(self._prefix(images))
             rows += len(indices)
             while rows >= batch_size or (rows and start + rows == len(order)):
-                ready = waiting[0] if len(waiting) == 1 else tf.concat(waiting, axis=0)
+                ready = join_rows(waiting)
                 size = min(batch_size, rows)
-                yield ready[:size], labels[start : start + size]
-                waiting = [ready[size:]]
+                yield take_rows(ready, 0, size), labels[start : start + size]
+                waiting = [take_rows(ready, size)]
                 start += size
                 rows -= size

@@ -83,10 +83,10 @@ def cache_path(file: WeightFile) -> Path:
     return (Path(home) if home else Path.home() / ".keras") / "models" / file.name
 
 
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes, hexadecimal."""
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the digest of a file's bytes, hexadecimal; `algorithm` is a name of hashlib's."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def inspect_weights(path: str | Path) -> WeightsInfo:

@@ -28,6 +28,14 @@ _CLASSIFIER = re.compile(
 )
 """Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
 
+_COUNTED = re.compile(
+    r"((separable_|depthwise_)?conv2d(_transpose)?|dense|(batch_|layer_)?normalization)(_\d+)?"
+)
+"""Names that Keras gives to layers with weights, by a counter of the process."""
+
+_Saved = tuple[int, str, tuple[SavedWeight, ...]]
+"""A layer of a file: its place, its name, its tensors."""
+
 
 @dataclass
 class Match:
@@ -76,9 +84,12 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
     """Finds the tensors of each layer.
 
     A layer of the file goes by its name, with slashes as underscores, with or without the names of
-    the models it was nested in. Only when no name at all is known, and counts and shapes are equal,
-    layers are taken in order. Layers that are left over are a classifier when they are called so,
-    or when they come after all that was used and hold no kernel wider than one pixel.
+    the models it was nested in. A layer that Keras numbered by a counter of the process
+    ("conv2d_12") has no name to go by: if exactly as many layers of the network are left, and their
+    shapes are equal one by one, such layers are taken in order. So are all layers when no name at
+    all is known, and counts and shapes are equal. Layers that are left over are a classifier when
+    they are called so, or when they come after all that was used and hold no kernel wider than one
+    pixel.
 
     Args:
         network: Weights of each layer that has any, input to output.
@@ -98,6 +109,11 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
             last = position
         else:
             rest.append((position, name, weights))
+    missing = [name for name in network if name not in found]
+    for name, (position, saved_name, weights) in _pair_counted(network, missing, rest, info):
+        found[name] = weights
+        last = max(last, position)
+        rest.remove((position, saved_name, weights))
     match = Match("name", missing=tuple(name for name in network if name not in found))
     for position, name, weights in rest:
         is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
@@ -107,6 +123,21 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
             match.surplus += (name,)
     _pair_layers(network, found, match)
     return match
+
+
+def _pair_counted(
+    network: Mapping[str, Sequence[NamedShape]],
+    missing: Sequence[str],
+    rest: Sequence[_Saved],
+    info: WeightsInfo,
+) -> list[tuple[str, _Saved]]:
+    """Pairs the network's layers that no name was found for with the file's counted ones."""
+    counted = [one for one in rest if _COUNTED.fullmatch(one[1].rpartition("/")[2])]
+    if not info.is_ordered or len(counted) != len(missing):
+        return []
+    pairs = list(zip(missing, counted, strict=True))
+    fit = all(_pair_weights(network[name], one[2]) is not None for name, one in pairs)
+    return pairs if fit else []
 
 
 def _rename_layers(
@@ -231,10 +262,12 @@ def recognise(info: WeightsInfo) -> str:
 
 
 def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str:
-    """Names a base with those of its arguments that weight files differ in."""
-    differing = sorted({key for given, _ in read_variants(architecture.name) for key in given})
+    """Names a base with the arguments that published files differ in, and with what was changed."""
+    published = {key for file in architecture.weight_files for key in file.when}
     values = complete_arguments(architecture, arguments)
-    text = ", ".join(f"{key} = {values[key]}" for key in differing)
+    defaults = complete_arguments(architecture, {})
+    told = sorted(key for key in values if key in published or values[key] != defaults[key])
+    text = ", ".join(f"{key} = {values[key]}" for key in told)
     return f"{architecture.name} with {text}" if text else architecture.name
 
 
@@ -258,6 +291,8 @@ def describe_misfit(
         image_size: (height, width) of the recipe.
     """
     network = _known_shapes(architecture, arguments, image_size)
+    if network is None:
+        return None
     match = match_layers(network, info)
     if match.fits:
         return None
@@ -272,12 +307,23 @@ def _known_shapes(
     architecture: Architecture,
     arguments: Mapping[str, Value],
     image_size: tuple[int, int] | None,
-) -> dict[str, list[NamedShape]]:
-    variants = read_variants(architecture.name)
+) -> dict[str, list[NamedShape]] | None:
+    """Returns the weights of a base that was not drawn, None where even their number is unknown."""
     size = architecture.default_size
     shapes_hold = architecture.output == "map" or image_size == (size, size)
+    defaults = complete_arguments(architecture, {})
     values = complete_arguments(architecture, arguments)
-    for given, shapes in variants:
-        if shapes_hold and complete_arguments(architecture, given) == values:
-            return {layer: [("", s) for s in weights] for layer, weights in shapes.items()}
-    return {layer: [("", None) for _ in weights] for layer, weights in variants[0][1].items()}
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    variants = {
+        tuple(sorted(given.items())): shapes for given, shapes in read_variants(architecture.name)
+    }
+    exact = variants.get(tuple(sorted(changed.items())))
+    if exact is not None and shapes_hold:
+        return {layer: [("", s) for s in weights] for layer, weights in exact.items()}
+    if exact is None:
+        # Numbers change shapes alone; a word or a switch may change which layers there are.
+        words = {n: v for n, v in changed.items() if architecture.arguments[n].kind in (bool, str)}
+        exact = variants.get(tuple(sorted(words.items())))
+    if exact is None:
+        return None
+    return {layer: [("", None) for _ in weights] for layer, weights in exact.items()}

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -78,3 +80,57 @@ def test_every_weight_file_is_one_that_keras_fetches(name, requested):
         asked = requested(name, file.when["alpha"], file.image_size)
 
         assert (file.name, file.url) == asked
+
+
+PUBLISHED = [
+    (name, one.settings.get("application") or one.title.replace("-", ""), dict(file.when))
+    for name, one in ARCHITECTURES.items()
+    if one.weight_files and name not in TWINS
+    for file in one.weight_files
+]
+
+
+@pytest.mark.slow
+@pytest.mark.turns
+@pytest.mark.parametrize(
+    ("name", "application", "when"),
+    PUBLISHED,
+    ids=["-".join(map(str, [name, *when.values()])) for name, _, when in PUBLISHED],
+)
+def test_a_published_file_and_its_digest_are_those_of_keras(name, application, when, monkeypatch):
+    def get_file(fname=None, origin=None, file_hash=None, **_):
+        raise RequestedError(fname, origin, file_hash)
+
+    draw = getattr(keras.applications, application)
+    monkeypatch.setattr(sys.modules[draw.__module__].file_utils, "get_file", get_file)
+    size = ARCHITECTURES[name].default_size
+
+    with pytest.raises(RequestedError) as caught:
+        draw(include_top=False, input_shape=(size, size, 3), **when)
+
+    file = find_weight_file(ARCHITECTURES[name], when, (size, size))
+    assert (file.name, file.url, file.digest[1]) == caught.value.args
+
+
+def names_of(graph):
+    return [operation.name for operation in graph.operations]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("xception", {"block2_conv1", "block2_bn1", "block2_add1", "block12_add1"}),
+        ("mobilenet_v3_small", {"conv_rescaling1", "conv_act1", "conv_1_act1"}),
+        ("convnext_tiny", {"stage_0_block_0_add1", "stage_3_block_2_norm1"}),
+        ("efficientnet_b0", {"stem_rescaling1", "stem_normalization1", "stem_rescaling2"}),
+        ("inception_v3", {"stem_pool2", "mixed0_conv7", "mixed9_pool1", "mixed10_conv9"}),
+    ],
+)
+def test_layers_that_keras_counts_are_named_after_their_unit(name, expected, drawn):
+    assert expected <= set(names_of(drawn(name).model))
+
+
+def test_an_efficientnet_divides_by_the_deviation_once_more(drawn):
+    layer = drawn("efficientnet_b0").model.get_layer("stem_rescaling2")
+
+    np.testing.assert_allclose(layer.scale, 1 / np.sqrt([0.229, 0.224, 0.225]))

@@ -43,8 +43,10 @@ def test_a_misspelt_base_is_named_with_the_closest_one():
         find_architecture("mobilnet")
 
 
-def test_a_base_like_no_other_is_refused_with_the_whole_list():
-    with pytest.raises(RecipeError, match="expected one of: lenet5, mobilenet, mobilenet_v2"):
+def test_a_base_like_no_other_is_refused_with_where_to_look():
+    expected = rf"one of {len(ARCHITECTURES)} names\.\n  Try: tltool models list"
+
+    with pytest.raises(RecipeError, match=expected):
         find_architecture("zzz")
 
 
@@ -113,7 +115,7 @@ def test_arguments_are_completed_in_their_own_types():
         (MOBILENET, {"alpha": "wide"}, "Expected a number, got str"),
         (MOBILENET, {"alpha": True}, "Expected a number, got bool"),
         (MOBILENET, {"alhpa": 0.5}, r"has no argument 'alhpa'; did you mean 'alpha'\?"),
-        (LENET, {"pooling": "sum"}, r"Expected one of: average, max\."),
+        (LENET, {"pooling": "least"}, r"Expected one of: average, max, sum\."),
         (LENET, {"width": 1.5}, "Expected a whole number, got float"),
     ],
 )
@@ -123,13 +125,22 @@ def test_a_wrong_argument_is_refused(architecture, arguments, expected):
 
 
 def test_all_wrong_arguments_are_told_together():
-    problems = check_arguments(LENET, {"pooling": "sum", "width": 0, "activation": "relu"})
+    problems = check_arguments(LENET, {"pooling": "least", "width": 0, "activation": "relu"})
 
     assert sorted(problems) == ["pooling", "width"]
 
 
 def test_a_large_enough_image_has_no_problem():
     assert check_image_size(MOBILENET, (32, 48)) is None
+
+
+@pytest.mark.parametrize(("side", "near"), [(20, 16), (250, 256)])
+def test_a_size_between_two_steps_is_refused_with_the_nearest(side, near):
+    problem = check_image_size(ARCHITECTURES["unet"], (side, 32))
+
+    assert check_image_size(ARCHITECTURES["unet"], (near, 32)) is None
+    assert "unet needs sizes of 16 plus a multiple of 16" in str(problem)
+    assert f"data.image_size=[{near}, 32]" in str(problem)
 
 
 def test_layers_of_mobilenet_are_told_to_their_unit():

@@ -11,8 +11,52 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.catalog import ARCHITECTURES, check_image_size, find_architecture
 from tl_toolkit.architectures.graph import find_cuts, layer_variables
+from tl_toolkit.recipe.schema import Head, Model, Phase
+from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.steps import Steps
+from tl_toolkit.transfer.assemble import assemble
+from tl_toolkit.transfer.freezing import check_whole, digest_variables, split_at, write_receipt
 
-each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+TOO_LARGE = 100_000_000
+"""Parameters above which an architecture is drawn and counted, and never run."""
+
+
+def smallest_of_each_family():
+    smallest = {}
+    for name, one in ARCHITECTURES.items():
+        best = smallest.get(one.family)
+        if best is None or one.parameters < ARCHITECTURES[best].parameters:
+            smallest[one.family] = name
+    return set(smallest.values())
+
+
+DEFAULT = smallest_of_each_family()
+"""One member of each family is always tested; the others are slow, and take turns in CI."""
+
+
+HEAVY = {"inception_resnet_v2", "nasnet_mobile", "convnext_tiny", "inception_v3", "xception"}
+"""Members that are slow to compute with, not to draw: CI computes with them at each change."""
+
+TRAINED = {"lenet5_1998", "resnet20", "unet", "mobilenet_v3_small"}
+
+
+def parametrize(names, *, default=DEFAULT):
+    """Marks as slow what is not in `default`, and lets take turns what stands for no family."""
+
+    def mark(name):
+        if name in default:
+            return name
+        turns = [] if name in DEFAULT else [pytest.mark.turns]
+        return pytest.param(name, marks=[pytest.mark.slow, *turns])
+
+    return pytest.mark.parametrize("name", list(map(mark, names)))
+
+
+RUNNABLE = [name for name, one in ARCHITECTURES.items() if one.parameters <= TOO_LARGE]
+
+each_architecture = parametrize(ARCHITECTURES)
+each_that_runs = parametrize(RUNNABLE, default=DEFAULT - HEAVY)
+each_that_trains = parametrize(RUNNABLE, default=TRAINED)
 
 
 def random_images(count, size, *, seed=0):
@@ -62,7 +106,7 @@ def test_an_image_below_the_minimum_size_is_refused_by_name(name):
     assert f"{name} needs images of at least {least} x {least} pixels" in str(problem)
 
 
-@each_architecture
+@each_that_runs
 @pytest.mark.parametrize("count", [1, 3])
 def test_its_outputs_are_finite(name, count, drawn):
     base = drawn(name)
@@ -73,7 +117,7 @@ def test_its_outputs_are_finite(name, count, drawn):
     assert np.isfinite(outputs).all()
 
 
-@each_architecture
+@each_that_runs
 def test_every_weight_gets_a_gradient(name, drawn):
     model = drawn(name).model
     images = random_images(3, ARCHITECTURES[name].minimum_size)
@@ -101,26 +145,37 @@ def test_a_second_build_has_the_same_names(name, draw, drawn):
     assert [op.name for op in second.model.operations] == [op.name for op in first.model.operations]
 
 
-def test_another_process_gives_the_same_names(drawn):
-    # The other process draws in the opposite order, so that counters of Keras stand elsewhere.
+def names_in_another_process(names):
+    # It draws in the opposite order, so that counters of Keras stand elsewhere.
     script = """
 import json, sys
 sys.path[:0] = [{tests!r}]
 from conftest import draw
 from test_contract import all_names
 from tl_toolkit.architectures.catalog import ARCHITECTURES
-names = {{n: all_names(draw(n, size=a.minimum_size).blocks)
-         for n, a in reversed(ARCHITECTURES.items())}}
-print(json.dumps(names))
-""".format(tests=__file__.rpartition("/")[0])
-
+found = {{n: all_names(draw(n, size=ARCHITECTURES[n].minimum_size).blocks) for n in {names!r}}}
+print(json.dumps(found))
+""".format(tests=__file__.rpartition("/")[0], names=list(reversed(names)))
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-
     assert result.returncode == 0, result.stderr
-    theirs = json.loads(result.stdout.splitlines()[-1])
-    assert theirs == {name: all_names(drawn(name).blocks) for name in ARCHITECTURES}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_another_process_gives_the_same_names(drawn):
+    names = [name for name in ARCHITECTURES if name in DEFAULT]
+
+    theirs = names_in_another_process(names)
+
+    assert theirs == {name: all_names(drawn(name).blocks) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.turns
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - DEFAULT))
+def test_another_process_gives_the_same_names_to_a_large_one(name, drawn):
+    assert names_in_another_process([name])[name] == all_names(drawn(name).blocks)
 
 
 @each_architecture
@@ -146,21 +201,24 @@ def test_blocks_and_units_are_those_of_the_catalog(name, drawn):
 
 
 @each_architecture
-def test_every_unit_begins_where_the_last_one_ended_and_ends_at_a_cut(name, drawn):
+def test_every_unit_begins_where_the_last_one_ended_and_ends_at_a_boundary(name, drawn):
     base = drawn(name)
     units = [unit for block in base.blocks for unit in block.units]
     cuts = {id(cut.tensor) for cut in find_cuts(base.model)}
 
-    assert units[0].inputs is base.pixels
-    assert all(b.inputs is a.tensor for a, b in zip(units, units[1:], strict=False))
-    assert units[-1].tensor is base.features
-    assert all(id(unit.tensor) in cuts for unit in units)
+    assert units[0].inputs == (base.pixels,)
+    assert all(b.inputs == a.outputs for a, b in zip(units, units[1:], strict=False))
+    assert units[-1].outputs == (base.features,)
+    width = ARCHITECTURES[name].cut_width
+    assert max(len(unit.outputs) for unit in units) == width
+    if width == 1:
+        assert all(id(unit.tensor) in cuts for unit in units)
 
 
-@each_architecture
+@each_that_runs
 def test_the_graph_cut_at_a_block_equals_the_whole(name, drawn):
     base = drawn(name)
-    cut = base.blocks[len(base.blocks) // 2].units[0].inputs
+    cut = list(base.blocks[len(base.blocks) // 2].units[0].inputs)
     images = random_images(2, ARCHITECTURES[name].minimum_size)
 
     lower = keras.Model(base.model.input, cut)
@@ -169,7 +227,7 @@ def test_the_graph_cut_at_a_block_equals_the_whole(name, drawn):
     assert np.array_equal(upper(lower(images)), base.model(images))
 
 
-@each_architecture
+@each_that_runs
 def test_a_saved_model_gives_the_same_outputs(name, drawn, tmp_path):
     model = drawn(name).model
     images = random_images(2, ARCHITECTURES[name].minimum_size)
@@ -182,11 +240,37 @@ def test_a_saved_model_gives_the_same_outputs(name, drawn, tmp_path):
 
 
 @each_architecture
-def test_the_parameter_count_is_the_catalogs(name, draw, drawn):
+def test_the_parameters_of_each_block_are_the_catalogs(name, draw, drawn):
     architecture = find_architecture(name)
 
     # Only a base that ends in a vector has weights that grow with the image.
     is_map = architecture.output == "map"
     base = drawn(name) if is_map else draw(name, size=architecture.default_size)
 
-    assert base.model.count_params() == architecture.parameters
+    counts = [sum(layer.count_params() for layer in block.layers) for block in base.blocks]
+    assert counts == [block.parameters for block in architecture.blocks]
+    assert sum(counts) == base.model.count_params() == architecture.parameters
+
+
+@each_that_trains
+def test_a_batch_of_its_own_boundary_trains(name):
+    """What crosses from a frozen prefix to a trained suffix is enough to train it."""
+    transfer = assemble(
+        Model(base=name, weights="random", head=Head(dropout=0.2)),
+        image_size=(ARCHITECTURES[name].minimum_size,) * 2,
+        num_classes=3,
+    )
+    units = [part.name for part in transfer.parts[:-1]]
+    split = split_at(transfer, units[len(units) // 2 :], train_batch_norm=True)
+    before = digest_variables(transfer)
+    images = random_images(3, ARCHITECTURES[name].minimum_size).astype("uint8")
+    phase = Phase(name="tune", epochs=1, optimizer="sgd", learning_rate=1e-3)
+
+    check_whole(transfer, split, images)
+    loss, _ = Steps(split, build_optimizer(phase)).train(
+        split.prefix(images), tf.constant([0, 1, 2])
+    )
+
+    receipt = write_receipt(transfer, split, before, phase="tune", steps=1, learning_rate=1e-3)
+    assert np.isfinite(loss)
+    assert receipt["holds"], receipt["problems"]

@@ -7,25 +7,22 @@ from tl_toolkit.architectures.generate import describe_blocks, describe_shapes
 from tl_toolkit.architectures.registry import RECORDS
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
-def test_blocks_json_is_what_the_graphs_give(record):
-    recorded = json.loads(BLOCKS_FILE.read_text(encoding="utf-8"))
-
-    assert recorded[record.name] == describe_blocks(record)
+def recorded(path, name):
+    return json.loads(path.read_text(encoding="utf-8"))[name]
 
 
-def test_shapes_json_is_what_the_graph_of_lenet_gives():
-    recorded = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))
-
-    assert recorded["lenet5"] == describe_shapes(ARCHITECTURES["lenet5"])
+@pytest.mark.parametrize("name", ["lenet5", "vgg11", "mobilenet"])
+def test_both_files_are_what_the_graphs_give(name):
+    assert recorded(BLOCKS_FILE, name) == describe_blocks(ARCHITECTURES[name])
+    assert recorded(SHAPES_FILE, name) == describe_shapes(ARCHITECTURES[name])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
-def test_shapes_json_is_what_the_graphs_give(record):
-    recorded = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))
-
-    assert recorded[record.name] == describe_shapes(record)
+@pytest.mark.turns
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_both_files_are_what_the_graphs_of_all_give(name):
+    assert recorded(BLOCKS_FILE, name) == describe_blocks(ARCHITECTURES[name])
+    assert recorded(SHAPES_FILE, name) == describe_shapes(ARCHITECTURES[name])
 
 
 def test_no_record_is_left_in_the_files_that_the_registry_does_not_have():

@@ -332,3 +332,24 @@ def test_recipe_takes_keyword_arguments(values):
     recipe = Recipe(**values)
 
     assert recipe.model.base == "lenet5"
+
+
+def test_the_papers_head_is_that_of_the_base(values):
+    head = read(values, model__base="vgg16", model__head="paper").model.head
+
+    assert head.pooling == "flatten"
+    assert [(hidden.units, hidden.dropout) for hidden in head.hidden] == [(4096, 0.5)] * 2
+
+
+def test_the_papers_head_of_a_base_without_one_is_a_single_layer(values):
+    assert read(values, model__base="resnet50", model__head="paper").model.head == schema.Head()
+
+
+def test_a_word_that_is_no_head_is_refused(values):
+    assert "model.head" in refuse(values, "model.head", "papers")
+
+
+def test_an_unknown_edge_filter_is_refused_with_the_known_ones(values):
+    told = refuse(values, "model.edge_filter", "krisch")
+
+    assert "kirsch" in told

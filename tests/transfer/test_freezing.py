@@ -11,8 +11,8 @@ from tl_toolkit.recipe.schema import Model, Phase, UnfreezeFrom
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
+from tl_toolkit.transfer.batches import FixedBatch
 from tl_toolkit.transfer.freezing import (
-    FixedBatch,
     check_receipt,
     check_whole,
     digest_variables,
@@ -43,10 +43,10 @@ def toy_model():
     model = keras.Model(image, outputs)
     layer = model.get_layer
     parts = (
-        Part("a", "first", (layer("first"),), image),
-        Part("b", "second", tuple(map(layer, ("second_bn", "second_dropout", "second"))), first),
-        Part("c", "third", (layer("third"),), second),
-        Part("head", "head", (layer("predictions"),), third),
+        Part("a", "first", (layer("first"),), (image,)),
+        Part("b", "second", tuple(map(layer, ("second_bn", "second_dropout", "second"))), (first,)),
+        Part("c", "third", (layer("third"),), (second,)),
+        Part("head", "head", (layer("predictions"),), (third,)),
     )
     return TransferModel(model, find_architecture("lenet5"), parts)
 
@@ -241,3 +241,64 @@ def test_a_phase_without_steps_has_nothing_to_move():
     receipt = receipt_of(transfer, split_at(transfer, ("third",)), lambda: None, steps=0)
 
     check_receipt(receipt, where="receipt.json")
+
+
+def assemble_base(name, size=32, **settings):
+    model = Model(base=name, weights="random", **settings)
+    return assemble(model, image_size=(size, size), num_classes=3)
+
+
+def test_a_penalty_lies_on_each_kernel_that_trains_and_on_nothing_else():
+    transfer = assemble_base("resnet20", l1=1e-4, l2=1e-3, head={"l2": 1e-2})
+
+    split = split_at(transfer, ("conv4_block3",), train_batch_norm=True)
+
+    kernels = [v for v in split.trainable if v.name == "kernel"]
+    assert len(split.suffix.model.losses) == len(kernels) == 3  # two convolutions and the output
+    expected = [1e-4 * np.abs(k).sum() + 1e-3 * np.square(k).sum() for k in kernels[:2]]
+    expected.append(1e-2 * np.square(kernels[2]).sum())
+    np.testing.assert_allclose(sorted(split.suffix.model.losses), sorted(expected), rtol=1e-4)
+
+
+def test_an_edge_filter_stands_between_the_pixels_and_the_base():
+    transfer = assemble_base("lenet5", edge_filter="laplacian4")
+    constant = np.full((1, 32, 32, 3), 90, "float32")
+
+    entering = keras.Model(transfer.model.input, transfer.parts[0].inputs[0])(constant)
+
+    assert transfer.parts[0].inputs[0]._keras_history.operation.name == "pixels_edges"
+    np.testing.assert_allclose(entering, 0, atol=1e-6)
+
+
+def test_a_nested_model_is_frozen_hashed_and_trained_with_all_its_layers():
+    transfer = assemble_base("convnext_tiny")
+    nested = transfer.model.get_layer("convnext_tiny_downsampling_block_2")
+    units = [part.name for part in transfer.parts]
+
+    split_at(transfer, units[units.index("stage_3_block_0") : -1])
+    frozen = [layer.trainable for layer in nested._flatten_layers()]
+    split = split_at(transfer, units[units.index("downsampling_2") : -1])
+
+    assert not any(frozen)
+    assert all(layer.trainable for layer in nested._flatten_layers())
+    assert {id(v) for v in nested.weights} <= {id(v) for v in split.trainable}
+    digests = {name for part, name in digest_variables(transfer) if part == "downsampling_2"}
+    assert digests == {f"{nested.name}/{index}" for index in range(4)}
+
+
+def test_batch_norm_inside_a_nested_model_stays_frozen():
+    image = keras.Input((4,), name="image")
+    inner = keras.Sequential(
+        [keras.layers.Dense(4), keras.layers.BatchNormalization()], name="nested"
+    )
+    x = inner(image)
+    outputs = keras.layers.Dense(3, activation="softmax", name="predictions")(x)
+    model = keras.Model(image, outputs)
+    head = Part("head", "head", (model.get_layer("predictions"),), (x,))
+    transfer = TransferModel(
+        model, find_architecture("lenet5"), (Part("a", "nested", (inner,), (image,)), head)
+    )
+
+    split_at(transfer, ("nested",))
+
+    assert [layer.trainable for layer in inner.layers] == [True, False]

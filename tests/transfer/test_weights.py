@@ -341,7 +341,7 @@ def test_a_file_in_the_cache_that_is_not_the_published_one_is_refused_and_kept(c
     cache.mkdir(parents=True)
     (cache / file.name).write_bytes(b"other")
 
-    with pytest.raises(WeightsError, match="is not the published file: its SHA-256 differs"):
+    with pytest.raises(WeightsError, match="is not the published file, "):
         fetch_weight_file(file)
 
     assert (cache / file.name).read_bytes() == b"other"
@@ -367,6 +367,17 @@ def test_a_file_whose_digest_is_known_is_fetched_and_verified(cache, serve, cont
     path = fetch_weight_file(weight_file(url, sha256=hash_file(tmp_path / "source.h5")))
 
     assert path.read_bytes() == content
+
+
+def test_a_file_of_which_keras_gives_the_md5_is_verified_by_it(cache, serve, content, tmp_path):
+    url, _ = serve(content)
+    digest = hash_file(tmp_path / "source.h5", "md5")
+
+    path = fetch_weight_file(weight_file(url, md5=digest))
+
+    assert path.read_bytes() == content
+    with pytest.raises(WeightsError, match="Expected a file with MD5 0000"):
+        fetch_weight_file(weight_file(url, md5="0" * 32))
 
 
 def test_processes_that_fetch_at_once_fetch_once(cache, serve, content):

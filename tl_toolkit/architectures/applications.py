@@ -1,47 +1,167 @@
-"""Bases that `keras.applications` draws, into the caller's graph instead of a nested model."""
+"""Bases that `keras.applications` draws: into the caller's graph, under names of their own.
+
+Keras numbers the layers that it does not name by counters of the process, so that they are called
+otherwise on each build. Here each gets the name of its unit and what it is: `mixed3_conv2`.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-__all__ = ["build_mobilenet", "build_mobilenet_v2"]
+from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.architectures.imagenet import UNIT_NAMES
+from tl_toolkit.architectures.records import rename
+
+__all__ = ["build_application"]
+
+_WORDS = {
+    "Activation": "act",
+    "AveragePooling2D": "pool",
+    "BatchNormalization": "bn",
+    "Concatenate": "concat",
+    "Conv2D": "conv",
+    "Cropping2D": "crop",
+    "CustomScaleLayer": "scale",
+    "LayerNormalization": "norm",
+    "MaxPooling2D": "pool",
+    "ReLU": "relu",
+    "ZeroPadding2D": "pad",
+}
+"""What a layer without a name of its own is called after its unit; others by their class."""
+
+_STEM_ENDS = {"InceptionV3": 2, "InceptionResNetV2": 2}
+"""Bases whose first layers have no names at all: the stem ends at this max pooling, counted."""
+
+_EFFICIENTNET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-def build_mobilenet(inputs: keras.KerasTensor, *, alpha: float = 1.0) -> keras.KerasTensor:
-    """Draws MobileNet without its classifier (Howard et al., 2017).
-
-    Units are `conv1` and the depthwise-separable pairs `conv_dw_1` to `conv_dw_13`. The paper names
-    no blocks: `block1` to `block5` are the runs of units with one size of feature map, 1/2 to 1/32
-    of the image.
-
-    Args:
-        inputs: float32 (batch, h, w, 3) in -1..1; h, w >= 32.
-        alpha: Width multiplier; the number of filters is rounded down.
-
-    Returns:
-        (batch, h/32, w/32, 1024 * alpha).
-    """
-    return _draw(keras.applications.MobileNet, inputs, alpha=alpha)
-
-
-def build_mobilenet_v2(inputs: keras.KerasTensor, *, alpha: float = 1.0) -> keras.KerasTensor:
-    """Draws MobileNetV2 without its classifier (Sandler et al., 2018).
-
-    Units are `Conv1`, `expanded_conv`, the inverted residuals `block_1` to `block_16`, `Conv_1`.
-    Blocks `block1` to `block5` are the runs of units with one size of feature map, 1/2 to 1/32 of
-    the image; mind the underscore: `block_5` is a unit of `block3`.
-
-    Args:
-        inputs: float32 (batch, h, w, 3) in -1..1; h, w >= 32.
-        alpha: Width multiplier; filters are rounded to multiples of 8.
-
-    Returns:
-        (batch, h/32, w/32, 1280), or 1280 * alpha channels for alpha > 1.
-    """
-    return _draw(keras.applications.MobileNetV2, inputs, alpha=alpha)
-
-
-def _draw(
-    application: type[keras.Model], inputs: keras.KerasTensor, **arguments: float
+def build_application(
+    inputs: keras.KerasTensor, *, application: str, **arguments: bool | int | float | str
 ) -> keras.KerasTensor:
-    model = application(input_tensor=inputs, include_top=False, weights=None, **arguments)
-    outputs: keras.KerasTensor = model.output
+    """Draws a base of keras.applications without its classifier, with random weights.
+
+    EfficientNet B0 to B7 is drawn as Keras draws it for its ImageNet files: with a second
+    rescaling behind the normalization, which `weights=None` leaves out.
+
+    Args:
+        inputs: float32 (batch, h, w, 3), preprocessed as the base's record says.
+        application: Name of the function in keras.applications, as "Xception".
+        **arguments: Further arguments of that function, as alpha.
+
+    Returns:
+        The feature map (batch, h', w', c).
+    """
+    draw = getattr(keras.applications, application)
+    if re.fullmatch(r"EfficientNetB\d", application):
+        outputs = _draw_efficientnet(draw, inputs, arguments)
+    else:
+        model = draw(input_tensor=inputs, include_top=False, weights=None, **arguments)
+        outputs = model.output
+    _name_layers(application, keras.Function(inputs, outputs))
     return outputs
+
+
+def _draw_efficientnet(draw: Any, inputs: keras.KerasTensor, arguments: Any) -> keras.KerasTensor:
+    """Draws EfficientNet with the rescaling that makes its files right (tensorflow issue 49930)."""
+    scratch = keras.Input(inputs.shape[1:])
+    model = draw(input_tensor=scratch, include_top=False, weights=None, **arguments)
+    scale = [1 / math.sqrt(deviation) for deviation in _EFFICIENTNET_DEVIATION]
+    rescale = keras.layers.Rescaling(scale, name="stem_rescaling2")
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        return rescale(outputs) if isinstance(layer, keras.layers.Normalization) else outputs
+
+    # The very same layers, called once more on the caller's tensor.
+    outputs: keras.KerasTensor = model._run_through_graph(
+        inputs, operation_fn=lambda operation: operation, call_fn=call
+    )
+    return outputs
+
+
+def _name_layers(application: str, graph: keras.Function) -> None:
+    """Gives layers that Keras numbered by a counter the name of their unit and their kind."""
+    units = _find_units(application, graph)
+    counts: dict[tuple[str, str], int] = {}
+    for operation in graph.operations:
+        if isinstance(operation, keras.layers.InputLayer) or not _is_counted(operation):
+            continue
+        unit = units[id(operation)]
+        word = _WORDS.get(type(operation).__name__, _base_name(operation))
+        number = counts[unit, word] = counts.get((unit, word), 0) + 1
+        operation.name = f"{unit}_{word}{number}"
+
+
+def _find_units(application: str, graph: keras.Function) -> dict[int, str]:
+    """Returns the unit of each operation by its id.
+
+    A name of Keras's own tells it. What has none belongs to the unit that it closes, else to that
+    of the first operation that reads it, and at the very end to that of what it reads.
+    """
+    calls = sorted_calls(graph)
+    makers = {id(tensor): call.operation for call in calls for tensor in call.outputs}
+    sources = {
+        id(call.operation): [
+            makers[id(tensor)] for tensor in call.input_tensors if id(tensor) in makers
+        ]
+        for call in calls
+    }
+    readers: dict[int, list[keras.Operation]] = {id(call.operation): [] for call in calls}
+    for call in calls:
+        for source in sources[id(call.operation)]:
+            readers[id(source)].append(call.operation)
+    units = _find_named(application, calls)
+
+    def adopt(operation: keras.Operation, neighbours: Sequence[keras.Operation]) -> None:
+        known = [units[id(one)] for one in neighbours if id(one) in units]
+        if known and id(operation) not in units:
+            units[id(operation)] = known[0]
+
+    operations = [call.operation for call in calls if not call.is_input]
+    places = {id(call.operation): place for place, call in enumerate(calls)}
+    for operation in operations:
+        if _closes(operation, sources[id(operation)]):
+            latest = sorted(sources[id(operation)], key=lambda one: places[id(one)], reverse=True)
+            adopt(operation, latest)
+    for operation in reversed(operations):
+        adopt(operation, readers[id(operation)])
+    for operation in operations:
+        adopt(operation, sources[id(operation)])
+    return units
+
+
+def _find_named(application: str, calls: Sequence[Any]) -> dict[int, str]:
+    units = {}
+    pools = 0
+    for operation in (call.operation for call in calls):
+        unit = None
+        if not _is_counted(operation):
+            unit = rename(operation.name, UNIT_NAMES[application])
+        elif isinstance(operation, keras.layers.MaxPooling2D):
+            pools += 1
+            unit = "stem" if pools == _STEM_ENDS.get(application) else None
+        if unit is not None:
+            units[id(operation)] = unit
+    return units
+
+
+def _closes(operation: keras.Operation, sources: Sequence[keras.Operation]) -> bool:
+    """Tells whether an operation without a name ends what it reads, and begins nothing."""
+    if type(operation).__name__ in ("Add", "CustomScaleLayer"):
+        return True
+    behind = [one for one in sources if isinstance(one, keras.layers.BatchNormalization)]
+    return isinstance(operation, keras.layers.Activation) and any(
+        not _is_counted(one) for one in behind
+    )
+
+
+def _is_counted(operation: keras.Operation) -> bool:
+    return re.fullmatch(rf"{_base_name(operation)}(_\d+)?", operation.name) is not None
+
+
+def _base_name(operation: keras.Operation) -> str:
+    """Returns the word that Keras counts a class by: "conv2d" for Conv2D."""
+    return str(keras.src.utils.naming.to_snake_case(type(operation).__name__))

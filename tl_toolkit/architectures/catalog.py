@@ -6,7 +6,6 @@ the graphs.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,11 +17,11 @@ from tl_toolkit.architectures.records import (
     Architecture,
     Argument,
     Block,
-    NameRules,
     PixelRule,
     Unit,
     Value,
     WeightFile,
+    rename,
 )
 from tl_toolkit.architectures.registry import PIXEL_RULES, RECORDS
 from tl_toolkit.errors import Problem, RecipeError, closest
@@ -83,8 +82,12 @@ def _load_architectures() -> Mapping[str, Architecture]:
 
 def _complete(record: Architecture, generated: Mapping[str, Any]) -> Architecture:
     blocks = tuple(
-        Block(name, tuple(Unit(unit, end) for unit, end in units.items()))
-        for name, units in generated["blocks"].items()
+        Block(
+            name,
+            tuple(Unit(unit, end) for unit, end in entry["units"].items()),
+            entry["parameters"],
+        )
+        for name, entry in generated["blocks"].items()
     )
     return replace(
         record, blocks=blocks, parameters=generated["parameters"], output=generated["output"]
@@ -103,10 +106,8 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    known = ", ".join(sorted(ARCHITECTURES))
-    expected = f"Unknown base; {closest(name, ARCHITECTURES)}".removesuffix("; ")
-    if expected == "Unknown base":
-        expected = f"Unknown base; expected one of: {known}."
+    near = closest(name, ARCHITECTURES) or f"expected one of {len(ARCHITECTURES)} names."
+    expected = f"Unknown base; {near}"
     raise RecipeError(Problem("", f"model.base = {name!r}", expected, "tltool models list"))
 
 
@@ -133,20 +134,12 @@ def _parse_shapes(layers: Mapping[str, str]) -> LayerShapes:
 
 def find_unit_name(architecture: Architecture, layer_name: str) -> str | None:
     """Returns the unit that a layer's name tells, None where the rules are silent about it."""
-    return _rename(layer_name, architecture.unit_names)
+    return rename(layer_name, architecture.unit_names)
 
 
 def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
     """Returns the block that a unit's name tells, None for what is no unit."""
-    return _rename(unit_name, architecture.block_names)
-
-
-def _rename(name: str, rules: NameRules) -> str | None:
-    for pattern, replacement in rules:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return match.expand(replacement)
-    return None
+    return rename(unit_name, architecture.block_names)
 
 
 def complete_arguments(
@@ -208,10 +201,18 @@ def _expect_range(argument: Argument, value: Value) -> str:
 
 def check_image_size(architecture: Architecture, image_size: tuple[int, int]) -> Problem | None:
     """Returns what is wrong with (height, width) for this base, None when it is large enough."""
-    least = architecture.minimum_size
-    if min(image_size) >= least:
-        return None
+    least, step = architecture.minimum_size, architecture.size_step
     height, width = image_size
+    if min(image_size) >= least:
+        if all((side - least) % step == 0 for side in image_size):
+            return None
+        near = [least + max(0, round((side - least) / step)) * step for side in image_size]
+        return Problem(
+            "",
+            f"data.image_size = [{height}, {width}]",
+            f"{architecture.name} needs sizes of {least} plus a multiple of {step}.",
+            f"data.image_size=[{near[0]}, {near[1]}]",
+        )
     return Problem(
         "",
         f"data.image_size = [{height}, {width}]",
@@ -310,16 +311,49 @@ def find_weight_file(
     return fitting.get(architecture.default_size)
 
 
-def tell_unpublished(architecture: Architecture) -> Problem:
-    """Returns that no file was published for a base's arguments, and for which there is one."""
+def tell_unpublished(architecture: Architecture, arguments: Mapping[str, Value]) -> Problem:
+    """Returns that no file was published for a base's arguments, and for which there is one.
+
+    Args:
+        architecture: The base's record.
+        arguments: Arguments of its builder; they must be valid.
+    """
+    given = complete_arguments(architecture, arguments)
+    defaults = complete_arguments(architecture, {})
     published: dict[str, list[Value]] = {}
     for file in architecture.weight_files:
-        for name, value in file.when.items():
+        for name, value in {**defaults, **file.when}.items():
             if value not in published.setdefault(name, []):
                 published[name].append(value)
+    listed = "; ".join(
+        f"{name} {', '.join(map(_spell, values))}"
+        for name, values in published.items()
+        if len(values) > 1 or given[name] not in values
+    )
     expected = f"no ImageNet weights of {architecture.name} were ever published"
     if published:
-        listed = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in published.items())
         expected = f"ImageNet weights of {architecture.name} were published for {listed} only"
     expected += ": expected random or the path of a weight file."
-    return Problem("", "model.weights = 'imagenet'", expected, "weights: random")
+    return Problem("", "model.weights = 'imagenet'", expected, _find_way_out(architecture))
+
+
+def _spell(value: Value) -> str:
+    """Returns a value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _find_way_out(architecture: Architecture) -> str:
+    """Names the arguments that files were published for, or a base of the family that has some."""
+    if architecture.weight_files:
+        when = {**complete_arguments(architecture, {}), **architecture.weight_files[-1].when}
+        return (
+            "weights: random, or arguments: {"
+            + ", ".join(f"{name}: {_spell(value)}" for name, value in when.items())
+            + "}"
+        )
+    relatives = [
+        one.name
+        for one in ARCHITECTURES.values()
+        if one.family == architecture.family and one.weight_files
+    ]
+    return "weights: random" + (f", or base: {relatives[0]}" if relatives else "")

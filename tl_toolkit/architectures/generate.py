@@ -29,19 +29,38 @@ def describe_blocks(architecture: Architecture) -> dict[str, Any]:
     end = blocks[-1].units[-1].tensor
     return {
         "output": "map" if len(end.shape) == 4 else "vector",
-        "parameters": sum(layer.count_params() for block in blocks for layer in block.layers),
+        "parameters": sum(map(_count, blocks)),
         "blocks": {
-            block.name: {unit.name: unit.end_layer for unit in block.units} for block in blocks
+            block.name: {
+                "parameters": _count(block),
+                "units": {unit.name: unit.end_layer for unit in block.units},
+            }
+            for block in blocks
         },
     }
 
 
+def _count(block: BlockGraph) -> int:
+    return sum(int(layer.count_params()) for layer in block.layers)
+
+
 def describe_shapes(architecture: Architecture) -> list[dict[str, Any]]:
-    """Returns the entry of `shapes.json`: one row for the defaults and for each published width."""
-    return [
-        {"arguments": arguments, "layers": _layer_shapes(_draw(architecture, arguments))}
-        for arguments in _published_arguments(architecture)
-    ]
+    """Returns the entry of `shapes.json`: one row for the defaults and each published width.
+
+    And one for each word or switch that changes which layers or weights there are.
+    """
+    default = _layer_shapes(_draw(architecture, {}))
+    rows: list[dict[str, Any]] = [{"arguments": {}, "layers": default}]
+    for arguments in _published_arguments(architecture):
+        rows.append(
+            {"arguments": arguments, "layers": _layer_shapes(_draw(architecture, arguments))}
+        )
+    for arguments in _switched_arguments(architecture):
+        layers = _layer_shapes(_draw(architecture, arguments))
+        row = {"arguments": arguments, "layers": layers}
+        if layers != default and row not in rows:
+            rows.append(row)
+    return rows
 
 
 def _draw(architecture: Architecture, arguments: Mapping[str, Value]) -> tuple[BlockGraph, ...]:
@@ -54,15 +73,22 @@ def _draw(architecture: Architecture, arguments: Mapping[str, Value]) -> tuple[B
 def _published_arguments(architecture: Architecture) -> Iterator[dict[str, Value]]:
     """Yields each distinct set of argument values; a value that is the default is left out."""
     seen: list[dict[str, Value]] = []
-    for when in ({}, *(file.when for file in architecture.weight_files)):
+    for when in (file.when for file in architecture.weight_files):
         arguments = {
             name: value
             for name, value in when.items()
             if value != architecture.arguments[name].default
         }
-        if arguments not in seen:
+        if arguments and arguments not in seen:
             seen.append(arguments)
     yield from seen
+
+
+def _switched_arguments(architecture: Architecture) -> Iterator[dict[str, Value]]:
+    """Yields each other value of each argument that is a word or a switch, one at a time."""
+    for name, argument in architecture.arguments.items():
+        values: tuple[Value, ...] = (True, False) if argument.kind is bool else argument.choices
+        yield from ({name: value} for value in values if value != argument.default)
 
 
 def _layer_shapes(blocks: tuple[BlockGraph, ...]) -> dict[str, str]:
@@ -77,13 +103,21 @@ def _layer_shapes(blocks: tuple[BlockGraph, ...]) -> dict[str, str]:
 
 
 def _write(path: Any, entries: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    """Writes an architecture a line: a change of one shows as one, and the file stays small."""
+    lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def main() -> None:
     """Draws every architecture and writes both files."""
-    _write(BLOCKS_FILE, {record.name: describe_blocks(record) for record in RECORDS})
-    _write(SHAPES_FILE, {record.name: describe_shapes(record) for record in RECORDS})
+    blocks, shapes = {}, {}
+    for record in RECORDS:
+        print(record.name, flush=True)
+        blocks[record.name] = describe_blocks(record)
+        shapes[record.name] = describe_shapes(record)
+        keras.backend.clear_session()
+    _write(BLOCKS_FILE, blocks)
+    _write(SHAPES_FILE, shapes)
 
 
 if __name__ == "__main__":

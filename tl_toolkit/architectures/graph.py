@@ -1,4 +1,4 @@
-"""Drawing a base into a graph, and reading its blocks and units, which are cuts, off the graph."""
+"""Drawing a base into a graph, and reading its blocks and units off the graph."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +27,7 @@ __all__ = [
     "find_blocks",
     "find_cuts",
     "layer_variables",
+    "sorted_calls",
 ]
 
 Builder = Callable[..., keras.KerasTensor]
@@ -54,16 +55,23 @@ class UnitGraph:
     Attributes:
         name: Its name in the catalog.
         end_layer: Name of the layer that ends it.
-        inputs: The tensor that enters it.
-        tensor: The cut that ends it.
+        inputs: What enters it: the boundary that the unit before it ends at.
+        outputs: The boundary that it ends at: what later units, or the head, read of all that was
+            made so far. One tensor, a cut, in most networks; two in NASNet, whose cells read the
+            last two cells; the skips as well in U-Net.
         operations: All it consists of, input to output; most are layers.
     """
 
     name: str
     end_layer: str
-    inputs: keras.KerasTensor
-    tensor: keras.KerasTensor
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
     operations: tuple[keras.Operation, ...]
+
+    @property
+    def tensor(self) -> keras.KerasTensor:
+        """The output of its end layer, the last tensor of its boundary."""
+        return self.outputs[-1]
 
     @property
     def layers(self) -> tuple[keras.layers.Layer, ...]:
@@ -157,7 +165,8 @@ def build_base(
         RecipeError: An argument is unknown or out of range.
     """
     values = complete_arguments(architecture, arguments)
-    outputs: keras.KerasTensor = _import_builder(architecture.builder)(inputs, **values)
+    builder = _import_builder(architecture.builder)
+    outputs: keras.KerasTensor = builder(inputs, **architecture.settings, **values)
     return outputs
 
 
@@ -177,7 +186,7 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
     Returns:
         The cuts in topological order. An operation with several outputs makes none.
     """
-    nodes = _sorted_nodes(graph)
+    nodes = sorted_calls(graph)
     sources = _source_positions(nodes)
     # For each position the farthest one that reads what was made there; -1 is the graph's input.
     reach = {-1: -1}
@@ -193,13 +202,18 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
-def _sorted_nodes(graph: keras.Function) -> list[Any]:
-    """Returns the graph's own calls in topological order.
+def sorted_calls(graph: keras.Function) -> list[Any]:
+    """Returns the graph's own calls in topological order, the order of `graph.operations`.
 
     They are not taken from the layers: one that other models share has more calls than these.
     """
+    places = {id(operation): place for place, operation in enumerate(graph.operations)}
     by_depth = graph._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in sorted(by_depth[depth], key=lambda node: places[id(node.operation)])
+    ]
 
 
 def _source_positions(nodes: Sequence[Any]) -> list[list[int]]:
@@ -219,47 +233,75 @@ def find_blocks(
         outputs: The tensor that left it, before the head.
 
     Raises:
-        ValueError: The rules and the graph disagree: a unit does not end at a cut, two units
-            overlap, or operations are left over.
+        ValueError: The rules and the graph disagree: more tensors cross from one unit to the next
+            than the record's `cut_width`, two units overlap, or operations are left over.
     """
     graph = keras.Function(inputs, outputs)
-    nodes = [node for node in _sorted_nodes(graph) if not node.is_input]
-    cuts = {cut.layer: cut for cut in find_cuts(graph)}
-    names = [find_unit_name(architecture, node.operation.name) for node in nodes]
+    nodes = [node for node in sorted_calls(graph) if not node.is_input]
+    members = _group_nodes(architecture, nodes)
+    _refuse_overlap([node for _, group in members for node in group], dict(members))
     units = []
-    start, tensor = 0, inputs
-    for end in _unit_ends(architecture, names):
-        unit = _read_unit(nodes[start : end + 1], names[start : end + 1], cuts, tensor)
-        units.append(unit)
-        start, tensor = end + 1, unit.tensor
-    if start != len(nodes):
-        left = ", ".join(node.operation.name for node in nodes[start:])
-        raise ValueError(f"{architecture.name}: no unit for {left}")
+    entering = (inputs,)
+    for position, (name, group) in enumerate(members):
+        later = [node for _, after in members[position + 1 :] for node in after]
+        leaving = _find_boundary(entering, group, later, outputs)
+        end = group[-1].operation.name
+        if len(leaving) > architecture.cut_width:
+            crossing = ", ".join(tensor._keras_history.operation.name for tensor in leaving)
+            raise ValueError(
+                f"Unit {name!r} ends at {end!r}, which is no cut of the graph: {crossing} cross it."
+            )
+        operations = tuple(dict.fromkeys(node.operation for node in group))
+        units.append(UnitGraph(name, end, entering, leaving, operations))
+        entering = leaving
     return _group_units(architecture, units)
 
 
-def _unit_ends(architecture: Architecture, names: Sequence[str | None]) -> list[int]:
-    """Returns the position of each unit's last operation, in order."""
-    last = {name: position for position, name in enumerate(names) if name is not None}
-    if not last:
+def _group_nodes(architecture: Architecture, nodes: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Returns the calls of each unit, units in the order in which they end.
+
+    A call whose name tells no unit goes to that of the next call with one.
+    """
+    names = [find_unit_name(architecture, node.operation.name) for node in nodes]
+    if not any(names):
         raise ValueError(f"{architecture.name}: no layer of the graph has the name of a unit")
-    return sorted(last.values())
+    ends = {name: position for position, name in enumerate(names) if name is not None}
+    groups: dict[str, list[Any]] = {name: [] for name in sorted(ends, key=ends.__getitem__)}
+    waiting: list[Any] = []
+    for name, node in zip(names, nodes, strict=True):
+        waiting.append(node)
+        if name is not None:
+            groups[name] += waiting
+            waiting = []
+    if waiting:
+        left = ", ".join(node.operation.name for node in waiting)
+        raise ValueError(f"{architecture.name}: no unit for {left}")
+    return list(groups.items())
 
 
-def _read_unit(
-    nodes: Sequence[Any],
-    names: Sequence[str | None],
-    cuts: Mapping[str, Cut],
-    inputs: keras.KerasTensor,
-) -> UnitGraph:
-    name, end = names[-1], nodes[-1].operation.name
-    found = sorted({str(n) for n in names if n is not None})
-    if name is None or found != [name]:
-        raise ValueError(f"The units {', '.join(found)} overlap before {end!r}.")
-    if end not in cuts:
-        raise ValueError(f"Unit {name!r} ends at {end!r}, which is no cut of the graph.")
-    operations = tuple(dict.fromkeys(node.operation for node in nodes))
-    return UnitGraph(name, end, inputs, cuts[end].tensor, operations)
+def _refuse_overlap(ordered: Sequence[Any], groups: Mapping[str, Sequence[Any]]) -> None:
+    """Refuses units of which one reads what a later one makes: they are no sequence."""
+    unit_of = {id(node): name for name, group in groups.items() for node in group}
+    positions = {id(node): position for position, node in enumerate(ordered)}
+    makers = {id(tensor): node for node in ordered for tensor in node.outputs}
+    for node in ordered:
+        for tensor in node.input_tensors:
+            maker = makers.get(id(tensor))
+            if maker is not None and positions[id(maker)] > positions[id(node)]:
+                found = ", ".join(sorted({unit_of[id(maker)], unit_of[id(node)]}))
+                raise ValueError(f"The units {found} overlap before {node.operation.name!r}.")
+
+
+def _find_boundary(
+    entering: Sequence[keras.KerasTensor],
+    unit: Sequence[Any],
+    later: Sequence[Any],
+    outputs: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, ...]:
+    """Returns what is read after a unit of all that was made up to its end, oldest first."""
+    read = {id(tensor) for node in later for tensor in node.input_tensors} | {id(outputs)}
+    made = [*entering, *(tensor for node in unit for tensor in node.outputs)]
+    return tuple(tensor for tensor in made if id(tensor) in read)
 
 
 def _group_units(architecture: Architecture, units: Sequence[UnitGraph]) -> tuple[BlockGraph, ...]:

@@ -1,10 +1,12 @@
 """The records that describe an architecture, a pixel rule, a weight file: plain data, no Keras."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
+    "EACH_UNIT_A_BLOCK",
     "Architecture",
     "Argument",
     "Block",
@@ -13,6 +15,7 @@ __all__ = [
     "Unit",
     "Value",
     "WeightFile",
+    "rename",
 ]
 
 Value = bool | int | float | str
@@ -20,6 +23,18 @@ Value = bool | int | float | str
 
 NameRules = tuple[tuple[str, str], ...]
 """Pairs (regular expression, replacement); the first that matches a whole name renames it."""
+
+EACH_UNIT_A_BLOCK: NameRules = ((r"(.+)", r"\1"),)
+"""Rules of blocks for an architecture whose units are its blocks."""
+
+
+def rename(name: str, rules: NameRules) -> str | None:
+    """Returns what the first rule that matches the whole name makes of it, None if none does."""
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
+    return None
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ class WeightFile:
         image_size: Side of the square images it was trained on.
         sha256: Hexadecimal digest, None where nobody has published or measured one.
         bytes: Its size, None where not known.
+        md5: The digest that Keras's source gives for most files, None where it gives none.
     """
 
     name: str
@@ -82,6 +98,14 @@ class WeightFile:
     image_size: int
     sha256: str | None = None
     bytes: int | None = None
+    md5: str | None = None
+
+    @property
+    def digest(self) -> tuple[str, str] | None:
+        """The name of the best digest that is known, "sha256" or "md5", and its digits."""
+        if self.sha256 is not None:
+            return "sha256", self.sha256
+        return None if self.md5 is None else ("md5", self.md5)
 
 
 @dataclass(frozen=True)
@@ -94,10 +118,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Block:
-    """What a person freezes by name: a run of units, input to output."""
+    """What a person freezes by name: a run of units, input to output, and their weights counted."""
 
     name: str
     units: tuple[Unit, ...]
+    parameters: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +134,10 @@ class Architecture:
         title: Its name in print.
         paper: Where it was described.
         builder: "module:function"; called with the preprocessed tensor and keyword arguments.
+        settings: Keyword arguments of the builder that make it this architecture; fixed.
+        family: The architectures that one builder draws in several sizes share this word.
         minimum_size: Least height and width of the image.
+        size_step: Heights and widths are the minimum plus a multiple of this.
         default_size: Height and width that `parameters` and the catalog's shapes are for.
         pixels: Name of its pixel rule.
         arguments: What a recipe may set, by name.
@@ -117,6 +145,9 @@ class Architecture:
             around it.
         block_names: Rules from unit names to block names.
         weight_files: The published files.
+        head: The classifier that the paper put on it, as a recipe's `model.head`.
+        cut_width: How many tensors may cross from one unit to the next: one, unless the network
+            hands more than its last output on.
         blocks: Blocks and units for the default arguments, input to output (generated).
         parameters: Number of weights of the base for the default arguments at the default size,
             moving statistics included (generated).
@@ -132,6 +163,11 @@ class Architecture:
     pixels: str
     unit_names: NameRules
     block_names: NameRules
+    family: str = ""
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    size_step: int = 1
+    cut_width: int = 1
+    head: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     weight_files: tuple[WeightFile, ...] = ()
     blocks: tuple[Block, ...] = ()

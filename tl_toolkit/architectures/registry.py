@@ -3,7 +3,11 @@
 Run `python -m tl_toolkit.architectures.generate` after a change here.
 """
 
+from collections.abc import Iterator, Mapping
+
+from tl_toolkit.architectures.imagenet import APPLICATION_RECORDS, keras_file
 from tl_toolkit.architectures.records import (
+    EACH_UNIT_A_BLOCK,
     Architecture,
     Argument,
     NameRules,
@@ -41,131 +45,374 @@ PIXEL_RULES = {
     )
 }
 
-_KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
+_FC_4096 = {
+    "pooling": "flatten",
+    "hidden": [{"units": 4096, "dropout": 0.5}, {"units": 4096, "dropout": 0.5}],
+}
+"""The classifier of AlexNet and VGG: two dense layers, each with a dropout of one half."""
 
 
-def _mobilenet_files() -> tuple[WeightFile, ...]:
-    """Names of keras/src/applications/mobilenet.py; Keras publishes no digest of any of them."""
-    # The one file of which the original was at hand: measured, 2,108,140 bytes.
-    measured = {
-        "mobilenet_2_5_224_tf_no_top.h5": (
-            "dbdb03ee2a22fd895301636cd328b234bb3a9952358f436d82f46b81e0d5b0bf",
-            2_108_140,
-        )
-    }
-    files = []
-    for alpha, text in ((0.25, "2_5"), (0.5, "5_0"), (0.75, "7_5"), (1.0, "1_0")):
-        for size in (128, 160, 192, 224):
-            name = f"mobilenet_{text}_{size}_tf_no_top.h5"
-            url = f"{_KERAS_FILES}/mobilenet/{name}"
-            files.append(
-                WeightFile(name, url, {"alpha": alpha}, size, *measured.get(name, (None, None)))
-            )
-    return tuple(files)
+# ------------------------------------------------------------------------------------------ LeNet-5
 
 
-def _mobilenet_v2_files() -> tuple[WeightFile, ...]:
-    """Names of keras/src/applications/mobilenet_v2.py; Keras publishes no digest of any of them."""
-    files = []
-    for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
-        for size in (96, 128, 160, 192, 224):
-            name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5"
-            url = f"{_KERAS_FILES}/mobilenet_v2/{name}"
-            files.append(WeightFile(name, url, {"alpha": alpha}, size))
-    return tuple(files)
-
-
-# Below 1/32 the first convolution of MobileNet would have no filter left.
-_ALPHA = Argument(
-    float, 1.0, "Width multiplier: filters of each layer x alpha.", low=1 / 32, high=4.0
-)
-
-_EACH_UNIT_A_BLOCK: NameRules = ((r"(.+)", r"\1"),)
-
-_LENET5 = Architecture(
-    name="lenet5",
-    title="LeNet-5 (all-connected form)",
-    paper="LeCun et al., Proc. IEEE 86(11), 1998",
-    builder="tl_toolkit.architectures.lenet:build_lenet5",
-    minimum_size=32,
-    default_size=32,
-    pixels="grey_unit",
-    arguments={
-        "activation": Argument(
-            str,
-            "tanh",
-            "Nonlinearity after each convolution and dense layer.",
-            choices=("tanh", "relu", "sigmoid", "linear", "elu", "gelu", "silu"),
+def _lenet5(
+    name: str, title: str, *, activation: str, pooling: str, connections: str
+) -> Architecture:
+    return Architecture(
+        name=name,
+        title=title,
+        paper="LeCun et al., Proc. IEEE 86(11), 1998",
+        builder="tl_toolkit.architectures.lenet:build_lenet5",
+        family="lenet",
+        minimum_size=32,
+        default_size=32,
+        pixels="grey_unit",
+        arguments={
+            "activation": Argument(
+                str,
+                activation,
+                "Nonlinearity after each convolution and dense layer.",
+                choices=(
+                    "tanh",
+                    "scaled_tanh",
+                    "relu",
+                    "sigmoid",
+                    "linear",
+                    "elu",
+                    "gelu",
+                    "silu",
+                ),
+            ),
+            "pooling": Argument(
+                str,
+                pooling,
+                "Pooling of S2 and S4; sum is the paper's, with a trainable coefficient and bias.",
+                choices=("average", "max", "sum"),
+            ),
+            "connections": Argument(
+                str,
+                connections,
+                "Whether C3 sees all maps of S2, or those of the paper's table.",
+                choices=("full", "table"),
+            ),
+            "width": Argument(int, 1, "Filters and units of each layer x width.", low=1, high=64),
+        },
+        unit_names=(
+            (r"c1_conv|s2_\w+", "c1"),
+            (r"c3_conv|s4_\w+", "c3"),
+            (r"(c5|f6)_\w+", r"\1"),
         ),
-        "pooling": Argument(str, "average", "Pooling of S2 and S4.", choices=("average", "max")),
-        "width": Argument(int, 1, "Filters and units of each layer x width.", low=1, high=64),
+        block_names=EACH_UNIT_A_BLOCK,
+    )
+
+
+_ALEXNET = Architecture(
+    name="alexnet",
+    title="AlexNet",
+    paper="Krizhevsky et al., NIPS 2012",
+    builder="tl_toolkit.architectures.alexnet:build_alexnet",
+    family="alexnet",
+    minimum_size=67,
+    default_size=227,
+    pixels="caffe",
+    arguments={
+        "groups": Argument(
+            int, 1, "1 for one tower; 2 for the paper's, split over two GPUs.", low=1, high=2
+        ),
+        "normalization": Argument(
+            str,
+            "lrn",
+            "Local response normalization after conv1 and conv2, or none.",
+            choices=("lrn", "none"),
+        ),
     },
-    unit_names=(
-        (r"c1_conv|s2_pool", "c1"),
-        (r"c3_conv|s4_pool", "c3"),
-        (r"(c5|f6)_\w+", r"\1"),
-    ),
-    block_names=_EACH_UNIT_A_BLOCK,
+    unit_names=((r"(conv\d)_\w+", r"\1"),),
+    block_names=EACH_UNIT_A_BLOCK,
+    head=_FC_4096,
 )
+
+
+# ---------------------------------------------------------------------------------------------- VGG
 
 _VGG_TINY = Architecture(
     name="vgg_tiny",
     title="VGG in small, with batch normalization",
     paper="after Simonyan & Zisserman, ICLR 2015, arXiv:1409.1556",
     builder="tl_toolkit.architectures.vgg:build_vgg_tiny",
+    family="vgg_tiny",
     minimum_size=8,
     default_size=32,
     pixels="grey_unit",
     unit_names=((r"(block\d+)_\w+", r"\1"),),
-    block_names=_EACH_UNIT_A_BLOCK,
+    block_names=EACH_UNIT_A_BLOCK,
 )
 
-_MOBILENET = Architecture(
-    name="mobilenet",
-    title="MobileNet",
-    paper="Howard et al., 2017, arXiv:1704.04861",
-    builder="tl_toolkit.architectures.applications:build_mobilenet",
-    minimum_size=32,
-    default_size=224,
-    pixels="tf",
-    arguments={"alpha": _ALPHA},
-    unit_names=(
-        (r"conv1(?:_bn|_relu)?", "conv1"),
-        (r"conv_(?:pad|dw|pw)_(\d+)(?:_bn|_relu)?", r"conv_dw_\1"),
-    ),
-    block_names=(
-        (r"conv1|conv_dw_1", "block1"),
-        (r"conv_dw_[23]", "block2"),
-        (r"conv_dw_[45]", "block3"),
-        (r"conv_dw_(?:[6-9]|1[01])", "block4"),
-        (r"conv_dw_1[23]", "block5"),
-    ),
-    weight_files=_mobilenet_files(),
+# Depth, convolutions of each block, MD5 of the published file.
+_VGGS = (
+    (11, (1, 1, 2, 2, 2), None),
+    (13, (2, 2, 2, 2, 2), None),
+    (16, (2, 2, 3, 3, 3), "6d6bbae143d832006294945121d1f1fc"),
+    (19, (2, 2, 4, 4, 4), "253f8cb515780f3b799900260a226db6"),
 )
 
-_MOBILENET_V2 = Architecture(
-    name="mobilenet_v2",
-    title="MobileNetV2",
-    paper="Sandler et al., CVPR 2018, arXiv:1801.04381",
-    builder="tl_toolkit.architectures.applications:build_mobilenet_v2",
-    minimum_size=32,
-    default_size=224,
-    pixels="tf",
-    arguments={"alpha": _ALPHA},
-    unit_names=(
-        (r"(?:bn_)?Conv1(?:_relu)?", "Conv1"),
-        (r"(expanded_conv|block_\d+)_\w+", r"\1"),
-        (r"Conv_1(?:_bn)?|out_relu", "Conv_1"),
-    ),
-    block_names=(
-        (r"Conv1|expanded_conv", "block1"),
-        (r"block_[12]", "block2"),
-        (r"block_[345]", "block3"),
-        (r"block_(?:[6-9]|1[012])", "block4"),
-        (r"block_1[3456]|Conv_1", "block5"),
-    ),
-    weight_files=_mobilenet_v2_files(),
+
+def _vggs() -> Iterator[Architecture]:
+    for depth, convolutions, digest in _VGGS:
+        name = f"vgg{depth}"
+        yield Architecture(
+            name=name,
+            title=f"VGG-{depth}",
+            paper="Simonyan & Zisserman, ICLR 2015, arXiv:1409.1556",
+            builder="tl_toolkit.architectures.vgg:build_vgg",
+            settings={"depth": depth},
+            family="vgg",
+            minimum_size=32,
+            default_size=224,
+            pixels="caffe",
+            arguments={
+                "batch_norm": Argument(
+                    bool, False, "Normalize after each convolution, as torchvision's vgg_bn do."
+                )
+            },
+            unit_names=(
+                (r"(block\d_conv\d)(?:_bn|_relu)?", r"\1"),
+                # A pool belongs to the convolution before it.
+                *(
+                    (f"block{block}_pool", f"block{block}_conv{count}")
+                    for block, count in enumerate(convolutions, start=1)
+                ),
+            ),
+            block_names=((r"(block\d)_conv\d", r"\1"),),
+            weight_files=_kernels_file(name, digest, folder=name),
+            head=_FC_4096,
+        )
+
+
+def _kernels_file(name: str, digest: str | None, *, folder: str) -> tuple[WeightFile, ...]:
+    if digest is None:
+        return ()
+    file = f"{folder}/{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return (keras_file(file, digest, 224),)
+
+
+# ------------------------------------------------------------------------------------------- ResNet
+
+_RESIDUAL_UNITS: NameRules = (
+    (r"(?:conv1|pool1)_\w+", "stem"),
+    (r"(conv\d_block\d+)_\w+", r"\1"),
+)
+_RESIDUAL_BLOCKS: NameRules = (("stem", "stem"), (r"(conv\d)_block\d+", r"\1"))
+
+# Depth, MD5 of the published file.
+_RESNETS = (
+    (18, None),
+    (34, None),
+    (50, "4d473c1dd8becc155b73f8504c6f6626"),
+    (101, "88cf7a10940856eca736dc7b7e228a21"),
+    (152, "ee4c566cf9a93f14d82f913c2dc6dd0c"),
+)
+_CIFAR_RESNETS = (20, 32, 44, 56, 110)
+
+
+def _resnets() -> Iterator[Architecture]:
+    for depth, digest in _RESNETS:
+        version = Argument(
+            str,
+            "v1",
+            "Where a block halves the map: in its first convolution (v1), or in the 3 x 3 (v1.5).",
+            choices=("v1", "v1.5"),
+        )
+        yield Architecture(
+            name=f"resnet{depth}",
+            title=f"ResNet-{depth}",
+            paper="He et al., CVPR 2016, arXiv:1512.03385",
+            builder="tl_toolkit.architectures.resnet:build_resnet",
+            settings={"depth": depth},
+            family="resnet",
+            minimum_size=32,
+            default_size=224,
+            pixels="caffe",
+            arguments={
+                # 18 and 34 have no 1 x 1 convolution to put the stride in: one form only.
+                **({"version": version} if depth >= 50 else {}),
+                "conv_bias": Argument(
+                    bool,
+                    digest is not None,
+                    "Biases in the convolutions, as in Keras's files; the paper has none.",
+                ),
+            },
+            unit_names=_RESIDUAL_UNITS,
+            block_names=_RESIDUAL_BLOCKS,
+            weight_files=_kernels_file(f"resnet{depth}", digest, folder="resnet"),
+        )
+    for depth in _CIFAR_RESNETS:
+        yield Architecture(
+            name=f"resnet{depth}",
+            title=f"ResNet-{depth} for CIFAR",
+            paper="He et al., CVPR 2016, arXiv:1512.03385, section 4.2",
+            builder="tl_toolkit.architectures.resnet:build_cifar_resnet",
+            settings={"depth": depth},
+            family="cifar_resnet",
+            minimum_size=8,
+            default_size=32,
+            pixels="torch",
+            unit_names=_RESIDUAL_UNITS,
+            block_names=_RESIDUAL_BLOCKS,
+        )
+
+
+# ----------------------------------------------------------------------------------------- DenseNet
+
+_DENSE_UNITS: NameRules = (
+    (r"(?:conv1|pool1)_\w+", "stem"),
+    (r"(conv\d_block\d+)_\w+", r"\1"),
+    (r"(pool[234])_\w+", r"\1"),
+    (r"bn|relu", "norm"),
 )
 
-RECORDS: tuple[Architecture, ...] = (_LENET5, _VGG_TINY, _MOBILENET, _MOBILENET_V2)
+
+def _dense_blocks(last: int) -> NameRules:
+    """Names blocks by map size: a transition closes the block before it."""
+    return (
+        ("stem", "stem"),
+        (r"(conv\d)_block\d+", r"\1"),
+        (r"pool(\d)", r"conv\1"),
+        ("norm", f"conv{last}"),
+    )
+
+
+def _dense_arguments(growth_rate: int, compression: float) -> Mapping[str, Argument]:
+    return {
+        "growth_rate": Argument(
+            int, growth_rate, "Maps that each dense layer adds.", low=1, high=512
+        ),
+        "compression": Argument(
+            float, compression, "Share of the maps that a transition keeps.", low=0.01, high=1.0
+        ),
+        "transition_pool": Argument(
+            str,
+            "average",
+            "Pooling of the transitions: average as in the paper, or max.",
+            choices=("average", "max"),
+        ),
+        "dropout": Argument(
+            float,
+            0.0,
+            "Fraction dropped after each convolution of a dense layer.",
+            low=0,
+            high=0.95,
+        ),
+    }
+
+
+# Depth, growth rate, MD5 of the published file.
+_DENSENETS = (
+    (121, 32, "30ee3e1110167f948a6b9946edeeb738"),
+    (169, 32, "b8c4d4c20dd625c148057b9ff1c1176b"),
+    (201, 32, "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    (264, 32, None),
+    (161, 48, None),
+)
+# Name, depth, growth rate, whether with bottlenecks and compression (BC).
+_CIFAR_DENSENETS = (
+    ("densenet40", 40, 12, False),
+    ("densenet100", 100, 12, False),
+    ("densenet_bc40", 40, 36, True),
+    ("densenet_bc100", 100, 12, True),
+    ("densenet_bc190", 190, 40, True),
+    ("densenet_bc250", 250, 24, True),
+)
+
+
+def _densenets() -> Iterator[Architecture]:
+    for depth, growth_rate, digest in _DENSENETS:
+        yield Architecture(
+            name=f"densenet{depth}",
+            title=f"DenseNet-{depth}",
+            paper="Huang et al., CVPR 2017, arXiv:1608.06993",
+            builder="tl_toolkit.architectures.densenet:build_densenet",
+            settings={"depth": depth},
+            family="densenet",
+            minimum_size=32,
+            default_size=224,
+            pixels="torch",
+            arguments=_dense_arguments(growth_rate, 0.5),
+            unit_names=_DENSE_UNITS,
+            block_names=_dense_blocks(5),
+            weight_files=_kernels_file(f"densenet{depth}", digest, folder="densenet"),
+        )
+    for name, depth, growth_rate, bottleneck in _CIFAR_DENSENETS:
+        form = "-BC" if bottleneck else ""
+        yield Architecture(
+            name=name,
+            title=f"DenseNet{form} (L={depth}, k={growth_rate}) for CIFAR",
+            paper="Huang et al., CVPR 2017, arXiv:1608.06993",
+            builder="tl_toolkit.architectures.densenet:build_cifar_densenet",
+            settings={"depth": depth, "bottleneck": bottleneck},
+            family="cifar_densenet",
+            minimum_size=8,
+            default_size=32,
+            pixels="torch",
+            arguments=_dense_arguments(growth_rate, 0.5 if bottleneck else 1.0),
+            unit_names=_DENSE_UNITS,
+            block_names=_dense_blocks(4),
+        )
+
+
+# -------------------------------------------------------------------------------------------- U-Net
+
+
+def _unet(
+    name: str, title: str, padding: str, *, minimum_size: int, default_size: int
+) -> Architecture:
+    return Architecture(
+        name=name,
+        title=title,
+        paper="Ronneberger et al., MICCAI 2015, arXiv:1505.04597",
+        builder="tl_toolkit.architectures.unet:build_unet",
+        settings={"padding": padding},
+        family=name,
+        size_step=16,  # each of four poolings must halve an even size
+        pixels="unit",
+        # The last output and the four skips.
+        cut_width=5,
+        arguments={
+            "filters": Argument(int, 64, "Maps of the first level.", low=1, high=512),
+            "batch_norm": Argument(bool, False, "Normalize after each 3 x 3 convolution."),
+            "dropout": Argument(
+                float, 0.5, "Fraction dropped at the end of the contracting path.", low=0, high=0.95
+            ),
+        },
+        unit_names=((r"(down\d|bottom|up\d)_\w+", r"\1"),),
+        block_names=EACH_UNIT_A_BLOCK,
+        minimum_size=minimum_size,
+        default_size=default_size,
+    )
+
+
+RECORDS: tuple[Architecture, ...] = (
+    _lenet5(
+        "lenet5",
+        "LeNet-5 (all-connected form)",
+        activation="tanh",
+        pooling="average",
+        connections="full",
+    ),
+    _lenet5(
+        "lenet5_1998",
+        "LeNet-5 (as published)",
+        activation="scaled_tanh",
+        pooling="sum",
+        connections="table",
+    ),
+    _ALEXNET,
+    *_vggs(),
+    _VGG_TINY,
+    *_resnets(),
+    *_densenets(),
+    _unet("unet", "U-Net (same padding)", "same", minimum_size=16, default_size=256),
+    _unet("unet_valid", "U-Net (as published)", "valid", minimum_size=188, default_size=572),
+    # PixelNet (Bansal et al., 2016) takes its place here, with the tasks that predict each pixel.
+    *APPLICATION_RECORDS,
+)
 """Every architecture, in the order in which people read of them."""

@@ -18,7 +18,7 @@ from tl_toolkit.data.pipeline import Images, read_image
 from tl_toolkit.errors import DataError
 from tl_toolkit.runs import write_atomically
 from tl_toolkit.training.steps import class_probabilities
-from tl_toolkit.transfer.freezing import PREFIX_BATCH, FixedBatch
+from tl_toolkit.transfer.batches import PREFIX_BATCH, FixedBatch
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ field means against the catalog and the file system (names, ranges, files) is ch
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from tl_toolkit.architectures.catalog import ARCHITECTURES
 from tl_toolkit.recipe.data_schema import Augment, Data, RandAugment
 from tl_toolkit.recipe.fields import (
     Arguments,
@@ -82,10 +83,27 @@ class Head(Section):
     dropout: _Rate = Field(
         default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
     )
+    l1: _Penalty = Field(default=0.0, description="L1 penalty on the output's kernel, 0 or more.")
+    l2: _Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
     activation: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
         description="softmax gives one output per class; sigmoid one for both of two classes.",
     )
+
+
+EdgeKind = Literal[
+    "prewitt",
+    "prewitt_x",
+    "prewitt_y",
+    "sobel",
+    "sobel_x",
+    "sobel_y",
+    "laplacian4",
+    "laplacian8",
+    "robinson",
+    "kirsch",
+]
+"""The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
 
 
 class Model(Section):
@@ -104,7 +122,33 @@ class Model(Section):
         description="imagenet (the official file), random, or the path of a weight file.",
         examples=["imagenet"],
     )
-    head: Head = Field(default=Head(), description="The classifier on the base.")
+    l1: _Penalty = Field(
+        default=0.0, description="L1 penalty on each kernel of the base that trains, 0 or more."
+    )
+    l2: _Penalty = Field(
+        default=0.0, description="L2 penalty on each kernel of the base that trains, 0 or more."
+    )
+    edge_filter: EdgeKind | None = Field(
+        default=None,
+        description="Fixed edge filter between the pixels and the base: its response, channel by "
+        "channel, is what the base sees.",
+    )
+    head: Annotated[
+        Head, BeforeValidator(lambda head: head, json_schema_input_type=Head | Literal["paper"])
+    ] = Field(
+        default=Head(),
+        description="The classifier on the base; paper for the one that its paper has, as the "
+        "dense layers of VGG.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _draw_from_paper(cls, values: object) -> object:
+        # A base that does not exist is told by `check`, against the whole catalog.
+        if not isinstance(values, Mapping) or values.get("head") != "paper":
+            return values
+        record = ARCHITECTURES.get(str(values.get("base")))
+        return {**values, "head": dict(record.head) if record else {}}
 
 
 class UnfreezeFrom(Section):

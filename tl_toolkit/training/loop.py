@@ -27,8 +27,8 @@ from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.batches import PREFIX_BATCH
 from tl_toolkit.transfer.freezing import (
-    PREFIX_BATCH,
     Split,
     check_receipt,
     check_whole,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.transfer.freezing import PREFIX_BATCH, Split
+from tl_toolkit.transfer.batches import PREFIX_BATCH, Rows, pad_rows
+from tl_toolkit.transfer.freezing import Split
 
 
 class Steps:
@@ -24,23 +26,28 @@ class Steps:
         self._model = split.suffix.model
         self._optimizer = optimizer
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
-        features = tf.TensorSpec((None, *self._model.input.shape[1:]), tf.float32)
         labels = tf.TensorSpec((None,), tf.int32)
-        self._step = tf.function(self._take_step, input_signature=[features, labels])
+        self._step = tf.function(self._take_step, input_signature=[self._features(None), labels])
         self._assess = tf.function(
             lambda features, labels: self._compare(self._model(features, training=False), labels),
             input_signature=[
-                tf.TensorSpec((PREFIX_BATCH, *self._model.input.shape[1:]), tf.float32),
+                self._features(PREFIX_BATCH),
                 tf.TensorSpec((PREFIX_BATCH,), tf.int32),
             ],
         )
 
-    def train(self, features: tf.Tensor, labels: tf.Tensor) -> tuple[float, int]:
+    def _features(self, rows: int | None) -> Any:
+        """Returns what the compiled functions take: that many rows of each tensor of the cut."""
+        return tf.nest.map_structure(
+            lambda tensor: tf.TensorSpec((rows, *tensor.shape[1:]), tf.float32), self._model.input
+        )
+
+    def train(self, features: Rows, labels: tf.Tensor) -> tuple[float, int]:
         """Takes one step; returns the batch's mean loss before it, and its correct answers."""
         loss, correct = self._step(features, labels)
         return float(loss), int(correct)
 
-    def evaluate(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> tuple[float, float]:
+    def evaluate(self, batches: Iterable[tuple[Rows, tf.Tensor]]) -> tuple[float, float]:
         """Returns mean loss (regularization included) and accuracy in [0, 1] over all batches.
 
         Args:
@@ -50,14 +57,13 @@ class Steps:
         losses, hits = [], []
         for features, labels in batches:
             missing = PREFIX_BATCH - len(labels)
-            padding = [[0, missing]] + [[0, 0]] * (len(features.shape) - 1)
-            found = self._assess(tf.pad(features, padding), tf.pad(labels, [[0, missing]]))
+            found = self._assess(pad_rows(features, missing), pad_rows(labels, missing))
             losses.append(found[0][: len(labels)].numpy())
             hits.append(found[1][: len(labels)].numpy())
         mean = float(np.concatenate(losses).mean(dtype=np.float64))
         return mean + float(self._regularize()), float(np.concatenate(hits).mean())
 
-    def _take_step(self, features: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_step(self, features: Rows, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             losses, hits = self._compare(self._model(features, training=True), labels)

@@ -15,9 +15,10 @@ from tl_toolkit.architectures.graph import (
     find_blocks,
     layer_variables,
 )
+from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.recipe.schema import Model
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.transfer.heads import build_head, is_head
+from tl_toolkit.transfer.heads import build_head, build_regularizer, is_head
 from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
 
 HEAD = "head"
@@ -31,13 +32,13 @@ class Part:
         block: Name of the block that it belongs to; `head` for the head.
         name: Name of the unit; `head` for the head.
         layers: Its layers, input to output.
-        inputs: The tensor that enters it.
+        inputs: The tensors that enter it; what the part before it ends at.
     """
 
     block: str
     name: str
     layers: tuple[keras.layers.Layer, ...]
-    inputs: keras.KerasTensor
+    inputs: tuple[keras.KerasTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,14 @@ def assemble(
     keras.utils.set_random_seed(derive_seed(seed, "base"))
     image = keras.Input((*image_size, 3), dtype="float32", name="image")
     pixels = apply_pixel_rule(image, architecture.pixels)
+    if settings.edge_filter is not None:
+        pixels = EdgeFilter(settings.edge_filter, name="pixels_edges")(pixels)
     features = build_base(architecture, pixels, dict(settings.arguments))
     blocks = find_blocks(architecture, pixels, features)
     path = find_weights(
         architecture, dict(settings.arguments), image_size, settings.weights, progress=progress
     )
+    _penalize(blocks, build_regularizer(settings.l1, settings.l2))
     loaded = None
     if path is not None:
         loaded = load_weights([layer for block in blocks for layer in block.layers], path)
@@ -102,6 +106,16 @@ def assemble(
     )
     model = keras.Model(image, outputs, name=architecture.name)
     return TransferModel(model, architecture, _parts(model, blocks, features), loaded)
+
+
+def _penalize(
+    blocks: tuple[BlockGraph, ...], penalty: keras.regularizers.Regularizer | None
+) -> None:
+    """Puts a penalty on each kernel of a base; Keras counts it only while the kernel trains."""
+    for layer in (layer for block in blocks for layer in block.layers):
+        for variable in layer.trainable_weights:
+            if variable.name.endswith("kernel"):  # depthwise and pointwise ones too; no biases
+                variable.regularizer = penalty
 
 
 def _parts(
@@ -113,4 +127,4 @@ def _parts(
         for unit in block.units
     ]
     head = tuple(layer for layer in model.layers if is_head(layer))
-    return (*units, Part(HEAD, HEAD, head, features))
+    return (*units, Part(HEAD, HEAD, head, (features,)))

@@ -14,45 +14,11 @@ import tensorflow as tf
 
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
-
-PREFIX_BATCH = 32
-"""Images per call of a compiled prefix. One size for all: kernels choose their algorithm, and so
-the last bits of their result, by batch size."""
+from tl_toolkit.transfer.batches import FixedBatch
 
 WHOLE_LIMIT = 1e-5
 """Largest difference in probability between the whole model and its two parts. Kernels may sum in
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
-
-
-class FixedBatch:
-    """A model in inference mode as one compiled function of one fixed batch size.
-
-    Short batches are padded with zeros and cut, so that an image's outputs are the same, bit for
-    bit, whatever batch it comes in.
-
-    Args:
-        model: Any Keras model with one input and one output.
-        batch_size: Images per call, at least 1.
-    """
-
-    def __init__(self, model: keras.Model, *, batch_size: int = PREFIX_BATCH) -> None:
-        self.model = model
-        self.batch_size = batch_size
-        shape = (batch_size, *model.input.shape[1:])
-        self._run = tf.function(
-            lambda x: model(x, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
-        )
-
-    def __call__(self, values: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the float32 outputs for any number of rows, at least 1."""
-        outputs = []
-        for start in range(0, len(values), self.batch_size):
-            rows = tf.cast(values[start : start + self.batch_size], tf.float32)
-            missing = self.batch_size - len(rows)
-            if missing:
-                rows = tf.pad(rows, [[0, missing]] + [[0, 0]] * (len(rows.shape) - 1))
-            outputs.append(self._run(rows)[: self.batch_size - missing])
-        return outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=0)
 
 
 @dataclass(frozen=True)
@@ -90,10 +56,11 @@ def split_at(
     trained = [part for part in transfer.parts if part.name in chosen]
     for layer in transfer.model.layers:
         layer.trainable = False
-    for part in trained:
-        for layer in part.layers:
-            layer.trainable = train_batch_norm or not is_batch_norm(layer)
-    cut = _cut_tensor(trained[0])
+    for layer in (layer for part in trained for layer in part.layers):
+        layer.trainable = True
+        for normalization in batch_norms(layer):
+            normalization.trainable = train_batch_norm
+    cut = _cut_tensors(trained[0])
     prefix = keras.Model(transfer.model.input, cut, name="prefix")
     suffix = _fix_frozen(keras.Model(cut, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
@@ -125,17 +92,21 @@ def check_whole(transfer: TransferModel, split: Split, images: np.ndarray) -> No
         )
 
 
-def is_batch_norm(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer keeps moving statistics of its inputs."""
-    return isinstance(layer, keras.layers.BatchNormalization)
+def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
+    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model."""
+    return [
+        member
+        for member in layer._flatten_layers()
+        if isinstance(member, keras.layers.BatchNormalization)
+    ]
 
 
-def _cut_tensor(first: Part) -> keras.KerasTensor:
-    """The deepest tensor that no trained weight and no dropout comes before."""
+def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """The deepest tensors that no trained weight and no dropout comes before."""
     if first.name != HEAD:
-        return first.inputs
+        return first.inputs[0] if len(first.inputs) == 1 else list(first.inputs)
     pool = [layer for layer in first.layers if layer.name == "head_pool"]
-    return pool[0].output if pool else first.inputs
+    return pool[0].output if pool else first.inputs[0]
 
 
 def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
@@ -286,9 +257,14 @@ def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
     allowed = set()
     for part in transfer.parts:
         for layer in part.layers:
-            moves_statistics = is_batch_norm(layer) and layer.trainable
+            moving = {
+                id(variable)
+                for member in batch_norms(layer)
+                if member.trainable
+                for variable in member.weights
+            }
             for index, variable in enumerate(layer.weights):
-                if id(variable) in trained or moves_statistics:
+                if id(variable) in trained | moving:
                     allowed.add((part.name, f"{layer.name}/{index}"))
     return allowed
 

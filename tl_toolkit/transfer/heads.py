@@ -31,7 +31,7 @@ def build_head(
             hidden.units,
             activation=hidden.activation,
             kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, number)),
-            kernel_regularizer=_regularizer(hidden.l1, hidden.l2),
+            kernel_regularizer=build_regularizer(hidden.l1, hidden.l2),
             name=f"head_hidden{number}",
         )(x)
         if hidden.dropout:
@@ -48,6 +48,7 @@ def build_head(
         1 if head.activation == "sigmoid" else num_classes,
         activation=head.activation,
         kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "output")),
+        kernel_regularizer=build_regularizer(head.l1, head.l2),
         dtype="float32",  # a half-precision softmax loses small probabilities
         name=OUTPUT_LAYER,
     )(x)
@@ -70,7 +71,8 @@ def _pool(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor
     return keras.layers.GlobalAveragePooling2D(name="head_pool")(features)
 
 
-def _regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:
+def build_regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:
+    """Returns the penalty l1 * sum(|w|) + l2 * sum(w^2), None where both are 0."""
     if not l1 and not l2:
         return None
     return keras.regularizers.L1L2(l1=l1, l2=l2)

@@ -89,7 +89,7 @@ def find_weights(
         return Path(weights)
     file = find_weight_file(architecture, arguments, image_size)
     if file is None:
-        raise WeightsError(tell_unpublished(architecture))
+        raise WeightsError(tell_unpublished(architecture, arguments))
     return fetch_weight_file(file, progress=progress)
 
 
@@ -108,9 +108,8 @@ def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> 
         with _locked(path, file):
             if not path.exists():  # another process may have fetched it in the meantime
                 _download(file, path, progress)
-    elif file.sha256 is not None and hash_file(path) != file.sha256:
-        what = "is not the published file: its SHA-256 differs"
-        expected = f"{file.url} has {file.sha256}."
+    elif expected := _tell_other(file, path):
+        what = f"is not the published file, {file.url}"
         raise WeightsError(Problem(str(path), what, expected, f"rm '{path}' and run again"))
     return path
 
@@ -178,10 +177,19 @@ def _copy(source: Any, sink: BinaryIO, report: Callable[[int], object]) -> int:
     return size
 
 
+def _tell_other(file: WeightFile, path: Path) -> str:
+    """Says which digest was expected of a file; "" if it has it, or none is known."""
+    if file.digest is None:
+        return ""
+    algorithm, digits = file.digest
+    names = {"sha256": "SHA-256", "md5": "MD5"}
+    same = hash_file(path, algorithm) == digits
+    return "" if same else f"Expected a file with {names[algorithm]} {digits}."
+
+
 def _check_part(file: WeightFile, part: Path) -> None:
     """Refuses what a server sent instead of the file, by its digest where known, by its header."""
-    if file.sha256 is not None and hash_file(part) != file.sha256:
-        expected = f"Expected a file with SHA-256 {file.sha256}."
+    if expected := _tell_other(file, part):
         raise WeightsError(Problem(file.url, "gave another file", expected, "run again"))
     try:
         inspect_weights(part)
@@ -228,8 +236,16 @@ def load_weights(
     for name, members in variables.items():
         for variable, value in zip(members, values[name], strict=True):
             variable.assign(value)
+    _settle(layers)
     count = sum(len(members) for members in variables.values())
     return LoadedWeights(info.path, match.by, count, match.left_out)
+
+
+def _settle(layers: Sequence[keras.layers.Layer]) -> None:
+    """Lets layers take notice: Normalization computes with copies that it makes of its weights."""
+    for member in (member for layer in layers for member in layer._flatten_layers()):
+        if hasattr(member, "finalize_state"):
+            member.finalize_state()
 
 
 def _misfit_error(path: Path, match: Match, actual: str) -> WeightsError:

@@ -1,0 +1,78 @@
+"""Calls of one fixed batch size, and rows of what crosses a cut: one tensor, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["PREFIX_BATCH", "FixedBatch", "Rows", "count_rows", "join_rows", "pad_rows", "take_rows"]
+
+PREFIX_BATCH = 32
+"""Images per call of a compiled prefix. One size for all: kernels choose their algorithm, and so
+the last bits of their result, by batch size."""
+
+Rows: TypeAlias = np.ndarray | tf.Tensor | Sequence[tf.Tensor]
+"""A tensor (n, ...), or the list of tensors that cross a boundary together, n rows in each."""
+
+
+def count_rows(rows: Rows) -> int:
+    """Returns n."""
+    return len(tf.nest.flatten(rows)[0])
+
+
+def take_rows(rows: Rows, start: int, stop: int | None = None) -> Rows:
+    """Returns the rows from `start` to before `stop`, by default to the end."""
+    return tf.nest.map_structure(lambda tensor: tensor[start:stop], rows)
+
+
+def pad_rows(rows: Rows, missing: int) -> Rows:
+    """Returns the rows with `missing` rows of zeros below them."""
+    if not missing:
+        return rows
+    return tf.nest.map_structure(
+        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (len(tensor.shape) - 1)), rows
+    )
+
+
+def join_rows(pieces: Sequence[Rows]) -> Rows:
+    """Returns the rows of several pieces, one below the other; at least one piece."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *pieces)
+
+
+class FixedBatch:
+    """A model in inference mode as one compiled function of one fixed batch size.
+
+    Short batches are padded with zeros and cut, so that an image's outputs are the same, bit for
+    bit, whatever batch it comes in.
+
+    Args:
+        model: Any Keras model; it may have several inputs or outputs.
+        batch_size: Images per call, at least 1.
+    """
+
+    def __init__(self, model: keras.Model, *, batch_size: int = PREFIX_BATCH) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        signature = tf.nest.map_structure(
+            lambda tensor: tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32), model.input
+        )
+        self._run = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+
+    def __call__(self, values: Rows) -> Rows:
+        """Returns the float32 outputs for any number of rows, at least 1."""
+        outputs = []
+        for start in range(0, count_rows(values), self.batch_size):
+            rows = tf.nest.map_structure(
+                lambda tensor: tf.cast(tensor, tf.float32),
+                take_rows(values, start, start + self.batch_size),
+            )
+            missing = self.batch_size - count_rows(rows)
+            found = self._run(pad_rows(rows, missing))
+            outputs.append(take_rows(found, 0, self.batch_size - missing))
+        return join_rows(outputs)
