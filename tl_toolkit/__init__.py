@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tl_toolkit.api import Run, finetune, load_run
     from tl_toolkit.errors import ToolkitError
+    from tl_toolkit.explore import (
+        describe_architecture,
+        draw_architecture,
+        probe_architecture,
+    )
     from tl_toolkit.progress import Progress
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
@@ -28,9 +33,12 @@ _HOMES = {
     "Recipe": "tl_toolkit.recipe.schema",
     "Run": "tl_toolkit.api",
     "ToolkitError": "tl_toolkit.errors",
+    "describe_architecture": "tl_toolkit.explore",
+    "draw_architecture": "tl_toolkit.explore",
     "finetune": "tl_toolkit.api",
     "load_recipe": "tl_toolkit.recipe.load",
     "load_run": "tl_toolkit.api",
+    "probe_architecture": "tl_toolkit.explore",
 }
 
 __all__ = [
@@ -38,9 +46,12 @@ __all__ = [
     "Recipe",
     "Run",
     "ToolkitError",
+    "describe_architecture",
+    "draw_architecture",
     "finetune",
     "load_recipe",
     "load_run",
+    "probe_architecture",
 ]
 
 

@@ -25,7 +25,7 @@ _VERBS = {
     "validate": "Check a recipe, its data and its weights; trains nothing.",
     "init": "Look at a folder of images and write a recipe for it.",
     "recipes": "List, show and copy the shipped recipes.",
-    "models": "List and show architectures.",
+    "models": "List, show, draw and probe architectures.",
     "schema": "Print the JSON Schema of recipes.",
     "env": "Print versions and devices.",
 }

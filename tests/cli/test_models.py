@@ -1,0 +1,118 @@
+"""`tltool models`, and the Python functions behind it: numbers, diagrams, experiments."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+import tl_toolkit as tl
+from tl_toolkit.architectures.catalog import find_architecture
+from tl_toolkit.cli import console
+from tl_toolkit.cli.models import models_command
+from tl_toolkit.recipe.schema import Head, Model
+from tl_toolkit.transfer.assemble import assemble
+
+
+def models(*arguments):
+    """Runs `tltool models ...` in this process; returns what it printed on stdout."""
+    console._console.cache_clear()  # it holds on to the stdout of the call before
+    done = CliRunner().invoke(models_command, list(map(str, arguments)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet5",
+        "vgg_tiny",
+        "alexnet",
+        "unet",
+        "convnext_tiny",
+        pytest.param("nasnet_mobile", marks=pytest.mark.slow),
+    ],
+)
+def test_totals_equal_count_params_of_the_model_with_the_papers_head(name):
+    size = {"lenet5": 32, "alexnet": 67, "unet": 32}.get(name, 64)
+    found = tl.describe_architecture(name, image_size=(size, size), num_classes=7)
+
+    head = Head.model_validate(dict(find_architecture(name).head))
+    settings = Model(base=name, weights="random", head=head)
+    whole = assemble(settings, image_size=(size, size), num_classes=7).model
+    assert found.parameters == whole.count_params()
+    for rows in (found.blocks, found.units, found.layers):
+        assert sum(row.parameters for row in rows) == found.parameters
+        assert sum(row.trainable for row in rows) == found.trainable
+        assert sum(row.multiply_accumulates for row in rows) == found.multiply_accumulates
+        assert sum(row.activation_bytes for row in rows) == found.activation_bytes
+    assert found.blocks[-1].block == "head" and found.blocks[-1].shape == (7,)
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(1, 1.135e9), (2, 0.724e9)])
+def test_alexnet_has_the_known_multiply_accumulates(groups, expected):
+    found = tl.describe_architecture("alexnet", {"groups": groups}, num_classes=1000)
+
+    assert found.multiply_accumulates == pytest.approx(expected, rel=1e-3)
+    assert found.blocks[-2].receptive_field == (195, 195)
+
+
+def test_unfreezing_moves_the_trainable_share_and_the_head_always_trains():
+    found = tl.describe_architecture("mobilenet", {"alpha": 0.25}, unfreeze=1, num_classes=5)
+
+    shares = {row.block: row.trainable for row in found.blocks}
+    assert [name for name, count in shares.items() if count] == ["block5", "head"]
+    assert shares["block5"] == 101_760
+
+
+def test_show_prints_blocks_and_on_request_units_and_layers():
+    size = ["mobilenet", "--input-size", 64]
+    blocks, units, layers = (
+        models("show", *size, *more) for more in ([], ["--units"], ["--layers"])
+    )
+
+    assert "block5" in blocks and "conv_dw_12" not in blocks
+    assert "conv_dw_12" in units and "conv_pw_12_bn" not in units
+    assert "conv_pw_12_bn" in layers
+    assert "ceil(64/2) = 32" in layers and "1,024" in layers
+    assert "3,228,864 parameters" in blocks
+
+
+def test_show_with_json_has_rows_of_all_three_levels_and_totals():
+    found = json.loads(models("show", "vgg_tiny", "--classes", 3, "--json"))
+
+    assert found["family"] == "vgg_tiny" and found["input_size"] == [32, 32]
+    assert [row["block"] for row in found["rows"]][-1] == "head"
+    assert found["totals"]["parameters"] == sum(row["parameters"] for row in found["units"])
+    assert found["layers"][0]["kind"] == "Conv2D"
+
+
+def test_the_list_fits_80_columns_and_its_json_names_families():
+    table = models("list")
+    records = json.loads(models("list", "--json"))
+
+    assert max(map(len, table.splitlines())) <= 80
+    assert all(record["family"] for record in records)
+
+
+def test_draw_writes_a_diagram_that_shows_what_trains(tmp_path):
+    models("draw", "vgg_tiny", "-o", tmp_path / "net.svg", "--unfreeze", 1, "--classes", 3)
+
+    document = (tmp_path / "net.svg").read_text()
+    ElementTree.fromstring(document)
+    assert "block4" in document and "4 × 4 × 96" in document
+
+
+def test_draw_refuses_a_name_that_is_no_svg(tmp_path):
+    done = CliRunner().invoke(models_command, ["draw", "vgg_tiny", "-o", str(tmp_path / "a.png")])
+
+    assert done.exit_code == 2 and ".svg" in done.output
+
+
+def test_probe_says_which_blocks_are_equivariant_and_that_images_were_drawn():
+    table = models("probe", "vgg_tiny")
+    found = json.loads(models("probe", "vgg_tiny", "--json"))
+
+    assert "4 images, drawn in code" in table
+    assert found["blocks"][0]["is_exact"] and found["blocks"][0]["relative"] < 1e-5
+    assert not found["blocks"][-1]["is_exact"]
