@@ -85,8 +85,8 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
 
     A layer of the file goes by its name, with slashes as underscores, with or without the names of
     the models it was nested in. A layer that Keras numbered by a counter of the process
-    ("conv2d_12") has no name to go by: if exactly as many layers of the network are left, and their
-    shapes are equal one by one, such layers are taken in order. So are all layers when no name at
+    ("conv2d_12") has no name to go by: if the file has at least as many as the network lacks, and
+    their shapes are equal one by one, they are taken in order. So are all layers when no name at
     all is known, and counts and shapes are equal. Layers that are left over are a classifier when
     they are called so, or when they come after all that was used and hold no kernel wider than one
     pixel.
@@ -133,9 +133,10 @@ def _pair_counted(
 ) -> list[tuple[str, _Saved]]:
     """Pairs the network's layers that no name was found for with the file's counted ones."""
     counted = [one for one in rest if _COUNTED.fullmatch(one[1].rpartition("/")[2])]
-    if not info.is_ordered or len(counted) != len(missing):
+    if not info.is_ordered or len(counted) < len(missing):
         return []
-    pairs = list(zip(missing, counted, strict=True))
+    # What comes after them is the head of whoever saved the file.
+    pairs = list(zip(missing, counted[: len(missing)], strict=True))
     fit = all(_pair_weights(network[name], one[2]) is not None for name, one in pairs)
     return pairs if fit else []
 

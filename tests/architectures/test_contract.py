@@ -34,8 +34,17 @@ DEFAULT = smallest_of_each_family()
 """One member of each family is always tested; the others are slow, and take turns in CI."""
 
 
-HEAVY = {"inception_resnet_v2", "nasnet_mobile", "convnext_tiny", "inception_v3", "xception"}
-"""Members that are slow to compute with, not to draw: CI computes with them at each change."""
+HEAVY = {
+    "convnext_tiny",
+    "densenet121",
+    "inception_resnet_v2",
+    "inception_v3",
+    "nasnet_mobile",
+    "xception",
+}
+"""Members that are drawn once by default: CI computes with them at each change."""
+
+LIGHT = DEFAULT - HEAVY
 
 TRAINED = {"lenet5_1998", "resnet20", "unet", "mobilenet_v3_small"}
 
@@ -55,7 +64,8 @@ def parametrize(names, *, default=DEFAULT):
 RUNNABLE = [name for name, one in ARCHITECTURES.items() if one.parameters <= TOO_LARGE]
 
 each_architecture = parametrize(ARCHITECTURES)
-each_that_runs = parametrize(RUNNABLE, default=DEFAULT - HEAVY)
+each_that_is_drawn_twice = parametrize(ARCHITECTURES, default=LIGHT)
+each_that_runs = parametrize(RUNNABLE, default=LIGHT)
 each_that_trains = parametrize(RUNNABLE, default=TRAINED)
 
 
@@ -135,7 +145,7 @@ def test_every_weight_gets_a_gradient(name, drawn):
     assert without == []
 
 
-@each_architecture
+@each_that_is_drawn_twice
 def test_a_second_build_has_the_same_names(name, draw, drawn):
     first = drawn(name)
 
@@ -164,16 +174,14 @@ print(json.dumps(found))
 
 
 def test_another_process_gives_the_same_names(drawn):
-    names = [name for name in ARCHITECTURES if name in DEFAULT]
+    names = [name for name in ARCHITECTURES if name in LIGHT]
 
     theirs = names_in_another_process(names)
 
     assert theirs == {name: all_names(drawn(name).blocks) for name in names}
 
 
-@pytest.mark.slow
-@pytest.mark.turns
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - DEFAULT))
+@parametrize([name for name in ARCHITECTURES if name not in LIGHT], default=())
 def test_another_process_gives_the_same_names_to_a_large_one(name, drawn):
     assert names_in_another_process([name])[name] == all_names(drawn(name).blocks)
 

@@ -43,7 +43,7 @@ class Argument:
 
     Attributes:
         kind: float (takes whole numbers too), int, str or bool.
-        default: The value when the recipe is silent; it gives the network of the paper.
+        default: The value when the recipe is silent: the form that files are published for, if any.
         help: What it changes, one sentence.
         low: Least value of a number, itself allowed.
         high: Greatest value of a number, itself allowed.
