@@ -19,6 +19,7 @@ LAYERS = [
     ["check", "starter"],
     ["architectures", "data"],
     ["transfer"],
+    ["feature_cache"],
     ["features"],
     ["training"],
     ["evaluation"],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.data.pipeline import Images
     from tl_toolkit.evaluation.predict import Prediction
-    from tl_toolkit.training.loop import Training
+    from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
 
@@ -246,6 +246,7 @@ def finetune(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Progress | None = None,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
@@ -258,6 +259,7 @@ def finetune(
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
         progress: Is told what happens; nothing is printed by default.
 
     Raises:
@@ -280,7 +282,7 @@ def finetune(
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
         if summary.ignored:
             progress.said(summary.ignored)
-        run = _Finetuning(loaded, folder, progress).run()
+        run = _Finetuning(loaded, folder, progress, callbacks).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
         raise
@@ -295,8 +297,15 @@ def finetune(
 class _Finetuning:
     """The steps of `finetune` after the folder is made, in order."""
 
-    def __init__(self, loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> None:
+    def __init__(
+        self,
+        loaded: LoadedRecipe,
+        folder: RunFolder,
+        progress: Progress,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
         self.recipe = loaded.recipe
+        self._callbacks = callbacks
         self.folder = folder
         self.progress = _Recorded(progress, folder)
         self.seconds: dict[str, float] = {}
@@ -308,9 +317,10 @@ class _Finetuning:
         images = self._load(manifest)
         transfer = self._assemble(manifest)
         self._lap("prepare")
-        training = self._train(transfer, images)
+        trainer = self._build_trainer(transfer, images)
+        training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(transfer, images, manifest, training)
+        metrics = self._evaluate(trainer, images, manifest, training)
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
@@ -401,13 +411,14 @@ class _Finetuning:
         self.progress.planned(plan_phases(transfer, recipe.phases))
         return transfer
 
-    def _train(self, transfer: TransferModel, images: Mapping[str, Images]) -> Training:
-        from tl_toolkit.training.loop import train_phases
+    def _build_trainer(self, transfer: TransferModel, images: Mapping[str, Images]) -> Trainer:
+        from tl_toolkit.training.loop import Trainer
 
+        return Trainer(transfer, self.recipe, images, progress=self.progress)
+
+    def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
-            training = train_phases(
-                transfer, self.recipe, images, self.folder, progress=self.progress
-            )
+            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
         except (NonFiniteError, KeyboardInterrupt):
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 self._save(transfer)
@@ -421,20 +432,23 @@ class _Finetuning:
 
     def _evaluate(
         self,
-        transfer: TransferModel,
+        trainer: Trainer,
         images: Mapping[str, Images],
         manifest: Manifest,
         training: Training,
     ) -> dict[str, Any]:
         from tl_toolkit.evaluation.metrics import measure
-        from tl_toolkit.evaluation.predict import predict_images, write_predictions
+        from tl_toolkit.evaluation.predict import write_predictions
 
-        metrics: dict[str, Any] = {"best": training.best.as_row()}
+        metrics: dict[str, Any] = {
+            "best": training.best.as_row(),
+            "weights_sha256": training.weights_sha256,
+        }
         rows = []
         for split in ("validation", "test"):
             if split not in images:
                 continue
-            found = predict_images(transfer.model, images[split])
+            found = trainer.predict(split)
             metrics[split] = measure(images[split].labels, found, manifest.classes)
             rows += [
                 (example.path, split, str(example.label), row)

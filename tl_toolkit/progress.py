@@ -25,6 +25,9 @@ class Progress:
     def phase_began(self, name: str, epochs: int, steps: int) -> None:
         """A phase of so many epochs of so many steps begins."""
 
+    def computed(self, done: int, total: int) -> None:
+        """The frozen part has been computed for `done` of `total` images, for the store."""
+
     def stepped(self, step: int, loss: float) -> None:
         """Step `step` (from 1) of the current epoch is done."""
 
@@ -67,6 +70,10 @@ class Relay(Progress):
     def phase_began(self, name: str, epochs: int, steps: int) -> None:
         """Passes it on."""
         self._progress.phase_began(name, epochs, steps)
+
+    def computed(self, done: int, total: int) -> None:
+        """Passes it on."""
+        self._progress.computed(done, total)
 
     def stepped(self, step: int, loss: float) -> None:
         """Passes it on."""

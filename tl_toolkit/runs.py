@@ -301,7 +301,7 @@ def _clear(folder: RunFolder, overwrite: bool) -> None:
 
 def _refuse_running(folder: RunFolder) -> None:
     status = folder.read_json(folder.status)
-    alive = status.get("state") == "running" and _is_alive(int(status.get("pid", 0)))
+    alive = status.get("state") == "running" and is_alive(int(status.get("pid", 0)))
     if alive and status["pid"] != os.getpid():
         raise RecipeError(
             Problem(
@@ -313,7 +313,8 @@ def _refuse_running(folder: RunFolder) -> None:
         )
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tells whether a process of this machine has this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

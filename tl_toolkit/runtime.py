@@ -67,22 +67,46 @@ def start_tensorflow(*, threads: int | None = None, deterministic: bool = False)
 
 
 def describe_numerics() -> dict[str, Any]:
-    """What a float's last bits depend on: versions, device, threads and flags, for the lock."""
+    """What a trained weight's last bits depend on, for the lock: arithmetic and threads."""
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        **describe_arithmetic(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def describe_arithmetic() -> dict[str, Any]:
+    """What the last bits of one forward pass depend on: versions, device and flags."""
+    import keras
     import tensorflow as tf
     from tensorflow.python.framework import config as framework_config
 
     versions = ("tl-toolkit", "tensorflow", "keras", "numpy", "pillow")
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return {
-        "python": platform.python_version(),
         "versions": {name: _version(name) for name in versions},
         "machine": platform.machine(),
-        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
-        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
-        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "cpu": _hash_cpu_features(),
+        "device": ", ".join(one.get("device_name", "GPU") for one in details) or "CPU",
+        "precision": keras.config.dtype_policy().name,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
         "op_determinism": bool(framework_config.is_op_determinism_enabled()),
         "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
     }
+
+
+def _hash_cpu_features() -> str:
+    """Kernels are chosen by them; Linux lists them, elsewhere the processor's name has to do."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = sorted({line for line in file if line.startswith(("flags", "Features"))})
+    except OSError:
+        lines = [platform.processor()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def _version(name: str) -> str:

@@ -274,10 +274,9 @@ def test_a_batch_of_its_own_boundary_trains(name):
     images = random_images(3, ARCHITECTURES[name].minimum_size).astype("uint8")
     phase = Phase(name="tune", epochs=1, optimizer="sgd", learning_rate=1e-3)
 
-    check_whole(transfer, split, images)
-    loss, _ = Steps(split, build_optimizer(phase)).train(
-        split.prefix(images), tf.constant([0, 1, 2])
-    )
+    check_whole(transfer, split)
+    steps = Steps(split, build_optimizer(phase), batch_size=3)
+    (loss,), _ = steps.train(split.prefix(images), np.array([0, 1, 2], np.int32))
 
     receipt = write_receipt(transfer, split, before, phase="tune", steps=1, learning_rate=1e-3)
     assert np.isfinite(loss)

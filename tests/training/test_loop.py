@@ -10,7 +10,7 @@ import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.recipe.schema import EarlyStopping
 from tl_toolkit.training.checkpoint import Epoch, is_better
-from tl_toolkit.training.loop import _Patience
+from tl_toolkit.training.phase import _Patience
 
 
 def digits_recipe(**sections):

@@ -15,6 +15,7 @@ __all__ = [
     "Field",
     "GraphCosts",
     "LayerCost",
+    "count_graph",
     "count_multiply_accumulates",
     "measure_graph",
 ]
@@ -250,6 +251,22 @@ def count_multiply_accumulates(
         target: Shape of its output, the batch first.
     """
     return _kernel_size(operation) * _positions(operation, source, target)
+
+
+def count_graph(inputs: keras.KerasTensor, outputs: Any) -> int:
+    """Counts the multiply-accumulates of a graph for one image; roughly inside nested models.
+
+    Args:
+        inputs: Images, (batch, h, w, c), with known height and width.
+        outputs: A tensor drawn from them, or a list of such.
+    """
+    return sum(
+        count_multiply_accumulates(
+            node.operation, node.input_tensors[0].shape, node.outputs[0].shape
+        )
+        for node in sorted_calls(keras.Function(inputs, outputs))
+        if node.input_tensors
+    )
 
 
 def _kernel_size(operation: keras.Operation) -> int:

@@ -203,6 +203,14 @@ class ConsoleProgress(Progress):
         self._phase, self._epochs, self._steps = name, epochs, steps
         self._start(name, epochs * steps)
 
+    def computed(self, done: int, total: int) -> None:
+        """Moves the bar of the pass through the frozen part."""
+        if not self._bars and done < total:
+            self._start("frozen part", total)
+        self._move(done)
+        if done >= total:
+            self.stop()
+
     def stepped(self, step: int, loss: float) -> None:
         """Moves the bar by one step."""
         if self._bars and self._task is not None:

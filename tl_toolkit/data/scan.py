@@ -18,7 +18,7 @@ from tl_toolkit.data.decoder import DECODER_VERSION, decode_image, explain
 from tl_toolkit.data.listing import MAX_BYTES, MAX_NAMED, SourceFile, name_some
 from tl_toolkit.data.manifest import Example, Manifest, draw_splits, keep_few
 from tl_toolkit.data.sources import list_sources
-from tl_toolkit.data.verdicts import Verdicts
+from tl_toolkit.data.verdicts import KnownFiles, Verdicts
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs import default_cache_dir, write_atomically
 
@@ -136,17 +136,20 @@ def look_at(
         OutputError: `convert_dir` cannot be written.
     """
     version = f"{DECODER_VERSION}-{tf.__version__}-{PIL.__version__}"
-    verdicts = Verdicts(cache_dir or default_cache_dir(), version)
+    cache_dir = cache_dir or default_cache_dir()
+    verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
     looks: list[Look] = []
     pool = ThreadPoolExecutor(count_threads())
     try:
-        for look in pool.map(lambda path: _look(path, verdicts, convert_dir), paths):
+        for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir), paths):
             looks.append(look)
             if progress is not None:
                 progress(len(looks), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-        verdicts.save()  # Also after an interrupt: what is known need not be looked at again.
+        # Also after an interrupt: what is known need not be looked at again.
+        verdicts.save()
+        files.save()
     return looks
 
 
@@ -155,12 +158,17 @@ def count_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _look(path: str, verdicts: Verdicts, convert_dir: Path | None) -> Look:
+def _look(path: str, verdicts: Verdicts, files: KnownFiles, convert_dir: Path | None) -> Look:
     if path.startswith(BUILTIN):
         pixels = load_builtin_image(path)
         return Look(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
     try:
-        if os.path.getsize(path) > MAX_BYTES:
+        stat = os.stat(path)
+        sha256 = files.get(path, stat)
+        known = verdicts.get(sha256) if sha256 else None
+        if sha256 and known and known[0] == "good":
+            return Look(path, sha256, *known)
+        if stat.st_size > MAX_BYTES:
             return Look(path, "", "broken", f"a file of more than {MAX_BYTES >> 20} MiB")
         with open(path, "rb") as file:
             encoded = file.read()
@@ -171,6 +179,7 @@ def _look(path: str, verdicts: Verdicts, convert_dir: Path | None) -> Look:
     if known is None:
         known = judge(encoded)
         verdicts.add(sha256, *known)
+    files.add(path, stat, sha256)
     look = Look(path, sha256, *known)
     if look.verdict == "convertible" and convert_dir is not None:
         return _convert(look, encoded, convert_dir)

@@ -9,12 +9,11 @@ from typing import Any
 from tl_toolkit.data.pipeline import Images
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.metrics import measure
-from tl_toolkit.evaluation.predict import predict_images
 from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
-from tl_toolkit.training.loop import plan_phases, train_phases
+from tl_toolkit.training.loop import Trainer, plan_phases
 from tl_toolkit.transfer.assemble import assemble
 
 
@@ -47,17 +46,16 @@ def train_baseline(
     place = RunFolder(folder.path / "baseline")
     labelled = _Labelled(progress)
     labelled.planned(plan_phases(transfer, other.phases))
+    trainer = Trainer(transfer, other, images, progress=labelled)
     try:
-        training = train_phases(transfer, other, images, place, progress=labelled)
+        training = trainer.train(other, place)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {
         "changes": dict(recipe.baseline or {}),
         "best": training.best.as_row(),
         **{
-            split: measure(
-                images[split].labels, predict_images(transfer.model, images[split]), classes
-            )
+            split: measure(images[split].labels, trainer.predict(split), classes)
             for split in images
             if split != "train"
         },

@@ -157,3 +157,33 @@ class Augment(Section):
     rand_augment: RandAugment | None = Field(
         default=None, description="RandAugment, applied after the other changes."
     )
+
+
+class Features(Section):
+    """Whether and how outputs of the frozen part of the network are kept for later use."""
+
+    store: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="auto keeps them where that fits max_gb and saves time; always wherever it "
+        "fits; never computes them anew each time. The result is the same, bit for bit.",
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="float16 halves the size; what is trained on are the rounded values.",
+    )
+    views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="With augment: keep this many random views of each training image, and go "
+        "round them; by default every epoch draws views anew, which nothing can be kept of.",
+    )
+    folded: bool = Field(
+        default=False,
+        description="Compute the frozen part with its weights folded in as constants: about 1.4 "
+        "times as fast, and different in the last digits.",
+    )
+    max_gb: float = Field(
+        default=20.0,
+        gt=0,
+        description="Size of the whole store in GB (10^9 bytes); what was not used for longest "
+        "makes room.",
+    )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tl_toolkit.architectures.catalog import ARCHITECTURES
-from tl_toolkit.recipe.data_schema import Augment, Data, RandAugment
+from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.fields import (
     Arguments,
     Changes,
@@ -34,6 +34,7 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Export",
+    "Features",
     "Head",
     "Hidden",
     "Model",
@@ -252,6 +253,10 @@ def _as_export(value: object) -> object:
     raise in_words("expected true, false or a section with formats")
 
 
+def _field_of(section: object, name: str) -> object:
+    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
+
+
 class Recipe(Section):
     """A whole run: data, model, phases of training, and what is made of the result."""
 
@@ -274,6 +279,9 @@ class Recipe(Section):
     data: Data = Field(description="Where the images are and how they are split and resized.")
     augment: Augment | None = Field(
         default=None, description="Random changes to training images; none by default."
+    )
+    features: Features = Field(
+        default=Features(), description="Whether outputs of the frozen part are kept."
     )
     model: Model = Field(description="The network: base, weights and head.")
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
@@ -298,6 +306,14 @@ class Recipe(Section):
         """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
+        features = values.get("features")
+        if not values.get("augment") and _field_of(features, "views"):
+            expected = "expected a section augment: without it, all views of an image are the same"
+            yield Conflict(("features", "views"), expected, "~features.views")
+        if values.get("augment") and _field_of(features, "store") == "always":
+            if not _field_of(features, "views"):
+                expected = "expected a number of views: each epoch augments images anew"
+                yield Conflict(("features",), expected, "features.views=4")
         baseline = values.get("baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
@@ -308,7 +324,7 @@ class Recipe(Section):
         phases = values.get("phases")
         names: list[object] = []
         for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
-            name = phase.get("name") if isinstance(phase, Mapping) else getattr(phase, "name", None)
+            name = _field_of(phase, "name")
             if isinstance(name, str) and name in names:
                 expected = f"expected a name of its own, got that of phases[{names.index(name)}]"
                 yield Conflict(("phases", index, "name"), expected)

@@ -23,10 +23,12 @@ class Epoch:
         phase: Name of the phase.
         epoch: 0 before the first step, then 1, 2, ...
         learning_rate: The optimizer's rate.
-        loss: Mean training loss with regularization; None at epoch 0.
+        loss: Mean training loss without the penalty; None at epoch 0.
         accuracy: Training accuracy in [0, 1]; None at epoch 0.
-        val_loss: Validation loss with regularization.
+        val_loss: Validation loss without the penalty, so that phases can be compared: what trains,
+            and with it the penalty, differs between them.
         val_accuracy: Validation accuracy in [0, 1].
+        penalty: L1 and L2 penalties on what trains, which its gradients include; 0 without any.
     """
 
     phase: str
@@ -36,6 +38,7 @@ class Epoch:
     accuracy: float | None
     val_loss: float
     val_accuracy: float
+    penalty: float = 0.0
 
     def as_row(self) -> dict[str, Any]:
         """Returns the columns of history.csv, in order."""
@@ -69,6 +72,20 @@ class BestState:
     path: Path | None = None
     epoch: Epoch | None = None
     _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def copy(self) -> BestState:
+        """Returns the state as it is now; what is kept later does not change it."""
+        return BestState(None, self.epoch, dict(self._arrays))
+
+    @property
+    def names(self) -> set[str]:
+        """Canonical names of the weights that it holds."""
+        return set(self._arrays)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     def watch(self, transfer: TransferModel, split: Split) -> None:
         """Takes in what the coming phase may change, as it is before its first step.

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from tl_toolkit.architectures.catalog import resolve_unfreeze
-from tl_toolkit.data.augment import build_augment
 from tl_toolkit.data.pipeline import Images
-from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.features import Augmentation, LiveFeatures
+from tl_toolkit.features import FeatureSource
 from tl_toolkit.progress import Progress
-from tl_toolkit.recipe.schema import Augment, EarlyStopping, Phase, Recipe
-from tl_toolkit.runs import RunFolder, write_atomically, write_json
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.runs import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.seeds import describe_phases, phase_seed
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.batches import PREFIX_BATCH
 from tl_toolkit.transfer.freezing import (
+    Cut,
     Split,
-    check_receipt,
     check_whole,
     digest_variables,
+    find_cut,
+    set_trainable,
     split_at,
-    write_receipt,
 )
+from tl_toolkit.transfer.heads import initialize_head, set_dropout
+
+_SHARED_BYTES = 256 << 20
+"""Weights of a finished phase that are kept at most, for trials that begin with the same phases."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,22 @@ class Training:
         best: The epoch whose weights are kept.
         history: Every epoch of every phase, epoch 0 of each included.
         receipts: One for each phase.
+        weights_sha256: Of all weights and moving statistics as they are kept.
     """
 
     best: Epoch
     history: tuple[Epoch, ...]
     receipts: tuple[dict[str, Any], ...]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A phase that was trained to its end."""
+
+    epochs: tuple[Epoch, ...]
+    receipt: dict[str, Any]
+    best: BestState
 
 
 def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[str, Any]]:
@@ -63,13 +77,16 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
     for phase in phases:
-        split = _split_for(transfer, phase)
+        units, train_batch_norm = _what_trains(transfer, phase)
+        trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
+        first = find_cut(transfer, units).name
+        weights = [weight for part in trained for one in part.layers for weight in one.weights]
         rows.append(
             {
                 "name": phase.name,
                 "epochs": phase.epochs,
-                "trains": "head" if split.cut == "head" else f"{split.cut} to head",
-                "parameters": sum(math.prod(variable.shape) for variable in split.trainable),
+                "trains": "head" if first == HEAD else f"{first} to head",
+                "parameters": sum(math.prod(one.shape) for one in weights if one.trainable),
                 "total_parameters": total,
                 "optimizer": phase.optimizer,
                 "learning_rate": phase.learning_rate,
@@ -78,220 +95,181 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
     return rows
 
 
-def train_phases(
-    transfer: TransferModel,
-    recipe: Recipe,
-    images: Mapping[str, Images],
-    folder: RunFolder,
-    *,
-    progress: Progress | None = None,
-) -> Training:
-    """Trains all phases of a recipe and leaves the model in its best state.
+class Trainer:
+    """Trains recipes on one model, one after the other; what they have in common is done once.
 
-    A phase starts from the best state so far: what an earlier phase overtrained is not carried on.
+    Compiled steps serve every recipe that trains the same units; a phase that begins a recipe as it
+    began an earlier one is not trained again. The outcome of a recipe does not depend on those
+    before it.
 
     Args:
         transfer: The assembled model; its weights are changed.
-        recipe: The recipe.
-        images: Splits `train` and `validation`.
-        folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
+        recipe: Says which features are kept. Recipes that are trained may differ from it in seed,
+            phases, batch size, early stopping, and the rates of dropouts that its head has.
+        images: Splits `train` and `validation`; perhaps `test`.
         progress: Is told of each step and epoch.
-
-    Raises:
-        CheckFailedError: Prefix and suffix are not the whole model; before the first step.
-        NonFiniteError: The loss became infinite or not a number. The best state is restored first.
-        ReceiptError: A frozen tensor moved. Likewise.
+        ahead: Units that later recipes will train, so that their features are computed at once.
     """
-    best = BestState(folder.checkpoint)
-    history: list[Epoch] = []
-    receipts = []
-    log = TensorBoardLog(folder.tensorboard)
-    sample = images["validation"].load(np.arange(min(PREFIX_BATCH, len(images["validation"]))))
-    try:
-        for index, phase in enumerate(recipe.phases):
-            best.restore(transfer)
-            run = _PhaseRun(transfer, recipe, phase, images, progress or Progress())
-            check_whole(transfer, run.split, sample)
-            best.watch(transfer, run.split)
-            path = folder.phase(index, phase.name)
-            for epoch in _run_epochs(run, transfer, recipe, best, path):
-                log.write(len(history), epoch)
-                history.append(epoch)
-            receipts.append(run.receipt())
-            write_json(path / "receipt.json", receipts[-1])
-            check_receipt(receipts[-1], where=str(path / "receipt.json"))
-            for warning in receipts[-1]["warnings"]:
-                run.progress.said(f"{phase.name}: {warning}")
-    finally:
-        best.restore(transfer)
-        log.close()
-    if best.epoch is None:  # no phase took place: a validated recipe has one
-        raise ValueError("A recipe needs at least one phase.")
-    return Training(best.epoch, tuple(history), tuple(receipts))
-
-
-def _run_epochs(
-    run: _PhaseRun, transfer: TransferModel, recipe: Recipe, best: BestState, path: Path
-) -> Iterator[Epoch]:
-    """Yields the epochs of a phase, after the best state and the history have taken them in."""
-    rows: list[Epoch] = []
-    for epoch in run.epochs(recipe.early_stopping):
-        rows.append(epoch)
-        # Epoch 0 of a later phase is the best state itself, computed through another cut.
-        is_new = epoch.epoch > 0 or best.epoch is None
-        kept = is_new and is_better(epoch, best.epoch, recipe.early_stopping)
-        if kept:
-            best.keep(transfer, epoch)
-        _write_history(path / "history.csv", rows)
-        run.progress.epoch_ended(epoch.as_row(), best=kept)
-        yield epoch
-
-
-class _PhaseRun:
-    """One phase: its split, its steps, and what its receipt compares with."""
 
     def __init__(
         self,
         transfer: TransferModel,
         recipe: Recipe,
-        phase: Phase,
         images: Mapping[str, Images],
-        progress: Progress,
+        *,
+        progress: Progress | None = None,
+        ahead: Sequence[Sequence[str]] = (),
     ) -> None:
-        self.phase = phase
-        self.progress = progress
-        self.split = _split_for(transfer, phase)
         self._transfer = transfer
-        self._batch_size = recipe.data.batch_size
-        # Seeds belong to phases, so that a phase is the same whatever stands behind it.
-        self._seed = derive_seed(recipe.seed, phase.name)
-        _reset_dropout(transfer.model, self._seed)
+        self._images = images
+        self._progress = progress or Progress()
+        self._source = FeatureSource(transfer, recipe, images, self._progress)
+        self._ahead = [find_cut(transfer, units) for units in ahead]
+        self._compiled: dict[Any, tuple[Split, Steps]] = {}
+        self._finished: dict[str, _Finished] = {}
         self._digests = digest_variables(transfer)
-        self._steps = Steps(self.split, build_optimizer(phase))
-        self._train = LiveFeatures(images["train"], self.split.prefix)
-        self._validation = LiveFeatures(images["validation"], self.split.prefix)
-        self._sizes = (len(images["train"]), len(images["validation"]))
-        self._augment = _Augmentations(recipe.augment, recipe.seed, images["train"])
-        self._steps_taken = 0
+        self._initial = BestState()
+        self._checked: set[str] = set()
+        self._last: PhaseRun | None = None
 
-    def epochs(self, rule: EarlyStopping | None) -> Iterator[Epoch]:
-        """Yields epoch 0, the state as it is, and then each trained epoch until the last."""
-        steps = math.ceil(self._sizes[0] / self._batch_size)
-        self.progress.phase_began(self.phase.name, self.phase.epochs, steps)
-        patience = _Patience(rule)
-        for number in range(self.phase.epochs + 1):
-            loss, accuracy = self._train_epoch(number) if number else (None, None)
-            val_loss, val_accuracy = self._evaluate(number)
-            rate = self.phase.learning_rate
-            epoch = Epoch(self.phase.name, number, rate, loss, accuracy, val_loss, val_accuracy)
-            yield epoch
-            if patience.is_over(epoch):
-                self.progress.said(
-                    f"{self.phase.name}: stopped early after epoch {number}, no better "
-                    f"{patience.rule.monitor} for {patience.rule.patience} epochs"
-                )
-                return
+    def train(
+        self,
+        recipe: Recipe,
+        folder: RunFolder | None = None,
+        *,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> Training:
+        """Trains all phases of a recipe and leaves the model in its best state.
 
-    def receipt(self) -> dict[str, Any]:
-        """Compares every tensor with what it was before the first step."""
-        return write_receipt(
-            self._transfer,
-            self.split,
-            self._digests,
-            phase=self.phase.name,
-            steps=self._steps_taken,
-            learning_rate=self.phase.learning_rate,
+        A phase starts from the best state so far: what an earlier phase overtrained is not carried
+        on.
+
+        Args:
+            recipe: The recipe.
+            folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
+            callbacks: See each phase as one call of `fit` on the suffix. Their `model` is the
+                suffix; what they do to its weights or rate is not part of the recipe.
+
+        Raises:
+            CheckFailedError: Prefix and suffix are not the whole model; before the first step.
+            NonFiniteError: The loss became infinite or not a number. The best state is restored
+                first.
+            ReceiptError: A frozen tensor moved. Likewise.
+        """
+        self._begin(recipe)
+        best = BestState(folder.checkpoint if folder else None)
+        done: list[_Finished] = []
+        log = TensorBoardLog(folder.tensorboard) if folder else None
+        try:
+            for index, phase in enumerate(recipe.phases):
+                best.restore(self._transfer)
+                path = folder.phase(index, phase.name) if folder else None
+                known = self._finished.get(describe_phases(recipe, index))
+                if known is not None and not folder:
+                    best = known.best.copy()
+                    done.append(known)
+                    continue
+                run = self._prepare(recipe, index, best)
+                epochs = []
+                for epoch in run.epochs(recipe, best, path, callbacks):
+                    if log:
+                        log.write(sum(len(one.epochs) for one in done) + len(epochs), epoch)
+                    epochs.append(epoch)
+                done.append(_Finished(tuple(epochs), run.receipt(path), best.copy()))
+                if best.size <= _SHARED_BYTES and index + 1 < len(recipe.phases):
+                    self._finished[describe_phases(recipe, index)] = done[-1]
+        finally:
+            best.restore(self._transfer)
+            if log:
+                log.close()
+        if best.epoch is None:  # no phase took place: a validated recipe has one
+            raise ValueError("A recipe needs at least one phase.")
+        return Training(
+            best.epoch,
+            tuple(epoch for one in done for epoch in one.epochs),
+            tuple(one.receipt for one in done),
+            self._digest(),
         )
 
-    def _train_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng((self._seed, number)).permutation(self._sizes[0])
-        batches = self._train.batches(
-            order, self._batch_size, augment=self._augment.for_epoch(number)
+    def predict(self, split: str) -> np.ndarray:
+        """Returns probabilities (n, classes) of a split by the weights kept of the last recipe."""
+        if self._last is None:
+            raise ValueError("Nothing has been trained.")
+        features = self._source.at(self._last.split, self._refresh_digests(), passes=1)
+        order = np.arange(len(self._images[split]))
+        return self._last.steps.predict(features[split].chunks(order, PREFIX_BATCH))
+
+    def _begin(self, recipe: Recipe) -> None:
+        """Takes everything back to what it was before the first recipe, with a head of its own."""
+        self._initial.restore(self._transfer)
+        initialize_head(self._transfer.parts[-1].layers, phase_seed(recipe, 0))
+
+    def _prepare(self, recipe: Recipe, index: int, best: BestState) -> PhaseRun:
+        phase = recipe.phases[index]
+        split, steps = self._compile(phase, recipe.data.batch_size)
+        if split.cut.name not in self._checked:
+            check_whole(self._transfer, split)
+            self._checked.add(split.cut.name)
+        steps.restart(phase.learning_rate)
+        set_dropout(steps.dropouts, recipe.model.head)
+        seed = phase_seed(recipe, index)
+        _reset_dropout(self._transfer.model, seed)
+        self._initial.watch(self._transfer, split)
+        best.watch(self._transfer, split)
+        digests = self._refresh_digests()
+        features = self._source.at(
+            split, digests, passes=phase.epochs + 1, also=self._settled_cuts(recipe, index)
         )
-        total = correct = 0.0
-        for step, (features, labels) in enumerate(batches, start=1):
-            loss, hits = self._steps.train(features, labels)
-            if not math.isfinite(loss):
-                raise _not_finite(self.phase, number, f"the loss of step {step} is {loss}")
-            self._steps_taken += 1
-            total += loss * len(labels)
-            correct += hits
-            self.progress.stepped(step, loss)
-        return total / self._sizes[0], correct / self._sizes[0]
+        self._last = PhaseRun(
+            self._transfer, phase, split, steps, features, digests, seed=seed,
+            batch_size=recipe.data.batch_size, progress=self._progress,
+            sizes={name: len(images) for name, images in self._images.items()},
+        )  # fmt: skip
+        return self._last
 
-    def _evaluate(self, number: int) -> tuple[float, float]:
-        order = np.arange(self._sizes[1])
-        # Whole compiled batches: the suffix would pad shorter ones.
-        loss, accuracy = self._steps.evaluate(self._validation.batches(order, PREFIX_BATCH))
-        if not math.isfinite(loss):
-            raise _not_finite(self.phase, number, f"the validation loss is {loss}")
-        return loss, accuracy
-
-
-class _Patience:
-    """Counts the epochs of a phase without an improvement."""
-
-    def __init__(self, rule: EarlyStopping | None) -> None:
-        self.rule = rule or EarlyStopping()
-        self._active = rule is not None
-        self._best = -math.inf
-        self._waited = 0
-
-    def is_over(self, epoch: Epoch) -> bool:
-        """Tells, after each epoch, whether to stop."""
-        score = epoch.val_accuracy if self.rule.monitor == "val_accuracy" else -epoch.val_loss
-        if score > self._best + self.rule.min_delta:
-            self._best = score
-            self._waited = 0
+    def _compile(self, phase: Phase, batch_size: int) -> tuple[Split, Steps]:
+        """Returns the split of a phase and its steps, with every flag set as the phase has it."""
+        units, train_batch_norm = _what_trains(self._transfer, phase)
+        optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
+        key = (units, train_batch_norm, optimizer, batch_size)
+        if key in self._compiled:
+            set_trainable(self._transfer, units, train_batch_norm=train_batch_norm)
         else:
-            self._waited += 1
-        return self._active and self._waited >= self.rule.patience
+            split = split_at(self._transfer, units, train_batch_norm=train_batch_norm)
+            steps = Steps(split, build_optimizer(phase), batch_size=batch_size)
+            self._compiled[key] = split, steps
+        return self._compiled[key]
+
+    def _settled_cuts(self, recipe: Recipe, index: int) -> list[Cut]:
+        """Cuts that are needed later, and that nothing before then trains a part in front of."""
+        cuts = [find_cut(self._transfer, _what_trains(self._transfer, phase)[0])
+                for phase in recipe.phases[index:]]  # fmt: skip
+        reached = cuts[0].position
+        settled = [cut for cut in self._ahead if cut.position <= reached]
+        for cut in cuts[1:]:
+            if cut.position <= reached:
+                settled.append(cut)
+            reached = min(reached, cut.position)
+        return settled
+
+    def _refresh_digests(self) -> dict[tuple[str, str], str]:
+        """Digests of all weights as they are now; only what a phase has trained can have moved."""
+        self._digests |= digest_variables(self._transfer, only=self._initial.names)
+        return dict(self._digests)
+
+    def _digest(self) -> str:
+        lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-class _Augmentations:
-    """The augmentation of each epoch, keyed by image and not by position."""
-
-    def __init__(self, augment: Augment | None, seed: int, images: Images) -> None:
-        self._run = build_augment(augment) if augment is not None else None
-        self._seed = seed
-        self._keys = images.keys
-
-    def for_epoch(self, epoch: int) -> Augmentation | None:
-        """Returns the function for LiveFeatures, or None when nothing is augmented."""
-        if self._run is None:
-            return None
-        run = self._run
-        return lambda pixels, indices: run(pixels, self._seed, epoch, self._keys[indices])
-
-
-def _split_for(transfer: TransferModel, phase: Phase) -> Split:
+def _what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...], bool]:
     units = resolve_unfreeze(transfer.architecture, phase.unfreeze)
-    return split_at(transfer, units, train_batch_norm=phase.batch_norm == "train")
+    return tuple(units), phase.batch_norm == "train"
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:
     """Starts every dropout's random stream anew, so that it does not hang on earlier phases."""
-    for index, layer in enumerate(model.layers):
+    for layer in model._flatten_layers():
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            generator.state.assign([derive_seed(seed, index), 0])
-
-
-def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
-    return NonFiniteError(
-        Problem(
-            where=f"phase {phase.name!r}, epoch {epoch}",
-            what=what,
-            expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
-        )
-    )
-
-
-def _write_history(path: Path, rows: Sequence[Epoch]) -> None:
-    """Writes epochs as CSV; floats with all their digits, so that equal files mean equal bits."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0].as_row()), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.as_row() for row in rows)
-    write_atomically(path, buffer.getvalue())
+            generator.state.assign([derive_seed(seed, layer.name), 0])

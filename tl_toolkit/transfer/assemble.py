@@ -18,7 +18,12 @@ from tl_toolkit.architectures.graph import (
 from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.recipe.schema import Model
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.transfer.heads import build_head, build_regularizer, is_head
+from tl_toolkit.transfer.heads import (
+    build_head,
+    build_regularizer,
+    initialize_head,
+    is_head,
+)
 from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
 
 HEAD = "head"
@@ -101,11 +106,11 @@ def assemble(
     loaded = None
     if path is not None:
         loaded = load_weights([layer for block in blocks for layer in block.layers], path)
-    outputs = build_head(
-        features, settings.head, num_classes=num_classes, seed=derive_seed(seed, "head")
-    )
+    outputs = build_head(features, settings.head, num_classes=num_classes)
     model = keras.Model(image, outputs, name=architecture.name)
-    return TransferModel(model, architecture, _parts(model, blocks, features), loaded)
+    parts = _parts(model, blocks, features)
+    initialize_head(parts[-1].layers, derive_seed(seed, "head"))
+    return TransferModel(model, architecture, parts, loaded)
 
 
 def _penalize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 __all__ = ["PREFIX_BATCH", "FixedBatch", "Rows", "count_rows", "join_rows", "pad_rows", "take_rows"]
 
@@ -54,15 +56,32 @@ class FixedBatch:
     Args:
         model: Any Keras model; it may have several inputs or outputs.
         batch_size: Images per call, at least 1.
+        folded: Make constants of the weights as they are at the first call: layers are merged, the
+            last digits change, and later changes of the weights do not show.
     """
 
-    def __init__(self, model: keras.Model, *, batch_size: int = PREFIX_BATCH) -> None:
+    def __init__(
+        self, model: keras.Model, *, batch_size: int = PREFIX_BATCH, folded: bool = False
+    ) -> None:
         self.model = model
         self.batch_size = batch_size
+        self._folded = folded
         signature = tf.nest.map_structure(
             lambda tensor: tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32), model.input
         )
-        self._run = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+        self._function = tf.function(
+            lambda x: model(x, training=False), input_signature=[signature]
+        )
+
+    @functools.cached_property
+    def _run(self) -> Callable[[Rows], Rows]:
+        if not self._folded:
+            return self._function
+        traced = self._function.get_concrete_function()
+        folded = convert_variables_to_constants_v2(traced)
+        return lambda rows: tf.nest.pack_sequence_as(
+            traced.structured_outputs, folded(*tf.nest.flatten(rows))
+        )
 
     def __call__(self, values: Rows) -> Rows:
         """Returns the float32 outputs for any number of rows, at least 1."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,29 @@ import tensorflow as tf
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.batches import FixedBatch
+from tl_toolkit.transfer.heads import is_head_dropout
+from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
 
 WHOLE_LIMIT = 1e-5
 """Largest difference in probability between the whole model and its two parts. Kernels may sum in
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
+
+_CHECK_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the trainable part begins.
+
+    Attributes:
+        name: Name of the first part that trains.
+        position: Its place among the model's parts, from 0.
+        tensors: What enters it: one tensor, or the list of those that cross together.
+    """
+
+    name: str
+    position: int
+    tensors: keras.KerasTensor | list[keras.KerasTensor]
 
 
 @dataclass(frozen=True)
@@ -28,15 +47,15 @@ class Split:
     Attributes:
         prefix: Images to the cut; frozen, in inference mode.
         suffix: The cut to probabilities; its `model` is what trains, with the frozen layers inside
-            it fixed to inference mode.
+            it fixed to inference mode and the rates of the head's dropouts in variables.
         trainable: The variables that a step changes.
-        cut: Name of the first part of the suffix.
+        cut: Where it is cut.
     """
 
     prefix: FixedBatch
     suffix: FixedBatch
     trainable: tuple[keras.Variable, ...]
-    cut: str
+    cut: Cut
 
 
 def split_at(
@@ -52,39 +71,61 @@ def split_at(
         train_batch_norm: Train BatchNormalization inside those units and move its statistics. By
             default it stays frozen at every depth: small batches would wreck its statistics.
     """
-    chosen = {*units, HEAD}
-    trained = [part for part in transfer.parts if part.name in chosen]
+    trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
+    cut = find_cut(transfer, units)
+    prefix = keras.Model(transfer.model.input, cut.tensors, name="prefix")
+    suffix = _fix_frozen(keras.Model(cut.tensors, transfer.model.output, name="suffix"), trained)
+    variables = tuple(suffix.trainable_variables)
+    return Split(FixedBatch(prefix), FixedBatch(suffix), variables, cut)
+
+
+def set_trainable(
+    transfer: TransferModel, units: Sequence[str], *, train_batch_norm: bool = False
+) -> list[Part]:
+    """Sets every trainable flag, as `split_at` does, and returns the parts that train.
+
+    Compiled steps keep the flags that they were traced with; receipts read them as they are.
+    """
+    trained = _find_trained(transfer, units)
     for layer in transfer.model.layers:
         layer.trainable = False
     for layer in (layer for part in trained for layer in part.layers):
         layer.trainable = True
         for normalization in batch_norms(layer):
             normalization.trainable = train_batch_norm
-    cut = _cut_tensors(trained[0])
-    prefix = keras.Model(transfer.model.input, cut, name="prefix")
-    suffix = _fix_frozen(keras.Model(cut, transfer.model.output, name="suffix"), trained)
-    variables = tuple(suffix.trainable_variables)
-    return Split(FixedBatch(prefix), FixedBatch(suffix), variables, trained[0].name)
+    return trained
 
 
-def check_whole(transfer: TransferModel, split: Split, images: np.ndarray) -> None:
+def find_cut(transfer: TransferModel, units: Sequence[str]) -> Cut:
+    """Finds where the model is cut when these units and the head train."""
+    first = _find_trained(transfer, units)[0]
+    return Cut(first.name, transfer.parts.index(first), _cut_tensors(first))
+
+
+def _find_trained(transfer: TransferModel, units: Sequence[str]) -> list[Part]:
+    chosen = {*units, HEAD}
+    return [part for part in transfer.parts if part.name in chosen]
+
+
+def check_whole(transfer: TransferModel, split: Split) -> None:
     """Compares the whole model, which is saved and exported, with prefix and suffix, which trained.
 
     Args:
         transfer: The model.
         split: Any split of it.
-        images: RGB (n, h, w, 3) in 0..255; n of at least 1.
 
     Raises:
-        CheckFailedError: A probability differs by more than `WHOLE_LIMIT`.
+        CheckFailedError: A probability for images of noise differs by more than `WHOLE_LIMIT`.
     """
-    whole = transfer.model(tf.cast(images, tf.float32), training=False)
-    parts = split.suffix.model(split.prefix(images), training=False)
+    shape = (_CHECK_IMAGES, *transfer.model.input.shape[1:])
+    images = tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
+    whole = transfer.model(images, training=False)
+    parts = split.suffix.model(split.prefix.model(images, training=False), training=False)
     difference = float(np.abs(parts.numpy() - whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
         raise CheckFailedError(
             Problem(
-                where=f"{transfer.model.name}, cut before {split.cut}",
+                where=f"{transfer.model.name}, cut before {split.cut.name}",
                 what=f"prefix and suffix differ from the whole model by {difference:.2g}",
                 expected=f"At most {WHOLE_LIMIT:g}: what was trained is what is saved.",
                 hint="report it with the recipe",
@@ -110,7 +151,7 @@ def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
 
 
 def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
-    """Redraws a suffix with its frozen layers in inference mode, sharing every layer.
+    """Redraws a suffix with its frozen layers in inference mode, sharing every layer with weights.
 
     `trainable = False` stops BatchNormalization, but neither dropout nor stochastic depth, and a
     `training=False` given while drawing is overwritten by the outer model's own flag.
@@ -118,6 +159,8 @@ def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
     live = {id(layer) for part in trained for layer in part.layers}
 
     def draw(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if is_head_dropout(layer):
+            return VariableDropout(layer, name=f"{layer.name}_variable")(*args)
         if id(layer) in live or not takes_training(layer):
             return layer(*args, **kwargs)
         kwargs.pop("training", None)
@@ -131,27 +174,19 @@ def takes_training(layer: keras.layers.Layer) -> bool:
     return "training" in inspect.signature(layer.call).parameters
 
 
-class InInferenceMode(keras.layers.Layer):
-    """A layer that never trains, whatever the model around it does.
+def digest_variables(
+    transfer: TransferModel, *, only: Container[str] | None = None
+) -> dict[tuple[str, str], str]:
+    """SHA-256 of every weight and moving statistic, by (part, canonical name).
 
-    It lives in a suffix for the length of a phase and is never saved.
+    Args:
+        transfer: The model.
+        only: Canonical names of those that are wanted; all of them by default.
     """
-
-    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.layer = layer
-        self.trainable = False
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the layer with `training=False`."""
-        return self.layer(*args, training=False, **kwargs)
-
-
-def digest_variables(transfer: TransferModel) -> dict[tuple[str, str], str]:
-    """SHA-256 of every weight and moving statistic, by (part, canonical name)."""
     return {
         (part.name, name): hashlib.sha256(variable.numpy().tobytes()).hexdigest()
         for part, name, variable in transfer.variables()
+        if only is None or name in only
     }
 
 
@@ -190,7 +225,7 @@ def write_receipt(
     problems += [f"{block}: trainable, but nothing in it moved" for block in dead]
     return {
         "phase": phase,
-        "cut": split.cut,
+        "cut": split.cut.name,
         "steps": steps,
         "learning_rate": learning_rate,
         "holds": not problems,

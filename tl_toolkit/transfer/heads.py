@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import keras
 
 from tl_toolkit.recipe.schema import Head
 from tl_toolkit.runtime import derive_seed
+from tl_toolkit.transfer.wrappers import VariableDropout
 
 OUTPUT_LAYER = "predictions"
 
 
-def build_head(
-    features: keras.KerasTensor, head: Head, *, num_classes: int, seed: int = 0
-) -> keras.KerasTensor:
-    """Draws the head of a classifier.
+def build_head(features: keras.KerasTensor, head: Head, *, num_classes: int) -> keras.KerasTensor:
+    """Draws the head of a classifier; `initialize_head` gives it its weights.
 
     Args:
         features: A base's output: a map (batch, h, w, channels) or a vector (batch, channels).
         head: Pooling, hidden layers, dropout and activation, as in the recipe.
         num_classes: Number of classes, at least 2; exactly 2 with a sigmoid.
-        seed: Initial weights and dropout masks follow from it.
 
     Returns:
         float32 probabilities: (batch, num_classes) with a softmax; with a sigmoid (batch, 1), the
@@ -30,24 +30,18 @@ def build_head(
         x = keras.layers.Dense(
             hidden.units,
             activation=hidden.activation,
-            kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, number)),
             kernel_regularizer=build_regularizer(hidden.l1, hidden.l2),
             name=f"head_hidden{number}",
         )(x)
         if hidden.dropout:
-            x = keras.layers.Dropout(
-                hidden.dropout,
-                seed=derive_seed(seed, number, "dropout"),
-                name=f"head_hidden{number}_dropout",
-            )(x)
+            # Each phase starts the stream of its masks anew, from a seed of its own.
+            name = f"head_hidden{number}_dropout"
+            x = keras.layers.Dropout(hidden.dropout, seed=0, name=name)(x)
     if head.dropout:
-        x = keras.layers.Dropout(
-            head.dropout, seed=derive_seed(seed, "dropout"), name="head_dropout"
-        )(x)
+        x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout")(x)
     return keras.layers.Dense(
         1 if head.activation == "sigmoid" else num_classes,
         activation=head.activation,
-        kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "output")),
         kernel_regularizer=build_regularizer(head.l1, head.l2),
         dtype="float32",  # a half-precision softmax loses small probabilities
         name=OUTPUT_LAYER,
@@ -57,6 +51,33 @@ def build_head(
 def is_head(layer: keras.layers.Layer) -> bool:
     """Tells whether a layer was drawn by `build_head`, by its name."""
     return layer.name == OUTPUT_LAYER or layer.name.startswith("head_")
+
+
+def is_head_dropout(layer: keras.layers.Layer) -> bool:
+    """Tells whether a layer is a dropout that the recipe's head asks for."""
+    return is_head(layer) and isinstance(layer, keras.layers.Dropout)
+
+
+def set_dropout(layers: Iterable[VariableDropout], head: Head) -> None:
+    """Gives the dropouts of a suffix the rates of a head of the same shape."""
+    rates = {f"head_hidden{n}_dropout": one.dropout for n, one in enumerate(head.hidden, start=1)}
+    rates["head_dropout"] = head.dropout
+    for layer in layers:
+        layer.set_rate(rates[layer.layer.name])
+
+
+def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
+    """Draws the initial weights of a head anew: Glorot uniform kernels, biases of zero.
+
+    Args:
+        layers: The layers of the head.
+        seed: The weights follow from it and from the layers' names.
+    """
+    for layer in layers:
+        if isinstance(layer, keras.layers.Dense):
+            draw = keras.initializers.GlorotUniform(derive_seed(seed, layer.name))
+            layer.kernel.assign(draw(layer.kernel.shape))
+            layer.bias.assign(keras.ops.zeros_like(layer.bias))
 
 
 def _pool(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:

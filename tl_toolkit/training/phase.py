@@ -1,0 +1,219 @@
+"""One phase of training: its epochs, who listens to them, and its receipt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tl_toolkit.errors import NonFiniteError, Problem
+from tl_toolkit.features import FeatureSet
+from tl_toolkit.progress import Progress
+from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
+from tl_toolkit.runs import write_atomically, write_json
+from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.steps import Steps
+from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.batches import PREFIX_BATCH
+from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
+
+
+class PhaseRun:
+    """One phase: its epochs, and what its receipt compares with."""
+
+    def __init__(
+        self,
+        transfer: TransferModel,
+        phase: Phase,
+        split: Split,
+        steps: Steps,
+        features: Mapping[str, FeatureSet],
+        digests: Mapping[tuple[str, str], str],
+        *,
+        sizes: Mapping[str, int],
+        seed: int,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        self.split = split
+        self.steps = steps
+        self._transfer = transfer
+        self._phase = phase
+        self._features = features
+        self._digests = digests
+        self._sizes = sizes
+        self._seed = seed
+        self._batch_size = batch_size
+        self._progress = progress
+        self._steps_taken = 0
+
+    def epochs(
+        self,
+        recipe: Recipe,
+        best: BestState,
+        path: Path | None,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> Iterator[Epoch]:
+        """Yields the epochs, after the best state, the history and callbacks have taken them in."""
+        steps = math.ceil(self._sizes["train"] / self._batch_size)
+        self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
+        rows: list[Epoch] = []
+        patience = _Patience(recipe.early_stopping)
+        listeners = _Listeners(callbacks, self.steps)
+        for epoch in self._run(listeners):
+            rows.append(epoch)
+            # Epoch 0 of a later phase is the best state itself, computed through another cut.
+            is_new = epoch.epoch > 0 or best.epoch is None
+            kept = is_new and is_better(epoch, best.epoch, recipe.early_stopping)
+            if kept:
+                best.keep(self._transfer, epoch)
+            if path is not None:
+                _write_history(path / "history.csv", rows)
+            self._progress.epoch_ended(epoch.as_row(), best=kept)
+            listeners.epoch_ended(epoch)
+            yield epoch
+            if patience.is_over(epoch):
+                self._progress.said(
+                    f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
+                    f"{patience.rule.monitor} for {patience.rule.patience} epochs"
+                )
+                break
+            if listeners.want_to_stop:
+                self._progress.said(f"{self._phase.name}: a callback stopped it")
+                break
+        listeners.phase_ended()
+
+    def _run(self, listeners: _Listeners) -> Iterator[Epoch]:
+        """Yields epoch 0, the state as it is, and then each trained epoch."""
+        for number in range(self._phase.epochs + 1):
+            if number:
+                listeners.epoch_began(number)
+            loss, accuracy = self._train_epoch(number) if number else (None, None)
+            val_loss, val_accuracy = self._evaluate(number)
+            penalty = self.steps.penalty()
+            rate = self.steps.learning_rate
+            yield Epoch(
+                self._phase.name, number, rate, loss, accuracy, val_loss, val_accuracy, penalty
+            )
+
+    def receipt(self, path: Path | None) -> dict[str, Any]:
+        """Compares every tensor with what it was before the first step.
+
+        Raises:
+            ReceiptError: The receipt, which is written before, does not hold.
+        """
+        receipt = write_receipt(
+            self._transfer,
+            self.split,
+            self._digests,
+            phase=self._phase.name,
+            steps=self._steps_taken,
+            learning_rate=self._phase.learning_rate,
+        )
+        where = f"phase {self._phase.name!r}"
+        if path is not None:
+            where = str(path / "receipt.json")
+            write_json(path / "receipt.json", receipt)
+        check_receipt(receipt, where=where)
+        for warning in receipt["warnings"]:
+            self._progress.said(f"{self._phase.name}: {warning}")
+        return receipt
+
+    def _train_epoch(self, number: int) -> tuple[float, float]:
+        order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
+        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
+        step = correct = 0
+        total = 0.0
+        for features, labels in chunks:
+            losses, hits = self.steps.train(features, labels)
+            for loss, start in zip(losses, range(0, len(labels), self._batch_size), strict=True):
+                step += 1
+                if not math.isfinite(loss):
+                    raise _not_finite(self._phase, number, f"the loss of step {step} is {loss}")
+                total += float(loss) * min(self._batch_size, len(labels) - start)
+                self._progress.stepped(step, float(loss))
+            self._steps_taken += len(losses)
+            correct += int(hits.sum())
+        return total / self._sizes["train"], correct / self._sizes["train"]
+
+    def _evaluate(self, number: int) -> tuple[float, float]:
+        order = np.arange(self._sizes["validation"])
+        # Whole compiled batches: the suffix would pad shorter ones.
+        chunks = self._features["validation"].chunks(order, PREFIX_BATCH)
+        loss, accuracy = self.steps.evaluate(chunks)
+        if not math.isfinite(loss):
+            raise _not_finite(self._phase, number, f"the validation loss is {loss}")
+        return loss, accuracy
+
+
+class _Listeners:
+    """Keras callbacks, to whom a phase looks like a call of `fit` on its suffix."""
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], steps: Steps) -> None:
+        self._model = steps.model
+        self._model.stop_training = False
+        self._model.optimizer = steps.optimizer  # schedulers look for it there
+        self._list = keras.callbacks.CallbackList(list(callbacks), model=self._model)
+        self._list.on_train_begin()
+
+    @property
+    def want_to_stop(self) -> bool:
+        return bool(self._model.stop_training)
+
+    def epoch_began(self, number: int) -> None:
+        self._list.on_epoch_begin(number - 1)
+
+    def epoch_ended(self, epoch: Epoch) -> None:
+        if epoch.epoch:
+            names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+            logs = {name: getattr(epoch, name) for name in names}
+            self._list.on_epoch_end(epoch.epoch - 1, logs)
+
+    def phase_ended(self) -> None:
+        self._list.on_train_end()
+
+
+class _Patience:
+    """Counts the epochs of a phase without an improvement."""
+
+    def __init__(self, rule: EarlyStopping | None) -> None:
+        self.rule = rule or EarlyStopping()
+        self._active = rule is not None
+        self._best = -math.inf
+        self._waited = 0
+
+    def is_over(self, epoch: Epoch) -> bool:
+        """Tells, after each epoch, whether to stop."""
+        score = epoch.val_accuracy if self.rule.monitor == "val_accuracy" else -epoch.val_loss
+        if score > self._best + self.rule.min_delta:
+            self._best = score
+            self._waited = 0
+        else:
+            self._waited += 1
+        return self._active and self._waited >= self.rule.patience
+
+
+def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
+    return NonFiniteError(
+        Problem(
+            where=f"phase {phase.name!r}, epoch {epoch}",
+            what=what,
+            expected="Training stopped there; the run holds the best weights from before.",
+            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
+        )
+    )
+
+
+def _write_history(path: Path, rows: Sequence[Epoch]) -> None:
+    """Writes epochs as CSV; floats with all their digits, so that equal files mean equal bits."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0].as_row()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.as_row() for row in rows)
+    write_atomically(path, buffer.getvalue())
