@@ -278,7 +278,7 @@ def test_processes_may_share_the_store(tmp_path, photos, cache):
         [TLTOOL, "finetune", str(path), "--out", str(tmp_path / str(number))] for number in range(4)
     ]
 
-    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    running = [subprocess.Popen(command) for command in commands]
 
     assert [process.wait() for process in running] == [0, 0, 0, 0]
     runs = [tl.load_run(tmp_path / str(number)) for number in range(4)]

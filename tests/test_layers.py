@@ -75,7 +75,8 @@ def test_imports_run_downward(path):
     ["tl_toolkit", "tl_toolkit.check", "tl_toolkit.starter", "tl_toolkit.api",
      "tl_toolkit.explore", "tl_toolkit.cli.models",
      "tl_toolkit.cli.main", "tl_toolkit.cli.recipes", "tl_toolkit.cli.training",
-     "tl_toolkit.cli.using"],
+     "tl_toolkit.cli.using",
+     "tl_toolkit.cli.cache"],
 )  # fmt: skip
 def test_what_must_answer_at_once_imports_no_tensorflow(module):
     code = (

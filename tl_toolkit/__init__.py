@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         draw_architecture,
         probe_architecture,
     )
+    from tl_toolkit.feature_cache import FeatureCache
     from tl_toolkit.progress import Progress
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FeatureCache": "tl_toolkit.feature_cache",
     "Progress": "tl_toolkit.progress",
     "Recipe": "tl_toolkit.recipe.schema",
     "Run": "tl_toolkit.api",
@@ -42,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FeatureCache",
     "Progress",
     "Recipe",
     "Run",

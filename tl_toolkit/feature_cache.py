@@ -111,7 +111,10 @@ class Shelf:
         paths = list(dict.fromkeys(place[0] for place in places if place))
         try:
             segments = [_map_segment(path) for path in paths]
-        except OSError:  # deleted a moment ago, by another process that needed room
+        except OSError:  # torn, or deleted a moment ago by a process that needed room
+            for path in paths:
+                if not _is_whole(path):
+                    _delete(path)
             self._known, self._seen = {}, set()
             return None
         numbers = {path: number for number, path in enumerate(paths)}
@@ -141,7 +144,8 @@ class Shelf:
         try:
             yield writer
             writer.finish(images, made_by)
-            draft.rename(self.folder / name)
+            if self.missing(images):  # else another process was faster
+                draft.rename(self.folder / name)
         finally:
             writer.close()
             shutil.rmtree(draft, ignore_errors=True)
@@ -259,16 +263,17 @@ class FeatureCache:
         for segment in segments:
             _delete(segment.path)
         self._sweep()
+        for folder in _folders_of(self.root):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
         return len(segments), sum(segment.size for segment in segments)
 
     def _sweep(self) -> None:
-        """Removes what interrupted writers left, and empty shelves."""
+        """Removes what interrupted writers left."""
         for folder in _folders_of(self.root):
             for draft in folder.glob(f"{_DRAFT}*"):
                 if not is_alive(int(draft.name.removeprefix(_DRAFT).split("-")[0])):
                     shutil.rmtree(draft, ignore_errors=True)
-            with contextlib.suppress(OSError):  # not empty, or filled this moment
-                folder.rmdir()
 
 
 def _folders_of(root: Path) -> list[Path]:
@@ -287,19 +292,26 @@ def _read_whole(path: Path) -> dict[str, Any]:
     return about
 
 
+def _is_whole(path: Path) -> bool:
+    """Tells whether all files of a segment are there, with the sizes they were written with."""
+    try:
+        sizes = _read_whole(path)["sizes"]
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _map_segment(path: Path) -> list[np.ndarray]:
     """Maps the tensors of a segment and marks it as used.
 
     Raises:
-        OSError: It is gone, or its files do not have the sizes they were written with.
+        OSError: It is gone or torn.
     """
-    sizes = _read_whole(path)["sizes"]
-    torn = [name for name, size in sizes.items() if (path / name).stat().st_size != size]
-    if torn:
-        raise OSError(f"{path}: {torn[0]} is torn")
+    if not _is_whole(path):
+        raise OSError(f"{path} is not whole")
+    tensors = len(_read_whole(path)["sizes"]) - 1
     with contextlib.suppress(OSError):  # a cache that may only be read serves as well
         os.utime(path / _WHOLE)
-    tensors = len(sizes) - 1
     return [np.load(path / f"{number}.npy", mmap_mode="r") for number in range(tensors)]
 
 

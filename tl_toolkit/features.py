@@ -200,7 +200,8 @@ class FeatureSource:
             return found
         reason = self._refuse(split.cut, passes)
         if reason is None:
-            cuts = [split.cut, *(cut for cut in also if self._refuse(cut, passes) is None)]
+            worthy = [cut for cut in also if self._refuse(cut, passes) is None]
+            cuts = list({cut.name: cut for cut in [split.cut, *worthy]}.values())
             # If there is no room for all of them, perhaps there is for the first one.
             reason = self._store(cuts, digests) and self._store(cuts[:1], digests)
         if reason is None and (found := self._read(split.cut, digests)) is not None:
@@ -366,7 +367,7 @@ class FeatureSource:
         image = self._transfer.model.input
         if self._settings.dtype != "float32" or self._settings.folded:
             return image, None  # what is rounded, or folded elsewhere, would differ by its way
-        for part in self._transfer.parts[cut.position : 0 : -1]:
+        for part in self._transfer.parts[cut.position - 1 : 0 : -1]:
             earlier = find_cut(self._transfer, (part.name,))
             rows = self._shelf(earlier, digests, task.view).read(wanted)
             if rows is not None:

@@ -26,6 +26,7 @@ _VERBS = {
     "init": "Look at a folder of images and write a recipe for it.",
     "recipes": "List, show and copy the shipped recipes.",
     "models": "List, show, draw and probe architectures.",
+    "cache": "Show and empty the feature store.",
     "schema": "Print the JSON Schema of recipes.",
     "env": "Print versions and devices.",
 }
@@ -38,6 +39,7 @@ _HOMES = {
     "init": "recipes",
     "recipes": "recipes",
     "models": "models",
+    "cache": "cache",
     "schema": "recipes",
     "env": "models",
 }

@@ -1,0 +1,64 @@
+"""`tltool cache`: how large the feature store is, and emptying it."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from tl_toolkit.cli.console import draw_table, show, show_json, tell
+
+
+@click.group("cache")
+def cache_command() -> None:
+    """Show and empty the feature store: outputs of frozen networks, kept between runs."""
+
+
+@cache_command.command("info")
+@click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
+def show_info(as_json: bool) -> None:
+    """List what is stored, the least recently used first, which also goes first."""
+    from tl_toolkit.feature_cache import FeatureCache
+
+    cache = FeatureCache()
+    segments = cache.segments()
+    total = sum(segment.size for segment in segments)
+    if as_json:
+        entries = [
+            {
+                "path": str(one.path),
+                "bytes": one.size,
+                "images": one.images,
+                "used": one.used,
+                "made_by": one.made_by,
+            }
+            for one in segments
+        ]
+        show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
+        return
+    rows = [
+        [one.made_by, one.images, f"{one.size / 1e6:.1f} MB", _tell_age(one.used)]
+        for one in segments
+    ]
+    if rows:
+        show(draw_table(["computed by", "images", "size", "last used"], rows))
+    tell(f"{total / 1e9:.2f} GB in {cache.root}")
+
+
+@cache_command.command("clear")
+def clear_cache() -> None:
+    """Delete all that is stored; it is computed again when it is needed."""
+    from tl_toolkit.feature_cache import FeatureCache
+
+    cache = FeatureCache()
+    count, size = cache.clear()
+    entries = "1 entry" if count == 1 else f"{count} entries"
+    tell(f"{entries} deleted, {size / 1e9:.2f} GB, from {cache.root}")
+
+
+def _tell_age(used: float) -> str:
+    seconds = max(0.0, time.time() - used)
+    for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name} ago"
+    return "just now"
