@@ -16,18 +16,20 @@ LAYERS = [
      "architectures.catalog", "weight_files", "weight_matching"],
     ["data.listing", "data.folders", "data.tables", "data.glyphs", "data.builtin",
      "data.sources", "data.manifest"],
+    ["search.space"],
     ["check", "starter"],
     ["architectures", "data"],
     ["transfer"],
     ["feature_cache"],
     ["features"],
     ["training"],
+    ["search"],
     ["evaluation"],
     ["export"],
-    ["api", "explore"],
+    ["api", "searching", "explore"],
     ["cli"],
 ]  # fmt: skip
-LIGHT = {"errors", "runtime", "progress"} | {name for line in LAYERS[1:4] for name in line}
+LIGHT = {"errors", "runtime", "progress"} | {name for line in LAYERS[1:5] for name in line}
 
 
 def module_name(path):
@@ -76,7 +78,8 @@ def test_imports_run_downward(path):
      "tl_toolkit.explore", "tl_toolkit.cli.models",
      "tl_toolkit.cli.main", "tl_toolkit.cli.recipes", "tl_toolkit.cli.training",
      "tl_toolkit.cli.using",
-     "tl_toolkit.cli.cache"],
+     "tl_toolkit.cli.cache",
+     "tl_toolkit.searching", "tl_toolkit.cli.searching"],
 )  # fmt: skip
 def test_what_must_answer_at_once_imports_no_tensorflow(module):
     code = (

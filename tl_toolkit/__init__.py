@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_toolkit.progress import Progress
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
+    from tl_toolkit.searching import SearchRun, hypermodel, search, sweep
 
 __version__ = "0.1.0"
 
@@ -40,7 +41,11 @@ _HOMES = {
     "finetune": "tl_toolkit.api",
     "load_recipe": "tl_toolkit.recipe.load",
     "load_run": "tl_toolkit.api",
+    "SearchRun": "tl_toolkit.searching",
+    "hypermodel": "tl_toolkit.searching",
     "probe_architecture": "tl_toolkit.explore",
+    "search": "tl_toolkit.searching",
+    "sweep": "tl_toolkit.searching",
 }
 
 __all__ = [
@@ -48,13 +53,17 @@ __all__ = [
     "Progress",
     "Recipe",
     "Run",
+    "SearchRun",
     "ToolkitError",
     "describe_architecture",
     "draw_architecture",
     "finetune",
+    "hypermodel",
     "load_recipe",
     "load_run",
     "probe_architecture",
+    "search",
+    "sweep",
 ]
 
 

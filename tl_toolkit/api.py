@@ -12,7 +12,7 @@ from tl_toolkit.check import check_recipe
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError
 from tl_toolkit.progress import Progress, Relay
-from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, load_recipe
+from tl_toolkit.recipe.load import LoadedRecipe, dump_recipe, load_recipe, read_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import (
     RunFolder,
@@ -265,10 +265,7 @@ def finetune(
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
     """
-    if isinstance(recipe, Mapping | Recipe):
-        loaded = build_recipe(recipe, overrides)
-    else:
-        loaded = load_recipe(recipe, overrides)
+    loaded = read_recipe(recipe, overrides)
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     summary = check_recipe(loaded)
@@ -312,12 +309,15 @@ class _Finetuning:
         self._clock = time.perf_counter()
 
     def run(self) -> Run:
+        from tl_toolkit.training.loop import Trainer
+        from tl_toolkit.training.prepare import load_images, survey_images
+
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
-        manifest = self._scan()
-        images = self._load(manifest)
+        manifest = survey_images(self.recipe, self.folder, self.progress)
+        images = load_images(self.recipe, manifest)
         transfer = self._assemble(manifest)
         self._lap("prepare")
-        trainer = self._build_trainer(transfer, images)
+        trainer = Trainer(transfer, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, images, manifest, training)
@@ -342,59 +342,14 @@ class _Finetuning:
         if metrics is not None:
             write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
-    def _scan(self) -> Manifest:
-        from tl_toolkit.data.scan import scan
-
-        manifest = scan(
-            self.recipe.data, convert_dir=self.folder.converted, progress=self.progress.scanned
-        )
-        manifest.save(self.folder.manifest)
-        write_json(self.folder.classes, list(manifest.classes))
-        for example in manifest.examples:
-            if example.verdict == "broken":
-                self.progress.said(f"skipped {example.path}: {example.reason}")
-        if leaks := manifest.find_leaks():
-            one, other = leaks[0]
-            self.progress.said(
-                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
-                f"{one.path} is {other.path}"
-            )
-        return manifest
-
-    def _load(self, manifest: Manifest) -> dict[str, Images]:
-        from tl_toolkit.data.pipeline import MEMORY_BUDGET, Images
-
-        data = self.recipe.data
-        return {
-            split: Images(
-                examples,
-                manifest.classes,
-                image_size=data.image_size,
-                resize=data.resize,
-                memory_budget=MEMORY_BUDGET // 3,
-            )
-            for split in ("train", "validation", "test")
-            if (examples := manifest.of(split))
-        }
-
     def _assemble(self, manifest: Manifest) -> TransferModel:
         from tl_toolkit.training.loop import plan_phases
-        from tl_toolkit.transfer.assemble import assemble
+        from tl_toolkit.training.prepare import assemble_model
         from tl_toolkit.transfer.weights import hash_file
 
         recipe = self.recipe
-        transfer = assemble(
-            recipe.model,
-            image_size=recipe.data.image_size,
-            num_classes=len(manifest.classes),
-            seed=recipe.seed,
-            progress=self.progress.fetched,
-        )
+        transfer = assemble_model(recipe, len(manifest.classes), self.progress)
         loaded = transfer.weights
-        if loaded is not None and loaded.by == "order":
-            self.progress.said(
-                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
-            )
         write_json(
             self.folder.lock,
             {
@@ -410,11 +365,6 @@ class _Finetuning:
         )
         self.progress.planned(plan_phases(transfer, recipe.phases))
         return transfer
-
-    def _build_trainer(self, transfer: TransferModel, images: Mapping[str, Images]) -> Trainer:
-        from tl_toolkit.training.loop import Trainer
-
-        return Trainer(transfer, self.recipe, images, progress=self.progress)
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:

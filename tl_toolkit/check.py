@@ -33,6 +33,7 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
 from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.search.space import probe_space, resolve_space, trial_recipe
 from tl_toolkit.weight_files import cache_path, recall_weights
 from tl_toolkit.weight_matching import describe_misfit
 
@@ -136,6 +137,8 @@ def check_recipe(loaded: LoadedRecipe) -> Summary:
     classes = _class_names(recipe.data, counts)
     findings += _check_network(recipe, classes)
     findings += _check_baseline(recipe, classes, findings)
+    if recipe.search is not None:
+        findings += _check_search(recipe, classes, findings)
     if findings:
         raise _as_error(findings, loaded.locate)
     return _summarize(recipe, classes, counts)
@@ -320,6 +323,35 @@ def _find_change(recipe: Recipe, baseline: Recipe, path: FieldPath) -> FieldPath
         if any(f"{spelling}.".startswith(f"{key}.") for spelling in spellings):
             return ("baseline", key)
     return ("baseline",)
+
+
+# ----------------------------------------------------------------------------------------- search
+
+
+def _check_search(
+    recipe: Recipe, classes: tuple[str, ...], known: list[_Finding]
+) -> list[_Finding]:
+    """Checks the recipes that each value of the space makes, the other fields being as they are."""
+    told = {finding.problem for finding in known}
+    if any(finding.path == ("model", "base") for finding in known):
+        return []  # the default space is made of its blocks
+    findings = []
+    for field, value in probe_space(resolve_space(recipe)):
+        for problem in _find_problems(recipe, classes, {field: value}):
+            if problem not in told:
+                what = f"with {field} = {value!r}, {problem.what}"
+                findings.append(_Finding(("search", "space", field), replace(problem, what=what)))
+    return findings
+
+
+def _find_problems(
+    recipe: Recipe, classes: tuple[str, ...], values: Mapping[str, Any]
+) -> list[Problem]:
+    try:
+        trial = trial_recipe(recipe, values)
+    except RecipeError as error:
+        return list(error.problems)
+    return [finding.problem for finding in _check_network(trial, classes)]
 
 
 # ---------------------------------------------------------------------------------------- summary

@@ -34,6 +34,15 @@ class Progress:
     def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
         """An epoch ended with this row of the history; `best` if its weights are kept."""
 
+    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
+        """Trial `number` (from 1) of at most `total` begins, with these values."""
+
+    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
+        """A trial is over: the columns of `tl_toolkit.search.journal.Trial`; `best` so far."""
+
+    def searched(self, summary: Mapping[str, Any]) -> None:
+        """The search is done: the content of its summary.json."""
+
     def said(self, message: str) -> None:
         """A plain sentence."""
 
@@ -82,6 +91,18 @@ class Relay(Progress):
     def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Passes it on."""
         self._progress.epoch_ended(row, best=best)
+
+    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
+        """Passes it on."""
+        self._progress.trial_began(number, total, values)
+
+    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
+        """Passes it on."""
+        self._progress.trial_ended(trial, best=best)
+
+    def searched(self, summary: Mapping[str, Any]) -> None:
+        """Passes it on."""
+        self._progress.searched(summary)
 
     def said(self, message: str) -> None:
         """Passes it on."""

@@ -295,19 +295,24 @@ def _clear(folder: RunFolder, overwrite: bool) -> None:
                 hint="--overwrite to replace it, another --out, or none: runs are numbered",
             )
         )
-    _refuse_running(folder)
+    refuse_running(folder)
     shutil.rmtree(folder.path)
 
 
-def _refuse_running(folder: RunFolder) -> None:
+def refuse_running(folder: RunFolder) -> None:
+    """Leaves a folder alone that another living process writes to.
+
+    Raises:
+        RecipeError: There is one.
+    """
     status = folder.read_json(folder.status)
     alive = status.get("state") == "running" and is_alive(int(status.get("pid", 0)))
     if alive and status["pid"] != os.getpid():
         raise RecipeError(
             Problem(
-                where=f"--out {folder.path}",
+                where=str(folder.path),
                 what=f"is being written by process {status['pid']}",
-                expected="A run in progress is not replaced.",
+                expected="What is in progress is not replaced.",
                 hint="wait for it, or another --out",
             )
         )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tl_toolkit.cli.trials import TrialTable
+
 # A descriptor of our own for people's text, so that the process's stderr can be turned away from
 # the terminal: C++ libraries write there what no setting silences.
 _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
@@ -155,6 +157,7 @@ class ConsoleProgress(Progress):
         self._task: bars.TaskID | None = None
         self._phase, self._epochs, self._steps = "", 0, 0
         self._in_baseline = False
+        self._trials: TrialTable | None = None
 
     def began(self, folder: Path) -> None:
         """Names the folder and starts its log."""
@@ -226,6 +229,44 @@ class ConsoleProgress(Progress):
         if row["epoch"] == self._epochs:
             self.stop()
 
+    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
+        """Moves the bar of trials on a terminal."""
+        if self._trials is None and _terminal.isatty():
+            from tl_toolkit.cli.trials import TrialTable
+
+            self._trials = TrialTable(_console())
+        if self._trials is not None:
+            self._trials.began(number, total, values)
+
+    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
+        """Adds a row to the live table, else prints one line for the trial."""
+        if self._trials is not None:
+            self._trials.ended(trial, best=best)
+            return
+        values = "  ".join(
+            f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items()
+        )
+        score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
+        self._tell(f"trial {trial['number']}  {values}  {score}" + (" *" if best else ""))
+
+    def searched(self, summary: Mapping[str, Any]) -> None:
+        """Prints the winner and the next command."""
+        self.stop()
+        best = summary["best"]
+        values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
+        failed = f", {summary['failed']} failed" if summary["failed"] else ""
+        self._tell(
+            f"\nbest: trial {best['number']} of {summary['trials']}{failed}, "
+            f"{summary['objective']} {best['score']:.4f}\n  {values}"
+        )
+        if summary["refit"]:
+            again = summary["refit"]
+            self._tell(
+                f"  with {len(again['scores'])} other seeds: mean {again['mean']:.4f}, "
+                f"{again['min']:.4f} to {again['max']:.4f}"
+            )
+        self._tell(f"\nnext:\n  tltool finetune {_shortest(Path(summary['best_recipe']))}")
+
     def said(self, message: str) -> None:
         """Prints a sentence."""
         self.stop()
@@ -247,7 +288,10 @@ class ConsoleProgress(Progress):
             )
 
     def stop(self) -> None:
-        """Takes the bar off the terminal."""
+        """Takes the bar off the terminal; a table of trials stays as it is."""
+        if self._trials:
+            self._trials.stop()
+            self._trials = None
         if self._bars:
             self._bars.stop()
             self._bars = None

@@ -19,6 +19,8 @@ from tl_toolkit.errors import ToolkitError, closest
 
 _VERBS = {
     "finetune": "Fine-tune, evaluate and export what a recipe says.",
+    "search": "Try other values of a recipe's fields and keep the best.",
+    "sweep": "Train a recipe with each depth of unfreezing.",
     "evaluate": "Measure a run's model.",
     "predict": "Ask a run's model about images.",
     "export": "Export a run's model, checked against it.",
@@ -32,6 +34,8 @@ _VERBS = {
 }
 _HOMES = {
     "finetune": "training",
+    "search": "searching",
+    "sweep": "searching",
     "evaluate": "using",
     "predict": "using",
     "export": "using",

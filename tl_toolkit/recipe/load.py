@@ -26,6 +26,7 @@ __all__ = [
     "dump_recipe",
     "json_schema",
     "load_recipe",
+    "read_recipe",
     "replace_fields",
 ]
 
@@ -88,6 +89,23 @@ def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) 
     """
     values = _as_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
+
+
+def read_recipe(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Overrides = ()
+) -> LoadedRecipe:
+    """Returns a recipe from whatever it is given as: a file, its contents, or a recipe.
+
+    Args:
+        source: As of `load_recipe` or `build_recipe`.
+        overrides: As for `load_recipe`.
+
+    Raises:
+        RecipeError: With all problems found.
+    """
+    if isinstance(source, Mapping | Recipe):
+        return build_recipe(source, overrides)
+    return load_recipe(source, overrides)
 
 
 def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:

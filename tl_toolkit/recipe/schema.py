@@ -28,6 +28,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
     told,
 )
+from tl_toolkit.recipe.search_schema import Search
 
 __all__ = [
     "Augment",
@@ -41,6 +42,7 @@ __all__ = [
     "Phase",
     "RandAugment",
     "Recipe",
+    "Search",
     "UnfreezeFrom",
 ]
 
@@ -293,6 +295,9 @@ class Recipe(Section):
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="What is exported at the end; false for nothing.")
+    search: Search | None = Field(
+        default=None, description="What `tltool search` tries; finetune does not read it."
+    )
     baseline: Changes | None = Field(
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "

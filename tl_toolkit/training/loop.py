@@ -191,6 +191,10 @@ class Trainer:
             self._digest(),
         )
 
+    def plan(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Says of each phase of a recipe what it trains; as `plan_phases`."""
+        return plan_phases(self._transfer, recipe.phases)
+
     def predict(self, split: str) -> np.ndarray:
         """Returns probabilities (n, classes) of a split by the weights kept of the last recipe."""
         if self._last is None:

@@ -1,0 +1,63 @@
+"""`tltool search` and `sweep`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tl_toolkit.cli.console import ConsoleProgress, divert_noise, show_json
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("recipe", type=click.Path(path_type=Path)),
+    click.argument("overrides", nargs=-1),
+    click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
+    click.option("--resume", is_flag=True, help="Go on where it was interrupted."),
+    click.option("--overwrite", is_flag=True, help="Replace what --out holds."),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."),
+)
+
+
+def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("search")
+@_takes_options
+def search_command(as_json: bool, **options: Any) -> None:
+    """Try other values of some fields of RECIPE, trial after trial, and keep the best.
+
+    The recipe's section `search` says what is tried; without one, the head's dropout and how many
+    blocks the last phase unfreezes. The winner is written as best.yaml.
+    """
+    divert_noise()
+    from tl_toolkit.searching import search
+
+    found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    if as_json:
+        show_json({"search": found.path, **found.summary})
+
+
+@click.command("sweep")
+@_takes_options
+@click.option("--phase", help="The phase whose depth is swept.  [the last one]")
+@click.option("--units", is_flag=True, help="Go through units instead of blocks.")
+def sweep_command(as_json: bool, **options: Any) -> None:
+    """Train RECIPE with each depth of unfreezing, from the head alone to the whole base.
+
+    Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
+    """
+    divert_noise()
+    from tl_toolkit.searching import sweep
+
+    found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    if as_json:
+        show_json({"sweep": found.path, **found.summary})

@@ -1,0 +1,186 @@
+"""The recipe's `search` section: fields, the values they are tried with, and how to choose."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    Listed,
+    Section,
+    Seed,
+    refuse_repeated,
+)
+
+__all__ = ["Dimension", "Objective", "Search"]
+
+_Number = int | float
+
+
+class Dimension(Section):
+    """The values of one field: choices, or a range."""
+
+    choices: Annotated[tuple[Any, ...], Field(min_length=1), Listed] | None = Field(
+        default=None, description="The values themselves, of any kind.", examples=[[0, 1, 2]]
+    )
+    min: _Number | None = Field(default=None, description="Least value of a range.")
+    max: _Number | None = Field(default=None, description="Greatest value of a range.")
+    step: _Number | None = Field(
+        default=None,
+        gt=0,
+        description="Distance between values, with sampling: log their ratio; 1 by default between "
+        "integers, and any value between other numbers.",
+    )
+    sampling: Literal["linear", "log"] = Field(
+        default="linear", description="Whether steps or ratios are equally likely."
+    )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a range of integers."""
+        return all(isinstance(one, int) for one in (self.min, self.max, self.step or 1))
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """All values in order; None for a range without steps."""
+        if self.choices is not None:
+            return self.choices
+        if self.step is None and not self.is_whole:
+            return None
+        step = 1 if self.step is None else self.step
+        found: list[Any] = [self.min if self.is_whole else float(self.min or 0)]
+        while True:
+            following = found[0] + len(found) * step
+            if self.sampling == "log":
+                following = found[-1] * step if self.step is not None else found[-1] + 1
+            following = following if self.is_whole else float(f"{following:.12g}")
+            if following > self.max:
+                return tuple(found)
+            found.append(following)
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields what keeps the values from being a choice or a range."""
+        low, high, step = (values.get(name) for name in ("min", "max", "step"))
+        if (values.get("choices") is None) == (low is None and high is None):
+            yield Conflict((), "expected either choices, or min and max", "{min: 0, max: 0.5}")
+            return
+        if values.get("choices") is not None:
+            yield from refuse_repeated(values.get("choices"), "choices")
+            return
+        if not _is_number(low) or not _is_number(high):
+            if low is None or high is None:
+                yield Conflict((), "expected both min and max")
+            return
+        if low >= high:
+            yield Conflict(("max",), f"expected more than min, which is {low!r}, got {high!r}")
+        if values.get("sampling") == "log":
+            if low <= 0:
+                expected = f"expected a min above 0 for sampling: log, got {low!r}"
+                yield Conflict(("min",), expected)
+            if _is_number(step) and step <= 1:
+                yield Conflict(("step",), f"expected a ratio above 1, got {step!r}")
+        elif _is_number(step) and step > high - low:
+            expected = f"expected at most {high - low:g}, from min to max, got {step!r}"
+            yield Conflict(("step",), expected)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Objective(Section):
+    """What a trial is judged by: a column of the epoch whose weights it keeps."""
+
+    name: Literal["val_accuracy", "val_loss"] = Field(
+        default="val_accuracy", description="The column."
+    )
+    direction: Literal["max", "min"] | None = Field(
+        default=None, description="Which end is better; by default max for accuracy, min for loss."
+    )
+
+    @property
+    def is_max(self) -> bool:
+        """Whether more is better."""
+        if self.direction is None:
+            return self.name == "val_accuracy"
+        return self.direction == "max"
+
+
+def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimension] | None:
+    return None if space is None else dict(space)
+
+
+class Search(Section):
+    """Trials of the recipe with some fields replaced; the best becomes a recipe."""
+
+    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = Field(
+        default="random",
+        description="How values are chosen: at random, each combination once, where a model of the "
+        "scores so far expects the best, or at random with short trials of which the best go on.",
+    )
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None,
+        description="Trials at most; by default 12, and every combination of a grid.",
+        examples=[12],
+    )
+    objective: Annotated[
+        Objective,
+        BeforeValidator(
+            lambda value: {"name": value} if isinstance(value, str) else value,
+            json_schema_input_type=Objective | Literal["val_accuracy", "val_loss"],
+        ),
+    ] = Field(default=Objective(), description="What trials are judged by, as val_accuracy.")
+    seed: Seed = Field(
+        default=0, description="Seed of the choices; that of training stays the recipe's."
+    )
+    refit: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Repeats of the winner with other seeds: the best of many trials is partly "
+        "luck, and their mean tells how much.",
+    )
+    space: Annotated[Mapping[str, Dimension], AfterValidator(_check_fields)] | None = Field(
+        default=None,
+        description="Dotted fields of the recipe and their values; by default the head's dropout "
+        "and how many blocks the last phase unfreezes.",
+        examples=[{"model.head.dropout": {"min": 0, "max": 0.6, "step": 0.1}}],
+    )
+
+    @property
+    def count(self) -> int | None:
+        """Trials at most; None for a whole grid."""
+        return self.trials or (None if self.algorithm == "grid" else 12)
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields fields that no trial may change, and ranges that a grid cannot go through."""
+        space = values.get("space")
+        for field, dimension in space.items() if isinstance(space, Mapping) else ():
+            path = ("space", str(field))
+            reason = _refuse_field(str(field))
+            if reason:
+                yield Conflict(path, f"expected a field that trials may differ in: {reason}")
+            if values.get("algorithm") == "grid" and isinstance(dimension, Mapping):
+                ends = [dimension.get(name) for name in ("min", "max")]
+                if any(isinstance(end, float) for end in ends) and not dimension.get("step"):
+                    yield Conflict(path, "expected a step: a grid goes through every value")
+        if isinstance(space, Mapping) and not space:
+            yield Conflict(("space",), "expected at least one field, or no space for the default")
+
+
+_FIXED_DATA = ("train", "csv", "builtin", "validation", "test", "classes", "split_seed", "broken")
+
+
+def _refuse_field(field: str) -> str:
+    """Says why trials cannot differ in a field; "" if they can."""
+    section, _, rest = field.lstrip("~").partition(".")
+    if field.startswith("~"):
+        return "write null among its choices instead of removing it"
+    if section in ("version", "name", "task", "search", "export", "baseline", "deterministic"):
+        return f"{section} does not decide what is learnt"
+    if section == "data" and rest.partition(".")[0] in ("", *_FIXED_DATA):
+        return "scores on other images cannot be compared"
+    return ""

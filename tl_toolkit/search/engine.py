@@ -1,0 +1,251 @@
+"""Runs the trials of a search, one after the other, and keeps what they have in common."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
+from tl_toolkit.data.manifest import Manifest
+from tl_toolkit.data.pipeline import Images
+from tl_toolkit.data.scan import scan
+from tl_toolkit.errors import OutputError, RecipeError, ToolkitError
+from tl_toolkit.progress import Progress, Relay
+from tl_toolkit.recipe.load import replace_fields
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.runs import RunFolder
+from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.search.chooser import Chooser, Proposal
+from tl_toolkit.search.journal import Journal, Trial
+from tl_toolkit.search.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.training.loop import Trainer, Training
+from tl_toolkit.training.prepare import assemble_model, load_images
+
+_KEPT_TRAINERS = 2
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The winner, trained again with another seed.
+
+    Attributes:
+        seed: The recipe's seed.
+        score: The objective.
+    """
+
+    seed: int
+    score: float
+
+
+class Engine:
+    """Trains the trials of one recipe.
+
+    Args:
+        recipe: A recipe; without a `search` section the default one counts.
+        manifest: Its images.
+        folder: The search's folder, new or of the search that goes on.
+        progress: Is told of trials, and of what else takes time.
+    """
+
+    def __init__(
+        self, recipe: Recipe, manifest: Manifest, folder: RunFolder, progress: Progress
+    ) -> None:
+        self.recipe = recipe
+        self.search = recipe.search or Search()
+        self.space: Space = resolve_space(recipe)
+        self._folder = folder
+        self._progress = progress
+        self._journal = Journal(folder)
+        self._manifest = manifest
+        self._images: dict[str, dict[str, Images]] = {}
+        self._trainers: dict[str, Trainer] = {}
+
+    def begin(self) -> list[Trial]:
+        """Returns the trials that are done already.
+
+        Raises:
+            RecipeError: The search was begun with another recipe or other data.
+        """
+        # What is left out changes no score.
+        left_out: Any = {
+            "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
+        }  # fmt: skip
+        settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
+        chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
+        space = {
+            field: dimension.model_dump(mode="json") for field, dimension in self.space.items()
+        }
+        self._journal.begin(
+            {
+                "recipe": settings,
+                "search": {**chosen, "space": space},
+                "images": self._manifest.digest,
+                "numerics": describe_arithmetic(),
+            }
+        )
+        return self._journal.read()
+
+    def run(self, done: Sequence[Trial]) -> Iterator[Trial]:
+        """Yields the trials that are new, each when it is over and written down.
+
+        Args:
+            done: The trials before; the oracle is told of them first.
+
+        Raises:
+            RecipeError: Trials that are done are not those that would be proposed now.
+            OutputError: The folder cannot be written.
+        """
+        chooser = Chooser(self.search, self.space)
+        started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
+        total = count_trials(self.recipe)
+        try:
+            for trial in done:
+                self._replay(chooser, trial)
+            while (proposal := chooser.propose()) is not None:
+                self._progress.trial_began(proposal.number, total, proposal.values)
+                trial = self._run_trial(proposal, started)
+                self._journal.add(trial)
+                chooser.report(proposal, trial.score)
+                yield trial
+        finally:
+            chooser.close()
+
+    def refit(self, best: Trial) -> Iterator[Refit]:
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        for count in range(1, self.search.refit + 1):
+            seed = self.recipe.seed + count
+            recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
+            training = self._find_trainer(recipe).train(recipe)
+            yield Refit(seed, self._score(training))
+
+    def is_better(self, trial: Trial, than: Trial | None) -> bool:
+        """Tells whether a trial beats another one; the first of equals wins."""
+        if trial.score is None:
+            return False
+        if than is None or than.score is None:
+            return True
+        if self.search.objective.is_max:
+            return trial.score > than.score
+        return trial.score < than.score
+
+    def _replay(self, chooser: Chooser, trial: Trial) -> None:
+        proposal = chooser.propose()
+        if proposal is None or _as_text(proposal.values) != _as_text(trial.values):
+            raise RecipeError(
+                f"{self._folder.path}: trial {trial.number} is not the one that this version of "
+                "KerasTuner chooses: the search cannot go on. Try: a new search"
+            )
+        chooser.report(proposal, trial.score)
+
+    def _run_trial(self, proposal: Proposal, started: float) -> Trial:
+        began = time.perf_counter()
+        training, error = None, ""
+        widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
+        try:
+            recipe = trial_recipe(self.recipe, proposal.values)
+            trainer = self._find_trainer(recipe)
+            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            training = trainer.train(recipe)
+        except OutputError:
+            raise  # of the search's own folder: no trial would get further
+        except ToolkitError as failure:
+            error = str(failure)
+        except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
+            error = f"{type(failure).__name__}: {failure}"
+            self._trainers.clear()
+        now = time.perf_counter()
+        return Trial(
+            number=proposal.number,
+            values=dict(proposal.values),
+            state="failed" if training is None else "completed",
+            score=None if training is None else self._score(training),
+            best=None if training is None else training.best.as_row(),
+            weights_sha256=None if training is None else training.weights_sha256,
+            seconds=round(now - began, 3),
+            elapsed=round(now - started, 3),
+            trains=widest["trains"],
+            parameters=widest["parameters"],
+            error=error,
+        )
+
+    def _score(self, training: Training) -> float:
+        return float(getattr(training.best, self.search.objective.name))
+
+    def _find_trainer(self, recipe: Recipe) -> Trainer:
+        """Returns a trainer that serves this recipe, and all that share its graph and images."""
+        template = self._with_dropouts(recipe)
+        key = _as_text(
+            {
+                **template.model_dump(
+                    mode="json", include={"seed", "deterministic", "augment", "features", "model"}
+                ),
+                "data": template.data.model_dump(mode="json", exclude={"batch_size"}),
+            }
+        )
+        if key not in self._trainers:
+            while len(self._trainers) >= _KEPT_TRAINERS:
+                del self._trainers[next(iter(self._trainers))]
+            images = self._load_images(recipe)
+            transfer = assemble_model(template, len(self._manifest.classes), self._progress)
+            self._trainers[key] = Trainer(
+                transfer,
+                template,
+                images,
+                progress=_Quiet(self._progress),
+                ahead=self._find_cuts(recipe),
+            )
+        return self._trainers[key]
+
+    def _with_dropouts(self, recipe: Recipe) -> Recipe:
+        """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
+        drawn = {
+            field: 0.5
+            for field in self.space
+            if field.startswith("model.head.") and field.endswith("dropout")
+        }
+        return replace_fields(recipe, drawn) if drawn else recipe
+
+    def _load_images(self, recipe: Recipe) -> dict[str, Images]:
+        key = _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+        if key not in self._images:
+            manifest = self._manifest
+            if any(field.startswith("data.") for field in self.space):
+                manifest = scan(recipe.data, convert_dir=self._folder.converted)
+            self._images = {key: load_images(recipe, manifest)}
+        return {split: self._images[key][split] for split in ("train", "validation")}
+
+    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
+        """Units of every unfreezing that trials may have: one pass is to serve them all."""
+        architecture = find_architecture(recipe.model.base)
+        found = []
+        for field, dimension in self.space.items():
+            if field.startswith("phases.") and field.endswith(".unfreeze"):
+                for value in dimension.values or ():
+                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
+                    found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
+        return found
+
+
+class _Quiet(Relay):
+    """Passes on what takes time and happens once, not the epochs of each trial."""
+
+    def phase_began(self, name: str, epochs: int, steps: int) -> None:
+        """Says nothing."""
+
+    def stepped(self, step: int, loss: float) -> None:
+        """Says nothing."""
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Says nothing."""
+
+
+def _as_text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=_as_plain)
+
+
+def _as_plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)

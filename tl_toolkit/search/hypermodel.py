@@ -1,0 +1,61 @@
+"""A recipe as a hypermodel, which any tuner of KerasTuner takes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+
+from tl_toolkit.progress import Progress
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs import RunFolder
+from tl_toolkit.search.chooser import read_values, register_space
+from tl_toolkit.search.space import resolve_space, trial_recipe
+from tl_toolkit.training.loop import Trainer
+from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
+from tl_toolkit.transfer.assemble import TransferModel
+
+
+class RecipeHyperModel(keras_tuner.HyperModel):
+    """Builds and trains the model of a recipe for the values that a tuner chooses.
+
+    Args:
+        recipe: The recipe.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(name=recipe.name)
+        self._recipe = recipe
+        self._space = resolve_space(recipe)
+        # The manifest that a run would keep is of no use here.
+        with tempfile.TemporaryDirectory() as folder:
+            self._manifest = survey_images(recipe, RunFolder(Path(folder)), Progress())
+        self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Returns the whole model of the chosen values, compiled as its last phase is."""
+        values = read_values(register_space(self._space, hp), self._space)
+        recipe = trial_recipe(self._recipe, values)
+        transfer = assemble_model(recipe, len(self._manifest.classes), Progress())
+        transfer.model.compile(build_optimizer(recipe.phases[-1]), metrics=["accuracy"])
+        self._built = transfer.model, transfer, recipe
+        return transfer.model
+
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        """Trains all phases of the recipe and leaves the model in its best state.
+
+        Returns:
+            The row of the epoch that is kept: loss, accuracy, val_loss, val_accuracy.
+        """
+        if self._built is None or self._built[0] is not model:
+            raise ValueError("expected the model that build returned last")
+        _, transfer, recipe = self._built
+        images = load_images(recipe, self._manifest)
+        best = Trainer(transfer, recipe, images).train(recipe).best.as_row()
+        return {name: value for name, value in best.items() if isinstance(value, float)}

@@ -1,0 +1,68 @@
+"""From a recipe to what is trained on and what is trained: images and a model."""
+
+from __future__ import annotations
+
+from tl_toolkit.data.manifest import Manifest
+from tl_toolkit.data.pipeline import MEMORY_BUDGET, Images
+from tl_toolkit.data.scan import scan
+from tl_toolkit.progress import Progress
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs import RunFolder, write_json
+from tl_toolkit.transfer.assemble import TransferModel, assemble
+
+
+def survey_images(recipe: Recipe, folder: RunFolder, progress: Progress) -> Manifest:
+    """Looks at all images and notes manifest and classes in the folder.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
+    manifest = scan(recipe.data, convert_dir=folder.converted, progress=progress.scanned)
+    manifest.save(folder.manifest)
+    write_json(folder.classes, list(manifest.classes))
+    for example in manifest.examples:
+        if example.verdict == "broken":
+            progress.said(f"skipped {example.path}: {example.reason}")
+    if leaks := manifest.find_leaks():
+        one, other = leaks[0]
+        progress.said(
+            f"{len(leaks)} images are in two splits, and flatter what is measured there: "
+            f"{one.path} is {other.path}"
+        )
+    return manifest
+
+
+def load_images(recipe: Recipe, manifest: Manifest) -> dict[str, Images]:
+    """Returns the images of each split that has any; none is decoded yet."""
+    return {
+        split: Images(
+            examples,
+            manifest.classes,
+            image_size=recipe.data.image_size,
+            resize=recipe.data.resize,
+            memory_budget=MEMORY_BUDGET // 3,
+        )
+        for split in ("train", "validation", "test")
+        if (examples := manifest.of(split))
+    }
+
+
+def assemble_model(recipe: Recipe, num_classes: int, progress: Progress) -> TransferModel:
+    """Draws a recipe's model and loads its base.
+
+    Raises:
+        WeightsError: The weight file is missing, damaged, or of another network.
+    """
+    transfer = assemble(
+        recipe.model,
+        image_size=recipe.data.image_size,
+        num_classes=num_classes,
+        seed=recipe.seed,
+        progress=progress.fetched,
+    )
+    loaded = transfer.weights
+    if loaded is not None and loaded.by == "order":
+        progress.said(
+            f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+        )
+    return transfer
