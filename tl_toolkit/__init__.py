@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tl_toolkit.progress import Progress
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
-    from tl_toolkit.searching import SearchRun, hypermodel, search, sweep
+    from tl_toolkit.searching.verbs import SearchRun, hypermodel, search, sweep
 
 __version__ = "0.1.0"
 
@@ -41,11 +41,11 @@ _HOMES = {
     "finetune": "tl_toolkit.api",
     "load_recipe": "tl_toolkit.recipe.load",
     "load_run": "tl_toolkit.api",
-    "SearchRun": "tl_toolkit.searching",
-    "hypermodel": "tl_toolkit.searching",
+    "SearchRun": "tl_toolkit.searching.verbs",
+    "hypermodel": "tl_toolkit.searching.verbs",
     "probe_architecture": "tl_toolkit.explore",
-    "search": "tl_toolkit.searching",
-    "sweep": "tl_toolkit.searching",
+    "search": "tl_toolkit.searching.verbs",
+    "sweep": "tl_toolkit.searching.verbs",
 }
 
 __all__ = [

@@ -33,7 +33,7 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
 from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.search.space import probe_space, resolve_space, trial_recipe
+from tl_toolkit.searching.space import probe_space, resolve_space, trial_recipe
 from tl_toolkit.weight_files import cache_path, recall_weights
 from tl_toolkit.weight_matching import describe_misfit
 

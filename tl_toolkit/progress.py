@@ -38,7 +38,7 @@ class Progress:
         """Trial `number` (from 1) of at most `total` begins, with these values."""
 
     def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """A trial is over: the columns of `tl_toolkit.search.journal.Trial`; `best` so far."""
+        """A trial is over: the columns of `tl_toolkit.searching.journal.Trial`; `best` so far."""
 
     def searched(self, summary: Mapping[str, Any]) -> None:
         """The search is done: the content of its summary.json."""

@@ -17,7 +17,7 @@ from typing import Any
 import keras_tuner
 
 from tl_toolkit.recipe.search_schema import Dimension, Search
-from tl_toolkit.search.space import Space
+from tl_toolkit.searching.space import Space
 
 _ORACLES = {
     "random": keras_tuner.oracles.RandomSearchOracle,

@@ -23,13 +23,13 @@ from tl_toolkit.runs import (
     write_json,
 )
 from tl_toolkit.runtime import start_tensorflow
-from tl_toolkit.search.space import trial_recipe
+from tl_toolkit.searching.space import trial_recipe
 
 if TYPE_CHECKING:
     import keras_tuner
 
-    from tl_toolkit.search.engine import Engine
-    from tl_toolkit.search.journal import Trial
+    from tl_toolkit.searching.engine import Engine
+    from tl_toolkit.searching.journal import Trial
 
 
 class SearchRun:
@@ -50,7 +50,7 @@ class SearchRun:
     @cached_property
     def trials(self) -> list[Trial]:
         """All trials in order, failed ones too."""
-        from tl_toolkit.search.journal import Journal
+        from tl_toolkit.searching.journal import Journal
 
         return Journal(self.folder).read()
 
@@ -169,7 +169,7 @@ def hypermodel(
     loaded = read_recipe(recipe, overrides)
     check_recipe(_with_search(loaded))
     start_tensorflow(deterministic=loaded.recipe.deterministic)
-    from tl_toolkit.search.hypermodel import RecipeHyperModel
+    from tl_toolkit.searching.hypermodel import RecipeHyperModel
 
     return RecipeHyperModel(loaded.recipe)
 
@@ -205,8 +205,8 @@ def _as_sweep(recipe: Recipe, phase: str | None, *, units: bool) -> Recipe:
 
 
 def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
-    from tl_toolkit.search.report import SweepRow, describe_value, write_sweep
-    from tl_toolkit.search.space import resolve_space
+    from tl_toolkit.searching.report import SweepRow, describe_value, write_sweep
+    from tl_toolkit.searching.space import resolve_space
 
     (field,) = resolve_space(recipe)
     rows = [
@@ -276,7 +276,7 @@ class _Searching:
         return SearchRun(self.folder)
 
     def _search(self) -> None:
-        from tl_toolkit.search.engine import Engine
+        from tl_toolkit.searching.engine import Engine
         from tl_toolkit.training.prepare import survey_images
 
         manifest = survey_images(self.recipe, self.folder, self.progress)
@@ -307,12 +307,12 @@ class _Searching:
         self._write_best(engine, trials, best)
 
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
-        from tl_toolkit.search.report import write_trials
+        from tl_toolkit.searching.report import write_trials
 
         write_trials(self.folder.path / "trials.csv", trials, list(engine.space))
 
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
-        from tl_toolkit.search.report import draw_fields, draw_time, write_hparams
+        from tl_toolkit.searching.report import draw_fields, draw_time, write_hparams
 
         write_atomically(
             self.folder.path / "best.yaml", dump_recipe(trial_recipe(self.recipe, best.values))

@@ -19,9 +19,9 @@ from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.runtime import describe_arithmetic
-from tl_toolkit.search.chooser import Chooser, Proposal
-from tl_toolkit.search.journal import Journal, Trial
-from tl_toolkit.search.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.searching.chooser import Chooser, Proposal
+from tl_toolkit.searching.journal import Journal, Trial
+from tl_toolkit.searching.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.training.loop import Trainer, Training
 from tl_toolkit.training.prepare import assemble_model, load_images
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tl_toolkit.runs import drafted, write_atomically
-from tl_toolkit.search.journal import Trial
+from tl_toolkit.searching.journal import Trial
 
 _BEST = "#c44e52"
 _TRIAL = "#4c72b0"

@@ -12,8 +12,8 @@ import keras_tuner
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
-from tl_toolkit.search.chooser import read_values, register_space
-from tl_toolkit.search.space import resolve_space, trial_recipe
+from tl_toolkit.searching.chooser import read_values, register_space
+from tl_toolkit.searching.space import resolve_space, trial_recipe
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.prepare import assemble_model, load_images, survey_images

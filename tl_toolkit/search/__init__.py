@@ -1,1 +1,0 @@
-"""Search: the same run with a few fields of its recipe replaced, trial after trial."""
