@@ -8,9 +8,10 @@ scores of the trials that are done.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +67,7 @@ class Chooser:
 
     def propose(self) -> Proposal | None:
         """Returns the next trial; None when all have been tried."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of scikit-learn: a model that did not converge
+        with _quiet():
             trial = self._oracle.create_trial("tl_toolkit")
         if trial.status != "RUNNING":
             return None
@@ -77,14 +77,23 @@ class Chooser:
     def report(self, proposal: Proposal, score: float | None) -> None:
         """Takes in the score of a proposed trial; None for one that failed."""
         trial = self._trials[proposal.number - 1]
-        if score is not None:
-            self._oracle.update_trial(trial.trial_id, {_SCORE: score})
-        trial.status = "INVALID" if score is None else "COMPLETED"
-        self._oracle.end_trial(trial)
+        with _quiet():
+            if score is not None:
+                self._oracle.update_trial(trial.trial_id, {_SCORE: score})
+            trial.status = "INVALID" if score is None else "COMPLETED"
+            self._oracle.end_trial(trial)
 
     def close(self) -> None:
         """Removes the oracle's own files, which nobody reads."""
         self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps warnings back: of old names that KerasTuner calls, of models that did not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def register_space(
