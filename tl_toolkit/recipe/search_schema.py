@@ -46,18 +46,20 @@ class Dimension(Section):
         """All values in order; None for a range without steps."""
         if self.choices is not None:
             return self.choices
-        if self.step is None and not self.is_whole:
+        if self.min is None or self.max is None or (self.step is None and not self.is_whole):
             return None
-        step = 1 if self.step is None else self.step
-        found: list[Any] = [self.min if self.is_whole else float(self.min or 0)]
-        while True:
-            following = found[0] + len(found) * step
-            if self.sampling == "log":
-                following = found[-1] * step if self.step is not None else found[-1] + 1
-            following = following if self.is_whole else float(f"{following:.12g}")
-            if following > self.max:
-                return tuple(found)
+        found: list[_Number] = [self.min if self.is_whole else float(self.min)]
+        while (following := self._follow(found)) <= self.max:
             found.append(following)
+        return tuple(found)
+
+    def _follow(self, found: list[_Number]) -> _Number:
+        """The value after those of a range, without what steps add up to: 0.30000000000000004."""
+        if self.sampling == "log" and self.step is not None:
+            following = found[-1] * self.step
+        else:
+            following = found[0] + len(found) * (self.step or 1)
+        return following if self.is_whole else float(f"{following:.12g}")
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
