@@ -64,7 +64,9 @@ class Dimension(Section):
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields what keeps the values from being a choice or a range."""
-        low, high, step = (values.get(name) for name in ("min", "max", "step"))
+        low: Any = values.get("min")
+        high: Any = values.get("max")
+        step: Any = values.get("step")
         if (values.get("choices") is None) == (low is None and high is None):
             yield Conflict((), "expected either choices, or min and max", "{min: 0, max: 0.5}")
             return
