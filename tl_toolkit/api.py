@@ -313,8 +313,8 @@ class _Finetuning:
         from tl_toolkit.training.prepare import load_images, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
-        manifest = survey_images(self.recipe, self.folder, self.progress)
-        images = load_images(self.recipe, manifest)
+        manifest, decoded = survey_images(self.recipe, self.folder, self.progress)
+        images = load_images(self.recipe, manifest, decoded)
         transfer = self._assemble(manifest)
         self._lap("prepare")
         trainer = Trainer(transfer, self.recipe, images, progress=self.progress)

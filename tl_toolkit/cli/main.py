@@ -16,6 +16,7 @@ from types import FrameType
 import click
 
 from tl_toolkit.errors import ToolkitError, closest
+from tl_toolkit.runtime import skip_optional_imports
 
 _VERBS = {
     "finetune": "Fine-tune, evaluate and export what a recipe says.",
@@ -82,6 +83,7 @@ def tltool() -> None:
 def main() -> None:
     """Runs the command line and exits with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    skip_optional_imports()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -22,10 +22,40 @@ from tl_toolkit.data.manifest import Example
 from tl_toolkit.data.scan import count_threads
 from tl_toolkit.errors import DataError, Problem
 
-__all__ = ["MEMORY_BUDGET", "Images", "read_encoded", "read_image"]
+__all__ = ["MEMORY_BUDGET", "DecodedImages", "Images", "read_encoded", "read_image"]
 
 MEMORY_BUDGET = 2 << 30  # bytes
 _Mode = Literal["stretch", "crop"]
+
+
+class DecodedImages:
+    """Images as the scan decoded them, resized, for those who would decode them again.
+
+    Args:
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+        memory_budget: Bytes that they may take; what comes later is let go.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        resize: _Mode = "stretch",
+        *,
+        memory_budget: int = MEMORY_BUDGET // 2,
+    ) -> None:
+        self._resize = _compile_resize(tuple(image_size), resize)
+        self._pixels: dict[str, np.ndarray] = {}
+        self._room = memory_budget // int(np.prod((*image_size, 3)))
+
+    def add(self, sha256: str, pixels: tf.Tensor) -> None:
+        """Takes in a decoded image, uint8 (h, w, 3); may be called by several threads."""
+        if len(self._pixels) < self._room:
+            self._pixels[sha256] = self._resize(pixels).numpy()
+
+    def get(self, sha256: str) -> np.ndarray | None:
+        """Returns an image by the SHA-256 of its file, or None if it is not here."""
+        return self._pixels.get(sha256)
 
 
 class Images:
@@ -41,6 +71,7 @@ class Images:
         image_size: Height and width to resize to.
         resize: As of `resize_image`.
         memory_budget: Bytes that decoded images may take.
+        decoded: Images that are decoded and resized already.
     """
 
     def __init__(
@@ -51,6 +82,7 @@ class Images:
         image_size: tuple[int, int],
         resize: _Mode = "stretch",
         memory_budget: int = MEMORY_BUDGET,
+        decoded: DecodedImages | None = None,
     ) -> None:
         self.examples = tuple(examples)
         self._shape = (*image_size, 3)
@@ -61,6 +93,11 @@ class Images:
         # Pages of an empty array take no memory before they are written.
         self._kept = np.empty((len(self.examples), *self._shape), np.uint8) if fits else None
         self._known = np.zeros(len(self.examples), bool)
+        if decoded is not None and self._kept is not None:
+            for index, entry in enumerate(self.examples):
+                if (pixels := decoded.get(entry.sha256)) is not None:
+                    self._kept[index] = pixels
+                    self._known[index] = True
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ __all__ = ["Look", "count_threads", "judge", "look_at", "scan", "scan_files"]
 
 # (images looked at, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
+# (SHA-256 of the file, uint8 pixels (h, w, 3)); called by several threads.
+Keep = Callable[[str, tf.Tensor], None]
 
 
 class Look(NamedTuple):
@@ -46,6 +49,7 @@ def scan(
     cache_dir: Path | None = None,
     convert_dir: Path | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> Manifest:
     """Looks at all images of a recipe and draws the splits.
 
@@ -54,6 +58,8 @@ def scan(
         cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
         convert_dir: Takes the images re-encoded under `data.convert`; by default in `cache_dir`.
         progress: Told how many images are done.
+        keep: Given the pixels of each image that is decoded, so that it need not be decoded again;
+            one whose verdict is known is not.
 
     Returns:
         The manifest; images that were skipped are part of it, with their reasons.
@@ -69,6 +75,7 @@ def scan(
         convert_dir=(convert_dir or cache_dir / "converted") if data.convert else None,
         cache_dir=cache_dir,
         progress=progress,
+        keep=keep,
     )
     if listing.fractions:
         examples = draw_splits(examples, listing.fractions, seed=data.split_seed)
@@ -87,6 +94,7 @@ def scan_files(
     convert_dir: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> list[Example]:
     """Looks at listed images, in their order; one without a split is put into "train".
 
@@ -96,6 +104,7 @@ def scan_files(
         convert_dir: Takes re-encoded images; None refuses images that would need it.
         cache_dir: As of `scan`.
         progress: As of `scan`.
+        keep: As of `scan`.
 
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
@@ -105,6 +114,7 @@ def scan_files(
         convert_dir=convert_dir,
         cache_dir=cache_dir,
         progress=progress,
+        keep=keep,
     )
     _refuse(looks, skip_broken=broken == "skip")
     return [
@@ -119,6 +129,7 @@ def look_at(
     convert_dir: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> list[Look]:
     """Looks at images in parallel and never raises for what it sees.
 
@@ -128,6 +139,7 @@ def look_at(
             they stay "convertible".
         cache_dir: As of `scan`.
         progress: As of `scan`.
+        keep: As of `scan`.
 
     Returns:
         One look for each path, in their order.
@@ -141,7 +153,7 @@ def look_at(
     looks: list[Look] = []
     pool = ThreadPoolExecutor(count_threads())
     try:
-        for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir), paths):
+        for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir, keep), paths):
             looks.append(look)
             if progress is not None:
                 progress(len(looks), len(paths))
@@ -158,7 +170,13 @@ def count_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _look(path: str, verdicts: Verdicts, files: KnownFiles, convert_dir: Path | None) -> Look:
+def _look(
+    path: str,
+    verdicts: Verdicts,
+    files: KnownFiles,
+    convert_dir: Path | None,
+    keep: Keep | None,
+) -> Look:
     if path.startswith(BUILTIN):
         pixels = load_builtin_image(path)
         return Look(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
@@ -177,7 +195,7 @@ def _look(path: str, verdicts: Verdicts, files: KnownFiles, convert_dir: Path | 
     sha256 = hashlib.sha256(encoded).hexdigest()
     known = verdicts.get(sha256)
     if known is None:
-        known = judge(encoded)
+        known = judge(encoded, keep=keep and functools.partial(keep, sha256))
         verdicts.add(sha256, *known)
     files.add(path, stat, sha256)
     look = Look(path, sha256, *known)
@@ -186,13 +204,20 @@ def _look(path: str, verdicts: Verdicts, files: KnownFiles, convert_dir: Path | 
     return look
 
 
-def judge(encoded: bytes) -> tuple[str, str]:
-    """Returns the verdict on an image, which is what `decode_image` makes of it, and the reason."""
+def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) -> tuple[str, str]:
+    """Returns the verdict on an image, which is what `decode_image` makes of it, and the reason.
+
+    Args:
+        encoded: The bytes of its file.
+        keep: Given the pixels of a good one.
+    """
     try:
-        decode_image(tf.constant(encoded))
+        pixels = decode_image(tf.constant(encoded))
     except tf.errors.InvalidArgumentError as error:
         reason = explain(error)
     else:
+        if keep is not None:
+            keep(pixels)
         return "good", ""
     try:
         convert_to_png(encoded)

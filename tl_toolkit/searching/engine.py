@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.data.pipeline import Images
+from tl_toolkit.data.pipeline import DecodedImages, Images
 from tl_toolkit.data.scan import scan
 from tl_toolkit.errors import OutputError, RecipeError, ToolkitError
 from tl_toolkit.progress import Progress, Relay
@@ -49,10 +49,17 @@ class Engine:
         manifest: Its images.
         folder: The search's folder, new or of the search that goes on.
         progress: Is told of trials, and of what else takes time.
+        decoded: Images that are decoded already, at the recipe's size.
     """
 
     def __init__(
-        self, recipe: Recipe, manifest: Manifest, folder: RunFolder, progress: Progress
+        self,
+        recipe: Recipe,
+        manifest: Manifest,
+        folder: RunFolder,
+        progress: Progress,
+        *,
+        decoded: DecodedImages | None = None,
     ) -> None:
         self.recipe = recipe
         self.search = recipe.search or Search()
@@ -61,6 +68,7 @@ class Engine:
         self._progress = progress
         self._journal = Journal(folder)
         self._manifest = manifest
+        self._decoded = decoded
         self._images: dict[str, dict[str, Images]] = {}
         self._trainers: dict[str, Trainer] = {}
 
@@ -212,10 +220,11 @@ class Engine:
     def _load_images(self, recipe: Recipe) -> dict[str, Images]:
         key = _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
         if key not in self._images:
-            manifest = self._manifest
+            manifest, decoded = self._manifest, self._decoded
             if any(field.startswith("data.") for field in self.space):
-                manifest = scan(recipe.data, convert_dir=self._folder.converted)
-            self._images = {key: load_images(recipe, manifest)}
+                manifest, decoded = scan(recipe.data, convert_dir=self._folder.converted), None
+            self._images = {key: load_images(recipe, manifest, decoded)}
+            self._decoded = None
         return {split: self._images[key][split] for split in ("train", "validation")}
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:

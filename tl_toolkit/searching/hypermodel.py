@@ -33,7 +33,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._space = resolve_space(recipe)
         # The manifest that a run would keep is of no use here.
         with tempfile.TemporaryDirectory() as folder:
-            self._manifest = survey_images(recipe, RunFolder(Path(folder)), Progress())
+            self._manifest, _ = survey_images(recipe, RunFolder(Path(folder)), Progress())
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:

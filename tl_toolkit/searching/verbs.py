@@ -279,8 +279,8 @@ class _Searching:
         from tl_toolkit.searching.engine import Engine
         from tl_toolkit.training.prepare import survey_images
 
-        manifest = survey_images(self.recipe, self.folder, self.progress)
-        engine = Engine(self.recipe, manifest, self.folder, self.progress)
+        manifest, decoded = survey_images(self.recipe, self.folder, self.progress)
+        engine = Engine(self.recipe, manifest, self.folder, self.progress, decoded=decoded)
         trials = engine.begin()
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         best: Trial | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.data.pipeline import MEMORY_BUDGET, Images
+from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.data.scan import scan
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
@@ -11,13 +11,21 @@ from tl_toolkit.runs import RunFolder, write_json
 from tl_toolkit.transfer.assemble import TransferModel, assemble
 
 
-def survey_images(recipe: Recipe, folder: RunFolder, progress: Progress) -> Manifest:
+def survey_images(
+    recipe: Recipe, folder: RunFolder, progress: Progress
+) -> tuple[Manifest, DecodedImages]:
     """Looks at all images and notes manifest and classes in the folder.
+
+    Returns:
+        The manifest, and the images that had to be decoded for it.
 
     Raises:
         DataError: Images cannot be used.
     """
-    manifest = scan(recipe.data, convert_dir=folder.converted, progress=progress.scanned)
+    decoded = DecodedImages(recipe.data.image_size, recipe.data.resize)
+    manifest = scan(
+        recipe.data, convert_dir=folder.converted, progress=progress.scanned, keep=decoded.add
+    )
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
     for example in manifest.examples:
@@ -29,11 +37,13 @@ def survey_images(recipe: Recipe, folder: RunFolder, progress: Progress) -> Mani
             f"{len(leaks)} images are in two splits, and flatter what is measured there: "
             f"{one.path} is {other.path}"
         )
-    return manifest
+    return manifest, decoded
 
 
-def load_images(recipe: Recipe, manifest: Manifest) -> dict[str, Images]:
-    """Returns the images of each split that has any; none is decoded yet."""
+def load_images(
+    recipe: Recipe, manifest: Manifest, decoded: DecodedImages | None = None
+) -> dict[str, Images]:
+    """Returns the images of each split that has any; what is not decoded yet will be when used."""
     return {
         split: Images(
             examples,
@@ -41,6 +51,7 @@ def load_images(recipe: Recipe, manifest: Manifest) -> dict[str, Images]:
             image_size=recipe.data.image_size,
             resize=recipe.data.resize,
             memory_budget=MEMORY_BUDGET // 3,
+            decoded=decoded,
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
