@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_toolkit.check import check_recipe
+from tl_toolkit.check import Summary, check_recipe
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError
 from tl_toolkit.progress import Progress, Relay
-from tl_toolkit.recipe.load import LoadedRecipe, dump_recipe, load_recipe, read_recipe
+from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import (
     RunFolder,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.data.pipeline import Images
     from tl_toolkit.evaluation.predict import Prediction
+    from tl_toolkit.training.compiled import CompiledPhases
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
@@ -279,7 +280,7 @@ def finetune(
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
         if summary.ignored:
             progress.said(summary.ignored)
-        run = _Finetuning(loaded, folder, progress, callbacks).run()
+        run = _Finetuning(summary, folder, progress, callbacks).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
         raise
@@ -296,12 +297,13 @@ class _Finetuning:
 
     def __init__(
         self,
-        loaded: LoadedRecipe,
+        summary: Summary,
         folder: RunFolder,
         progress: Progress,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
-        self.recipe = loaded.recipe
+        self.recipe = summary.recipe
+        self._classes = summary.classes
         self._callbacks = callbacks
         self.folder = folder
         self.progress = _Recorded(progress, folder)
@@ -310,14 +312,18 @@ class _Finetuning:
 
     def run(self) -> Run:
         from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import load_images, survey_images
+        from tl_toolkit.training.prepare import load_images, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        # Drawing and tracing are Python's work, decoding is not: they go on side by side.
+        wait_for_model = start_aside(self._compile)
         manifest, decoded = survey_images(self.recipe, self.folder, self.progress)
         images = load_images(self.recipe, manifest, decoded)
-        transfer = self._assemble(manifest)
+        compiled = wait_for_model()
+        transfer = compiled.transfer
+        self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = Trainer(transfer, self.recipe, images, progress=self.progress)
+        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, images, manifest, training)
@@ -342,13 +348,20 @@ class _Finetuning:
         if metrics is not None:
             write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
-    def _assemble(self, manifest: Manifest) -> TransferModel:
-        from tl_toolkit.training.loop import plan_phases
+    def _compile(self) -> CompiledPhases:
+        from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
+
+        compiled = CompiledPhases(assemble_model(self.recipe, len(self._classes), self.progress))
+        compiled.trace(self.recipe)
+        return compiled
+
+    def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
+        """Writes the lock, and tells what each phase will train."""
+        from tl_toolkit.training.loop import plan_phases
         from tl_toolkit.transfer.weights import hash_file
 
         recipe = self.recipe
-        transfer = assemble_model(recipe, len(manifest.classes), self.progress)
         loaded = transfer.weights
         write_json(
             self.folder.lock,
@@ -364,7 +377,6 @@ class _Finetuning:
             },
         )
         self.progress.planned(plan_phases(transfer, recipe.phases))
-        return transfer
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:

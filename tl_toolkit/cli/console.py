@@ -155,6 +155,7 @@ class ConsoleProgress(Progress):
         self._command = command
         self._bars: bars.Progress | None = None
         self._task: bars.TaskID | None = None
+        self._bar = ""
         self._phase, self._epochs, self._steps = "", 0, 0
         self._in_baseline = False
         self._trials: TrialTable | None = None
@@ -167,20 +168,11 @@ class ConsoleProgress(Progress):
 
     def fetched(self, done: int, total: int) -> None:
         """Moves the bar of a download."""
-        if not self._bars and done < total:
-            tell(f"fetching {total / 1e6:.1f} MB of weights")
-            self._start("bytes", total)
-        self._move(done)
-        if done >= total:
-            self.stop()
+        self._show("weights", done, total)
 
     def scanned(self, done: int, total: int) -> None:
         """Moves the bar of the image scan."""
-        if not self._bars and done < total:
-            self._start("images", total)
-        self._move(done)
-        if done >= total:
-            self.stop()
+        self._show("images", done, total)
 
     def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
         """Prints the table of phases."""
@@ -208,11 +200,7 @@ class ConsoleProgress(Progress):
 
     def computed(self, done: int, total: int) -> None:
         """Moves the bar of the pass through the frozen part."""
-        if not self._bars and done < total:
-            self._start("frozen part", total)
-        self._move(done)
-        if done >= total:
-            self.stop()
+        self._show("frozen part", done, total)
 
     def stepped(self, step: int, loss: float) -> None:
         """Moves the bar by one step."""
@@ -309,12 +297,18 @@ class ConsoleProgress(Progress):
             console=_console(),
             transient=True,
         )
+        self._bar = name
         self._task = self._bars.add_task(name, total=total)
         self._bars.start()
 
-    def _move(self, done: int) -> None:
-        if self._bars and self._task is not None:
+    def _show(self, name: str, done: int, total: int) -> None:
+        """Moves a bar of its own for this, unless another one is on the terminal."""
+        if not self._bars and done < total:
+            self._start(name, total)
+        if self._bars and self._task is not None and self._bar == name:
             self._bars.update(self._task, completed=done)
+            if done >= total:
+                self.stop()
 
     def _tell(self, message: str | Table) -> None:
         console = _console()

@@ -13,6 +13,7 @@ from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
+from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer, plan_phases
 from tl_toolkit.transfer.assemble import assemble
 
@@ -46,7 +47,7 @@ def train_baseline(
     place = RunFolder(folder.path / "baseline")
     labelled = _Labelled(progress)
     labelled.planned(plan_phases(transfer, other.phases))
-    trainer = Trainer(transfer, other, images, progress=labelled)
+    trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
     try:
         training = trainer.train(other, place)
     except ToolkitError as error:

@@ -1,4 +1,7 @@
-"""Classification metrics from probabilities, by scikit-learn."""
+"""Classification metrics from probabilities.
+
+Without scikit-learn, whose import would take longer than many a whole evaluation.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ def measure(
         loss (mean cross-entropy in nats, probabilities at least 1e-7), per_class (precision,
         recall, f1, images) and confusion (rows are right answers, columns predictions).
     """
-    from sklearn import metrics
-
     answers = probabilities.argmax(axis=1)
-    every = list(range(len(classes)))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, answers, labels=every, zero_division=0
-    )
+    count = len(classes)
+    confusion = np.bincount(labels * count + answers, minlength=count**2).reshape(count, count)
+    right = confusion.diagonal().astype(np.float64)
+    support, given = confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = right / np.maximum(given, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(given + support, 1)
     seen = np.unique(labels)
     clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1.0)
     return {
@@ -52,7 +55,7 @@ def measure(
             }
             for index, name in enumerate(classes)
         },
-        "confusion": metrics.confusion_matrix(labels, answers, labels=every).tolist(),
+        "confusion": confusion.tolist(),
     }
 
 

@@ -22,6 +22,7 @@ from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.searching.chooser import Chooser, Proposal
 from tl_toolkit.searching.journal import Journal, Trial
 from tl_toolkit.searching.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer, Training
 from tl_toolkit.training.prepare import assemble_model, load_images
 
@@ -200,7 +201,7 @@ class Engine:
             images = self._load_images(recipe)
             transfer = assemble_model(template, len(self._manifest.classes), self._progress)
             self._trainers[key] = Trainer(
-                transfer,
+                CompiledPhases(transfer),
                 template,
                 images,
                 progress=_Quiet(self._progress),

@@ -14,6 +14,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.searching.chooser import read_values, register_space
 from tl_toolkit.searching.space import resolve_space, trial_recipe
+from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
@@ -57,5 +58,5 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             raise ValueError("expected the model that build returned last")
         _, transfer, recipe = self._built
         images = load_images(recipe, self._manifest)
-        best = Trainer(transfer, recipe, images).train(recipe).best.as_row()
+        best = Trainer(CompiledPhases(transfer), recipe, images).train(recipe).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.catalog import resolve_unfreeze
 from tl_toolkit.data.pipeline import Images
 from tl_toolkit.features import FeatureSource
 from tl_toolkit.progress import Progress
@@ -19,22 +18,13 @@ from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.training.checkpoint import BestState, Epoch
+from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
-from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import describe_phases, phase_seed
-from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.batches import PREFIX_BATCH
-from tl_toolkit.transfer.freezing import (
-    Cut,
-    Split,
-    check_whole,
-    digest_variables,
-    find_cut,
-    set_trainable,
-    split_at,
-)
+from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 _SHARED_BYTES = 256 << 20
@@ -77,7 +67,7 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
     for phase in phases:
-        units, train_batch_norm = _what_trains(transfer, phase)
+        units, train_batch_norm = what_trains(transfer, phase)
         trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
         first = find_cut(transfer, units).name
         weights = [weight for part in trained for one in part.layers for weight in one.weights]
@@ -103,7 +93,7 @@ class Trainer:
     before it.
 
     Args:
-        transfer: The assembled model; its weights are changed.
+        compiled: The assembled model, whose weights are changed, and its steps.
         recipe: Says which features are kept. Recipes that are trained may differ from it in seed,
             phases, batch size, early stopping, and the rates of dropouts that its head has.
         images: Splits `train` and `validation`; perhaps `test`.
@@ -113,23 +103,23 @@ class Trainer:
 
     def __init__(
         self,
-        transfer: TransferModel,
+        compiled: CompiledPhases,
         recipe: Recipe,
         images: Mapping[str, Images],
         *,
         progress: Progress | None = None,
         ahead: Sequence[Sequence[str]] = (),
     ) -> None:
+        transfer = compiled.transfer
+        self._compiled = compiled
         self._transfer = transfer
         self._images = images
         self._progress = progress or Progress()
         self._source = FeatureSource(transfer, recipe, images, self._progress)
         self._ahead = [find_cut(transfer, units) for units in ahead]
-        self._compiled: dict[Any, tuple[Split, Steps]] = {}
         self._finished: dict[str, _Finished] = {}
         self._digests = digest_variables(transfer)
         self._initial = BestState()
-        self._checked: set[str] = set()
         self._last: PhaseRun | None = None
 
     def train(
@@ -210,10 +200,7 @@ class Trainer:
 
     def _prepare(self, recipe: Recipe, index: int, best: BestState) -> PhaseRun:
         phase = recipe.phases[index]
-        split, steps = self._compile(phase, recipe.data.batch_size)
-        if split.cut.name not in self._checked:
-            check_whole(self._transfer, split)
-            self._checked.add(split.cut.name)
+        split, steps = self._compiled.get(phase, recipe.data.batch_size)
         steps.restart(phase.learning_rate)
         set_dropout(steps.dropouts, recipe.model.head)
         seed = phase_seed(recipe, index)
@@ -231,22 +218,9 @@ class Trainer:
         )  # fmt: skip
         return self._last
 
-    def _compile(self, phase: Phase, batch_size: int) -> tuple[Split, Steps]:
-        """Returns the split of a phase and its steps, with every flag set as the phase has it."""
-        units, train_batch_norm = _what_trains(self._transfer, phase)
-        optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
-        key = (units, train_batch_norm, optimizer, batch_size)
-        if key in self._compiled:
-            set_trainable(self._transfer, units, train_batch_norm=train_batch_norm)
-        else:
-            split = split_at(self._transfer, units, train_batch_norm=train_batch_norm)
-            steps = Steps(split, build_optimizer(phase), batch_size=batch_size)
-            self._compiled[key] = split, steps
-        return self._compiled[key]
-
     def _settled_cuts(self, recipe: Recipe, index: int) -> list[Cut]:
         """Cuts that are needed later, and that nothing before then trains a part in front of."""
-        cuts = [find_cut(self._transfer, _what_trains(self._transfer, phase)[0])
+        cuts = [find_cut(self._transfer, what_trains(self._transfer, phase)[0])
                 for phase in recipe.phases[index:]]  # fmt: skip
         reached = cuts[0].position
         settled = [cut for cut in self._ahead if cut.position <= reached]
@@ -264,11 +238,6 @@ class Trainer:
     def _digest(self) -> str:
         lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...], bool]:
-    units = resolve_unfreeze(transfer.architecture, phase.unfreeze)
-    return tuple(units), phase.batch_norm == "train"
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.data.scan import scan
@@ -9,6 +13,35 @@ from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder, write_json
 from tl_toolkit.transfer.assemble import TransferModel, assemble
+
+_T = TypeVar("_T")
+
+
+def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
+    """Begins work in a thread of its own, which an interrupt does not wait for.
+
+    Returns:
+        What waits for it, and returns or raises what it did.
+    """
+    found: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait() -> _T:
+        thread.join()
+        if errors:
+            raise errors[0]
+        return found[0]
+
+    return wait
 
 
 def survey_images(

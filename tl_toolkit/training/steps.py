@@ -66,6 +66,11 @@ class Steps:
             variable.assign(value)
         self.optimizer.learning_rate = learning_rate
 
+    def trace(self) -> None:
+        """Compiles what the first epoch would."""
+        self._train.get_concrete_function()
+        self._evaluate.get_concrete_function()
+
     def train(self, features: Rows, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the rows, in their order; the last one may be shorter.
 

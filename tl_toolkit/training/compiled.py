@@ -1,0 +1,57 @@
+"""Splits of one model and their compiled steps, made once for all phases that train the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tl_toolkit.architectures.catalog import resolve_unfreeze
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.steps import Steps
+from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.freezing import Split, check_whole, set_trainable, split_at
+
+
+class CompiledPhases:
+    """Gives each phase its split and steps.
+
+    Args:
+        transfer: The model.
+    """
+
+    def __init__(self, transfer: TransferModel) -> None:
+        self.transfer = transfer
+        self._made: dict[Any, tuple[Split, Steps]] = {}
+        self._checked: set[str] = set()
+
+    def get(self, phase: Phase, batch_size: int) -> tuple[Split, Steps]:
+        """Returns the split of a phase and its steps, with every flag set as the phase has it.
+
+        Raises:
+            CheckFailedError: Prefix and suffix are not the whole model.
+        """
+        units, train_batch_norm = what_trains(self.transfer, phase)
+        optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
+        key = (units, train_batch_norm, optimizer, batch_size)
+        if key in self._made:
+            set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
+            return self._made[key]
+        split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
+        steps = Steps(split, build_optimizer(phase), batch_size=batch_size)
+        if split.cut.name not in self._checked:
+            check_whole(self.transfer, split)
+            self._checked.add(split.cut.name)
+        self._made[key] = split, steps
+        return split, steps
+
+    def trace(self, recipe: Recipe) -> None:
+        """Compiles the steps of all phases now, while something else goes on."""
+        for phase in recipe.phases:
+            _, steps = self.get(phase, recipe.data.batch_size)
+            steps.trace()
+
+
+def what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...], bool]:
+    """Returns the units of the base that a phase trains, and whether BatchNormalization does."""
+    units = resolve_unfreeze(transfer.architecture, phase.unfreeze)
+    return tuple(units), phase.batch_norm == "train"
