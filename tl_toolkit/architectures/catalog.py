@@ -6,6 +6,7 @@ the graphs.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -113,13 +114,18 @@ def find_architecture(name: str) -> Architecture:
 
 @cache
 def read_variants(name: str) -> tuple[Variant, ...]:
-    """Returns the weight shapes of architecture `name`, for its defaults and each published width.
+    """Returns the weight shapes of architecture `name` for each set of arguments that is on record.
 
-    Shapes hold at the default size; those of a base that ends in a vector depend on the image size.
+    The first are the defaults. Shapes hold at the default size; those of a base that ends in a vector depend on the image size.
     Read from a file of its own on the first call.
     """
-    rows = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))[name]
+    rows = _read_shapes_file()[name]
     return tuple((row["arguments"], _parse_shapes(row["layers"])) for row in rows)
+
+
+@cache
+def _read_shapes_file() -> Any:
+    return json.loads(SHAPES_FILE.read_text(encoding="utf-8"))
 
 
 def _parse_shapes(layers: Mapping[str, str]) -> LayerShapes:
@@ -213,11 +219,12 @@ def check_image_size(architecture: Architecture, image_size: tuple[int, int]) ->
             f"{architecture.name} needs sizes of {least} plus a multiple of {step}.",
             f"data.image_size=[{near[0]}, {near[1]}]",
         )
+    usual = max(0, min(architecture.default_size, 224) - least)
     return Problem(
         "",
         f"data.image_size = [{height}, {width}]",
         f"{architecture.name} needs images of at least {least} x {least} pixels.",
-        f"data.image_size={max(least, min(architecture.default_size, 224))}",
+        f"data.image_size={least + math.ceil(usual / step) * step}",
     )
 
 
