@@ -13,13 +13,14 @@ from tl_toolkit.architectures.catalog import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ["Recipe", "Data", "Augment", "RandAugment", "Model", "Head", "Hidden", "Phase"]
-SECTIONS += ["UnfreezeFrom", "EarlyStopping", "Export"]
+SECTIONS = ["Recipe", "Data", "Augment", "RandAugment", "Features", "Model", "Head", "Hidden"]
+SECTIONS += ["Phase", "UnfreezeFrom", "EarlyStopping", "Export", "Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     "Data": "data",
     "Augment": "augment",
     "RandAugment": "augment.rand_augment",
+    "Features": "features",
     "Model": "model",
     "Head": "model.head",
     "Hidden": "model.head.hidden, a list",
@@ -27,6 +28,9 @@ PLACES = {
     "UnfreezeFrom": "phases.NAME.unfreeze, as {from: UNIT}",
     "EarlyStopping": "early_stopping",
     "Export": "export",
+    "Search": "search",
+    "Objective": "search.objective, if not a word",
+    "Dimension": "search.space, a dimension for each dotted field",
 }
 OPENING = """# Recipe reference
 

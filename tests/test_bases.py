@@ -150,6 +150,81 @@ def test_a_file_with_the_top_gives_the_same_base(name, save):
     assert_equal_outputs(name, model, keras.Model(twin.input, last.output))
 
 
+COUNTED = ("efficientnet_b0", "inception_v3", "xception", "convnext_tiny")
+each_counted = pytest.mark.parametrize(
+    "name",
+    ["efficientnet_b0", *(pytest.param(name, marks=pytest.mark.slow) for name in COUNTED[1:])],
+)
+
+
+def put_head_on(twin):
+    """A model of a user's own; Keras's counters go on from what was drawn before."""
+    keras.layers.Dense(2)(keras.Input((3,)))
+    keras.layers.BatchNormalization()(keras.Input((3,)))
+    x = keras.layers.GlobalAveragePooling2D()(twin.output)
+    x = keras.layers.BatchNormalization()(x)
+    return keras.Model(twin.input, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@each_counted
+def test_a_file_with_a_head_of_the_users_own_gives_the_same_base(name, save):
+    keras.applications.MobileNetV3Small(weights=None)  # moves the counters
+    twin = draw_twin(name)
+    path = save(put_head_on(twin))
+    model, layers, _ = draw_ours(name)
+
+    loaded = load_weights(layers, path)
+
+    assert loaded.num_tensors == len(twin.weights)
+    assert len(loaded.left_out) == 2
+    assert_equal_outputs(name, model, twin)
+
+
+@each_counted
+@pytest.mark.parametrize("frozen", [0, 60])
+def test_a_file_of_a_base_nested_in_a_model_gives_the_same_base(name, frozen, save):
+    """Of a nested model Keras writes what trains before what does not."""
+    twin = draw_twin(name)
+    for layer in twin.layers[:frozen]:
+        layer.trainable = False
+    pool = keras.layers.GlobalAveragePooling2D()
+    path = save(keras.Sequential([twin, pool, keras.layers.Dense(3)]))
+    model, layers, _ = draw_ours(name)
+
+    load_weights(layers, path)
+
+    assert_equal_outputs(name, model, twin)
+
+
+@each_counted
+def test_weights_of_keras_3_give_the_same_base_or_say_what_to_do(name, tmp_path):
+    twin = draw_twin(name)
+    path = tmp_path / "twin.weights.h5"
+    twin.save_weights(path)
+    model, layers, _ = draw_ours(name)
+
+    try:
+        load_weights(layers, path)
+    except WeightsError as error:
+        assert "save the whole model" in str(error)
+    else:
+        assert_equal_outputs(name, model, twin)
+
+
+def test_a_model_drawn_with_weights_none_needs_no_second_rescaling(save):
+    twin = draw_twin("efficientnet_b0")
+    path = save(twin)
+    model, layers, _ = draw_ours("efficientnet_b0", imagenet_rescaling=False)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+
+    load_weights(layers, path)
+
+    expected = twin(images).numpy()
+    np.testing.assert_allclose(
+        model(images).numpy(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
+
+
 def with_slashes(file):
     """Renames "conv2_block1_1_conv" to "conv2/block1/1/conv", in the list of names and the file."""
     names = list(map(str, file.attrs["layer_names"]))
@@ -195,6 +270,7 @@ def test_slashes_in_names_and_a_shuffled_order_change_nothing(name, change, save
         ("resnet50", {"conv_bias": False}, "resnet50 were published for conv_bias true only"),
         ("vgg16", {"batch_norm": True}, "vgg16 were published for batch_norm false only"),
         ("densenet121", {"transition_pool": "max"}, "published for transition_pool average only"),
+        ("efficientnet_b0", {"imagenet_rescaling": False}, "imagenet_rescaling true only"),
         ("resnet18", {}, "no ImageNet weights of resnet18 .*\n.*base: resnet50"),
         ("alexnet", {"groups": 2}, "no ImageNet weights of alexnet were ever published"),
     ],
@@ -273,6 +349,7 @@ def test_a_recipe_reaches_penalties_edges_and_the_papers_head(tmp_path, draw_pho
 
     run = tl.finetune(recipe, root=tmp_path)
 
+    assert run.model.get_layer("c3_conv").kernel_regularizer.l2 == pytest.approx(1e-3)
     layer = run.model.get_layer("pixels_edges")
     assert layer.get_config()["kind"] == "kirsch"
     assert run.model.get_layer("predictions").kernel_regularizer.l2 == pytest.approx(1e-2)

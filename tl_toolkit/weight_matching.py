@@ -29,7 +29,8 @@ _CLASSIFIER = re.compile(
 """Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
 
 _COUNTED = re.compile(
-    r"((separable_|depthwise_)?conv2d(_transpose)?|dense|(batch_|layer_)?normalization)(_\d+)?"
+    r"(?P<kind>(separable_|depthwise_)?conv2d(_transpose)?|dense|(batch_|layer_)?normalization)"
+    r"(?P<number>_\d+)?"
 )
 """Names that Keras gives to layers with weights, by a counter of the process."""
 
@@ -85,11 +86,11 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
 
     A layer of the file goes by its name, with slashes as underscores, with or without the names of
     the models it was nested in. A layer that Keras numbered by a counter of the process
-    ("conv2d_12") has no name to go by: if the file has at least as many as the network lacks, and
-    their shapes are equal one by one, they are taken in order. So are all layers when no name at
-    all is known, and counts and shapes are equal. Layers that are left over are a classifier when
-    they are called so, or when they come after all that was used and hold no kernel wider than one
-    pixel.
+    ("conv2d_12") has no name to go by: those that the network lacks are taken in the order of the
+    numbers, each kind of layer by itself, if every shape is equal. When no name at all is known,
+    layers are taken in the order of the file, if all counts and shapes are equal. Layers that are
+    left over are a classifier when they are called so, or when they come after all that was used
+    and hold no kernel wider than one pixel.
 
     Args:
         network: Weights of each layer that has any, input to output.
@@ -131,38 +132,73 @@ def _pair_counted(
     rest: Sequence[_Saved],
     info: WeightsInfo,
 ) -> list[tuple[str, _Saved]]:
-    """Pairs the network's layers that no name was found for with the file's counted ones."""
-    counted = [one for one in rest if _COUNTED.fullmatch(one[1].rpartition("/")[2])]
-    if not info.is_ordered or len(counted) < len(missing):
-        return []
-    # What comes after them is the head of whoever saved the file.
-    pairs = list(zip(missing, counted[: len(missing)], strict=True))
+    """Pairs the network's layers that no name was found for with the file's counted ones.
+
+    Keras counts each kind of layer by itself, as they are drawn, and the variables of the network
+    still go by such numbers. So the order of the file, which has what was trainable first in a
+    nested model, need not matter. What is left over is the head of whoever saved the file.
+    """
+    counted = [one for one in rest if _count_of(one[1])[1] >= 0]
+    own = {name: _count_of(network[name][0][0].split("/")[0]) for name in missing}
+    if all(count >= 0 for _, count in own.values()):
+        pairs = []
+        for kind in {kind for kind, _ in own.values()}:
+            ours = sorted((n for n in missing if own[n][0] == kind), key=lambda n: own[n][1])
+            theirs = sorted(
+                (one for one in counted if _count_of(one[1])[0] == kind),
+                key=lambda one: _count_of(one[1])[1],
+            )
+            pairs += list(zip(ours, theirs, strict=False))
+    else:
+        pairs = list(zip(missing, counted, strict=False)) if info.is_ordered else []
     fit = all(_pair_weights(network[name], one[2]) is not None for name, one in pairs)
-    return pairs if fit else []
+    return pairs if fit and len(pairs) == len(missing) else []
+
+
+def _count_of(name: str) -> tuple[str, int]:
+    """Returns kind and number of a layer that Keras numbered: conv2d_12; -1 for another name."""
+    found = _COUNTED.fullmatch(name.rpartition("/")[2])
+    if found is None:
+        return "", -1
+    number = found["number"]
+    return found["kind"], int(number[1:]) if number else 0
 
 
 def _rename_layers(
-    network: Iterable[str], info: WeightsInfo
+    network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo
 ) -> list[tuple[str, tuple[SavedWeight, ...]]]:
     """Returns the file's layers under the network's names where they have one."""
     known = set(network)
-    renamed = []
+    owners = {
+        _parent(path): layer for layer, weights in network.items() for path, _ in weights if path
+    }
+    renamed: list[tuple[str, tuple[SavedWeight, ...]]] = []
     for name, weights in info.layers.items():
         own = _known_name(name, known)
         if own is not None:
             renamed.append((own, weights))
             continue
+        owner = owners.get(name.rpartition("/")[2])
+        if owner is not None:  # a layer inside a layer of the network, which may have more of them
+            last = renamed.pop() if renamed and renamed[-1][0] == owner else (owner, ())
+            renamed.append((owner, (*last[1], *weights)))
+            continue
         # A nested model is one group; its tensors carry the names of its layers.
         inner: dict[str, tuple[SavedWeight, ...]] = {}
         for weight in weights:
             parent = weight.name.rpartition("/")[0] or name
+            parent = _known_name(parent, known) or owners.get(_parent(weight.name), parent)
             inner[parent] = (*inner.get(parent, ()), weight)
-        names = {parent: _known_name(parent, known) for parent in inner}
-        if any(names.values()):
-            renamed.extend((names[parent] or parent, inner[parent]) for parent in inner)
+        if len(inner) > 1 or known & inner.keys():
+            renamed.extend(inner.items())
         else:
             renamed.append((name, weights))
     return renamed
+
+
+def _parent(name: str) -> str:
+    """Returns the layer in the name of a tensor: "stem_conv" of "stem/stem_conv/kernel"."""
+    return name.rpartition("/")[0].rpartition("/")[2]
 
 
 def _known_name(name: str, known: set[str]) -> str | None:
@@ -281,9 +317,9 @@ def describe_misfit(
 ) -> str | None:
     """Says why a file does not fit a base, before that is drawn; None when nothing is against it.
 
-    For arguments that no published file has, and for bases that end in a vector unless
-    `image_size` is the default one, only the names of the layers can be compared; loading
-    compares the rest.
+    For numbers that no published file has, and for bases that end in a vector unless `image_size`
+    is the default one, only the names of the layers can be compared; for words and switches that
+    change which layers there are, and are not on record, nothing. Loading compares the rest.
 
     Args:
         architecture: The base's record.
@@ -295,13 +331,21 @@ def describe_misfit(
     if network is None:
         return None
     match = match_layers(network, info)
-    if match.fits:
+    if match.fits or _is_nested(network, info):
         return None
     wanted = _describe(architecture, arguments)
     actual = recognise(info)
     if actual and actual != wanted:
         return f"holds the weights of {actual}, not of {wanted}"
     return f"does not fit {wanted}: {match}"
+
+
+def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:
+    """Tells whether a group of the file holds several layers: only loading can sort those."""
+    return any(
+        _known_name(name, set(network)) is None and len({_parent(w.name) for w in weights}) > 1
+        for name, weights in info.layers.items()
+    )
 
 
 def _known_shapes(
@@ -314,7 +358,11 @@ def _known_shapes(
     shapes_hold = architecture.output == "map" or image_size == (size, size)
     defaults = complete_arguments(architecture, {})
     values = complete_arguments(architecture, arguments)
-    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    changed = {
+        name: value
+        for name, value in values.items()
+        if value != defaults[name] and value not in architecture.arguments[name].alike
+    }
     variants = {
         tuple(sorted(given.items())): shapes for given, shapes in read_variants(architecture.name)
     }

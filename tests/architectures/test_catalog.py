@@ -1,7 +1,9 @@
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import keras
 import pytest
 
 from tl_toolkit.architectures.catalog import (
@@ -190,3 +192,43 @@ def test_the_shapes_hold_as_many_numbers_as_there_are_parameters(name):
             total += count
     assert arguments == {}
     assert total == ARCHITECTURES[name].parameters
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_size_that_is_advised_is_a_size_that_is_accepted(name):
+    architecture = ARCHITECTURES[name]
+    least = architecture.minimum_size
+
+    for size in ((8, 8), (least - 1, least), (least + 1, least + 7)):
+        problem = check_image_size(architecture, size)
+        if problem is not None:
+            advised = json.loads(problem.hint.removeprefix("data.image_size="))
+            advised = tuple(advised) if isinstance(advised, list) else (advised, advised)
+            assert check_image_size(architecture, advised) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        (name, argument)
+        for name in ("lenet5", "lenet5_1998", "alexnet", "resnet50", "densenet_bc40",
+                     "efficientnet_b0")
+        for argument, record in ARCHITECTURES[name].arguments.items()
+        if record.alike
+    ],
+)  # fmt: skip
+def test_values_that_are_alike_have_the_same_weights(name, argument):
+    from tl_toolkit.architectures.graph import build_base
+
+    architecture = ARCHITECTURES[name]
+
+    def shapes(arguments):
+        channels = 1 if name.startswith("lenet") else 3
+        image = keras.Input((architecture.minimum_size, architecture.minimum_size, channels))
+        model = keras.Model(image, build_base(architecture, image, arguments))
+        return [(layer.name, [w.shape for w in layer.weights]) for layer in model.layers
+                if layer.weights]  # fmt: skip
+
+    record = architecture.arguments[argument]
+    for value in record.alike:
+        assert shapes({argument: value}) == shapes({})

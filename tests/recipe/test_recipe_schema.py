@@ -346,7 +346,14 @@ def test_the_papers_head_of_a_base_without_one_is_a_single_layer(values):
 
 
 def test_a_word_that_is_no_head_is_refused(values):
-    assert "model.head" in refuse(values, "model.head", "papers")
+    assert "expected paper, or a section" in refuse(values, "model.head", "Paper")
+
+
+def test_a_network_whose_paper_has_no_classifier_has_no_papers_head(values):
+    values["model"] |= {"base": "unet", "head": "paper"}
+
+    with pytest.raises(RecipeError, match="unet's paper has no classifier"):
+        build_recipe(values)
 
 
 def test_an_unknown_edge_filter_is_refused_with_the_known_ones(values):

@@ -44,7 +44,8 @@ def build_application(
     """Draws a base of keras.applications without its classifier, with random weights.
 
     EfficientNet B0 to B7 is drawn as Keras draws it for its ImageNet files: with a second
-    rescaling behind the normalization, which `weights=None` leaves out.
+    rescaling behind the normalization, which `weights=None` leaves out. `imagenet_rescaling=False`
+    leaves it out too.
 
     Args:
         inputs: float32 (batch, h, w, 3), preprocessed as the base's record says.
@@ -55,7 +56,7 @@ def build_application(
         The feature map (batch, h', w', c).
     """
     draw = getattr(keras.applications, application)
-    if re.fullmatch(r"EfficientNetB\d", application):
+    if arguments.pop("imagenet_rescaling", False):
         outputs = _draw_efficientnet(draw, inputs, arguments)
     else:
         model = draw(input_tensor=inputs, include_top=False, weights=None, **arguments)

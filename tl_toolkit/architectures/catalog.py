@@ -114,9 +114,10 @@ def find_architecture(name: str) -> Architecture:
 
 @cache
 def read_variants(name: str) -> tuple[Variant, ...]:
-    """Returns the weight shapes of architecture `name` for each set of arguments that is on record.
+    """Returns the weight shapes of an architecture for each set of arguments that is on record.
 
-    The first are the defaults. Shapes hold at the default size; those of a base that ends in a vector depend on the image size.
+    The first are the defaults. Shapes hold at the default size; those of a base that ends in a
+    vector depend on the image size.
     Read from a file of its own on the first call.
     """
     rows = _read_shapes_file()[name]

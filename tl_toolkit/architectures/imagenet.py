@@ -247,9 +247,9 @@ def _mobilenets() -> Iterator[Architecture]:
         block_names=_MOBILENET_V2_BLOCKS,
         weight_files=tuple(_mobilenet_v2_files()),
     )
-    for size, blocks in (
-        ("Small", _MOBILENET_V3_SMALL_BLOCKS),
-        ("Large", _MOBILENET_V3_LARGE_BLOCKS),
+    for size, units, blocks in (
+        ("Small", 1024, _MOBILENET_V3_SMALL_BLOCKS),
+        ("Large", 1280, _MOBILENET_V3_LARGE_BLOCKS),
     ):
         yield _application(
             f"MobileNetV3{size}",
@@ -262,6 +262,7 @@ def _mobilenets() -> Iterator[Architecture]:
             unit_names=_MOBILENET_V3_UNITS,
             block_names=blocks,
             weight_files=tuple(_mobilenet_v3_files(size.lower())),
+            head={"hidden": [{"units": units, "activation": "hard_silu", "dropout": 0.2}]},
         )
 
 
@@ -304,6 +305,9 @@ _NASNETS = (
 )
 
 
+_RESCALING = "imagenet_rescaling"
+
+
 def _efficientnets() -> Iterator[Architecture]:
     for size, side, dropout, digest in _EFFICIENTNETS:
         file = f"efficientnet{size.lower()}_notop.h5"
@@ -319,9 +323,21 @@ def _efficientnets() -> Iterator[Architecture]:
             block_names=_EFFICIENTNET_BLOCKS,
             weight_files=(
                 keras_file(
-                    f"https://storage.googleapis.com/keras-applications/{file}", digest, side
+                    f"https://storage.googleapis.com/keras-applications/{file}",
+                    digest,
+                    side,
+                    **{_RESCALING: True},
                 ),
             ),
+            arguments={
+                _RESCALING: Argument(
+                    bool,
+                    True,
+                    "The second rescaling that Keras draws for its own files alone: false for a "
+                    "file of a model that was drawn with weights=None.",
+                    alike=(False,),
+                )
+            },
             head={"dropout": dropout},
         )
     for size, side, digest in _EFFICIENTNETS_V2:
@@ -399,6 +415,7 @@ def _inceptions() -> Iterator[Architecture]:
         name="inception_resnet_v2",
         title="Inception-ResNet v2",
         paper="Szegedy et al., AAAI 2017, arXiv:1602.07261",
+        head={"dropout": 0.2},
         family="inception_resnet_v2",
         minimum_size=75,
         default_size=299,
@@ -423,6 +440,7 @@ def _inceptions() -> Iterator[Architecture]:
         minimum_size=71,
         default_size=299,
         pixels="tf",
+        head={"dropout": 0.5},
         unit_names=_XCEPTION_UNITS,
         block_names=EACH_UNIT_A_BLOCK,
         weight_files=(

@@ -48,6 +48,7 @@ class Argument:
         low: Least value of a number, itself allowed.
         high: Greatest value of a number, itself allowed.
         choices: All values of a string.
+        alike: Values that have the same layers, names and shapes as the default has.
     """
 
     kind: type[Value]
@@ -56,6 +57,7 @@ class Argument:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    alike: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """The finest part that can be unfrozen: `name`, and the layer that `end`s it (a cut)."""
+    """The finest part that can be unfrozen: `name`, and the layer that `end`s it."""
 
     name: str
     end: str
@@ -145,7 +147,8 @@ class Architecture:
             around it.
         block_names: Rules from unit names to block names.
         weight_files: The published files.
-        head: The classifier that the paper put on it, as a recipe's `model.head`.
+        head: The classifier that the paper put on it, as a recipe's `model.head`; None if it has
+            none.
         cut_width: How many tensors may cross from one unit to the next: one, unless the network
             hands more than its last output on.
         blocks: Blocks and units for the default arguments, input to output (generated).
@@ -167,7 +170,7 @@ class Architecture:
     settings: Mapping[str, Value] = field(default_factory=dict)
     size_step: int = 1
     cut_width: int = 1
-    head: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] | None = field(default_factory=dict)
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     weight_files: tuple[WeightFile, ...] = ()
     blocks: tuple[Block, ...] = ()

@@ -82,12 +82,14 @@ def _lenet5(
                     "gelu",
                     "silu",
                 ),
+                alike=("tanh", "scaled_tanh", "relu", "sigmoid", "linear", "elu", "gelu", "silu"),
             ),
             "pooling": Argument(
                 str,
                 pooling,
                 "Pooling of S2 and S4; sum is the paper's, with a trainable coefficient and bias.",
                 choices=("average", "max", "sum"),
+                alike=() if pooling == "sum" else ("average", "max"),
             ),
             "connections": Argument(
                 str,
@@ -124,6 +126,7 @@ _ALEXNET = Architecture(
             "lrn",
             "Local response normalization after conv1 and conv2, or none.",
             choices=("lrn", "none"),
+            alike=("none",),
         ),
     },
     unit_names=((r"(conv\d)_\w+", r"\1"),),
@@ -221,6 +224,7 @@ def _resnets() -> Iterator[Architecture]:
             "v1",
             "Where a block halves the map: in its first convolution (v1), or in the 3 x 3 (v1.5).",
             choices=("v1", "v1.5"),
+            alike=("v1.5",),
         )
         yield Architecture(
             name=f"resnet{depth}",
@@ -238,7 +242,8 @@ def _resnets() -> Iterator[Architecture]:
                 "conv_bias": Argument(
                     bool,
                     digest is not None,
-                    "Biases in the convolutions, as in Keras's files; the paper has none.",
+                    "Biases in the convolutions: the paper has none, Keras's files have; "
+                    "true where there is such a file.",
                 ),
             },
             unit_names=_RESIDUAL_UNITS,
@@ -294,6 +299,7 @@ def _dense_arguments(growth_rate: int, compression: float) -> Mapping[str, Argum
             "average",
             "Pooling of the transitions: average as in the paper, or max.",
             choices=("average", "max"),
+            alike=("max",),
         ),
         "dropout": Argument(
             float,
@@ -373,6 +379,7 @@ def _unet(
         settings={"padding": padding},
         family=name,
         size_step=16,  # each of four poolings must halve an even size
+        head=None,
         pixels="unit",
         # The last output and the four skips.
         cut_width=5,

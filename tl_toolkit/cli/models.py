@@ -71,7 +71,7 @@ def _record(one: Architecture) -> dict[str, Any]:
         "default_size": one.default_size,
         "pixels": one.pixels,
         "arguments": {key: value.default for key, value in one.arguments.items()},
-        "head": dict(one.head),
+        "head": None if one.head is None else dict(one.head),
         "weight_files": [file.name for file in one.weight_files],
         "blocks": {block.name: [unit.name for unit in block.units] for block in one.blocks},
     }

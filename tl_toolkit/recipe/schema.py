@@ -63,7 +63,16 @@ class Hidden(Section):
         ge=1, le=65536, description="Outputs of the layer, 1 to 65536.", examples=[128]
     )
     activation: Literal[
-        "relu", "sigmoid", "tanh", "linear", "elu", "gelu", "selu", "silu", "softmax"
+        "relu",
+        "sigmoid",
+        "tanh",
+        "linear",
+        "elu",
+        "gelu",
+        "hard_silu",
+        "selu",
+        "silu",
+        "softmax",
     ] = Field(default="relu", description="Activation function of the layer.")
     dropout: _Rate = Field(
         default=0.0, description="Fraction of outputs dropped while training, 0 to below 1."
@@ -109,6 +118,12 @@ EdgeKind = Literal[
 """The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
 
 
+def _refuse_word(head: object) -> object:
+    if isinstance(head, str):
+        raise in_words(f"expected paper, or a section of the head's fields, got {head!r}")
+    return head
+
+
 class Model(Section):
     """The network: a base, its weights, and a head."""
 
@@ -137,11 +152,11 @@ class Model(Section):
         "channel, is what the base sees.",
     )
     head: Annotated[
-        Head, BeforeValidator(lambda head: head, json_schema_input_type=Head | Literal["paper"])
+        Head, BeforeValidator(_refuse_word, json_schema_input_type=Head | Literal["paper"])
     ] = Field(
         default=Head(),
         description="The classifier on the base; paper for the one that its paper has, as the "
-        "dense layers of VGG.",
+        "dense layers of VGG. The resolved recipe holds its layers in place of the word.",
     )
 
     @model_validator(mode="before")
@@ -151,7 +166,9 @@ class Model(Section):
         if not isinstance(values, Mapping) or values.get("head") != "paper":
             return values
         record = ARCHITECTURES.get(str(values.get("base")))
-        return {**values, "head": dict(record.head) if record else {}}
+        if record is not None and record.head is None:
+            raise in_words(f"expected a head of your own: {record.name}'s paper has no classifier")
+        return {**values, "head": dict(record.head or {}) if record else {}}
 
 
 class UnfreezeFrom(Section):

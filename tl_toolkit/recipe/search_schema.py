@@ -119,10 +119,10 @@ def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimensi
 class Search(Section):
     """Trials of the recipe with some fields replaced; the best becomes a recipe."""
 
-    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = Field(
+    algorithm: Literal["random", "grid", "bayesian"] = Field(
         default="random",
-        description="How values are chosen: at random, each combination once, where a model of the "
-        "scores so far expects the best, or at random with short trials of which the best go on.",
+        description="How values are chosen: at random, each combination once, or where a model of "
+        "the scores so far expects the best.",
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None,
@@ -135,7 +135,10 @@ class Search(Section):
             lambda value: {"name": value} if isinstance(value, str) else value,
             json_schema_input_type=Objective | Literal["val_accuracy", "val_loss"],
         ),
-    ] = Field(default=Objective(), description="What trials are judged by, as val_accuracy.")
+    ] = Field(
+        default=Objective(),
+        description="What trials are judged by: val_accuracy (by default), val_loss, or a section.",
+    )
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."
     )

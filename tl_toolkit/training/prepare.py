@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from tl_toolkit.architectures.catalog import complete_arguments
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.data.scan import scan
@@ -109,4 +110,11 @@ def assemble_model(recipe: Recipe, num_classes: int, progress: Progress) -> Tran
         progress.said(
             f"{loaded.path}: no layer has a known name, so weights were matched by their order"
         )
+    arguments = complete_arguments(transfer.architecture, recipe.model.arguments)
+    if loaded is not None and recipe.model.weights != "imagenet":
+        if arguments.get("imagenet_rescaling"):
+            progress.said(
+                f"{loaded.path}: taken for weights that began with Keras's own file; for those of "
+                "a model drawn with weights=None set model.arguments.imagenet_rescaling=false"
+            )
     return transfer

@@ -27,6 +27,11 @@ from tl_toolkit.transfer.heads import (
 from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
 
 HEAD = "head"
+_REGULARIZERS = {
+    "kernel": "kernel_regularizer",
+    "depthwise_kernel": "depthwise_regularizer",
+    "pointwise_kernel": "pointwise_regularizer",
+}
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,17 @@ def assemble(
 def _penalize(
     blocks: tuple[BlockGraph, ...], penalty: keras.regularizers.Regularizer | None
 ) -> None:
-    """Puts a penalty on each kernel of a base; Keras counts it only while the kernel trains."""
+    """Puts a penalty on each kernel of a base; Keras counts it only while the kernel trains.
+
+    On the layer too where it has such an argument, so that the saved model holds it.
+    """
     for layer in (layer for block in blocks for layer in block.layers):
         for variable in layer.trainable_weights:
             if variable.name.endswith("kernel"):  # depthwise and pointwise ones too; no biases
                 variable.regularizer = penalty
+                argument = _REGULARIZERS.get(variable.name, "")
+                if hasattr(layer, argument):
+                    setattr(layer, argument, penalty)
 
 
 def _parts(

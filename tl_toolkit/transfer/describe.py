@@ -143,7 +143,7 @@ def describe_base(
     pieces = _base_pieces(architecture, pixels, features, trained)
     outputs = features
     if num_classes is not None:
-        head = Head.model_validate(dict(architecture.head))
+        head = Head.model_validate(dict(architecture.head or {}))
         outputs = build_head(features, head, num_classes=num_classes)
         pieces.append(_head_piece(features, outputs))
     costs = measure_graph(image, outputs)

@@ -19,7 +19,13 @@ from tl_toolkit.architectures.graph import layer_variables
 from tl_toolkit.architectures.records import Value, WeightFile
 from tl_toolkit.errors import Problem, WeightsError
 from tl_toolkit.runs import drafted
-from tl_toolkit.weight_files import SavedWeight, cache_path, hash_file, inspect_weights
+from tl_toolkit.weight_files import (
+    SavedWeight,
+    WeightsInfo,
+    cache_path,
+    hash_file,
+    inspect_weights,
+)
 from tl_toolkit.weight_matching import Match, match_layers, recognise
 
 __all__ = [
@@ -212,7 +218,8 @@ def load_weights(
     Args:
         target: A model, or the layers of a base; those without weights are passed over.
         path: A file of keras.applications, of `model.save("x.h5")`, of
-            `model.save_weights("x.weights.h5")`, or of `save_weights`.
+            `model.save_weights("x.weights.h5")`, or of `save_weights`. The third kind does not
+            record the order of layers: names must tell them.
 
     Raises:
         WeightsError: The file is damaged, does not fit, or holds numbers that are not finite. No
@@ -231,7 +238,7 @@ def load_weights(
     }
     match = match_layers(network, info)
     if not match.fits:
-        raise _misfit_error(info.path, match, recognise(info))
+        raise _misfit_error(info, match, recognise(info))
     values = _read_tensors(info.path, match.weights)
     for name, members in variables.items():
         for variable, value in zip(members, values[name], strict=True):
@@ -248,9 +255,11 @@ def _settle(layers: Sequence[keras.layers.Layer]) -> None:
             member.finalize_state()
 
 
-def _misfit_error(path: Path, match: Match, actual: str) -> WeightsError:
+def _misfit_error(info: WeightsInfo, match: Match, actual: str) -> WeightsError:
     expected = f"It holds the weights of {actual}." if actual else ""
-    return WeightsError(Problem(str(path), f"does not fit the network: {match}", expected))
+    hint = "" if info.is_ordered else "save the whole model, with model.save('x.h5')"
+    what = f"does not fit the network: {match}"
+    return WeightsError(Problem(str(info.path), what, expected, hint))
 
 
 def _read_tensors(
