@@ -305,7 +305,14 @@ def make_recipe(name, photos, **model):
             "image_size": architecture.minimum_size,
             "batch_size": 3,
         },
-        "model": {"base": name, "weights": "random", "head": {"dropout": 0.1}, **model},
+        # Random features may answer so surely that no gradient is left: penalties always move.
+        "model": {
+            "base": name,
+            "weights": "random",
+            "l2": 1e-3,
+            "head": {"dropout": 0.1, "l2": 1e-3},
+            **model,
+        },
         "phases": [
             {"name": "head", "epochs": 1},
             {

@@ -169,30 +169,32 @@ def _rename_layers(
 ) -> list[tuple[str, tuple[SavedWeight, ...]]]:
     """Returns the file's layers under the network's names where they have one."""
     known = set(network)
-    owners = {
-        _parent(path): layer for layer, weights in network.items() for path, _ in weights if path
-    }
+    owners: dict[str, str] = {}
+    for layer, weights in network.items():
+        inside = {_parent(path) for path, _ in weights}
+        if len(inside) > 1:  # a nested model that counts as one layer
+            owners |= dict.fromkeys(inside, layer)
     renamed: list[tuple[str, tuple[SavedWeight, ...]]] = []
-    for name, weights in info.layers.items():
+    for name, saved in info.layers.items():
         own = _known_name(name, known)
         if own is not None:
-            renamed.append((own, weights))
+            renamed.append((own, saved))
             continue
         owner = owners.get(name.rpartition("/")[2])
         if owner is not None:  # a layer inside a layer of the network, which may have more of them
             last = renamed.pop() if renamed and renamed[-1][0] == owner else (owner, ())
-            renamed.append((owner, (*last[1], *weights)))
+            renamed.append((owner, (*last[1], *saved)))
             continue
         # A nested model is one group; its tensors carry the names of its layers.
         inner: dict[str, tuple[SavedWeight, ...]] = {}
-        for weight in weights:
+        for weight in saved:
             parent = weight.name.rpartition("/")[0] or name
             parent = _known_name(parent, known) or owners.get(_parent(weight.name), parent)
             inner[parent] = (*inner.get(parent, ()), weight)
         if len(inner) > 1 or known & inner.keys():
             renamed.extend(inner.items())
         else:
-            renamed.append((name, weights))
+            renamed.append((name, saved))
     return renamed
 
 

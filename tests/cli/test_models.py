@@ -37,7 +37,7 @@ def test_totals_equal_count_params_of_the_model_with_the_papers_head(name):
     size = {"lenet5": 32, "alexnet": 67, "unet": 32}.get(name, 64)
     found = tl.describe_architecture(name, image_size=(size, size), num_classes=7)
 
-    head = Head.model_validate(dict(find_architecture(name).head))
+    head = Head.model_validate(dict(find_architecture(name).head or {}))
     settings = Model(base=name, weights="random", head=head)
     whole = assemble(settings, image_size=(size, size), num_classes=7).model
     assert found.parameters == whole.count_params()

@@ -181,3 +181,44 @@ def test_the_better_epoch_is_told_by_the_monitor_and_ties_by_the_other(other, mo
     rule = EarlyStopping(monitor=monitor)
 
     assert is_better(other, epoch(0.8, 0.5), rule) is better
+
+
+def test_keras_callbacks_see_each_epoch_and_may_stop_a_phase(tmp_path):
+    import keras
+
+    class Watch(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen.append((epoch, logs["val_accuracy"]))
+            if len(self.seen) == 3:
+                self.model.stop_training = True
+
+    watch = Watch()
+    slow = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+
+    run = tl.finetune(digits_recipe(), out=tmp_path / "run", callbacks=[watch, slow])
+
+    assert [epoch for epoch, _ in watch.seen] == [0, 1, 0]
+    assert len(history(run, "2-all")) == 2
+    assert [float(row["learning_rate"]) for row in history(run, "1-head")] == pytest.approx(
+        [1e-2, 5e-3, 2.5e-3]
+    )
+
+
+def test_penalties_do_not_count_in_the_losses_that_choose_between_phases(tmp_path):
+    """More is penalized where more trains: a loss with it could never be compared."""
+    model = {"base": "lenet5", "weights": "random", "l2": 0.1, "head": {"l2": 0.01}}
+    phases = digits_recipe()["phases"]
+
+    run = train(tmp_path, model=model, phases=phases, early_stopping={"monitor": "val_loss"})
+
+    end, start = history(run, "1-head"), history(run, "2-all")[0]
+    best = min(end, key=lambda row: float(row["val_loss"]))
+    assert float(start["val_loss"]) == pytest.approx(float(best["val_loss"]), rel=1e-5)
+    assert float(start["penalty"]) > 10 * float(best["penalty"]) > 0
+    assert run.metrics["validation"]["loss"] == pytest.approx(
+        run.metrics["best"]["val_loss"], rel=1e-4
+    )

@@ -305,9 +305,6 @@ _NASNETS = (
 )
 
 
-_RESCALING = "imagenet_rescaling"
-
-
 def _efficientnets() -> Iterator[Architecture]:
     for size, side, dropout, digest in _EFFICIENTNETS:
         file = f"efficientnet{size.lower()}_notop.h5"
@@ -326,11 +323,11 @@ def _efficientnets() -> Iterator[Architecture]:
                     f"https://storage.googleapis.com/keras-applications/{file}",
                     digest,
                     side,
-                    **{_RESCALING: True},
+                    imagenet_rescaling=True,
                 ),
             ),
             arguments={
-                _RESCALING: Argument(
+                "imagenet_rescaling": Argument(
                     bool,
                     True,
                     "The second rescaling that Keras draws for its own files alone: false for a "

@@ -65,7 +65,7 @@ class PhaseRun:
         self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
         rows: list[Epoch] = []
         patience = _Patience(recipe.early_stopping)
-        listeners = _Listeners(callbacks, self.steps)
+        listeners = _Listeners(callbacks, self.steps, self._phase.epochs)
         for epoch in self._run(listeners):
             rows.append(epoch)
             # Epoch 0 of a later phase is the best state itself, computed through another cut.
@@ -153,30 +153,40 @@ class PhaseRun:
 
 
 class _Listeners:
-    """Keras callbacks, to whom a phase looks like a call of `fit` on its suffix."""
+    """Keras callbacks, to whom a phase looks like a call of `fit` on its suffix.
 
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], steps: Steps) -> None:
+    They are called one by one: Keras's own CallbackList swallows an interrupt that comes while it
+    looks at the logs.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[keras.callbacks.Callback], steps: Steps, epochs: int
+    ) -> None:
+        self._callbacks = callbacks
         self._model = steps.model
         self._model.stop_training = False
         self._model.optimizer = steps.optimizer  # schedulers look for it there
-        self._list = keras.callbacks.CallbackList(list(callbacks), model=self._model)
-        self._list.on_train_begin()
+        for callback in callbacks:
+            callback.set_params({"epochs": epochs, "verbose": 0})
+            callback.set_model(self._model)
+            callback.on_train_begin({})
 
     @property
     def want_to_stop(self) -> bool:
         return bool(self._model.stop_training)
 
     def epoch_began(self, number: int) -> None:
-        self._list.on_epoch_begin(number - 1)
+        for callback in self._callbacks:
+            callback.on_epoch_begin(number - 1, {})
 
     def epoch_ended(self, epoch: Epoch) -> None:
-        if epoch.epoch:
-            names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-            logs = {name: getattr(epoch, name) for name in names}
-            self._list.on_epoch_end(epoch.epoch - 1, logs)
+        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        for callback in self._callbacks if epoch.epoch else ():
+            callback.on_epoch_end(epoch.epoch - 1, {name: getattr(epoch, name) for name in names})
 
     def phase_ended(self) -> None:
-        self._list.on_train_end()
+        for callback in self._callbacks:
+            callback.on_train_end({})
 
 
 class _Patience:
