@@ -256,8 +256,8 @@ class ConsoleProgress(Progress):
         self._tell(f"\nnext:\n  tltool finetune {_shortest(Path(summary['best_recipe']))}")
 
     def said(self, message: str) -> None:
-        """Prints a sentence."""
-        self.stop()
+        """Prints a sentence; above the table of trials if there is one."""
+        self._stop_bar()
         self._tell(message)
 
     def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
@@ -277,9 +277,12 @@ class ConsoleProgress(Progress):
 
     def stop(self) -> None:
         """Takes the bar off the terminal; a table of trials stays as it is."""
+        self._stop_bar()
         if self._trials:
             self._trials.stop()
             self._trials = None
+
+    def _stop_bar(self) -> None:
         if self._bars:
             self._bars.stop()
             self._bars = None
@@ -289,6 +292,8 @@ class ConsoleProgress(Progress):
             return
         from rich import progress as bars
 
+        if self._trials:
+            self._trials.pause()  # a terminal shows one live thing at a time
         self._bars = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -308,7 +313,7 @@ class ConsoleProgress(Progress):
         if self._bars and self._task is not None and self._bar == name:
             self._bars.update(self._task, completed=done)
             if done >= total:
-                self.stop()
+                self._stop_bar()
 
     def _tell(self, message: str | Table) -> None:
         console = _console()

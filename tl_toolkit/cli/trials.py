@@ -26,22 +26,42 @@ class TrialTable:
         self._running: tuple[int, int | None, Mapping[str, Any]] | None = None
         self._best: Mapping[str, Any] | None = None
         self._began = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)
-        self._live.start()
+        self._console = console
+        self._live: Live | None = None
 
     def began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
         """Shows a trial as running."""
         self._running = number, total, values
+        self._show()
 
     def ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
         """Adds a row."""
         self._rows.append((trial, best))
         self._best = trial if best else self._best
+        self._show()
+
+    def pause(self) -> None:
+        """Takes the table off the terminal until the next trial begins or ends."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def stop(self) -> None:
-        """Leaves the table as it is and stops drawing."""
+        """Leaves the table on the terminal as it is."""
+        self.pause()
         self._running = None
-        self._live.stop()
+        if self._rows:
+            self._console.print(self._draw())
+
+    def _show(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+                get_renderable=self._draw,
+            )
+            self._live.start()
 
     def _draw(self) -> Group:
         fields = list(self._running[2] if self._running else self._rows[-1][0]["values"])

@@ -223,7 +223,8 @@ class Trainer:
         cuts = [find_cut(self._transfer, what_trains(self._transfer, phase)[0])
                 for phase in recipe.phases[index:]]  # fmt: skip
         reached = cuts[0].position
-        settled = [cut for cut in self._ahead if cut.position <= reached]
+        # At the beginning nothing has been trained yet, as at that of every later recipe.
+        settled = [cut for cut in self._ahead if index == 0 or cut.position <= reached]
         for cut in cuts[1:]:
             if cut.position <= reached:
                 settled.append(cut)
