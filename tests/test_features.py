@@ -72,7 +72,10 @@ def finetune(recipe, out, store="always", **features):
     return run, listener
 
 
-@pytest.mark.parametrize("unfreeze", [0, 1, 2, {"from": "c5"}])
+@pytest.mark.parametrize(
+    "unfreeze",
+    [1, *(pytest.param(value, marks=pytest.mark.slow) for value in (0, 2, {"from": "c5"}))],
+)
 def test_a_run_with_the_store_equals_one_without_it_bit_for_bit(tmp_path, photos, cache, unfreeze):
     recipe = recipe_of(photos, phases=[PHASES[0], PHASES[1] | {"unfreeze": unfreeze}])
 
@@ -109,6 +112,7 @@ def test_deeper_features_are_computed_from_shallower_ones(tmp_path, photos, cach
     assert outcome(chained) == outcome(live)
 
 
+@pytest.mark.slow
 def test_a_phase_after_tuned_units_sees_their_new_outputs(tmp_path, photos, cache):
     again = {"name": "again", "epochs": 1, "learning_rate": 1e-2}
     recipe = recipe_of(photos, phases=[*PHASES, again])
@@ -144,6 +148,7 @@ def run_tool(*arguments, **environment):
     return done
 
 
+@pytest.mark.slow
 def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache, draw_photos):
     validation = draw_photos(tmp_path / "validation", count=2, seed=5)
     recipe = recipe_of(photos)
@@ -159,6 +164,7 @@ def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache,
     assert outcome(more) == outcome(live)
 
 
+@pytest.mark.slow
 def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
     recipe = recipe_of(photos, augment={"flip": "horizontal", "rotation": 0.1})
 
@@ -180,6 +186,7 @@ def test_views_need_augmentation_and_a_store_of_augmented_images_needs_views(pho
         tl.finetune(recipe_of(photos, augment=augment, features={"store": "always"}))
 
 
+@pytest.mark.slow
 def test_float16_halves_the_store_and_is_equal_live(tmp_path, photos, cache):
     full, _ = finetune(recipe_of(photos), tmp_path / "full")
     whole = sum(segment.size for segment in cache.segments())
@@ -192,6 +199,7 @@ def test_float16_halves_the_store_and_is_equal_live(tmp_path, photos, cache):
     assert outcome(half) == outcome(live) != outcome(full)
 
 
+@pytest.mark.slow
 def test_a_folded_prefix_is_nearly_equal_and_equal_live(tmp_path, photos, cache):
     plain, _ = finetune(recipe_of(photos), tmp_path / "plain")
 
@@ -241,6 +249,7 @@ def test_auto_does_not_store_what_is_cheaper_to_compute(tmp_path, photos, cache)
     assert any("would not be faster" in text for text in listener.sentences)
 
 
+@pytest.mark.slow
 def test_weights_that_change_are_never_taken_for_stored_ones(tmp_path, photos, cache):
     finetune(recipe_of(photos), tmp_path / "first")
 

@@ -326,8 +326,8 @@ class FeatureSource:
                 self._progress.computed(done, total)
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
         self._say(
-            f"features: the frozen part before {names} ran once for {total} images; "
-            f"{needed / 1e6:.1f} MB are kept"
+            f"features: the frozen part before {names} ran once for {total} images, and not in "
+            f"each epoch; {needed / 1e6:.1f} MB are kept"
         )
         self._said.update(f"features: read from the store before {cut.name}" for cut in cuts)
         return None

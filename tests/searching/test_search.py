@@ -200,8 +200,12 @@ def test_a_search_that_is_killed_loses_the_running_trial_at_most(tmp_path, recip
     ("change", "named"),
     [
         ({"phases.head.epochs": 3}, r"recipe\.phases\.0\.epochs"),
-        ({"search.space": {"model.head.dropout": {"choices": [0.1]}}}, r"search\.space"),
-        ({"search.seed": 4}, r"search\.seed"),
+        pytest.param(
+            {"search.space": {"model.head.dropout": {"choices": [0.1]}}},
+            r"search\.space",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"search.seed": 4}, r"search\.seed", marks=pytest.mark.slow),
     ],
 )
 def test_a_search_does_not_go_on_with_another_recipe(tmp_path, recipe, change, named):

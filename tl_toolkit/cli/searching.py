@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.cli.console import ConsoleProgress, divert_noise, show_json
+from tl_toolkit.cli.console import ConsoleProgress, divert_noise, draw_table, show, show_json, tell
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("recipe", type=click.Path(path_type=Path)),
@@ -61,3 +62,13 @@ def sweep_command(as_json: bool, **options: Any) -> None:
     found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
     if as_json:
         show_json({"sweep": found.path, **found.summary})
+        return
+    with open(found.path / "sweep.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    # Depth and parameters are as they are in the file, scores need not be so long.
+    show(
+        draw_table(
+            header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
+        )
+    )
+    tell(f"drawn in {found.path / 'sweep.svg'}")

@@ -12,7 +12,7 @@ from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.data.pipeline import DecodedImages, Images
 from tl_toolkit.data.scan import scan
-from tl_toolkit.errors import OutputError, RecipeError, ToolkitError
+from tl_toolkit.errors import NonFiniteError, OutputError, RecipeError, ToolkitError
 from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
@@ -161,8 +161,11 @@ class Engine:
             training = trainer.train(recipe)
         except OutputError:
             raise  # of the search's own folder: no trial would get further
+        except NonFiniteError as failure:
+            error = str(failure)
         except ToolkitError as failure:
             error = str(failure)
+            self._trainers.clear()  # what a check found wrong must not go on into other trials
         except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
             error = f"{type(failure).__name__}: {failure}"
             self._trainers.clear()

@@ -27,8 +27,8 @@ from tl_toolkit.transfer.batches import PREFIX_BATCH
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
-_SHARED_BYTES = 256 << 20
-"""Weights of a finished phase that are kept at most, for trials that begin with the same phases."""
+_SHARED_BYTES = 512 << 20
+"""Weights of finished phases that are kept for recipes that begin with the same phases."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ class Trainer:
                         log.write(sum(len(one.epochs) for one in done) + len(epochs), epoch)
                     epochs.append(epoch)
                 done.append(_Finished(tuple(epochs), run.receipt(path), best.copy()))
-                if best.size <= _SHARED_BYTES and index + 1 < len(recipe.phases):
-                    self._finished[describe_phases(recipe, index)] = done[-1]
+                if index + 1 < len(recipe.phases) and not folder:
+                    self._share(describe_phases(recipe, index), done[-1])
         finally:
             best.restore(self._transfer)
             if log:
@@ -217,6 +217,12 @@ class Trainer:
             sizes={name: len(images) for name, images in self._images.items()},
         )  # fmt: skip
         return self._last
+
+    def _share(self, description: str, phase: _Finished) -> None:
+        """Keeps a phase for recipes that begin as this one did; the oldest ones make room."""
+        self._finished[description] = phase
+        while sum(one.best.size for one in self._finished.values()) > _SHARED_BYTES:
+            del self._finished[next(iter(self._finished))]
 
     def _settled_cuts(self, recipe: Recipe, index: int) -> list[Cut]:
         """Cuts that are needed later, and that nothing before then trains a part in front of."""
