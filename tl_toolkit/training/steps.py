@@ -57,8 +57,8 @@ class Steps:
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's rate as it is now."""
-        return float(self.optimizer.learning_rate)
+        """The optimizer's rate as it is now, to the digits that a float32 has."""
+        return float(f"{float(self.optimizer.learning_rate):.7g}")
 
     def restart(self, learning_rate: float) -> None:
         """Makes the optimizer a fresh one again, at this rate."""
