@@ -33,7 +33,7 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
 from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.searching.space import probe_space, resolve_space, trial_recipe
+from tl_toolkit.searching.space import count_trials, probe_space, resolve_space, trial_recipe
 from tl_toolkit.weight_files import cache_path, recall_weights
 from tl_toolkit.weight_matching import describe_misfit
 
@@ -112,9 +112,14 @@ class Summary:
                 f"classes  {len(self.classes)}: {names}{more}",
                 f"images   {images}",
                 f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
+                *([f"search   {self._describe_search()}"] if self.recipe.search else []),
                 *([f"note     {self.ignored}"] if self.ignored else []),
             )
         )
+
+    def _describe_search(self) -> str:
+        fields = ", ".join(resolve_space(self.recipe))
+        return f"{count_trials(self.recipe)} trials over {fields}"
 
     def _describe_phase(self, phase: Phase) -> str:
         units = self.units[phase.name]

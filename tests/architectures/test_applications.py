@@ -106,7 +106,9 @@ def test_a_published_file_and_its_digest_are_those_of_keras(name, application, w
     size = ARCHITECTURES[name].default_size
 
     with pytest.raises(RequestedError) as caught:
-        draw(include_top=False, input_shape=(size, size, 3), **when)
+        # Keras draws the second rescaling for its own files by itself.
+        settings = {key: value for key, value in when.items() if key != "imagenet_rescaling"}
+        draw(include_top=False, input_shape=(size, size, 3), **settings)
 
     file = find_weight_file(ARCHITECTURES[name], when, (size, size))
     assert (file.name, file.url, file.digest[1]) == caught.value.args

@@ -138,3 +138,9 @@ def test_a_grid_needs_steps():
 def test_a_space_without_fields_is_refused():
     with pytest.raises(RecipeError, match="at least one field"):
         recipe_with(space={})
+
+
+def test_validate_says_what_will_be_searched():
+    summary = check_recipe(recipe_with(trials=5))
+
+    assert "search   5 trials over model.head.dropout, phases.tune.unfreeze" in summary.describe()
