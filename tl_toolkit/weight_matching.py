@@ -171,19 +171,20 @@ def _rename_layers(
     known = set(network)
     owners: dict[str, str] = {}
     for layer, weights in network.items():
-        inside = {_parent(path) for path, _ in weights}
+        inside = dict.fromkeys(_parent(path) for path, _ in weights)
         if len(inside) > 1:  # a nested model that counts as one layer
             owners |= dict.fromkeys(inside, layer)
+    order = list(owners)
+    pieces: dict[str, list[tuple[int, tuple[SavedWeight, ...]]]] = {}
     renamed: list[tuple[str, tuple[SavedWeight, ...]]] = []
     for name, saved in info.layers.items():
         own = _known_name(name, known)
         if own is not None:
             renamed.append((own, saved))
             continue
-        owner = owners.get(name.rpartition("/")[2])
-        if owner is not None:  # a layer inside a layer of the network, which may have more of them
-            last = renamed.pop() if renamed and renamed[-1][0] == owner else (owner, ())
-            renamed.append((owner, (*last[1], *saved)))
+        own = name.rpartition("/")[2]
+        if own in owners:  # a layer inside a layer of the network, which may have more of them
+            pieces.setdefault(owners[own], []).append((order.index(own), saved))
             continue
         # A nested model is one group; its tensors carry the names of its layers.
         inner: dict[str, tuple[SavedWeight, ...]] = {}
@@ -195,6 +196,8 @@ def _rename_layers(
             renamed.extend(inner.items())
         else:
             renamed.append((name, saved))
+    for owner, parts in pieces.items():
+        renamed.append((owner, tuple(weight for _, saved in sorted(parts) for weight in saved)))
     return renamed
 
 
