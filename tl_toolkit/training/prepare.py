@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import keras
+
 from tl_toolkit.architectures.catalog import complete_arguments
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
@@ -21,14 +23,18 @@ _T = TypeVar("_T")
 def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
     """Begins work in a thread of its own, which an interrupt does not wait for.
 
+    The caller's dtype policy counts there too: Keras keeps one for each thread.
+
     Returns:
         What waits for it, and returns or raises what it did.
     """
     found: list[_T] = []
     errors: list[BaseException] = []
+    policy = keras.config.dtype_policy()
 
     def run() -> None:
         try:
+            keras.config.set_dtype_policy(policy)
             found.append(work())
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
