@@ -1,5 +1,6 @@
 """The feature store: it makes runs faster and changes no bit of them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.feature_cache import FeatureCache
+from tl_toolkit.feature_cache import FeatureCache, SegmentWriter
 
 TLTOOL = Path(sys.executable).with_name("tltool")
 PHASES = (
@@ -239,6 +240,29 @@ def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monk
 
     assert any("cannot be written" in text for text in listener.sentences)
     assert run.metrics["best"]["val_loss"] > 0
+
+
+def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, monkeypatch):
+    def run_full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Counter(Listener):
+        batches = before_training = 0
+
+        def computed(self, done, total):
+            self.batches += 1
+
+        def phase_began(self, name, epochs, steps):
+            self.before_training = self.batches
+
+    monkeypatch.setattr(SegmentWriter, "finish", run_full)
+    recipe = recipe_of(photos, phases=PHASES[:1], features={"store": "always"})
+    listener = Counter()
+
+    tl.finetune(recipe, out=tmp_path / "run", progress=listener)
+
+    assert any("No space left on device" in text for text in listener.sentences)
+    assert listener.before_training == 1  # the 21 images of train are one batch
 
 
 def test_auto_does_not_store_what_is_cheaper_to_compute(tmp_path, photos, cache):

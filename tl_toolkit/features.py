@@ -202,8 +202,10 @@ class FeatureSource:
         if reason is None:
             worthy = [cut for cut in also if self._refuse(cut, passes) is None]
             cuts = list({cut.name: cut for cut in [split.cut, *worthy]}.values())
-            # If there is no room for all of them, perhaps there is for the first one.
-            reason = self._store(cuts, digests) and self._store(cuts[:1], digests)
+            reason = self._store(cuts, digests)
+            if reason is not None and len(cuts) > 1:
+                # If there is no room for all of them, perhaps there is for the first one.
+                reason = self._store(cuts[:1], digests)
         if reason is None and (found := self._read(split.cut, digests)) is not None:
             return found
         self._say(f"features: computed in each epoch before {split.cut.name}: {reason}")
