@@ -142,6 +142,25 @@ def test_a_torn_segment_is_not_read_and_goes(cache, name):
     assert cache.shelf("key").read([digest(1)]).take(np.array([0]))[0].tolist() == [[1.0] * 4]
 
 
+def test_a_segment_whose_list_of_images_is_empty_is_passed_over(cache):
+    fill(cache.shelf("key"), [1])
+    (segment,) = cache.segments()
+    (segment.path / "images.npy").write_bytes(b"")
+
+    shelf = cache.shelf("key")
+
+    assert shelf.missing([digest(1)]) == [digest(1)]
+    assert shelf.read([digest(1)]) is None
+
+
+def test_a_folder_that_is_named_like_a_draft_ends_no_sweep_and_stays(cache):
+    foreign = cache.shelf("key").folder / ".draft-x"
+    foreign.mkdir(parents=True)
+
+    assert cache.make_room(1, 10**9)
+    assert foreign.is_dir()
+
+
 def test_rows_that_are_mapped_outlive_their_deletion(cache):
     shelf = cache.shelf("key")
     fill(shelf, [1, 2])

@@ -62,9 +62,6 @@ class StoredRows:
         self._segment = segment
         self._row = row
 
-    def __len__(self) -> int:
-        return len(self._row)
-
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of all tensors together, as float32."""
@@ -155,7 +152,8 @@ class Shelf:
         for path in sorted(_segments_of(self.folder)):
             if path in self._seen:
                 continue
-            with contextlib.suppress(OSError, ValueError):
+            # What is torn may be so from its very first byte: that is an EOFError.
+            with contextlib.suppress(OSError, ValueError, EOFError):
                 for row, image in enumerate(np.load(path / "images.npy")):
                     self._known.setdefault(image.tobytes(), (path, row))
                 self._seen.add(path)
@@ -269,10 +267,11 @@ class FeatureCache:
         return len(segments), sum(segment.size for segment in segments)
 
     def _sweep(self) -> None:
-        """Removes what interrupted writers left."""
+        """Removes what interrupted writers left; a name that is none of theirs is let be."""
         for folder in _folders_of(self.root):
             for draft in folder.glob(f"{_DRAFT}*"):
-                if not is_alive(int(draft.name.removeprefix(_DRAFT).split("-")[0])):
+                pid = draft.name.removeprefix(_DRAFT).split("-")[0]
+                if pid.isdecimal() and not is_alive(int(pid)):
                     shutil.rmtree(draft, ignore_errors=True)
 
 
