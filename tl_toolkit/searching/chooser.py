@@ -100,7 +100,8 @@ def register_space(
     space: Space, parameters: keras_tuner.HyperParameters | None = None
 ) -> keras_tuner.HyperParameters:
     """Declares a space to KerasTuner, under the names of its fields."""
-    parameters = parameters or keras_tuner.HyperParameters()
+    if parameters is None:
+        parameters = keras_tuner.HyperParameters()
     for field, dimension in space.items():
         _register(parameters, field, dimension)
     return parameters
