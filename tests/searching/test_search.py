@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.errors import RecipeError, SearchError
 from tl_toolkit.searching.verbs import _open_folder
+from tl_toolkit.training.steps import class_probabilities
 
 TLTOOL = Path(sys.executable).with_name("tltool")
 SPACE = {
@@ -322,6 +324,34 @@ def test_a_tuner_of_keras_tuner_takes_the_hypermodel(tmp_path, recipe):
     trials = tuner.oracle.get_best_trials(3)
     assert len(trials) == 3 and all(trial.score is not None for trial in trials)
     assert set(trials[0].hyperparameters.values) == set(SPACE)
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+@pytest.mark.parametrize(
+    ("classes", "activation"),
+    [(["ants", "bees", "wasps"], "softmax"), (["ants", "bees"], "sigmoid")],
+)
+def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
+    recipe, classes, activation
+):
+    import keras_tuner
+
+    recipe["data"]["classes"] = classes
+    recipe["model"]["head"] = {"activation": activation}
+    recipe["phases"][1]["unfreeze"] = 1
+    recipe["search"] = {"space": {"model.head.dropout": {"choices": [0.1, 0.2]}}}
+    model = tl.hypermodel(recipe).build(keras_tuner.HyperParameters())
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    labels = np.array([0, 1, 1, 0])
+
+    found = model.evaluate(images, labels, verbose=0, return_dict=True)
+
+    probabilities = class_probabilities(model.predict(images, verbose=0))
+    expected = -np.log(probabilities[np.arange(4), labels]).mean()
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+    assert found["accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
+    trained = {layer.name for layer in model.layers if layer.trainable_weights}
+    assert trained == {"f6_dense", "predictions"}
 
 
 @pytest.mark.slow

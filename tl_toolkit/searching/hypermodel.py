@@ -14,11 +14,12 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.searching.chooser import read_values, register_space
 from tl_toolkit.searching.space import resolve_space, trial_recipe
-from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
 from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.freezing import set_trainable
 
 
 class RecipeHyperModel(keras_tuner.HyperModel):
@@ -38,11 +39,19 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Returns the whole model of the chosen values, compiled as its last phase is."""
+        """Returns the whole model of the chosen values, compiled as its last phase is.
+
+        What the last phase trains is trainable, and the loss is that of its steps.
+        """
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
         transfer = assemble_model(recipe, len(self._manifest.classes), Progress())
-        transfer.model.compile(build_optimizer(recipe.phases[-1]), metrics=["accuracy"])
+        phase = recipe.phases[-1]
+        units, train_batch_norm = what_trains(transfer, phase)
+        set_trainable(transfer, units, train_batch_norm=train_batch_norm)
+        is_binary = transfer.model.output.shape[-1] == 1
+        loss = "binary_crossentropy" if is_binary else "sparse_categorical_crossentropy"
+        transfer.model.compile(build_optimizer(phase), loss, metrics=["accuracy"])
         self._built = transfer.model, transfer, recipe
         return transfer.model
 
