@@ -312,13 +312,12 @@ class _Finetuning:
 
     def run(self) -> Run:
         from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import load_images, start_aside, survey_images
+        from tl_toolkit.training.prepare import start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
         wait_for_model = start_aside(self._compile)
-        manifest, decoded = survey_images(self.recipe, self.folder, self.progress)
-        images = load_images(self.recipe, manifest, decoded)
+        manifest, images = survey_images(self.recipe, self.folder, self.progress)
         compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)

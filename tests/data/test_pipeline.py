@@ -1,10 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from tl_toolkit.data.builtin import load_builtin
 from tl_toolkit.data.decoder import decode_image, resize_image
 from tl_toolkit.data.manifest import Example
-from tl_toolkit.data.pipeline import Images
+from tl_toolkit.data.pipeline import DecodedImages, Images
 from tl_toolkit.data.scan import look_at
 from tl_toolkit.errors import DataError
 
@@ -59,6 +61,21 @@ def test_kept_images_are_decoded_once(examples, tmp_path):
     np.testing.assert_array_equal(kept.load(range(10)), before)
     with pytest.raises(DataError, match="cannot be read: No such file"):
         decoded.load(range(10))
+
+
+def test_what_is_decoded_already_is_neither_decoded_again_nor_copied(examples, tmp_path):
+    decoded = DecodedImages((200, 240))
+    for example, path in zip(examples, sorted(tmp_path.glob("*.jpg")), strict=True):
+        decoded.add(example.sha256, decode_image(path.read_bytes()))
+        path.unlink()
+
+    tracemalloc.start()
+    split = images(examples, image_size=(200, 240), decoded=decoded)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 200 * 240 * 3  # not even one of the ten
+    np.testing.assert_array_equal(split.load([7])[0], decoded.get(examples[7].sha256))
 
 
 def test_what_is_loaded_may_be_changed_by_the_caller(examples):

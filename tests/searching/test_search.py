@@ -138,6 +138,18 @@ def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
     assert found.summary["failed"] == 1
 
 
+def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
+    class Spoiler(tl.Progress):
+        def trial_began(self, number, total, values):
+            (tmp_path / "photos" / "bees" / "torn.jpg").write_bytes(b"torn")
+
+    recipe["search"] = {"space": {"data.batch_size": {"choices": [4, 8]}}}
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=Spoiler())
+
+    assert [trial.state for trial in found.trials] == ["completed"] * 2
+
+
 def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
     recipe["phases"][0] |= {"optimizer": "sgd", "unfreeze": 4}
     recipe["search"] = {"space": {"phases.head.learning_rate": {"choices": [1e37, 1e38]}}}

@@ -89,15 +89,12 @@ class Images:
         self._resize = _compile_resize(tuple(image_size), resize)
         index: dict[str | None, int] = {name: position for position, name in enumerate(classes)}
         self._labels = np.array([index.get(entry.label, -1) for entry in examples], np.int32)
-        fits = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
-        # Pages of an empty array take no memory before they are written.
-        self._kept = np.empty((len(self.examples), *self._shape), np.uint8) if fits else None
-        self._known = np.zeros(len(self.examples), bool)
-        if decoded is not None and self._kept is not None:
-            for index, entry in enumerate(self.examples):
-                if (pixels := decoded.get(entry.sha256)) is not None:
-                    self._kept[index] = pixels
-                    self._known[index] = True
+        self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
+        self._kept: dict[int, np.ndarray] = {}
+        if decoded is not None and self._keeps:
+            # The very arrays, not a copy: for a while all images would be in memory twice.
+            found = (decoded.get(entry.sha256) for entry in self.examples)
+            self._kept = {n: pixels for n, pixels in enumerate(found) if pixels is not None}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -122,16 +119,16 @@ class Images:
         Raises:
             DataError: A file is gone, or is no longer the one that was looked at.
         """
-        indices = np.asarray(indices, np.int64)
-        if self._kept is None:
-            pixels = np.empty((len(indices), *self._shape), np.uint8)
-            self._fill(pixels, range(len(indices)), indices)
-            return pixels
-        missing = np.unique(indices[~self._known[indices]])
-        if len(missing):
-            self._fill(self._kept, missing, missing)
-            self._known[missing] = True
-        return self._kept[indices]
+        pixels = np.empty((len(indices), *self._shape), np.uint8)
+        missing = []
+        for place, index in enumerate(np.asarray(indices, np.int64).tolist()):
+            if index in self._kept:
+                pixels[place] = self._kept[index]
+            else:
+                missing.append((place, index))
+        if missing:
+            self._fill(pixels, missing)
+        return pixels
 
     def batches(
         self, order: Sequence[int] | np.ndarray, batch_size: int
@@ -155,14 +152,17 @@ class Images:
                     waiting = ahead.submit(self.load, following)
                 yield pixels, self._labels[part], part
 
-    def _fill(
-        self, pixels: np.ndarray, places: Sequence[int] | np.ndarray, indices: np.ndarray
-    ) -> None:
+    def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
+        """Decodes images into their places, given as (place, index)."""
+
         def decode(place: int, index: int) -> None:
-            pixels[place] = self._decode_one(self.examples[index])
+            decoded = self._decode_one(self.examples[index])
+            pixels[place] = decoded
+            if self._keeps:
+                self._kept[index] = decoded
 
         with ThreadPoolExecutor(count_threads()) as pool:
-            for _ in pool.map(decode, places, indices):
+            for _ in pool.map(decode, *zip(*missing, strict=True)):
                 pass  # asks for each result, so that an error is raised here
 
     def _decode_one(self, example: Example) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.data.pipeline import DecodedImages, Images
+from tl_toolkit.data.pipeline import Images
 from tl_toolkit.data.scan import scan
 from tl_toolkit.errors import NonFiniteError, OutputError, RecipeError, ToolkitError
 from tl_toolkit.progress import Progress, Relay
@@ -50,7 +50,7 @@ class Engine:
         manifest: Its images.
         folder: The search's folder, new or of the search that goes on.
         progress: Is told of trials, and of what else takes time.
-        decoded: Images that are decoded already, at the recipe's size.
+        images: The manifest's images by split, at the recipe's size.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Engine:
         folder: RunFolder,
         progress: Progress,
         *,
-        decoded: DecodedImages | None = None,
+        images: Mapping[str, Images],
     ) -> None:
         self.recipe = recipe
         self.search = recipe.search or Search()
@@ -69,8 +69,7 @@ class Engine:
         self._progress = progress
         self._journal = Journal(folder)
         self._manifest = manifest
-        self._decoded = decoded
-        self._images: dict[str, dict[str, Images]] = {}
+        self._images = {_describe_data(recipe): _without_test(images)}
         self._trainers: dict[str, Trainer] = {}
 
     def begin(self) -> list[Trial]:
@@ -195,7 +194,7 @@ class Engine:
                 **template.model_dump(
                     mode="json", include={"seed", "deterministic", "augment", "features", "model"}
                 ),
-                "data": template.data.model_dump(mode="json", exclude={"batch_size"}),
+                "data": _describe_data(template),
             }
         )
         if key not in self._trainers:
@@ -222,14 +221,11 @@ class Engine:
         return replace_fields(recipe, drawn) if drawn else recipe
 
     def _load_images(self, recipe: Recipe) -> dict[str, Images]:
-        key = _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+        key = _describe_data(recipe)
         if key not in self._images:
-            manifest, decoded = self._manifest, self._decoded
-            if any(field.startswith("data.") for field in self.space):
-                manifest, decoded = scan(recipe.data, convert_dir=self._folder.converted), None
-            self._images = {key: load_images(recipe, manifest, decoded)}
-            self._decoded = None
-        return {split: self._images[key][split] for split in ("train", "validation")}
+            manifest = scan(recipe.data, convert_dir=self._folder.converted)
+            self._images = {key: _without_test(load_images(recipe, manifest))}
+        return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
         """Units of every unfreezing that trials may have: one pass is to serve them all."""
@@ -254,6 +250,16 @@ class _Quiet(Relay):
 
     def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Says nothing."""
+
+
+def _describe_data(recipe: Recipe) -> str:
+    """All that decides which images there are, and what they look like."""
+    return _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+
+
+def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
+    """The splits that trials look at."""
+    return {split: images[split] for split in ("train", "validation")}
 
 
 def _as_text(values: Any) -> str:

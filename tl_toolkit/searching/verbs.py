@@ -279,8 +279,9 @@ class _Searching:
         from tl_toolkit.searching.engine import Engine
         from tl_toolkit.training.prepare import survey_images
 
-        manifest, decoded = survey_images(self.recipe, self.folder, self.progress)
-        engine = Engine(self.recipe, manifest, self.folder, self.progress, decoded=decoded)
+        manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        engine = Engine(self.recipe, manifest, self.folder, self.progress, images=images)
+        del images  # no trial looks at those of test, perhaps none at this size
         trials = engine.begin()
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         best: Trial | None = None

@@ -53,11 +53,11 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
 
 def survey_images(
     recipe: Recipe, folder: RunFolder, progress: Progress
-) -> tuple[Manifest, DecodedImages]:
+) -> tuple[Manifest, dict[str, Images]]:
     """Looks at all images and notes manifest and classes in the folder.
 
     Returns:
-        The manifest, and the images that had to be decoded for it.
+        The manifest, and `load_images` of it; what was decoded for it is not decoded again.
 
     Raises:
         DataError: Images cannot be used.
@@ -77,7 +77,7 @@ def survey_images(
             f"{len(leaks)} images are in two splits, and flatter what is measured there: "
             f"{one.path} is {other.path}"
         )
-    return manifest, decoded
+    return manifest, load_images(recipe, manifest, decoded)
 
 
 def load_images(
