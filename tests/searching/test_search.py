@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.errors import RecipeError, SearchError
+from tl_toolkit.cli.console import _describe_refit
+from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
 from tl_toolkit.searching.verbs import _open_folder
 from tl_toolkit.training.steps import class_probabilities
 
@@ -51,6 +53,10 @@ class Listener(tl.Progress):
     def __init__(self):
         self.passes = 0
         self.ended = []
+        self.sentences = []
+
+    def said(self, message):
+        self.sentences.append(message)
 
     def computed(self, done, total):
         self.passes += done == total
@@ -136,6 +142,85 @@ def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
     (failed,) = [trial for trial in found.trials if trial.state == "failed"]
     assert "phase 'tune'" in failed.error
     assert found.summary["failed"] == 1
+
+
+@pytest.fixture
+def failing_seeds(monkeypatch):
+    """Seeds with which training fails, none at first: no recipe can be made to fail by its seed."""
+    from tl_toolkit.training.loop import Trainer
+
+    seeds = set()
+    train = Trainer.train
+
+    def train_or_fail(self, recipe, *rest, **settings):
+        if recipe.seed in seeds:
+            raise NonFiniteError("the loss is not a number")
+        return train(self, recipe, *rest, **settings)
+
+    monkeypatch.setattr(Trainer, "train", train_or_fail)
+    return seeds
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [({1}, r"with 2 other seeds: mean .* to .*, 1 failed"), ({1, 2}, "with 2 other seeds: all f")],
+)
+def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
+    tmp_path, recipe, failing_seeds, fails, told
+):
+    failing_seeds |= fails
+    recipe["search"] = {"trials": 1, "space": SPACE, "refit": 2}
+    listener = Listener()
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=listener)
+
+    refit = found.summary["refit"]
+    assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
+    assert refit["mean"] == refit["scores"][1]
+    assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
+    assert re.match(told, _describe_refit(refit))
+
+
+class Remover(tl.Progress):
+    """Deletes a file when the first trial begins."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def trial_began(self, number, total, values):
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def base_weights(tmp_path):
+    """A file of LeNet-5's base."""
+    import keras
+
+    from tl_toolkit.architectures.lenet import build_lenet5
+
+    pixels = keras.Input((32, 32, 1))
+    keras.Model(pixels, build_lenet5(pixels)).save_weights(tmp_path / "lenet.weights.h5")
+    return tmp_path / "lenet.weights.h5"
+
+
+def test_weights_that_no_trial_can_load_end_the_search(tmp_path, recipe, base_weights):
+    recipe["model"]["weights"] = str(base_weights)
+
+    with pytest.raises(WeightsError, match=r"lenet\.weights\.h5") as caught:
+        tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+
+    assert caught.value.exit_code == 3
+    assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "failed"
+
+
+def test_weights_that_one_trial_cannot_load_end_that_trial(tmp_path, recipe, base_weights):
+    choices = {"choices": [str(base_weights), "random"]}
+    recipe["search"] = {"space": {"model.weights": choices}}
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+
+    states = {trial.values["model.weights"]: trial.state for trial in found.trials}
+    assert states == {str(base_weights): "failed", "random": "completed"}
 
 
 def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
@@ -249,6 +334,23 @@ def test_more_trials_may_be_asked_for_later(tmp_path, recipe):
     found = tl.search(recipe, overrides={"search.trials": 3}, out=tmp_path / "search", resume=True)
 
     assert len(found.trials) == 3
+
+
+def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
+    recipe["search"]["trials"] = 2
+    tl.search(recipe, out=tmp_path / "search")
+
+    listener = Listener()
+    found = tl.search(
+        recipe,
+        overrides={"search.trials": 1},
+        out=tmp_path / "search",
+        resume=True,
+        progress=listener,
+    )
+
+    assert listener.ended == []
+    assert found.summary["trials"] == len(found.trials) == 2
 
 
 def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, recipe):

@@ -248,11 +248,7 @@ class ConsoleProgress(Progress):
             f"{summary['objective']} {best['score']:.4f}\n  {values}"
         )
         if summary["refit"]:
-            again = summary["refit"]
-            self._tell(
-                f"  with {len(again['scores'])} other seeds: mean {again['mean']:.4f}, "
-                f"{again['min']:.4f} to {again['max']:.4f}"
-            )
+            self._tell(f"  {_describe_refit(summary['refit'])}")
         self._tell(f"\nnext:\n  tltool finetune {_shortest(Path(summary['best_recipe']))}")
 
     def said(self, message: str) -> None:
@@ -337,6 +333,16 @@ def _summary_table(metrics: Mapping[str, Any]) -> Table:
                 values = found[split]
                 rows.append([name, split, values["images"], values["accuracy"], values["loss"]])
     return draw_table(["", "split", "images", "accuracy", "loss"], rows)
+
+
+def _describe_refit(refit: Mapping[str, Any]) -> str:
+    scores = refit["scores"]
+    failed = scores.count(None)
+    seeds = f"with {len(scores)} other seeds: "
+    if failed == len(scores):
+        return f"{seeds}all failed"
+    spread = f"mean {refit['mean']:.4f}, {refit['min']:.4f} to {refit['max']:.4f}"
+    return seeds + spread + (f", {failed} failed" if failed else "")
 
 
 def _shortest(path: Path) -> str:

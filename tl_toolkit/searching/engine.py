@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,13 @@ from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
 from tl_toolkit.data.manifest import Manifest
 from tl_toolkit.data.pipeline import Images
 from tl_toolkit.data.scan import scan
-from tl_toolkit.errors import NonFiniteError, OutputError, RecipeError, ToolkitError
+from tl_toolkit.errors import (
+    NonFiniteError,
+    OutputError,
+    RecipeError,
+    ToolkitError,
+    WeightsError,
+)
 from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
@@ -35,11 +42,11 @@ class Refit:
 
     Attributes:
         seed: The recipe's seed.
-        score: The objective.
+        score: The objective; None if it failed.
     """
 
     seed: int
-    score: float
+    score: float | None
 
 
 class Engine:
@@ -106,10 +113,13 @@ class Engine:
         Raises:
             RecipeError: Trials that are done are not those that would be proposed now.
             OutputError: The folder cannot be written.
+            WeightsError: The base cannot be loaded, and the search tries no other one.
         """
+        total = count_trials(self.recipe)
+        if total is not None and total <= len(done):
+            return
         chooser = Chooser(self.search, self.space)
         started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
-        total = count_trials(self.recipe)
         try:
             for trial in done:
                 self._replay(chooser, trial)
@@ -126,9 +136,13 @@ class Engine:
         """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
         for count in range(1, self.search.refit + 1):
             seed = self.recipe.seed + count
-            recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
-            training = self._find_trainer(recipe).train(recipe)
-            yield Refit(seed, self._score(training))
+            score, errors = None, []
+            with self._outliving(errors, OutputError):
+                recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
+                score = self._score(self._find_trainer(recipe).train(recipe))
+            for error in errors:
+                self._progress.said(f"the winner with seed {seed} failed: {error}")
+            yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
         """Tells whether a trial beats another one; the first of equals wins."""
@@ -151,23 +165,13 @@ class Engine:
 
     def _run_trial(self, proposal: Proposal, started: float) -> Trial:
         began = time.perf_counter()
-        training, error = None, ""
+        training, errors = None, []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
-        try:
+        with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values)
             trainer = self._find_trainer(recipe)
             widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
             training = trainer.train(recipe)
-        except OutputError:
-            raise  # of the search's own folder: no trial would get further
-        except NonFiniteError as failure:
-            error = str(failure)
-        except ToolkitError as failure:
-            error = str(failure)
-            self._trainers.clear()  # what a check found wrong must not go on into other trials
-        except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
-            error = f"{type(failure).__name__}: {failure}"
-            self._trainers.clear()
         now = time.perf_counter()
         return Trial(
             number=proposal.number,
@@ -180,8 +184,32 @@ class Engine:
             elapsed=round(now - started, 3),
             trains=widest["trains"],
             parameters=widest["parameters"],
-            error=error,
+            error="".join(errors),
         )
+
+    @property
+    def _fatal(self) -> tuple[type[ToolkitError], ...]:
+        """What every other trial would fail of as well."""
+        base = ("model.base", "model.weights", "model.arguments")
+        if any(field.startswith(base) for field in self.space):
+            return (OutputError,)
+        return OutputError, WeightsError
+
+    @contextlib.contextmanager
+    def _outliving(self, errors: list[str], *fatal: type[ToolkitError]) -> Iterator[None]:
+        """Notes why training failed and lets the search go on, unless it is a fatal failure."""
+        try:
+            yield
+        except fatal:
+            raise
+        except NonFiniteError as failure:
+            errors.append(str(failure))
+        except ToolkitError as failure:
+            errors.append(str(failure))
+            self._trainers.clear()  # what a check found wrong must not go on into other trials
+        except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
+            errors.append(f"{type(failure).__name__}: {failure}")
+            self._trainers.clear()
 
     def _score(self, training: Training) -> float:
         return float(getattr(training.best, self.search.objective.name))

@@ -339,11 +339,12 @@ class _Searching:
         self.progress.searched(summary)
 
 
-def _summarize_refit(scores: Sequence[float], seed: int) -> dict[str, Any]:
+def _summarize_refit(scores: Sequence[float | None], seed: int) -> dict[str, Any]:
+    done = [score for score in scores if score is not None]
     return {
         "seeds": [seed + count for count in range(1, len(scores) + 1)],
         "scores": list(scores),
-        "mean": statistics.fmean(scores),
-        "min": min(scores),
-        "max": max(scores),
+        "mean": statistics.fmean(done) if done else None,
+        "min": min(done, default=None),
+        "max": max(done, default=None),
     }
