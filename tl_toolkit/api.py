@@ -15,6 +15,7 @@ from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import (
+    InFolder,
     RunFolder,
     create_run,
     drafted,
@@ -39,20 +40,12 @@ PARITY_IMAGES = 16
 """Validation images at most that an export is compared on, spread over the classes."""
 
 
-class Run:
+class Run(InFolder):
     """A finished run: its folder, its model, and what can be done with it.
 
     Args:
         folder: The run's folder.
     """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -158,9 +151,6 @@ class Run:
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))
         return manifest
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
 
     def predict(
         self, paths: str | Path | Sequence[str | Path], *, progress: Progress | None = None

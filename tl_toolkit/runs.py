@@ -206,6 +206,25 @@ class RunFolder:
             file.write(text.rstrip("\n") + "\n")
 
 
+class InFolder:
+    """What is kept in a folder of its own: a run, a search.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @property
+    def path(self) -> Path:
+        """Where the folder is."""
+        return self.folder.path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+
 def _open_log(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8", errors="backslashreplace")
 

@@ -16,6 +16,7 @@ from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import (
+    InFolder,
     RunFolder,
     create_run,
     refuse_running,
@@ -32,20 +33,12 @@ if TYPE_CHECKING:
     from tl_toolkit.searching.journal import Trial
 
 
-class SearchRun:
+class SearchRun(InFolder):
     """A search: its folder, its trials and its winner.
 
     Args:
         folder: The search's folder.
     """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    @property
-    def path(self) -> Path:
-        """The search's folder."""
-        return self.folder.path
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -63,9 +56,6 @@ class SearchRun:
     def best_recipe(self) -> Path:
         """The winner as a recipe, for `finetune`."""
         return self.path / "best.yaml"
-
-    def __repr__(self) -> str:
-        return f"SearchRun({str(self.path)!r})"
 
 
 def search(
