@@ -298,6 +298,16 @@ _RESNETS_V2 = (
     (101, "c0ed64b8031c3730f411d2eb4eea35b5"),
     (152, "ed17cf2e0169df9d443503ef94b23b33"),
 )
+# Application, name, title, paper, minimum size, dropout of its classifier, units, blocks, MD5.
+_INCEPTIONS = (
+    ("InceptionV3", "inception_v3", "Inception v3", "Szegedy et al., CVPR 2016, arXiv:1512.00567",
+     75, None, _INCEPTION_V3_UNITS, EACH_UNIT_A_BLOCK, "bcbd6486424b2319ff4ef7d526e38f63"),
+    ("InceptionResNetV2", "inception_resnet_v2", "Inception-ResNet v2",
+     "Szegedy et al., AAAI 2017, arXiv:1602.07261", 75, 0.2,
+     _INCEPTION_RESNET_V2_UNITS, _INCEPTION_RESNET_V2_BLOCKS, "d19885ff4a710c122648d3b5c3b684e4"),
+    ("Xception", "xception", "Xception", "Chollet, CVPR 2017, arXiv:1610.02357",
+     71, 0.5, _XCEPTION_UNITS, EACH_UNIT_A_BLOCK, "b0042744bf5b25fce3cb969f33bebb97"),
+)  # fmt: skip
 # Application, image size, normal cells in a row, file, MD5.
 _NASNETS = (
     ("Mobile", 224, 4, "NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63"),
@@ -388,66 +398,22 @@ def _residuals() -> Iterator[Architecture]:
 
 
 def _inceptions() -> Iterator[Architecture]:
-    yield _application(
-        "InceptionV3",
-        name="inception_v3",
-        title="Inception v3",
-        paper="Szegedy et al., CVPR 2016, arXiv:1512.00567",
-        family="inception_v3",
-        minimum_size=75,
-        default_size=299,
-        pixels="tf",
-        unit_names=_INCEPTION_V3_UNITS,
-        block_names=EACH_UNIT_A_BLOCK,
-        weight_files=(
-            keras_file(
-                "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                "bcbd6486424b2319ff4ef7d526e38f63",
-                299,
-            ),
-        ),
-    )
-    yield _application(
-        "InceptionResNetV2",
-        name="inception_resnet_v2",
-        title="Inception-ResNet v2",
-        paper="Szegedy et al., AAAI 2017, arXiv:1602.07261",
-        head={"dropout": 0.2},
-        family="inception_resnet_v2",
-        minimum_size=75,
-        default_size=299,
-        pixels="tf",
-        unit_names=_INCEPTION_RESNET_V2_UNITS,
-        block_names=_INCEPTION_RESNET_V2_BLOCKS,
-        weight_files=(
-            keras_file(
-                "inception_resnet_v2/"
-                "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                "d19885ff4a710c122648d3b5c3b684e4",
-                299,
-            ),
-        ),
-    )
-    yield _application(
-        "Xception",
-        name="xception",
-        title="Xception",
-        paper="Chollet, CVPR 2017, arXiv:1610.02357",
-        family="xception",
-        minimum_size=71,
-        default_size=299,
-        pixels="tf",
-        head={"dropout": 0.5},
-        unit_names=_XCEPTION_UNITS,
-        block_names=EACH_UNIT_A_BLOCK,
-        weight_files=(
-            keras_file(
-                "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                "b0042744bf5b25fce3cb969f33bebb97",
-                299,
-            ),
-        ),
-    )
+    for application, name, title, paper, minimum, dropout, units, blocks, digest in _INCEPTIONS:
+        file = f"{name}/{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        yield _application(
+            application,
+            name=name,
+            title=title,
+            paper=paper,
+            family=name,
+            minimum_size=minimum,
+            default_size=299,
+            pixels="tf",
+            unit_names=units,
+            block_names=blocks,
+            weight_files=(keras_file(file, digest, 299),),
+            head={"dropout": dropout} if dropout else {},
+        )
     for size, side, cells, file, digest in _NASNETS:
         yield _application(
             f"NASNet{size}",
