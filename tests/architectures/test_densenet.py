@@ -2,6 +2,16 @@ import keras
 import numpy as np
 import pytest
 
+from tests.architectures.networks import (
+    add_top,
+    assert_equal_outputs,
+    build_model,
+    copy_by_name,
+    count,
+    draw_images,
+    fill,
+    run,
+)
 from tl_toolkit.architectures.densenet import build_cifar_densenet, build_densenet
 
 SLOW = pytest.mark.slow
@@ -17,37 +27,7 @@ def mark_slow(cases, quick):
 
 
 def build(size=64, builder=build_densenet, **arguments):
-    inputs = keras.Input((size, size, 3), name="image")
-    return keras.Model(inputs, builder(inputs, **arguments))
-
-
-def run(model, images):
-    return keras.ops.convert_to_numpy(model(images, training=False))
-
-
-def add_top(base, num_classes):
-    x = keras.layers.GlobalAveragePooling2D()(base.output)
-    return keras.Model(base.input, keras.layers.Dense(num_classes)(x))
-
-
-def count(model):
-    """Returns (total, trainable) parameters."""
-    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return model.count_params(), trainable
-
-
-def fill(model, seed=0):
-    """Sets weights that leave no normalization idle: new statistics would hide a wrong epsilon."""
-    random = np.random.default_rng(seed)
-    for weight in model.weights:
-        shape = weight.shape
-        if weight.name == "kernel":
-            value = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
-        elif weight.name in ("gamma", "moving_variance"):
-            value = random.uniform(0.5, 1.5, shape)
-        else:
-            value = random.normal(size=shape) * 0.1
-        weight.assign(value)
+    return build_model(builder, size, **arguments)
 
 
 def find_sources(tensor):
@@ -56,10 +36,6 @@ def find_sources(tensor):
     if not isinstance(layer, keras.layers.Concatenate):
         return [layer.name]
     return [name for part in layer.input for name in find_sources(part)]
-
-
-def draw_images(size=64):
-    return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype("float32")
 
 
 # Depth: features' total and trainable, with a top of 1000 classes total and trainable.
@@ -207,17 +183,14 @@ def test_with_its_weights_it_is_the_network_of_keras_applications(depth):
     )
     fill(twin)
     ours = build(depth=depth)
-    weighted = [layer for layer in twin.layers if layer.weights]
-    for layer in weighted:
-        ours.get_layer(layer.name).set_weights(layer.get_weights())
+    copy_by_name(twin, ours)
 
     expected = run(twin, draw_images())
     found = run(ours, draw_images())
 
-    assert expected.std() > 0
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert_equal_outputs(found, expected)
     assert [layer.name for layer in ours.layers if layer.weights] == [
-        layer.name for layer in weighted
+        layer.name for layer in twin.layers if layer.weights
     ]
 
 

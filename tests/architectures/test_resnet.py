@@ -4,6 +4,16 @@ import keras
 import numpy as np
 import pytest
 
+from tests.architectures.networks import (
+    add_top,
+    assert_equal_outputs,
+    build_model,
+    copy_by_name,
+    count,
+    draw_images,
+    fill,
+    run,
+)
 from tl_toolkit.architectures.resnet import (
     build_cifar_resnet,
     build_resnet,
@@ -15,55 +25,7 @@ SLOW = pytest.mark.slow
 
 
 def build(size=64, builder=build_resnet, **arguments):
-    inputs = keras.Input((size, size, 3), name="image")
-    return keras.Model(inputs, builder(inputs, **arguments))
-
-
-def run(model, images):
-    return keras.ops.convert_to_numpy(model(images, training=False))
-
-
-def add_top(base, num_classes):
-    x = keras.layers.GlobalAveragePooling2D()(base.output)
-    return keras.Model(base.input, keras.layers.Dense(num_classes)(x))
-
-
-def count(model):
-    """Returns (total, trainable) parameters."""
-    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return model.count_params(), trainable
-
-
-def fill(model, seed=0):
-    """Sets weights that leave no normalization idle, with maps of about the same size throughout.
-
-    New moving statistics are 0 and 1, which would hide a wrong epsilon and a mixed-up order.
-    """
-    random = np.random.default_rng(seed)
-    for weight in model.weights:
-        shape = weight.shape
-        if weight.name == "kernel":
-            value = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
-        elif weight.name in ("gamma", "moving_variance"):
-            value = random.uniform(0.5, 1.5, shape)
-        else:
-            value = random.normal(size=shape) * 0.1
-        weight.assign(value)
-
-
-def copy_by_name(source, target):
-    for layer in source.layers:
-        if layer.weights:
-            target.get_layer(layer.name).set_weights(layer.get_weights())
-
-
-def assert_equal_outputs(found, expected):
-    assert expected.std() > 0
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def draw_images(size=64):
-    return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype("float32")
+    return build_model(builder, size, **arguments)
 
 
 # Depth, biases: features' total and trainable, with a top of 1000 classes total and trainable.

@@ -1,13 +1,19 @@
 import keras
-import numpy as np
 import pytest
 
+from tests.architectures.networks import (
+    assert_equal_outputs,
+    build_model,
+    copy_by_name,
+    count,
+    draw_images,
+    run,
+)
 from tl_toolkit.architectures.vgg import build_vgg, build_vgg_tiny
 
 
 def build(size=64, builder=build_vgg, channels=3, **arguments):
-    inputs = keras.Input((size, size, channels), name="image")
-    return keras.Model(inputs, builder(inputs, **arguments))
+    return build_model(builder, size, channels=channels, **arguments)
 
 
 def build_with_top(num_classes, **arguments):
@@ -17,17 +23,6 @@ def build_with_top(num_classes, **arguments):
     for units in (4096, 4096, num_classes):
         x = keras.layers.Dense(units)(x)
     return keras.Model(base.input, x)
-
-
-def count(build, **arguments):
-    """Draws a model and returns its (total, trainable) parameters."""
-    model = build(**arguments)
-    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return model.count_params(), trainable
-
-
-def run(model, images):
-    return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 def shapes(model):
@@ -53,11 +48,11 @@ def test_it_has_the_parameters_of_the_reference(depth, batch_norm):
     features, with_top, frozen = COUNTS[depth, batch_norm]
     arguments = {"depth": depth, "batch_norm": batch_norm}
 
-    assert count(build, **arguments) == (features, features - frozen)
-    assert count(build_with_top, num_classes=1000, **arguments) == (with_top, with_top - frozen)
+    assert count(build(**arguments)) == (features, features - frozen)
+    assert count(build_with_top(1000, **arguments)) == (with_top, with_top - frozen)
     # 990 classes fewer, each with 4096 weights and a bias.
     ten = with_top - 990 * 4097
-    assert count(build_with_top, num_classes=10, **arguments) == (ten, ten - frozen)
+    assert count(build_with_top(10, **arguments)) == (ten, ten - frozen)
 
 
 @pytest.mark.parametrize(
@@ -95,15 +90,12 @@ def test_with_its_weights_it_is_the_network_of_keras_applications(depth):
         weights=None, include_top=False, input_shape=(64, 64, 3)
     )
     ours = build(depth=depth)
-    for layer in twin.layers[1:]:
-        ours.get_layer(layer.name).set_weights(layer.get_weights())
-    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
+    copy_by_name(twin, ours)
 
-    expected = run(twin, images)
-    found = run(ours, images)
+    expected = run(twin, draw_images())
+    found = run(ours, draw_images())
 
-    assert expected.std() > 0
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert_equal_outputs(found, expected)
     assert [layer.name for layer in ours.layers[1:]] == [layer.name for layer in twin.layers[1:]]
 
 
