@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ class BestState:
         changing = {id(variable) for variable in split.suffix.model.variables}
         for _, name, variable in transfer.variables():
             if id(variable) in changing and name not in self._arrays:
+                self._arrays[name] = variable.numpy()
+
+    def watch_named(self, transfer: TransferModel, names: Set[str]) -> None:
+        """Takes in weights by name, as they are now, if it does not hold them."""
+        for _, name, variable in transfer.variables():
+            if name in names and name not in self._arrays:
                 self._arrays[name] = variable.numpy()
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:

@@ -20,6 +20,7 @@ from tl_toolkit.runtime import derive_seed
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
+from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import describe_phases, phase_seed
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
@@ -40,12 +41,14 @@ class Training:
         history: Every epoch of every phase, epoch 0 of each included.
         receipts: One for each phase.
         weights_sha256: Of all weights and moving statistics as they are kept.
+        paused: Where it goes on; None if it came to its end.
     """
 
     best: Epoch
     history: tuple[Epoch, ...]
     receipts: tuple[dict[str, Any], ...]
     weights_sha256: str
+    paused: Paused | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,26 @@ class _Finished:
     epochs: tuple[Epoch, ...]
     receipt: dict[str, Any]
     best: BestState
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A training that was paused in its last phase; of use to any trainer of the same model.
+
+    Attributes:
+        done: The phases before.
+        best: The best state so far.
+        phase: The last phase.
+    """
+
+    done: tuple[_Finished, ...]
+    best: BestState
+    phase: PhaseState
+
+    @property
+    def size(self) -> int:
+        """Bytes that it alone keeps, roughly: phases before it may be shared."""
+        return self.best.size + self.phase.size
 
 
 def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[str, Any]]:
@@ -128,6 +151,8 @@ class Trainer:
         folder: RunFolder | None = None,
         *,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        pause_after: int | None = None,
+        paused: Paused | None = None,
     ) -> Training:
         """Trains all phases of a recipe and leaves the model in its best state.
 
@@ -139,6 +164,8 @@ class Trainer:
             folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
             callbacks: See each phase as one call of `fit` on the suffix. Their `model` is the
                 suffix; what they do to its weights or rate is not part of the recipe.
+            pause_after: Epochs of the last phase after which it pauses, unless it is over by then.
+            paused: Goes on from there, with the same recipe, bit for bit as if without a pause.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
@@ -149,9 +176,15 @@ class Trainer:
         self._begin(recipe)
         best = BestState(folder.checkpoint if folder else None)
         done: list[_Finished] = []
+        pause: Paused | None = None
+        if paused is not None:
+            best, done = paused.best.copy(), list(paused.done)
+            # A trainer that never trained them goes back to them as they are now.
+            self._initial.watch_named(self._transfer, best.names)
         log = TensorBoardLog(folder.tensorboard) if folder else None
         try:
-            for index, phase in enumerate(recipe.phases):
+            for index in range(len(done), len(recipe.phases)):
+                phase, is_last = recipe.phases[index], index + 1 == len(recipe.phases)
                 best.restore(self._transfer)
                 path = folder.phase(index, phase.name) if folder else None
                 known = self._finished.get(describe_phases(recipe, index))
@@ -160,13 +193,20 @@ class Trainer:
                     done.append(known)
                     continue
                 run = self._prepare(recipe, index, best)
-                epochs = []
-                for epoch in run.epochs(recipe, best, path, callbacks):
+                epochs: list[Epoch] = []
+                if paused is not None:
+                    run.go_on(paused.phase)
+                    epochs += paused.phase.epochs
+                until = pause_after if is_last else None
+                for epoch in run.epochs(recipe, best, path, callbacks, until):
                     if log:
                         log.write(sum(len(one.epochs) for one in done) + len(epochs), epoch)
                     epochs.append(epoch)
+                if until is not None and run.is_paused:
+                    pause = Paused(tuple(done), best.copy(), run.save(best.names))
+                    break
                 done.append(_Finished(tuple(epochs), run.receipt(path), best.copy()))
-                if index + 1 < len(recipe.phases) and not folder:
+                if not is_last and not folder:
                     self._share(describe_phases(recipe, index), done[-1])
         finally:
             best.restore(self._transfer)
@@ -174,11 +214,13 @@ class Trainer:
                 log.close()
         if best.epoch is None:  # no phase took place: a validated recipe has one
             raise ValueError("A recipe needs at least one phase.")
+        history = [epoch for one in done for epoch in one.epochs]
         return Training(
             best.epoch,
-            tuple(epoch for one in done for epoch in one.epochs),
+            tuple(history if pause is None else [*history, *pause.phase.epochs]),
             tuple(one.receipt for one in done),
             self._digest(),
+            pause,
         )
 
     def plan(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -249,7 +291,5 @@ class Trainer:
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:
     """Starts every dropout's random stream anew, so that it does not hang on earlier phases."""
-    for layer in model._flatten_layers():
-        generator = getattr(layer, "seed_generator", None)
-        if generator is not None:
-            generator.state.assign([derive_seed(seed, layer.name), 0])
+    for name, state in random_streams(model):
+        state.assign([derive_seed(seed, name), 0])

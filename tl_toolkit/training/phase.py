@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs import write_atomically, write_json
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.pausing import PhaseState, save_phase
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.batches import PREFIX_BATCH
@@ -52,6 +53,27 @@ class PhaseRun:
         self._batch_size = batch_size
         self._progress = progress
         self._steps_taken = 0
+        self._rows: list[Epoch] = []
+        self._is_over = False
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether epochs are left that nothing but a pause kept back."""
+        return not self._is_over and len(self._rows) <= self._phase.epochs
+
+    def save(self, names: Set[str]) -> PhaseState:
+        """Returns the state after the last epoch, with the weights of these canonical names."""
+        return save_phase(
+            self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
+            steps_taken=self._steps_taken,
+        )  # fmt: skip
+
+    def go_on(self, state: PhaseState) -> None:
+        """Takes up a state: the first epoch to come is the one after its last."""
+        state.restore(self._transfer, self.steps)
+        self._rows = list(state.epochs)
+        self._digests = state.digests
+        self._steps_taken = state.steps_taken
 
     def epochs(
         self,
@@ -59,14 +81,21 @@ class PhaseRun:
         best: BestState,
         path: Path | None,
         callbacks: Sequence[keras.callbacks.Callback],
+        pause_after: int | None = None,
     ) -> Iterator[Epoch]:
-        """Yields the epochs, after the best state, the history and callbacks have taken them in."""
+        """Yields the epochs, after the best state, the history and callbacks have taken them in.
+
+        After epoch `pause_after` no more come, though they may be left.
+        """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
-        rows: list[Epoch] = []
+        rows = self._rows
         patience = _Patience(recipe.early_stopping)
+        for epoch in rows:
+            patience.is_over(epoch)
+        last = self._phase.epochs if pause_after is None else pause_after
         listeners = _Listeners(callbacks, self.steps, self._phase.epochs)
-        for epoch in self._run(listeners):
+        for epoch in self._run(listeners, range(len(rows), min(last, self._phase.epochs) + 1)):
             rows.append(epoch)
             # Epoch 0 of a later phase is the best state itself, computed through another cut.
             is_new = epoch.epoch > 0 or best.epoch is None
@@ -79,19 +108,21 @@ class PhaseRun:
             listeners.epoch_ended(epoch)
             yield epoch
             if patience.is_over(epoch):
+                self._is_over = True
                 self._progress.said(
                     f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
                     f"{patience.rule.monitor} for {patience.rule.patience} epochs"
                 )
                 break
             if listeners.want_to_stop:
+                self._is_over = True
                 self._progress.said(f"{self._phase.name}: a callback stopped it")
                 break
         listeners.phase_ended()
 
-    def _run(self, listeners: _Listeners) -> Iterator[Epoch]:
+    def _run(self, listeners: _Listeners, numbers: Iterable[int]) -> Iterator[Epoch]:
         """Yields epoch 0, the state as it is, and then each trained epoch."""
-        for number in range(self._phase.epochs + 1):
+        for number in numbers:
             if number:
                 listeners.epoch_began(number)
             loss, accuracy = self._train_epoch(number) if number else (None, None)
