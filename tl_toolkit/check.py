@@ -4,7 +4,7 @@ Everything that can be known without TensorFlow and without opening an image, so
 `tltool validate` answers at once and nothing is trained on a recipe that cannot end well.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os.path import exists  # unlike Path.exists it raises for no path
 from pathlib import Path
@@ -33,7 +33,14 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
 from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.searching.space import count_trials, probe_space, resolve_space, trial_recipe
+from tl_toolkit.searching.space import (
+    count_points,
+    count_trials,
+    plan_brackets,
+    probe_space,
+    resolve_space,
+    trial_recipe,
+)
 from tl_toolkit.weight_files import cache_path, recall_weights
 from tl_toolkit.weight_matching import describe_misfit
 
@@ -340,13 +347,57 @@ def _check_search(
     told = {finding.problem for finding in known}
     if any(finding.path == ("model", "base") for finding in known):
         return []  # the default space is made of its blocks
-    findings = []
+    findings = list(_check_hyperband(recipe))
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, classes, {field: value}):
             if problem not in told:
                 what = f"with {field} = {value!r}, {problem.what}"
                 findings.append(_Finding(("search", "space", field), replace(problem, what=what)))
     return findings
+
+
+def _check_hyperband(recipe: Recipe) -> _Findings:
+    """Refuses a hyperband that would bring no trial to its end."""
+    search, epochs = recipe.search, recipe.phases[-1].epochs
+    if search is None or search.algorithm != "hyperband":
+        return
+    if epochs < search.factor:
+        yield _refuse_search(
+            "algorithm",
+            "search.algorithm = 'hyperband'",
+            f"expected a last phase of at least {search.factor} epochs (search.factor) to pause "
+            f"in, got {epochs}.",
+            "algorithm: random",
+        )
+        return
+    first = plan_brackets(epochs, search.factor)[0]
+    needed, (most, _) = sum(trials for trials, _ in first), first[0]
+    if search.trials is not None and search.trials < needed:
+        yield _refuse_search(
+            "trials",
+            f"search.trials = {search.trials}",
+            f"expected at least {needed}: hyperband begins with {_name_rungs(first)}, and with "
+            "fewer none would come to its end.",
+            "a greater search.factor, fewer epochs, or algorithm: random",
+        )
+    points = count_points(resolve_space(recipe))
+    if points is not None and points < most:
+        yield _refuse_search(
+            "space",
+            f"search.space: {points} combinations",
+            f"expected at least {most}: hyperband begins with {_name_rungs(first)}.",
+            "algorithm: grid",
+        )
+
+
+def _name_rungs(rungs: Sequence[tuple[int, int]]) -> str:
+    (trials, epochs), *rest = rungs
+    later = ", ".join(f"{count} up to {end}" for count, end in rest)
+    return f"{trials} trials of {epochs} epochs, then {later}"
+
+
+def _refuse_search(field: str, what: str, expected: str, hint: str) -> _Finding:
+    return _Finding(("search", field), Problem("", what, expected, hint))
 
 
 def _find_problems(
@@ -356,6 +407,11 @@ def _find_problems(
         trial = trial_recipe(recipe, values)
     except RecipeError as error:
         return list(error.problems)
+    epochs = trial.phases[-1].epochs
+    halves = recipe.search is not None and recipe.search.algorithm == "hyperband"
+    if halves and epochs != recipe.phases[-1].epochs:
+        expected = "expected another field: hyperband itself decides how long the last phase is."
+        return [Problem("", f"the last phase has {epochs} epochs", expected, "algorithm: random")]
     return [finding.problem for finding in _check_network(trial, classes)]
 
 

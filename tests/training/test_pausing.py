@@ -126,6 +126,16 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
     assert outcome(gone_on) == outcome(at_the_stop) == outcome(whole)
 
 
+def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer):
+    recipe, other = recipe_with(), recipe_with(seed=1)
+    paused = make_trainer(recipe).train(recipe, pause_after=1).paused
+    trainer = make_trainer(recipe)
+
+    trainer.train(recipe, paused=paused)
+
+    assert outcome(trainer.train(other)) == outcome(make_trainer(recipe).train(other))
+
+
 def test_a_state_knows_what_it_takes(make_trainer):
     recipe = recipe_with()
 

@@ -235,7 +235,12 @@ class ConsoleProgress(Progress):
             f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items()
         )
         score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
-        self._tell(f"trial {trial['number']}  {values}  {score}" + (" *" if best else ""))
+        if trial["state"] == "paused":
+            score += f" after epoch {trial['budget']}"
+        number = str(trial["number"])
+        if trial["continues"]:
+            number += f" ({trial['continues']} going on)"
+        self._tell(f"trial {number}  {values}  {score}" + (" *" if best else ""))
 
     def searched(self, summary: Mapping[str, Any]) -> None:
         """Prints the winner and the next command."""
@@ -243,8 +248,9 @@ class ConsoleProgress(Progress):
         best = summary["best"]
         values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
         failed = f", {summary['failed']} failed" if summary["failed"] else ""
+        paused = f", {summary['paused']} paused" if summary["paused"] else ""
         self._tell(
-            f"\nbest: trial {best['number']} of {summary['trials']}{failed}, "
+            f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
             f"{summary['objective']} {best['score']:.4f}\n  {values}"
         )
         if summary["refit"]:

@@ -71,9 +71,14 @@ class TrialTable:
             table.add_column(name if len(name) < 24 else f"...{name[-21:]}", no_wrap=True)
         for trial, best in self._rows[-_ROWS:]:
             score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
+            if trial["state"] == "paused":
+                score += f" after {trial['budget']}"
             values = [_show(trial["values"][field]) for field in fields]
             mark = "bold green" if best else ("red" if trial["score"] is None else "")
-            cells = [str(trial["number"]), *values, score, f"{trial['seconds']:.1f}"]
+            number = str(trial["number"])
+            if trial["continues"]:
+                number += f" ({trial['continues']})"
+            cells = [number, *values, score, f"{trial['seconds']:.1f}"]
             table.add_row(*cells, style=mark)
         if self._running is None:
             return Group(table)

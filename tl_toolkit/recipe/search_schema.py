@@ -16,6 +16,8 @@ from tl_toolkit.recipe.fields import (
 __all__ = ["Dimension", "Objective", "Search"]
 
 _Number = int | float
+DEFAULT_FACTOR = 3
+"""As in the paper (Li et al., 2018) and in KerasTuner."""
 
 
 class Dimension(Section):
@@ -119,14 +121,23 @@ def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimensi
 class Search(Section):
     """Trials of the recipe with some fields replaced; the best becomes a recipe."""
 
-    algorithm: Literal["random", "grid", "bayesian"] = Field(
+    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = Field(
         default="random",
-        description="How values are chosen: at random, each combination once, or where a model of "
-        "the scores so far expects the best.",
+        description="How values are chosen: at random, each combination once, where a model of "
+        "the scores so far expects the best, or (hyperband) at random with many trials paused "
+        "after a few epochs of the last phase, of which the best go on from where they were.",
+    )
+    factor: int = Field(
+        default=DEFAULT_FACTOR,
+        ge=2,
+        le=100,
+        description="Of hyperband: about one trial in so many goes on, up to so many times the "
+        "epochs of the last phase.",
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None,
-        description="Trials at most; by default 12, and every combination of a grid.",
+        description="Trials at most; by default 12, every combination of a grid, and one round of "
+        "hyperband, where a trial that goes on counts again.",
         examples=[12],
     )
     objective: Annotated[
@@ -158,12 +169,19 @@ class Search(Section):
 
     @property
     def count(self) -> int | None:
-        """Trials at most; None for a whole grid."""
-        return self.trials or (None if self.algorithm == "grid" else 12)
+        """Trials at most; None for a whole grid, and for a round of hyperband."""
+        return self.trials or (None if self.algorithm in ("grid", "hyperband") else 12)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields fields that no trial may change, and ranges that a grid cannot go through."""
+        """Yields what the algorithm cannot do, and fields that no trial may change."""
+        algorithm = values.get("algorithm", "random")
+        if values.get("factor") not in (None, DEFAULT_FACTOR) and algorithm != "hyperband":
+            expected = (
+                f"expected {DEFAULT_FACTOR} or algorithm: hyperband, got {values['factor']!r} with "
+                f"{algorithm!r}"
+            )
+            yield Conflict(("factor",), expected, "algorithm: hyperband")
         space = values.get("space")
         for field, dimension in space.items() if isinstance(space, Mapping) else ():
             path = ("space", str(field))

@@ -9,6 +9,7 @@ scores of the trials that are done.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,16 @@ import keras_tuner
 from tl_toolkit.recipe.search_schema import Dimension, Search
 from tl_toolkit.searching.space import Space
 
-_ORACLES = {
+_ORACLES: dict[str, Any] = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "grid": keras_tuner.oracles.GridSearchOracle,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    "hyperband": keras_tuner.oracles.HyperbandOracle,
 }
 _NEVER = 10**9
+_COLLISIONS = 10_000  # draws of values that were tried already; then a space counts as used up
 _SCORE = "score"
+_BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that one goes on from
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,14 @@ class Proposal:
     Attributes:
         number: Counts from 1.
         values: A value for each field of the space.
+        budget: Epochs of the last phase after which it pauses; None if it never does.
+        continues: Number of the proposal that it goes on from, which has the same values.
     """
 
     number: int
     values: Mapping[str, Any]
+    budget: int | None = None
+    continues: int | None = None
 
 
 class Chooser:
@@ -48,35 +56,76 @@ class Chooser:
     Args:
         search: Algorithm, number of trials, direction and seed.
         space: Fields and values.
+        epochs: Of the last phase, for hyperband.
     """
 
-    def __init__(self, search: Search, space: Space) -> None:
+    def __init__(self, search: Search, space: Space, *, epochs: int = 1) -> None:
         self._space = space
+        self._halves = search.algorithm == "hyperband"
+        self._limit = search.trials if self._halves else None
+        self._worst = -math.inf if search.objective.is_max else math.inf
+        settings: dict[str, Any] = {"max_trials": search.count}
+        if self._halves:
+            rounds = 1 if search.trials is None else 0  # 0: for ever
+            settings = {
+                "max_epochs": epochs, "factor": search.factor, "hyperband_iterations": rounds
+            }  # fmt: skip
         self._oracle = _ORACLES[search.algorithm](
             objective=keras_tuner.Objective(_SCORE, "max" if search.objective.is_max else "min"),
-            max_trials=search.count,
             hyperparameters=register_space(space),
             seed=search.seed + 1,  # an oracle takes 0 for "draw one"
             max_retries_per_trial=0,
             max_consecutive_failed_trials=_NEVER,  # else it raises, and its lock stays taken
+            **settings,
         )
+        if self._halves:  # it stops, with what is paused never gone on, if it finds no new values
+            self._oracle._max_collisions = _COLLISIONS
         self._oracle.verbose = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
         self._oracle._set_project_dir(self._folder.name, "oracle")
         self._trials: list[Any] = []
+        self._failed: set[str] = set()
 
     def propose(self) -> Proposal | None:
         """Returns the next trial; None when all have been tried."""
-        with _quiet():
-            trial = self._oracle.create_trial("tl_toolkit")
+        if self._limit is not None and len(self._trials) >= self._limit:
+            return None
+        trial = self._create()
+        while trial.hyperparameters.values.get(_BEFORE) in self._failed:
+            self._end(trial, None)  # so few are left that one that failed would go on
+            trial = self._create()
         if trial.status != "RUNNING":
             return None
         self._trials.append(trial)
-        return Proposal(len(self._trials), read_values(trial.hyperparameters, self._space))
+        return self._as_proposal(trial)
+
+    def _create(self) -> Any:
+        with _quiet():
+            return self._oracle.create_trial("tl_toolkit")
+
+    def _as_proposal(self, trial: Any) -> Proposal:
+        number, values = len(self._trials), read_values(trial.hyperparameters, self._space)
+        if not self._halves:
+            return Proposal(number, values)
+        chosen = trial.hyperparameters.values
+        budget = chosen["tuner/epochs"]
+        numbers = {one.trial_id: place for place, one in enumerate(self._trials, start=1)}
+        return Proposal(
+            number,
+            values,
+            budget if budget < self._oracle.max_epochs else None,
+            numbers[chosen[_BEFORE]] if _BEFORE in chosen else None,
+        )
 
     def report(self, proposal: Proposal, score: float | None) -> None:
         """Takes in the score of a proposed trial; None for one that failed."""
-        trial = self._trials[proposal.number - 1]
+        self._end(self._trials[proposal.number - 1], score)
+
+    def _end(self, trial: Any, score: float | None) -> None:
+        if score is None:
+            self._failed.add(trial.trial_id)
+            if self._halves:  # which fails to go on with anything if some are missing
+                score = self._worst
         with _quiet():
             if score is not None:
                 self._oracle.update_trial(trial.trial_id, {_SCORE: score})

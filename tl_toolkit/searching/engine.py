@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
@@ -30,10 +30,12 @@ from tl_toolkit.searching.chooser import Chooser, Proposal
 from tl_toolkit.searching.journal import Journal, Trial
 from tl_toolkit.searching.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Trainer, Training
+from tl_toolkit.training.loop import Paused, Trainer, Training
 from tl_toolkit.training.prepare import assemble_model, load_images
 
 _KEPT_TRAINERS = 2
+_PAUSED_BYTES = 1 << 30
+"""States of paused trials that are kept; others are trained again, with the same outcome."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Engine:
         self._manifest = manifest
         self._images = {_describe_data(recipe): _without_test(images)}
         self._trainers: dict[str, Trainer] = {}
+        self._known: dict[int, Trial] = {}
+        self._paused: dict[int, tuple[float, Paused]] = {}
 
     def begin(self) -> list[Trial]:
         """Returns the trials that are done already.
@@ -118,15 +122,17 @@ class Engine:
         total = count_trials(self.recipe)
         if total is not None and total <= len(done):
             return
-        chooser = Chooser(self.search, self.space)
+        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
         started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
         try:
             for trial in done:
                 self._replay(chooser, trial)
+                self._known[trial.number] = trial
             while (proposal := chooser.propose()) is not None:
                 self._progress.trial_began(proposal.number, total, proposal.values)
                 trial = self._run_trial(proposal, started)
                 self._journal.add(trial)
+                self._known[trial.number] = trial
                 chooser.report(proposal, trial.score)
                 yield trial
         finally:
@@ -145,8 +151,8 @@ class Engine:
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins."""
-        if trial.score is None:
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        if trial.score is None or trial.state == "paused":
             return False
         if than is None or than.score is None:
             return True
@@ -156,7 +162,10 @@ class Engine:
 
     def _replay(self, chooser: Chooser, trial: Trial) -> None:
         proposal = chooser.propose()
-        if proposal is None or _as_text(proposal.values) != _as_text(trial.values):
+        given = (trial.values, trial.budget, trial.continues)
+        if proposal is None or _as_text(given) != _as_text(
+            (proposal.values, proposal.budget, proposal.continues)
+        ):
             raise RecipeError(
                 f"{self._folder.path}: trial {trial.number} is not the one that this version of "
                 "KerasTuner chooses: the search cannot go on. Try: a new search"
@@ -165,18 +174,27 @@ class Engine:
 
     def _run_trial(self, proposal: Proposal, started: float) -> Trial:
         began = time.perf_counter()
+        before = self._known.get(proposal.continues or 0)
+        if before is not None and before.state == "completed":  # it stopped early: none are left
+            return replace(
+                before, number=proposal.number, budget=proposal.budget, seconds=0.0,
+                continues=before.number, elapsed=round(began - started, 3),
+            )  # fmt: skip
         training, errors = None, []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values)
             trainer = self._find_trainer(recipe)
             widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
-            training = trainer.train(recipe)
+            _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
+            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+        if training is not None and training.paused is not None:
+            self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
         return Trial(
             number=proposal.number,
             values=dict(proposal.values),
-            state="failed" if training is None else "completed",
+            state=_tell_state(training),
             score=None if training is None else self._score(training),
             best=None if training is None else training.best.as_row(),
             weights_sha256=None if training is None else training.weights_sha256,
@@ -185,6 +203,8 @@ class Engine:
             trains=widest["trains"],
             parameters=widest["parameters"],
             error="".join(errors),
+            budget=proposal.budget,
+            continues=proposal.continues,
         )
 
     @property
@@ -207,9 +227,16 @@ class Engine:
         except ToolkitError as failure:
             errors.append(str(failure))
             self._trainers.clear()  # what a check found wrong must not go on into other trials
+            self._paused.clear()
         except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
             errors.append(f"{type(failure).__name__}: {failure}")
             self._trainers.clear()
+
+    def _keep(self, number: int, score: float, paused: Paused) -> None:
+        """Keeps a paused trial; the worst ones, which least probably go on, make room."""
+        self._paused[number] = (score if self.search.objective.is_max else -score, paused)
+        while sum(one.size for _, one in self._paused.values()) > _PAUSED_BYTES:
+            del self._paused[min(self._paused, key=lambda one: self._paused[one][0])]
 
     def _score(self, training: Training) -> float:
         return float(getattr(training.best, self.search.objective.name))
@@ -288,6 +315,12 @@ def _describe_data(recipe: Recipe) -> str:
 def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
     """The splits that trials look at."""
     return {split: images[split] for split in ("train", "validation")}
+
+
+def _tell_state(training: Training | None) -> str:
+    if training is None:
+        return "failed"
+    return "completed" if training.paused is None else "paused"
 
 
 def _as_text(values: Any) -> str:

@@ -18,7 +18,7 @@ class Trial:
     Attributes:
         number: Counts from 1.
         values: The searched fields and what they were.
-        state: completed or failed.
+        state: completed, paused (hyperband's, if epochs are left) or failed.
         score: The objective of the weights kept; None if it failed.
         best: The epoch whose weights are kept, as a row of the history; None if it failed.
         weights_sha256: Of these weights; None if it failed.
@@ -27,6 +27,8 @@ class Trial:
         trains: What trained in the phase that trained most, as "conv_dw_12 to head".
         parameters: How many weights that were.
         error: Why it failed; "" if it did not.
+        budget: Epochs of the last phase after which it was to pause; None if never.
+        continues: Number of the trial that it went on from; None if from the start.
     """
 
     number: int
@@ -40,6 +42,8 @@ class Trial:
     trains: str = ""
     parameters: int = 0
     error: str = ""
+    budget: int | None = None
+    continues: int | None = None
 
 
 class Journal:

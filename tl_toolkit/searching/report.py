@@ -52,9 +52,16 @@ def describe_value(value: Any) -> str:
 
 
 def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> None:
-    """Writes trials.csv: a row for each trial, with a column for each searched field."""
-    columns = ["number", "state", "score", *fields, "phase", "epoch", "val_loss", "val_accuracy",
-               "trains", "parameters", "seconds", "elapsed", "weights_sha256", "error"]  # fmt: skip
+    """Writes trials.csv: a row for each trial, with a column for each searched field.
+
+    Where trials are paused, `budget` and `continues` tell after how many epochs of the last phase,
+    and which trial they went on from.
+    """
+    halved = any(trial.budget is not None for trial in trials)
+    rungs = ["budget", "continues"] if halved else []
+    columns = ["number", "state", *rungs, "score", *fields, "phase", "epoch", "val_loss",
+               "val_accuracy", "trains", "parameters", "seconds", "elapsed", "weights_sha256",
+               "error"]  # fmt: skip
     rows = []
     for trial in trials:
         values = {field: describe_value(trial.values[field]) for field in fields}
@@ -64,6 +71,7 @@ def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> 
             for name in (
                 "number",
                 "state",
+                *rungs,
                 "score",
                 "trains",
                 "parameters",
@@ -91,7 +99,7 @@ def draw_fields(
 
     Args:
         path: An SVG or PNG file.
-        trials: Failed ones are left out.
+        trials: Failed ones are left out, paused ones hollow.
         fields: The searched fields.
         objective: Name of the score.
         best: The winner, marked in each panel.
@@ -103,7 +111,7 @@ def draw_fields(
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, field in zip(axes, fields, strict=False):
         places, labels = _place([trial.values[field] for trial in done])
-        axis.scatter(places, [trial.score for trial in done], color=_TRIAL, alpha=0.7)
+        _scatter(axis, places, done)
         mark = [place for place, trial in zip(places, done, strict=True) if trial == best]
         axis.scatter(mark, [best.score], color=_BEST, marker="*", s=140, zorder=3)
         if labels is not None:
@@ -119,6 +127,20 @@ def draw_fields(
     _save(figure, path)
 
 
+def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> None:
+    """Draws a mark for each trial, hollow where it was paused: its score is of fewer epochs."""
+    for paused, label in ((False, "a trial"), (True, "a paused trial")):
+        chosen = [
+            (place, trial.score)
+            for place, trial in zip(places, trials, strict=True)
+            if (trial.state == "paused") == paused
+        ]
+        if chosen:
+            face = "none" if paused else _TRIAL
+            axis.scatter(*zip(*chosen, strict=True), facecolors=face, edgecolors=_TRIAL, alpha=0.7,
+                         label=label)  # fmt: skip
+
+
 def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
     """Numbers where they are; anything else on whole numbers, with labels."""
     if all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
@@ -128,16 +150,18 @@ def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
 
 
 def draw_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
-    """Draws each trial's score at the time when it was over, and the best so far."""
+    """Draws each trial's score at the time when it was over, and the best so far of the whole."""
     done = [trial for trial in trials if trial.score is not None]
-    scores = [float(trial.score or 0.0) for trial in done]
+    whole = [trial for trial in done if trial.state != "paused"]
+    scores = [float(trial.score or 0.0) for trial in whole]
     choose = max if is_max else min
     so_far = [choose(scores[: count + 1]) for count in range(len(scores))]
-    times = [trial.elapsed for trial in done]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axis = figure.subplots()
-    axis.scatter(times, scores, color=_TRIAL, alpha=0.7, label="a trial")
-    axis.step(times, so_far, where="post", color=_BEST, label="best so far")
+    _scatter(axis, [trial.elapsed for trial in done], done)
+    axis.step(
+        [trial.elapsed for trial in whole], so_far, where="post", color=_BEST, label="best so far"
+    )
     axis.set_xlabel("seconds since the search began")
     axis.legend()
     _finish(axis, objective)
@@ -181,7 +205,7 @@ def write_hparams(
     from tensorboard.plugins.hparams import api
 
     for trial in trials:
-        if trial.score is None:
+        if trial.state != "completed":
             continue
         values = {field: _as_hparam(trial.values[field]) for field in fields}
         writer = tf.summary.create_file_writer(str(folder / f"{trial.number:05d}"))

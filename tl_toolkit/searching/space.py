@@ -1,7 +1,7 @@
 """What a search may try, worked out without TensorFlow or KerasTuner."""
 
 from collections.abc import Iterator, Mapping
-from math import prod
+from math import ceil, log, prod
 from typing import Any, TypeAlias
 
 from tl_toolkit.architectures.catalog import find_architecture
@@ -9,7 +9,15 @@ from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
-__all__ = ["Space", "count_trials", "probe_space", "resolve_space", "trial_recipe"]
+__all__ = [
+    "Space",
+    "count_points",
+    "count_trials",
+    "plan_brackets",
+    "probe_space",
+    "resolve_space",
+    "trial_recipe",
+]
 
 Space: TypeAlias = Mapping[str, Dimension]
 
@@ -36,11 +44,43 @@ def resolve_space(recipe: Recipe) -> Space:
 def count_trials(recipe: Recipe) -> int | None:
     """Returns the number of trials at most; None if a range without steps leaves it open."""
     search = recipe.search or Search()
-    values = [dimension.values for dimension in resolve_space(recipe).values()]
-    points = None if None in values else prod(len(one) for one in values if one is not None)
+    points = count_points(resolve_space(recipe))
+    if search.algorithm == "hyperband":  # trials that go on count again, whatever the points
+        brackets = plan_brackets(recipe.phases[-1].epochs, search.factor)
+        return search.trials or sum(trials for rungs in brackets for trials, _ in rungs)
     if points is None or search.count is None:
         return search.count if points is None else points
     return min(points, search.count)
+
+
+def count_points(space: Space) -> int | None:
+    """Returns the number of combinations; None if a range has no steps."""
+    values = [dimension.values for dimension in space.values()]
+    return None if None in values else prod(len(one) for one in values if one is not None)
+
+
+def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
+    """Returns the brackets of a round of hyperband (Li et al., 2018), as KerasTuner draws them up.
+
+    Args:
+        epochs: Of a trial that comes to its end, 1 or more.
+        factor: About one trial in so many goes on.
+
+    Returns:
+        For each bracket its rungs: (trials, epochs after which they pause). The first bracket
+        halves most often; the trials of the last one are never paused.
+    """
+    steepest = 0
+    while epochs / factor ** (steepest + 1) >= 1:
+        steepest += 1
+    last = ceil(1 + log(epochs, factor))
+    return [
+        [
+            (ceil(last / (bracket + 1) * factor**halvings), ceil(epochs / factor**halvings))
+            for halvings in range(bracket, -1, -1)
+        ]
+        for bracket in range(steepest, -1, -1)
+    ]
 
 
 def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -291,7 +291,8 @@ class _Searching:
                 Problem(
                     where=str(self.folder.path / "trials.csv"),
                     what=f"none of {len(trials)} trials was completed",
-                    expected=trials[-1].error if trials else "The space holds no value.",
+                    expected=next((one.error for one in reversed(trials) if one.error), "")
+                    or "The space holds no value.",
                     hint="tltool finetune with the values of a trial, to see it alone",
                 )
             )
@@ -314,6 +315,7 @@ class _Searching:
             "best": asdict(best),
             "trials": len(trials),
             "failed": sum(trial.score is None for trial in trials),
+            "paused": sum(trial.state == "paused" for trial in trials),
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             "seconds": trials[-1].elapsed,
