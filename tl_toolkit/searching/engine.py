@@ -231,6 +231,7 @@ class Engine:
         except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
             errors.append(f"{type(failure).__name__}: {failure}")
             self._trainers.clear()
+            self._paused.clear()
 
     def _keep(self, number: int, score: float, paused: Paused) -> None:
         """Keeps a paused trial; the worst ones, which least probably go on, make room."""
