@@ -19,6 +19,7 @@ LAYERS = [
     ["searching.space"],
     ["check", "starter"],
     ["architectures", "data"],
+    ["tasks"],
     ["transfer"],
     ["feature_cache"],
     ["features"],

@@ -341,7 +341,7 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.recipe, len(self._classes), self.progress))
+        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self.progress))
         compiled.trace(self.recipe)
         return compiled
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,8 +26,8 @@ from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.transfer.assemble import TransferModel
-from tl_toolkit.transfer.batches import PREFIX_BATCH, FixedBatch, Rows, join_rows, take_rows
-from tl_toolkit.transfer.fingerprint import Digests, PrefixKeys, as_list
+from tl_toolkit.transfer.batches import FixedBatch, Rows, as_list, connect, join_rows, take_rows
+from tl_toolkit.transfer.fingerprint import Digests, PrefixKeys
 from tl_toolkit.transfer.freezing import Cut, Split, find_cut
 
 CHUNK_BYTES = 64 << 20
@@ -180,7 +179,7 @@ class FeatureSource:
         self._augment = self._build_augmentation()
         self._said: set[str] = set()
         self._work: dict[str, int] = {}
-        self._trunks: dict[Any, FixedBatch] = {}
+        self._trunks: dict[Any, Callable[[Rows], list[tf.Tensor]]] = {}
 
     def at(
         self, split: Split, digests: Digests, *, passes: int, also: Sequence[Cut] = ()
@@ -211,7 +210,7 @@ class FeatureSource:
         self._say(f"features: computed in each epoch before {split.cut.name}: {reason}")
         prefix = split.prefix
         if self._settings.folded:
-            prefix = FixedBatch(split.prefix.model, folded=True)
+            prefix = FixedBatch(split.prefix.model, batch_size=split.prefix.batch_size, folded=True)
         return {
             name: LiveFeatures(
                 images,
@@ -233,7 +232,7 @@ class FeatureSource:
             "image_size": list(recipe.data.image_size),
             "resize": recipe.data.resize,
             "decoder": DECODER_VERSION,
-            "batch": PREFIX_BATCH,
+            "batch": self._transfer.batch_size,
             "folded": recipe.features.folded,
             "dtype": recipe.features.dtype,
             **describe_arithmetic(),
@@ -264,7 +263,7 @@ class FeatureSource:
         if self._is_endless:
             return "each epoch augments the images anew (features.views would keep some views)"
         if cut.name not in self._work:
-            self._work[cut.name] = count_graph(self._transfer.model.input, cut.tensors)
+            self._work[cut.name] = count_graph(self._transfer.image, cut.tensors)
         work = self._work[cut.name]
         if not work:
             return "nothing before it has weights"
@@ -366,7 +365,7 @@ class FeatureSource:
         self, task: _Task, cut: Cut, wanted: Sequence[bytes], digests: Digests
     ) -> tuple[Any, StoredRows | None]:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
-        image = self._transfer.model.input
+        image = self._transfer.image
         if self._settings.dtype != "float32" or self._settings.folded:
             return image, None  # what is rounded, or folded elsewhere, would differ by its way
         for part in self._transfer.parts[cut.position - 1 : 0 : -1]:
@@ -384,12 +383,16 @@ class FeatureSource:
         # By weights too: once folded in, they stay as they were.
         key = tuple(map(id, as_list(source))), self._keys.key(flat, digests)
         if key not in self._trunks:
-            model = keras.Model(source, flat)
-            self._trunks[key] = FixedBatch(model, folded=self._settings.folded)
+            self._trunks[key] = connect(
+                source,
+                flat,
+                batch_size=self._transfer.batch_size,
+                folded=self._settings.folded,
+            )
         run = self._trunks[key]
 
         def compute(inputs: Rows) -> list[list[tf.Tensor]]:
-            found = iter(as_list(run(inputs)))
+            found = iter(run(inputs))
             return [[next(found) for _ in as_list(cut.tensors)] for cut in cuts]
 
         return compute
@@ -398,15 +401,16 @@ class FeatureSource:
         self, task: _Task, wanted: Sequence[bytes], stored: StoredRows | None
     ) -> Iterator[tuple[Rows, list[bytes]]]:
         """Yields what enters the trunk, in prefix batches, and the images that it is of."""
+        size = self._transfer.batch_size
         if stored is not None:
-            for start in range(0, len(wanted), PREFIX_BATCH):
-                part = np.arange(start, min(start + PREFIX_BATCH, len(wanted)))
+            for start in range(0, len(wanted), size):
+                part = np.arange(start, min(start + size, len(wanted)))
                 rows = stored.take(part)
                 yield rows[0] if len(rows) == 1 else rows, [wanted[place] for place in part]
             return
         places = {image: place for place, image in enumerate(self._contents[task.split])}
         order = np.array([places[image] for image in wanted])
-        for pixels, _, indices in self._images[task.split].batches(order, PREFIX_BATCH):
+        for pixels, _, indices in self._images[task.split].batches(order, size):
             images = [self._contents[task.split][index] for index in indices]
             if task.view is None or self._augment is None:
                 yield pixels, images

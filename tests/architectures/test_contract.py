@@ -275,7 +275,7 @@ def test_a_batch_of_its_own_boundary_trains(name):
     phase = Phase(name="tune", epochs=1, optimizer="sgd", learning_rate=1e-3)
 
     check_whole(transfer, split)
-    steps = Steps(split, build_optimizer(phase), batch_size=3)
+    steps = Steps(split, build_optimizer(phase), task=transfer.task, batch_size=3)
     (loss,), _ = steps.train(split.prefix(images), np.array([0, 1, 2], np.int32))
 
     receipt = write_receipt(transfer, split, before, phase="tune", steps=1, learning_rate=1e-3)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
 from tl_toolkit.errors import CheckFailedError, ReceiptError
 from tl_toolkit.recipe.schema import Model, Phase, UnfreezeFrom
+from tl_toolkit.tasks.classification import Classification
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
@@ -48,12 +49,12 @@ def toy_model():
         Part("c", "third", (layer("third"),), (second,)),
         Part("head", "head", (layer("predictions"),), (third,)),
     )
-    return TransferModel(model, find_architecture("lenet5"), parts)
+    return TransferModel(model, find_architecture("lenet5"), parts, Classification(3))
 
 
 def take_steps(split, rows, *, steps=2, **phase):
     optimizer = build_optimizer(Phase(name="tune", epochs=1, **phase))
-    trainer = Steps(split, optimizer, batch_size=32)
+    trainer = Steps(split, optimizer, task=Classification(3), batch_size=32)
     for _ in range(steps):
         trainer.train(split.prefix(rows), LABELS[: len(rows)])
 
@@ -296,7 +297,10 @@ def test_batch_norm_inside_a_nested_model_stays_frozen():
     model = keras.Model(image, outputs)
     head = Part("head", "head", (model.get_layer("predictions"),), (x,))
     transfer = TransferModel(
-        model, find_architecture("lenet5"), (Part("a", "nested", (inner,), (image,)), head)
+        model,
+        find_architecture("lenet5"),
+        (Part("a", "nested", (inner,), (image,)), head),
+        Classification(3),
     )
 
     split_at(transfer, ("nested",))

@@ -53,6 +53,10 @@ __all__ = [
 BLOCKS_FILE = Path(__file__).with_name("blocks.json")
 SHAPES_FILE = Path(__file__).with_name("shapes.json")
 
+PIXEL_STEP = 32
+"""Images are padded to a multiple of this many pixels before single pixels of them are predicted:
+the stride of the last map of all bases that have maps on whole strides."""
+
 LayerShapes = Mapping[str, tuple[tuple[int, ...], ...]]
 """Shapes of the weights of each layer that has any, in the order of `layer.weights`."""
 
@@ -90,9 +94,8 @@ def _complete(record: Architecture, generated: Mapping[str, Any]) -> Architectur
         )
         for name, entry in generated["blocks"].items()
     )
-    return replace(
-        record, blocks=blocks, parameters=generated["parameters"], output=generated["output"]
-    )
+    rest = {name: generated[name] for name in ("parameters", "output")}
+    return replace(record, blocks=blocks, taps=tuple(generated["taps"]), **rest)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = _load_architectures()

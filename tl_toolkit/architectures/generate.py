@@ -9,12 +9,18 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.catalog import BLOCKS_FILE, SHAPES_FILE
+from tl_toolkit.architectures.catalog import (
+    BLOCKS_FILE,
+    PIXEL_STEP,
+    SHAPES_FILE,
+    check_image_size,
+)
 from tl_toolkit.architectures.graph import (
     BlockGraph,
     apply_pixel_rule,
     build_base,
     find_blocks,
+    find_taps,
     layer_variables,
 )
 from tl_toolkit.architectures.records import Architecture, Value
@@ -29,6 +35,7 @@ def describe_blocks(architecture: Architecture) -> dict[str, Any]:
     end = blocks[-1].units[-1].tensor
     return {
         "output": "map" if len(end.shape) == 4 else "vector",
+        "taps": _describe_taps(architecture),
         "parameters": sum(map(_count, blocks)),
         "blocks": {
             block.name: {
@@ -38,6 +45,16 @@ def describe_blocks(architecture: Architecture) -> dict[str, Any]:
             for block in blocks
         },
     }
+
+
+def _describe_taps(architecture: Architecture) -> list[str]:
+    """Returns the layers of `find_taps`, at a size that has a whole number of cells if any has."""
+    size = -(-architecture.default_size // PIXEL_STEP) * PIXEL_STEP
+    if check_image_size(architecture, (size, size)):
+        return []
+    image, pixels, features = _draw_base(architecture, {}, size)
+    taps = find_taps(architecture, image, pixels, features)
+    return [tap._keras_history.operation.name for tap in taps]
 
 
 def _count(block: BlockGraph) -> int:
@@ -64,10 +81,16 @@ def describe_shapes(architecture: Architecture) -> list[dict[str, Any]]:
 
 
 def _draw(architecture: Architecture, arguments: Mapping[str, Value]) -> tuple[BlockGraph, ...]:
-    size = architecture.default_size
+    _, pixels, features = _draw_base(architecture, arguments, architecture.default_size)
+    return find_blocks(architecture, pixels, features)
+
+
+def _draw_base(
+    architecture: Architecture, arguments: Mapping[str, Value], size: int
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
     image = keras.Input((size, size, 3), name="image")
     pixels = apply_pixel_rule(image, architecture.pixels)
-    return find_blocks(architecture, pixels, build_base(architecture, pixels, arguments))
+    return image, pixels, build_base(architecture, pixels, arguments)
 
 
 def _published_arguments(architecture: Architecture) -> Iterator[dict[str, Value]]:

@@ -26,6 +26,8 @@ __all__ = [
     "build_base",
     "find_blocks",
     "find_cuts",
+    "find_stride",
+    "find_taps",
     "layer_variables",
     "sorted_calls",
 ]
@@ -202,6 +204,52 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
+def find_taps(
+    architecture: Architecture,
+    image: keras.KerasTensor,
+    inputs: keras.KerasTensor,
+    outputs: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, ...]:
+    """Finds the maps that single pixels are read from by default.
+
+    The ends of the record's `tap_units`; without any, of each size of feature map the last one that
+    every path runs through. A map counts if the image has a whole number of pixels for each cell,
+    and if it has more channels than the image.
+
+    Args:
+        architecture: The base's record.
+        image: The tensor (batch, h, w, c) whose pixels are meant.
+        inputs: The tensor that entered the base.
+        outputs: The tensor that left it.
+
+    Returns:
+        The maps, finest first; none if no map lies on a whole stride.
+    """
+    if architecture.tap_units:
+        blocks = find_blocks(architecture, inputs, outputs)
+        ends = {unit.name: unit.tensor for block in blocks for unit in block.units}
+        return tuple(ends[name] for name in architecture.tap_units)
+    last = {
+        cut.tensor.shape[1:3]: cut.tensor
+        for cut in find_cuts(keras.Function(inputs, outputs))
+        if find_stride(image, cut.tensor) and cut.tensor.shape[-1] > image.shape[-1]
+    }
+    return tuple(sorted(last.values(), key=lambda tensor: -tensor.shape[1]))
+
+
+def find_stride(image: keras.KerasTensor, tensor: keras.KerasTensor) -> int | None:
+    """Returns the pixels of the image for each cell of a map, None where that is no whole number.
+
+    One number for both directions; None too for what is no map.
+    """
+    if len(tensor.shape) != 4:
+        return None
+    height, width = image.shape[1:3]
+    stride: int = height // tensor.shape[1]
+    covered = (tensor.shape[1] * stride, tensor.shape[2] * stride)
+    return stride if covered == (height, width) else None
+
+
 def sorted_calls(graph: keras.Function) -> list[Any]:
     """Returns the graph's own calls in topological order, the order of `graph.operations`.
 
@@ -223,20 +271,24 @@ def _source_positions(nodes: Sequence[Any]) -> list[list[int]]:
 
 
 def find_blocks(
-    architecture: Architecture, inputs: keras.KerasTensor, outputs: keras.KerasTensor
+    architecture: Architecture,
+    inputs: keras.KerasTensor,
+    outputs: keras.KerasTensor | Sequence[keras.KerasTensor],
 ) -> tuple[BlockGraph, ...]:
     """Reads blocks and units off a drawn base: a partition of all that lies between two tensors.
 
     Args:
         architecture: The record whose rules name the units.
         inputs: The tensor that entered the base, after preprocessing.
-        outputs: The tensor that left it, before the head.
+        outputs: The tensor that left it, before the head; several if the head reads more than one.
+            Those cross every boundary behind them.
 
     Raises:
         ValueError: The rules and the graph disagree: more tensors cross from one unit to the next
             than the record's `cut_width`, two units overlap, or operations are left over.
     """
-    graph = keras.Function(inputs, outputs)
+    read = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+    graph = keras.Function(inputs, list(read))
     nodes = [node for node in sorted_calls(graph) if not node.is_input]
     members = _group_nodes(architecture, nodes)
     _refuse_overlap([node for _, group in members for node in group], dict(members))
@@ -244,10 +296,11 @@ def find_blocks(
     entering = (inputs,)
     for position, (name, group) in enumerate(members):
         later = [node for _, after in members[position + 1 :] for node in after]
-        leaving = _find_boundary(entering, group, later, outputs)
+        leaving = _find_boundary(entering, group, later, read)
         end = group[-1].operation.name
-        if len(leaving) > architecture.cut_width:
-            crossing = ", ".join(tensor._keras_history.operation.name for tensor in leaving)
+        handed_on = _find_boundary(entering, group, later, read[-1:])
+        if len(handed_on) > architecture.cut_width:
+            crossing = ", ".join(tensor._keras_history.operation.name for tensor in handed_on)
             raise ValueError(
                 f"Unit {name!r} ends at {end!r}, which is no cut of the graph: {crossing} cross it."
             )
@@ -296,10 +349,10 @@ def _find_boundary(
     entering: Sequence[keras.KerasTensor],
     unit: Sequence[Any],
     later: Sequence[Any],
-    outputs: keras.KerasTensor,
+    outputs: Sequence[keras.KerasTensor],
 ) -> tuple[keras.KerasTensor, ...]:
     """Returns what is read after a unit of all that was made up to its end, oldest first."""
-    read = {id(tensor) for node in later for tensor in node.input_tensors} | {id(outputs)}
+    read = {id(tensor) for node in later for tensor in node.input_tensors} | set(map(id, outputs))
     made = [*entering, *(tensor for node in unit for tensor in node.outputs)]
     return tuple(tensor for tensor in made if id(tensor) in read)
 

@@ -151,10 +151,14 @@ class Architecture:
             none.
         cut_width: How many tensors may cross from one unit to the next: one, unless the network
             hands more than its last output on.
+        tap_units: The units whose ends its paper reads single pixels from; the last map of each
+            size if it says nothing.
         blocks: Blocks and units for the default arguments, input to output (generated).
         parameters: Number of weights of the base for the default arguments at the default size,
             moving statistics included (generated).
         output: Whether the base ends in a feature "map" or in a "vector" (generated).
+        taps: Layers that single pixels are read from by default, for the default arguments; none
+            where no map lies on a whole stride of the image (generated).
     """
 
     name: str
@@ -170,12 +174,14 @@ class Architecture:
     settings: Mapping[str, Value] = field(default_factory=dict)
     size_step: int = 1
     cut_width: int = 1
+    tap_units: tuple[str, ...] = ()
     head: Mapping[str, Any] | None = field(default_factory=dict)
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     weight_files: tuple[WeightFile, ...] = ()
     blocks: tuple[Block, ...] = ()
     parameters: int = 0
     output: Literal["map", "vector"] = "map"
+    taps: tuple[str, ...] = ()
 
     @property
     def units(self) -> tuple[Unit, ...]:

@@ -397,6 +397,45 @@ def _unet(
     )
 
 
+# ----------------------------------------------------------------------------------------- PixelNet
+
+
+def _pixelnet(name: str, title: str, *, conv7: bool) -> Architecture:
+    taps = tuple(f"block{block}_conv{count}" for block, count in enumerate(_VGGS[2][1], start=1))
+    # The first file has the dense layers that conv6 and conv7 are made of.
+    top = "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+    whole = keras_file(top, "64373286793e3c8b2b4e3219cbf3544b", 224)
+    return Architecture(
+        name=name,
+        title=title,
+        paper="Bansal et al., 2016, arXiv:1609.06694; 2017, arXiv:1702.06506",
+        builder="tl_toolkit.architectures.pixelnet:build_pixelnet",
+        settings={"conv7": conv7},
+        family="pixelnet",
+        minimum_size=32,
+        default_size=224,
+        pixels="caffe",
+        arguments={
+            "batch_norm": Argument(
+                bool, False, "Normalize after each convolution: the form trained from scratch."
+            ),
+            "dropout": Argument(
+                float, 0.0, "Fraction dropped after conv6 and conv7.", low=0, high=0.95
+            ),
+        },
+        # A pool belongs to the convolution after it: the taps are not pooled.
+        unit_names=(
+            (r"(block\d_conv\d)(?:_bn|_relu)?", r"\1"),
+            (r"fc1(?:_\w+)?", "conv6"),
+            (r"fc2(?:_\w+)?", "conv7"),
+        ),
+        block_names=((r"(block\d)_conv\d", r"\1"), (r"(conv\d)", r"\1")),
+        weight_files=(whole,) if conv7 else _kernels_file("vgg16", _VGGS[2][2], folder="vgg16"),
+        head=_FC_4096 | {"pooling": None},
+        tap_units=(*taps, "conv7") if conv7 else taps,
+    )
+
+
 RECORDS: tuple[Architecture, ...] = (
     _lenet5(
         "lenet5",
@@ -419,7 +458,8 @@ RECORDS: tuple[Architecture, ...] = (
     *_densenets(),
     _unet("unet", "U-Net (same padding)", "same", minimum_size=16, default_size=256),
     _unet("unet_valid", "U-Net (as published)", "valid", minimum_size=188, default_size=572),
-    # PixelNet (Bansal et al., 2016) takes its place here, with the tasks that predict each pixel.
+    _pixelnet("pixelnet", "PixelNet on VGG-16", conv7=True),
+    _pixelnet("pixelnet_c12345", "PixelNet on VGG-16, without conv7", conv7=False),
     *APPLICATION_RECORDS,
 )
 """Every architecture, in the order in which people read of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,6 +15,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".
 MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
+WITH_MASK = "with mask"
+
 # A field of the recipe's `data` section, and what is wrong with it.
 Found = tuple[str, Problem]
 
@@ -23,13 +26,15 @@ class SourceFile(NamedTuple):
 
     Attributes:
         path: Absolute path, or `builtin:digits/<index>`.
-        label: Its class.
+        label: Its class; None where each pixel has one.
         split: One of SPLITS, or None if fractions decide.
+        mask: Absolute path of its mask, "" where there is none.
     """
 
     path: str
-    label: str
+    label: str | None
     split: str | None
+    mask: str = ""
 
 
 class Ignored(NamedTuple):
@@ -56,11 +61,15 @@ class Listing:
     ignored: tuple[Ignored, ...] = ()
 
     def count(self) -> dict[str | None, dict[str, int]]:
-        """Returns the number of images of each class in each split (None: fractions decide)."""
+        """Returns the number of images of each class in each split (None: fractions decide).
+
+        Images with masks are counted as of the class "with mask".
+        """
         counts: dict[str | None, dict[str, int]] = {}
+        names = (WITH_MASK,) if any(file.mask for file in self.files) else self.classes
         for file in self.files:
-            of_split = counts.setdefault(file.split, dict.fromkeys(self.classes, 0))
-            of_split[file.label] += 1
+            of_split = counts.setdefault(file.split, dict.fromkeys(names, 0))
+            of_split[file.label or WITH_MASK] += 1
         return counts
 
     def tell_ignored(self) -> str:
@@ -107,3 +116,8 @@ def name_some(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
+
+
+def count_threads() -> int:
+    """Returns how many images to decode at a time; each may need half a gigabyte for that."""
+    return min(8, os.cpu_count() or 1)

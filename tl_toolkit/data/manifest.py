@@ -33,6 +33,8 @@ class Example:
         split: One of SPLITS.
         verdict: One of VERDICTS: what the decoder makes of it.
         reason: Why it is not good, or what it was converted from; "" for a good one.
+        mask: Path of its mask; "" where it has none.
+        mask_sha256: Of the mask's bytes, in hex.
     """
 
     path: str
@@ -41,6 +43,8 @@ class Example:
     split: str
     verdict: str = "good"
     reason: str = ""
+    mask: str = ""
+    mask_sha256: str = ""
 
     @property
     def usable(self) -> bool:
@@ -92,7 +96,8 @@ class Manifest:
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
         for entry in self.examples:
             if entry.usable:
-                line = repr((entry.sha256, entry.label, entry.split))
+                facts = (entry.sha256, entry.label, entry.split)
+                line = repr((*facts, entry.mask_sha256) if entry.mask else facts)
                 digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -104,9 +109,11 @@ class Manifest:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        columns = _COLUMNS if any(entry.mask for entry in self.examples) else _COLUMNS[:-2]
+        writer.writerow(columns)
         for entry in self.examples:
-            writer.writerow("" if value is None else value for value in astuple(entry))
+            values = astuple(entry)[: len(columns)]
+            writer.writerow("" if value is None else value for value in values)
         # A file name need not be UTF-8; its bytes come back as they were.
         write_atomically(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 
@@ -126,7 +133,9 @@ class Manifest:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
                 header, *rows = csv.reader(file)
-            if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+            if tuple(header) not in (_COLUMNS, _COLUMNS[:-2]):
+                raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
+            if any(len(row) != len(header) for row in rows):
                 raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
             examples = tuple(_as_example(row) for row in rows)
         except (OSError, ValueError, csv.Error) as error:
@@ -137,10 +146,10 @@ class Manifest:
 
 
 def _as_example(row: Sequence[str]) -> Example:
-    path, sha256, label, split, verdict, reason = row
+    path, sha256, label, split, verdict, reason, *mask = row
     if split not in SPLITS or verdict not in VERDICTS:
         raise ValueError(f"unknown split or verdict: {split!r}, {verdict!r}")
-    return Example(path, sha256, label or None, split, verdict, reason)
+    return Example(path, sha256, label or None, split, verdict, reason, *mask)
 
 
 def draw_splits(

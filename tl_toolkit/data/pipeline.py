@@ -17,12 +17,20 @@ from PIL import Image
 
 from tl_toolkit.data.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.data.decoder import decode_image, explain, resize_image
-from tl_toolkit.data.listing import MAX_BYTES
+from tl_toolkit.data.listing import MAX_BYTES, count_threads
 from tl_toolkit.data.manifest import Example
-from tl_toolkit.data.scan import count_threads
+from tl_toolkit.data.masks import Targets
 from tl_toolkit.errors import DataError, Problem
 
-__all__ = ["MEMORY_BUDGET", "DecodedImages", "Images", "read_encoded", "read_image"]
+__all__ = [
+    "MEMORY_BUDGET",
+    "DecodedImages",
+    "Images",
+    "read_encoded",
+    "read_image",
+    "read_pixels",
+    "resize_pixels",
+]
 
 MEMORY_BUDGET = 2 << 30  # bytes
 _Mode = Literal["stretch", "crop"]
@@ -72,6 +80,7 @@ class Images:
         resize: As of `resize_image`.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are decoded and resized already.
+        targets: The masks of the same images, where each pixel has an answer.
     """
 
     def __init__(
@@ -83,8 +92,10 @@ class Images:
         resize: _Mode = "stretch",
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
+        targets: Targets | None = None,
     ) -> None:
         self.examples = tuple(examples)
+        self.targets = targets
         self._shape = (*image_size, 3)
         self._resize = _compile_resize(tuple(image_size), resize)
         index: dict[str | None, int] = {name: position for position, name in enumerate(classes)}
@@ -218,6 +229,23 @@ def read_image(
     Raises:
         DataError: The file cannot be read or decoded; its problem's `what` says why.
     """
+    return resize_pixels(read_pixels(path), image_size, resize)
+
+
+def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode) -> np.ndarray:
+    """Resizes a decoded image, uint8 (h, w, 3), as training does."""
+    return _compile_resize(tuple(image_size), resize)(pixels).numpy()
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decodes one file at its own size, upright.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+
+    Raises:
+        DataError: The file cannot be read or decoded; its problem's `what` says why.
+    """
     try:
         if os.path.getsize(path) > MAX_BYTES:
             raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
@@ -227,7 +255,7 @@ def read_image(
         what = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(str(path), what)) from error
     try:
-        return _compile_resize(tuple(image_size), resize)(decode_image(encoded)).numpy()
+        return decode_image(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise DataError(Problem(str(path), explain(error))) from error
 

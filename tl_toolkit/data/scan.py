@@ -16,8 +16,9 @@ import tensorflow as tf
 from tl_toolkit.data.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.data.convert import convert_to_png
 from tl_toolkit.data.decoder import DECODER_VERSION, decode_image, explain
-from tl_toolkit.data.listing import MAX_BYTES, MAX_NAMED, SourceFile, name_some
+from tl_toolkit.data.listing import MAX_BYTES, MAX_NAMED, SourceFile, count_threads, name_some
 from tl_toolkit.data.manifest import Example, Manifest, draw_splits, keep_few
+from tl_toolkit.data.masks import look_at_masks
 from tl_toolkit.data.sources import list_sources
 from tl_toolkit.data.verdicts import KnownFiles, Verdicts
 from tl_toolkit.errors import DataError, Problem
@@ -26,7 +27,7 @@ from tl_toolkit.runs import default_cache_dir, write_atomically
 if TYPE_CHECKING:
     from tl_toolkit.recipe.schema import Data
 
-__all__ = ["Look", "count_threads", "judge", "look_at", "scan", "scan_files"]
+__all__ = ["Look", "judge", "look_at", "scan", "scan_files"]
 
 # (images looked at, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
@@ -77,13 +78,17 @@ def scan(
         progress=progress,
         keep=keep,
     )
+    if data.masks is not None:
+        examples = look_at_masks(
+            examples, [file.mask for file in listing.files], data.masks, listing.classes
+        )
     if listing.fractions:
         examples = draw_splits(examples, listing.fractions, seed=data.split_seed)
     if data.examples_per_class is not None:
         examples = keep_few(examples, data.examples_per_class, seed=data.split_seed)
     manifest = Manifest(tuple(examples), listing.classes)
     splits = {file.split or "train" for file in listing.files} | listing.fractions.keys()
-    _check_left(manifest, splits)
+    _check_left(manifest, splits, has_masks=data.masks is not None)
     return manifest
 
 
@@ -163,11 +168,6 @@ def look_at(
         verdicts.save()
         files.save()
     return looks
-
-
-def count_threads() -> int:
-    """Returns how many images to decode at a time; each may need half a gigabyte for that."""
-    return min(8, os.cpu_count() or 1)
 
 
 def _look(
@@ -263,7 +263,12 @@ def _name(looks: Sequence[Look]) -> str:
     return "\n  ".join(lines)
 
 
-def _check_left(manifest: Manifest, splits: set[str]) -> None:
+def _check_left(manifest: Manifest, splits: set[str], *, has_masks: bool) -> None:
+    if has_masks:
+        empty = [split for split in sorted(splits) if not manifest.of(split)]
+        if empty:
+            raise DataError(Problem("data", f"no usable image is left in {' and '.join(empty)}"))
+        return
     counts = manifest.count()
     problems = list(_tell_empty(manifest.classes, counts, sorted(splits)))
     if problems:

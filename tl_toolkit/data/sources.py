@@ -28,10 +28,12 @@ from tl_toolkit.data.listing import (
     find_fractions,
     name_some,
 )
+from tl_toolkit.data.pairs import list_pairs
 from tl_toolkit.data.tables import check_table, read_table
 from tl_toolkit.errors import DataError, Problem
 
 if TYPE_CHECKING:
+    from tl_toolkit.recipe.pixel_schema import Masks
     from tl_toolkit.recipe.schema import Data
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "check_sources",
     "count_sources",
     "list_folder",
+    "list_folder_with_masks",
     "list_images",
     "list_sources",
 ]
@@ -104,16 +107,43 @@ def list_folder(
     return Listing(tuple(classes), files, ignored=tuple(found.ignored))
 
 
+def list_folder_with_masks(folder: Path, masks: Masks, *, where: str = "--data") -> Listing:
+    """Lists a folder of images and masks for evaluation, all in the split "test".
+
+    Raises:
+        DataError: Folders, images or masks are missing.
+    """
+    files, problems = list_pairs(folder, "test", masks, where=where)
+    if problems:
+        raise DataError([problem for _, problem in problems])
+    return Listing((), tuple(files))
+
+
 def _survey(data: Data) -> tuple[Listing, list[Found]]:
     if data.builtin is not None:
         return _survey_builtin(data)
     if data.csv is not None:
         return _survey_table(data, data.csv)
+    if data.masks is not None:
+        return _survey_pairs(data, data.masks)
     return _survey_folders(data)
 
 
 def _fractions_of(data: Data) -> dict[str, object]:
     return {"validation": data.validation, "test": data.test}
+
+
+def _survey_pairs(data: Data, masks: Masks) -> tuple[Listing, list[Found]]:
+    values = {"train": data.train, "validation": data.validation, "test": data.test}
+    folders = {field: value for field, value in values.items() if isinstance(value, Path)}
+    problems = list(check_distinct(folders))
+    listed: list[SourceFile] = []
+    for field, folder in folders.items():
+        found, wrong = list_pairs(folder, field, masks, where=f"data.{field}")
+        listed += found
+        problems += wrong
+    files, fractions = find_fractions(listed, _fractions_of(data))
+    return Listing(data.classes or (), files, fractions), problems
 
 
 def _survey_folders(data: Data) -> tuple[Listing, list[Found]]:

@@ -17,6 +17,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
     told,
 )
+from tl_toolkit.recipe.pixel_schema import Masks
 
 __all__ = ["Augment", "Data", "RandAugment"]
 
@@ -37,7 +38,8 @@ class Data(Section):
 
     train: LocalPath | None = Field(
         default=None,
-        description="Folder of training images, one folder per class inside.",
+        description="Folder of training images, one folder per class inside; for a task that "
+        "answers each pixel, a folder of images and one of masks.",
         examples=["data/flowers/train"],
     )
     csv: LocalPath | None = Field(
@@ -67,6 +69,10 @@ class Data(Section):
         default=None,
         description="The classes to use, in the order of the outputs; all, by name, by default.",
         examples=[["ants", "bees"]],
+    )
+    masks: Masks | None = Field(
+        default=None,
+        description="Where masks lie and what is in them, for tasks that answer each pixel.",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
@@ -128,6 +134,19 @@ class Data(Section):
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
         yield from refuse_repeated(values.get("classes"), "classes")
+        yield from _find_conflicts_of_masks(values)
+
+
+def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields values or colours that are not as many as there are classes."""
+    masks, classes = values.get("masks"), values.get("classes")
+    if masks is None or not isinstance(classes, list | tuple):
+        return
+    for name in ("ids", "colors"):
+        given = masks.get(name) if isinstance(masks, Mapping) else getattr(masks, name, None)
+        if isinstance(given, list | tuple) and len(given) != len(classes):
+            expected = f"expected {len(classes)}, one for each of data.classes, got {len(given)}"
+            yield Conflict(("masks", name), expected)
 
 
 class RandAugment(Section):

@@ -28,6 +28,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
     told,
 )
+from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS, SCORES, Masks, Pixels
 from tl_toolkit.recipe.search_schema import Search
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "Features",
     "Head",
     "Hidden",
+    "Masks",
     "Model",
     "Phase",
+    "Pixels",
     "RandAugment",
     "Recipe",
     "Search",
@@ -235,8 +238,10 @@ class Phase(Section):
 class EarlyStopping(Section):
     """Ends a phase when the validation result no longer gets better."""
 
-    monitor: Literal["val_accuracy", "val_loss"] = Field(
-        default="val_accuracy", description="The result that is watched."
+    monitor: Literal["val_accuracy", "val_mean_iou", "val_loss"] = Field(
+        default="val_accuracy",
+        description="The result that is watched: val_loss, or the score of the task, which is the "
+        "default (val_accuracy for classification, val_mean_iou for segmentation).",
     )
     patience: int = Field(
         default=5, ge=1, description="Epochs without a better result before the phase ends."
@@ -276,6 +281,50 @@ def _field_of(section: object, name: str) -> object:
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 
+PIXEL_BATCH_SIZE = 5
+"""Images in a training step where each pixel has an answer, if the recipe tells no number."""
+
+
+def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields settings that the chosen task does not have."""
+    task = values.get("task", "classification")
+    score = f"val_{SCORES.get(str(task), '')}"
+    monitor = _field_of(values.get("early_stopping"), "monitor")
+    if monitor in _OTHER_SCORES and monitor != score:
+        expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
+        yield Conflict(("early_stopping", "monitor"), expected, f"monitor: {score}")
+    objective = _field_of(values.get("search"), "objective")
+    name = objective if isinstance(objective, str) else _field_of(objective, "name")
+    if name in _OTHER_SCORES and name != score:
+        expected = f"expected {score} or val_loss for {task}, got {name!r}"
+        yield Conflict(("search", "objective"), expected, f"objective: {score}")
+    if task not in PIXEL_TASKS:
+        for path, given in (
+            (("pixels",), values.get("pixels")),
+            (("data", "masks"), _field_of(values.get("data"), "masks")),
+        ):
+            if given is not None:
+                expected = f"expected no such section for {task}: it goes with task: segmentation"
+                yield Conflict(path, expected, "task: segmentation")
+        return
+    data = values.get("data")
+    for field in ("csv", "builtin", "examples_per_class"):
+        if _field_of(data, field) is not None:
+            expected = f"expected data.train, a folder of images and masks, for {task}"
+            yield Conflict(("data", field), expected, f"~data.{field}")
+    if data is not None and not _field_of(data, "classes"):
+        expected = f"expected the names of the classes for {task}, in the order of their ids"
+        yield Conflict(("data", "classes"), expected, "classes: [background, cat]")
+    head = _field_of(values.get("model"), "head")
+    for field, plain in (("pooling", None), ("activation", "softmax")):
+        if _field_of(head, field) not in (None, plain):
+            expected = f"expected none for {task}: each pixel has an answer of its own"
+            yield Conflict(("model", "head", field), expected, f"~model.head.{field}")
+
+
+_OTHER_SCORES = frozenset(f"val_{score}" for score in SCORES.values())
+
+
 class Recipe(Section):
     """A whole run: data, model, phases of training, and what is made of the result."""
 
@@ -292,8 +341,10 @@ class Recipe(Section):
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
     )
-    task: Literal["classification"] = Field(
-        default="classification", description="What the model learns: one class per image."
+    task: Literal["classification", "segmentation"] = Field(
+        default="classification",
+        description="What the model learns: classification, one class per image; segmentation, one "
+        "class per pixel.",
     )
     data: Data = Field(description="Where the images are and how they are split and resized.")
     augment: Augment | None = Field(
@@ -303,6 +354,10 @@ class Recipe(Section):
         default=Features(), description="Whether outputs of the frozen part are kept."
     )
     model: Model = Field(description="The network: base, weights and head.")
+    pixels: Pixels | None = Field(
+        default=None,
+        description="How single pixels are read, drawn and compared, for tasks that answer each.",
+    )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
         description="Phases of training, one after the other; usually the head alone first.",
     )
@@ -323,9 +378,28 @@ class Recipe(Section):
         examples=[{"model.weights": "random"}],
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_defaults(cls, values: object) -> object:
+        """Gives fields that hang on the task the default that theirs has."""
+        if not isinstance(values, Mapping) or values.get("task") not in PIXEL_TASKS:
+            return values
+        score = f"val_{SCORES[values['task']]}"
+        found = {"pixels": {}, **values}
+        for section, defaults in (
+            ("data", {"batch_size": PIXEL_BATCH_SIZE, "masks": {}}),
+            ("early_stopping", {"monitor": score}),
+            ("search", {"objective": score}),
+        ):
+            given = found.get(section)
+            if isinstance(given, Mapping):
+                found[section] = {**defaults, **given}
+        return found
+
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
+        yield from _find_conflicts_of_task(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")

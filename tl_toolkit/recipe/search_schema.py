@@ -99,18 +99,19 @@ def _is_number(value: object) -> bool:
 class Objective(Section):
     """What a trial is judged by: a column of the epoch whose weights it keeps."""
 
-    name: Literal["val_accuracy", "val_loss"] = Field(
-        default="val_accuracy", description="The column."
+    name: Literal["val_accuracy", "val_mean_iou", "val_loss"] = Field(
+        default="val_accuracy",
+        description="The column: val_loss, or the score of the task, which is the default.",
     )
     direction: Literal["max", "min"] | None = Field(
-        default=None, description="Which end is better; by default max for accuracy, min for loss."
+        default=None, description="Which end is better; by default min for loss, max for a score."
     )
 
     @property
     def is_max(self) -> bool:
         """Whether more is better."""
         if self.direction is None:
-            return self.name == "val_accuracy"
+            return self.name != "val_loss"
         return self.direction == "max"
 
 
@@ -144,11 +145,12 @@ class Search(Section):
         Objective,
         BeforeValidator(
             lambda value: {"name": value} if isinstance(value, str) else value,
-            json_schema_input_type=Objective | Literal["val_accuracy", "val_loss"],
+            json_schema_input_type=Objective | Literal["val_accuracy", "val_mean_iou", "val_loss"],
         ),
     ] = Field(
         default=Objective(),
-        description="What trials are judged by: val_accuracy (by default), val_loss, or a section.",
+        description="What trials are judged by: val_loss, the score of the task (by default: "
+        "val_accuracy, val_mean_iou), or a section.",
     )
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."

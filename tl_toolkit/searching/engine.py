@@ -240,7 +240,7 @@ class Engine:
             del self._paused[min(self._paused, key=lambda one: self._paused[one][0])]
 
     def _score(self, training: Training) -> float:
-        return float(getattr(training.best, self.search.objective.name))
+        return float(training.best.as_row()[self.search.objective.name])
 
     def _find_trainer(self, recipe: Recipe) -> Trainer:
         """Returns a trainer that serves this recipe, and all that share its graph and images."""
@@ -248,7 +248,8 @@ class Engine:
         key = _as_text(
             {
                 **template.model_dump(
-                    mode="json", include={"seed", "deterministic", "augment", "features", "model"}
+                    mode="json",
+                    include={"seed", "deterministic", "augment", "features", "model", "pixels"},
                 ),
                 "data": _describe_data(template),
             }
@@ -257,7 +258,7 @@ class Engine:
             while len(self._trainers) >= _KEPT_TRAINERS:
                 del self._trainers[next(iter(self._trainers))]
             images = self._load_images(recipe)
-            transfer = assemble_model(template, len(self._manifest.classes), self._progress)
+            transfer = assemble_model(template, self._manifest.classes, self._progress)
             self._trainers[key] = Trainer(
                 CompiledPhases(transfer),
                 template,

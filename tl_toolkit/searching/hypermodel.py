@@ -45,7 +45,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
-        transfer = assemble_model(recipe, len(self._manifest.classes), Progress())
+        transfer = assemble_model(recipe, self._manifest.classes, Progress())
         phase = recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)

@@ -25,40 +25,50 @@ class Epoch:
         epoch: 0 before the first step, then 1, 2, ...
         learning_rate: The optimizer's rate.
         loss: Mean training loss without the penalty; None at epoch 0.
-        accuracy: Training accuracy in [0, 1]; None at epoch 0.
+        score: The task's score on training images, as their accuracy, in [0, 1]; None at epoch 0.
         val_loss: Validation loss without the penalty, so that phases can be compared: what trains,
             and with it the penalty, differs between them.
-        val_accuracy: Validation accuracy in [0, 1].
+        val_score: The score on validation images.
         penalty: L1 and L2 penalties on what trains, which its gradients include; 0 without any.
+        score_name: What the task calls its score.
     """
 
     phase: str
     epoch: int
     learning_rate: float
     loss: float | None
-    accuracy: float | None
+    score: float | None
     val_loss: float
-    val_accuracy: float
+    val_score: float
     penalty: float = 0.0
+    score_name: str = "accuracy"
 
     def as_row(self) -> dict[str, Any]:
-        """Returns the columns of history.csv, in order."""
-        return asdict(self)
+        """Returns the columns of history.csv, in order; scores by the task's name for them."""
+        names = {"score": self.score_name, "val_score": f"val_{self.score_name}"}
+        row = {names.get(column, column): value for column, value in asdict(self).items()}
+        del row["score_name"]
+        return row
+
+    def as_logs(self) -> dict[str, Any]:
+        """Returns what a Keras callback is told at the end of the epoch."""
+        row = self.as_row()
+        return {key: row[key] for key in row if key not in ("phase", "epoch", "penalty")}
 
 
 def is_better(epoch: Epoch, best: Epoch | None, rule: EarlyStopping | None) -> bool:
     """Tells whether an epoch beats the best so far.
 
-    By `early_stopping.monitor` (validation accuracy if the recipe has none), ties by the other of
-    accuracy and loss.
+    By `early_stopping.monitor` (the score on validation images if the recipe has none), ties by the
+    other of score and loss.
     """
     if best is None:
         return True
-    by_accuracy = epoch.val_accuracy - best.val_accuracy
+    by_score = epoch.val_score - best.val_score
     by_loss = best.val_loss - epoch.val_loss
     if rule is not None and rule.monitor == "val_loss":
-        return by_loss > 0 or (by_loss == 0 and by_accuracy > 0)
-    return by_accuracy > 0 or (by_accuracy == 0 and by_loss > 0)
+        return by_loss > 0 or (by_loss == 0 and by_score > 0)
+    return by_score > 0 or (by_score == 0 and by_loss > 0)
 
 
 @dataclass

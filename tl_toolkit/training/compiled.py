@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tl_toolkit.architectures.catalog import resolve_unfreeze
+from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
@@ -37,7 +38,7 @@ class CompiledPhases:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._made[key]
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        steps = Steps(split, build_optimizer(phase), batch_size=batch_size)
+        steps = Steps(split, build_optimizer(phase), task=self.transfer.task, batch_size=batch_size)
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
@@ -52,6 +53,20 @@ class CompiledPhases:
 
 
 def what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...], bool]:
-    """Returns the units of the base that a phase trains, and whether BatchNormalization does."""
+    """Returns the units of the base that a phase trains, and whether BatchNormalization does.
+
+    Raises:
+        RecipeError: They all lie behind the last map that pixels are read from.
+    """
     units = resolve_unfreeze(transfer.architecture, phase.unfreeze)
+    drawn = [part.name for part in transfer.parts]
+    if units and not set(units) & set(drawn):
+        raise RecipeError(
+            Problem(
+                where=f"phases.{phase.name}.unfreeze",
+                what=f"{', '.join(units)}: not part of this model",
+                expected=f"The last of pixels.taps lies in {drawn[-2]}.",
+                hint=f"unfreeze: {{from: {drawn[-2]}}}",
+            )
+        )
     return tuple(units), phase.batch_norm == "train"

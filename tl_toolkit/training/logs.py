@@ -10,7 +10,7 @@ from tl_toolkit.training.checkpoint import Epoch
 
 
 class TensorBoardLog:
-    """Writes each epoch's loss and accuracy where `tensorboard --logdir` finds them.
+    """Writes each epoch's loss and score where `tensorboard --logdir` finds them.
 
     Args:
         path: Folder of the run's logs; training and validation get a folder each, so that
@@ -28,10 +28,10 @@ class TensorBoardLog:
         values: dict[str, dict[str, float | None]] = {
             "train": {
                 "loss": epoch.loss,
-                "accuracy": epoch.accuracy,
+                epoch.score_name: epoch.score,
                 "learning_rate": epoch.learning_rate,
             },
-            "validation": {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy},
+            "validation": {"loss": epoch.val_loss, epoch.score_name: epoch.val_score},
         }
         for split, writer in self._writers.items():
             with writer.as_default(step=step):

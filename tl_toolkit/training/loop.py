@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.data.pipeline import Images
-from tl_toolkit.features import FeatureSource
+from tl_toolkit.features import FeatureSet, FeatureSource
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.runs import RunFolder
@@ -22,9 +22,10 @@ from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.pixels import SampledPixels
 from tl_toolkit.training.seeds import describe_phases, phase_seed
+from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
-from tl_toolkit.transfer.batches import PREFIX_BATCH
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -144,6 +145,8 @@ class Trainer:
         self._digests = digest_variables(transfer)
         self._initial = BestState()
         self._last: PhaseRun | None = None
+        if (targets := images["train"].targets) is not None:
+            compiled.transfer.task.weigh(targets.count())
 
     def train(
         self,
@@ -229,11 +232,24 @@ class Trainer:
 
     def predict(self, split: str) -> np.ndarray:
         """Returns probabilities (n, classes) of a split by the weights kept of the last recipe."""
+        _, features, steps = self._recall(split)
+        order = np.arange(len(self._images[split]))
+        return steps.predict(features.chunks(order, self._transfer.batch_size))
+
+    def features(self, split: str) -> tuple[Cut, FeatureSet]:
+        """Returns what the last phase was trained on, for a split: where it is cut, and the rows.
+
+        The model holds the weights that were kept.
+        """
+        cut, features, _ = self._recall(split)
+        return cut, features
+
+    def _recall(self, split: str) -> tuple[Cut, FeatureSet, Steps]:
         if self._last is None:
             raise ValueError("Nothing has been trained.")
-        features = self._source.at(self._last.split, self._refresh_digests(), passes=1)
-        order = np.arange(len(self._images[split]))
-        return self._last.steps.predict(features[split].chunks(order, PREFIX_BATCH))
+        last = self._last
+        features = self._source.at(last.split, self._refresh_digests(), passes=1)
+        return last.split.cut, features[split], last.steps
 
     def _begin(self, recipe: Recipe) -> None:
         """Takes everything back to what it was before the first recipe, with a head of its own."""
@@ -254,11 +270,26 @@ class Trainer:
             split, digests, passes=phase.epochs + 1, also=self._settled_cuts(recipe, index)
         )
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, features, digests, seed=seed,
+            self._transfer, phase, split, steps, self._draw_pixels(recipe, features, seed),
+            digests, seed=seed,
             batch_size=recipe.data.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()},
         )  # fmt: skip
         return self._last
+
+    def _draw_pixels(
+        self, recipe: Recipe, features: Mapping[str, FeatureSet], seed: int
+    ) -> dict[str, FeatureSet | SampledPixels]:
+        """Adds, where each pixel has an answer, the pixels drawn of each image to its features."""
+        drawn: dict[str, FeatureSet | SampledPixels] = {}
+        for split, found in features.items():
+            targets = self._images[split].targets
+            drawn[split] = (
+                found
+                if targets is None or recipe.pixels is None
+                else SampledPixels(found, targets, recipe.pixels, seed=seed)
+            )
+        return drawn
 
     def _share(self, description: str, phase: _Finished) -> None:
         """Keeps a phase for recipes that begin as this one did; the oldest ones make room."""

@@ -19,9 +19,9 @@ from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs import write_atomically, write_json
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.pausing import PhaseState, save_phase
+from tl_toolkit.training.pixels import SampledPixels
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
-from tl_toolkit.transfer.batches import PREFIX_BATCH
 from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
 
 
@@ -34,7 +34,7 @@ class PhaseRun:
         phase: Phase,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet],
+        features: Mapping[str, FeatureSet | SampledPixels],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
@@ -125,13 +125,14 @@ class PhaseRun:
         for number in numbers:
             if number:
                 listeners.epoch_began(number)
-            loss, accuracy = self._train_epoch(number) if number else (None, None)
-            val_loss, val_accuracy = self._evaluate(number)
+            loss, score = self._train_epoch(number) if number else (None, None)
+            val_loss, val_score = self._evaluate(number)
             penalty = self.steps.penalty()
             rate = self.steps.learning_rate
             yield Epoch(
-                self._phase.name, number, rate, loss, accuracy, val_loss, val_accuracy, penalty
-            )
+                self._phase.name, number, rate, loss, score, val_loss, val_score, penalty,
+                score_name=self.steps.task.score,
+            )  # fmt: skip
 
     def receipt(self, path: Path | None) -> dict[str, Any]:
         """Compares every tensor with what it was before the first step.
@@ -159,28 +160,29 @@ class PhaseRun:
     def _train_epoch(self, number: int) -> tuple[float, float]:
         order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
-        step = correct = 0
+        step = 0
         total = 0.0
-        for features, labels in chunks:
-            losses, hits = self.steps.train(features, labels)
-            for loss, start in zip(losses, range(0, len(labels), self._batch_size), strict=True):
+        tally = np.int64(0)
+        for features, targets in chunks:
+            losses, tallies = self.steps.train(features, targets)
+            for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1
                 if not math.isfinite(loss):
                     raise _not_finite(self._phase, number, f"the loss of step {step} is {loss}")
-                total += float(loss) * min(self._batch_size, len(labels) - start)
+                total += float(loss) * min(self._batch_size, len(targets) - start)
                 self._progress.stepped(step, float(loss))
             self._steps_taken += len(losses)
-            correct += int(hits.sum())
-        return total / self._sizes["train"], correct / self._sizes["train"]
+            tally = tally + tallies.sum(axis=0, dtype=np.int64)
+        return total / self._sizes["train"], self.steps.task.score_of(tally)
 
     def _evaluate(self, number: int) -> tuple[float, float]:
         order = np.arange(self._sizes["validation"])
         # Whole compiled batches: the suffix would pad shorter ones.
-        chunks = self._features["validation"].chunks(order, PREFIX_BATCH)
-        loss, accuracy = self.steps.evaluate(chunks)
+        chunks = self._features["validation"].chunks(order, self.split.suffix.batch_size)
+        loss, score = self.steps.evaluate(chunks)
         if not math.isfinite(loss):
             raise _not_finite(self._phase, number, f"the validation loss is {loss}")
-        return loss, accuracy
+        return loss, score
 
 
 class _Listeners:
@@ -211,9 +213,9 @@ class _Listeners:
             callback.on_epoch_begin(number - 1, {})
 
     def epoch_ended(self, epoch: Epoch) -> None:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        logs = epoch.as_logs()
         for callback in self._callbacks if epoch.epoch else ():
-            callback.on_epoch_end(epoch.epoch - 1, {name: getattr(epoch, name) for name in names})
+            callback.on_epoch_end(epoch.epoch - 1, dict(logs))
 
     def phase_ended(self) -> None:
         for callback in self._callbacks:
@@ -231,7 +233,7 @@ class _Patience:
 
     def is_over(self, epoch: Epoch) -> bool:
         """Tells, after each epoch, whether to stop."""
-        score = epoch.val_accuracy if self.rule.monitor == "val_accuracy" else -epoch.val_loss
+        score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
         if score > self._best + self.rule.min_delta:
             self._best = score
             self._waited = 0

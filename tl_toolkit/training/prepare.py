@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import keras
 
 from tl_toolkit.architectures.catalog import complete_arguments
 from tl_toolkit.data.manifest import Manifest
+from tl_toolkit.data.masks import Targets
 from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.data.scan import scan
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder, write_json
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.transfer.assemble import TransferModel, assemble
 
 _T = TypeVar("_T")
@@ -84,22 +86,29 @@ def load_images(
     recipe: Recipe, manifest: Manifest, decoded: DecodedImages | None = None
 ) -> dict[str, Images]:
     """Returns the images of each split that has any; what is not decoded yet will be when used."""
+    size = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
+    masks = recipe.data.masks
     return {
         split: Images(
             examples,
             manifest.classes,
-            image_size=recipe.data.image_size,
-            resize=recipe.data.resize,
+            **size,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
+            targets=Targets(examples, masks, len(manifest.classes), **size) if masks else None,
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
 
 
-def assemble_model(recipe: Recipe, num_classes: int, progress: Progress) -> TransferModel:
+def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -> TransferModel:
     """Draws a recipe's model and loads its base.
+
+    Args:
+        recipe: The recipe.
+        classes: Class names in the order of the outputs.
+        progress: Is told of a file that is fetched, and of what is worth knowing of it.
 
     Raises:
         WeightsError: The weight file is missing, damaged, or of another network.
@@ -107,8 +116,10 @@ def assemble_model(recipe: Recipe, num_classes: int, progress: Progress) -> Tran
     transfer = assemble(
         recipe.model,
         image_size=recipe.data.image_size,
-        num_classes=num_classes,
+        num_classes=len(classes),
         seed=recipe.seed,
+        task=build_task(recipe, classes),
+        pixels=recipe.pixels,
         progress=progress.fetched,
     )
     loaded = transfer.weights

@@ -21,6 +21,8 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         mode="json", include={"seed", "augment", "model", "early_stopping", "phases"}
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
+    if recipe.pixels is not None:
+        chosen["pixels"] = recipe.pixels.model_dump(mode="json")
     settings = {**chosen, "phases": chosen["phases"][: index + 1]}
     return json.dumps({**settings, "batch_size": recipe.data.batch_size}, sort_keys=True)
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-__all__ = ["PREFIX_BATCH", "FixedBatch", "Rows", "count_rows", "join_rows", "pad_rows", "take_rows"]
+__all__ = [
+    "PREFIX_BATCH",
+    "FixedBatch",
+    "Rows",
+    "as_list",
+    "connect",
+    "count_rows",
+    "join_rows",
+    "pad_rows",
+    "take_rows",
+]
 
 PREFIX_BATCH = 32
 """Images per call of a compiled prefix. One size for all: kernels choose their algorithm, and so
@@ -19,6 +29,11 @@ the last bits of their result, by batch size."""
 
 Rows: TypeAlias = np.ndarray | tf.Tensor | Sequence[tf.Tensor]
 """A tensor (n, ...), or the list of tensors that cross a boundary together, n rows in each."""
+
+
+def as_list(tensors: Any) -> list[Any]:
+    """Returns one tensor, or several, as a list."""
+    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
 
 
 def count_rows(rows: Rows) -> int:
@@ -95,3 +110,33 @@ class FixedBatch:
             found = self._run(pad_rows(rows, missing))
             outputs.append(take_rows(found, 0, self.batch_size - missing))
         return join_rows(outputs)
+
+
+def connect(
+    source: Any, tensors: Sequence[keras.KerasTensor], *, batch_size: int, folded: bool = False
+) -> Callable[[Rows], list[tf.Tensor]]:
+    """Returns the function from some tensors of a graph to others, as a `FixedBatch`.
+
+    Tensors that are among the source's own are handed on: Keras draws no model of which an input is
+    an output.
+
+    Args:
+        source: A tensor of the graph, or the list of those that cross a cut.
+        tensors: What is wanted.
+        batch_size: As of `FixedBatch`.
+        folded: As of `FixedBatch`.
+    """
+    given = list(map(id, as_list(source)))
+    missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in given}
+    computed = list(missing.values())
+    run: Callable[[Rows], Rows] | None = None
+    if computed:
+        model = keras.Model(source, computed)
+        run = FixedBatch(model, batch_size=batch_size, folded=folded)
+
+    def compute(rows: Rows) -> list[tf.Tensor]:
+        found = dict(zip(given, as_list(rows), strict=True))
+        found |= dict(zip(missing, as_list(run(rows)) if run else (), strict=True))
+        return [tf.convert_to_tensor(found[id(tensor)]) for tensor in tensors]
+
+    return compute

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.batches import as_list
 
 # What a layer's configuration holds that does not change what it computes in inference mode.
 _IRRELEVANT = {"trainable", "seed", "name"}
@@ -61,11 +62,6 @@ class PrefixKeys:
                 break
         facts = json.dumps(more, sort_keys=True)
         return _hash(self._context, facts, *(known[tensor] for tensor in wanted))[:32]
-
-
-def as_list(tensors: Any) -> list[Any]:
-    """Returns one tensor, or several, as a list."""
-    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
 
 
 def _hash(*lines: str) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.batches import FixedBatch
-from tl_toolkit.transfer.heads import is_head_dropout
+from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
 
 WHOLE_LIMIT = 1e-5
@@ -23,6 +23,7 @@ WHOLE_LIMIT = 1e-5
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
 
 _CHECK_IMAGES = 2
+_CHECK_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Split:
 
     Attributes:
         prefix: Images to the cut; frozen, in inference mode.
-        suffix: The cut to probabilities; its `model` is what trains, with the frozen layers inside
-            it fixed to inference mode and the rates of the head's dropouts in variables.
+        suffix: The cut, and the pixels asked for if the task has any, to probabilities; its `model`
+            is what trains, with the frozen layers inside it fixed to inference mode and the rates
+            of the head's dropouts in variables.
         trainable: The variables that a step changes.
         cut: Where it is cut.
     """
@@ -69,14 +71,19 @@ def split_at(
         transfer: The assembled model.
         units: Names of the units to train, in any order; none trains the head alone.
         train_batch_norm: Train BatchNormalization inside those units and move its statistics. By
-            default it stays frozen at every depth: small batches would wreck its statistics.
+            default it stays frozen at every depth: small batches would wreck its statistics. That
+            of a head, which begins with none, always trains.
     """
     trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
     cut = find_cut(transfer, units)
-    prefix = keras.Model(transfer.model.input, cut.tensors, name="prefix")
-    suffix = _fix_frozen(keras.Model(cut.tensors, transfer.model.output, name="suffix"), trained)
+    prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
+    entering = transfer.join_pixels(cut.tensors)
+    suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
-    return Split(FixedBatch(prefix), FixedBatch(suffix), variables, cut)
+    size = transfer.batch_size
+    return Split(
+        FixedBatch(prefix, batch_size=size), FixedBatch(suffix, batch_size=size), variables, cut
+    )
 
 
 def set_trainable(
@@ -92,7 +99,7 @@ def set_trainable(
     for layer in (layer for part in trained for layer in part.layers):
         layer.trainable = True
         for normalization in batch_norms(layer):
-            normalization.trainable = train_batch_norm
+            normalization.trainable = train_batch_norm or is_head(layer)
     return trained
 
 
@@ -117,10 +124,14 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     Raises:
         CheckFailedError: A probability for images of noise differs by more than `WHOLE_LIMIT`.
     """
-    shape = (_CHECK_IMAGES, *transfer.model.input.shape[1:])
-    images = tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
-    whole = transfer.model(images, training=False)
-    parts = split.suffix.model(split.prefix.model(images, training=False), training=False)
+    random = np.random.default_rng(0)
+    shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
+    images = tf.constant(random.uniform(0, 255, shape), tf.float32)
+    places = random.uniform(0, 1, (_CHECK_IMAGES, _CHECK_PIXELS, 2)) * shape[1:3]
+    pixels = tf.constant(places, tf.float32)
+    whole = transfer.model(transfer.join_pixels(images, pixels), training=False)
+    entering = transfer.join_pixels(split.prefix.model(images, training=False), pixels)
+    parts = split.suffix.model(entering, training=False)
     difference = float(np.abs(parts.numpy() - whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
         raise CheckFailedError(
@@ -144,10 +155,10 @@ def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalizati
 
 def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
     """The deepest tensors that no trained weight and no dropout comes before."""
-    if first.name != HEAD:
-        return first.inputs[0] if len(first.inputs) == 1 else list(first.inputs)
     pool = [layer for layer in first.layers if layer.name == "head_pool"]
-    return pool[0].output if pool else first.inputs[0]
+    if pool:
+        return pool[0].output
+    return first.inputs[0] if len(first.inputs) == 1 else list(first.inputs)
 
 
 def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:

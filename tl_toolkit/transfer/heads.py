@@ -25,7 +25,28 @@ def build_head(features: keras.KerasTensor, head: Head, *, num_classes: int) -> 
         float32 probabilities: (batch, num_classes) with a softmax; with a sigmoid (batch, 1), the
         probability of the second class.
     """
-    x = _pool(features, head.pooling)
+    return build_dense(
+        _pool(features, head.pooling),
+        head,
+        units=1 if head.activation == "sigmoid" else num_classes,
+        activation=head.activation,
+    )
+
+
+def build_dense(
+    x: keras.KerasTensor, head: Head, *, units: int, activation: str
+) -> keras.KerasTensor:
+    """Draws hidden layers, dropout and the output on features (..., channels).
+
+    Args:
+        x: The features; all but the last axis are kept.
+        head: Hidden layers, dropout and penalties.
+        units: Outputs.
+        activation: Of the outputs.
+
+    Returns:
+        float32 (..., units).
+    """
     for number, hidden in enumerate(head.hidden, start=1):
         x = keras.layers.Dense(
             hidden.units,
@@ -40,8 +61,8 @@ def build_head(features: keras.KerasTensor, head: Head, *, num_classes: int) -> 
     if head.dropout:
         x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout")(x)
     return keras.layers.Dense(
-        1 if head.activation == "sigmoid" else num_classes,
-        activation=head.activation,
+        units,
+        activation=activation,
         kernel_regularizer=build_regularizer(head.l1, head.l2),
         dtype="float32",  # a half-precision softmax loses small probabilities
         name=OUTPUT_LAYER,
@@ -49,7 +70,7 @@ def build_head(features: keras.KerasTensor, head: Head, *, num_classes: int) -> 
 
 
 def is_head(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer was drawn by `build_head`, by its name."""
+    """Tells whether a layer was drawn as part of a head, by its name."""
     return layer.name == OUTPUT_LAYER or layer.name.startswith("head_")
 
 
@@ -69,6 +90,8 @@ def set_dropout(layers: Iterable[VariableDropout], head: Head) -> None:
 def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
     """Draws the initial weights of a head anew: Glorot uniform kernels, biases of zero.
 
+    Statistics that normalize maps begin anew too.
+
     Args:
         layers: The layers of the head.
         seed: The weights follow from it and from the layers' names.
@@ -78,6 +101,9 @@ def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
             draw = keras.initializers.GlorotUniform(derive_seed(seed, layer.name))
             layer.kernel.assign(draw(layer.kernel.shape))
             layer.bias.assign(keras.ops.zeros_like(layer.bias))
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(keras.ops.zeros_like(layer.moving_mean))
+            layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance))
 
 
 def _pool(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:

@@ -1,0 +1,110 @@
+"""Feature maps read at single pixels of the image, without a dense map of that size."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+__all__ = ["PixelSample", "sample_grid", "sample_pixels"]
+
+
+@keras.saving.register_keras_serializable(package="tl_toolkit")
+class PixelSample(keras.layers.Layer):  # type: ignore[misc]
+    """Reads a feature map at given pixels of the image (the sampling layer of PixelNet, RandBI).
+
+    Half-pixel bilinear interpolation with edge clamping: what a resize of the map to the image's
+    size (antialias off) would have there. Gradients of a pixel that is read twice add up.
+
+    Args:
+        stride: Pixels of the image for each cell of the map, in both directions.
+    """
+
+    def __init__(self, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, feature_map: Any, pixels: Any) -> Any:
+        """Returns (batch, pixels, channels); see `sample_pixels`."""
+        return sample_pixels(feature_map, pixels, self.stride)
+
+    def compute_output_spec(self, feature_map: Any, pixels: Any) -> keras.KerasTensor:
+        """Returns the shape."""
+        shape = (pixels.shape[0], pixels.shape[1], feature_map.shape[-1])
+        return keras.KerasTensor(shape, dtype=feature_map.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {**super().get_config(), "stride": self.stride}
+
+
+def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:
+    """Interpolates a map at pixels of the image.
+
+    Args:
+        feature_map: (batch, h, w, channels).
+        pixels: float32 (batch, n, 2): y and x in pixels of the image, 0 to h * stride - 1; need
+            not be whole. Float32 whatever the policy: float16 cannot tell pixel 2049 from 2048.
+        stride: Pixels of the image for each cell of the map.
+
+    Returns:
+        (batch, n, channels).
+    """
+    shape = ops.shape(feature_map)
+    height, width = shape[1], shape[2]
+    flat = ops.reshape(feature_map, (-1, feature_map.shape[-1]))
+    first = ops.reshape(ops.arange(shape[0]) * (height * width), (-1, 1))
+    pixels = ops.cast(pixels, "float32")
+    if stride == 1:
+        # Whole pixels lie on cells: one look-up in place of four.
+        y = _clip(ops.round(pixels[..., 0]), height)
+        x = _clip(ops.round(pixels[..., 1]), width)
+        return ops.take(flat, first + y * width + x, axis=0)
+    top, bottom, down = _neighbours(pixels[..., 0], height, stride)
+    left, right, along = _neighbours(pixels[..., 1], width, stride)
+    down = ops.cast(down[..., None], feature_map.dtype)
+    along = ops.cast(along[..., None], feature_map.dtype)
+
+    def look_up(y: Any, x: Any) -> Any:
+        return ops.take(flat, first + y * width + x, axis=0)
+
+    upper = look_up(top, left) * (1 - along) + look_up(top, right) * along
+    lower = look_up(bottom, left) * (1 - along) + look_up(bottom, right) * along
+    return upper * (1 - down) + lower * down
+
+
+def sample_grid(feature_map: Any, ys: Any, xs: Any, stride: int) -> Any:
+    """Interpolates a map at all pixels of some rows and columns, as `sample_pixels` would.
+
+    Row by row and then column by column: half the look-ups, and none of them scattered.
+
+    Args:
+        feature_map: (batch, h, w, channels).
+        ys: float32 (rows,), in pixels of the image.
+        xs: float32 (columns,), in pixels of the image.
+        stride: Pixels of the image for each cell of the map.
+
+    Returns:
+        (batch, rows, columns, channels).
+    """
+    shape = ops.shape(feature_map)
+    for axis, places in ((1, ys), (2, xs)):
+        low, high, part = _neighbours(ops.cast(places, "float32"), shape[axis], stride)
+        part = ops.reshape(ops.cast(part, feature_map.dtype), (-1, 1, 1) if axis == 1 else (-1, 1))
+        feature_map = (
+            ops.take(feature_map, low, axis=axis) * (1 - part)
+            + ops.take(feature_map, high, axis=axis) * part
+        )
+    return feature_map
+
+
+def _neighbours(places: Any, size: Any, stride: int) -> tuple[Any, Any, Any]:
+    """Returns the cells below and above each place, and how far it lies between them, 0 to 1."""
+    centred = (places - (stride - 1) / 2) / stride
+    centred = ops.clip(centred, 0.0, ops.cast(size - 1, "float32"))
+    low = ops.floor(centred)
+    low_cell = ops.cast(low, "int32")
+    return low_cell, ops.minimum(low_cell + 1, size - 1), centred - low
+
+
+def _clip(places: Any, size: Any) -> Any:
+    return ops.clip(ops.cast(places, "int32"), 0, size - 1)

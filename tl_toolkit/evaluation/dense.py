@@ -1,0 +1,226 @@
+"""The answer for every pixel of an image, from a model that is asked for single ones.
+
+The base runs once. The first dense layer is linear, and so is interpolation: each map goes through
+its own part of that layer first, at its own size, and what is interpolated and added up are the
+results. It is the same number with up to 44 times less work in that layer. Pixels are worked
+through in tiles of rows, so that memory does not grow with the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.architectures.sampling import PixelSample, sample_grid
+from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
+from tl_toolkit.transfer.batches import Rows, connect
+
+__all__ = ["TILE_BYTES", "DensePredictor"]
+
+TILE_BYTES = 96 << 20
+"""Memory for the widest layer of one tile."""
+
+_COARSE = 8
+"""Maps of at least this stride go through the first layer as a whole, finer ones tile by tile."""
+
+Reduction = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+"""Makes of outputs (rows, columns, units) what is kept of them, by name."""
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """A map that pixels are read from, and the channels of the hypercolumn that it fills."""
+
+    tensor: keras.KerasTensor
+    stride: int
+    start: int
+    stop: int
+
+
+class DensePredictor:
+    """Answers for all pixels.
+
+    Args:
+        model: [images, pixels] to outputs, as `assemble` draws it or a run keeps it.
+        source: Tensors of the model's graph that rows are given of; by default the images.
+        mode: "project_first" as above; "gather_first" interpolates the hypercolumn itself. They
+            differ by the order of sums.
+        tile_bytes: Memory for the widest layer of a tile.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        source: Any = None,
+        mode: Literal["project_first", "gather_first"] = "project_first",
+        tile_bytes: int = TILE_BYTES,
+    ) -> None:
+        calls = sorted_calls(keras.Function(model.inputs, model.outputs))
+        self._taps = _find_taps(calls)
+        self._dense = [call.operation for call in calls if _is_dense(call)]
+        self._mode = mode
+        self._tile_bytes = tile_bytes
+        self.image_size = tuple(model.inputs[0].shape[1:3])
+        self._model = model
+        self._run = connect(
+            model.inputs[0] if source is None else source,
+            [tap.tensor for tap in self._taps],
+            batch_size=PIXEL_PREFIX_BATCH,
+        )
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def read_maps(self, rows: Rows) -> list[tf.Tensor]:
+        """Runs the base, or what is left of it behind the source, in batches of one size.
+
+        Args:
+            rows: RGB in 0..255 (n, h, w, 3), of the model's size; or rows of the source's tensors.
+
+        Returns:
+            The maps, (n, h', w', channels) each.
+        """
+        return self._run(rows)
+
+    def draw_maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Draws the base's maps of float32 images into a graph."""
+        trunk = keras.Model(self._model.inputs[0], [tap.tensor for tap in self._taps])
+        return list(trunk(images, training=False))
+
+    def answer(
+        self,
+        maps: Sequence[tf.Tensor],
+        ys: np.ndarray,
+        xs: np.ndarray,
+        reduce: Reduction,
+    ) -> dict[str, np.ndarray]:
+        """Answers for one image at given rows and columns.
+
+        Args:
+            maps: Of `read_maps`, one image's: (h', w', channels) each.
+            ys: float32 (rows,), ascending, in pixels of the model's image.
+            xs: float32 (columns,), likewise.
+            reduce: Says what is kept of the outputs; one function for all calls, as it is compiled.
+
+        Returns:
+            What `reduce` names, each (rows, columns, ...).
+        """
+        if reduce not in self._compiled:
+            signature = [
+                [tf.TensorSpec(tap.tensor.shape[1:], tf.float32) for tap in self._taps],
+                tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((None,), tf.float32),
+            ]
+            self._compiled[reduce] = tf.function(
+                lambda *inputs: self.draw_answer(*inputs, reduce=reduce),
+                input_signature=signature,
+                autograph=False,
+            )
+        found = self._compiled[reduce](list(maps), ys, xs)
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    def draw_answer(
+        self, maps: Sequence[tf.Tensor], ys: tf.Tensor, xs: tf.Tensor, *, reduce: Reduction
+    ) -> dict[str, tf.Tensor]:
+        """Draws `answer` into a graph; arguments and results as there, as tensors."""
+        rows, columns = tf.shape(ys)[0], tf.shape(xs)[0]
+        height = self._rows_per_tile(columns)
+        tiles = -(-rows // height)
+        # The last tile repeats the last row up to its full height.
+        padded = tf.gather(ys, tf.minimum(tf.range(tiles * height), rows - 1))
+        ready = self._project(maps) if self._mode == "project_first" else list(maps)
+
+        def answer_tile(tile: tf.Tensor) -> dict[str, tf.Tensor]:
+            return dict(reduce(self._predict(ready, tile, xs)))
+
+        shape = (1, 1, self._dense[-1].units)
+        probe = reduce(tf.zeros(shape, tf.float32))
+        found = tf.map_fn(
+            answer_tile,
+            tf.reshape(padded, (tiles, height)),
+            parallel_iterations=1,
+            fn_output_signature={name: tensor.dtype for name, tensor in probe.items()},
+        )
+        return {
+            name: tf.reshape(tensor, (tiles * height, columns, *probe[name].shape[2:]))[:rows]
+            for name, tensor in found.items()
+        }
+
+    def _rows_per_tile(self, columns: tf.Tensor) -> tf.Tensor:
+        widest = max(layer.units for layer in self._dense)
+        if self._mode == "gather_first":
+            widest = max(widest, self._taps[-1].stop)
+        return tf.maximum(1, self._tile_bytes // (columns * widest * 4))
+
+    def _project(self, maps: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Takes coarse maps through their part of the first layer."""
+        return [
+            self._project_one(tap, one) if tap.stride >= _COARSE else one
+            for tap, one in zip(self._taps, maps, strict=True)
+        ]
+
+    def _project_one(self, tap: _Tap, part: tf.Tensor) -> tf.Tensor:
+        return tf.tensordot(part, self._dense[0].kernel[tap.start : tap.stop], 1)
+
+    def _predict(self, maps: Sequence[tf.Tensor], ys: tf.Tensor, xs: tf.Tensor) -> tf.Tensor:
+        """Returns the outputs (rows, columns, units) of one tile."""
+        columns = []
+        for tap, one in zip(self._taps, maps, strict=True):
+            part, first = _cut_rows(one, ys, tap.stride)
+            if self._mode == "project_first" and tap.stride < _COARSE:
+                part = self._project_one(tap, part)
+            here = ys - tf.cast(first * tap.stride, tf.float32)
+            columns.append(sample_grid(part[tf.newaxis], here, xs, tap.stride)[0])
+        first_layer, *later = self._dense
+        if self._mode == "gather_first":
+            x = first_layer(tf.concat(columns, axis=-1))
+        else:
+            x = first_layer.activation(tf.add_n(columns) + first_layer.bias)
+        for layer in later:
+            x = layer(x)
+        return x
+
+
+def _cut_rows(one: tf.Tensor, ys: tf.Tensor, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the rows of a map that some rows of the image are interpolated from, and the first.
+
+    The first and last row of a map reach to infinity; those of a cut must not, so that it has a row
+    more at either end.
+    """
+    height = tf.shape(one)[0]
+    cells = tf.cast(tf.floor(ys / stride), tf.int32)
+    first = tf.clip_by_value(cells[0] - 1, 0, height - 1)
+    last = tf.clip_by_value(cells[-1] + 2, first + 1, height)
+    return one[first:last], first
+
+
+def _find_taps(calls: Sequence[Any]) -> tuple[_Tap, ...]:
+    """Returns the maps that a model reads, in the order of its hypercolumn."""
+    samplers = {
+        id(call.outputs[0]): call for call in calls if isinstance(call.operation, PixelSample)
+    }
+    joined = [
+        call.input_tensors
+        for call in calls
+        if any(id(tensor) in samplers for tensor in call.input_tensors)
+    ]
+    taps: list[_Tap] = []
+    start = 0
+    for tensor in joined[0]:
+        if (sampler := samplers.get(id(tensor))) is not None:
+            source = sampler.input_tensors[0]
+            stop = start + source.shape[-1]
+            taps.append(_Tap(source, sampler.operation.stride, start, stop))
+            start = stop
+    return tuple(taps)
+
+
+def _is_dense(call: Any) -> bool:
+    """Tells whether a call is one of the predictor's: a dense layer on rows of pixels."""
+    is_dense = isinstance(call.operation, keras.layers.Dense)
+    return is_dense and len(call.input_tensors[0].shape) == 3

@@ -1,0 +1,217 @@
+"""Answers for each pixel, measured against masks and written as images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from tl_toolkit.data.masks import Targets, place_pixels
+from tl_toolkit.data.pipeline import Images, read_pixels, resize_pixels
+from tl_toolkit.errors import DataError
+from tl_toolkit.evaluation.dense import DensePredictor
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs import drafted, write_atomically
+from tl_toolkit.tasks.base import PixelTask
+from tl_toolkit.training.loop import Trainer
+from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
+from tl_toolkit.transfer.batches import Rows, as_list
+
+__all__ = [
+    "MaskPrediction",
+    "choose_palette",
+    "measure_masks",
+    "measure_trained_masks",
+    "predict_masks",
+    "write_scores",
+]
+
+_OVERLAY = 0.5
+"""Share of the mask's colour in an overlay."""
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """A model's answer for the pixels of one file.
+
+    Attributes:
+        path: The file.
+        answer: What the task keeps, by name, each of the file's own height and width; as `mask` and
+            `probability` of a segmentation. Empty when refused.
+        shares: Share of the pixels of each class, most first; empty when refused.
+        error: Why the file was refused; None when it was not.
+        files: What was written, by kind: `mask` and `overlay`.
+    """
+
+    path: str
+    answer: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure_masks(
+    model: keras.Model, images: Images, targets: Targets, task: PixelTask
+) -> dict[str, Any]:
+    """Compares a model's answers with whole masks, each at the size of its own file."""
+    batches = images.batches(np.arange(len(images)), PIXEL_PREFIX_BATCH)
+    rows = ((pixels, indices) for pixels, _, indices in batches)
+    return _measure(DensePredictor(model), rows, targets, task)[0]
+
+
+def measure_trained_masks(
+    trainer: Trainer, model: keras.Model, split: str, targets: Targets, task: PixelTask
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Measures as `measure_masks`, from the features that the last phase was trained on.
+
+    Returns:
+        The metrics, and the scores of each image alone.
+    """
+    cut, features = trainer.features(split)
+    order = np.arange(len(targets))
+
+    def rows() -> Iterator[tuple[Rows, np.ndarray]]:
+        start = 0
+        for found, labels in features.chunks(order, PIXEL_PREFIX_BATCH):
+            for first in range(0, len(labels), PIXEL_PREFIX_BATCH):
+                some = [one[first : first + PIXEL_PREFIX_BATCH] for one in as_list(found)]
+                indices = order[start + first : start + first + len(some[0])]
+                yield some if len(some) > 1 else some[0], indices
+            start += len(labels)
+
+    return _measure(DensePredictor(model, source=cut.tensors), rows(), targets, task)
+
+
+def _measure(
+    predictor: DensePredictor,
+    batches: Iterator[tuple[Rows, np.ndarray]],
+    targets: Targets,
+    task: PixelTask,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    tally = task.measure()
+    scores = []
+    for rows, indices in batches:
+        maps = predictor.read_maps(rows)
+        for place, index in enumerate(indices):
+            truth = targets.whole(int(index))
+            ys, xs = place_pixels(truth.shape, targets.image_size, targets.resize)
+            seen_ys, seen_xs = (
+                (places > -1) & (places < size)
+                for places, size in zip((ys, xs), targets.image_size, strict=True)
+            )
+            answer = predictor.answer([one[place] for one in maps], ys[seen_ys], xs[seen_xs],
+                                      task.keep)  # fmt: skip
+            scores.append(tally.add(answer, truth[np.ix_(seen_ys, seen_xs)]))
+    return tally.result(), scores
+
+
+def predict_masks(
+    model: keras.Model,
+    paths: Sequence[Path],
+    task: PixelTask,
+    recipe: Recipe,
+    classes: Sequence[str],
+    *,
+    folder: Path | None = None,
+    done: Callable[[int], None] | None = None,
+) -> Iterator[MaskPrediction]:
+    """Yields an answer for the pixels of each file, in order, at the file's own size.
+
+    Args:
+        model: [images, pixels] to outputs.
+        paths: Image files.
+        task: The task.
+        recipe: Says how images are resized, and the colours of masks.
+        classes: Class names in the order of the outputs.
+        folder: Receives, for each file, its mask and an overlay; by default nothing is written.
+        done: Is called with the number of files answered so far.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    predictor = DensePredictor(model)
+    size, resize = recipe.data.image_size, recipe.data.resize
+    palette = choose_palette(len(classes), recipe)
+    names = _name_outputs(paths)
+    for count, path in enumerate(paths, start=1):
+        try:
+            pixels = read_pixels(path)
+        except DataError as error:
+            yield MaskPrediction(str(path), error=error.problems[0].what)
+            continue
+        resized = resize_pixels(pixels, size, resize)
+        maps = [one[0] for one in predictor.read_maps(resized[np.newaxis])]
+        ys, xs = place_pixels(pixels.shape[:2], size, resize)
+        answer = predictor.answer(maps, ys, xs, task.keep)
+        files = {}
+        if folder is not None:
+            image = task.draw(answer, palette)
+            files = _write(folder / names[path], image, pixels)
+        yield MaskPrediction(str(path), answer, _shares(answer, classes), files=files)
+        if done is not None:
+            done(count)
+
+
+def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
+    """Names each file's outputs after it; those of one name are numbered: cat, cat_2, cat_3."""
+    names: dict[Path, str] = {}
+    for path in paths:
+        name, number = path.stem, 1
+        while name in names.values():
+            number += 1
+            name = f"{path.stem}_{number}"
+        names.setdefault(path, name)
+    return names
+
+
+def _write(base: Path, image: Image.Image, pixels: np.ndarray) -> dict[str, str]:
+    """Writes an answer, and the photo with the answer over it."""
+    colored = np.asarray(image.convert("RGB"), np.float32)
+    over = (pixels * (1 - _OVERLAY) + colored * _OVERLAY).round().astype(np.uint8)
+    files = {}
+    for kind, one in (("mask", image), ("overlay", Image.fromarray(over))):
+        path = base.with_name(f"{base.name}_{kind}.png")
+        with drafted(path) as draft:
+            one.save(draft)
+        files[kind] = str(path)
+    return files
+
+
+def _shares(answer: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, float]:
+    if "mask" not in answer:
+        return {}
+    counts = np.bincount(answer["mask"].reshape(-1), minlength=len(classes))
+    order = np.argsort(-counts, kind="stable")
+    return {classes[i]: float(counts[i] / counts.sum()) for i in order if counts[i]}
+
+
+def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
+    """Returns uint8 (count, 3): the recipe's colours, or those of the PASCAL VOC colour map.
+
+    In that map the bits of a class's number, lowest first, are dealt out to red, green and blue
+    from their highest bit down, so that neighbours differ.
+    """
+    if recipe.data.masks is not None and recipe.data.masks.colors is not None:
+        return np.array(recipe.data.masks.colors, np.uint8)
+    colors = np.zeros((count, 3), np.uint8)
+    for index in range(count):
+        for bit in range(8):
+            # From 1 on: 0 would be black, and black on a photo looks like nothing.
+            colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
+    return colors
+
+
+def write_scores(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes predictions.csv: the scores of each image."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue())

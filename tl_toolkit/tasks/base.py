@@ -1,0 +1,81 @@
+"""What every task says of its outputs, its loss and its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+__all__ = ["PixelTally", "PixelTask", "Task"]
+
+
+class Task(Protocol):
+    """How outputs are compared with the right answers.
+
+    A score need not be a mean over images (a mean IoU is none), so that each image gives a tally:
+    numbers that add up over images, and that the score is worked out from.
+
+    Attributes:
+        name: The word in recipes.
+        score: Name of what epochs are compared by, in [0, 1]; more is better.
+        units: Outputs of the last layer.
+        activation: Of the last layer.
+        answers_pixels: Whether each pixel has an answer; else each image has.
+        targets: Shape and type of the right answers for a batch of images.
+    """
+
+    name: str
+    score: str
+    units: int
+    activation: str
+    answers_pixels: bool
+    targets: tf.TensorSpec
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Compares a batch with its right answers, inside a compiled function.
+
+        Args:
+            outputs: What the model gives, as its last layer's output so that Keras finds the
+                logits behind it: (batch, units) or (batch, pixels, units).
+            targets: As `targets` says.
+
+        Returns:
+            float32 (batch,), the loss of each image; int32 (batch, m), its tally.
+        """
+
+    def weigh(self, counts: np.ndarray) -> None:
+        """Takes the pixels of each class in the training images, before the first step."""
+
+    def score_of(self, tally: np.ndarray) -> float:
+        """Returns the score of images whose tallies were added up to this one."""
+
+
+class PixelTask(Task, Protocol):
+    """A task with an answer for each pixel."""
+
+    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns, by name, what an answer for whole images keeps of outputs (..., units)."""
+
+    def measure(self) -> PixelTally:
+        """Returns what compares whole answers with whole right answers."""
+
+    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns an answer for one image as an image to save.
+
+        Args:
+            answer: What `keep` named, (h, w, ...).
+            palette: uint8 (classes, 3), a colour for each class.
+        """
+
+
+class PixelTally(Protocol):
+    """Compares answers with right answers, image by image."""
+
+    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+        """Takes in an image, and returns the scores of it alone."""
+
+    def result(self) -> dict[str, Any]:
+        """Returns the metrics over all images."""

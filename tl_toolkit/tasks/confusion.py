@@ -1,0 +1,106 @@
+"""Metrics of segmentation, all from the matrix that counts which class was taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["count_confusion", "mean_iou", "measure_confusion"]
+
+
+def count_confusion(
+    truth: np.ndarray, answers: np.ndarray, num_classes: int, ignore: int
+) -> np.ndarray:
+    """Counts pixels by class and answer.
+
+    Args:
+        truth: Integers of any shape, in [0, num_classes), or `ignore`.
+        answers: Integers of the same shape, in [0, num_classes).
+        num_classes: Number of classes.
+        ignore: Pixels of this class count nowhere.
+
+    Returns:
+        int64 (classes, classes); rows are the truth, columns the answers.
+    """
+    counted = truth != ignore
+    cells = truth[counted].astype(np.int64) * num_classes + answers[counted]
+    counts = np.bincount(cells, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Returns the mean IoU over the classes that occur, in the truth or in the answers.
+
+    Args:
+        confusion: int (classes, classes), rows are the truth.
+    """
+    iou, occurs = _intersections_over_unions(confusion)
+    return float(iou[occurs].mean()) if occurs.any() else 0.0
+
+
+def measure_confusion(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of Long et al. (2015, section 5), and what the majority class would get.
+
+    Args:
+        confusion: int (classes, classes), rows are the truth.
+        classes: Class names in the order of the rows.
+
+    Returns:
+        - pixel_accuracy: right pixels over pixels;
+        - mean_accuracy: mean recall of the classes that the truth has;
+        - mean_iou: mean over the classes that occur, in the truth or in the answers;
+        - frequency_weighted_iou: mean of the IoU weighted by pixels of the truth;
+        - per_class: of each class iou, precision, recall and pixels; an iou of a class that
+          does not occur, and a recall of one that the truth lacks, are None;
+        - confusion: the matrix as lists;
+        - majority: class, pixel_accuracy, mean_accuracy and mean_iou of answering the truth's most
+          frequent class everywhere.
+
+        All in [0, 1]; 0 where no pixel counts.
+    """
+    found: dict[str, Any] = _summarize(confusion)
+    hits = np.diag(confusion)
+    pixels, answers = confusion.sum(axis=1), confusion.sum(axis=0)
+    iou, occurs = _intersections_over_unions(confusion)
+    found["per_class"] = {
+        name: {
+            "iou": float(iou[index]) if occurs[index] else None,
+            "precision": float(hits[index] / answers[index]) if answers[index] else 0.0,
+            "recall": float(hits[index] / pixels[index]) if pixels[index] else None,
+            "pixels": int(pixels[index]),
+        }
+        for index, name in enumerate(classes)
+    }
+    found["confusion"] = confusion.tolist()
+    common = int(pixels.argmax())
+    constant = np.zeros_like(confusion)
+    constant[:, common] = pixels
+    plain = _summarize(constant)
+    del plain["frequency_weighted_iou"]
+    found["majority"] = {"class": classes[common], **plain}
+    return found
+
+
+def _summarize(confusion: np.ndarray) -> dict[str, float]:
+    total = confusion.sum()
+    if not total:
+        names = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
+        return dict.fromkeys(names, 0.0)
+    hits, pixels = np.diag(confusion), confusion.sum(axis=1)
+    seen = pixels > 0
+    iou, _ = _intersections_over_unions(confusion)
+    return {
+        "pixel_accuracy": float(hits.sum() / total),
+        "mean_accuracy": float((hits[seen] / pixels[seen]).mean()),
+        "mean_iou": mean_iou(confusion),
+        "frequency_weighted_iou": float((iou * pixels).sum() / total),
+    }
+
+
+def _intersections_over_unions(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the IoU of each class, 0 for one that does not occur, and which classes occur."""
+    hits = np.diag(confusion)
+    unions = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    return hits / np.maximum(unions, 1), unions > 0

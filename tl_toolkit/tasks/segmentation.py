@@ -1,0 +1,171 @@
+"""One class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.tasks.confusion import count_confusion, mean_iou, measure_confusion
+
+__all__ = ["MaskTally", "Segmentation"]
+
+_FOCUS = 2.0
+"""The exponent of the focal loss (Lin et al., 2017)."""
+
+
+class Segmentation:
+    """Cross-entropy, Dice or focal loss over the drawn pixels; the score is the mean IoU.
+
+    Args:
+        classes: Class names in the order of the outputs.
+        settings: The recipe's `pixels` section.
+    """
+
+    name = "segmentation"
+    score = "mean_iou"
+    activation = "softmax"
+    answers_pixels = True
+    targets = tf.TensorSpec((None, None), tf.int32)
+
+    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
+        self.units = len(classes)
+        self._classes = tuple(classes)
+        self._settings = settings
+        # A variable: the step is compiled before the masks have been counted.
+        self.class_weights = tf.Variable(self._told_weights(), trainable=False)
+
+    def _told_weights(self) -> np.ndarray:
+        given = self._settings.class_weights
+        told = given if isinstance(given, Mapping) else {}
+        return np.array([told.get(name, 1.0) for name in self._classes], np.float32)
+
+    def weigh(self, counts: np.ndarray) -> None:
+        """Takes the pixels of each class in the training images, for balanced weights.
+
+        The median of the classes' frequencies over each one's own (Eigen and Fergus, 2015), so
+        that half of the classes weigh more than 1.
+
+        Args:
+            counts: int (classes,).
+        """
+        if self._settings.class_weights == "balanced":
+            seen = counts > 0
+            weights = np.ones(len(counts), np.float32)
+            weights[seen] = np.median(counts[seen]) / counts[seen]
+            self.class_weights.assign(weights)
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of each image, and its confusions.
+
+        Args:
+            outputs: Probabilities (batch, pixels, classes).
+            targets: int32 (batch, pixels), indices into the classes; IGNORE counts nowhere.
+
+        Returns:
+            float32 (batch,); int32 (batch, classes ^ 2), right answers by row.
+        """
+        counted = targets != IGNORE
+        labels = tf.where(counted, targets, 0)
+        weights = tf.gather(self.class_weights, labels) * tf.cast(counted, tf.float32)
+        if self._settings.loss == "dice":
+            losses = self._dice(outputs, labels, weights)
+        else:
+            losses = self._cross_entropy(outputs, labels, weights)
+        answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
+        cells = self.units**2
+        cell = tf.where(counted, labels * self.units + answers, cells)  # the last one is dropped
+        tally = tf.math.bincount(cell, minlength=cells + 1, maxlength=cells + 1, axis=-1)
+        return losses, tally[:, :cells]
+
+    def _cross_entropy(
+        self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
+        if self._settings.loss == "focal":
+            losses *= (1 - tf.exp(-losses)) ** _FOCUS
+        return _mean(losses, weights)
+
+    def _dice(self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """1 minus the mean overlap of the classes in the image, each class by its weight."""
+        wanted = tf.one_hot(labels, self.units) * tf.sign(weights)[..., None]
+        given = outputs * tf.sign(weights)[..., None]
+        both = tf.reduce_sum(wanted * given, axis=1)
+        pixels = tf.reduce_sum(wanted, axis=1)
+        overlap = 2 * both / (pixels + tf.reduce_sum(given, axis=1) + keras.config.epsilon())
+        return _mean(1 - overlap, self.class_weights * tf.sign(pixels))
+
+    def score_of(self, tally: np.ndarray) -> float:
+        """Returns the mean IoU."""
+        return mean_iou(tally.reshape(self.units, self.units))
+
+    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an answer for whole images keeps of probabilities (..., classes).
+
+        Returns:
+            `mask`, uint8 (...), index of the most probable class, and `probability`, float32 (...),
+            its probability.
+        """
+        return {
+            "mask": tf.cast(tf.argmax(outputs, axis=-1, output_type=tf.int32), tf.uint8),
+            "probability": tf.reduce_max(outputs, axis=-1),
+        }
+
+    def measure(self) -> MaskTally:
+        """Returns what compares whole answers with whole masks."""
+        return MaskTally(self._classes)
+
+    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns an answer as a palette image: its values are indices into the classes.
+
+        Args:
+            answer: What `keep` named, (h, w).
+            palette: uint8 (classes, 3), a colour for each class.
+        """
+        image = Image.fromarray(answer["mask"], mode="P")
+        image.putpalette(palette.tobytes())
+        return image
+
+
+class MaskTally:
+    """Compares answers with masks, image by image.
+
+    Args:
+        classes: Class names in the order of the outputs.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = tuple(classes)
+        self._confusion = np.zeros((len(classes), len(classes)), np.int64)
+        self._images = 0
+
+    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+        """Takes in an image.
+
+        Args:
+            answer: What `keep` named, (h, w).
+            truth: uint8 (h, w), indices into the classes or IGNORE.
+
+        Returns:
+            The scores of this image alone.
+        """
+        confusion = count_confusion(truth, answer["mask"], len(self._classes), IGNORE)
+        self._confusion += confusion
+        self._images += 1
+        found = measure_confusion(confusion, self._classes)
+        return {name: found[name] for name in ("pixel_accuracy", "mean_iou")}
+
+    def result(self) -> dict[str, Any]:
+        """Returns the metrics over all images."""
+        return {"images": self._images, **measure_confusion(self._confusion, self._classes)}
+
+
+def _mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns the weighted mean of each row, 0 where all weights are."""
+    total = tf.reduce_sum(weights, axis=-1)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * weights, axis=-1), total)
