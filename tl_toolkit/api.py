@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import keras
 
     from tl_toolkit.data.pipeline import Images
+    from tl_toolkit.evaluation.masks import MaskPrediction
     from tl_toolkit.evaluation.predict import Prediction
+    from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
@@ -58,13 +60,24 @@ class Run(InFolder):
         return tuple(self.folder.read_json(self.folder.classes))
 
     @property
+    def _task(self) -> Task:
+        """The task, which says what its outputs mean; needs TensorFlow."""
+        from tl_toolkit.tasks.registry import build_task
+
+        return build_task(self.recipe, self.classes)
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
         return self.folder.read_json(self.folder.metrics)
 
     @cached_property
     def model(self) -> keras.Model:
-        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities."""
+        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
+
+        Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
+        float32 (batch, n, 2), y and x of those that are asked for.
+        """
         start_tensorflow()
         import keras
 
@@ -98,21 +111,22 @@ class Run(InFolder):
         """Measures the kept model.
 
         Args:
-            data: A folder per class, of some or all of the run's classes. By default the run's own
-                test images, or its validation images if it has no test images.
+            data: A folder per class, of some or all of the run's classes; where each pixel has an
+                answer, a folder of images and masks as in the recipe. By default the run's own test
+                images, or its validation images if it has no test images.
             progress: Is told of the images looked at.
 
         Returns:
-            The metrics of `tl_toolkit.evaluation.metrics.measure`, with the `split` or folder, and
-            as `skipped` the images that cannot be decoded, with their reasons by path.
+            The metrics of the task (of `tl_toolkit.evaluation.metrics.measure` for a
+            classification), with the `split` or folder, and as `skipped` the images that cannot be
+            decoded, with their reasons by path.
 
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
         start_tensorflow()
-        from tl_toolkit.data.pipeline import Images
-        from tl_toolkit.evaluation.metrics import measure
-        from tl_toolkit.evaluation.predict import predict_images
+        from tl_toolkit.evaluation.splits import measure_kept
+        from tl_toolkit.training.prepare import load_images
 
         if data is None:
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
@@ -120,45 +134,53 @@ class Run(InFolder):
         else:
             manifest = self._look_at(data, progress or Progress())
             name = "test"
-        images = Images(
-            manifest.of(name),
-            self.classes,
-            image_size=self.recipe.data.image_size,
-            resize=self.recipe.data.resize,
-        )
-        found = measure(images.labels, predict_images(self.model, images), self.classes)
+        images = load_images(self.recipe, manifest)[name]
+        found = measure_kept(self.model, self._task, images, self.classes)
         skipped = {one.path: one.reason for one in manifest.examples if not one.usable}
         skipped = {} if data is None else skipped
         return {"split": name if data is None else str(data), **found, "skipped": skipped}
 
     def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
         from tl_toolkit.data.manifest import Example
+        from tl_toolkit.data.masks import look_at_masks
         from tl_toolkit.data.scan import look_at
-        from tl_toolkit.data.sources import list_folder
+        from tl_toolkit.data.sources import list_folder, list_folder_with_masks
 
-        files = list_folder(data, classes=self.classes).files
+        masks = self.recipe.data.masks
+        if masks is None:
+            files = list_folder(data, classes=self.classes).files
+        else:
+            files = list_folder_with_masks(Path(data), masks).files
         convert_dir = self.folder.converted if self.recipe.data.convert else None
         looks = look_at(
             [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
         )
-        manifest = Manifest(
-            tuple(
-                Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
-                for look, file in zip(looks, files, strict=True)
-            ),
-            self.classes,
-        )
+        examples = [
+            Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
+            for look, file in zip(looks, files, strict=True)
+        ]
+        if masks is not None:
+            paths = [file.mask for file in files]
+            examples = look_at_masks(examples, paths, masks, self.classes)
+        manifest = Manifest(tuple(examples), self.classes)
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))
         return manifest
 
     def predict(
-        self, paths: str | Path | Sequence[str | Path], *, progress: Progress | None = None
-    ) -> list[Prediction]:
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        out: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> list[Prediction] | list[MaskPrediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
         Args:
             paths: A file or folder, or several.
+            out: Where each pixel has an answer: a folder that receives, for each file, the answer
+                as an image and laid over the photo. The answers themselves are returned only
+                without it, as all of them would be in memory.
             progress: Is told of the files answered.
 
         Returns:
@@ -166,23 +188,37 @@ class Run(InFolder):
 
         Raises:
             DataError: A path does not exist, or a folder holds no image.
+            RecipeError: `out` was given where each image has one answer.
+            OutputError: `out` cannot be written.
         """
         from tl_toolkit.data.sources import list_images
 
         several = [paths] if isinstance(paths, str | Path) else paths
         files = [file for path in several for file in list_images(path)]
         start_tensorflow()
+        from tl_toolkit.evaluation.masks import predict_masks
         from tl_toolkit.evaluation.predict import predict_files
+        from tl_toolkit.tasks.base import answers_pixels
 
         teller = progress or Progress()
-        return list(
-            predict_files(
-                self.model,
-                files,
-                classes=self.classes,
-                resize=self.recipe.data.resize,
-                done=lambda count: teller.scanned(count, len(files)),
+
+        def done(count: int) -> None:
+            teller.scanned(count, len(files))
+
+        task = self._task
+        if answers_pixels(task):
+            folder = None if out is None else Path(out)
+            return list(
+                predict_masks(
+                    self.model, files, task, self.recipe, self.classes, folder=folder, done=done
+                )
             )
+        if out is not None:
+            what = f"expected none: a {task.name} has nothing to draw"
+            raise RecipeError(Problem("out", what, "", "predict without it"))
+        resize = self.recipe.data.resize
+        return list(
+            predict_files(self.model, files, classes=self.classes, resize=resize, done=done)
         )
 
     def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
@@ -211,6 +247,7 @@ class Run(InFolder):
             self.folder,
             self.recipe,
             classes=self.classes,
+            # task=self._task,
             files={example.path: read_encoded(example) for example in chosen},
             formats=formats,
         )
@@ -315,7 +352,7 @@ class _Finetuning:
         trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(trainer, images, manifest, training)
+        metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
@@ -384,29 +421,20 @@ class _Finetuning:
     def _evaluate(
         self,
         trainer: Trainer,
+        task: Task,
         images: Mapping[str, Images],
-        manifest: Manifest,
+        classes: Sequence[str],
         training: Training,
     ) -> dict[str, Any]:
-        from tl_toolkit.evaluation.metrics import measure
-        from tl_toolkit.evaluation.predict import write_predictions
+        from tl_toolkit.evaluation.splits import measure_trained, write_predictions
 
-        metrics: dict[str, Any] = {
+        found, predictions = measure_trained(trainer, task, images, classes)
+        write_predictions(self.folder.predictions, predictions)
+        return {
             "best": training.best.as_row(),
             "weights_sha256": training.weights_sha256,
+            **found,
         }
-        rows = []
-        for split in ("validation", "test"):
-            if split not in images:
-                continue
-            found = trainer.predict(split)
-            metrics[split] = measure(images[split].labels, found, manifest.classes)
-            rows += [
-                (example.path, split, str(example.label), row)
-                for example, row in zip(manifest.of(split), found, strict=True)
-            ]
-        write_predictions(self.folder.predictions, rows, manifest.classes)
-        return metrics
 
     def _train_baseline(
         self, images: Mapping[str, Images], classes: tuple[str, ...]

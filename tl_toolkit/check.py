@@ -27,11 +27,12 @@ from tl_toolkit.errors import (
     RecipeError,
     ToolkitError,
     WeightsError,
+    closest,
     nearest,
 )
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.messages import in_order
-from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeFrom
+from tl_toolkit.recipe.schema import Data, Phase, Pixels, Recipe, UnfreezeFrom
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.searching.space import (
     count_points,
@@ -226,6 +227,8 @@ def _check_network(recipe: Recipe, classes: tuple[str, ...]) -> list[_Finding]:
     if problem_of_size := check_image_size(architecture, recipe.data.image_size):
         findings.append(_Finding(("data", "image_size"), problem_of_size))
     findings += _check_pooling(recipe, architecture)
+    if recipe.pixels is not None:
+        findings += _check_pixels(recipe.pixels, architecture, classes)
     for index, phase in enumerate(recipe.phases):
         findings += _check_unfreeze(phase, index, architecture)
     if not arguments:
@@ -253,6 +256,22 @@ def _check_pooling(recipe: Recipe, architecture: Architecture) -> _Findings:
         what = f"model.head.pooling = {pooling!r}"
         problem = Problem("", what, expected, "~model.head.pooling")
         yield _Finding(("model", "head", "pooling"), problem)
+
+
+def _check_pixels(
+    pixels: Pixels, architecture: Architecture, classes: tuple[str, ...]
+) -> _Findings:
+    """Refuses a base that no pixel can be read from, and weights of classes that there are not."""
+    if pixels.taps is None and not architecture.taps:
+        what = f"model.base = {architecture.name!r}"
+        expected = "expected a base with maps on a whole stride of the image, or pixels.taps."
+        yield _Finding(("model", "base"), Problem("", what, expected, "base: mobilenet"))
+    if isinstance(pixels.class_weights, Mapping):
+        for name in pixels.class_weights:
+            if classes and name not in classes:
+                what = f"pixels.class_weights: {name!r} is no class"
+                problem = Problem("", what, closest(name, classes))
+                yield _Finding(("pixels", "class_weights", name), problem)
 
 
 def _check_unfreeze(phase: Phase, index: int, architecture: Architecture) -> _Findings:

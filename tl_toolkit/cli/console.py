@@ -106,28 +106,45 @@ def _as_text(value: Any) -> str:
     return str(value).replace("[", "\\[")
 
 
+_TITLES = {
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "f1": "F1",
+    "iou": "IoU",
+    "mean_iou": "mean IoU",
+    "frequency_weighted_iou": "weighted IoU",
+    "ods": "ODS",
+    "ois": "OIS",
+    "rmse_angle": "RMSE",
+}
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
 def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
-    """Prints the metrics of one split, and of each class."""
-    head = draw_table(
-        ["images", "accuracy", "balanced", "macro F1", "loss"],
-        [
-            [
-                metrics["images"],
-                metrics["accuracy"],
-                metrics["balanced_accuracy"],
-                metrics["macro_f1"],
-                metrics["loss"],
-            ]
-        ],
-    )
-    rows = [
-        [label, row["images"], row["precision"], row["recall"], row["f1"]]
-        for label, row in metrics["per_class"].items()
-    ]
+    """Prints the metrics of one split, and of each class where there are classes."""
+    numbers = _numbers(metrics)
+    rows = [list(numbers.values())]
+    if majority := metrics.get("majority"):
+        rows.append([majority.get(key) for key in numbers])
+        rows = [[label, *row] for label, row in zip(("", "majority class"), rows, strict=True)]
+        numbers = {"": None, **numbers}
     show(f"{name}\n")
-    show(head)
-    show("")
-    show(draw_table(["class", "images", "precision", "recall", "F1"], rows))
+    show(draw_table([_title(key) for key in numbers], rows))
+    classes = metrics.get("per_class")
+    if classes:
+        columns = list(next(iter(classes.values())))
+        # Counts first: they say how much the others are worth.
+        columns.sort(key=lambda column: column not in ("images", "pixels"))
+        rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
+        show("")
+        show(draw_table(["class", *map(_title, columns)], rows))
 
 
 def current_log() -> Path | None:
@@ -210,9 +227,10 @@ class ConsoleProgress(Progress):
     def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
         """Prints one line for the epoch."""
         parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
+        score = _score_of(row)
         if row["loss"] is not None:
-            parts.append(f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.3f}")
-        parts.append(f"val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}")
+            parts.append(f"loss {row['loss']:.4f}  {_title(score)} {row[score]:.3f}")
+        parts.append(f"val loss {row['val_loss']:.4f}  {_title(score)} {row[f'val_{score}']:.3f}")
         self._tell("  ".join(parts) + (" *" if best else ""))  # within 80 columns
         if row["epoch"] == self._epochs:
             self.stop()
@@ -329,16 +347,30 @@ class ConsoleProgress(Progress):
             self.folder.append_log(click.unstyle(message))
 
 
+def _score_of(row: Mapping[str, Any]) -> str:
+    """Returns the name of an epoch's score, of which it has one on validation images too."""
+    return next(
+        name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
+    )
+
+
 def _summary_table(metrics: Mapping[str, Any]) -> Table:
+    """Draws the first metrics of each split, of the run and of its baseline."""
     rows = []
+    columns: list[str] = []
     for split in ("validation", "test"):
         if split not in metrics:
             continue
         for name, found in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
             if split in found:
-                values = found[split]
-                rows.append([name, split, values["images"], values["accuracy"], values["loss"]])
-    return draw_table(["", "split", "images", "accuracy", "loss"], rows)
+                numbers = _numbers(found[split])
+                columns = _HEADLINES if "accuracy" in numbers else list(numbers)
+                rows.append([name, split, *(numbers[column] for column in columns)])
+    return draw_table(["", "split", *map(_title, columns)], rows)
+
+
+_HEADLINES = ["images", "accuracy", "loss"]
+"""Of a classification, whose other metrics `evaluate` prints."""
 
 
 def _describe_refit(refit: Mapping[str, Any]) -> str:

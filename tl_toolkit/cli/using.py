@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -23,14 +23,13 @@ from tl_toolkit.cli.console import (
 )
 from tl_toolkit.errors import DataError
 
-if TYPE_CHECKING:
-    from tl_toolkit.evaluation.predict import Prediction
-
 
 @click.command("evaluate")
 @click.argument("run")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="A folder per class.  [the run's own]"
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A folder like the recipe's test.  [the run's own]",
 )
 @click.option("--fail-under", multiple=True, metavar="METRIC=VALUE", help="Exit 4 when worse.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
@@ -40,21 +39,21 @@ def evaluate_command(
     """Measure the model of RUN on its test images, or on those of another folder.
 
     RUN is a folder, or NAME/NNN, NAME/latest or latest under runs/. A run without test images is
-    measured on its validation images. METRIC is accuracy, balanced_accuracy, macro_f1 (at least
-    VALUE) or loss (at most).
+    measured on its validation images. METRIC is a metric of the run's task, as accuracy, macro_f1
+    or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
-    from tl_toolkit.evaluation.metrics import check_names
-
-    check_names(thresholds)
     divert_noise()
     from tl_toolkit.api import load_run
-    from tl_toolkit.evaluation.metrics import check_thresholds
+    from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
-    metrics = load_run(run).evaluate(data, progress=ConsoleProgress())
+    opened = load_run(run)
+    check_names(thresholds, opened.metrics)
+    metrics = opened.evaluate(data, progress=ConsoleProgress())
     for path, reason in metrics["skipped"].items():
         warn(f"skipped {path}: {reason}")
-    absent = [name for name, row in metrics["per_class"].items() if not row["images"]]
+    classes = metrics.get("per_class", {})
+    absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
         warn(f"no images of {', '.join(absent)}: the means are over the other classes")
     if as_json:
@@ -78,45 +77,72 @@ def _read_threshold(text: str) -> tuple[str, float]:
 @click.argument("run")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder for masks and overlays, where each pixel has an answer.  [predictions]",
+)  # fmt: skip
+@click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table",
     show_default=True,
 )  # fmt: skip
-def predict_command(run: str, paths: tuple[Path, ...], form: str) -> None:
+def predict_command(run: str, paths: tuple[Path, ...], out: Path | None, form: str) -> None:
     """Ask the model of RUN about image files, and about folders of images.
 
-    A file that cannot be decoded is named and the exit code is 3; the others are answered.
+    A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
+    each pixel has an answer, a file's mask and an overlay are written as PNG.
     """
     divert_noise()
     from tl_toolkit.api import load_run
+    from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
-    found = load_run(run).predict(paths, progress=ConsoleProgress())
-    {"table": _print_table, "csv": _print_csv, "jsonl": _print_lines}[form](found)
-    refused = [prediction for prediction in found if prediction.error]
-    for prediction in refused:
-        warn(f"{prediction.path}: {prediction.error}")
+    opened = load_run(run)
+    if out is None and opened.recipe.task in PIXEL_TASKS:
+        out = Path("predictions")
+    found = opened.predict(paths, out=out, progress=ConsoleProgress())
+    records = [one.as_record() for one in found]
+    {"table": _print_table, "csv": _print_csv, "jsonl": _print_lines}[form](records)
+    refused = [record for record in records if record["error"]]
+    for record in refused:
+        warn(f"{record['path']}: {record['error']}")
     if refused:
         raise DataError(f"{len(refused)} of {len(found)} files could not be decoded")
 
 
-def _print_table(found: list[Prediction]) -> None:
-    rows = [[row.path, row.label, row.probability] for row in found if not row.error]
-    show(draw_table(["file", "class", "probability"], rows))
+def _print_table(records: list[dict[str, Any]]) -> None:
+    answered = [record for record in records if not record["error"]]
+    if any("probabilities" in record for record in records):
+        rows = [[record["path"], record["label"], record["probability"]] for record in answered]
+        show(draw_table(["file", "class", "probability"], rows))
+        return
+    rows = []
+    for record in answered:
+        most, share = next(iter(record["shares"].items()), (None, None))
+        rows.append([record["path"], most, share, record["mask"], record["overlay"]])
+    show(draw_table(["file", "most of it", "share", "mask", "overlay"], rows))
 
 
-def _print_csv(found: list[Prediction]) -> None:
-    classes = next((list(row.probabilities) for row in found if not row.error), [])
+def _print_csv(records: list[dict[str, Any]]) -> None:
+    """Prints a row for each file, with a column for each class."""
+    classes: dict[str, None] = {}  # in order
+    for record in records:
+        classes |= dict.fromkeys(_by_class(record))
+    plain = [name for name in records[0] if name not in ("probabilities", "shares", "error")]
+    for record in records:
+        plain += [name for name in record if name in ("mask", "overlay") and name not in plain]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "probability", *classes, "error"])
-    for row in found:
-        values = [row.probabilities.get(name) for name in classes]
-        writer.writerow([row.path, row.label, row.probability, *values, row.error])
+    writer.writerow([*plain, *classes, "error"])
+    for record in records:
+        values = [_by_class(record).get(name) for name in classes]
+        writer.writerow([*(record.get(name) for name in plain), *values, record["error"]])
 
 
-def _print_lines(found: list[Prediction]) -> None:
-    from tl_toolkit.evaluation.predict import as_record
+def _by_class(record: dict[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = record.get("probabilities") or record.get("shares") or {}
+    return found
 
-    for row in found:
-        click.echo(json.dumps(as_record(row), ensure_ascii=False))
+
+def _print_lines(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        click.echo(json.dumps(record, ensure_ascii=False))
 
 
 @click.command("export")

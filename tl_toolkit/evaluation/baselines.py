@@ -8,14 +8,14 @@ from typing import Any
 
 from tl_toolkit.data.pipeline import Images
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.evaluation.metrics import measure
+from tl_toolkit.evaluation.splits import measure_trained
 from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer, plan_phases
-from tl_toolkit.transfer.assemble import assemble
+from tl_toolkit.training.prepare import assemble_model
 
 
 def train_baseline(
@@ -41,11 +41,9 @@ def train_baseline(
     other = build_baseline(recipe)
     if other is None:
         raise ValueError("recipe.baseline: expected changes, got none")
-    transfer = assemble(
-        other.model, image_size=other.data.image_size, num_classes=len(classes), seed=other.seed
-    )
-    place = RunFolder(folder.path / "baseline")
     labelled = _Labelled(progress)
+    transfer = assemble_model(other, classes, labelled)
+    place = RunFolder(folder.path / "baseline")
     labelled.planned(plan_phases(transfer, other.phases))
     trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
     try:
@@ -55,11 +53,7 @@ def train_baseline(
     return {
         "changes": dict(recipe.baseline or {}),
         "best": training.best.as_row(),
-        **{
-            split: measure(images[split].labels, trainer.predict(split), classes)
-            for split in images
-            if split != "train"
-        },
+        **measure_trained(trainer, transfer.task, images, classes)[0],
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from tl_toolkit.data.pipeline import Images, read_pixels, resize_pixels
 from tl_toolkit.errors import DataError
 from tl_toolkit.evaluation.dense import DensePredictor
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import drafted, write_atomically
+from tl_toolkit.runs import drafted
 from tl_toolkit.tasks.base import PixelTask
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
@@ -30,7 +28,6 @@ __all__ = [
     "measure_masks",
     "measure_trained_masks",
     "predict_masks",
-    "write_scores",
 ]
 
 _OVERLAY = 0.5
@@ -44,8 +41,9 @@ class MaskPrediction:
     Attributes:
         path: The file.
         answer: What the task keeps, by name, each of the file's own height and width; as `mask` and
-            `probability` of a segmentation. Empty when refused.
-        shares: Share of the pixels of each class, most first; empty when refused.
+            `probability` of a segmentation. Empty when refused, and when it was written instead.
+        shares: Share of the pixels of each class that has any, most first; empty when refused, and
+            for tasks without classes.
         error: Why the file was refused; None when it was not.
         files: What was written, by kind: `mask` and `overlay`.
     """
@@ -56,18 +54,25 @@ class MaskPrediction:
     error: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints: all but the answer itself."""
+        return {
+            "path": self.path,
+            "shares": dict(self.shares),
+            **self.files,
+            "error": self.error,
+        }
 
-def measure_masks(
-    model: keras.Model, images: Images, targets: Targets, task: PixelTask
-) -> dict[str, Any]:
-    """Compares a model's answers with whole masks, each at the size of its own file."""
+
+def measure_masks(model: keras.Model, images: Images, task: PixelTask) -> dict[str, Any]:
+    """Compares a model's answers with the images' masks, each at the size of its own file."""
     batches = images.batches(np.arange(len(images)), PIXEL_PREFIX_BATCH)
     rows = ((pixels, indices) for pixels, _, indices in batches)
-    return _measure(DensePredictor(model), rows, targets, task)[0]
+    return _measure(DensePredictor(model), rows, _targets(images), task)[0]
 
 
 def measure_trained_masks(
-    trainer: Trainer, model: keras.Model, split: str, targets: Targets, task: PixelTask
+    trainer: Trainer, split: str, images: Images, task: PixelTask
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Measures as `measure_masks`, from the features that the last phase was trained on.
 
@@ -75,7 +80,7 @@ def measure_trained_masks(
         The metrics, and the scores of each image alone.
     """
     cut, features = trainer.features(split)
-    order = np.arange(len(targets))
+    order = np.arange(len(images))
 
     def rows() -> Iterator[tuple[Rows, np.ndarray]]:
         start = 0
@@ -86,7 +91,14 @@ def measure_trained_masks(
                 yield some if len(some) > 1 else some[0], indices
             start += len(labels)
 
-    return _measure(DensePredictor(model, source=cut.tensors), rows(), targets, task)
+    predictor = DensePredictor(trainer.model, source=cut.tensors)
+    return _measure(predictor, rows(), _targets(images), task)
+
+
+def _targets(images: Images) -> Targets:
+    if images.targets is None:
+        raise ValueError("images: expected some with masks, got none")
+    return images.targets
 
 
 def _measure(
@@ -150,11 +162,12 @@ def predict_masks(
         maps = [one[0] for one in predictor.read_maps(resized[np.newaxis])]
         ys, xs = place_pixels(pixels.shape[:2], size, resize)
         answer = predictor.answer(maps, ys, xs, task.keep)
-        files = {}
-        if folder is not None:
-            image = task.draw(answer, palette)
-            files = _write(folder / names[path], image, pixels)
-        yield MaskPrediction(str(path), answer, _shares(answer, classes), files=files)
+        shares = _shares(answer, classes)
+        if folder is None:
+            yield MaskPrediction(str(path), answer, shares)
+        else:
+            files = _write(folder / names[path], task.draw(answer, palette), pixels)
+            yield MaskPrediction(str(path), shares=shares, files=files)
         if done is not None:
             done(count)
 
@@ -206,12 +219,3 @@ def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
             # From 1 on: 0 would be black, and black on a photo looks like nothing.
             colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
     return colors
-
-
-def write_scores(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes predictions.csv: the scores of each image."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, buffer.getvalue())

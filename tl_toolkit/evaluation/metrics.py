@@ -12,9 +12,6 @@ import numpy as np
 
 from tl_toolkit.errors import Problem, RecipeError, ThresholdError, closest
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "loss")
-"""What a threshold can be set on; of `loss` it is the greatest, of the others the least value."""
-
 
 def measure(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
@@ -59,43 +56,61 @@ def measure(
     }
 
 
-def check_names(thresholds: Mapping[str, float]) -> None:
-    """Refuses thresholds of metrics that there are not, before anything is measured.
+def check_names(thresholds: Mapping[str, float], metrics: Mapping[str, Any]) -> None:
+    """Refuses thresholds of metrics that a run has not, before anything is measured.
+
+    Args:
+        thresholds: Limits by name.
+        metrics: What the run's metrics.json holds.
 
     Raises:
         RecipeError: With all of them.
     """
-    problems = [
-        Problem(
-            where=f"--fail-under {name}={limit:g}",
-            what=f"{name!r} is no metric; {closest(name, METRICS)}".rstrip("; "),
-            expected=f"One of {', '.join(METRICS)}.",
-        )
-        for name, limit in thresholds.items()
-        if name not in METRICS
-    ]
-    if problems:
-        raise RecipeError(problems)
+    for split in ("validation", "test"):
+        if split in metrics:
+            _refuse_unknown(thresholds, _numbers(metrics[split]))
+            return
 
 
-def check_thresholds(metrics: dict[str, Any], thresholds: dict[str, float]) -> None:
-    """Compares metrics with the least values that were asked for (`loss`: the greatest).
+def check_thresholds(metrics: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
+    """Compares metrics with the least values that were asked for.
+
+    Of a loss or an angle, which are the better the less they are, with the greatest values.
 
     Raises:
         RecipeError: There is no metric of that name.
         ThresholdError: A metric is worse than its threshold.
     """
-    check_names(thresholds)
+    _refuse_unknown(thresholds, _numbers(metrics))
     problems = []
     for name, limit in thresholds.items():
-        value = metrics[name]
-        if value > limit if name == "loss" else value < limit:
+        value, at_most = metrics[name], name == "loss" or name.endswith("_angle")
+        if value > limit if at_most else value < limit:
             problems.append(
                 Problem(
                     where=f"--fail-under {name}={limit:g}",
                     what=f"{name} = {value:.4f}",
-                    expected=f"Asked for {'at most' if name == 'loss' else 'at least'} {limit:g}.",
+                    expected=f"Asked for {'at most' if at_most else 'at least'} {limit:g}.",
                 )
             )
     if problems:
         raise ThresholdError(problems)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns what a threshold can be set on."""
+    return [name for name, value in metrics.items() if isinstance(value, float)]
+
+
+def _refuse_unknown(thresholds: Mapping[str, float], known: Sequence[str]) -> None:
+    problems = [
+        Problem(
+            where=f"--fail-under {name}={limit:g}",
+            what=f"{name!r} is no metric of the run; {closest(name, known)}".rstrip("; "),
+            expected=f"One of {', '.join(known)}.",
+        )
+        for name, limit in thresholds.items()
+        if name not in known
+    ]
+    if problems:
+        raise RecipeError(problems)

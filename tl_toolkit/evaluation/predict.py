@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ import numpy as np
 
 from tl_toolkit.data.pipeline import Images, read_image
 from tl_toolkit.errors import DataError
-from tl_toolkit.runs import write_atomically
 from tl_toolkit.training.steps import class_probabilities
 from tl_toolkit.transfer.batches import PREFIX_BATCH, FixedBatch
 
@@ -41,6 +38,16 @@ class Prediction:
     def probability(self) -> float | None:
         """Probability of `label`."""
         return self.probabilities[self.label] if self.label is not None else None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+            "error": self.error,
+        }
 
 
 def predict_images(model: keras.Model, images: Images) -> np.ndarray:
@@ -96,33 +103,3 @@ def predict_files(
             count += len(chunk)
             if done is not None:
                 done(count)
-
-
-def write_predictions(
-    path: Path, rows: Sequence[tuple[str, str, str, np.ndarray]], classes: Sequence[str]
-) -> None:
-    """Writes predictions.csv.
-
-    Args:
-        path: The file.
-        rows: (image, split, right label, probabilities) of each image.
-        classes: Class names in the order of the probabilities.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "split", "label", "predicted", "probability", *classes])
-    for image, split, label, row in rows:
-        best = int(row.argmax())
-        writer.writerow([image, split, label, classes[best], float(row[best]), *map(float, row)])
-    write_atomically(path, buffer.getvalue())
-
-
-def as_record(prediction: Prediction) -> dict[str, Any]:
-    """Returns what `--format jsonl` and `--json` print of a prediction."""
-    return {
-        "path": prediction.path,
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "probabilities": prediction.probabilities,
-        "error": prediction.error,
-    }

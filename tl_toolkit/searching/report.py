@@ -59,9 +59,24 @@ def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> 
     """
     halved = any(trial.budget is not None for trial in trials)
     rungs = ["budget", "continues"] if halved else []
-    columns = ["number", "state", *rungs, "score", *fields, "phase", "epoch", "val_loss",
-               "val_accuracy", "trains", "parameters", "seconds", "elapsed", "weights_sha256",
-               "error"]  # fmt: skip
+    bests = [trial.best for trial in trials if trial.best]
+    measured = [name for name in bests[0] if name.startswith("val_")] if bests else []
+    columns = [
+        "number",
+        "state",
+        *rungs,
+        "score",
+        *fields,
+        "phase",
+        "epoch",
+        *measured,
+        "trains",
+        "parameters",
+        "seconds",
+        "elapsed",
+        "weights_sha256",
+        "error",
+    ]
     rows = []
     for trial in trials:
         values = {field: describe_value(trial.values[field]) for field in fields}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-__all__ = ["PixelTally", "PixelTask", "Task"]
+__all__ = ["PixelTally", "PixelTask", "Task", "answers_pixels"]
 
 
 class Task(Protocol):
@@ -79,3 +79,8 @@ class PixelTally(Protocol):
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
+
+
+def answers_pixels(task: Task) -> TypeGuard[PixelTask]:
+    """Tells whether each pixel has an answer."""
+    return task.answers_pixels

@@ -226,6 +226,11 @@ class Trainer:
             pause,
         )
 
+    @property
+    def model(self) -> keras.Model:
+        """The model that is trained."""
+        return self._transfer.model
+
     def plan(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Says of each phase of a recipe what it trains; as `plan_phases`."""
         return plan_phases(self._transfer, recipe.phases)

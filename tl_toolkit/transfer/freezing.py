@@ -78,7 +78,11 @@ def split_at(
     cut = find_cut(transfer, units)
     prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
     entering = transfer.join_pixels(cut.tensors)
+    origins = [tensor._keras_history for tensor in transfer.model.inputs]
     suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
+    # An Input among other tensors is drawn anew as itself: the whole model could not be saved.
+    for tensor, origin in zip(transfer.model.inputs, origins, strict=True):
+        tensor._keras_history = origin
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size
     return Split(
