@@ -1,0 +1,200 @@
+"""PixelNet's two claims on this machine: few pixels train as well, and every pixel is cheap to ask.
+
+    python benchmarks/pixelnet.py               all of it
+    python benchmarks/pixelnet.py --only dense  the second half alone
+
+Training: CamVid at 128 x 128, MobileNet 0.75, a predictor of 512-512, the units from conv_dw_12 on
+and the head. Each row is a process of its own, of 80 steps. The time of a step is the median over
+the epochs after the first; it has the drawing of pixels in it, and not the frozen part, which ran
+before.
+
+Prediction: the hypercolumn of VGG-16 at 224 x 224 (random weights), all 50,176 pixels, the first
+dense layer after interpolation (gather first) or before it (project first). The base's own time,
+the same for both, is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from clock import ASSETS, run, write_recipe
+
+CAMVID = ASSETS / "pixels" / "camvid"
+WEIGHTS = ASSETS / "weights" / "mobilenet_7_5_224_tf_no_top.h5"
+CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
+           "pedestrian", "bicyclist"]  # fmt: skip
+SIZE = 128
+IMAGES = 80
+STEPS = 80
+SAMPLES = (50, 200, 500, 2000, SIZE * SIZE)
+PRODUCT = ((1, 10_000), (2, 5_000), (5, 2_000), (10, 1_000))
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["training", "dense"])
+    parser.add_argument("--repeats", type=int, default=1, help="seeds of each row of training")
+    args = parser.parse_args()
+    if args.only != "dense":
+        print_training(args.repeats)
+    if args.only != "training":
+        print_dense()
+
+
+def print_training(repeats: int) -> None:
+    """Trains with each number of pixels, and with each share of images at a constant product."""
+    print(f"{'images x pixels':<18}{'ms a step':>10}{'of all':>8}{'peak MB':>9}  "
+          "mean IoU of whole masks, after 80 steps")  # fmt: skip
+    whole = None
+    for batch, pixels in [(5, count) for count in reversed(SAMPLES)] + list(PRODUCT):
+        found = [train(batch, pixels, seed) for seed in range(repeats)]
+        step = statistics.median(one["step"] for one in found)
+        whole = whole or step
+        peak = statistics.median(one["peak_mb"] for one in found)
+        scores = [one["mean_iou"] for one in found]
+        print(f"{f'{batch} x {pixels:,}':<18}{1000 * step:>10.0f}{step / whole:>8.2f}{peak:>9.0f}  "
+              f"{statistics.fmean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})",
+              flush=True)  # fmt: skip
+    print("goal: 2,000 pixels take at most 1/5 of the step with all 16,384")
+
+
+def train(batch: int, pixels: int, seed: int) -> dict[str, float]:
+    """Returns seconds of a step, peak memory, and the mean IoU of validation."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        recipe = write_recipe(
+            folder / "recipe.yaml",
+            task="segmentation",
+            seed=seed,
+            data={
+                "train": str(CAMVID / "train"),
+                "validation": str(CAMVID / "val"),
+                "classes": CLASSES,
+                "masks": {"ignore": 11},
+                "image_size": SIZE,
+                "batch_size": batch,
+            },
+            model={
+                "base": "mobilenet",
+                "arguments": {"alpha": 0.75},
+                "weights": str(WEIGHTS),
+                "head": {"hidden": [{"units": 512}, {"units": 512}]},
+            },
+            pixels={"per_image": pixels},
+            phases=[
+                {
+                    "name": "tune",
+                    "epochs": STEPS * batch // IMAGES,
+                    "learning_rate": 3e-4,
+                    "unfreeze": {"from": "conv_dw_12"},
+                }
+            ],
+        )
+        out = folder / "runs" / "run"
+        command = [sys.executable, __file__, "one", recipe, out]
+        timing = run(command, out / "steps.json", TL_TOOLKIT_CACHE=str(folder / "cache"))
+        return {**json.loads((out / "steps.json").read_text()), "peak_mb": timing.peak_mb}
+
+
+def train_one(recipe: str, out: str) -> None:
+    """Trains a recipe in this process, and writes what its steps took."""
+    import tl_toolkit as tl
+
+    class Clock(tl.Progress):
+        """Notes how long the steps of each epoch take, drawing of pixels included."""
+
+        def __init__(self) -> None:
+            self.steps: list[float] = []
+            self._began = self._ended = 0.0
+            self._taken = 0
+
+        def stepped(self, step: int, loss: float) -> None:
+            self._ended = time.perf_counter()
+            self._taken = step
+
+        def epoch_ended(self, row: Any, *, best: bool) -> None:
+            if row["epoch"]:
+                self.steps.append((self._ended - self._began) / self._taken)
+            self._began = time.perf_counter()
+
+    clock = Clock()
+    found = tl.finetune(recipe, out=out, progress=clock).metrics["validation"]["mean_iou"]
+    step = statistics.median(clock.steps[1:] or clock.steps)
+    (Path(out) / "steps.json").write_text(json.dumps({"step": step, "mean_iou": found}))
+
+
+def print_dense() -> None:
+    """Asks PixelNet for every pixel of an image, both ways."""
+    found = json.loads(
+        subprocess.run(
+            [sys.executable, __file__, "dense"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[-1]
+    )
+    print(f"\n{'VGG-16 hypercolumn, 224 x 224':<36}{'gather first':>13}{'project first':>14}"
+          f"{'ratio':>7}  largest difference")  # fmt: skip
+    for name, (gather, project, difference) in found.items():
+        print(f"{name:<36}{gather:>12.2f}s{project:>13.2f}s{gather / project:>7.1f}"
+              f"  {difference:.1e}")  # fmt: skip
+    print("goals: the first layer alone 8, the whole predictor 1.5 (arithmetic allows 44 and 2.3)")
+
+
+def ask_densely() -> None:
+    """Prints, as JSON, seconds of both ways for each predictor, and how far they are apart."""
+    import keras
+    import numpy as np
+
+    from tl_toolkit.evaluation.dense import DensePredictor
+    from tl_toolkit.recipe.schema import Model, Pixels
+    from tl_toolkit.tasks.segmentation import Segmentation
+    from tl_toolkit.transfer.assemble import assemble
+
+    hidden = [{"units": 4096}, {"units": 4096}]
+    predictors = {
+        "first layer alone, 4,096 units": ([], 4096),
+        "published predictor, 4096-4096-21": (hidden, 21),
+        "linear predictor, 21": ([], 21),
+    }
+    size = (224, 224)
+    ys, xs = (np.arange(side, dtype=np.float32) for side in size)
+    image = np.random.default_rng(0).uniform(0, 255, (1, *size, 3)).astype(np.float32)
+    found = {}
+    for name, (layers, units) in predictors.items():
+        keras.backend.clear_session()
+        task = Segmentation([str(number) for number in range(units)], Pixels())
+        settings = Model(base="pixelnet", weights="random", head={"hidden": layers})
+        model = assemble(settings, image_size=size, num_classes=units, task=task).model
+        seconds, answers = [], []
+        for mode in ("gather_first", "project_first"):
+            predictor = DensePredictor(model, mode=mode)
+            maps = [one[0] for one in predictor.read_maps(image)]
+            predictor.answer(maps, ys[:8], xs, _highest)  # compiles
+            began = time.perf_counter()
+            answers.append(predictor.answer(maps, ys, xs, _highest)["highest"])
+            seconds.append(time.perf_counter() - began)
+        found[name] = [*seconds, float(np.abs(answers[0] - answers[1]).max())]
+        del model, predictor, maps
+    print(json.dumps(found), file=sys.stdout)
+
+
+def _highest(outputs: Any) -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {"highest": tf.reduce_max(outputs, axis=-1)}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        train_one(*sys.argv[2:])
+    elif sys.argv[1:2] == ["dense"]:
+        ask_densely()
+    else:
+        main()
