@@ -15,7 +15,7 @@ LAYERS = [
     ["recipe", "runs", "architectures.records", "architectures.registry", "architectures.imagenet",
      "architectures.catalog", "weight_files", "weight_matching"],
     ["data.listing", "data.folders", "data.tables", "data.glyphs", "data.builtin",
-     "data.sources", "data.manifest"],
+     "data.pairs", "data.sources", "data.manifest"],
     ["searching.space"],
     ["check", "starter"],
     ["architectures", "data"],

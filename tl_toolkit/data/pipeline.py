@@ -19,7 +19,7 @@ from tl_toolkit.data.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.data.decoder import decode_image, explain, resize_image
 from tl_toolkit.data.listing import MAX_BYTES, count_threads
 from tl_toolkit.data.manifest import Example
-from tl_toolkit.data.masks import Targets
+from tl_toolkit.data.targets import Targets
 from tl_toolkit.errors import DataError, Problem
 
 __all__ = [

@@ -18,8 +18,8 @@ from tl_toolkit.data.convert import convert_to_png
 from tl_toolkit.data.decoder import DECODER_VERSION, decode_image, explain
 from tl_toolkit.data.listing import MAX_BYTES, MAX_NAMED, SourceFile, count_threads, name_some
 from tl_toolkit.data.manifest import Example, Manifest, draw_splits, keep_few
-from tl_toolkit.data.masks import look_at_masks
 from tl_toolkit.data.sources import list_sources
+from tl_toolkit.data.targets import TargetReader, look_at_targets
 from tl_toolkit.data.verdicts import KnownFiles, Verdicts
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs import default_cache_dir, write_atomically
@@ -47,6 +47,7 @@ class Look(NamedTuple):
 def scan(
     data: Data,
     *,
+    reader: TargetReader | None = None,
     cache_dir: Path | None = None,
     convert_dir: Path | None = None,
     progress: Progress | None = None,
@@ -56,6 +57,7 @@ def scan(
 
     Args:
         data: The recipe's section.
+        reader: Reads the masks, where each pixel has an answer.
         cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
         convert_dir: Takes the images re-encoded under `data.convert`; by default in `cache_dir`.
         progress: Told how many images are done.
@@ -78,10 +80,8 @@ def scan(
         progress=progress,
         keep=keep,
     )
-    if data.masks is not None:
-        examples = look_at_masks(
-            examples, [file.mask for file in listing.files], data.masks, listing.classes
-        )
+    if reader is not None:
+        examples = look_at_targets(examples, [file.mask for file in listing.files], reader)
     if listing.fractions:
         examples = draw_splits(examples, listing.fractions, seed=data.split_seed)
     if data.examples_per_class is not None:

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from tl_toolkit.data.masks import Targets, place_pixels
 from tl_toolkit.data.pipeline import Images, read_pixels, resize_pixels
+from tl_toolkit.data.targets import Targets, place_pixels
 from tl_toolkit.errors import DataError
 from tl_toolkit.evaluation.dense import DensePredictor
 from tl_toolkit.recipe.schema import Recipe
@@ -45,7 +45,7 @@ class MaskPrediction:
         shares: Share of the pixels of each class that has any, most first; empty when refused, and
             for tasks without classes.
         error: Why the file was refused; None when it was not.
-        files: What was written, by kind: `mask` and `overlay`.
+        files: What was written, by kind: the task's `picture`, as `mask`, and `overlay`.
     """
 
     path: str
@@ -113,7 +113,7 @@ def _measure(
         maps = predictor.read_maps(rows)
         for place, index in enumerate(indices):
             truth = targets.whole(int(index))
-            ys, xs = place_pixels(truth.shape, targets.image_size, targets.resize)
+            ys, xs = place_pixels(truth.shape[:2], targets.image_size, targets.resize)
             seen_ys, seen_xs = (
                 (places > -1) & (places < size)
                 for places, size in zip((ys, xs), targets.image_size, strict=True)
@@ -166,7 +166,8 @@ def predict_masks(
         if folder is None:
             yield MaskPrediction(str(path), answer, shares)
         else:
-            files = _write(folder / names[path], task.draw(answer, palette), pixels)
+            image = task.draw(answer, palette)
+            files = _write(folder / names[path], image, pixels, kind=task.picture)
             yield MaskPrediction(str(path), shares=shares, files=files)
         if done is not None:
             done(count)
@@ -184,16 +185,16 @@ def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _write(base: Path, image: Image.Image, pixels: np.ndarray) -> dict[str, str]:
-    """Writes an answer, and the photo with the answer over it."""
+def _write(base: Path, image: Image.Image, pixels: np.ndarray, *, kind: str) -> dict[str, str]:
+    """Writes an answer, named by its kind, and the photo with the answer over it."""
     colored = np.asarray(image.convert("RGB"), np.float32)
     over = (pixels * (1 - _OVERLAY) + colored * _OVERLAY).round().astype(np.uint8)
     files = {}
-    for kind, one in (("mask", image), ("overlay", Image.fromarray(over))):
-        path = base.with_name(f"{base.name}_{kind}.png")
+    for name, one in ((kind, image), ("overlay", Image.fromarray(over))):
+        path = base.with_name(f"{base.name}_{name}.png")
         with drafted(path) as draft:
             one.save(draft)
-        files[kind] = str(path)
+        files[name] = str(path)
     return files
 
 

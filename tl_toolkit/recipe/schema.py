@@ -287,15 +287,15 @@ PIXEL_BATCH_SIZE = 5
 
 def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
     """Yields settings that the chosen task does not have."""
-    task = values.get("task", "classification")
-    score = f"val_{SCORES.get(str(task), '')}"
+    task = str(values.get("task", "classification"))
+    score = f"val_{SCORES.get(task, '')}"
     monitor = _field_of(values.get("early_stopping"), "monitor")
-    if monitor in _OTHER_SCORES and monitor != score:
+    if str(monitor) in _OTHER_SCORES and monitor != score:
         expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
         yield Conflict(("early_stopping", "monitor"), expected, f"monitor: {score}")
     objective = _field_of(values.get("search"), "objective")
     name = objective if isinstance(objective, str) else _field_of(objective, "name")
-    if name in _OTHER_SCORES and name != score:
+    if str(name) in _OTHER_SCORES and name != score:
         expected = f"expected {score} or val_loss for {task}, got {name!r}"
         yield Conflict(("search", "objective"), expected, f"objective: {score}")
     if task not in PIXEL_TASKS:
@@ -382,7 +382,7 @@ class Recipe(Section):
     @classmethod
     def _settle_defaults(cls, values: object) -> object:
         """Gives fields that hang on the task the default that theirs has."""
-        if not isinstance(values, Mapping) or values.get("task") not in PIXEL_TASKS:
+        if not isinstance(values, Mapping) or str(values.get("task")) not in PIXEL_TASKS:
             return values
         score = f"val_{SCORES[values['task']]}"
         found = {"pixels": {}, **values}

@@ -29,6 +29,7 @@ from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.searching.chooser import Chooser, Proposal
 from tl_toolkit.searching.journal import Journal, Trial
 from tl_toolkit.searching.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.tasks.registry import build_reader
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
 from tl_toolkit.training.prepare import assemble_model, load_images
@@ -280,7 +281,9 @@ class Engine:
     def _load_images(self, recipe: Recipe) -> dict[str, Images]:
         key = _describe_data(recipe)
         if key not in self._images:
-            manifest = scan(recipe.data, convert_dir=self._folder.converted)
+            manifest = scan(
+                recipe.data, reader=build_reader(recipe), convert_dir=self._folder.converted
+            )
             self._images = {key: _without_test(load_images(recipe, manifest))}
         return self._images[key]
 

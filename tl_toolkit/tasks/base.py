@@ -9,6 +9,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tl_toolkit.data.targets import TargetReader
+from tl_toolkit.recipe.data_schema import Data
+
 __all__ = ["PixelTally", "PixelTask", "Task", "answers_pixels"]
 
 
@@ -47,14 +50,24 @@ class Task(Protocol):
         """
 
     def weigh(self, counts: np.ndarray) -> None:
-        """Takes the pixels of each class in the training images, before the first step."""
+        """Takes the pixels of each stratum in the training images, before the first step."""
 
     def score_of(self, tally: np.ndarray) -> float:
         """Returns the score of images whose tallies were added up to this one."""
 
 
 class PixelTask(Task, Protocol):
-    """A task with an answer for each pixel."""
+    """A task with an answer for each pixel.
+
+    Attributes:
+        picture: What an answer drawn as an image is called, in names of files.
+    """
+
+    picture: str
+
+    @staticmethod
+    def reader(data: Data) -> TargetReader:
+        """Returns what reads the right answers that a recipe's `data` section names."""
 
     def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns, by name, what an answer for whole images keeps of outputs (..., units)."""
@@ -67,7 +80,7 @@ class PixelTask(Task, Protocol):
 
         Args:
             answer: What `keep` named, (h, w, ...).
-            palette: uint8 (classes, 3), a colour for each class.
+            palette: uint8 (classes, 3), a colour for each class; of use where there are classes.
         """
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tl_toolkit.data.targets import TargetReader
 from tl_toolkit.recipe.schema import Pixels, Recipe
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.classification import Classification
 from tl_toolkit.tasks.segmentation import Segmentation
 
-__all__ = ["build_task"]
+__all__ = ["build_reader", "build_task"]
+
+_PIXEL_TASKS = {
+    "segmentation": Segmentation,
+}
 
 
 def build_task(recipe: Recipe, classes: Sequence[str]) -> Task:
@@ -17,8 +22,15 @@ def build_task(recipe: Recipe, classes: Sequence[str]) -> Task:
 
     Args:
         recipe: The recipe.
-        classes: Class names in the order of the outputs.
+        classes: Class names in the order of the outputs; none where pixels are of no class.
     """
-    if recipe.task == "segmentation":
-        return Segmentation(classes, recipe.pixels or Pixels())
-    return Classification(len(classes), recipe.model.head.activation)
+    task = _PIXEL_TASKS.get(recipe.task)
+    if task is None:
+        return Classification(len(classes), recipe.model.head.activation)
+    return task(classes, recipe.pixels or Pixels())
+
+
+def build_reader(recipe: Recipe) -> TargetReader | None:
+    """Returns what reads the right answers of a recipe's pixels; None if images have one each."""
+    task = _PIXEL_TASKS.get(recipe.task)
+    return task.reader(recipe.data) if task is not None else None

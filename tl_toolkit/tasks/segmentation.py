@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.data.masks import MaskReader
+from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.recipe.pixel_schema import IGNORE, Masks, Pixels
 from tl_toolkit.tasks.confusion import count_confusion, mean_iou, measure_confusion
 
 __all__ = ["MaskTally", "Segmentation"]
@@ -31,6 +33,7 @@ class Segmentation:
     score = "mean_iou"
     activation = "softmax"
     answers_pixels = True
+    picture = "mask"
     targets = tf.TensorSpec((None, None), tf.int32)
 
     def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
@@ -39,6 +42,11 @@ class Segmentation:
         self._settings = settings
         # A variable: the step is compiled before the masks have been counted.
         self.class_weights = tf.Variable(self._told_weights(), trainable=False)
+
+    @staticmethod
+    def reader(data: Data) -> MaskReader:
+        """Returns what reads the masks of a recipe's `data` section."""
+        return MaskReader(data.masks or Masks(), len(data.classes or ()))
 
     def _told_weights(self) -> np.ndarray:
         given = self._settings.class_weights

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tl_toolkit.data.masks import Targets
+from tl_toolkit.data.targets import Targets
 from tl_toolkit.features import FeatureSet
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 from tl_toolkit.transfer.batches import Rows
@@ -16,22 +16,22 @@ from tl_toolkit.transfer.batches import Rows
 __all__ = ["SampledPixels", "draw_pixels"]
 
 MaskAugmentation: TypeAlias = Callable[[np.ndarray, int, int], np.ndarray]
-"""Turns the mask (h, w) of the image at an index as its image is turned in an epoch (from 1)."""
+"""Turns the target (h, w, ...) of the image at an index as its image is in an epoch (from 1)."""
 
 _BORDER = 2
 """Pixels up to this far from another class count as beside a border."""
 
 
 class SampledPixels:
-    """Features of images, with the pixels that were drawn of each and their classes.
+    """Features of images, with the pixels that were drawn of each and their right answers.
 
     Args:
         features: What crosses the cut, by image.
-        targets: The masks of the same images.
+        targets: The right answers of the same images.
         settings: The recipe's section.
         seed: Which pixels are drawn hangs on it, the epoch and the image's place; those of epoch 0,
             by which epochs of all phases are compared, on the place alone.
-        augment: How masks are changed; by default not at all.
+        augment: How targets are changed; by default not at all.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SampledPixels:
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
     ) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Yields features, and the classes of the pixels drawn, in the given order.
+        """Yields features, and the right answers of the pixels drawn, in the given order.
 
         Args:
             order: Indices of images.
@@ -60,8 +60,8 @@ class SampledPixels:
             epoch: Other epochs draw other pixels; epoch 0, of evaluation, draws uniformly.
 
         Yields:
-            The features and float32 (n, pixels, 2), the places drawn, in one list; int32
-            (n, pixels) classes.
+            The features and float32 (n, pixels, 2), the places drawn, in one list; their
+            right answers (n, pixels, ...), of the reader's type.
         """
         start = 0
         for rows, labels in self._features.chunks(order, batch_size, epoch=epoch):
@@ -71,17 +71,18 @@ class SampledPixels:
                 drawn = list(pool.map(lambda index: self._draw(int(index), epoch), part))
             several = list(rows) if isinstance(rows, list | tuple) else [rows]
             places = np.stack([place for place, _ in drawn])
-            yield [*several, places], np.stack([classes for _, classes in drawn])
+            yield [*several, places], np.stack([answers for _, answers in drawn])
 
     def _draw(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        mask = self._targets.resized(index)
+        target = self._targets.resized(index)
         if epoch and self._augment is not None:
-            mask = self._augment(mask, index, epoch)
+            target = self._augment(target, index, epoch)
+        reader = self._targets.reader
         sampling = self._settings.sampling if epoch else "uniform"
         random = np.random.default_rng((self._seed if epoch else 0, epoch, index))
-        flat = draw_pixels(mask, self._settings.per_image, random, sampling)
-        places = np.stack(np.unravel_index(flat, mask.shape), axis=-1).astype(np.float32)
-        return places, mask.reshape(-1)[flat].astype(np.int32)
+        flat = draw_pixels(reader.strata(target), self._settings.per_image, random, sampling)
+        places = np.unravel_index(flat, target.shape[:2])
+        return np.stack(places, axis=-1).astype(np.float32), target[places].astype(reader.dtype)
 
 
 def draw_pixels(

@@ -10,13 +10,13 @@ import keras
 
 from tl_toolkit.architectures.catalog import complete_arguments
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.data.masks import Targets
 from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.data.scan import scan
+from tl_toolkit.data.targets import Targets
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder, write_json
-from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.tasks.registry import build_reader, build_task
 from tl_toolkit.transfer.assemble import TransferModel, assemble
 
 _T = TypeVar("_T")
@@ -66,7 +66,11 @@ def survey_images(
     """
     decoded = DecodedImages(recipe.data.image_size, recipe.data.resize)
     manifest = scan(
-        recipe.data, convert_dir=folder.converted, progress=progress.scanned, keep=decoded.add
+        recipe.data,
+        reader=build_reader(recipe),
+        convert_dir=folder.converted,
+        progress=progress.scanned,
+        keep=decoded.add,
     )
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
@@ -87,7 +91,7 @@ def load_images(
 ) -> dict[str, Images]:
     """Returns the images of each split that has any; what is not decoded yet will be when used."""
     size = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
-    masks = recipe.data.masks
+    reader = build_reader(recipe)
     return {
         split: Images(
             examples,
@@ -95,7 +99,7 @@ def load_images(
             **size,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
-            targets=Targets(examples, masks, len(manifest.classes), **size) if masks else None,
+            targets=Targets(examples, reader, **size) if reader else None,
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
