@@ -184,6 +184,14 @@ def test_a_damaged_mask_is_a_problem_not_a_traceback(save, tmp_path, damage):
         assert "mask.png" in str(error)
 
 
+def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
+    path = tmp_path / "mask.png"
+    path.write_bytes(write_png(np.zeros((2, 3, 3), np.uint8), size=(60_000, 60_000)))
+
+    with pytest.raises(OSError, match="exceeds limit"):
+        MaskReader(Masks(), 2).read(str(path))
+
+
 def test_masks_of_skipped_images_are_not_opened(tmp_path):
     broken = Example("gone.jpg", "", None, "train", "broken", "cannot be read")
 

@@ -48,18 +48,14 @@ class MaskReader:
             OSError: It cannot be read.
             ValueError: It holds a value or colour that is no class.
         """
-        with Image.open(path) as image:
-            image.load()
-            if self._masks.colors is not None:
-                return _look_up_colors(np.asarray(image.convert("RGB")), self._masks)
-            if image.mode in ("RGB", "RGBA"):
-                pixels = np.asarray(image)[..., :3]
-                if (pixels[..., :1] != pixels).any():
-                    raise ValueError("a colour image; data.masks.colors says which colour is which")
-                values = pixels[..., 0]
-            else:
-                values = np.asarray(image)
-                values = values[..., 0] if values.ndim == 3 else values
+        pixels = _read_pixels(path, as_rgb=self._masks.colors is not None)
+        if self._masks.colors is not None:
+            return _look_up_colors(pixels, self._masks)
+        values = pixels
+        if pixels.ndim == 3:
+            if pixels.shape[-1] >= 3 and (pixels[..., :1] != pixels[..., :3]).any():
+                raise ValueError("a colour image; data.masks.colors says which colour is which")
+            values = pixels[..., 0]
         return _look_up_values(values.astype(np.int64), self._masks, self.num_strata)
 
     def strata(self, target: np.ndarray) -> np.ndarray:
@@ -71,6 +67,16 @@ class MaskReader:
     ) -> np.ndarray:
         """Returns the classes as they are."""
         return target
+
+
+def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
+    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.asarray(image.convert("RGB") if as_rgb else image)
+    except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
+        raise OSError(str(error)) from error
 
 
 def _list(values: Sequence[int]) -> str:
