@@ -142,11 +142,12 @@ class Run(InFolder):
 
     def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
         from tl_toolkit.data.manifest import Example
-        from tl_toolkit.data.masks import look_at_masks
         from tl_toolkit.data.scan import look_at
         from tl_toolkit.data.sources import list_folder, list_folder_with_masks
+        from tl_toolkit.data.targets import look_at_targets
+        from tl_toolkit.tasks.registry import build_reader
 
-        masks = self.recipe.data.masks
+        masks, reader = self.recipe.data.masks, build_reader(self.recipe)
         if masks is None:
             files = list_folder(data, classes=self.classes).files
         else:
@@ -159,9 +160,8 @@ class Run(InFolder):
             Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
             for look, file in zip(looks, files, strict=True)
         ]
-        if masks is not None:
-            paths = [file.mask for file in files]
-            examples = look_at_masks(examples, paths, masks, self.classes)
+        if reader is not None:
+            examples = look_at_targets(examples, [file.mask for file in files], reader)
         manifest = Manifest(tuple(examples), self.classes)
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))

@@ -113,11 +113,12 @@ def _print_table(records: list[dict[str, Any]]) -> None:
         rows = [[record["path"], record["label"], record["probability"]] for record in answered]
         show(draw_table(["file", "class", "probability"], rows))
         return
+    pictures = _pictures(records)
     rows = []
     for record in answered:
         most, share = next(iter(record["shares"].items()), (None, None))
-        rows.append([record["path"], most, share, record["mask"], record["overlay"]])
-    show(draw_table(["file", "most of it", "share", "mask", "overlay"], rows))
+        rows.append([record["path"], most, share, *map(record["files"].get, pictures)])
+    show(draw_table(["file", "most of it", "share", *pictures], rows))
 
 
 def _print_csv(records: list[dict[str, Any]]) -> None:
@@ -125,14 +126,19 @@ def _print_csv(records: list[dict[str, Any]]) -> None:
     classes: dict[str, None] = {}  # in order
     for record in records:
         classes |= dict.fromkeys(_by_class(record))
-    plain = [name for name in records[0] if name not in ("probabilities", "shares", "error")]
-    for record in records:
-        plain += [name for name in record if name in ("mask", "overlay") and name not in plain]
+    first = ["path"] if "shares" in records[0] else ["path", "label", "probability"]
+    plain = [*first, *_pictures(records)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*plain, *classes, "error"])
     for record in records:
         values = [_by_class(record).get(name) for name in classes]
-        writer.writerow([*(record.get(name) for name in plain), *values, record["error"]])
+        found = {**record, **record.get("files", {})}
+        writer.writerow([*map(found.get, plain), *values, record["error"]])
+
+
+def _pictures(records: list[dict[str, Any]]) -> list[str]:
+    """Returns the kinds of pictures that were written, as mask and overlay."""
+    return next((list(record["files"]) for record in records if record.get("files")), [])
 
 
 def _by_class(record: dict[str, Any]) -> dict[str, float]:

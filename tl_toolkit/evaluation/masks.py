@@ -59,7 +59,7 @@ class MaskPrediction:
         return {
             "path": self.path,
             "shares": dict(self.shares),
-            **self.files,
+            "files": dict(self.files),
             "error": self.error,
         }
 
