@@ -129,8 +129,8 @@ class DensePredictor:
     ) -> dict[str, tf.Tensor]:
         """Draws `answer` into a graph; arguments and results as there, as tensors."""
         rows, columns = tf.shape(ys)[0], tf.shape(xs)[0]
-        height = self._rows_per_tile(columns)
-        tiles = -(-rows // height)
+        tiles = -(-rows // self._rows_per_tile(columns))
+        height = -(-rows // tiles)  # no higher than they must be: what is padded is worked through
         # The last tile repeats the last row up to its full height.
         padded = tf.gather(ys, tf.minimum(tf.range(tiles * height), rows - 1))
         ready = self._project(maps) if self._mode == "project_first" else list(maps)
