@@ -164,7 +164,6 @@ def ask_saved_model(run, paths, folder):
     encoded = [path.read_bytes() for path in paths]
     np.savez(
         folder / "inputs.npz",
-        image=np.zeros((1, 224, 224, 3), np.uint8),
         bytes=np.frombuffer(b"".join(encoded), np.uint8),
         lengths=[len(data) for data in encoded],
     )
@@ -176,4 +175,4 @@ def ask_saved_model(run, paths, folder):
         capture_output=True,
     )
     with np.load(outputs) as found:
-        return found["bytes"]
+        return np.stack([found[f"bytes/{n}/probabilities"] for n in range(len(encoded))])

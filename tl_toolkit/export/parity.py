@@ -32,11 +32,18 @@ Measured: 0 for what both decode alike, 9.4e-4 for a CMYK photo, where they diff
 
 
 @dataclass(frozen=True)
-class _Answers:
-    pixels: np.ndarray
-    encoded: np.ndarray
-    labels: np.ndarray
-    class_names: np.ndarray
+class Answers:
+    """What a SavedModel answered, by the names of its outputs.
+
+    Attributes:
+        pixels: Answers to batches of pixels, rows (n, ...) as the signature gives them.
+        encoded: Answers to files, without the batch's axis; those encoded as PNG are decoded.
+        class_names: Names in the order of the outputs.
+    """
+
+    pixels: tuple[Mapping[str, np.ndarray], ...]
+    encoded: tuple[Mapping[str, np.ndarray], ...]
+    class_names: tuple[str, ...]
 
 
 def compare(
@@ -65,31 +72,47 @@ def compare(
     files = {**files, **draw_probes()}
     size = tuple(model.input.shape[1:3])
     pixels = np.stack(
-        [resize_image(_read_by_pillow(data), size, resize).numpy() for data in files.values()]
+        [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
     )
     expected = class_probabilities(FixedBatch(model)(pixels).numpy())
-    answers = _ask(saved_model, pixels, list(files.values()))
-    from_pixels = np.abs(answers.pixels - expected).max(axis=1)
-    from_bytes = np.abs(answers.encoded - expected).max(axis=1)
+    answers = ask(saved_model, [pixels], list(files.values()))
+    encoded = np.stack([answer["probabilities"] for answer in answers.encoded])
+    from_pixels = np.abs(answers.pixels[0]["probabilities"] - expected).max(axis=1)
+    from_bytes = np.abs(encoded - expected).max(axis=1)
     # A tie between two classes may fall either way; a clear answer may not.
     clear = np.sort(expected, axis=1)[:, -1] - np.sort(expected, axis=1)[:, -2] > 2 * BYTES_LIMIT
+    labels = np.array([answer["label"] for answer in answers.encoded])
     right = np.array(classes)[expected.argmax(axis=1)]
-    labels_equal = bool((answers.labels == right)[clear].all())
-    names_equal = answers.class_names.tolist() == list(classes)
+    return make_report(
+        list(zip(files, from_pixels, from_bytes, strict=True)),
+        labels_equal=bool((labels == right)[clear].all()),
+        class_names_equal=answers.class_names == tuple(classes),
+    )
+
+
+def make_report(
+    rows: Sequence[tuple[str, float, float]], *, labels_equal: bool, class_names_equal: bool
+) -> dict[str, Any]:
+    """Returns the report of a comparison, and whether it holds.
+
+    Args:
+        rows: Name of each image, its largest difference from pixels and that from bytes.
+        labels_equal: Whether answers that are clear are equal.
+        class_names_equal: Whether the class names are.
+    """
+    # Of numpy: Python's max may lose a NaN.
+    from_pixels, from_bytes = (float(np.max([row[side] for row in rows])) for side in (1, 2))
     return {
-        "holds": bool(
-            from_pixels.max() <= PIXEL_LIMIT
-            and from_bytes.max() <= BYTES_LIMIT
-            and labels_equal
-            and names_equal
-        ),
-        "pixels": {"largest_difference": float(from_pixels.max()), "limit": PIXEL_LIMIT},
-        "bytes": {"largest_difference": float(from_bytes.max()), "limit": BYTES_LIMIT},
+        "holds": from_pixels <= PIXEL_LIMIT
+        and from_bytes <= BYTES_LIMIT
+        and labels_equal
+        and class_names_equal,
+        "pixels": {"largest_difference": from_pixels, "limit": PIXEL_LIMIT},
+        "bytes": {"largest_difference": from_bytes, "limit": BYTES_LIMIT},
         "labels_equal": labels_equal,
-        "class_names_equal": names_equal,
+        "class_names_equal": class_names_equal,
         "images": [
-            {"name": name, "pixels": float(one), "bytes": float(other)}
-            for name, one, other in zip(files, from_pixels, from_bytes, strict=True)
+            {"name": name, "pixels": float(one), "bytes": float(other)} for name, one, other in rows
         ],
     }
 
@@ -142,8 +165,12 @@ def _encode(image: Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _read_by_pillow(data: bytes) -> np.ndarray:
-    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8."""
+def read_by_pillow(data: bytes) -> np.ndarray:
+    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+    """
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
         turned = ImageOps.exif_transpose(image)
@@ -152,15 +179,24 @@ def _read_by_pillow(data: bytes) -> np.ndarray:
         return np.asarray(turned.convert("RGB"))
 
 
-def _ask(saved_model: Path, pixels: np.ndarray, encoded: Sequence[bytes]) -> _Answers:
-    """Loads and asks a SavedModel in a process that has never seen this package."""
+def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Answers:
+    """Loads and asks a SavedModel in a process that has never seen this package.
+
+    Args:
+        saved_model: Its folder.
+        batches: Images, uint8 (n, h, w, 3) each.
+        encoded: Image files, asked for together.
+
+    Raises:
+        ParityError: It cannot be loaded, or gives no answer.
+    """
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(
             inputs,
-            image=pixels,
             bytes=np.frombuffer(b"".join(encoded), np.uint8),
             lengths=np.array([len(data) for data in encoded]),
+            **{f"image/{number}": batch for number, batch in enumerate(batches)},
         )
         script = [sys.executable, "-I", serving_process.__file__]
         child = subprocess.run(
@@ -179,4 +215,20 @@ def _ask(saved_model: Path, pixels: np.ndarray, encoded: Sequence[bytes]) -> _An
                 )
             )
         with np.load(outputs, allow_pickle=False) as found:
-            return _Answers(found["pixels"], found["bytes"], found["labels"], found["class_names"])
+            names = tuple(map(str, found["class_names"]))
+            read = {key: found[key] for key in found.files}
+    return Answers(
+        _gather(read, "pixels", len(batches)), _gather(read, "bytes", len(encoded)), names
+    )
+
+
+def _gather(
+    read: Mapping[str, np.ndarray], side: str, count: int
+) -> tuple[Mapping[str, np.ndarray], ...]:
+    """Returns the answers of one side, in the order of what was asked."""
+    found: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
+    for key, value in read.items():
+        kind, *rest = key.split("/")
+        if kind == side:
+            found[int(rest[0])][rest[1]] = value
+    return tuple(found)

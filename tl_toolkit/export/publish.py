@@ -6,13 +6,17 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from tl_toolkit.export.parity import check_report, compare
+from tl_toolkit.export.pixel_model import write_pixel_model
+from tl_toolkit.export.pixel_parity import compare_pixels
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder, drafted, write_json
+from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.heads import is_head
 from tl_toolkit.transfer.weights import save_weights
 
@@ -25,6 +29,7 @@ def publish(
     classes: Sequence[str],
     files: Mapping[str, bytes],
     formats: Sequence[str],
+    task: Task | None = None,
 ) -> dict[str, Path]:
     """Writes each format under the run's export folder.
 
@@ -35,6 +40,7 @@ def publish(
         classes: Class names in the order of the model's outputs.
         files: Encoded validation images by name, which a SavedModel is compared on.
         formats: `saved_model`, `weights`.
+        task: What the model was trained for; by default one class for each image.
 
     Returns:
         The path of each format.
@@ -45,7 +51,7 @@ def publish(
     paths = {}
     for name in formats:
         if name == "saved_model":
-            paths[name] = _publish_saved_model(model, folder, recipe, classes, files)
+            paths[name] = _publish_saved_model(model, folder, recipe, classes, files, task)
         elif name == "weights":
             paths[name] = folder.export / "base.weights.h5"
             with drafted(paths[name]) as draft:
@@ -61,16 +67,22 @@ def _publish_saved_model(
     recipe: Recipe,
     classes: Sequence[str],
     files: Mapping[str, bytes],
+    task: Task | None,
 ) -> Path:
     path = folder.export / "saved_model" / "1"
     report_path = folder.export / "parity.json"
     # Not beside its place: servers watch that folder for new versions.
     draft = folder.export / f".saved_model.{os.getpid()}"
-    resize = recipe.data.resize
+    same: dict[str, Any] = {"classes": classes, "resize": recipe.data.resize}
     try:
         folder.export.mkdir(exist_ok=True)
-        write_saved_model(model, draft, classes=classes, resize=resize)
-        report = compare(model, draft, files, classes=classes, resize=resize)
+        if task is not None and task.answers_pixels:
+            same["task"] = task
+            write_pixel_model(model, draft, **same)
+            report = compare_pixels(model, draft, files, **same)
+        else:
+            write_saved_model(model, draft, **same)
+            report = compare(model, draft, files, **same)
         if not report["holds"]:  # parity.json stays the proof of what is published
             report_path = report_path.with_name("parity.failed.json")
         write_json(report_path, report)
