@@ -4,6 +4,7 @@ Plain Python on names and shapes, so that a recipe's weight file is checked befo
 there, by the same rules that load it later.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,8 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
     numbers, each kind of layer by itself, if every shape is equal. When no name at all is known,
     layers are taken in the order of the file, if all counts and shapes are equal. Layers that are
     left over are a classifier when they are called so, or when they come after all that was used
-    and hold no kernel wider than one pixel.
+    and hold no kernel wider than one pixel. The kernel of a dense layer is that of a convolution
+    with the same name, if the numbers of its inputs and outputs are equal.
 
     Args:
         network: Weights of each layer that has any, input to output.
@@ -259,13 +261,33 @@ def _pair_weights(
     if any(not name for name, _ in weights):
         # Names are not known, so shapes can only be compared as a set.
         shapes = [shape for _, shape in weights if shape is not None]
-        if len(shapes) < len(weights) or sorted(shapes) == sorted(w.shape for w in saved):
+        if len(shapes) < len(weights):
             return saved
-        return None
+        ours = sorted(shapes, key=_flatten)
+        theirs = sorted((w.shape for w in saved), key=_flatten)
+        return saved if all(map(_holds, theirs, ours)) else None
     ordered = _sort_by_name([name for name, _ in weights], saved) or saved
-    if all(shape == w.shape for (_, shape), w in zip(weights, ordered, strict=True)):
+    if all(
+        shape is not None and _holds(w.shape, shape)
+        for (_, shape), w in zip(weights, ordered, strict=True)
+    ):
         return ordered
     return None
+
+
+def _holds(saved: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tells whether a tensor of a file has the numbers of a weight, in their order.
+
+    A dense layer on a flattened map is a convolution as large as that map: one holds the other's
+    kernel, (h * w * c, units) as (h, w, c, units).
+    """
+    is_dense = len(saved) == 2 and len(shape) == 4
+    return saved == shape or (is_dense and saved == _flatten(shape))
+
+
+def _flatten(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of a dense kernel with the numbers of a convolution's; others as is."""
+    return (math.prod(shape[:3]), shape[3]) if len(shape) == 4 else shape
 
 
 def _sort_by_name(
@@ -341,7 +363,9 @@ def describe_misfit(
     wanted = _describe(architecture, arguments)
     actual = recognise(info)
     if actual and actual != wanted:
-        return f"holds the weights of {actual}, not of {wanted}"
+        lacks_only = match.weights and not (match.surplus or match.differing)
+        why = f": {match}" if lacks_only else ""
+        return f"holds the weights of {actual}, not of {wanted}{why}"
     return f"does not fit {wanted}: {match}"
 
 

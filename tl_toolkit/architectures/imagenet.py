@@ -25,7 +25,7 @@ _SHA256_DIGITS = 64
 def keras_file(
     path: str, digest: str | None, image_size: int, *, name: str = "", **when: bool | float
 ) -> WeightFile:
-    """Returns the record of a file without classifier that Keras publishes.
+    """Returns the record of a file that Keras publishes.
 
     Args:
         path: Its address below the host of `keras.applications`, or a whole address.

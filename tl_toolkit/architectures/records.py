@@ -82,7 +82,7 @@ class PixelRule:
 
 @dataclass(frozen=True, eq=False)
 class WeightFile:
-    """A published file of weights without its classifier.
+    """A published file of weights; of its classifier a base takes only what it has layers for.
 
     Attributes:
         name: File name, in the cache and in the address.

@@ -213,7 +213,8 @@ def load_weights(
     """Assigns the tensors of a file to layers: all of them, or none.
 
     Layers are matched by name, see `weight_matching.match_layers`; `keras.Model.load_weights` goes
-    by order on such a file and exchanges layers of one shape without a word.
+    by order on such a file and exchanges layers of one shape without a word. A dense kernel loads
+    into a convolution that looks at the whole map that was flattened before it.
 
     Args:
         target: A model, or the layers of a base; those without weights are passed over.
@@ -242,7 +243,8 @@ def load_weights(
     values = _read_tensors(info.path, match.weights)
     for name, members in variables.items():
         for variable, value in zip(members, values[name], strict=True):
-            variable.assign(value)
+            # A dense kernel may stand for a convolution's; all others have the shape already.
+            variable.assign(value.reshape(variable.shape))
     _settle(layers)
     count = sum(len(members) for members in variables.values())
     return LoadedWeights(info.path, match.by, count, match.left_out)
