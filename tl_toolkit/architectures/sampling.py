@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["PixelSample", "sample_grid", "sample_pixels"]
+__all__ = ["PixelSample", "sample_axis", "sample_pixels"]
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
@@ -20,7 +20,8 @@ class PixelSample(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, stride: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Keras would cast the pixels to a policy's float16, in which 2049 is 2048.
+        super().__init__(autocast=False, **kwargs)
         self.stride = stride
 
     def call(self, feature_map: Any, pixels: Any) -> Any:
@@ -42,8 +43,9 @@ def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:
 
     Args:
         feature_map: (batch, h, w, channels).
-        pixels: float32 (batch, n, 2): y and x in pixels of the image, 0 to h * stride - 1; need
-            not be whole. Float32 whatever the policy: float16 cannot tell pixel 2049 from 2048.
+        pixels: float32 (batch, n, 2): y and x in pixels of the image, 0 being the centre of its
+            first one; need not be whole. What lies beyond the centre of a cell at the edge has
+            that cell's values.
         stride: Pixels of the image for each cell of the map.
 
     Returns:
@@ -54,11 +56,6 @@ def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:
     flat = ops.reshape(feature_map, (-1, feature_map.shape[-1]))
     first = ops.reshape(ops.arange(shape[0]) * (height * width), (-1, 1))
     pixels = ops.cast(pixels, "float32")
-    if stride == 1:
-        # Whole pixels lie on cells: one look-up in place of four.
-        y = _clip(ops.round(pixels[..., 0]), height)
-        x = _clip(ops.round(pixels[..., 1]), width)
-        return ops.take(flat, first + y * width + x, axis=0)
     top, bottom, down = _neighbours(pixels[..., 0], height, stride)
     left, right, along = _neighbours(pixels[..., 1], width, stride)
     down = ops.cast(down[..., None], feature_map.dtype)
@@ -72,29 +69,24 @@ def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:
     return upper * (1 - down) + lower * down
 
 
-def sample_grid(feature_map: Any, ys: Any, xs: Any, stride: int) -> Any:
-    """Interpolates a map at all pixels of some rows and columns, as `sample_pixels` would.
+def sample_axis(feature_map: Any, places: Any, stride: int, *, axis: int) -> Any:
+    """Interpolates a map along one axis; along both, it gives all pixels of some rows and columns.
 
-    Row by row and then column by column: half the look-ups, and none of them scattered.
+    Those are what `sample_pixels` reads there, with half the look-ups, and none of them scattered.
 
     Args:
         feature_map: (batch, h, w, channels).
-        ys: float32 (rows,), in pixels of the image.
-        xs: float32 (columns,), in pixels of the image.
+        places: float32 (n,), y or x as in `sample_pixels`.
         stride: Pixels of the image for each cell of the map.
+        axis: 1 for rows, 2 for columns.
 
     Returns:
-        (batch, rows, columns, channels).
+        The map with n cells along that axis.
     """
-    shape = ops.shape(feature_map)
-    for axis, places in ((1, ys), (2, xs)):
-        low, high, part = _neighbours(ops.cast(places, "float32"), shape[axis], stride)
-        part = ops.reshape(ops.cast(part, feature_map.dtype), (-1, 1, 1) if axis == 1 else (-1, 1))
-        feature_map = (
-            ops.take(feature_map, low, axis=axis) * (1 - part)
-            + ops.take(feature_map, high, axis=axis) * part
-        )
-    return feature_map
+    low, high, part = _neighbours(ops.cast(places, "float32"), ops.shape(feature_map)[axis], stride)
+    part = ops.reshape(ops.cast(part, feature_map.dtype), (-1, 1, 1) if axis == 1 else (-1, 1))
+    below, above = (ops.take(feature_map, cells, axis=axis) for cells in (low, high))
+    return below * (1 - part) + above * part
 
 
 def _neighbours(places: Any, size: Any, stride: int) -> tuple[Any, Any, Any]:
@@ -104,7 +96,3 @@ def _neighbours(places: Any, size: Any, stride: int) -> tuple[Any, Any, Any]:
     low = ops.floor(centred)
     low_cell = ops.cast(low, "int32")
     return low_cell, ops.minimum(low_cell + 1, size - 1), centred - low
-
-
-def _clip(places: Any, size: Any) -> Any:
-    return ops.clip(ops.cast(places, "int32"), 0, size - 1)
