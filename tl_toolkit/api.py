@@ -247,7 +247,7 @@ class Run(InFolder):
             self.folder,
             self.recipe,
             classes=self.classes,
-            # task=self._task,
+            task=self._task,
             files={example.path: read_encoded(example) for example in chosen},
             formats=formats,
         )

@@ -15,6 +15,7 @@ from tl_toolkit.data.pipeline import Images, read_pixels, resize_pixels
 from tl_toolkit.data.targets import Targets, place_pixels
 from tl_toolkit.errors import DataError
 from tl_toolkit.evaluation.dense import DensePredictor
+from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import drafted
 from tl_toolkit.tasks.base import PixelTask
@@ -41,7 +42,8 @@ class MaskPrediction:
     Attributes:
         path: The file.
         answer: What the task keeps, by name, each of the file's own height and width; as `mask` and
-            `probability` of a segmentation. Empty when refused, and when it was written instead.
+            `probability` of a segmentation. Where `resize: crop` cut pixels off, integers are 255
+            and floats 0. Empty when refused, and when it was written instead.
         shares: Share of the pixels of each class that has any, most first; empty when refused, and
             for tasks without classes.
         error: Why the file was refused; None when it was not.
@@ -114,14 +116,26 @@ def _measure(
         for place, index in enumerate(indices):
             truth = targets.whole(int(index))
             ys, xs = place_pixels(truth.shape[:2], targets.image_size, targets.resize)
-            seen_ys, seen_xs = (
-                (places > -1) & (places < size)
-                for places, size in zip((ys, xs), targets.image_size, strict=True)
-            )
+            seen_ys, seen_xs = _find_seen(ys, xs, targets.image_size)
             answer = predictor.answer([one[place] for one in maps], ys[seen_ys], xs[seen_xs],
                                       task.keep)  # fmt: skip
             scores.append(tally.add(answer, truth[np.ix_(seen_ys, seen_xs)]))
     return tally.result(), scores
+
+
+def _find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Returns which rows and columns the model sees, bool each: a crop cuts some off."""
+    return tuple(
+        (places > -1) & (places < side) for places, side in zip((ys, xs), size, strict=True)
+    )
+
+
+def _blank(answer: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Empties an answer (h, w, ...) where the model has not seen the image: bool (h, w)."""
+    nothing = IGNORE if np.issubdtype(answer.dtype, np.integer) else 0
+    return np.where(seen.reshape(seen.shape + (1,) * (answer.ndim - 2)), answer, nothing).astype(
+        answer.dtype
+    )
 
 
 def predict_masks(
@@ -161,7 +175,10 @@ def predict_masks(
         resized = resize_pixels(pixels, size, resize)
         maps = [one[0] for one in predictor.read_maps(resized[np.newaxis])]
         ys, xs = place_pixels(pixels.shape[:2], size, resize)
-        answer = predictor.answer(maps, ys, xs, task.keep)
+        down, along = _find_seen(ys, xs, size)
+        seen = down[:, np.newaxis] & along
+        found = predictor.answer(maps, ys, xs, task.keep)
+        answer = {name: _blank(one, seen) for name, one in found.items()}
         shares = _shares(answer, classes)
         if folder is None:
             yield MaskPrediction(str(path), answer, shares)
@@ -201,7 +218,7 @@ def _write(base: Path, image: Image.Image, pixels: np.ndarray, *, kind: str) -> 
 def _shares(answer: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, float]:
     if "mask" not in answer:
         return {}
-    counts = np.bincount(answer["mask"].reshape(-1), minlength=len(classes))
+    counts = np.bincount(answer["mask"].reshape(-1), minlength=IGNORE + 1)[: len(classes)]
     order = np.argsort(-counts, kind="stable")
     return {classes[i]: float(counts[i] / counts.sum()) for i in order if counts[i]}
 

@@ -121,7 +121,7 @@ def _draw_answer(
 def place_pixels_in_graph(
     source: tf.Tensor, size: tuple[int, int], mode: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws `tl_toolkit.data.masks.place_pixels` into a graph, equal to it bit for bit.
+    """Draws `tl_toolkit.data.targets.place_pixels` into a graph, equal to it bit for bit.
 
     Args:
         source: int32 (2,), height and width of the image.

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.data.decoder import decode_image, resize_image
-from tl_toolkit.data.masks import place_pixels
+from tl_toolkit.data.targets import place_pixels
 from tl_toolkit.evaluation.dense import DensePredictor
 from tl_toolkit.export.parity import BYTES_LIMIT, ask, draw_probes, make_report, read_by_pillow
 from tl_toolkit.export.pixel_model import RANGES
