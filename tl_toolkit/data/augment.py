@@ -1,13 +1,15 @@
 """Random changes to training images, by Keras's own layers with seeds of our own.
 
 What an image becomes hangs on the seed, the epoch and the image's key alone: not on its place in a
-batch, the size of the batch, the order of the images or the process.
+batch, the size of the batch, the order of the images or the process. So how its pixels move can be
+told without it, and what is known of each pixel be moved as the image is.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,12 +18,77 @@ import tensorflow as tf
 
 from tl_toolkit.recipe.schema import Augment
 
-__all__ = ["AugmentFunction", "build_augment"]
+__all__ = ["AugmentFunction", "Motion", "MotionFunction", "build_augment", "build_motion"]
 
 # (images, seed, epoch, keys) -> images; see build_augment.
 AugmentFunction = Callable[[np.ndarray | tf.Tensor, int, int, np.ndarray], tf.Tensor]
 
+# (seed, epoch, key) -> how the pixels of the image move; see build_motion.
+MotionFunction = Callable[[int, int, int], "Motion"]
+
 _RANGE = (0, 255)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the pixels of an image move, step by step.
+
+    Attributes:
+        steps: float (n, 3, 3). Each takes a place (x, y, 1) in the image after a step to the one in
+            the image before it that it shows. x is to the right, y down; the first pixel's centre
+            is 0.
+    """
+
+    steps: np.ndarray
+
+    def move(self, values: np.ndarray, fill: Any) -> np.ndarray:
+        """Moves what is known of each pixel, taking the nearest one's.
+
+        Args:
+            values: (h, w, ...), of the image before. What points somewhere is moved and keeps its
+                direction; `turn` is for that.
+            fill: For pixels from outside: a number, or an array (...). The image shows its own
+                reflection there: a mirrored answer would be right for classes, but not for what has
+                a direction, so there is none.
+        """
+        source = self._find_source(*values.shape[:2])
+        moved = values.reshape(-1, *values.shape[2:]).take(source, axis=0)
+        moved[source < 0] = fill
+        return moved
+
+    @property
+    def linear(self) -> np.ndarray:
+        """What a step (x, y) in the changed image is in the image before: float64 (2, 2)."""
+        whole = np.eye(3)
+        for step in self.steps:
+            whole = whole @ step
+        return whole[:2, :2]
+
+    @property
+    def turn(self) -> np.ndarray:
+        """How directions turn: float64 (2, 2), from (x, y) before to (x, y) in the changed image.
+
+        The orthogonal matrix nearest to `linear`, turned round: scale and shear leave lengths
+        alone, as the normal of a surface that is seen closer stays what it is.
+        """
+        left, _, right = np.linalg.svd(self.linear)
+        return (left @ right).T
+
+    def _find_source(self, height: int, width: int) -> np.ndarray:
+        """Returns int (height, width), indices into the flat image before, -1 from outside."""
+        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
+        xs, ys = np.broadcast_arrays(x, y)
+        inside = np.ones((height, width), bool)
+        whole = np.eye(3)
+        # Backwards, and each step alone: what one takes out of the image, a later one, that would
+        # bring its place back, finds lost.
+        for step in self.steps[::-1]:
+            if not np.array_equal(step, np.eye(3)):
+                whole = step @ whole
+                xs, ys = (row[0] * x + row[1] * y + row[2] for row in whole[:2])
+                inside &= (xs >= -0.5) & (xs < width - 0.5) & (ys >= -0.5) & (ys < height - 0.5)
+        nearest = np.floor(ys + 0.5) * width + np.floor(xs + 0.5)
+        return np.where(inside, nearest, -1).astype(np.intp)
 
 
 class _ImageSeeds(keras.random.SeedGenerator):
@@ -82,13 +149,10 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
         A function of uint8 or float images (n, h, w, 3) in 0..255, the run's seed, the epoch, and
         int64 keys (n,), one for each image. It gives float32 images of the same shape in 0..255.
     """
-    layers = _build_layers(augment) if augment is not None else []
+    seeds = _ImageSeeds()
+    layers = _build_layers(augment, seeds) if augment is not None else []
     if not layers:
         return lambda images, seed, epoch, keys: tf.cast(images, tf.float32)
-    seeds = _ImageSeeds()
-    for layer in layers:
-        # RandAugment takes none as an argument; its parts draw from its own generator.
-        layer.generator = seeds
     functions: dict[
         tuple[int, ...], Callable[..., tf.Tensor]
     ] = {}  # One trace for each image size.
@@ -106,7 +170,32 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
     return run
 
 
-def _build_layers(augment: Augment) -> list[keras.Layer]:
+def build_motion(augment: Augment, image_size: tuple[int, int]) -> MotionFunction:
+    """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
+
+    Args:
+        augment: The recipe's section.
+        image_size: Height and width of the images.
+
+    Returns:
+        A function of the run's seed, the epoch and the image's key, which several threads may call.
+    """
+    seeds = _ImageSeeds()
+    layers = _build_layers(augment, seeds)
+    # Traced here: the seeds cannot be counted in two threads at a time.
+    with tf.device("CPU:0"):
+        draw = _compile_motion(layers, seeds, image_size).get_concrete_function()
+
+    def run(seed: int, epoch: int, key: int) -> Motion:
+        with tf.device("CPU:0"):
+            start = tf.constant([seed, epoch], tf.int64)
+            steps = draw(start, tf.constant(key, tf.int64))
+        return Motion(steps.numpy())
+
+    return run
+
+
+def _build_layers(augment: Augment, seeds: _ImageSeeds) -> list[keras.Layer]:
     # A fixed seed keeps Keras from drawing one for each layer from Python's random numbers.
     common = {"seed": 0, "dtype": "float32", "data_format": "channels_last"}
     layers: list[keras.Layer] = []
@@ -126,6 +215,9 @@ def _build_layers(augment: Augment) -> list[keras.Layer]:
         layers.append(
             _RandAugment(_RANGE, num_ops=chosen.num_ops, factor=chosen.magnitude, **common)
         )
+    for layer in layers:
+        # RandAugment takes none as an argument; its parts draw from its own generator.
+        layer.generator = seeds
     return layers
 
 
@@ -158,3 +250,59 @@ def _compile(
         )
 
     return run
+
+
+def _compile_motion(
+    layers: Sequence[keras.Layer], seeds: _ImageSeeds, size: tuple[int, int]
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the function from (seed, epoch) and a key to the steps of a `Motion`."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.int64)],
+        autograph=False,
+    )
+    def run(start: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        seeds.start(tf.random.fold_in(start, key, alg="philox"))
+        shape = tf.zeros((1, *size, 3))  # all that a draw asks of an image
+        steps = [tf.zeros((0, 3, 3))]
+        for layer in layers:
+            drawn = layer.get_random_transformation(shape, training=True)
+            steps.append(_find_steps(layer, drawn, size))
+        return tf.concat(steps, axis=0)
+
+    return run
+
+
+def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Tensor:
+    """Returns how a layer moves pixels by what was drawn, as float32 (n, 3, 3); see `Motion`.
+
+    By Keras's own matrices. Its layers move masks too, but to the nearest pixel at each step, and
+    fill them as they fill images.
+    """
+    height, width = size
+    kinds = keras.layers
+    if isinstance(layer, kinds.RandAugment):
+        parts = [
+            _find_steps(getattr(layer, name), drawn["transforms"][name], size)
+            for name in layer._AUGMENT_LAYERS
+        ]
+        return tf.gather(tf.concat(parts, axis=0), drawn["layer_idxes"])
+    if isinstance(layer, kinds.RandomFlip):
+        x, y = (axis in layer.mode for axis in ("horizontal", "vertical"))
+        turned = [-1, 0, width - 1] if x else [1, 0, 0], [0, -1, height - 1] if y else [0, 1, 0]
+        return tf.where(drawn["flips"][..., 0], tf.constant([[*turned, [0, 0, 1]]], tf.float32),
+                        tf.eye(3))  # fmt: skip
+    if isinstance(layer, kinds.RandomRotation):
+        rows = drawn["rotation_matrix"]
+    elif isinstance(layer, kinds.RandomZoom):
+        zooms = tf.concat([drawn["width_zoom"], drawn["height_zoom"]], axis=1)
+        rows = layer._get_zoom_matrix(zooms, height, width)
+    elif isinstance(layer, kinds.RandomTranslation):
+        rows = layer._get_translation_matrix(drawn["translations"])
+    elif isinstance(layer, kinds.RandomShear):
+        rows = layer._get_shear_matrix(drawn["shear_factor"])
+    elif hasattr(layer, "fill_mode"):
+        raise TypeError(f"Nobody said how {layer.name} moves pixels.")
+    else:
+        return tf.eye(3)[tf.newaxis]  # colours stay where they are
+    return tf.reshape(tf.concat([rows, [[1.0]]], axis=1), (1, 3, 3))
