@@ -7,6 +7,7 @@ function of one fixed batch size, whoever asked for it first.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import shutil
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.costs import count_graph
-from tl_toolkit.data.augment import build_augment
+from tl_toolkit.data.augment import Motion, build_augment, build_motion
 from tl_toolkit.data.decoder import DECODER_VERSION
 from tl_toolkit.data.pipeline import Images
 from tl_toolkit.feature_cache import FeatureCache, SegmentWriter, Shelf, StoredRows
@@ -175,6 +176,7 @@ class FeatureSource:
             for split, one in images.items()
         }
         self._seed = recipe.seed
+        self._image_size = recipe.data.image_size
         self._augmentation = recipe.augment
         self._augment = self._build_augmentation()
         self._said: set[str] = set()
@@ -243,13 +245,28 @@ class FeatureSource:
             return None
         run = build_augment(self._augmentation)
         keys = self._images["train"].keys
-        views = self._settings.views
 
         def augment(pixels: np.ndarray, indices: np.ndarray, epoch: int) -> tf.Tensor:
-            view = epoch if views is None else (epoch - 1) % views + 1
-            return run(pixels, self._seed, view, keys[indices])
+            return run(pixels, self._seed, self._view(epoch), keys[indices])
 
         return augment
+
+    def _view(self, epoch: int) -> int:
+        """The number that the images of an epoch are augmented with."""
+        views = self._settings.views
+        return epoch if views is None else (epoch - 1) % views + 1
+
+    @functools.cached_property
+    def movement(self) -> Callable[[int, int], Motion] | None:
+        """Tells how the training image at an index is moved in an epoch (from 1), live or stored.
+
+        None without augmentation.
+        """
+        if self._augmentation is None:
+            return None
+        run = build_motion(self._augmentation, self._image_size)
+        keys = self._images["train"].keys
+        return lambda index, epoch: run(self._seed, self._view(epoch), keys[index])
 
     @property
     def _is_endless(self) -> bool:

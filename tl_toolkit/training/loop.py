@@ -292,7 +292,13 @@ class Trainer:
             drawn[split] = (
                 found
                 if targets is None or recipe.pixels is None
-                else SampledPixels(found, targets, recipe.pixels, seed=seed)
+                else SampledPixels(
+                    found,
+                    targets,
+                    recipe.pixels,
+                    seed=seed,
+                    augment=self._source.movement if split == "train" else None,
+                )
             )
         return drawn
 

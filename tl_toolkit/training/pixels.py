@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from tl_toolkit.data.augment import Motion
 from tl_toolkit.data.targets import Targets
 from tl_toolkit.features import FeatureSet
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
@@ -15,8 +16,8 @@ from tl_toolkit.transfer.batches import Rows
 
 __all__ = ["SampledPixels", "draw_pixels"]
 
-MaskAugmentation: TypeAlias = Callable[[np.ndarray, int, int], np.ndarray]
-"""Turns the target (h, w, ...) of the image at an index as its image is in an epoch (from 1)."""
+Movement: TypeAlias = Callable[[int, int], Motion]
+"""Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
 
 _BORDER = 2
 """Pixels up to this far from another class count as beside a border."""
@@ -31,7 +32,8 @@ class SampledPixels:
         settings: The recipe's section.
         seed: Which pixels are drawn hangs on it, the epoch and the image's place; those of epoch 0,
             by which epochs of all phases are compared, on the place alone.
-        augment: How targets are changed; by default not at all.
+        augment: How the images were moved that the features are of, which their right answers then
+            are too; by default not at all. In epoch 0 none is.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class SampledPixels:
         settings: Pixels,
         *,
         seed: int,
-        augment: MaskAugmentation | None = None,
+        augment: Movement | None = None,
     ) -> None:
         self._features = features
         self._targets = targets
@@ -74,10 +76,10 @@ class SampledPixels:
             yield [*several, places], np.stack([answers for _, answers in drawn])
 
     def _draw(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        target = self._targets.resized(index)
+        target, reader = self._targets.resized(index), self._targets.reader
         if epoch and self._augment is not None:
-            target = self._augment(target, index, epoch)
-        reader = self._targets.reader
+            motion = self._augment(index, epoch)
+            target = reader.turn(motion.move(target, reader.ignored), motion.turn)
         sampling = self._settings.sampling if epoch else "uniform"
         random = np.random.default_rng((self._seed if epoch else 0, epoch, index))
         flat = draw_pixels(reader.strata(target), self._settings.per_image, random, sampling)
