@@ -131,7 +131,7 @@ def test_integers_are_fine_for_rates(values):
         ("seed", True, "expected an integer, got true."),
         ("deterministic", "yes", "expected true or false, got 'yes'."),
         ("deterministic", 1, "expected true or false, got 1."),
-        ("task", "regression", "or 'segmentation', got 'regression'."),
+        ("task", "regression", "'edges' or 'normals', got 'regression'."),
         ("data.batch_size", "8", "expected an integer, got '8'."),
         ("data.batch_size", 8.5, "expected an integer, got 8.5."),
         ("data.batch_size", 0, "expected an integer from 1 to 4096, got 0."),

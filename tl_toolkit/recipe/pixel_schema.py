@@ -7,13 +7,51 @@ from pydantic import Field
 
 from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, refuse_repeated, told
 
-__all__ = ["IGNORE", "PIXEL_TASKS", "SCORES", "Masks", "Pixels"]
+__all__ = [
+    "CHOICES",
+    "CLASS_TASKS",
+    "IGNORE",
+    "MONITORS",
+    "PIXEL_TASKS",
+    "SCORES",
+    "Masks",
+    "Monitor",
+    "Pixels",
+    "find_conflicts_of_pixels",
+]
 
-SCORES = {"classification": "accuracy", "segmentation": "mean_iou"}
+SCORES = {
+    "classification": "accuracy",
+    "segmentation": "mean_iou",
+    "edges": "f_score",
+    "normals": "within_22_5",
+}
 """Each task, and the score that its epochs are compared by; more is better."""
+
+Monitor = Literal["val_accuracy", "val_mean_iou", "val_f_score", "val_within_22_5", "val_loss"]
+"""What an epoch may be judged by: the loss, or the score of its task."""
+
+MONITORS = frozenset(f"val_{score}" for score in SCORES.values())
 
 PIXEL_TASKS = frozenset(SCORES) - {"classification"}
 """The tasks with an answer for each pixel."""
+
+CLASS_TASKS = frozenset({"classification", "segmentation"})
+"""The tasks whose answers are classes."""
+
+CHOICES: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "segmentation": {
+        "loss": ("cross_entropy", "dice", "focal"),
+        "sampling": ("uniform", "balanced", "edges"),
+    },
+    "edges": {
+        "loss": ("cross_entropy",),
+        "sampling": ("uniform", "balanced", "edges"),
+        "class_weights": ("balanced", None),
+    },
+    "normals": {"loss": ("angular",), "sampling": ("uniform",), "class_weights": (None,)},
+}
+"""Fields of `pixels` that a task has a choice of its own for; the first one is its default."""
 
 IGNORE = 255
 """The class of pixels that are of none, in masks that have been read."""
@@ -23,7 +61,10 @@ _Color = Annotated[tuple[_Id, _Id, _Id], Listed]
 
 
 class Masks(Section):
-    """Where the masks of images lie, and what their values mean."""
+    """Where the masks of images lie, and what their values mean.
+
+    Maps of edges and of normals are called masks too.
+    """
 
     images: Text = Field(
         default="images", description="Folder of the images in the folder of each split."
@@ -52,7 +93,8 @@ class Masks(Section):
         _Id | _Color | None, told("expected a value from 0 to 255, or a colour [red, green, blue]")
     ] = Field(
         default=None,
-        description="Value, or colour, of pixels that are of no class; they count nowhere.",
+        description="Value, or colour, of pixels without a right answer (of no class, without a "
+        "normal); they count nowhere. Of 8 bits: in maps of 16 bits it is 257 times as much.",
     )
 
     @classmethod
@@ -79,7 +121,8 @@ class Pixels(Section):
     sampling: Literal["uniform", "balanced", "edges"] = Field(
         default="uniform",
         description="How they are drawn, from those that count: uniform, all alike; balanced, as "
-        "many of each class that the image has; edges, half of them beside a border of classes.",
+        "many of each class that the image has (or of edges and others); edges, half of them "
+        "beside a border of classes (or an edge).",
     )
     taps: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
         default=None,
@@ -91,18 +134,51 @@ class Pixels(Section):
         description="Normalize each map by its own batch statistics before it is read: linear "
         "predictors do not learn without it.",
     )
-    loss: Literal["cross_entropy", "dice", "focal"] = Field(
+    loss: Literal["cross_entropy", "dice", "focal", "angular"] = Field(
         default="cross_entropy",
         description="cross_entropy; dice, 1 minus the overlap of each class; focal, cross-entropy "
-        "times (1 - p)^2, less for what is easy.",
+        "times (1 - p)^2, less for what is easy. Edges have cross_entropy alone; normals angular, "
+        "1 minus the cosine of the angle, which is their default.",
     )
     class_weights: Literal["balanced"] | dict[Text, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
         description="Weight of each class in the loss: balanced, the median of the classes' "
-        "frequencies over each one's; or a weight for each class by name, 1 where none is told.",
+        "frequencies over each one's; or a weight for each class by name, 1 where none is told. "
+        "For edges balanced is the default, and null turns it off: edges of an image weigh as much "
+        "as its other pixels.",
     )
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields taps named twice."""
         yield from refuse_repeated(values.get("taps"), "taps")
+
+
+def find_conflicts_of_pixels(
+    task: str, pixels: Mapping[str, Any], masks: Mapping[str, Any]
+) -> Iterable[Conflict]:
+    """Yields settings that a task with an answer for each pixel does not have.
+
+    Args:
+        task: One of PIXEL_TASKS.
+        pixels: What was given of that section, None for what was not; not yet validated.
+        masks: Likewise.
+    """
+    for field, choices in CHOICES[task].items():
+        given = pixels.get(field)
+        others = [one for task in CHOICES.values() for one in task.get(field, ())]
+        # What no task has is told by the field itself.
+        if given not in (None, *choices) and (given in others or isinstance(given, Mapping)):
+            words = " or ".join("null" if one is None else str(one) for one in choices)
+            hint = f"{field}: {'null' if choices[0] is None else choices[0]}"
+            expected = f"expected {words} for {task}, got {given!r}"
+            yield Conflict(("pixels", field), expected, hint)
+    if task in CLASS_TASKS:
+        return
+    for field in ("ids", "colors"):
+        if masks.get(field) is not None:
+            expected = f"expected none for {task}: no pixel has a class"
+            yield Conflict(("data", "masks", field), expected, f"~data.masks.{field}")
+    if task == "edges" and isinstance(masks.get("ignore"), list | tuple):
+        expected = f"expected a value from 0 to 255 for edges, got {masks['ignore']!r}"
+        yield Conflict(("data", "masks", "ignore"), expected)

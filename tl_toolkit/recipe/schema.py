@@ -28,7 +28,17 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
     told,
 )
-from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS, SCORES, Masks, Pixels
+from tl_toolkit.recipe.pixel_schema import (
+    CHOICES,
+    CLASS_TASKS,
+    MONITORS,
+    PIXEL_TASKS,
+    SCORES,
+    Masks,
+    Monitor,
+    Pixels,
+    find_conflicts_of_pixels,
+)
 from tl_toolkit.recipe.search_schema import Search
 
 __all__ = [
@@ -238,10 +248,11 @@ class Phase(Section):
 class EarlyStopping(Section):
     """Ends a phase when the validation result no longer gets better."""
 
-    monitor: Literal["val_accuracy", "val_mean_iou", "val_loss"] = Field(
+    monitor: Monitor = Field(
         default="val_accuracy",
         description="The result that is watched: val_loss, or the score of the task, which is the "
-        "default (val_accuracy for classification, val_mean_iou for segmentation).",
+        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
+        "edges, val_within_22_5 for normals).",
     )
     patience: int = Field(
         default=5, ge=1, description="Epochs without a better result before the phase ends."
@@ -290,12 +301,12 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
     task = str(values.get("task", "classification"))
     score = f"val_{SCORES.get(task, '')}"
     monitor = _field_of(values.get("early_stopping"), "monitor")
-    if str(monitor) in _OTHER_SCORES and monitor != score:
+    if str(monitor) in MONITORS and monitor != score:
         expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
         yield Conflict(("early_stopping", "monitor"), expected, f"monitor: {score}")
     objective = _field_of(values.get("search"), "objective")
     name = objective if isinstance(objective, str) else _field_of(objective, "name")
-    if str(name) in _OTHER_SCORES and name != score:
+    if str(name) in MONITORS and name != score:
         expected = f"expected {score} or val_loss for {task}, got {name!r}"
         yield Conflict(("search", "objective"), expected, f"objective: {score}")
     if task not in PIXEL_TASKS:
@@ -304,7 +315,8 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
             (("data", "masks"), _field_of(values.get("data"), "masks")),
         ):
             if given is not None:
-                expected = f"expected no such section for {task}: it goes with task: segmentation"
+                others = ", ".join(sorted(PIXEL_TASKS))
+                expected = f"expected no such section for {task}: it goes with the tasks {others}"
                 yield Conflict(path, expected, "task: segmentation")
         return
     data = values.get("data")
@@ -312,17 +324,24 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
         if _field_of(data, field) is not None:
             expected = f"expected data.train, a folder of images and masks, for {task}"
             yield Conflict(("data", field), expected, f"~data.{field}")
-    if data is not None and not _field_of(data, "classes"):
+    classes = _field_of(data, "classes")
+    if task not in CLASS_TASKS and classes is not None:
+        expected = f"expected none for {task}: no pixel has a class"
+        yield Conflict(("data", "classes"), expected, "~data.classes")
+    if task in CLASS_TASKS and data is not None and not classes:
         expected = f"expected the names of the classes for {task}, in the order of their ids"
         yield Conflict(("data", "classes"), expected, "classes: [background, cat]")
+    pixels, masks = values.get("pixels"), _field_of(data, "masks")
+    yield from find_conflicts_of_pixels(
+        task,
+        {field: _field_of(pixels, field) for field in Pixels.model_fields},
+        {field: _field_of(masks, field) for field in Masks.model_fields},
+    )
     head = _field_of(values.get("model"), "head")
     for field, plain in (("pooling", None), ("activation", "softmax")):
         if _field_of(head, field) not in (None, plain):
             expected = f"expected none for {task}: each pixel has an answer of its own"
             yield Conflict(("model", "head", field), expected, f"~model.head.{field}")
-
-
-_OTHER_SCORES = frozenset(f"val_{score}" for score in SCORES.values())
 
 
 class Recipe(Section):
@@ -341,10 +360,11 @@ class Recipe(Section):
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
     )
-    task: Literal["classification", "segmentation"] = Field(
+    task: Literal["classification", "segmentation", "edges", "normals"] = Field(
         default="classification",
         description="What the model learns: classification, one class per image; segmentation, one "
-        "class per pixel.",
+        "class per pixel; edges, the probability of an edge at each pixel; normals, the direction "
+        "that the surface faces there.",
     )
     data: Data = Field(description="Where the images are and how they are split and resized.")
     augment: Augment | None = Field(
@@ -386,7 +406,9 @@ class Recipe(Section):
             return values
         score = f"val_{SCORES[values['task']]}"
         found = {"pixels": {}, **values}
+        choices = CHOICES[values["task"]]
         for section, defaults in (
+            ("pixels", {field: choice[0] for field, choice in choices.items()}),
             ("data", {"batch_size": PIXEL_BATCH_SIZE, "masks": {}}),
             ("early_stopping", {"monitor": score}),
             ("search", {"objective": score}),

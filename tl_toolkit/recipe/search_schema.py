@@ -12,6 +12,7 @@ from tl_toolkit.recipe.fields import (
     Seed,
     refuse_repeated,
 )
+from tl_toolkit.recipe.pixel_schema import Monitor
 
 __all__ = ["Dimension", "Objective", "Search"]
 
@@ -99,7 +100,7 @@ def _is_number(value: object) -> bool:
 class Objective(Section):
     """What a trial is judged by: a column of the epoch whose weights it keeps."""
 
-    name: Literal["val_accuracy", "val_mean_iou", "val_loss"] = Field(
+    name: Monitor = Field(
         default="val_accuracy",
         description="The column: val_loss, or the score of the task, which is the default.",
     )
@@ -145,12 +146,12 @@ class Search(Section):
         Objective,
         BeforeValidator(
             lambda value: {"name": value} if isinstance(value, str) else value,
-            json_schema_input_type=Objective | Literal["val_accuracy", "val_mean_iou", "val_loss"],
+            json_schema_input_type=Objective | Monitor,
         ),
     ] = Field(
         default=Objective(),
         description="What trials are judged by: val_loss, the score of the task (by default: "
-        "val_accuracy, val_mean_iou), or a section.",
+        "val_accuracy, val_mean_iou, val_f_score, val_within_22_5), or a section.",
     )
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."

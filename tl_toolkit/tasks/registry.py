@@ -8,12 +8,16 @@ from tl_toolkit.data.targets import TargetReader
 from tl_toolkit.recipe.schema import Pixels, Recipe
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.classification import Classification
+from tl_toolkit.tasks.edges import Edges
+from tl_toolkit.tasks.normals import Normals
 from tl_toolkit.tasks.segmentation import Segmentation
 
 __all__ = ["build_reader", "build_task"]
 
 _PIXEL_TASKS = {
     "segmentation": Segmentation,
+    "edges": Edges,
+    "normals": Normals,
 }
 
 

@@ -1,0 +1,111 @@
+"""Recipes of tasks that answer each pixel: what hangs on the task, and what it has not."""
+
+import pytest
+
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.schema import PIXEL_BATCH_SIZE, Recipe
+
+TASKS = {"segmentation": ["a", "b"], "edges": None, "normals": None}
+
+
+@pytest.fixture(params=TASKS)
+def pixel_values(request, values):
+    """A recipe of each task."""
+    data = {**values["data"], "classes": TASKS[request.param]}
+    return {**values, "task": request.param, "data": data}
+
+
+def of_task(values, task):
+    return {**values, "task": task, "data": {**values["data"], "classes": TASKS[task]}}
+
+
+def refuse(values, **overrides):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(values, {key.replace("__", "."): one for key, one in overrides.items()})
+    return str(caught.value)
+
+
+def test_a_task_of_pixels_has_masks_pixels_and_a_smaller_batch(pixel_values):
+    recipe = build_recipe(pixel_values).recipe
+
+    assert recipe.data.masks is not None and recipe.pixels is not None
+    assert recipe.data.batch_size == PIXEL_BATCH_SIZE
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "loss", "class_weights"),
+    [
+        ("segmentation", "val_mean_iou", "cross_entropy", None),
+        ("edges", "val_f_score", "cross_entropy", "balanced"),
+        ("normals", "val_within_22_5", "angular", None),
+    ],
+)
+def test_defaults_are_those_of_the_task(values, task, score, loss, class_weights):
+    given = of_task(values, task) | {"early_stopping": {}, "search": {}}
+
+    recipe = build_recipe(given).recipe
+
+    assert recipe.early_stopping.monitor == recipe.search.objective.name == score
+    assert (recipe.pixels.loss, recipe.pixels.class_weights) == (loss, class_weights)
+
+
+def test_a_resolved_recipe_is_read_again_as_it_is(pixel_values):
+    recipe = build_recipe(pixel_values).recipe
+
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+def test_null_turns_the_balance_of_edges_off(values):
+    recipe = build_recipe(of_task(values, "edges"), {"pixels.class_weights": None}).recipe
+
+    assert recipe.pixels.class_weights is None
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "value", "expected"),
+    [
+        ("edges", "pixels.loss", "dice", "expected cross_entropy for edges, got 'dice'"),
+        ("normals", "pixels.loss", "focal", "expected angular for normals, got 'focal'"),
+        ("segmentation", "pixels.loss", "angular", "expected cross_entropy or dice or focal"),
+        ("edges", "pixels.class_weights", {"edge": 2.0}, "expected balanced or null for edges"),
+        ("normals", "pixels.class_weights", "balanced", "expected null for normals"),
+        ("normals", "pixels.sampling", "balanced", "expected uniform for normals"),
+        ("normals", "pixels.sampling", "edges", "expected uniform for normals"),
+        ("edges", "data.classes", ["a", "b"], "expected none for edges: no pixel has a class"),
+        ("normals", "data.masks.ids", [0, 1], "expected none for normals: no pixel has a class"),
+        ("edges", "data.masks.colors", [[0, 0, 0]], "expected none for edges: no pixel has a"),
+        ("edges", "data.masks.ignore", [1, 2, 3], "expected a value from 0 to 255 for edges"),
+        ("edges", "search.objective", "val_mean_iou", "expected val_f_score or val_loss for edges"),
+        ("normals", "early_stopping.monitor", "val_accuracy", "expected val_within_22_5 or val_"),
+        ("segmentation", "data.classes", None, "expected the names of the classes"),
+        ("edges", "model.head.activation", "sigmoid", "each pixel has an answer of its own"),
+        ("classification", "pixels.per_image", 5, "with the tasks edges, normals, segmentation"),
+    ],
+)
+def test_what_a_task_does_not_have_is_refused_in_words(values, task, field, value, expected):
+    values = values if task == "classification" else of_task(values, task)
+
+    message = refuse(values, **{field.replace(".", "__"): value})
+
+    assert expected in message
+    assert field.split(".")[-1] in message
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced", "edges"])
+def test_edges_may_be_drawn_in_every_way(values, sampling):
+    recipe = build_recipe(of_task(values, "edges"), {"pixels.sampling": sampling}).recipe
+
+    assert recipe.pixels.sampling == sampling
+
+
+def test_a_value_that_no_task_has_is_told_once(pixel_values):
+    message = refuse(pixel_values, pixels__loss="hinge")
+
+    assert message.count("expected") == 1
+
+
+def test_normals_may_ignore_a_colour(values):
+    recipe = build_recipe(of_task(values, "normals"), {"data.masks.ignore": [0, 0, 0]}).recipe
+
+    assert recipe.data.masks.ignore == (0, 0, 0)
