@@ -13,8 +13,8 @@ from PIL import Image
 
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.data.decoder import decode_image
-from tl_toolkit.data.targets import place_pixels
 from tl_toolkit.data.pipeline import resize_pixels
+from tl_toolkit.data.targets import place_pixels
 from tl_toolkit.errors import ParityError
 from tl_toolkit.evaluation.dense import DensePredictor
 from tl_toolkit.export import pixel_parity

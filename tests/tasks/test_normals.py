@@ -7,7 +7,7 @@ from PIL import Image
 
 from tl_toolkit.recipe.data_schema import Data
 from tl_toolkit.recipe.pixel_schema import IGNORE, Masks, Pixels
-from tl_toolkit.tasks.normals import NormalReader, Normals, measure_angles, turn_normals
+from tl_toolkit.tasks.normals import NormalReader, Normals, measure_angles
 
 TASK = Normals((), Pixels())
 NO_PALETTE = np.zeros((0, 3), np.uint8)
@@ -234,6 +234,16 @@ def normals_of(bump):
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
+def mirror(flip):
+    """The matrix of an image mirrored upside down, and left to right."""
+    return np.diag([-1.0 if flip[1] else 1.0, -1.0 if flip[0] else 1.0])
+
+
+def rotate(angle):
+    """The matrix of an image turned counterclockwise; y is down."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
 @pytest.mark.parametrize("flip", [(True, False), (False, True), (True, True)])
 def test_mirrored_normals_are_those_of_the_mirrored_surface(flip):
     axes = [axis for axis in (0, 1) if flip[axis]]
@@ -241,7 +251,7 @@ def test_mirrored_normals_are_those_of_the_mirrored_surface(flip):
     moved = np.flip(normals_of(draw_bump()), axes)
 
     expected = normals_of(np.flip(draw_bump(), axes))
-    np.testing.assert_allclose(turn_normals(moved, flip=flip), expected, atol=1e-6)
+    np.testing.assert_allclose(NormalReader().turn(moved, mirror(flip)), expected, atol=1e-6)
     assert np.abs(moved - expected).max() > 0.3
 
 
@@ -249,7 +259,7 @@ def test_mirrored_normals_are_those_of_the_mirrored_surface(flip):
 def test_turned_normals_are_those_of_the_turned_surface(quarters):
     moved = np.rot90(normals_of(draw_bump()), quarters)  # counterclockwise
 
-    found = turn_normals(moved, angle=quarters * np.pi / 2)
+    found = NormalReader().turn(moved, rotate(quarters * np.pi / 2))
 
     np.testing.assert_allclose(found, normals_of(np.rot90(draw_bump(), quarters)), atol=1e-6)
 
@@ -257,13 +267,13 @@ def test_turned_normals_are_those_of_the_turned_surface(quarters):
 def test_mirroring_comes_before_turning():
     moved = np.rot90(np.fliplr(normals_of(draw_bump())))
 
-    found = NormalReader().turn(moved, flip=(False, True), angle=np.pi / 2)
+    found = NormalReader().turn(moved, rotate(np.pi / 2) @ mirror((False, True)))
 
     expected = normals_of(np.rot90(np.fliplr(draw_bump())))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_pixels_without_a_normal_stay_so_when_turned():
-    found = turn_normals(np.zeros((2, 2, 3), np.float32), flip=(True, True), angle=0.3)
+    found = NormalReader().turn(np.zeros((2, 2, 3), np.float32), rotate(0.3))
 
     assert not found.any()

@@ -62,9 +62,7 @@ class MaskReader:
         """Returns the classes themselves."""
         return target
 
-    def turn(
-        self, target: np.ndarray, *, flip: tuple[bool, bool] = (False, False), angle: float = 0.0
-    ) -> np.ndarray:
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """Returns the classes as they are."""
         return target
 

@@ -60,17 +60,15 @@ class TargetReader(Protocol):
         right answer.
         """
 
-    def turn(
-        self, target: np.ndarray, *, flip: tuple[bool, bool] = (False, False), angle: float = 0.0
-    ) -> np.ndarray:
-        """Returns what pixels hold once their image has been mirrored, and turned after that.
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns what pixels hold once their image has been turned, perhaps mirrored.
 
         Each pixel stays where it is: what moves pixels is not the task's matter.
 
         Args:
             target: As of `read`.
-            flip: Mirrored upside down; mirrored left to right.
-            angle: Turn in radians, counterclockwise as the image is seen.
+            turn: float (2, 2), orthogonal: what a direction (x, y) in the image has become, x to
+                the right and y down.
         """
 
 

@@ -76,9 +76,7 @@ class EdgeReader:
         """Returns 1 for an edge, 0 for none."""
         return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
 
-    def turn(
-        self, target: np.ndarray, *, flip: tuple[bool, bool] = (False, False), angle: float = 0.0
-    ) -> np.ndarray:
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """Returns the fractions as they are."""
         return target
 

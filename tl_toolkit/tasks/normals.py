@@ -13,7 +13,7 @@ from tl_toolkit.data.png import read_png, scale_to_unit
 from tl_toolkit.recipe.data_schema import Data
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 
-__all__ = ["NormalReader", "NormalTally", "Normals", "measure_angles", "turn_normals"]
+__all__ = ["NormalReader", "NormalTally", "Normals", "measure_angles"]
 
 _SHORTEST = 0.5
 """Vectors below this length are no normals, as the grey (128, 128, 128) of many data sets."""
@@ -81,11 +81,11 @@ class NormalReader:
         """Returns 0 for every pixel with a normal."""
         return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
 
-    def turn(
-        self, target: np.ndarray, *, flip: tuple[bool, bool] = (False, False), angle: float = 0.0
-    ) -> np.ndarray:
-        """Returns the normals mirrored, and turned after that, as `turn_normals` does."""
-        return turn_normals(target, flip=flip, angle=angle)
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns the normals turned with their image: x and y, which is up here and down there."""
+        x, y = target[..., 0], -target[..., 1]
+        turned = (turn[0, 0] * x + turn[0, 1] * y, -(turn[1, 0] * x + turn[1, 1] * y))
+        return np.stack([*turned, target[..., 2]], axis=-1).astype(np.float32)
 
 
 def _refuse_long(pixels: np.ndarray, lengths: np.ndarray) -> None:
@@ -96,28 +96,6 @@ def _refuse_long(pixels: np.ndarray, lengths: np.ndarray) -> None:
         raise ValueError(
             f"{int(long.sum()):,} pixels of lengths up to {lengths.max():.2f}, as ({color})"
         )
-
-
-def turn_normals(
-    normals: np.ndarray, *, flip: tuple[bool, bool] = (False, False), angle: float = 0.0
-) -> np.ndarray:
-    """Returns what normals are once their image has been mirrored, and turned after that.
-
-    Each stays at its pixel.
-
-    Args:
-        normals: float32 (..., 3); x to the right, y up, z towards the viewer.
-        flip: Mirrored upside down, which negates y; mirrored left to right, which negates x.
-        angle: Turn in radians, counterclockwise as the image is seen.
-
-    Returns:
-        float32, of the same shape.
-    """
-    x = normals[..., 0] * (-1 if flip[1] else 1)
-    y = normals[..., 1] * (-1 if flip[0] else 1)
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned = (cos * x - sin * y, sin * x + cos * y, normals[..., 2])
-    return np.stack(turned, axis=-1).astype(np.float32)
 
 
 class Normals:

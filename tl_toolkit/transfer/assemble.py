@@ -129,10 +129,10 @@ def assemble(
         settings: The recipe's `model` section.
         image_size: (height, width) of the images.
         num_classes: Number of classes, at least 2.
-        task: What is learned; by default one class for each image.
-        pixels: The recipe's section of that name, for a task that answers pixels.
         seed: Random weights and dropout follow from it. Sets Keras's global seed, which is the only
             one that keras.applications listens to.
+        task: What is learned; by default one class for each image.
+        pixels: The recipe's section of that name, for a task that answers pixels.
         progress: Is told bytes done and in all while a published weight file is fetched.
 
     Raises:
