@@ -272,8 +272,8 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
 
     expected, clear = answer_in_keras(model, image, "crop")
     given = {name: one[0] for name, one in found.pixels[0].items()}
-    # Of 70 columns the middle 40 have the model's proportions, and a rim of one more is measured.
-    kept = slice(14, 56)
+    # Of 70 columns the middle 40 have the model's proportions.
+    kept = slice(15, 55)
     for answer, nothing in (("mask", 255), ("probability", 0)):
         assert (given[answer][:, : kept.start] == nothing).all()
         assert (given[answer][:, kept.stop :] == nothing).all()

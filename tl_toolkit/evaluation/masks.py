@@ -117,6 +117,9 @@ def _measure(
             truth = targets.whole(int(index))
             ys, xs = place_pixels(truth.shape[:2], targets.image_size, targets.resize)
             seen_ys, seen_xs = _find_seen(ys, xs, targets.image_size)
+            if not (seen_ys.any() and seen_xs.any()):  # a crop of an image that is all but a line
+                scores.append({})
+                continue
             answer = predictor.answer([one[place] for one in maps], ys[seen_ys], xs[seen_xs],
                                       task.keep)  # fmt: skip
             scores.append(tally.add(answer, truth[np.ix_(seen_ys, seen_xs)]))
@@ -126,7 +129,8 @@ def _measure(
 def _find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
     """Returns which rows and columns the model sees, bool each: a crop cuts some off."""
     return tuple(
-        (places > -1) & (places < side) for places, side in zip((ys, xs), size, strict=True)
+        (places >= -0.5) & (places <= side - 0.5)
+        for places, side in zip((ys, xs), size, strict=True)
     )
 
 

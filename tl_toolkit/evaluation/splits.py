@@ -51,9 +51,10 @@ def measure_trained(
         examples = images[split].examples
         if answers_pixels(task):
             metrics[split], scores = measure_trained_masks(trainer, split, images[split], task)
-            columns = ["path", "split", *scores[0]]
+            names = list(max(scores, key=len))  # an image that cannot be measured has no score
+            columns = ["path", "split", *names]
             rows += [
-                [example.path, split, *row.values()]
+                [example.path, split, *map(row.get, names)]
                 for example, row in zip(examples, scores, strict=True)
             ]
             continue

@@ -109,7 +109,7 @@ def _draw_answer(
         ys, xs = place_pixels_in_graph(tf.shape(image)[:2], predictor.image_size, resize)
         found = predictor.draw_answer([one[0] for one in maps], ys, xs, reduce=task.keep)
         down, along = (
-            (places > -1) & (places < side)
+            (places >= -0.5) & (places <= side - 0.5)
             for places, side in zip((ys, xs), predictor.image_size, strict=True)
         )
         seen = down[:, tf.newaxis] & along

@@ -146,7 +146,7 @@ def _answer_in_keras(
             ys, xs = ys[rows], xs[columns]
             found = predictor.answer([one[number] for one in maps], ys, xs, keep)
             seen = np.logical_and.outer(
-                *((places > -1) & (places < side)
+                *((places >= -0.5) & (places <= side - 0.5)
                   for places, side in zip((ys, xs), size, strict=True))
             )  # fmt: skip
             clear = (found.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
