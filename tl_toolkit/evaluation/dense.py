@@ -8,6 +8,7 @@ Pixels are worked through in tiles of rows, so that memory does not grow with th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,15 +17,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.architectures.catalog import PIXEL_STEP
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.architectures.sampling import PixelSample, sample_axis
+from tl_toolkit.evaluation.windows import SizelessBase, pair_spans
 from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
 from tl_toolkit.transfer.batches import Rows, connect
 
-__all__ = ["TILE_BYTES", "DensePredictor"]
+__all__ = ["TILE_BYTES", "WINDOW", "DensePredictor"]
 
 TILE_BYTES = 192 << 20
 """Memory for the largest step of one tile."""
+
+WINDOW = 512
+"""Side in pixels of the parts that a large image is answered in."""
 
 _FLOAT_BYTES = 4
 
@@ -111,7 +117,8 @@ class DensePredictor:
         """Answers for one image at given rows and columns.
 
         Args:
-            maps: Of `read_maps`, one image's: (h', w', channels) each.
+            maps: Of `read_maps`, one image's: (h', w', channels) each. What is computed is
+                compiled for their shapes.
             ys: float32 (rows,), in pixels of the model's image.
             xs: float32 (columns,), likewise.
             reduce: Says what is kept of the outputs; one function for all calls, as it is compiled.
@@ -119,19 +126,72 @@ class DensePredictor:
         Returns:
             What `reduce` names, each (rows, columns, ...).
         """
-        if reduce not in self._compiled:
+        key = (reduce, *(tuple(one.shape) for one in maps))
+        if key not in self._compiled:
             signature = [
-                [tf.TensorSpec(tap.tensor.shape[1:], tf.float32) for tap in self._taps],
+                [tf.TensorSpec(one.shape, tf.float32) for one in maps],
                 tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((None,), tf.float32),
             ]
-            self._compiled[reduce] = tf.function(
+            self._compiled[key] = tf.function(
                 lambda *inputs: self.draw_answer(*inputs, reduce=reduce),
                 input_signature=signature,
                 autograph=False,
             )
-        found = self._compiled[reduce](list(maps), ys, xs)
+        found = self._compiled[key](list(maps), ys, xs)
         return {name: tensor.numpy() for name, tensor in found.items()}
+
+    @functools.cached_property
+    def _sizeless(self) -> SizelessBase:
+        tensors, strides = zip(*((tap.tensor, tap.stride) for tap in self._taps), strict=True)
+        return SizelessBase(self._model.inputs[0], tensors, strides)
+
+    @property
+    def is_seamless(self) -> bool:
+        """Whether `answer_large` gives what the image as one window would.
+
+        Not where a cell of its maps sees too much: all of the image, by a side path, or more than
+        windows could overlap by. Windows overlap by an eighth of their side there, and near a
+        seam the answer lacks what lay beyond it.
+        """
+        return self._sizeless.margin is not None
+
+    def answer_large(
+        self, image: np.ndarray, reduce: Reduction, *, window: int = WINDOW
+    ) -> dict[str, np.ndarray]:
+        """Answers for all pixels of an image of any size, at its own size.
+
+        The image is not resized to the model's size: things in it are as large as they are, and
+        should have that size in what the model was trained on. It is padded as the model pads, to
+        whole cells; memory is that of a window, whatever the image.
+
+        Args:
+            image: RGB in 0..255 (h, w, 3).
+            reduce: As of `answer`.
+            window: Side of a window in pixels, rounded to whole cells; more where the margins that
+                hide its seams would take up more than half of it. An image that is no larger is
+                answered as a whole.
+
+        Returns:
+            What `reduce` names, each (h, w, ...).
+        """
+        step = PIXEL_STEP
+        margin = self._sizeless.margin
+        if margin is None:
+            margin = window // 8 // step * step  # nothing hides the seams: it only softens them
+        window = max(-(-window // step) * step, 4 * margin, step)
+        found: dict[str, np.ndarray] = {}
+        for rows, columns in pair_spans(image.shape[:2], window=window, margin=margin):
+            maps = self._sizeless.read_window(image, rows, columns)
+            ys, xs = (
+                np.arange(one.first - one.start, one.last - one.start, dtype=np.float32)
+                for one in (rows, columns)
+            )
+            for name, part in self.answer(maps, ys, xs, reduce).items():
+                if name not in found:
+                    found[name] = np.empty((*image.shape[:2], *part.shape[2:]), part.dtype)
+                found[name][rows.first : rows.last, columns.first : columns.last] = part
+        return found
 
     def draw_answer(
         self, maps: Sequence[tf.Tensor], ys: tf.Tensor, xs: tf.Tensor, *, reduce: Reduction
