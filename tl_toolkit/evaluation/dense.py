@@ -27,7 +27,7 @@ from tl_toolkit.transfer.batches import Rows, connect
 __all__ = ["TILE_BYTES", "WINDOW", "DensePredictor"]
 
 TILE_BYTES = 192 << 20
-"""Memory for the largest step of one tile."""
+"""Memory for the largest step of one tile; the measured peak is about twice that."""
 
 WINDOW = 512
 """Side in pixels of the parts that a large image is answered in."""
