@@ -172,6 +172,7 @@ class Run(InFolder):
         paths: str | Path | Sequence[str | Path],
         *,
         out: str | Path | None = None,
+        native: bool = False,
         progress: Progress | None = None,
     ) -> list[Prediction] | list[MaskPrediction]:
         """Asks the kept model about image files, and about folders with all images inside.
@@ -181,6 +182,9 @@ class Run(InFolder):
             out: Where each pixel has an answer: a folder that receives, for each file, the answer
                 as an image and laid over the photo. The answers themselves are returned only
                 without it, as all of them would be in memory.
+            native: Likewise: run the base on files as they are, in windows where they are large,
+                instead of resizing them. Things should be as large in them, in pixels, as in what
+                the model was trained on.
             progress: Is told of the files answered.
 
         Returns:
@@ -188,7 +192,7 @@ class Run(InFolder):
 
         Raises:
             DataError: A path does not exist, or a folder holds no image.
-            RecipeError: `out` was given where each image has one answer.
+            RecipeError: `out` or `native` was given where each image has one answer.
             OutputError: `out` cannot be written.
         """
         from tl_toolkit.data.sources import list_images
@@ -210,12 +214,14 @@ class Run(InFolder):
             folder = None if out is None else Path(out)
             return list(
                 predict_masks(
-                    self.model, files, task, self.recipe, self.classes, folder=folder, done=done
+                    self.model, files, task, self.recipe, self.classes, folder=folder,
+                    native=native, said=teller.said, done=done,
                 )
-            )
-        if out is not None:
-            what = f"expected none: a {task.name} has nothing to draw"
-            raise RecipeError(Problem("out", what, "", "predict without it"))
+            )  # fmt: skip
+        if out is not None or native:
+            where = "native" if native else "out"
+            what = f"goes with tasks that answer each pixel, not with {task.name}"
+            raise RecipeError(Problem(where, what, "", "predict without it"))
         resize = self.recipe.data.resize
         return list(
             predict_files(self.model, files, classes=self.classes, resize=resize, done=done)

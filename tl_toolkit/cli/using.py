@@ -81,10 +81,15 @@ def _read_threshold(text: str) -> tuple[str, float]:
     help="Folder for masks and overlays, where each pixel has an answer.  [predictions]",
 )  # fmt: skip
 @click.option(
+    "--native", is_flag=True, help="Likewise: do not resize images, in windows if they are large."
+)
+@click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table",
     show_default=True,
 )  # fmt: skip
-def predict_command(run: str, paths: tuple[Path, ...], out: Path | None, form: str) -> None:
+def predict_command(
+    run: str, paths: tuple[Path, ...], out: Path | None, native: bool, form: str
+) -> None:
     """Ask the model of RUN about image files, and about folders of images.
 
     A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
@@ -97,7 +102,7 @@ def predict_command(run: str, paths: tuple[Path, ...], out: Path | None, form: s
     opened = load_run(run)
     if out is None and opened.recipe.task in PIXEL_TASKS:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, progress=ConsoleProgress())
+    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress())
     records = [one.as_record() for one in found]
     {"table": _print_table, "csv": _print_csv, "jsonl": _print_lines}[form](records)
     refused = [record for record in records if record["error"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -44,8 +44,8 @@ class MaskPrediction:
         answer: What the task keeps, by name, each of the file's own height and width; as `mask` and
             `probability` of a segmentation. Where `resize: crop` cut pixels off, integers are 255
             and floats 0. Empty when refused, and when it was written instead.
-        shares: Share of the pixels of each class that has any, most first; empty when refused, and
-            for tasks without classes.
+        shares: Share of the pixels of each class, most first; empty when refused, and for tasks
+            without classes.
         error: Why the file was refused; None when it was not.
         files: What was written, by kind: the task's `picture`, as `mask`, and `overlay`.
     """
@@ -150,6 +150,8 @@ def predict_masks(
     classes: Sequence[str],
     *,
     folder: Path | None = None,
+    native: bool = False,
+    said: Callable[[str], None] | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Iterator[MaskPrediction]:
     """Yields an answer for the pixels of each file, in order, at the file's own size.
@@ -161,28 +163,30 @@ def predict_masks(
         recipe: Says how images are resized, and the colours of masks.
         classes: Class names in the order of the outputs.
         folder: Receives, for each file, its mask and an overlay; by default nothing is written.
+        native: Run the base on files as they are, however large, instead of resized ones; see
+            `DensePredictor.answer_large`.
+        said: Is told if that leaves seams.
         done: Is called with the number of files answered so far.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     predictor = DensePredictor(model)
-    size, resize = recipe.data.image_size, recipe.data.resize
+    resize = recipe.data.resize
     palette = choose_palette(len(classes), recipe)
     names = _name_outputs(paths)
+    if native and said is not None and not predictor.is_seamless:
+        said(f"{recipe.model.base} sees too far for windows without seams: they may show a little")
     for count, path in enumerate(paths, start=1):
         try:
             pixels = read_pixels(path)
         except DataError as error:
             yield MaskPrediction(str(path), error=error.problems[0].what)
             continue
-        resized = resize_pixels(pixels, size, resize)
-        maps = [one[0] for one in predictor.read_maps(resized[np.newaxis])]
-        ys, xs = place_pixels(pixels.shape[:2], size, resize)
-        down, along = _find_seen(ys, xs, size)
-        seen = down[:, np.newaxis] & along
-        found = predictor.answer(maps, ys, xs, task.keep)
-        answer = {name: _blank(one, seen) for name, one in found.items()}
+        if native:
+            answer = predictor.answer_large(pixels, task.keep)
+        else:
+            answer = _answer_resized(predictor, pixels, task, resize)
         shares = _shares(answer, classes)
         if folder is None:
             yield MaskPrediction(str(path), answer, shares)
@@ -192,6 +196,22 @@ def predict_masks(
             yield MaskPrediction(str(path), shares=shares, files=files)
         if done is not None:
             done(count)
+
+
+def _answer_resized(
+    predictor: DensePredictor,
+    pixels: np.ndarray,
+    task: PixelTask,
+    resize: Literal["stretch", "crop"],
+) -> dict[str, np.ndarray]:
+    """Answers for an image, uint8 (h, w, 3), that the base sees at the model's size."""
+    size = predictor.image_size
+    maps = predictor.read_maps(resize_pixels(pixels, size, resize)[np.newaxis])
+    ys, xs = place_pixels(pixels.shape[:2], size, resize)
+    down, along = _find_seen(ys, xs, size)
+    seen = down[:, np.newaxis] & along
+    found = predictor.answer([one[0] for one in maps], ys, xs, task.keep)
+    return {name: _blank(one, seen) for name, one in found.items()}
 
 
 def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
@@ -224,7 +244,7 @@ def _shares(answer: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[st
         return {}
     counts = np.bincount(answer["mask"].reshape(-1), minlength=IGNORE + 1)[: len(classes)]
     order = np.argsort(-counts, kind="stable")
-    return {classes[i]: float(counts[i] / counts.sum()) for i in order if counts[i]}
+    return {classes[i]: float(counts[i] / max(counts.sum(), 1)) for i in order}
 
 
 def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
