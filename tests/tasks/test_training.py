@@ -1,0 +1,170 @@
+"""Each task with an answer for each pixel, learned from a few drawn images."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_toolkit.evaluation.masks import measure_trained_masks, predict_masks
+from tl_toolkit.progress import Progress
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.runs import RunFolder
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Trainer
+from tl_toolkit.training.prepare import assemble_model, survey_images
+
+SIDE = 64
+TASKS = ["segmentation", "edges", "normals"]
+
+
+def draw_ball(random):
+    """A shaded ball on a plane: its image, mask, outline and normals (x right, y up)."""
+    y, x = random.uniform(28, 36, 2)
+    radius = random.uniform(18, 24)
+    ys, xs = np.mgrid[:SIDE, :SIDE]
+    across, up = (xs - x) / radius, (y - ys) / radius
+    inside = across**2 + up**2 < 1
+    towards = np.sqrt(np.clip(1 - across**2 - up**2, 0, 1))
+    normals = np.where(inside[..., None], np.stack([across, up, towards], -1), [0, 0, 1.0])
+    outline = np.abs(np.hypot(across, up) - 1) < 0.8 / radius
+    image = np.where(inside[..., None], 128 + 100 * normals * [1, 1, 0] + [0, 0, 90], [40, 70, 50])
+    image += random.normal(0, 6, image.shape)
+    return (
+        image.clip(0, 255).astype(np.uint8),
+        {
+            "segmentation": inside.astype(np.uint8),
+            "edges": (outline * 255).astype(np.uint8),
+            "normals": ((normals + 1) / 2 * 255).round().astype(np.uint8),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    """A folder for each task, with the same images."""
+    folder = tmp_path_factory.mktemp("balls")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 16), ("validation", 4)):
+        for number in range(count):
+            image, targets = draw_ball(random)
+            for task, target in targets.items():
+                for kind, pixels in (("images", image), ("masks", target)):
+                    path = folder / task / split / kind / f"{number}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(path)
+    return folder
+
+
+def train(task, folder, out):
+    data = {name: str(folder / task / name) for name in ("train", "validation")}
+    values = {
+        "version": 1,
+        "name": task,
+        "task": task,
+        "data": {
+            **data,
+            "image_size": SIDE,
+            "batch_size": 2,
+            "classes": ["plane", "ball"] if task == "segmentation" else None,
+        },
+        "model": {
+            "base": "mobilenet",
+            "arguments": {"alpha": 0.25},
+            "weights": "random",
+            "head": {"hidden": [{"units": 32}]},
+        },
+        "pixels": {"per_image": 500, "normalize": True},
+        "phases": [
+            {"name": "head", "epochs": 12, "learning_rate": 1e-2},
+            # Random weights die out with depth unless BatchNormalization trains.
+            {
+                "name": "tune",
+                "epochs": 2,
+                "learning_rate": 1e-3,
+                "unfreeze": {"from": "conv_dw_5"},
+                "batch_norm": "train",
+            },
+        ],
+        "export": False,
+    }
+    recipe = build_recipe(values).recipe
+    out.mkdir()
+    manifest, images = survey_images(recipe, RunFolder(out), Progress())
+    transfer = assemble_model(recipe, manifest.classes, Progress())
+    trainer = Trainer(CompiledPhases(transfer), recipe, images)
+    return recipe, transfer, trainer, images, trainer.train(recipe)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def trained(request, balls, tmp_path_factory):
+    """A task, and what training it gave."""
+    return train(request.param, balls, tmp_path_factory.mktemp("run") / "one")
+
+
+@pytest.mark.slow
+def test_a_task_is_learned_better_than_by_one_answer_for_all(trained):
+    recipe, _, _, images, training = trained
+    first, last = training.history[0], training.history[12]
+    truth = [images["validation"].targets.whole(index) for index in range(4)]
+    trivial = {
+        "segmentation": max(np.mean(np.array(truth) == value) for value in (0, 1)) / 2,
+        # Every pixel an edge.
+        "edges": 2 * np.mean(truth) / (1 + np.mean(truth)),
+        # The plane's normal everywhere.
+        "normals": np.mean(np.array(truth)[..., -1] > np.cos(np.radians(22.5))),
+    }[recipe.task]
+
+    assert last.val_loss < 0.8 * first.val_loss
+    assert last.loss < training.history[1].loss
+    assert training.best.val_score > trivial + 0.1
+
+
+@pytest.mark.slow
+def test_a_task_is_learned_again_bit_for_bit(trained, balls, tmp_path):
+    recipe, _, _, _, training = trained
+
+    again = train(recipe.task, balls, tmp_path / "again")[-1]
+
+    assert [one.as_row() for one in again.history] == [one.as_row() for one in training.history]
+    assert again.weights_sha256 == training.weights_sha256
+
+
+@pytest.mark.slow
+def test_what_is_frozen_does_not_move(trained):
+    _, transfer, _, _, training = trained
+    head, tune = training.receipts
+
+    assert {part.name for part in transfer.parts} >= {"conv_dw_5", "head"}
+    for receipt, first in ((head, "head"), (tune, "conv_dw_5")):
+        names = [row["part"] for row in receipt["parts"]]
+        frozen = [row for row in receipt["parts"] if row["state"] == "frozen"]
+        assert receipt["holds"] and receipt["steps"] > 0
+        assert [row["part"] for row in frozen] == names[: names.index(first)]
+        assert all(row["moved"] == 0 for row in frozen)
+
+
+@pytest.mark.slow
+def test_whole_images_are_measured_and_drawn(trained, balls, tmp_path):
+    recipe, transfer, trainer, images, _ = trained
+    targets = images["validation"].targets
+    classes = recipe.data.classes or ()
+
+    found, scores = measure_trained_masks(
+        trainer, transfer.model, "validation", targets, transfer.task
+    )
+    path = balls / recipe.task / "validation" / "images" / "0.png"
+    answer = next(
+        predict_masks(transfer.model, [path], transfer.task, recipe, classes, folder=tmp_path)
+    )
+
+    if recipe.task == "edges":
+        assert found["ods"] > 0.3
+    else:
+        score = transfer.task.score
+        trivial = found["majority" if recipe.task == "segmentation" else "facing"]
+        assert found[score] > trivial[score] + 0.1
+    assert found["images"] == len(scores) == 4
+    path = answer.files[transfer.task.picture]
+    with Image.open(path) as picture:
+        assert picture.size == (SIDE, SIDE)
+    # What is drawn is coded as what was learned from.
+    assert targets.reader.read(path).shape == targets.whole(0).shape
