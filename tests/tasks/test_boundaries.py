@@ -58,6 +58,16 @@ def test_two_pixels_beside_are_not():
     assert found["ods"] == found["average_precision"] == 0
 
 
+@pytest.mark.parametrize(("step", "score"), [((1, 0), 1), ((0, 1), 1), ((1, 1), 0)])
+def test_distances_are_those_of_a_circle_not_of_a_square(step, score):
+    dot = np.zeros((SIDE, SIDE))
+    dot[50, 50] = 1
+
+    _, found = measure((np.roll(dot, step, (0, 1)), dot))
+
+    assert found["ods"] == score
+
+
 def test_the_tolerance_is_a_fraction_of_the_diagonal():
     small = slice(20, 80)  # 60 x 60: a diagonal of 85, of which 0.64 pixels
 
