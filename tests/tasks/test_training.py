@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
 from tl_toolkit.evaluation.masks import measure_trained_masks, predict_masks
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.load import build_recipe
@@ -12,81 +13,15 @@ from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.prepare import assemble_model, survey_images
 
-SIDE = 64
-TASKS = ["segmentation", "edges", "normals"]
-
-
-def draw_ball(random):
-    """A shaded ball on a plane: its image, mask, outline and normals (x right, y up)."""
-    y, x = random.uniform(28, 36, 2)
-    radius = random.uniform(18, 24)
-    ys, xs = np.mgrid[:SIDE, :SIDE]
-    across, up = (xs - x) / radius, (y - ys) / radius
-    inside = across**2 + up**2 < 1
-    towards = np.sqrt(np.clip(1 - across**2 - up**2, 0, 1))
-    normals = np.where(inside[..., None], np.stack([across, up, towards], -1), [0, 0, 1.0])
-    outline = np.abs(np.hypot(across, up) - 1) < 0.8 / radius
-    image = np.where(inside[..., None], 128 + 100 * normals * [1, 1, 0] + [0, 0, 90], [40, 70, 50])
-    image += random.normal(0, 6, image.shape)
-    return (
-        image.clip(0, 255).astype(np.uint8),
-        {
-            "segmentation": inside.astype(np.uint8),
-            "edges": (outline * 255).astype(np.uint8),
-            "normals": ((normals + 1) / 2 * 255).round().astype(np.uint8),
-        },
-    )
-
 
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory):
     """A folder for each task, with the same images."""
-    folder = tmp_path_factory.mktemp("balls")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 16), ("validation", 4)):
-        for number in range(count):
-            image, targets = draw_ball(random)
-            for task, target in targets.items():
-                for kind, pixels in (("images", image), ("masks", target)):
-                    path = folder / task / split / kind / f"{number}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path)
-    return folder
+    return draw_balls(tmp_path_factory.mktemp("balls"))
 
 
 def train(task, folder, out):
-    data = {name: str(folder / task / name) for name in ("train", "validation")}
-    values = {
-        "version": 1,
-        "name": task,
-        "task": task,
-        "data": {
-            **data,
-            "image_size": SIDE,
-            "batch_size": 2,
-            "classes": ["plane", "ball"] if task == "segmentation" else None,
-        },
-        "model": {
-            "base": "mobilenet",
-            "arguments": {"alpha": 0.25},
-            "weights": "random",
-            "head": {"hidden": [{"units": 32}]},
-        },
-        "pixels": {"per_image": 500, "normalize": True},
-        "phases": [
-            {"name": "head", "epochs": 12, "learning_rate": 1e-2},
-            # Random weights die out with depth unless BatchNormalization trains.
-            {
-                "name": "tune",
-                "epochs": 2,
-                "learning_rate": 1e-3,
-                "unfreeze": {"from": "conv_dw_5"},
-                "batch_norm": "train",
-            },
-        ],
-        "export": False,
-    }
-    recipe = build_recipe(values).recipe
+    recipe = build_recipe(make_recipe(task, folder)).recipe
     out.mkdir()
     manifest, images = survey_images(recipe, RunFolder(out), Progress())
     transfer = assemble_model(recipe, manifest.classes, Progress())
@@ -149,7 +84,7 @@ def test_whole_images_are_measured_and_drawn(trained, balls, tmp_path):
     classes = recipe.data.classes or ()
 
     found, scores = measure_trained_masks(
-        trainer, transfer.model, "validation", targets, transfer.task
+        trainer, "validation", images["validation"], transfer.task
     )
     path = balls / recipe.task / "validation" / "images" / "0.png"
     answer = next(
