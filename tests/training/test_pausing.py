@@ -46,7 +46,7 @@ def make_trainer(tmp_path_factory):
     def make(recipe):
         manifest, decoded = survey_images(recipe, folder, Progress())
         images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, len(manifest.classes), Progress())
+        transfer = assemble_model(recipe, manifest.classes, Progress())
         return Trainer(CompiledPhases(transfer), recipe, images)
 
     return make
