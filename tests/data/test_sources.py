@@ -459,7 +459,7 @@ def test_listing_imports_neither_numpy_nor_tensorflow(make_folders):
         "import sys; from pathlib import Path; from types import SimpleNamespace as N\n"
         "from tl_toolkit.data import manifest, sources\n"
         f"folders = N(builtin=None, csv=None, train=Path({str(root)!r}), validation=0.2, test=None,"
-        " classes=None)\n"
+        " classes=None, masks=None)\n"
         "digits = N(builtin='digits', classes=None)\n"
         "assert not sources.check_sources(folders) and not sources.check_sources(digits)\n"
         "sources.count_sources(digits)\n"

@@ -257,7 +257,8 @@ def test_tiles_are_no_higher_than_they_must_be():
     maps = [np.zeros((12, 16, 4), np.float32), np.zeros((3, 4, 8), np.float32)]
     ys, xs = place_pixels((50, 20), (24, 32))
 
-    for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 3 * 4, 25)]:
+    # Two maps' parts of a first layer of three units, in float32.
+    for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 2 * 3 * 4, 25)]:
         predictor = DensePredictor(draw_model(), tile_bytes=tile_bytes)
         assert np.unique(predictor.answer(maps, ys, xs, keep)["rows"]) == [rows]
 

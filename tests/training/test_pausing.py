@@ -97,7 +97,7 @@ def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
     short = trainer.train(recipe, pause_after=2)
 
     assert short.best in short.history
-    assert short.best.val_accuracy == max(epoch.val_accuracy for epoch in short.history)
+    assert short.best.val_score == max(epoch.val_score for epoch in short.history)
     assert short.paused.phase.epochs[-1].epoch == 2
 
 
