@@ -171,3 +171,33 @@ def test_augmented_and_stored_runs_train(store, balls, tmp_path):
     run = tl.finetune(recipe, out=tmp_path / "run")
 
     assert run.metrics["best"]["val_within_22_5"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+@pytest.mark.parametrize("task", TASKS)
+def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
+    import keras_tuner
+
+    recipe = make_recipe(task, balls)
+    recipe["search"] = {"space": {"model.head.dropout": {"choices": [0.1, 0.2]}}}
+    model = tl.hypermodel(recipe).build(keras_tuner.HyperParameters())
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    places = np.random.default_rng(1).integers(0, 64, (2, 5, 2)).astype("float32")
+    targets = {
+        "segmentation": np.array([[0, 1, 1, 0, 255]] * 2, "int32"),
+        "edges": np.array([[0, 1, 1, 0, -1]] * 2, "float32"),
+        "normals": np.array([[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]] * 2, "f4"),
+    }[task]
+
+    found = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
+
+    given = model.predict([images, places], verbose=0)[:, :4]
+    if task == "normals":
+        cosines = (given * targets[:, :4]).sum(-1) / np.linalg.norm(given, axis=-1)
+        expected = (1 - cosines).mean()
+    elif task == "segmentation":
+        expected = -np.log(np.take_along_axis(given, targets[:, :4, None], -1)).mean()
+    else:
+        hit = np.where(targets[:, :4] == 1, given[..., 0], 1 - given[..., 0])
+        expected = -np.log(hit).mean()
+    assert found == pytest.approx(expected, rel=1e-4)

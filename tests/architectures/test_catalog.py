@@ -179,6 +179,16 @@ def test_arguments_that_no_file_was_trained_with_have_no_weight_file():
     assert find_weight_file(LENET, {}, (32, 32)) is None
 
 
+@pytest.mark.parametrize("name", ["densenet121", "pixelnet"])
+def test_a_dropout_takes_the_file_of_the_same_weights(name):
+    architecture = ARCHITECTURES[name]
+
+    file = find_weight_file(architecture, {"dropout": 0.2}, (224, 224))
+
+    assert file is not None
+    assert file == find_weight_file(architecture, {}, (224, 224))
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_shapes_hold_as_many_numbers_as_there_are_parameters(name):
     arguments, shapes = read_variants(name)[0]

@@ -37,7 +37,7 @@ def test_uniform_repeats_pixels_where_there_are_too_few():
     found = draw(250)
 
     assert len(found) == 250
-    assert len(set(found)) > 80
+    assert len(set(found)) == 100, "some were left out for repeats of others"
 
 
 def test_uniform_draws_all_alike():

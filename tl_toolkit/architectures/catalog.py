@@ -309,12 +309,17 @@ def find_weight_file(
     As Keras does, square images of a size that the base was trained on take the file of that size,
     all others the one of the default size.
     """
-    values = complete_arguments(architecture, arguments)
-    defaults = {name: argument.default for name, argument in architecture.arguments.items()}
+    given = complete_arguments(architecture, arguments)
+    weighing = {
+        name: argument.default
+        for name, argument in architecture.arguments.items()
+        if not argument.weightless
+    }
+    values = {name: given[name] for name in weighing}
     fitting = {
         file.image_size: file
         for file in architecture.weight_files
-        if {**defaults, **file.when} == values
+        if {**weighing, **file.when} == values
     }
     height, width = image_size
     if height == width and height in fitting:
@@ -339,7 +344,8 @@ def tell_unpublished(architecture: Architecture, arguments: Mapping[str, Value])
     listed = "; ".join(
         f"{name} {', '.join(map(_spell, values))}"
         for name, values in published.items()
-        if len(values) > 1 or given[name] not in values
+        if (len(values) > 1 or given[name] not in values)
+        and not architecture.arguments[name].weightless
     )
     expected = f"no ImageNet weights of {architecture.name} were ever published"
     if published:

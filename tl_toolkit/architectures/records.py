@@ -49,6 +49,7 @@ class Argument:
         high: Greatest value of a number, itself allowed.
         choices: All values of a string.
         alike: Values that have the same layers, names and shapes as the default has.
+        weightless: Whether weights are the same at every value, so that published files fit.
     """
 
     kind: type[Value]
@@ -58,6 +59,7 @@ class Argument:
     high: float | None = None
     choices: tuple[str, ...] = ()
     alike: tuple[Value, ...] = ()
+    weightless: bool = False
 
 
 @dataclass(frozen=True)

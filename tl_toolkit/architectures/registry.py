@@ -307,6 +307,7 @@ def _dense_arguments(growth_rate: int, compression: float) -> Mapping[str, Argum
             "Fraction dropped after each convolution of a dense layer.",
             low=0,
             high=0.95,
+            weightless=True,
         ),
     }
 
@@ -387,7 +388,12 @@ def _unet(
             "filters": Argument(int, 64, "Maps of the first level.", low=1, high=512),
             "batch_norm": Argument(bool, False, "Normalize after each 3 x 3 convolution."),
             "dropout": Argument(
-                float, 0.5, "Fraction dropped at the end of the contracting path.", low=0, high=0.95
+                float,
+                0.5,
+                "Fraction dropped at the end of the contracting path.",
+                low=0,
+                high=0.95,
+                weightless=True,
             ),
         },
         unit_names=((r"(down\d|bottom|up\d)_\w+", r"\1"),),
@@ -420,7 +426,12 @@ def _pixelnet(name: str, title: str, *, conv7: bool) -> Architecture:
                 bool, False, "Normalize after each convolution: the form trained from scratch."
             ),
             "dropout": Argument(
-                float, 0.0, "Fraction dropped after conv6 and conv7.", low=0, high=0.95
+                float,
+                0.0,
+                "Fraction dropped after conv6 and conv7.",
+                low=0,
+                high=0.95,
+                weightless=True,
             ),
         },
         # A pool belongs to the convolution after it: the taps are not pooled.

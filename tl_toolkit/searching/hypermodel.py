@@ -8,12 +8,14 @@ from typing import Any
 
 import keras
 import keras_tuner
+import tensorflow as tf
 
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder
 from tl_toolkit.searching.chooser import read_values, register_space
 from tl_toolkit.searching.space import resolve_space, trial_recipe
+from tl_toolkit.tasks.base import Task, answers_pixels
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.optimizers import build_optimizer
@@ -49,9 +51,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         phase = recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
-        is_binary = transfer.model.output.shape[-1] == 1
-        loss = "binary_crossentropy" if is_binary else "sparse_categorical_crossentropy"
-        transfer.model.compile(build_optimizer(phase), loss, metrics=["accuracy"])
+        transfer.model.compile(build_optimizer(phase), **_compile_arguments(transfer.task))
         self._built = transfer.model, transfer, recipe
         return transfer.model
 
@@ -61,7 +61,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Trains all phases of the recipe and leaves the model in its best state.
 
         Returns:
-            The row of the epoch that is kept: loss, accuracy, val_loss, val_accuracy.
+            The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and
+            val_accuracy.
         """
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
@@ -69,3 +70,23 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         images = load_images(recipe, self._manifest)
         best = Trainer(CompiledPhases(transfer), recipe, images).train(recipe).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
+
+
+def _compile_arguments(task: Task) -> dict[str, Any]:
+    """Returns loss and metrics as Keras compiles them; a model of pixels has a loss alone."""
+    if answers_pixels(task):
+        return {"loss": _PixelLoss(task)}
+    loss = "binary_crossentropy" if task.units == 1 else "sparse_categorical_crossentropy"
+    return {"loss": loss, "metrics": ["accuracy"]}
+
+
+class _PixelLoss(keras.losses.Loss):
+    """The loss of a task: of each image, over its pixels."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(name=f"{task.name}_loss")
+        self._task = task
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        # Keras has cast them to the type of the outputs.
+        return self._task.compare(y_pred, tf.cast(y_true, self._task.targets.dtype))[0]

@@ -92,7 +92,7 @@ def draw_pixels(
 ) -> np.ndarray:
     """Draws pixels of one image from those that are of a class.
 
-    Without repeats while there are enough of them, with repeats if not.
+    Without repeats while there are enough of them; if not, each of them once before any repeats.
 
     Args:
         mask: uint8 (h, w), classes or IGNORE.
@@ -124,7 +124,9 @@ def draw_pixels(
 
 
 def _draw(group: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    return random.choice(group, count, replace=count > len(group))
+    if count <= len(group):
+        return random.choice(group, count, replace=False)
+    return np.concatenate([group, random.choice(group, count - len(group))])
 
 
 def find_borders(mask: np.ndarray) -> np.ndarray:
