@@ -76,6 +76,7 @@ def test_show_prints_blocks_and_on_request_units_and_layers():
     assert "conv_pw_12_bn" in layers
     assert "ceil(64/2) = 32" in layers and "1,024" in layers
     assert "3,228,864 parameters" in blocks
+    assert "reads 1,984 channels: conv_pw_1_relu, conv_pw_3_relu" in blocks
 
 
 def test_show_with_json_has_rows_of_all_three_levels_and_totals():
@@ -85,6 +86,7 @@ def test_show_with_json_has_rows_of_all_three_levels_and_totals():
     assert [row["block"] for row in found["rows"]][-1] == "head"
     assert found["totals"]["parameters"] == sum(row["parameters"] for row in found["units"])
     assert found["layers"][0]["kind"] == "Conv2D"
+    assert list(found["taps"].values()) == [16, 24, 48, 96]
 
 
 def test_the_list_fits_80_columns_and_its_json_names_families():

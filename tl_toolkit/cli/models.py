@@ -142,6 +142,9 @@ def show_model(
         f"{_scale(found.multiply_accumulates).strip()} multiply-accumulates, "
         f"{_scale(found.activation_bytes)}B of activations"
     )
+    if found.taps:
+        taps = ", ".join(found.taps)
+        show(f"A task of pixels reads {sum(found.taps.values()):,} channels: {taps}")
 
 
 def _allowed(argument: Argument) -> str:
@@ -184,6 +187,7 @@ def _describe_json(record: Architecture, found: Description) -> dict[str, Any]:
         "rows": [asdict(row) for row in found.blocks],
         "units": [asdict(row) for row in found.units],
         "layers": [asdict(row) for row in found.layers],
+        "taps": dict(found.taps),
         "totals": {
             "parameters": found.parameters,
             "trainable": found.trainable,

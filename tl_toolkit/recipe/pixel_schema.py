@@ -127,7 +127,7 @@ class Pixels(Section):
     taps: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
         default=None,
         description="Layers, or units, of the base whose maps are read; by default its paper's, or "
-        "the last map of each size. `tltool models show BASE` lists them.",
+        "the last map of each size. `tltool models show BASE --layers` lists them.",
     )
     normalize: bool = Field(
         default=False,

@@ -11,7 +11,7 @@ import keras
 
 from tl_toolkit.architectures.catalog import Architecture, resolve_unfreeze
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks, find_taps
 from tl_toolkit.recipe.schema import Head, UnfreezeFrom
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
@@ -71,6 +71,8 @@ class Description:
         blocks: A row for each block, input to output; the head last, if it was asked for.
         units: A row for each unit; `head` is one unit.
         layers: A row for each operation of the base and of the head.
+        taps: The layers whose maps a task of pixels reads by default, finest first, and the
+            channels of each.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Description:
     blocks: tuple[Row, ...]
     units: tuple[Row, ...]
     layers: tuple[Row, ...]
+    taps: Mapping[str, int]
 
     @property
     def parameters(self) -> int:
@@ -159,6 +162,10 @@ def describe_base(
             for piece in pieces
             for operation in piece.operations
         ),
+        taps={
+            tap._keras_history.operation.name: tap.shape[-1]
+            for tap in find_taps(architecture, pixels, pixels, features)
+        },
     )
 
 
