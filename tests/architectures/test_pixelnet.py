@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from tests.architectures.networks import assert_equal_outputs, build_model, count, fill, run
-from tl_toolkit.architectures.catalog import find_architecture, read_variants
-from tl_toolkit.architectures.graph import find_stride, find_taps
+from tl_toolkit.architectures.catalog import check_image_size, find_architecture, read_variants
+from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
 from tl_toolkit.architectures.pixelnet import build_pixelnet
+from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
 from tl_toolkit.recipe.schema import Head, Model, Pixels
 from tl_toolkit.tasks.segmentation import Segmentation
@@ -21,7 +22,7 @@ def build(size=224, **arguments):
 
 
 def taps_of(name, base):
-    return find_taps(find_architecture(name), base.input, base.input, base.output)
+    return find_taps(find_architecture(name), base.input, base.output)
 
 
 def build_whole(name, *, head, units, size=224, normalize=False, **arguments):
@@ -226,3 +227,17 @@ def test_the_catalog_knows_its_form_from_scratch(name):
     assert arguments == {"batch_norm": True}
     added = normalized.keys() - plain.keys()
     assert added == {f"{layer}_bn" for layer in plain}
+
+
+@pytest.mark.parametrize("name", ["lenet5", "inception_v3", "inception_resnet_v2"])
+@pytest.mark.parametrize("size", [96, 160, 320])
+def test_maps_without_padding_are_not_read_even_where_sizes_divide(name, size):
+    architecture = find_architecture(name)
+    assert not architecture.taps
+    assert not check_image_size(architecture, (size, size))
+    image = keras.Input((size, size, 3))
+    features = build_base(architecture, apply_pixel_rule(image, architecture.pixels), {})
+
+    taps = find_taps(architecture, image, features)
+
+    assert all(tap.shape[1] == size for tap in taps), "read in steps that are not its own"

@@ -168,6 +168,11 @@ def test_integers_are_fine_for_rates(values):
         ("phases.0.learning_rate", float("nan"), "expected a finite number, got nan."),
         ("phases.0.learning_rate", float("inf"), "expected a finite number, got inf."),
         ("phases.0.momentum", 0.9, "expected 0.0 or optimizer: sgd, got 0.9 with 'adam'."),
+        (
+            "phases.0.batch_norm_momentum",
+            0.9,
+            "expected none without batch_norm: train, got 0.9.",
+        ),
         ("phases.0.weight_decay", 0.1, "expected 0.0 or optimizer: adamw, got 0.1 with 'adam'."),
         ("phases.0.unfreeze", -1, "expected a number of blocks (0 or more), {from: UNIT}, or"),
         ("phases.0.unfreeze", True, "expected a number of blocks (0 or more), {from: UNIT}, or"),

@@ -57,8 +57,18 @@ def test_class_weights_make_a_weighted_mean():
 
     for row in (0, 1):
         right, labels = of_the_right_class(outputs, row)
-        expected = (-np.log(right) * weights[labels]).sum() / weights[labels].sum()
+        expected = (-np.log(right) * weights[labels]).mean()
         assert losses[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_image_of_one_class_keeps_the_weight_of_that_class():
+    outputs = np.full((1, 4, 3), 1 / 3, np.float32)
+
+    losses, _ = compare(
+        outputs, np.full((1, 4), 2, np.int32), weights=np.array([1, 1, 5], np.float32)
+    )
+
+    assert losses[0] == pytest.approx(5 * np.log(3), rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 2.0, 4.0)])
@@ -139,7 +149,7 @@ def test_the_tally_is_the_confusion_of_each_image():
 def test_balanced_weights_are_the_median_frequency_over_each_ones():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(np.array([100, 10, 40]))
+    task.weigh(lambda: np.array([100, 10, 40]))
 
     assert task.class_weights.numpy().tolist() == pytest.approx([0.4, 4.0, 1.0])
 
@@ -147,17 +157,36 @@ def test_balanced_weights_are_the_median_frequency_over_each_ones():
 def test_a_class_without_pixels_keeps_a_weight_of_one():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(np.array([100, 0, 50]))
+    task.weigh(lambda: np.array([100, 0, 50]))
 
     assert task.class_weights.numpy().tolist() == pytest.approx([0.75, 1.0, 1.5])
 
 
-def test_told_weights_are_not_changed_by_the_counts():
-    task = Segmentation(CLASSES, Pixels(class_weights={"tree": 2.0}))
+def test_balanced_weights_stay_below_fifty():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(np.array([100, 10, 40]))
+    task.weigh(lambda: np.array([1_000_000, 10, 500_000]))
 
-    assert task.class_weights.numpy().tolist() == [1, 1, 2]
+    assert task.class_weights.numpy().tolist() == [0.5, 50, 1]
+
+
+def test_masks_without_a_counted_pixel_leave_the_weights_alone():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+
+    task.weigh(lambda: np.zeros(3, int))
+
+    assert task.class_weights.numpy().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
+)
+def test_other_weights_need_no_counts(given, weights):
+    task = Segmentation(CLASSES, Pixels(class_weights=given))
+
+    task.weigh(lambda: pytest.fail("all masks were read for nothing"))
+
+    assert task.class_weights.numpy().tolist() == weights
 
 
 def test_an_answer_is_a_palette_image_of_the_classes():

@@ -1,7 +1,10 @@
 """Each task with an answer for each pixel, learned from a few drawn images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
@@ -9,6 +12,7 @@ from tl_toolkit.evaluation.masks import measure_trained_masks, predict_masks
 from tl_toolkit.progress import Progress
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs import RunFolder
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.prepare import assemble_model, survey_images
@@ -27,6 +31,19 @@ def train(task, folder, out):
     transfer = assemble_model(recipe, manifest.classes, Progress())
     trainer = Trainer(CompiledPhases(transfer), recipe, images)
     return recipe, transfer, trainer, images, trainer.train(recipe)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_comparing_needs_no_operation_that_gpus_have_no_deterministic_form_of(task):
+    chosen = build_task(build_recipe(make_recipe(task, Path())).recipe, ["plane", "ball"])
+    outputs = tf.TensorSpec((2, 5, chosen.units), tf.float32)
+    targets = tf.TensorSpec((2, 5, *chosen.targets.shape[2:]), chosen.targets.dtype)
+
+    graph = tf.function(chosen.compare).get_concrete_function(outputs, targets).graph
+
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert "BatchMatMulV2" in kinds or task == "normals"
+    assert not {"Bincount", "DenseBincount", "ScatterNd", "UnsortedSegmentSum"} & kinds
 
 
 @pytest.fixture(scope="module", params=TASKS)

@@ -20,11 +20,11 @@ from tl_toolkit.architectures.graph import (
     apply_pixel_rule,
     build_base,
     find_blocks,
-    find_taps,
     layer_variables,
 )
 from tl_toolkit.architectures.records import Architecture, Value
 from tl_toolkit.architectures.registry import RECORDS
+from tl_toolkit.architectures.taps import find_taps
 
 __all__ = ["describe_blocks", "describe_shapes"]
 
@@ -52,8 +52,8 @@ def _describe_taps(architecture: Architecture) -> list[str]:
     size = -(-architecture.default_size // PIXEL_STEP) * PIXEL_STEP
     if check_image_size(architecture, (size, size)):
         return []
-    image, pixels, features = _draw_base(architecture, {}, size)
-    taps = find_taps(architecture, image, pixels, features)
+    _, pixels, features = _draw_base(architecture, {}, size)
+    taps = find_taps(architecture, pixels, features)
     return [tap._keras_history.operation.name for tap in taps]
 
 

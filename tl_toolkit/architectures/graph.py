@@ -26,8 +26,6 @@ __all__ = [
     "build_base",
     "find_blocks",
     "find_cuts",
-    "find_stride",
-    "find_taps",
     "layer_variables",
     "sorted_calls",
 ]
@@ -202,52 +200,6 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
             cuts.append(Cut(position, node.operation.name, node.outputs[0]))
         farthest = max(farthest, reach.get(position, -1))
     return tuple(cuts)
-
-
-def find_taps(
-    architecture: Architecture,
-    image: keras.KerasTensor,
-    inputs: keras.KerasTensor,
-    outputs: keras.KerasTensor,
-) -> tuple[keras.KerasTensor, ...]:
-    """Finds the maps that single pixels are read from by default.
-
-    The ends of the record's `tap_units`; without any, of each size of feature map the last one that
-    every path runs through. A map counts if the image has a whole number of pixels for each cell,
-    and if it has more channels than the image.
-
-    Args:
-        architecture: The base's record.
-        image: The tensor (batch, h, w, c) whose pixels are meant.
-        inputs: The tensor that entered the base.
-        outputs: The tensor that left it.
-
-    Returns:
-        The maps, finest first; none if no map lies on a whole stride.
-    """
-    if architecture.tap_units:
-        blocks = find_blocks(architecture, inputs, outputs)
-        ends = {unit.name: unit.tensor for block in blocks for unit in block.units}
-        return tuple(ends[name] for name in architecture.tap_units)
-    last = {
-        cut.tensor.shape[1:3]: cut.tensor
-        for cut in find_cuts(keras.Function(inputs, outputs))
-        if find_stride(image, cut.tensor) and cut.tensor.shape[-1] > image.shape[-1]
-    }
-    return tuple(sorted(last.values(), key=lambda tensor: -tensor.shape[1]))
-
-
-def find_stride(image: keras.KerasTensor, tensor: keras.KerasTensor) -> int | None:
-    """Returns the pixels of the image for each cell of a map, None where that is no whole number.
-
-    One number for both directions; None too for what is no map.
-    """
-    if len(tensor.shape) != 4:
-        return None
-    height, width = image.shape[1:3]
-    stride: int = height // tensor.shape[1]
-    covered = (tensor.shape[1] * stride, tensor.shape[2] * stride)
-    return stride if covered == (height, width) else None
 
 
 def sorted_calls(graph: keras.Function) -> list[Any]:

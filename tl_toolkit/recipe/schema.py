@@ -231,10 +231,19 @@ class Phase(Section):
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
     )
+    batch_norm_momentum: _Rate | None = Field(
+        default=None,
+        description="Momentum of the moving statistics of BatchNormalization that trains in the "
+        "base; by default each layer's own. With Keras's 0.99 a tenth of the first values is left "
+        "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",
+    )
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings that the chosen optimizer does not have, and blocks named twice."""
+        """Yields settings that would change nothing, and blocks named twice."""
+        if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
+            expected = "expected none without batch_norm: train"
+            yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
         optimizer = values.get("optimizer", "adam")
         for name, owner in (("momentum", "sgd"), ("weight_decay", "adamw")):
             if values.get(name) not in (None, 0) and optimizer != owner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -49,8 +49,13 @@ class Task(Protocol):
             float32 (batch,), the loss of each image; int32 (batch, m), its tally.
         """
 
-    def weigh(self, counts: np.ndarray) -> None:
-        """Takes the pixels of each stratum in the training images, before the first step."""
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Is asked before the first step.
+
+        Args:
+            count: Counts the pixels of each stratum in the training images, in a pass over all of
+                their files.
+        """
 
     def score_of(self, tally: np.ndarray) -> float:
         """Returns the score of images whose tallies were added up to this one."""

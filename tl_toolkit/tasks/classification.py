@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -46,8 +48,8 @@ class Classification:
         hits = tf.cast(answers == targets, tf.int32)
         return losses, tf.stack([hits, tf.ones_like(hits)], axis=-1)
 
-    def weigh(self, counts: np.ndarray) -> None:
-        """Has no use for them."""
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Has no use for it."""
 
     def score_of(self, tally: np.ndarray) -> float:
         """Returns the accuracy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -110,8 +110,8 @@ class Edges:
         ignore = data.masks.ignore if data.masks is not None else None
         return EdgeReader(ignore if isinstance(ignore, int) else None)
 
-    def weigh(self, counts: np.ndarray) -> None:
-        """Has no use for them: edges are weighed in each image."""
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Has no use for it: edges are weighed in each image."""
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and how probable its edges and other pixels were.
@@ -136,11 +136,10 @@ class Edges:
             tf.reduce_sum(other, axis=-1),
         )
         bins = tf.cast(tf.clip_by_value(outputs[..., 0] * _BINS, 0, _BINS - 1), tf.int32)
-        cell = bins + tf.where(targets >= _IS_EDGE, _BINS, 0)
-        cell = tf.where(counted, cell, 2 * _BINS)  # the last one is dropped
-        size = 2 * _BINS + 1
-        tally = tf.math.bincount(cell, minlength=size, maxlength=size, axis=-1)
-        return losses, tally[:, :-1]
+        # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
+        kinds = tf.one_hot(tf.where(counted, tf.cast(targets >= _IS_EDGE, tf.int32), -1), 2)
+        tally = tf.matmul(kinds, tf.one_hot(bins, _BINS), transpose_a=True)
+        return losses, tf.reshape(tf.cast(tally, tf.int32), (-1, 2 * _BINS))
 
     def _join(
         self, on_edges: tf.Tensor, elsewhere: tf.Tensor, edges: tf.Tensor, others: tf.Tensor

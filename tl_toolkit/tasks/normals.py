@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,8 +122,8 @@ class Normals:
         """Returns what reads the maps of a recipe's `data` section."""
         return NormalReader(data.masks.ignore if data.masks is not None else None)
 
-    def weigh(self, counts: np.ndarray) -> None:
-        """Has no use for them."""
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Has no use for it."""
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and how many of its pixels were answered well.
@@ -174,7 +174,8 @@ class Normals:
 
 
 def _normalize(vectors: tf.Tensor) -> tf.Tensor:
-    return tf.math.l2_normalize(vectors, axis=-1)
+    # The gradient at a vector of no length is 1e3 and not the default's 1e6.
+    return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-6)
 
 
 def measure_angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:

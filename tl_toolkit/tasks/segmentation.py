@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,9 @@ __all__ = ["MaskTally", "Segmentation"]
 
 _FOCUS = 2.0
 """The exponent of the focal loss (Lin et al., 2017)."""
+
+_HEAVIEST = 50.0
+"""The greatest of balanced weights."""
 
 
 class Segmentation:
@@ -53,20 +56,25 @@ class Segmentation:
         told = given if isinstance(given, Mapping) else {}
         return np.array([told.get(name, 1.0) for name in self._classes], np.float32)
 
-    def weigh(self, counts: np.ndarray) -> None:
-        """Takes the pixels of each class in the training images, for balanced weights.
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Settles balanced weights by the pixels of each class in the training images.
 
-        The median of the classes' frequencies over each one's own (Eigen and Fergus, 2015), so
-        that half of the classes weigh more than 1.
+        The median of the classes' frequencies over each one's own, after Eigen and Fergus (2015),
+        so that half of the classes weigh more than 1; at most 50, as a class of a few pixels would
+        drown the others. Frequencies are of all pixels, where theirs leave out images without the
+        class.
 
         Args:
-            counts: int (classes,).
+            count: Counts them, int (classes,).
         """
-        if self._settings.class_weights == "balanced":
-            seen = counts > 0
-            weights = np.ones(len(counts), np.float32)
-            weights[seen] = np.median(counts[seen]) / counts[seen]
-            self.class_weights.assign(weights)
+        if self._settings.class_weights != "balanced":
+            return
+        counts = count()
+        seen = counts > 0
+        weights = np.ones(len(counts), np.float32)
+        if seen.any():
+            weights[seen] = np.minimum(np.median(counts[seen]) / counts[seen], _HEAVIEST)
+        self.class_weights.assign(weights)
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and its confusions.
@@ -85,11 +93,11 @@ class Segmentation:
             losses = self._dice(outputs, labels, weights)
         else:
             losses = self._cross_entropy(outputs, labels, weights)
-        answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
-        cells = self.units**2
-        cell = tf.where(counted, labels * self.units + answers, cells)  # the last one is dropped
-        tally = tf.math.bincount(cell, minlength=cells + 1, maxlength=cells + 1, axis=-1)
-        return losses, tally[:, :cells]
+        # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
+        answers = tf.one_hot(tf.argmax(outputs, axis=-1), self.units)
+        truth = tf.one_hot(tf.where(counted, labels, -1), self.units)
+        tally = tf.cast(tf.matmul(truth, answers, transpose_a=True), tf.int32)
+        return losses, tf.reshape(tally, (-1, self.units**2))
 
     def _cross_entropy(
         self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
@@ -97,7 +105,9 @@ class Segmentation:
         losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
         if self._settings.loss == "focal":
             losses *= (1 - tf.exp(-losses)) ** _FOCUS
-        return _mean(losses, weights)
+        # Over the pixels, not over their weights: an image of one class alone would lose them.
+        counted = tf.reduce_sum(tf.sign(weights), axis=-1)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses * weights, axis=-1), counted)
 
     def _dice(self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """1 minus the mean overlap of the classes in the image, each class by its weight."""
@@ -106,7 +116,9 @@ class Segmentation:
         both = tf.reduce_sum(wanted * given, axis=1)
         pixels = tf.reduce_sum(wanted, axis=1)
         overlap = 2 * both / (pixels + tf.reduce_sum(given, axis=1) + keras.config.epsilon())
-        return _mean(1 - overlap, self.class_weights * tf.sign(pixels))
+        shares = self.class_weights * tf.sign(pixels)
+        total = tf.reduce_sum(shares, axis=-1)
+        return tf.math.divide_no_nan(tf.reduce_sum((1 - overlap) * shares, axis=-1), total)
 
     def score_of(self, tally: np.ndarray) -> float:
         """Returns the mean IoU."""
@@ -171,9 +183,3 @@ class MaskTally:
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
         return {"images": self._images, **measure_confusion(self._confusion, self._classes)}
-
-
-def _mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Returns the weighted mean of each row, 0 where all weights are."""
-    total = tf.reduce_sum(weights, axis=-1)
-    return tf.math.divide_no_nan(tf.reduce_sum(values * weights, axis=-1), total)

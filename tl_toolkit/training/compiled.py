@@ -9,8 +9,8 @@ from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import TransferModel
-from tl_toolkit.transfer.freezing import Split, check_whole, set_trainable, split_at
+from tl_toolkit.transfer.assemble import HEAD, TransferModel
+from tl_toolkit.transfer.freezing import Split, batch_norms, check_whole, set_trainable, split_at
 
 
 class CompiledPhases:
@@ -24,6 +24,13 @@ class CompiledPhases:
         self.transfer = transfer
         self._made: dict[Any, tuple[Split, Steps]] = {}
         self._checked: set[str] = set()
+        self._momenta = [
+            (layer, layer.momentum)
+            for part in transfer.parts
+            if part.name != HEAD
+            for member in part.layers
+            for layer in batch_norms(member)
+        ]
 
     def get(self, phase: Phase, batch_size: int) -> tuple[Split, Steps]:
         """Returns the split of a phase and its steps, with every flag set as the phase has it.
@@ -32,8 +39,9 @@ class CompiledPhases:
             CheckFailedError: Prefix and suffix are not the whole model.
         """
         units, train_batch_norm = what_trains(self.transfer, phase)
+        self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
-        key = (units, train_batch_norm, optimizer, batch_size)
+        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size)
         if key in self._made:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._made[key]
@@ -44,6 +52,14 @@ class CompiledPhases:
             self._checked.add(split.cut.name)
         self._made[key] = split, steps
         return split, steps
+
+    def _set_momenta(self, momentum: float | None) -> None:
+        """Sets the momentum of the base's moving statistics; None gives each layer its own again.
+
+        Compiled steps keep the one that they were traced with.
+        """
+        for layer, own in self._momenta:
+            layer.momentum = own if momentum is None else momentum
 
     def trace(self, recipe: Recipe) -> None:
         """Compiles the steps of all phases now, while something else goes on."""

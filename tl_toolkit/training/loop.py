@@ -146,7 +146,7 @@ class Trainer:
         self._initial = BestState()
         self._last: PhaseRun | None = None
         if (targets := images["train"].targets) is not None:
-            compiled.transfer.task.weigh(targets.count())
+            compiled.transfer.task.weigh(targets.count)
 
     def train(
         self,

@@ -23,6 +23,9 @@ def describe_phases(recipe: Recipe, index: int) -> str:
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
     if recipe.pixels is not None:
         chosen["pixels"] = recipe.pixels.model_dump(mode="json")
+    for phase in chosen["phases"]:
+        if phase["batch_norm_momentum"] is None:
+            del phase["batch_norm_momentum"]  # as phases were described before there was one
     settings = {**chosen, "phases": chosen["phases"][: index + 1]}
     return json.dumps({**settings, "batch_size": recipe.data.batch_size}, sort_keys=True)
 

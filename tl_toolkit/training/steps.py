@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -102,22 +102,25 @@ class Steps:
             chunks: Features and right answers; whole multiples of the suffix's batch size but for
                 the last one: batches are padded, so that a row's loss does not hang on its batch.
         """
-        losses, _, tallies = self._assess(chunks)
-        score = self.task.score_of(tallies.sum(axis=0, dtype=np.int64))
-        return float(losses.mean(dtype=np.float64)), score
+        losses, tallies = [], []
+        for loss, _, tally in self._assess(chunks):
+            losses.append(loss)
+            tallies.append(tally.sum(axis=0, dtype=np.int64))
+        score = self.task.score_of(np.sum(tallies, axis=0))
+        return float(np.concatenate(losses).mean(dtype=np.float64)), score
 
     def predict(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> np.ndarray:
         """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above."""
-        return class_probabilities(self._assess(chunks)[1])
+        outputs = [output for _, output, _ in self._assess(chunks)]
+        return class_probabilities(np.concatenate(outputs))
 
-    def _assess(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> list[np.ndarray]:
-        found = []
+    def _assess(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> Iterator[list[np.ndarray]]:
+        """Yields losses, outputs and tallies of the rows of each chunk."""
         for features, targets in chunks:
             missing = -len(targets) % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
             rows = self._evaluate(pad_rows(features, missing), np.pad(targets, padding))
-            found.append([column.numpy()[: len(targets)] for column in rows])
-        return [np.concatenate(column) for column in zip(*found, strict=True)]
+            yield [column.numpy()[: len(targets)] for column in rows]
 
     def penalty(self) -> float:
         """The sum of all L1 and L2 penalties on what trains; a step's gradient includes theirs."""

@@ -14,12 +14,11 @@ from tl_toolkit.architectures.graph import (
     apply_pixel_rule,
     build_base,
     find_blocks,
-    find_stride,
-    find_taps,
     layer_variables,
     sorted_calls,
 )
 from tl_toolkit.architectures.layers import EdgeFilter
+from tl_toolkit.architectures.taps import find_maps, find_taps
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.recipe.schema import Model, Pixels
 from tl_toolkit.runtime import derive_seed
@@ -193,11 +192,12 @@ def _find_taps(
 ) -> tuple[keras.KerasTensor, ...]:
     """Finds the maps that a recipe names, by layer or else by unit, in the order of the graph."""
     if names is None:
-        found = find_taps(architecture, image, image, features)
+        found = find_taps(architecture, image, features)
         if not found:
-            expected = f"{architecture.name} has no map on a whole stride of the image."
-            hint = "another base, as mobilenet or resnet50"
-            raise RecipeError(Problem("pixels.taps", "is not told", expected, hint))
+            height, width = image.shape[1:3]
+            what = f"no map of {architecture.name} covers {height} x {width} pixels in whole cells"
+            expected = "A base that pads its convolutions does, or pixels.taps names such a map."
+            raise RecipeError(Problem("model.base", what, expected, "model.base=mobilenet"))
         return found
     graph = keras.Function(image, features)
     ends = {
@@ -207,11 +207,12 @@ def _find_taps(
     }
     layers = {call.operation.name: call.outputs[0] for call in sorted_calls(graph)}
     known = {**ends, **layers}
-    maps = [name for name, tensor in known.items() if find_stride(image, tensor)]
+    whole = {id(tensor) for tensor in find_maps(image, features)}
+    maps = [name for name, tensor in known.items() if id(tensor) in whole]
     problems = [
         Problem(
             where="pixels.taps",
-            what=f"{name!r} is no map of {architecture.name} on a whole stride of the image",
+            what=f"{name!r} is no map of {architecture.name} that covers the image in whole cells",
             expected=closest(name, maps),
             hint=f"tltool models show {architecture.name}",
         )

@@ -11,7 +11,8 @@ import keras
 
 from tl_toolkit.architectures.catalog import Architecture, resolve_unfreeze
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks, find_taps
+from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.taps import find_taps
 from tl_toolkit.recipe.schema import Head, UnfreezeFrom
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
@@ -164,7 +165,7 @@ def describe_base(
         ),
         taps={
             tap._keras_history.operation.name: tap.shape[-1]
-            for tap in find_taps(architecture, pixels, pixels, features)
+            for tap in find_taps(architecture, pixels, features)
         },
     )
 

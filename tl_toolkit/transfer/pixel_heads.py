@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import keras
 
-from tl_toolkit.architectures.graph import find_stride
 from tl_toolkit.architectures.sampling import PixelSample
+from tl_toolkit.architectures.taps import find_stride
 from tl_toolkit.recipe.schema import Head
 from tl_toolkit.transfer.heads import build_dense
 

@@ -1,0 +1,57 @@
+"""The flags of phases on one model, and their compiled steps."""
+
+import numpy as np
+import pytest
+
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.schema import Model, Phase
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.seeds import describe_phases
+from tl_toolkit.transfer.assemble import assemble
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    settings = Model(base="vgg_tiny", weights="random")
+    return CompiledPhases(assemble(settings, image_size=(32, 32), num_classes=2))
+
+
+def phase(**fields):
+    # So small a rate that the weights stay as they are.
+    return Phase(name="all", epochs=1, optimizer="sgd", learning_rate=1e-30, **fields)
+
+
+@pytest.mark.parametrize(("momentum", "kept"), [(0.5, 0.5), (0.9, 0.9), (None, 0.9)])
+def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, kept):
+    layer = compiled.transfer.model.get_layer("block1_conv1_bn")
+    grey = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
+    settings = phase(unfreeze=4, batch_norm="train", batch_norm_momentum=momentum)
+    moves = []
+    for start in (0.0, 1.0):
+        layer.moving_mean.assign(np.full(layer.moving_mean.shape, start))
+        _, steps = compiled.get(settings, 4)
+        steps.train(grey, np.array([0, 1, 0, 1], np.int32))
+        moves.append(layer.moving_mean.numpy())
+
+    np.testing.assert_allclose(moves[1] - moves[0], kept, rtol=1e-4)
+
+
+def test_a_later_phase_has_each_layer_s_own_momentum_again(compiled):
+    layer = compiled.transfer.model.get_layer("block1_conv1_bn")
+
+    compiled.get(phase(unfreeze=4, batch_norm="train", batch_norm_momentum=0.5), 4)
+    assert layer.momentum == 0.5
+    compiled.get(phase(), 4)
+    assert layer.momentum == 0.9
+
+
+def test_a_momentum_that_nobody_told_decides_no_seed():
+    fields = {"version": 1, "name": "one", "data": {"builtin": "digits", "image_size": 32}}
+    values = fields | {"model": {"base": "lenet5", "weights": "random"}}
+    train = {"name": "a", "epochs": 1, "batch_norm": "train", "unfreeze": 1}
+    texts = [
+        describe_phases(build_recipe(values | {"phases": [train | more]}).recipe, 0)
+        for more in ({}, {"batch_norm_momentum": 0.9})
+    ]
+
+    assert "batch_norm_momentum" not in texts[0] and "batch_norm_momentum" in texts[1]

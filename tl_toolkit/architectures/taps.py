@@ -1,0 +1,67 @@
+"""Which maps of a base single pixels can be read from."""
+
+from collections.abc import Iterator
+
+import keras
+
+from tl_toolkit.architectures.catalog import Architecture
+from tl_toolkit.architectures.costs import measure_graph
+from tl_toolkit.architectures.graph import find_blocks, find_cuts, sorted_calls
+
+__all__ = ["find_maps", "find_stride", "find_taps"]
+
+
+def find_taps(
+    architecture: Architecture, inputs: keras.KerasTensor, outputs: keras.KerasTensor
+) -> tuple[keras.KerasTensor, ...]:
+    """Finds the maps that single pixels are read from by default.
+
+    The ends of the record's `tap_units`; without any, of each size of feature map the last one that
+    every path runs through, if it has more channels than the image.
+
+    Args:
+        architecture: The base's record.
+        inputs: The image that entered the base, (batch, h, w, c).
+        outputs: The tensor that left it.
+
+    Returns:
+        Those of them that `find_maps` yields, finest first.
+    """
+    maps = {id(tensor) for tensor in find_maps(inputs, outputs)}
+    if architecture.tap_units:
+        blocks = find_blocks(architecture, inputs, outputs)
+        ends = {unit.name: unit.tensor for block in blocks for unit in block.units}
+        return tuple(ends[name] for name in architecture.tap_units if id(ends[name]) in maps)
+    last = {
+        cut.tensor.shape[1:3]: cut.tensor
+        for cut in find_cuts(keras.Function(inputs, outputs))
+        if id(cut.tensor) in maps and cut.tensor.shape[-1] > inputs.shape[-1]
+    }
+    return tuple(sorted(last.values(), key=lambda tensor: -tensor.shape[1]))
+
+
+def find_maps(image: keras.KerasTensor, outputs: keras.KerasTensor) -> Iterator[keras.KerasTensor]:
+    """Yields the tensors that cover the image in whole cells, in topological order.
+
+    Neighbours in such a map are as many pixels apart as each cell is large. Without padding they
+    are nearer together, whatever the quotient of the sizes: it would put them in wrong places.
+    """
+    fields = measure_graph(image, outputs).fields
+    for call in sorted_calls(keras.Function(image, outputs)):
+        for tensor in call.outputs:
+            stride, field = find_stride(image, tensor), fields[id(tensor)]
+            if stride and field and all(axis.step == stride for axis in field.axes):
+                yield tensor
+
+
+def find_stride(image: keras.KerasTensor, tensor: keras.KerasTensor) -> int | None:
+    """Returns the pixels of the image for each cell of a map, None where that is no whole number.
+
+    One number for both directions; None too for what is no map.
+    """
+    if len(tensor.shape) != 4:
+        return None
+    height, width = image.shape[1:3]
+    stride: int = height // tensor.shape[1]
+    covered = (tensor.shape[1] * stride, tensor.shape[2] * stride)
+    return stride if covered == (height, width) else None
