@@ -16,6 +16,7 @@ from tl_toolkit.export.serving_process import __file__ as serving_process
 
 pytestmark = pytest.mark.assets
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+CAMVID_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def hymenoptera(assets):
@@ -59,6 +60,35 @@ def test_a_recipe_reaches_its_accuracy_over_three_seeds(assets, tmp_path, name, 
         print(name, seed, run.metrics["best"], run.metrics.get("test", {}).get("accuracy"))
 
     assert statistics.mean(found) >= least, found
+
+
+def test_camvid_is_ahead_of_random_weights_and_of_linear_probes_in_each_seed(assets, tmp_path):
+    folder = assets / "pixels" / "camvid"
+    overrides = {
+        **{f"data.{key}": str(folder / name) for key, name in CAMVID_SPLITS.items()},
+        "model.weights": str(assets / "weights" / "mobilenet_7_5_224_tf_no_top.h5"),
+        "export": False,
+    }
+    # As many epochs on the same maps, and no hidden layer.
+    probe = {"model__head__hidden": [], "phases__tune__unfreeze": 0, "baseline": None}
+    ahead = []
+    for seed in range(3):
+        run = finetune("camvid_pixelnet", overrides, tmp_path / f"run{seed}", seed=seed)
+        linear = finetune(
+            "camvid_pixelnet", overrides, tmp_path / f"probe{seed}", seed=seed, **probe
+        )
+        ours, random, probed = run.metrics, run.metrics["baseline"], linear.metrics
+        for split in ("validation", "test"):
+            majority = ours[split]["majority"]
+            for name in ("pixel_accuracy", "mean_accuracy", "mean_iou"):
+                print(seed, split, name, "ours, random, probe, majority:",
+                      *(f"{one[name]:.4f}" for one in (ours[split], random[split], probed[split],
+                                                       majority)))  # fmt: skip
+            assert ours[split]["mean_iou"] > probed[split]["mean_iou"]
+            assert ours[split]["mean_iou"] > random[split]["mean_iou"] > majority["mean_iou"]
+        ahead.append(ours["test"]["mean_iou"] - random["test"]["mean_iou"])
+
+    assert statistics.mean(ahead) >= 0.1, ahead
 
 
 def test_real_features_beat_chance_with_mobilenet_v2(assets, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tl_toolkit as tl
+from tests.pixels import draw_balls
 from tl_toolkit.architectures.catalog import ARCHITECTURES, find_architecture
 from tl_toolkit.recipe.load import json_schema, load_recipe
 from tl_toolkit.recipe.shipped import find_schema, list_shipped
@@ -55,7 +56,10 @@ def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_p
         "export": False,
         "baseline": None,
     }
-    if recipe.data.train is not None:
+    if recipe.task != "classification":
+        folder = draw_balls(tmp_path, train=8, validation=4, test=4) / recipe.task
+        overrides |= {f"data.{path.name}": str(path) for path in folder.iterdir()}
+    elif recipe.data.train is not None:
         for split in ("train", "validation", "test"):
             if isinstance(getattr(recipe.data, split), Path):
                 overrides[f"data.{split}"] = str(

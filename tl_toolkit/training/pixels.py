@@ -109,7 +109,8 @@ def draw_pixels(
     if not len(counted):
         return random.integers(0, flat.size, count)
     if sampling == "balanced":
-        groups = [counted[flat[counted] == value] for value in np.unique(flat[counted])]
+        strata = flat[counted]
+        groups = [counted[strata == value] for value in np.flatnonzero(np.bincount(strata))]
     elif sampling == "edges":
         beside = find_borders(mask).reshape(-1)[counted]
         groups = [group for group in (counted[beside], counted[~beside]) if len(group)]
