@@ -3,8 +3,19 @@
 import pytest
 
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.recipe.schema import PIXEL_BATCH_SIZE, Recipe
+from tl_toolkit.recipe.load import build_recipe, replace_fields
+from tl_toolkit.recipe.schema import (
+    PIXEL_BATCH_SIZE,
+    Data,
+    EarlyStopping,
+    Masks,
+    Model,
+    Phase,
+    Pixels,
+    Recipe,
+    Search,
+)
+from tl_toolkit.recipe.search_schema import Objective
 
 TASKS = {"segmentation": ["a", "b"], "edges": None, "normals": None}
 
@@ -50,6 +61,55 @@ def test_defaults_are_those_of_the_task(values, task, score, loss, class_weights
     assert (recipe.pixels.loss, recipe.pixels.class_weights) == (loss, class_weights)
 
 
+@pytest.mark.parametrize("section", ["pixels", "data.masks"])
+def test_null_stands_for_a_section_with_the_defaults_of_the_task(pixel_values, section):
+    recipe = build_recipe(pixel_values, {section: None}).recipe
+
+    assert recipe == build_recipe(pixel_values).recipe
+
+
+def test_the_score_of_the_task_is_the_default_inside_a_section_too(values):
+    given = of_task(values, "edges") | {
+        "early_stopping": {"patience": 2},
+        "search": {"objective": {"direction": "max"}},
+    }
+
+    recipe = build_recipe(given).recipe
+
+    assert recipe.early_stopping.monitor == recipe.search.objective.name == "val_f_score"
+    assert recipe.search.objective.direction == "max"
+
+
+def build_in_python(values, **sections):
+    return Recipe(
+        version=1,
+        name="flowers",
+        task="normals",
+        data=Data(train=values["data"]["train"], image_size=28, masks=Masks(ending="_n")),
+        model=Model(base="lenet5", weights="random"),
+        phases=[Phase(name="head", epochs=1)],
+        **sections,
+    )
+
+
+def test_sections_built_in_python_take_the_defaults_of_the_task(values):
+    recipe = build_in_python(
+        values,
+        pixels=Pixels(per_image=7),
+        early_stopping=EarlyStopping(),
+        search=Search(objective=Objective(direction="max")),
+    )
+
+    assert (recipe.pixels.loss, recipe.pixels.per_image) == ("angular", 7)
+    assert (recipe.data.batch_size, recipe.data.masks.ending) == (PIXEL_BATCH_SIZE, "_n")
+    assert recipe.early_stopping.monitor == recipe.search.objective.name == "val_within_22_5"
+
+
+def test_what_a_section_built_in_python_was_given_is_not_replaced(values):
+    with pytest.raises(ValueError, match="expected angular for normals, got 'cross_entropy'"):
+        build_in_python(values, pixels=Pixels(loss="cross_entropy"))
+
+
 def test_a_resolved_recipe_is_read_again_as_it_is(pixel_values):
     recipe = build_recipe(pixel_values).recipe
 
@@ -60,6 +120,7 @@ def test_null_turns_the_balance_of_edges_off(values):
     recipe = build_recipe(of_task(values, "edges"), {"pixels.class_weights": None}).recipe
 
     assert recipe.pixels.class_weights is None
+    assert replace_fields(recipe, {"seed": 3}).pixels.class_weights is None
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,23 @@ class Section(BaseModel):
         """
         return ()
 
+    @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what was given, with the defaults of fields that hang on other fields.
+
+        Args:
+            values: As of `find_conflicts`.
+        """
+        return values
+
     @model_validator(mode="wrap")
     @classmethod
     def _report_conflicts(cls, values: object, validate: Callable[[object], Self]) -> Self:
         # A rule is checked even where a field is wrong, so that one pass shows every problem.
-        conflicts = list(cls.find_conflicts(values)) if isinstance(values, Mapping) else []
+        conflicts: list[Conflict] = []
+        if isinstance(values, Mapping):
+            values = cls.settle(values)
+            conflicts += cls.find_conflicts(values)
         details = [
             InitErrorDetails(type=in_words(expected, hint=hint), loc=path, input=values)
             for path, expected, hint in conflicts

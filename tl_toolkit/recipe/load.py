@@ -210,8 +210,11 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
-    # Fields that are None are left out: None stands for "not given" in every section.
+    # Fields that are None are left out, as None stands for "not given"; but not among the pixels,
+    # where null may turn off what is a task's default.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if recipe.pixels is not None:
+        values["pixels"] = recipe.pixels.model_dump(mode="json")
     return {key: value for key, value in values.items() if value is not None}
 
 

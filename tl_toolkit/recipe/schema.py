@@ -301,6 +301,13 @@ def _field_of(section: object, name: str) -> object:
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 
+def _add_missing(section: object, defaults: Mapping[str, object]) -> object:
+    """Returns a section with what it was not given; what is no section, as it is."""
+    if isinstance(section, Section):  # built in Python, where its task was not known
+        section = {name: getattr(section, name) for name in section.model_fields_set}
+    return {**defaults, **section} if isinstance(section, Mapping) else section
+
+
 PIXEL_BATCH_SIZE = 5
 """Images in a training step where each pixel has an answer, if the recipe tells no number."""
 
@@ -407,25 +414,28 @@ class Recipe(Section):
         examples=[{"model.weights": "random"}],
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _settle_defaults(cls, values: object) -> object:
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Gives fields that hang on the task the default that theirs has."""
-        if not isinstance(values, Mapping) or str(values.get("task")) not in PIXEL_TASKS:
+        task = str(values.get("task"))
+        if task not in PIXEL_TASKS:
             return values
-        score = f"val_{SCORES[values['task']]}"
-        found = {"pixels": {}, **values}
-        choices = CHOICES[values["task"]]
-        for section, defaults in (
-            ("pixels", {field: choice[0] for field, choice in choices.items()}),
-            ("data", {"batch_size": PIXEL_BATCH_SIZE, "masks": {}}),
-            ("early_stopping", {"monitor": score}),
-            ("search", {"objective": score}),
-        ):
-            given = found.get(section)
-            if isinstance(given, Mapping):
-                found[section] = {**defaults, **given}
-        return found
+        score = f"val_{SCORES[task]}"
+        pixels = {} if values.get("pixels") is None else values["pixels"]
+        data = _add_missing(values.get("data"), {"batch_size": PIXEL_BATCH_SIZE})
+        if isinstance(data, Mapping) and data.get("masks") is None:
+            data = {**data, "masks": {}}
+        search = _add_missing(values.get("search"), {"objective": {}})
+        if isinstance(search, Mapping):
+            objective = _add_missing(search["objective"], {"name": score})
+            search = {**search, "objective": objective}
+        settled = {
+            "pixels": _add_missing(pixels, {name: one[0] for name, one in CHOICES[task].items()}),
+            "data": data,
+            "early_stopping": _add_missing(values.get("early_stopping"), {"monitor": score}),
+            "search": search,
+        }
+        return {**values, **{name: one for name, one in settled.items() if one is not None}}
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
