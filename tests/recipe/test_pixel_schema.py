@@ -170,3 +170,50 @@ def test_normals_may_ignore_a_colour(values):
     recipe = build_recipe(of_task(values, "normals"), {"data.masks.ignore": [0, 0, 0]}).recipe
 
     assert recipe.data.masks.ignore == (0, 0, 0)
+
+
+SOME = {"ids": [3, 4]}
+COLORS = {"colors": [[0, 0, 0], [9, 8, 7]]}
+
+
+@pytest.mark.parametrize(
+    ("masks", "ignore", "expected"),
+    [
+        ({}, 0, "expected another value than those of the classes, got 0 (0, 1, 2, ..."),
+        (SOME, 3, "expected another value than those of the classes, got 3"),
+        (COLORS, [9, 8, 7], "expected another colour than those of the classes"),
+        (COLORS, 0, "expected another colour than those of the classes, got 0"),
+        ({}, [0, 0, 0], "expected a value from 0 to 255, or data.masks.colors too"),
+    ],
+)
+def test_what_is_ignored_must_be_no_class_and_lie_in_the_masks(values, masks, ignore, expected):
+    given = of_task(values, "segmentation")
+    given["data"]["masks"] = {**masks, "ignore": ignore}
+
+    message = refuse(given)
+
+    assert "data.masks.ignore = " in message and expected in message
+    assert message.count("expected") == 1
+
+
+@pytest.mark.parametrize(
+    ("masks", "ignore"), [({}, 2), (SOME, 0), (COLORS, [9, 8, 6]), (COLORS, 255)]
+)
+def test_what_is_no_class_may_be_ignored(values, masks, ignore):
+    given = of_task(values, "segmentation")
+    given["data"]["masks"] = {**masks, "ignore": ignore}
+
+    recipe = build_recipe(given).recipe
+
+    assert recipe.data.masks.ignore == (tuple(ignore) if isinstance(ignore, list) else ignore)
+
+
+def test_masks_of_at_most_255_classes_fit_their_8_bits(values):
+    given = of_task(values, "segmentation")
+    given["data"]["classes"] = [f"c{number}" for number in range(256)]
+
+    message = refuse(given)
+    fewer = build_recipe(given, {"data.classes": given["data"]["classes"][1:]}).recipe
+
+    assert "expected at most 255 classes for segmentation, got 256" in message
+    assert len(fewer.data.classes) == 255

@@ -155,7 +155,7 @@ class Pixels(Section):
 
 
 def find_conflicts_of_pixels(
-    task: str, pixels: Mapping[str, Any], masks: Mapping[str, Any]
+    task: str, pixels: Mapping[str, Any], masks: Mapping[str, Any], classes: object
 ) -> Iterable[Conflict]:
     """Yields settings that a task with an answer for each pixel does not have.
 
@@ -163,6 +163,7 @@ def find_conflicts_of_pixels(
         task: One of PIXEL_TASKS.
         pixels: What was given of that section, None for what was not; not yet validated.
         masks: Likewise.
+        classes: Likewise, the names of the classes.
     """
     for field, choices in CHOICES[task].items():
         given = pixels.get(field)
@@ -174,6 +175,11 @@ def find_conflicts_of_pixels(
             expected = f"expected {words} for {task}, got {given!r}"
             yield Conflict(("pixels", field), expected, hint)
     if task in CLASS_TASKS:
+        number = len(classes) if isinstance(classes, list | tuple) else 0
+        if number > IGNORE:
+            expected = f"expected at most {IGNORE} classes for {task}, got {number}"
+            yield Conflict(("data", "classes"), f"{expected}: a mask has 8 bits")
+        yield from _find_conflicts_of_ignored(masks, number)
         return
     for field in ("ids", "colors"):
         if masks.get(field) is not None:
@@ -182,3 +188,24 @@ def find_conflicts_of_pixels(
     if task == "edges" and isinstance(masks.get("ignore"), list | tuple):
         expected = f"expected a value from 0 to 255 for edges, got {masks['ignore']!r}"
         yield Conflict(("data", "masks", "ignore"), expected)
+
+
+def _find_conflicts_of_ignored(masks: Mapping[str, Any], num_classes: int) -> Iterable[Conflict]:
+    """Yields a value or colour to ignore that stands for a class, or that masks cannot hold."""
+    ignore, colors = masks.get("ignore"), masks.get("colors")
+    path = ("data", "masks", "ignore")
+    if isinstance(ignore, list | tuple) and colors is None:
+        expected = f"expected a value from 0 to 255, or data.masks.colors too, got {list(ignore)!r}"
+        yield Conflict(path, expected, "ignore: 255")
+    elif isinstance(colors, list | tuple):
+        color = list(ignore) if isinstance(ignore, list | tuple) else [ignore] * 3
+        if color in [list(one) for one in colors if isinstance(one, list | tuple)]:
+            expected = f"expected another colour than those of the classes, got {ignore!r}"
+            yield Conflict(path, expected, "~data.masks.ignore")
+    else:
+        given = masks.get("ids")
+        ids = given if isinstance(given, list | tuple) else range(num_classes)
+        if ignore is not None and ignore in ids:
+            expected = f"expected another value than those of the classes, got {ignore!r}"
+            told = " (0, 1, 2, ... as data.masks.ids tells none)" if given is None else ""
+            yield Conflict(path, expected + told, "~data.masks.ignore")

@@ -352,6 +352,7 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
         task,
         {field: _field_of(pixels, field) for field in Pixels.model_fields},
         {field: _field_of(masks, field) for field in Masks.model_fields},
+        classes,
     )
     head = _field_of(values.get("model"), "head")
     for field, plain in (("pooling", None), ("activation", "softmax")):
