@@ -11,8 +11,11 @@ import pytest
 import tl_toolkit as tl
 from tests.pixels import draw_balls
 from tl_toolkit.architectures.catalog import ARCHITECTURES, find_architecture
+from tl_toolkit.check import check_recipe
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe.load import json_schema, load_recipe
 from tl_toolkit.recipe.shipped import find_schema, list_shipped
+from tl_toolkit.starter import write_starter
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {recipe.name: recipe for recipe in list_shipped()}
@@ -134,3 +137,24 @@ def test_init_writes_a_recipe_that_is_valid(tmp_path, draw_photos, layout):
     assert "my_photos.yaml: valid" in told
     assert recipe.data.test == (tmp_path / "my photos" / "test" if layout == "split" else None)
     assert recipe.data.image_size == (224, 224)
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_init_writes_a_recipe_of_segmentation_for_images_and_masks(tmp_path, split):
+    draw_balls(tmp_path, train=3, validation=2)
+
+    text, name = write_starter(tmp_path / "segmentation" / split, place=tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text(
+        text.replace("# classes: [background, cat]", "classes: [a, b]")
+    )
+    found = check_recipe(load_recipe(tmp_path / "x.yaml", ["model.weights=random"]))
+
+    (problem,) = caught.value.problems
+    assert (problem.what, problem.hint) == ("data.classes", "classes: [background, cat]")
+    assert found.recipe.task == name == "segmentation"
+    assert found.classes == ("a", "b")
+    assert found.recipe.data.train == tmp_path / "segmentation" / "train"
+    assert {sum(counts.values()) for counts in found.images.values()} == ({3} if split else {3, 2})

@@ -10,7 +10,7 @@ from pathlib import Path
 from tl_toolkit.architectures.catalog import Architecture, find_architecture
 from tl_toolkit.data.sources import check_sources, count_sources
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.recipe.schema import Data
+from tl_toolkit.recipe.schema import PIXEL_BATCH_SIZE, Data, Masks
 from tl_toolkit.recipe.yaml_reader import read_scalar
 
 SPLIT_NAMES = {
@@ -19,6 +19,15 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 
+# No file tells the names of the classes, and without them the recipe is not valid.
+_MASKS = [
+    "  # The classes, in the order of their values in the masks; put yours here:",
+    "  # classes: [background, cat]",
+    "  # masks:",
+    "  #   ids: [0, 1]                # their values, if not 0, 1, 2, ...",
+    "  #   ignore: 255                # the value of pixels of no class, if there are any",
+]
+
 
 def write_starter(
     data_dir: Path, *, base: str = "mobilenet", place: Path = Path()
@@ -26,20 +35,23 @@ def write_starter(
     """Looks at a folder and writes a recipe for it.
 
     Args:
-        data_dir: A folder per class, or folders train, validation (or val) and test with one each.
+        data_dir: A folder per class, or folders images and masks; or folders train, validation (or
+            val) and test with these.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
 
     Returns:
-        The text of the recipe, and its name.
+        The text of the recipe, and its name. With masks it is one of segmentation, and not
+        valid until the user has named the classes.
 
     Raises:
-        DataError: The folder is missing or holds no classes.
+        DataError: The folder is missing, or holds neither classes nor images with masks.
         RecipeError: There is no such architecture.
     """
     record = find_architecture(base)
     folders = _find_splits(data_dir)
-    data = Data(**folders, image_size=record.default_size)
+    masks = Masks() if _has_masks(folders["train"]) else None
+    data = Data(**folders, masks=masks, image_size=record.default_size)
     problems = [problem for _, problem in check_sources(data)]
     if problems:
         raise DataError(problems)
@@ -77,6 +89,11 @@ def _find_splits(data_dir: Path) -> dict[str, Path]:
     return found if "train" in found else {"train": data_dir}
 
 
+def _has_masks(folder: Path) -> bool:
+    """Whether it holds folders of images and of masks, and not folders of classes."""
+    return all((folder / name).is_dir() for name in ("images", "masks"))
+
+
 def _compose(
     name: str,
     record: Architecture,
@@ -86,29 +103,39 @@ def _compose(
 ) -> str:
     paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
     train = counts.get("train") or counts.get(None) or {}
+    has_masks = _has_masks(folders["train"])
     data = [f"  train: {paths['train']}"]
     if "validation" in paths:
         data.append(f"  validation: {paths['validation']}")
     else:
-        data.append(_remark("  validation: 0.2", "this fraction of each class"))
+        of_what = "the images" if has_masks else "each class"
+        data.append(_remark("  validation: 0.2", f"this fraction of {of_what}"))
     if "test" in paths:
         data.append(f"  test: {paths['test']}")
+    classes = [f"#   {count:6,}  {label!r}" for label, count in _at_most(train, 20)]
+    of_what = f"of {len(train)} classes"
+    task = []
+    if has_masks:
+        data += _MASKS
+        classes, of_what = [], "each with a mask"
+        task = [_remark("task: segmentation", "or edges, or normals: those have no classes")]
     lines = [
-        f"# {name}: {sum(train.values()):,} images to train from, of {len(train)} classes.",
+        f"# {name}: {sum(train.values()):,} images to train from, {of_what}.",
         "# yaml-language-server: $schema=recipe.schema.json",
         "#",
         "#   tltool validate THIS_FILE",
         "#   tltool finetune THIS_FILE",
         "#",
-        *(f"#   {count:6,}  {label!r}" for label, count in _at_most(train, 20)),
+        *classes,
         "version: 1",
         f"name: {name}",
+        *task,
         "seed: 0",
         "",
         "data:",
         *data,
         _remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
-        "  batch_size: 32",
+        f"  batch_size: {PIXEL_BATCH_SIZE if has_masks else 32}",
         _remark("  broken: skip", "damaged images are named and left out; or refuse"),
         _remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),
         "",
@@ -118,14 +145,15 @@ def _compose(
         "",
         "model:",
         _remark(f"  base: {record.name}", "tltool models list"),
-        *_write_training(record),
+        *_write_training(record, hidden=has_masks),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _write_training(record: Architecture) -> list[str]:
+def _write_training(record: Architecture, *, hidden: bool) -> list[str]:
     """The rest of `model`, and the phases: fine-tuning if there is something to fine-tune."""
-    head = ["  head:", "    dropout: 0.2", "", "phases:"]
+    layers = ["    hidden:", "      - units: 256"] if hidden else []
+    head = ["  head:", *layers, "    dropout: 0.2", "", "phases:"]
     if not record.weight_files:
         return [
             _remark("  weights: random", "none were published; a file is taken too"),

@@ -139,7 +139,7 @@ def test_null_turns_the_balance_of_edges_off(values):
         ("edges", "data.masks.ignore", [1, 2, 3], "expected a value from 0 to 255 for edges"),
         ("edges", "search.objective", "val_mean_iou", "expected val_f_score or val_loss for edges"),
         ("normals", "early_stopping.monitor", "val_accuracy", "expected val_within_22_5 or val_"),
-        ("segmentation", "data.classes", None, "expected the names of the classes"),
+        ("segmentation", "data.classes", None, "in the order of their ids, got none."),
         ("edges", "model.head.activation", "sigmoid", "each pixel has an answer of its own"),
         ("classification", "pixels.per_image", 5, "with the tasks edges, normals, segmentation"),
     ],

@@ -93,7 +93,11 @@ def copy_recipe(name: str, target: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
 def init_command(data_dir: Path, output: Path | None, base: str) -> None:
-    """Look at DATA_DIR, a folder per class or train/validation/test folders, and write a recipe."""
+    """Look at DATA_DIR and write a recipe for it.
+
+    DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
+    segmentation, whose classes you name), or train/validation/test folders with these.
+    """
     from tl_toolkit.starter import write_starter
 
     place = output.parent if output else Path()

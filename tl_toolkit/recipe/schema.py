@@ -345,7 +345,7 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
         expected = f"expected none for {task}: no pixel has a class"
         yield Conflict(("data", "classes"), expected, "~data.classes")
     if task in CLASS_TASKS and data is not None and not classes:
-        expected = f"expected the names of the classes for {task}, in the order of their ids"
+        expected = f"expected the classes for {task}, in the order of their ids, got none"
         yield Conflict(("data", "classes"), expected, "classes: [background, cat]")
     pixels, masks = values.get("pixels"), _field_of(data, "masks")
     yield from find_conflicts_of_pixels(
