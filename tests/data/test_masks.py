@@ -1,5 +1,6 @@
 """Masks: what values mean, what is refused and how it is told, how they follow their images."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,25 @@ def save_targets(save, count=2, **options):
 
 def test_pixels_of_each_class_are_counted_at_the_models_size(save):
     assert save_targets(save).count().tolist() == [6, 6]
+
+
+def test_pixels_are_counted_once(save):
+    targets = save_targets(save, memory_budget=0)
+    counts = targets.count()
+    counts += 1  # what a caller does to them is its own affair
+
+    save(np.ones((4, 6), np.uint8), "0.png")
+
+    assert targets.count().tolist() == [6, 6]
+
+
+def test_masks_that_are_not_in_memory_are_counted_several_at_a_time(save, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    targets = save_targets(save)
+    both, read = threading.Barrier(2, timeout=10), targets.reader.read
+    monkeypatch.setattr(targets.reader, "read", lambda path: (both.wait(), read(path))[1])
+
+    assert targets.count().tolist() == [6, 6]  # a reader alone would wait until the barrier breaks
 
 
 @pytest.mark.parametrize("memory_budget", [0, 6, 1000])
