@@ -15,6 +15,7 @@ from tl_toolkit.architectures.catalog import ARCHITECTURES, read_variants
 from tl_toolkit.check import check_recipe
 from tl_toolkit.errors import DataError, RecipeError, ToolkitError, WeightsError
 from tl_toolkit.recipe.load import build_recipe, load_recipe
+from tl_toolkit.searching.space import resolve_space
 
 TEXT = """\
 version: 1
@@ -405,6 +406,70 @@ def test_recipe_built_in_python_is_checked(photos):
 
     with pytest.raises(RecipeError, match=r"recipe  phases\[0\].unfreeze = 9"):
         check_recipe(build_recipe(values))
+
+
+@pytest.fixture
+def recipe_of_edges(tmp_path):
+    for folder in ("images", "masks"):
+        draw_folder(tmp_path / "drawn", **{folder: 8})
+    path = tmp_path / "edges.yaml"
+    text = TEXT.replace("data:", "task: edges\ndata:").replace("photos", "drawn")
+    path.write_text(text + "pixels:\n  taps: [conv1_relu, conv_pw_3_relu]\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("conv_pw_3_rellu", "conv_pw_3_relu"), ("hello", ""), ("conv_pw_99_relu", ""), ("block2", "")],
+)
+def test_a_tap_that_no_layer_has_the_name_of_is_refused(recipe_of_edges, name, near):
+    override = f"pixels.taps=[conv1_relu, {name}]"
+
+    (problem,) = refuse(recipe_of_edges, override, "phases.tune.unfreeze=0")
+
+    assert problem.where == f"override {override}"
+    assert problem.what == f"pixels.taps[1] = {name!r}"
+    assert "mobilenet has no such layer or unit" in problem.expected and near in problem.expected
+
+
+@pytest.mark.parametrize("name", ["conv_pw_3_relu", "conv_dw_3", "conv_pw_3_bn"])
+def test_what_lies_behind_the_last_tap_cannot_train(recipe_of_edges, name):
+    taps = f"pixels.taps=[conv1_relu, {name}]"
+
+    (problem,) = refuse(recipe_of_edges, taps)
+    found = check(recipe_of_edges, taps, "phases.tune.unfreeze.from=conv_dw_3")
+
+    assert problem.where == f"{recipe_of_edges}:16:16"
+    assert problem.what == "phases[1].unfreeze: conv_dw_12, conv_dw_13 would train"
+    assert problem.expected.startswith("expected conv_dw_3 or a unit before it")
+    assert problem.hint == "unfreeze: {from: conv_dw_3}"
+    assert found.units["tune"][0] == "conv_dw_3"
+
+
+def test_what_lies_behind_the_last_default_tap_cannot_train(recipe_of_edges):
+    base = ["~pixels.taps", "~model.arguments", "model.base=lenet5"]
+
+    (problem,) = refuse(recipe_of_edges, *base, "phases.tune.unfreeze=1")
+    check(recipe_of_edges, *base, "phases.tune.unfreeze=2")
+
+    assert problem.what == "phases[1].unfreeze: f6 would train"
+
+
+def test_a_search_may_not_train_what_lies_behind_the_last_tap(recipe_of_edges):
+    base = ["~pixels.taps", "~model.arguments", "model.base=lenet5", "phases.tune.unfreeze=0"]
+    space = "search.space={phases.tune.unfreeze: {min: 0, max: 3}}"
+
+    (problem,) = refuse(recipe_of_edges, *base, space)
+    found = check(recipe_of_edges, *base, "search={}")
+
+    assert "with phases.tune.unfreeze = 1, phases[1].unfreeze: f6 would train" in problem.what
+    assert resolve_space(found.recipe)["phases.tune.unfreeze"].values == (0, 2, 3, 4)
+
+
+def test_a_tap_of_a_layer_that_no_rule_tells_is_left_to_the_graph(recipe_of_edges):
+    base = ["~model.arguments", "model.base=pixelnet", "pixels.taps=[block1_pool]"]
+
+    assert check(recipe_of_edges, *base, "phases.tune.unfreeze=1").recipe.pixels.taps
 
 
 CODE = """

@@ -19,6 +19,7 @@ from tl_toolkit.architectures.catalog import (
     resolve_unfreeze,
     tell_unpublished,
 )
+from tl_toolkit.architectures.tap_units import is_no_layer, units_read
 from tl_toolkit.data.listing import name_some
 from tl_toolkit.data.sources import check_sources, count_sources, list_sources
 from tl_toolkit.errors import (
@@ -230,7 +231,7 @@ def _check_network(recipe: Recipe, classes: tuple[str, ...]) -> list[_Finding]:
     if recipe.pixels is not None:
         findings += _check_pixels(recipe.pixels, architecture, classes)
     for index, phase in enumerate(recipe.phases):
-        findings += _check_unfreeze(phase, index, architecture)
+        findings += _check_unfreeze(phase, index, architecture, recipe.pixels)
     if not arguments:
         findings += _check_weights(recipe, architecture)
     return findings
@@ -261,11 +262,19 @@ def _check_pooling(recipe: Recipe, architecture: Architecture) -> _Findings:
 def _check_pixels(
     pixels: Pixels, architecture: Architecture, classes: tuple[str, ...]
 ) -> _Findings:
-    """Refuses a base that no pixel can be read from, and weights of classes that there are not."""
+    """Refuses maps that the base does not have, and weights of classes that there are not."""
     if pixels.taps is None and not architecture.taps:
         what = f"model.base = {architecture.name!r}"
         expected = "expected a base with maps on a whole stride of the image, or pixels.taps."
         yield _Finding(("model", "base"), Problem("", what, expected, "base: mobilenet"))
+    units = [unit.name for block in architecture.blocks for unit in block.units]
+    for index, name in enumerate(pixels.taps or ()):
+        if is_no_layer(architecture, name):
+            what = f"pixels.taps[{index}] = {name!r}"
+            near = closest(name, [*units, *architecture.taps])
+            expected = f"{architecture.name} has no such layer or unit. {near}".rstrip()
+            hint = f"tltool models show {architecture.name} --layers"
+            yield _Finding(("pixels", "taps", index), Problem("", what, expected, hint))
     if isinstance(pixels.class_weights, Mapping):
         for name in pixels.class_weights:
             if classes and name not in classes:
@@ -274,14 +283,22 @@ def _check_pixels(
                 yield _Finding(("pixels", "class_weights", name), problem)
 
 
-def _check_unfreeze(phase: Phase, index: int, architecture: Architecture) -> _Findings:
+def _check_unfreeze(
+    phase: Phase, index: int, architecture: Architecture, pixels: Pixels | None
+) -> _Findings:
+    below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
+    path = ("phases", index, "unfreeze", *below)
     try:
-        resolve_unfreeze(architecture, phase.unfreeze)
+        units = resolve_unfreeze(architecture, phase.unfreeze)
     except RecipeError as error:
-        below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
         for problem in error.problems:
-            named = replace(problem, what=f"phases[{index}].{problem.what}")
-            yield _Finding(("phases", index, "unfreeze", *below), named)
+            yield _Finding(path, replace(problem, what=f"phases[{index}].{problem.what}"))
+        return
+    read = units_read(architecture, pixels.taps) if pixels is not None else None
+    if units and read is not None and not set(units) & set(read):
+        what = f"phases[{index}].unfreeze: {name_some(units)} would train"
+        expected = f"expected {read[-1]} or a unit before it: pixels are read from none behind it."
+        yield _Finding(path, Problem("", what, expected, f"unfreeze: {{from: {read[-1]}}}"))
 
 
 # ---------------------------------------------------------------------------------------- weights

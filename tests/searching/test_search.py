@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.pixels import draw_balls, make_recipe
 from tl_toolkit.cli.console import _describe_refit
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
 from tl_toolkit.searching.verbs import _open_folder
@@ -416,6 +417,22 @@ def test_a_sweep_of_units_or_of_another_phase(tmp_path, recipe):
     assert depths == ["0", "{from: f6}", "{from: c5}", "{from: c3}", "{from: c1}"]
     with pytest.raises(RecipeError, match="'heads' is no phase of the recipe"):
         tl.sweep(recipe, phase="heads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("units", "depths"),
+    [(False, ["0", "5"]), (True, ["0", "{from: conv_dw_1}", "{from: conv1}"])],
+)
+def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depths):
+    recipe = make_recipe("edges", draw_balls(tmp_path / "balls", train=2, validation=1))
+    recipe["pixels"] |= {"taps": ["conv1_relu", "conv_pw_1_relu"], "per_image": 50}
+    recipe["phases"] = [{"name": "head", "epochs": 1, "batch_norm": "train"}]
+
+    found = tl.sweep(recipe, units=units, out=tmp_path / "sweep")
+
+    assert [row["depth"] for row in rows_of(found.path / "sweep.csv")] == depths
+    assert all(trial.score is not None for trial in found.trials)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from math import ceil, log, prod
 from typing import Any, TypeAlias
 
-from tl_toolkit.architectures.catalog import find_architecture
+from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
+from tl_toolkit.architectures.tap_units import units_read
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
@@ -13,6 +14,7 @@ __all__ = [
     "Space",
     "count_points",
     "count_trials",
+    "find_depths",
     "plan_brackets",
     "probe_space",
     "resolve_space",
@@ -28,17 +30,34 @@ _MOST_BLOCKS = 3
 def resolve_space(recipe: Recipe) -> Space:
     """Returns the fields and values that are tried.
 
-    Without a `search.space` they are the head's dropout from 0 to 0.6, and 0 to 3 blocks (or as
-    many as the base has) that the last phase unfreezes.
+    Without a `search.space` they are the head's dropout from 0 to 0.6, and the first four of
+    `find_depths` for the last phase: 0 to 3 blocks, where each of them is read.
     """
     search = recipe.search or Search()
     if search.space is not None:
         return search.space
-    blocks = min(_MOST_BLOCKS, len(find_architecture(recipe.model.base).blocks))
+    depths = tuple(find_depths(recipe)[: _MOST_BLOCKS + 1])
+    unfreeze = Dimension(min=0, max=depths[-1])
+    if len(depths) <= depths[-1]:
+        unfreeze = Dimension(choices=depths)
     return {
         _DROPOUT: Dimension(min=0.0, max=0.6, step=0.1),
-        f"phases.{recipe.phases[-1].name}.unfreeze": Dimension(min=0, max=blocks),
+        f"phases.{recipe.phases[-1].name}.unfreeze": unfreeze,
     }
+
+
+def find_depths(recipe: Recipe) -> list[int]:
+    """Returns the numbers of blocks, counted from the output, that a phase can unfreeze.
+
+    Without those that are all behind the last map that pixels are read from.
+    """
+    architecture = find_architecture(recipe.model.base)
+    read = units_read(architecture, recipe.pixels.taps) if recipe.pixels is not None else None
+    return [
+        depth
+        for depth in range(len(architecture.blocks) + 1)
+        if depth == 0 or read is None or set(resolve_unfreeze(architecture, depth)) & set(read)
+    ]
 
 
 def count_trials(recipe: Recipe) -> int | None:
@@ -93,8 +112,14 @@ def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def probe_space(space: Space) -> Iterator[tuple[str, Any]]:
-    """Yields (field, value) for every choice and for both ends of every range."""
+    """Yields (field, value) for every choice, for both ends of every range and the second value.
+
+    To unfreeze one block may be wrong where none, and many, are right.
+    """
     for field, dimension in space.items():
-        ends = (dimension.min, dimension.max)
-        for value in ends if dimension.choices is None else dimension.choices:
+        values = dimension.choices
+        if values is None:
+            second = (dimension.values or ())[1:2]
+            values = tuple(dict.fromkeys((dimension.min, *second, dimension.max)))
+        for value in values:
             yield field, value

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
+from tl_toolkit.architectures.tap_units import units_read
 from tl_toolkit.check import check_recipe
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.progress import Progress
@@ -24,7 +25,7 @@ from tl_toolkit.runs import (
     write_json,
 )
 from tl_toolkit.runtime import start_tensorflow
-from tl_toolkit.searching.space import trial_recipe
+from tl_toolkit.searching.space import find_depths, trial_recipe
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -182,11 +183,12 @@ def _as_sweep(recipe: Recipe, phase: str | None, *, units: bool) -> Recipe:
                 hint=f"--phase {names[-1]}",
             )
         )
-    architecture = find_architecture(recipe.model.base)
-    blocks = len(architecture.blocks)
-    depths: list[Any] = list(range(blocks + 1))
+    depths: list[Any] = list(find_depths(recipe))
     if units:
-        every = resolve_unfreeze(architecture, blocks)
+        architecture = find_architecture(recipe.model.base)
+        every = resolve_unfreeze(architecture, len(architecture.blocks))
+        if recipe.pixels is not None:
+            every = units_read(architecture, recipe.pixels.taps) or every
         depths = [0, *({"from": unit} for unit in reversed(every))]
     given = recipe.search.model_dump(mode="json") if recipe.search else {}
     kept = {name: given[name] for name in ("objective", "refit") if name in given}
