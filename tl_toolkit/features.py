@@ -131,7 +131,7 @@ FeatureSet: TypeAlias = LiveFeatures | StoredFeatures
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Pass:
     """Images of one split, seen one way: as they are, or as one of their augmented views."""
 
     split: str
@@ -142,7 +142,7 @@ class _Task:
 class _Gap:
     """Images whose rows at a cut are not stored."""
 
-    task: _Task
+    of: _Pass
     cut: Cut
     shelf: Shelf
     images: list[bytes]
@@ -292,10 +292,10 @@ class FeatureSource:
             return f"reading {self._row_bytes(cut):,} bytes an image would not be faster"
         return None
 
-    def _tasks(self) -> list[_Task]:
+    def _all_passes(self) -> list[_Pass]:
         views = range(1, (self._settings.views or 0) + 1) if self._augment is not None else [None]
         return [
-            _Task(split, view)
+            _Pass(split, view)
             for split in self._images
             for view in (views if split == "train" else [None])
         ]
@@ -312,11 +312,11 @@ class FeatureSource:
         if self._settings.store == "never" or self._is_endless:
             return None
         rows: dict[str, list[StoredRows]] = {}
-        for task in self._tasks():
-            found = self._shelf(cut, digests, task.view).read(self._contents[task.split])
+        for one in self._all_passes():
+            found = self._shelf(cut, digests, one.view).read(self._contents[one.split])
             if found is None:
                 return None
-            rows.setdefault(task.split, []).append(found)
+            rows.setdefault(one.split, []).append(found)
         several = isinstance(cut.tensors, list)
         return {
             split: StoredFeatures(views, self._images[split].labels, several=several)
@@ -329,13 +329,13 @@ class FeatureSource:
         Raises:
             OSError: The store cannot be written.
         """
-        gaps = [gap for task in self._tasks() for gap in self._gaps(task, cuts, digests)]
+        gaps = [gap for one in self._all_passes() for gap in self._gaps(one, cuts, digests)]
         if not gaps:
             return None
         needed = sum(len(gap.images) * self._row_bytes(gap.cut) for gap in gaps)
         if not self._make_room(needed, [gap.shelf.folder.name for gap in gaps]):
             return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
-        passes = [list(same) for _, same in itertools.groupby(gaps, key=lambda gap: gap.task)]
+        passes = [list(same) for _, same in itertools.groupby(gaps, key=lambda gap: gap.of)]
         total = sum(len(_union(one)) for one in passes)
         done = 0
         for one in passes:
@@ -350,23 +350,23 @@ class FeatureSource:
         self._said.update(f"features: read from the store before {cut.name}" for cut in cuts)
         return None
 
-    def _gaps(self, task: _Task, cuts: Sequence[Cut], digests: Digests) -> Iterator[_Gap]:
+    def _gaps(self, one: _Pass, cuts: Sequence[Cut], digests: Digests) -> Iterator[_Gap]:
         for cut in sorted(cuts, key=lambda cut: cut.position):
-            shelf = self._shelf(cut, digests, task.view)
-            missing = shelf.missing(self._contents[task.split])
+            shelf = self._shelf(cut, digests, one.view)
+            missing = shelf.missing(self._contents[one.split])
             if missing:
-                yield _Gap(task, cut, shelf, missing)
+                yield _Gap(one, cut, shelf, missing)
 
     def _compute(self, gaps: Sequence[_Gap], digests: Digests) -> Iterator[int]:
-        """Fills the gaps of one task in one pass; yields the number of images of each step."""
-        task = gaps[0].task
+        """Fills the gaps of one pass; yields the number of images of each step."""
+        one = gaps[0].of
         wanted = _union(gaps)
-        source, stored = self._find_source(task, gaps[0].cut, wanted, digests)
+        source, stored = self._find_source(one, gaps[0].cut, wanted, digests)
         trunk = self._trunk(source, [gap.cut for gap in gaps], digests)
         holes = [set(gap.images) for gap in gaps]
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(self._write(gap)) for gap in gaps]
-            for inputs, images in self._inputs(task, wanted, stored):
+            for inputs, images in self._inputs(one, wanted, stored):
                 outputs = trunk(inputs)
                 for writer, hole, rows in zip(writers, holes, outputs, strict=True):
                     kept = [place for place, image in enumerate(images) if image in hole]
@@ -379,7 +379,7 @@ class FeatureSource:
         return gap.shelf.write(gap.images, shapes, self._settings.dtype, made_by)
 
     def _find_source(
-        self, task: _Task, cut: Cut, wanted: Sequence[bytes], digests: Digests
+        self, one: _Pass, cut: Cut, wanted: Sequence[bytes], digests: Digests
     ) -> tuple[Any, StoredRows | None]:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
         image = self._transfer.image
@@ -387,7 +387,7 @@ class FeatureSource:
             return image, None  # what is rounded, or folded elsewhere, would differ by its way
         for part in self._transfer.parts[cut.position - 1 : 0 : -1]:
             earlier = find_cut(self._transfer, (part.name,))
-            rows = self._shelf(earlier, digests, task.view).read(wanted)
+            rows = self._shelf(earlier, digests, one.view).read(wanted)
             if rows is not None:
                 return earlier.tensors, rows
         return image, None
@@ -415,7 +415,7 @@ class FeatureSource:
         return compute
 
     def _inputs(
-        self, task: _Task, wanted: Sequence[bytes], stored: StoredRows | None
+        self, one: _Pass, wanted: Sequence[bytes], stored: StoredRows | None
     ) -> Iterator[tuple[Rows, list[bytes]]]:
         """Yields what enters the trunk, in prefix batches, and the images that it is of."""
         size = self._transfer.batch_size
@@ -425,14 +425,14 @@ class FeatureSource:
                 rows = stored.take(part)
                 yield rows[0] if len(rows) == 1 else rows, [wanted[place] for place in part]
             return
-        places = {image: place for place, image in enumerate(self._contents[task.split])}
+        places = {image: place for place, image in enumerate(self._contents[one.split])}
         order = np.array([places[image] for image in wanted])
-        for pixels, _, indices in self._images[task.split].batches(order, size):
-            images = [self._contents[task.split][index] for index in indices]
-            if task.view is None or self._augment is None:
+        for pixels, _, indices in self._images[one.split].batches(order, size):
+            images = [self._contents[one.split][index] for index in indices]
+            if one.view is None or self._augment is None:
                 yield pixels, images
             else:
-                yield self._augment(pixels, indices, task.view), images
+                yield self._augment(pixels, indices, one.view), images
 
     def _row_bytes(self, cut: Cut) -> int:
         size = np.dtype(self._settings.dtype).itemsize
