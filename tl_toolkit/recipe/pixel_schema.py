@@ -1,57 +1,98 @@
 """The sections of a recipe that are about tasks with an answer for each pixel."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
 from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, refuse_repeated, told
 
 __all__ = [
-    "CHOICES",
     "CLASS_TASKS",
     "IGNORE",
     "MONITORS",
     "PIXEL_TASKS",
-    "SCORES",
+    "TASKS",
     "Masks",
     "Monitor",
     "Pixels",
+    "TaskName",
+    "TaskRules",
     "find_conflicts_of_pixels",
 ]
 
-SCORES = {
-    "classification": "accuracy",
-    "segmentation": "mean_iou",
-    "edges": "f_score",
-    "normals": "within_22_5",
+
+@dataclass(frozen=True)
+class TaskRules:
+    """What recipes are checked by, before a task's own module and TensorFlow are there.
+
+    Attributes:
+        score: What epochs are compared by; more is better.
+        has_classes: Whether answers are classes.
+        choices: Fields of `pixels` that the task has a choice of its own for; the first one is its
+            default. Empty for a task with one answer for each image.
+        ignores_colors: Whether data.masks.ignore may be a colour.
+    """
+
+    score: str
+    has_classes: bool = False
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    ignores_colors: bool = True
+
+
+TASKS = {
+    "classification": TaskRules("accuracy", has_classes=True),
+    "segmentation": TaskRules(
+        "mean_iou",
+        has_classes=True,
+        choices={
+            "loss": ("cross_entropy", "dice", "focal"),
+            "sampling": ("uniform", "balanced", "edges"),
+        },
+    ),
+    "edges": TaskRules(
+        "f_score",
+        choices={
+            "loss": ("cross_entropy",),
+            "sampling": ("uniform", "balanced", "edges"),
+            "class_weights": ("balanced", None),
+        },
+        ignores_colors=False,
+    ),
+    "normals": TaskRules(
+        "within_22_5",
+        choices={"loss": ("angular",), "sampling": ("uniform",), "class_weights": (None,)},
+    ),
 }
-"""Each task, and the score that its epochs are compared by; more is better."""
+"""The tasks by the word in recipes; `tl_toolkit.tasks.registry` has what they do."""
 
-Monitor = Literal["val_accuracy", "val_mean_iou", "val_f_score", "val_within_22_5", "val_loss"]
-"""What an epoch may be judged by: the loss, or the score of its task."""
-
-MONITORS = frozenset(f"val_{score}" for score in SCORES.values())
-
-PIXEL_TASKS = frozenset(SCORES) - {"classification"}
+PIXEL_TASKS = frozenset(name for name, rules in TASKS.items() if rules.choices)
 """The tasks with an answer for each pixel."""
 
-CLASS_TASKS = frozenset({"classification", "segmentation"})
+CLASS_TASKS = frozenset(name for name, rules in TASKS.items() if rules.has_classes)
 """The tasks whose answers are classes."""
 
-CHOICES: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    "segmentation": {
-        "loss": ("cross_entropy", "dice", "focal"),
-        "sampling": ("uniform", "balanced", "edges"),
-    },
-    "edges": {
-        "loss": ("cross_entropy",),
-        "sampling": ("uniform", "balanced", "edges"),
-        "class_weights": ("balanced", None),
-    },
-    "normals": {"loss": ("angular",), "sampling": ("uniform",), "class_weights": (None,)},
-}
-"""Fields of `pixels` that a task has a choice of its own for; the first one is its default."""
+MONITORS = tuple(f"val_{rules.score}" for rules in TASKS.values())
+
+
+def _all_choices(name: str) -> tuple[Any, ...]:
+    """Returns what any task may choose for a field, each once."""
+    return tuple(dict.fromkeys(one for rules in TASKS.values()
+                               for one in rules.choices.get(name, ())))  # fmt: skip
+
+
+# Read off the table, which a checker of types cannot.
+if TYPE_CHECKING:
+    TaskName: TypeAlias = str
+    Monitor: TypeAlias = str
+    Sampling: TypeAlias = str
+    Loss: TypeAlias = str
+else:
+    TaskName = Literal[tuple(TASKS)]
+    Monitor = Literal[(*MONITORS, "val_loss")]
+    Sampling = Literal[_all_choices("sampling")]
+    Loss = Literal[_all_choices("loss")]
 
 IGNORE = 255
 """The class of pixels that are of none, in masks that have been read."""
@@ -118,7 +159,7 @@ class Pixels(Section):
         le=1 << 22,
         description="Pixels of each image in a training step (PixelNet's 2,000).",
     )
-    sampling: Literal["uniform", "balanced", "edges"] = Field(
+    sampling: Sampling = Field(
         default="uniform",
         description="How they are drawn, from those that count: uniform, all alike; balanced, as "
         "many of each class that the image has (or of edges and others); edges, half of them "
@@ -134,7 +175,7 @@ class Pixels(Section):
         description="Normalize each map by its own batch statistics before it is read: linear "
         "predictors do not learn without it.",
     )
-    loss: Literal["cross_entropy", "dice", "focal", "angular"] = Field(
+    loss: Loss = Field(
         default="cross_entropy",
         description="cross_entropy; dice, 1 minus the overlap of each class; focal, cross-entropy "
         "times (1 - p)^2, less for what is easy. Edges have cross_entropy alone; normals angular, "
@@ -165,28 +206,29 @@ def find_conflicts_of_pixels(
         masks: Likewise.
         classes: Likewise, the names of the classes.
     """
-    for field, choices in CHOICES[task].items():
-        given = pixels.get(field)
-        others = [one for task in CHOICES.values() for one in task.get(field, ())]
+    rules = TASKS[task]
+    for name, choices in rules.choices.items():
+        given = pixels.get(name)
         # What no task has is told by the field itself.
-        if given not in (None, *choices) and (given in others or isinstance(given, Mapping)):
+        known = given in _all_choices(name) or isinstance(given, Mapping)
+        if given not in (None, *choices) and known:
             words = " or ".join("null" if one is None else str(one) for one in choices)
-            hint = f"{field}: {'null' if choices[0] is None else choices[0]}"
+            hint = f"{name}: {'null' if choices[0] is None else choices[0]}"
             expected = f"expected {words} for {task}, got {given!r}"
-            yield Conflict(("pixels", field), expected, hint)
-    if task in CLASS_TASKS:
+            yield Conflict(("pixels", name), expected, hint)
+    if rules.has_classes:
         number = len(classes) if isinstance(classes, list | tuple) else 0
         if number > IGNORE:
             expected = f"expected at most {IGNORE} classes for {task}, got {number}"
             yield Conflict(("data", "classes"), f"{expected}: a mask has 8 bits")
         yield from _find_conflicts_of_ignored(masks, number)
         return
-    for field in ("ids", "colors"):
-        if masks.get(field) is not None:
+    for name in ("ids", "colors"):
+        if masks.get(name) is not None:
             expected = f"expected none for {task}: no pixel has a class"
-            yield Conflict(("data", "masks", field), expected, f"~data.masks.{field}")
-    if task == "edges" and isinstance(masks.get("ignore"), list | tuple):
-        expected = f"expected a value from 0 to 255 for edges, got {masks['ignore']!r}"
+            yield Conflict(("data", "masks", name), expected, f"~data.masks.{name}")
+    if not rules.ignores_colors and isinstance(masks.get("ignore"), list | tuple):
+        expected = f"expected a value from 0 to 255 for {task}, got {masks['ignore']!r}"
         yield Conflict(("data", "masks", "ignore"), expected)
 
 

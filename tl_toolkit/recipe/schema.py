@@ -29,14 +29,14 @@ from tl_toolkit.recipe.fields import (
     told,
 )
 from tl_toolkit.recipe.pixel_schema import (
-    CHOICES,
     CLASS_TASKS,
     MONITORS,
     PIXEL_TASKS,
-    SCORES,
+    TASKS,
     Masks,
     Monitor,
     Pixels,
+    TaskName,
     find_conflicts_of_pixels,
 )
 from tl_toolkit.recipe.search_schema import Search
@@ -315,7 +315,7 @@ PIXEL_BATCH_SIZE = 5
 def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
     """Yields settings that the chosen task does not have."""
     task = str(values.get("task", "classification"))
-    score = f"val_{SCORES.get(task, '')}"
+    score = f"val_{TASKS[task].score}" if task in TASKS else ""
     monitor = _field_of(values.get("early_stopping"), "monitor")
     if str(monitor) in MONITORS and monitor != score:
         expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
@@ -377,7 +377,7 @@ class Recipe(Section):
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
     )
-    task: Literal["classification", "segmentation", "edges", "normals"] = Field(
+    task: TaskName = Field(
         default="classification",
         description="What the model learns: classification, one class per image; segmentation, one "
         "class per pixel; edges, the probability of an edge at each pixel; normals, the direction "
@@ -421,7 +421,8 @@ class Recipe(Section):
         task = str(values.get("task"))
         if task not in PIXEL_TASKS:
             return values
-        score = f"val_{SCORES[task]}"
+        rules = TASKS[str(task)]
+        score = f"val_{rules.score}"
         pixels = {} if values.get("pixels") is None else values["pixels"]
         data = _add_missing(values.get("data"), {"batch_size": PIXEL_BATCH_SIZE})
         if isinstance(data, Mapping) and data.get("masks") is None:
@@ -431,7 +432,7 @@ class Recipe(Section):
             objective = _add_missing(search["objective"], {"name": score})
             search = {**search, "objective": objective}
         settled = {
-            "pixels": _add_missing(pixels, {name: one[0] for name, one in CHOICES[task].items()}),
+            "pixels": _add_missing(pixels, {name: one[0] for name, one in rules.choices.items()}),
             "data": data,
             "early_stopping": _add_missing(values.get("early_stopping"), {"monitor": score}),
             "search": search,
