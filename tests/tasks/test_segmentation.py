@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 from tl_toolkit.tasks.segmentation import Segmentation
@@ -200,6 +201,18 @@ def test_an_answer_is_a_palette_image_of_the_classes():
     assert np.asarray(image).tolist() == [[0, 2], [1, 1]]
     assert np.asarray(image.convert("RGB"))[0, 1].tolist() == [0, 255, 0]
     assert answer["probability"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 16, 255])
+def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_path):
+    task = Segmentation([str(index) for index in range(num_classes)], Pixels())
+    mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
+
+    task.draw({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(tmp_path / "mask.png")
+
+    with Image.open(tmp_path / "mask.png") as image:
+        assert np.asarray(image).tolist() == mask.tolist()
+        assert np.asarray(image.convert("RGB"))[0].tolist() == [[200] * 3, [200] * 3, [0] * 3]
 
 
 def test_whole_masks_are_measured_over_all_images_and_each_alone():

@@ -144,11 +144,14 @@ class Segmentation:
         """Returns an answer as a palette image: its values are indices into the classes.
 
         Args:
-            answer: What `keep` named, (h, w).
+            answer: What `keep` named, (h, w); IGNORE, where nothing was seen, is drawn black.
             palette: uint8 (classes, 3), a colour for each class.
         """
+        # All 256 colours: with fewer, Pillow saves fewer bits, and IGNORE would become a class.
+        colors = np.zeros((256, 3), np.uint8)
+        colors[: len(palette)] = palette
         image = Image.fromarray(answer["mask"], mode="P")
-        image.putpalette(palette.tobytes())
+        image.putpalette(colors.tobytes())
         return image
 
 
