@@ -183,15 +183,15 @@ def test_metrics_are_over_all_pixels_of_all_images():
     tally.add({"normal": np.stack([[tilted(25), tilted(45), tilted(90)]])}, with_a_gap)
 
     found = tally.result()
-    assert first["mean"] == pytest.approx(10, abs=1e-5)
+    assert first["mean_angle"] == pytest.approx(10, abs=1e-5)
     assert (found["images"], found["pixels"]) == (2, 5)
-    assert found["mean"] == pytest.approx(np.mean(angles), abs=1e-5)
-    assert found["median"] == pytest.approx(20, abs=0.0051)
-    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(angles))), abs=1e-5)
+    assert found["mean_angle"] == pytest.approx(np.mean(angles), abs=1e-5)
+    assert found["median_angle"] == pytest.approx(20, abs=0.0051)
+    assert found["rmse_angle"] == pytest.approx(np.sqrt(np.mean(np.square(angles))), abs=1e-5)
     assert found["within_11_25"] == 0.4
     assert found["within_22_5"] == 0.6
     assert found["within_30"] == 0.8
-    assert found["facing"]["mean"] == 0 and found["facing"]["within_11_25"] == 1
+    assert found["facing"]["mean_angle"] == 0 and found["facing"]["within_11_25"] == 1
 
 
 def test_the_median_is_off_by_no_more_than_half_a_bin():
@@ -201,7 +201,7 @@ def test_the_median_is_off_by_no_more_than_half_a_bin():
     tally.add({"normal": given}, truth)
 
     expected = np.sort(measure_angles(given, truth).reshape(-1))[(50 * 41 - 1) // 2]
-    assert abs(tally.result()["median"] - expected) <= 0.005
+    assert abs(tally.result()["median_angle"] - expected) <= 0.005
 
 
 def test_without_a_normal_all_metrics_are_0():
@@ -209,7 +209,7 @@ def test_without_a_normal_all_metrics_are_0():
 
     tally.add({"normal": random_normals(2, 2)}, np.zeros((2, 2, 3), np.float32))
 
-    assert tally.result()["mean"] == tally.result()["median"] == 0
+    assert tally.result()["mean_angle"] == tally.result()["median_angle"] == 0
 
 
 def test_an_answer_is_drawn_as_the_files_are_coded(tmp_path):

@@ -113,9 +113,15 @@ _TITLES = {
     "iou": "IoU",
     "mean_iou": "mean IoU",
     "frequency_weighted_iou": "weighted IoU",
+    "f_score": "F score",
     "ods": "ODS",
+    "ods_threshold": "ODS threshold",
+    "ods_precision": "ODS precision",
+    "ods_recall": "ODS recall",
     "ois": "OIS",
-    "rmse_angle": "RMSE",
+    "rmse_angle": "RMSE angle",
+    "within_11_25": "within 11.25",
+    "within_22_5": "within 22.5",
 }
 
 

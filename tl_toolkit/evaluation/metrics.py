@@ -98,8 +98,12 @@ def check_thresholds(metrics: Mapping[str, Any], thresholds: Mapping[str, float]
 
 
 def _numbers(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns what a threshold can be set on."""
-    return [name for name, value in metrics.items() if isinstance(value, float)]
+    """Returns what a threshold can be set on: the threshold of an edge is no quality."""
+    return [
+        name
+        for name, value in metrics.items()
+        if isinstance(value, float) and not name.endswith("_threshold")
+    ]
 
 
 def _refuse_unknown(thresholds: Mapping[str, float], known: Sequence[str]) -> None:

@@ -219,8 +219,8 @@ class NormalTally:
         """Returns the metrics over all pixels of all images.
 
         Returns:
-            - mean, median, rmse: of the angles to the right normals, in degrees. The median is off
-              by at most 0.005 degrees;
+            - mean_angle, median_angle, rmse_angle: of the angles to the right normals, in degrees.
+              The median is off by at most 0.005 degrees;
             - within_11_25, within_22_5, within_30: share of pixels up to so many degrees;
             - pixels and images;
             - facing: the same metrics of answering everywhere that the surface faces the viewer.
@@ -260,9 +260,9 @@ class _Angles:
             for limit, count in zip(_WITHIN, self._within, strict=True)
         }
         return {
-            "mean": self._sum / pixels,
-            "median": self._median() if self.pixels else 0.0,
-            "rmse": float(np.sqrt(self._squares / pixels)),
+            "mean_angle": self._sum / pixels,
+            "median_angle": self._median() if self.pixels else 0.0,
+            "rmse_angle": float(np.sqrt(self._squares / pixels)),
             **shares,
         }
 
