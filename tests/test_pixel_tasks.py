@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.pixels import TASKS, draw_balls, make_recipe
+from tl_toolkit.errors import OutputError
 
 TLTOOL = Path(sys.executable).with_name("tltool")
 SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
@@ -42,6 +44,19 @@ def run(request, balls, tmp_path_factory):
     """A finished and exported run of each task."""
     recipe = make_recipe(request.param, balls, export=True)
     return tl.finetune(recipe, out=tmp_path_factory.mktemp("runs") / request.param)
+
+
+class Told(tl.Progress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.lines, self.counts = [], []
+
+    def said(self, message):
+        self.lines.append(message)
+
+    def scanned(self, done, total):
+        self.counts.append((done, total))
 
 
 def photo_of(run):
@@ -124,6 +139,45 @@ def test_the_command_line_measures_and_draws(run, tmp_path):
         assert float(row["ball"]) + float(row["plane"]) == pytest.approx(1)
         with Image.open(tmp_path / row["mask"]) as image:
             assert image.mode == "P" and set(np.unique(np.asarray(image))) <= {0, 1}
+
+
+def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
+    place = tmp_path / "same"
+    place.mkdir()
+    shutil.copy(photo_of(run), place / "cat.png")
+    mine = place / f"cat_{PICTURES[run.recipe.task]}.png"
+    shutil.copy(photo_of(run), mine)
+
+    with pytest.raises(OutputError, match="the 2 images in it are not asked about"):
+        run.predict(place, out=place)
+    with pytest.raises(OutputError, match="would be lost"):
+        run.predict(place / "cat.png", out=place)
+
+    assert mine.read_bytes() == photo_of(run).read_bytes()
+    assert len(list(place.iterdir())) == 2
+
+
+def test_predicting_again_leaves_the_first_answers_out_and_replaces_them(run, tmp_path):
+    shutil.copy(photo_of(run), tmp_path / "cat.png")
+    progress = Told()
+
+    for _ in range(2):
+        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=progress)
+
+    assert answer.path == str(tmp_path / "cat.png")
+    assert len(list((tmp_path / "answers").iterdir())) == 2
+    assert [line for line in progress.lines if "left out: 2 images in" in line]
+
+
+def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
+    shutil.copy(photo_of(run), tmp_path / "cat.png")
+    (tmp_path / "dog.png").write_text("no image")
+    progress = Told()
+
+    _, dog = run.predict(tmp_path, progress=progress)
+
+    assert dog.error
+    assert progress.counts == [(1, 2), (2, 2)]
 
 
 def test_thresholds_are_those_of_the_task(run, tmp_path):

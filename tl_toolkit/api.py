@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.check import Summary, check_recipe
 from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError
+from tl_toolkit.errors import DataError, NonFiniteError, OutputError, Problem, RecipeError
 from tl_toolkit.progress import Progress, Relay
 from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
+from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import (
     InFolder,
@@ -180,12 +181,13 @@ class Run(InFolder):
         Args:
             paths: A file or folder, or several.
             out: Where each pixel has an answer: a folder that receives, for each file, the answer
-                as an image and laid over the photo. The answers themselves are returned only
-                without it, as all of them would be in memory.
+                as an image and laid over the photo. Images in it are not asked about unless they
+                are named, and only what an earlier call wrote is replaced. The answers themselves
+                are returned only without it, as all of them would be in memory.
             native: Likewise: run the base on files as they are, in windows where they are large,
                 instead of resizing them. Things should be as large in them, in pixels, as in what
                 the model was trained on.
-            progress: Is told of the files answered.
+            progress: Is told of the files answered, and of images in `out`.
 
         Returns:
             An answer for each file; a file that cannot be decoded carries its `error`.
@@ -193,39 +195,46 @@ class Run(InFolder):
         Raises:
             DataError: A path does not exist, or a folder holds no image.
             RecipeError: `out` or `native` was given where each image has one answer.
-            OutputError: `out` cannot be written.
+            OutputError: `out` cannot be written, holds files that would be lost, or holds all
+                images below `paths`.
         """
-        from tl_toolkit.data.sources import list_images
-
+        teller = progress or Progress()
+        folder = None if out is None else Path(out)
+        self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
-        files = [file for path in several for file in list_images(path)]
+        files = _list_files(several, folder, teller)
         start_tensorflow()
         from tl_toolkit.evaluation.masks import predict_masks
         from tl_toolkit.evaluation.predict import predict_files
         from tl_toolkit.tasks.base import answers_pixels
-
-        teller = progress or Progress()
 
         def done(count: int) -> None:
             teller.scanned(count, len(files))
 
         task = self._task
         if answers_pixels(task):
-            folder = None if out is None else Path(out)
             return list(
                 predict_masks(
                     self.model, files, task, self.recipe, self.classes, folder=folder,
                     native=native, said=teller.said, done=done,
                 )
             )  # fmt: skip
-        if out is not None or native:
-            where = "native" if native else "out"
-            what = f"goes with tasks that answer each pixel, not with {task.name}"
-            raise RecipeError(Problem(where, what, "", "predict without it"))
         resize = self.recipe.data.resize
         return list(
             predict_files(self.model, files, classes=self.classes, resize=resize, done=done)
         )
+
+    def _check_use(self, out: Path | None, *, native: bool) -> None:
+        """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
+        task = self.recipe.task
+        given = [name for name, one in (("--out", out), ("--native", native)) if one]
+        if given and task not in PIXEL_TASKS:
+            what = f"goes with tasks that answer each pixel, not with {task}"
+            raise RecipeError([Problem(one, what, "", "predict without it") for one in given])
+        if out is not None:
+            from tl_toolkit.evaluation.pictures import check_folder
+
+            check_folder(out)
 
     def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
         """Exports the kept model; a SavedModel is published only if it proves equal.
@@ -257,6 +266,30 @@ class Run(InFolder):
             files={example.path: read_encoded(example) for example in chosen},
             formats=formats,
         )
+
+
+def _list_files(paths: Sequence[str | Path], out: Path | None, teller: Progress) -> list[Path]:
+    """Lists what is asked about: no image in `out`, where answers are, unless it is named."""
+    from tl_toolkit.data.sources import list_images
+
+    files, left_out = [], 0
+    for path in paths:
+        found = list_images(path)
+        if out is not None and Path(path).is_dir():
+            outside = [file for file in found if not _is_same(file.parent, out)]
+            left_out += len(found) - len(outside)
+            found = outside
+        files += found
+    if left_out and not files:
+        what = f"receives the answers, so that the {left_out} images in it are not asked about"
+        raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
+    if left_out:
+        teller.said(f"left out: {left_out} images in {out}, which receives the answers")
+    return files
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
 
 
 def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:

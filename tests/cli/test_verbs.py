@@ -102,6 +102,22 @@ def test_predict_answers_in_three_forms_and_names_what_it_refuses(place, form):
         assert done.stdout.count("photos/ants/") == 8
 
 
+@pytest.mark.parametrize("option", [["--out", "here"], ["--native"]])
+def test_a_classification_draws_nothing_and_says_so_before_tensorflow_starts(place, option):
+    code = (
+        "import sys; from tl_toolkit.cli.main import run; "
+        f"code = run(['predict', 'latest', 'photos/ants', *{option!r}]); "
+        "print(code, 'tensorflow' in sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True
+    )
+
+    assert f"{option[0]}  goes with tasks that answer each pixel" in done.stderr
+    assert done.stdout.split() == ["2", "False"]
+
+
 @pytest.mark.slow
 def test_export_of_a_finished_run_is_checked_and_published(place):
     paths = json.loads(tltool("export", "latest", "--json", cwd=place).stdout)

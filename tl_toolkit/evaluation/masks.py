@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from PIL import Image
 
 from tl_toolkit.data.pipeline import Images, read_pixels, resize_pixels
 from tl_toolkit.data.targets import Targets, place_pixels
 from tl_toolkit.errors import DataError
 from tl_toolkit.evaluation.dense import DensePredictor
+from tl_toolkit.evaluation.pictures import Pictures, choose_palette
 from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import drafted
 from tl_toolkit.tasks.base import PixelTask
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
@@ -25,14 +24,10 @@ from tl_toolkit.transfer.batches import Rows, as_list
 
 __all__ = [
     "MaskPrediction",
-    "choose_palette",
     "measure_masks",
     "measure_trained_masks",
     "predict_masks",
 ]
-
-_OVERLAY = 0.5
-"""Share of the mask's colour in an overlay."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +164,13 @@ def predict_masks(
         done: Is called with the number of files answered so far.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or a file in it would be replaced that no
+            earlier call wrote.
     """
+    pictures = None if folder is None else Pictures(folder, paths, kind=task.picture)
     predictor = DensePredictor(model)
     resize = recipe.data.resize
     palette = choose_palette(len(classes), recipe)
-    names = _name_outputs(paths)
     if native and said is not None and not predictor.is_seamless:
         said(f"{recipe.model.base} sees too far for windows without seams: they may show a little")
     for count, path in enumerate(paths, start=1):
@@ -182,18 +178,17 @@ def predict_masks(
             pixels = read_pixels(path)
         except DataError as error:
             yield MaskPrediction(str(path), error=error.problems[0].what)
-            continue
-        if native:
-            answer = predictor.answer_large(pixels, task.keep)
         else:
-            answer = _answer_resized(predictor, pixels, task, resize)
-        shares = _shares(answer, classes)
-        if folder is None:
-            yield MaskPrediction(str(path), answer, shares)
-        else:
-            image = task.draw(answer, palette)
-            files = _write(folder / names[path], image, pixels, kind=task.picture)
-            yield MaskPrediction(str(path), shares=shares, files=files)
+            if native:
+                answer = predictor.answer_large(pixels, task.keep)
+            else:
+                answer = _answer_resized(predictor, pixels, task, resize)
+            shares = _shares(answer, classes)
+            if pictures is None:
+                yield MaskPrediction(str(path), answer, shares)
+            else:
+                files = pictures.write(path, task.draw(answer, palette), pixels)
+                yield MaskPrediction(str(path), shares=shares, files=files)
         if done is not None:
             done(count)
 
@@ -214,50 +209,9 @@ def _answer_resized(
     return {name: _blank(one, seen) for name, one in found.items()}
 
 
-def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
-    """Names each file's outputs after it; those of one name are numbered: cat, cat_2, cat_3."""
-    names: dict[Path, str] = {}
-    for path in paths:
-        name, number = path.stem, 1
-        while name in names.values():
-            number += 1
-            name = f"{path.stem}_{number}"
-        names.setdefault(path, name)
-    return names
-
-
-def _write(base: Path, image: Image.Image, pixels: np.ndarray, *, kind: str) -> dict[str, str]:
-    """Writes an answer, named by its kind, and the photo with the answer over it."""
-    colored = np.asarray(image.convert("RGB"), np.float32)
-    over = (pixels * (1 - _OVERLAY) + colored * _OVERLAY).round().astype(np.uint8)
-    files = {}
-    for name, one in ((kind, image), ("overlay", Image.fromarray(over))):
-        path = base.with_name(f"{base.name}_{name}.png")
-        with drafted(path) as draft:
-            one.save(draft)
-        files[name] = str(path)
-    return files
-
-
 def _shares(answer: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, float]:
     if "mask" not in answer:
         return {}
     counts = np.bincount(answer["mask"].reshape(-1), minlength=IGNORE + 1)[: len(classes)]
     order = np.argsort(-counts, kind="stable")
     return {classes[i]: float(counts[i] / max(counts.sum(), 1)) for i in order}
-
-
-def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
-    """Returns uint8 (count, 3): the recipe's colours, or those of the PASCAL VOC colour map.
-
-    In that map the bits of a class's number, lowest first, are dealt out to red, green and blue
-    from their highest bit down, so that neighbours differ.
-    """
-    if recipe.data.masks is not None and recipe.data.masks.colors is not None:
-        return np.array(recipe.data.masks.colors, np.uint8)
-    colors = np.zeros((count, 3), np.uint8)
-    for index in range(count):
-        for bit in range(8):
-            # From 1 on: 0 would be black, and black on a photo looks like nothing.
-            colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
-    return colors
