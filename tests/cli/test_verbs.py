@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,17 @@ def test_evaluate_fails_under_a_threshold_with_code_4(place):
     done = tltool("evaluate", "latest", "--fail-under", "accuracy=1.1", cwd=place, code=4)
 
     assert "Asked for at least 1.1" in done.stderr
+
+
+def test_an_interrupted_run_is_measured_too(place):
+    shutil.copytree(place / "runs/photos/001", place / "interrupted")
+    (place / "interrupted" / "metrics.json").unlink()
+
+    table = tltool("evaluate", "interrupted", cwd=place).stdout
+    failed = tltool("evaluate", "interrupted", "--fail-under", "acuracy=1", cwd=place, code=2)
+
+    assert "accuracy" in table
+    assert "did you mean 'accuracy'" in failed.stderr
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])

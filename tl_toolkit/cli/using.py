@@ -48,7 +48,8 @@ def evaluate_command(
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
     opened = load_run(run)
-    check_names(thresholds, opened.metrics)
+    if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
+        check_names(thresholds, opened.metrics)
     metrics = opened.evaluate(data, progress=ConsoleProgress())
     for path, reason in metrics["skipped"].items():
         warn(f"skipped {path}: {reason}")
