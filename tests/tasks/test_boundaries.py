@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from tl_toolkit.tasks.boundaries import (
     THRESHOLDS,
     TOLERANCE,
     BoundaryCounts,
+    _find_matched,
+    _find_near,
     count_matches,
     find_ridges,
     summarize,
@@ -186,13 +189,36 @@ def test_a_matching_uses_each_pixel_once_and_as_many_as_it_can():
     answer = np.zeros((SIDE, SIDE))
     answer[50, [10, 11]] = 1
 
-    from tl_toolkit.tasks.boundaries import _find_near, _match
-
     near = _find_near(np.argwhere(answer), truth)
 
-    assert _match(near, 2) == 2
-    assert _match(near, 1) == 1
+    assert _find_matched(near).tolist() == [True, True]
     assert near.toarray().sum() == 3
+
+
+def flow(near):
+    """The size of the largest matching as SciPy finds it, by a flow from a source to a sink."""
+    edges, wanted = near.shape
+    pairs = near.tocoo()
+    sink = edges + wanted + 1
+    sources = [np.zeros(edges, int), pairs.row + 1, np.arange(edges + 1, sink)]
+    targets = [np.arange(1, edges + 1), pairs.col + edges + 1, np.full(wanted, sink)]
+    pipes = tuple(np.concatenate(part).astype(np.int32) for part in (sources, targets))
+    network = sparse.csr_array((np.ones(len(pipes[0]), np.int32), pipes), shape=(sink + 1,) * 2)
+    return sparse.csgraph.maximum_flow(network, 0, sink).flow_value
+
+
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_first_edges_of_any_number_have_as_many_matches_as_there_can_be(share, seed):
+    random = np.random.default_rng(seed)
+    edges = random.permutation(np.argwhere(random.uniform(size=(300, 30)) < share))
+    near = _find_near(edges, random.uniform(size=(300, 30)) < 0.8 * share)
+
+    found = np.cumsum(_find_matched(near))
+
+    for count in np.linspace(1, len(edges), 12).astype(int):
+        assert found[count - 1] == flow(near[:count])
+    assert found[-1] < len(edges)  # the last ones do compete
 
 
 def test_the_area_under_precision_and_recall_is_the_one_worked_out_by_hand():

@@ -32,6 +32,8 @@ TOLERANCE = 0.0075
 _BLUR = 0.5
 _ORIENTATION_BLUR = 2.0
 _TILT = 1e-5
+_FREE = -1
+_SETTLED = -2
 
 
 class BoundaryCounts(NamedTuple):
@@ -105,8 +107,7 @@ def count_matches(
     wanted = find_ridges(truth.astype(np.float64)) & truth & counted
     near = _find_near(edges, wanted)
     detected = np.searchsorted(-strengths, -THRESHOLDS, side="right")
-    found = {int(count): _match(near, int(count)) for count in np.unique(detected)}
-    matched = np.array([found[int(count)] for count in detected])
+    matched = np.cumsum([0, *_find_matched(near)])[detected]
     return BoundaryCounts(matched, detected, int(wanted.sum()))
 
 
@@ -129,23 +130,54 @@ def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(row), np.int8), (row, column)), shape=shape)
 
 
-def _match(near: sparse.csr_array, count: int) -> int:
-    """Returns how many of the first edges can have a pixel of the truth of their own.
+def _find_matched(near: sparse.csr_array) -> np.ndarray:
+    """Returns which edges get a pixel of the truth of their own, as they come, bool (edges,).
 
-    As the greatest flow from a source through edges and truth to a sink, each pipe one pixel wide:
-    SciPy's own bipartite matching takes many minutes for some maps.
+    Each takes one if all before it can keep one, though perhaps another (Kuhn, 1955). So those of
+    the first n, for any n, are as many as any matching of the first n has: one pass is the answer
+    for all thresholds.
     """
-    edges, wanted = count, near.shape[1]
-    pairs = near[:count].tocoo()
-    if not pairs.nnz:
-        return 0
-    sink = edges + wanted + 1
-    sources = (np.zeros(edges, int), pairs.row + 1, np.arange(edges + 1, sink))
-    targets = (np.arange(1, edges + 1), pairs.col + edges + 1, np.full(wanted, sink))
-    pipes = tuple(np.concatenate(part).astype(np.int32) for part in (sources, targets))
-    widths = np.ones(len(pipes[0]), np.int32)
-    network = sparse.csr_array((widths, pipes), shape=(sink + 1, sink + 1))
-    return int(sparse.csgraph.maximum_flow(network, 0, sink, method="dinic").flow_value)
+    owners = np.full(near.shape[1], _FREE).tolist()
+    seen = np.full(near.shape[1], -1).tolist()  # by which edge's search; or _SETTLED
+    matched = np.zeros(near.shape[0], bool)
+    free = len(np.unique(near.indices))
+    for edge in range(len(matched)):
+        if not free:
+            break
+        matched[edge] = _give_way(near, edge, owners, seen)
+        free -= int(matched[edge])
+    return matched
+
+
+def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[int]) -> bool:
+    """Finds a free pixel for an edge, where others move on to the next one to make room for it.
+
+    Args:
+        near: As of `_find_near`.
+        first: The edge.
+        owners: The edge that each pixel belongs to, or _FREE; is changed.
+        seen: Is changed: pixels that no search can free are settled, which keeps the sum of all
+            searches that fail to one look at each pair.
+    """
+    waiting = [first]
+    finders: dict[int, int] = {}  # by pixel: the edge that would take it from its owner
+    left = {first: _FREE}  # by edge: the pixel that it would leave
+    for edge in waiting:
+        for pixel in near.indices[near.indptr[edge] : near.indptr[edge + 1]].tolist():
+            if owners[pixel] == _FREE:
+                finders[pixel] = edge
+                while pixel != _FREE:
+                    owners[pixel] = finders[pixel]
+                    pixel = left[finders[pixel]]
+                return True
+            if seen[pixel] not in (first, _SETTLED):
+                seen[pixel] = first
+                finders[pixel] = edge
+                left[owners[pixel]] = pixel
+                waiting.append(owners[pixel])
+    for pixel in finders:
+        seen[pixel] = _SETTLED
+    return False
 
 
 def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
