@@ -182,6 +182,22 @@ def test_images_are_answered_from_what_crosses_a_cut():
     assert_same(found, ask_all(transfer, draw_image()))
 
 
+def test_images_of_many_sizes_share_their_compiled_functions():
+    predictor = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
+
+    sizes = [(20 + 9 * n, 90 - 7 * n) for n in range(8)]
+    found = [predictor.answer_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
+
+    # One where all maps fit into a tile, and one for each number of maps that do not.
+    functions = list(predictor._compiled.values())
+    assert len(functions) <= 3
+    assert sum(one.experimental_get_tracing_count() for one in functions) == len(functions)
+    for size, one in zip(sizes, found, strict=True):
+        alone = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
+        assert one.shape[:2] == size
+        assert np.array_equal(alone.answer_large(draw_image(size)[0], keep_all)["outputs"], one)
+
+
 def test_a_model_that_was_saved_answers_alike(tmp_path):
     transfer = assemble_pixels.__wrapped__(normalize=True)
     expected = answer(transfer, draw_image())

@@ -117,8 +117,7 @@ class DensePredictor:
         """Answers for one image at given rows and columns.
 
         Args:
-            maps: Of `read_maps`, one image's: (h', w', channels) each. What is computed is
-                compiled for their shapes.
+            maps: Of `read_maps`, one image's: (h', w', channels) each, of any size.
             ys: float32 (rows,), in pixels of the model's image.
             xs: float32 (columns,), likewise.
             reduce: Says what is kept of the outputs; one function for all calls, as it is compiled.
@@ -126,15 +125,17 @@ class DensePredictor:
         Returns:
             What `reduce` names, each (rows, columns, ...).
         """
-        key = (reduce, *(tuple(one.shape) for one in maps))
+        fits = tuple(map(self._fits, maps))
+        key = (reduce, fits)
         if key not in self._compiled:
+            # One function for images of all sizes: each takes a second to compile, and is kept.
             signature = [
-                [tf.TensorSpec(one.shape, tf.float32) for one in maps],
+                [tf.TensorSpec((None, None, one.shape[-1]), tf.float32) for one in maps],
                 tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((None,), tf.float32),
             ]
             self._compiled[key] = tf.function(
-                lambda *inputs: self.draw_answer(*inputs, reduce=reduce),
+                lambda *inputs: self.draw_answer(*inputs, reduce=reduce, fits=fits),
                 input_signature=signature,
                 autograph=False,
             )
@@ -194,11 +195,22 @@ class DensePredictor:
         return found
 
     def draw_answer(
-        self, maps: Sequence[tf.Tensor], ys: tf.Tensor, xs: tf.Tensor, *, reduce: Reduction
+        self,
+        maps: Sequence[tf.Tensor],
+        ys: tf.Tensor,
+        xs: tf.Tensor,
+        *,
+        reduce: Reduction,
+        fits: Sequence[bool] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Draws `answer` into a graph; arguments and results as there, as tensors."""
+        """Draws `answer` into a graph; arguments and results as there, as tensors.
+
+        `fits` says which maps may go through the first layer as a whole; by default their shapes
+        do, which must be known then.
+        """
         rows, columns = tf.shape(ys)[0], tf.shape(xs)[0]
-        ready = [self._prepare(tap, one) for tap, one in zip(self._taps, maps, strict=True)]
+        fits = tuple(map(self._fits, maps)) if fits is None else fits
+        ready = [self._prepare(*one) for one in zip(self._taps, maps, fits, strict=True)]
         height, tiles = self._cut_tiles(rows, columns, ready)
         # The last tile repeats the last row up to its full height.
         padded = tf.gather(ys, tf.minimum(tf.range(tiles * height), rows - 1))
@@ -235,10 +247,13 @@ class DensePredictor:
         tiles = -(-rows // height)
         return -(-rows // tiles), tiles
 
-    def _prepare(self, tap: _Tap, one: tf.Tensor) -> _Ready:
-        """Takes a map through its part of the first layer, unless the result were too large."""
+    def _fits(self, one: tf.Tensor) -> bool:
+        """Tells whether what the first layer makes of a map is no larger than a tile may be."""
         cells = one.shape[0] * one.shape[1]
-        fits = cells * self._dense[0].units * _FLOAT_BYTES <= self._tile_bytes
+        return bool(cells * self._dense[0].units * _FLOAT_BYTES <= self._tile_bytes)
+
+    def _prepare(self, tap: _Tap, one: tf.Tensor, fits: bool) -> _Ready:
+        """Takes a map through its part of the first layer, unless the result were too large."""
         if self._mode == "project_first" and fits:
             return _Ready(self._project(tap, one), projected=True)
         return _Ready(one, projected=False)
