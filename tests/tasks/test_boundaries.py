@@ -139,14 +139,21 @@ def test_an_empty_truth_makes_every_edge_wrong():
 
     assert images[0].matched.max() == 0 and images[0].detected.max() > 0
     assert found["average_precision"] == 0
-    # Above 0.5 nothing is found where there is nothing to find.
-    assert found["ods"] == 1 and found["ods_threshold"] > 0.5
+    assert found["ods"] == found["ois"] == 0
 
 
-def test_nothing_to_find_and_nothing_found_is_right():
+def test_without_an_edge_in_all_of_the_truth_there_is_no_score():
+    # As the score of epochs, which would else disagree.
     _, found = measure((np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))))
 
-    assert found["ods"] == found["ois"] == 1
+    assert found["ods"] == found["ois"] == 0
+
+
+def test_an_image_without_an_edge_costs_nothing_where_nothing_is_found():
+    alone = measure((line(), line()))[1]
+    _, found = measure((line(), line()), (line(value=0.5), np.zeros((SIDE, SIDE))))
+
+    assert found["ois"] == alone["ois"] == 1
 
 
 def test_pixels_that_do_not_count_are_neither_found_nor_missed():

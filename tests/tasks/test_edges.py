@@ -193,6 +193,8 @@ def test_the_score_is_1_for_a_perfect_answer_and_0_without_an_edge():
 
     assert balanced().score_of(tallies.numpy()[0]) == 1
     assert balanced().score_of(without.numpy()[0]) == 0
+    whole = balanced().measure().add({"probability": np.zeros((9, 9))}, np.zeros((9, 9)))
+    assert whole["f_score"] == 0
 
 
 def test_an_answer_is_a_grey_image_of_probabilities():

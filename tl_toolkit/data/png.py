@@ -10,7 +10,7 @@ import tensorflow as tf
 from tl_toolkit.data.headers import MAX_PIXELS
 from tl_toolkit.data.listing import MAX_BYTES
 
-__all__ = ["read_png", "scale_to_unit"]
+__all__ = ["read_png", "scale_from_8_bits", "scale_to_unit"]
 
 _START = b"\x89PNG\r\n\x1a\n"
 
@@ -53,3 +53,8 @@ def _name_kind(path: str) -> str:
 def scale_to_unit(pixels: np.ndarray) -> np.ndarray:
     """Returns float32 in [0, 1]: each number over the greatest that its type has."""
     return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+
+
+def scale_from_8_bits(value: int | tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Returns what a value or colour of 8 bits is in pixels of a kind: 257 times it with 16."""
+    return np.array(value, np.int64) * (np.iinfo(kind).max // 255)

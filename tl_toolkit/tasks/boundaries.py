@@ -193,7 +193,7 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
           not by necessity, at least ods;
         - average_precision: the area under precision over recall.
 
-        All in [0, 1]. Without an edge in the truth the precision and recall are 0.
+        All in [0, 1], and 0 without an edge in the truth: there is nothing to measure.
     """
     total = BoundaryCounts(
         np.sum([one.matched for one in images], axis=0),
@@ -208,11 +208,11 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
     precision = total.matched / np.maximum(total.detected, 1)
     recall = total.matched / max(total.truth, 1)
     return {
-        "ods": float(total.f_scores[best]),
+        "ods": float(total.f_scores[best]) if total.truth else 0.0,
         "ods_threshold": float(THRESHOLDS[best]),
         "ods_precision": float(precision[best]),
         "ods_recall": float(recall[best]),
-        "ois": float(alone.f_scores[0]),
+        "ois": float(alone.f_scores[0]) if total.truth else 0.0,
         "average_precision": _area(precision, recall),
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.data.png import read_png, scale_to_unit
+from tl_toolkit.data.png import read_png, scale_from_8_bits, scale_to_unit
 from tl_toolkit.recipe.data_schema import Data
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 from tl_toolkit.tasks.boundaries import (
@@ -27,9 +27,6 @@ _IS_EDGE = 0.5
 
 _BINS = 100
 """Steps of the probability in a tally."""
-
-_EIGHT_TO_SIXTEEN = 257
-"""What a number of 8 bits is multiplied by to be one of 16."""
 
 
 class EdgeReader:
@@ -68,8 +65,7 @@ class EdgeReader:
         values = pixels[..., 0]
         target = scale_to_unit(values)
         if self._ignore is not None:
-            scale = _EIGHT_TO_SIXTEEN if values.dtype == np.uint16 else 1
-            target[values == self._ignore * scale] = self.ignored
+            target[values == scale_from_8_bits(self._ignore, values.dtype)] = self.ignored
         return target
 
     def strata(self, target: np.ndarray) -> np.ndarray:
@@ -199,12 +195,13 @@ class EdgeTally:
             truth: float32 (h, w), fractions of annotators or -1.
 
         Returns:
-            The best F-measure of this image alone, and its threshold.
+            The best F-measure of this image alone, 0 without an edge, and its threshold.
         """
         counts = count_matches(answer["probability"], truth >= _IS_EDGE, counted=truth >= 0)
         self._images.append(counts)
         best = int(counts.f_scores.argmax())
-        return {"f_score": float(counts.f_scores[best]), "threshold": float(THRESHOLDS[best])}
+        score = float(counts.f_scores[best]) if counts.truth else 0.0
+        return {"f_score": score, "threshold": float(THRESHOLDS[best])}
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images, as `summarize` does."""

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.data.png import read_png, scale_to_unit
+from tl_toolkit.data.png import read_png, scale_from_8_bits, scale_to_unit
 from tl_toolkit.recipe.data_schema import Data
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 
@@ -25,9 +25,6 @@ _WITHIN = (11.25, 22.5, 30.0)
 """The angles in degrees that answers are counted within (Fouhey et al., 2013)."""
 
 _BINS_PER_DEGREE = 100
-
-_EIGHT_TO_SIXTEEN = 257
-"""What a number of 8 bits is multiplied by to be one of 16."""
 
 
 class NormalReader:
@@ -71,8 +68,7 @@ class NormalReader:
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         none = lengths < _SHORTEST
         if self._ignore is not None:
-            scale = _EIGHT_TO_SIXTEEN if pixels.dtype == np.uint16 else 1
-            ignored = np.array(self._ignore, np.int64) * scale
+            ignored = scale_from_8_bits(self._ignore, pixels.dtype)
             none |= (pixels == ignored).all(axis=-1, keepdims=True)
         _refuse_long(pixels, np.where(none, 0, lengths)[..., 0])
         return np.where(none, 0, vectors / np.where(none, 1, lengths)).astype(np.float32)
