@@ -16,6 +16,7 @@ from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs import RunFolder
+from tl_toolkit.tasks.classification import Classification
 
 CLASSES = ("bee", "fourmi é")
 
@@ -73,6 +74,7 @@ def publish_model(model, path, *, resize="stretch"):
         classes=CLASSES,
         files=draw_photos(),
         formats=("saved_model",),
+        task=Classification(len(CLASSES)),
     )
 
 

@@ -24,6 +24,8 @@ from tl_toolkit.transfer.batches import Rows, as_list
 
 __all__ = [
     "MaskPrediction",
+    "blank_unseen",
+    "find_seen",
     "measure_masks",
     "measure_trained_masks",
     "predict_masks",
@@ -111,7 +113,7 @@ def _measure(
         for place, index in enumerate(indices):
             truth = targets.whole(int(index))
             ys, xs = place_pixels(truth.shape[:2], targets.image_size, targets.resize)
-            seen_ys, seen_xs = _find_seen(ys, xs, targets.image_size)
+            seen_ys, seen_xs = find_seen(ys, xs, targets.image_size)
             if not (seen_ys.any() and seen_xs.any()):  # a crop of an image that is all but a line
                 scores.append({})
                 continue
@@ -121,7 +123,7 @@ def _measure(
     return tally.result(), scores
 
 
-def _find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+def find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
     """Returns which rows and columns the model sees, bool each: a crop cuts some off."""
     return tuple(
         (places >= -0.5) & (places <= side - 0.5)
@@ -129,7 +131,7 @@ def _find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[n
     )
 
 
-def _blank(answer: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def blank_unseen(answer: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Empties an answer (h, w, ...) where the model has not seen the image: bool (h, w)."""
     nothing = IGNORE if np.issubdtype(answer.dtype, np.integer) else 0
     return np.where(seen.reshape(seen.shape + (1,) * (answer.ndim - 2)), answer, nothing).astype(
@@ -203,10 +205,10 @@ def _answer_resized(
     size = predictor.image_size
     maps = predictor.read_maps(resize_pixels(pixels, size, resize)[np.newaxis])
     ys, xs = place_pixels(pixels.shape[:2], size, resize)
-    down, along = _find_seen(ys, xs, size)
+    down, along = find_seen(ys, xs, size)
     seen = down[:, np.newaxis] & along
     found = predictor.answer([one[0] for one in maps], ys, xs, task.keep)
-    return {name: _blank(one, seen) for name, one in found.items()}
+    return {name: blank_unseen(one, seen) for name, one in found.items()}
 
 
 def _shares(answer: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, float]:

@@ -149,6 +149,7 @@ def place_pixels_in_graph(
 
 def _blank(answer: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     """Empties an answer (h, w, ...) where the model has not seen the image: bool (h, w)."""
+    # Not shared with `tl_toolkit.evaluation.masks.blank_unseen`: parity holds it to that one.
     while seen.shape.rank < answer.shape.rank:
         seen = seen[..., tf.newaxis]
     return tf.where(seen, answer, tf.cast(IGNORE if answer.dtype.is_integer else 0, answer.dtype))

@@ -16,9 +16,9 @@ from PIL import Image
 from tl_toolkit.data.decoder import decode_image, resize_image
 from tl_toolkit.data.targets import place_pixels
 from tl_toolkit.evaluation.dense import DensePredictor
+from tl_toolkit.evaluation.masks import blank_unseen, find_seen
 from tl_toolkit.export.parity import BYTES_LIMIT, ask, draw_probes, make_report, read_by_pillow
 from tl_toolkit.export.pixel_model import RANGES
-from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.tasks.base import PixelTask
 from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
 
@@ -145,19 +145,10 @@ def _answer_in_keras(
             ys, xs = place_pixels(image.shape[:2], size, resize)
             ys, xs = ys[rows], xs[columns]
             found = predictor.answer([one[number] for one in maps], ys, xs, keep)
-            seen = np.logical_and.outer(
-                *((places >= -0.5) & (places <= side - 0.5)
-                  for places, side in zip((ys, xs), size, strict=True))
-            )  # fmt: skip
+            seen = np.logical_and.outer(*find_seen(ys, xs, size))
             clear = (found.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
-            answer = {name: _blank(one, seen) for name, one in found.items()}
+            answer = {name: blank_unseen(one, seen) for name, one in found.items()}
             yield _Expected(image.shape[:2], rows, columns, answer, clear)
-
-
-def _blank(answer: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Empties an answer (h, w, ...) where "crop" cut pixels off: bool (h, w)."""
-    nothing = IGNORE if answer.dtype.kind == "u" else 0
-    return np.where(seen.reshape(seen.shape + (1,) * (answer.ndim - 2)), answer, nothing)
 
 
 def _pick(length: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from tl_toolkit.export.pixel_parity import compare_pixels
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs import RunFolder, drafted, write_json
-from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.base import Task, answers_pixels
 from tl_toolkit.transfer.heads import is_head
 from tl_toolkit.transfer.weights import save_weights
 
@@ -29,7 +29,7 @@ def publish(
     classes: Sequence[str],
     files: Mapping[str, bytes],
     formats: Sequence[str],
-    task: Task | None = None,
+    task: Task,
 ) -> dict[str, Path]:
     """Writes each format under the run's export folder.
 
@@ -40,7 +40,7 @@ def publish(
         classes: Class names in the order of the model's outputs.
         files: Encoded validation images by name, which a SavedModel is compared on.
         formats: `saved_model`, `weights`.
-        task: What the model was trained for; by default one class for each image.
+        task: What the model was trained for.
 
     Returns:
         The path of each format.
@@ -67,7 +67,7 @@ def _publish_saved_model(
     recipe: Recipe,
     classes: Sequence[str],
     files: Mapping[str, bytes],
-    task: Task | None,
+    task: Task,
 ) -> Path:
     path = folder.export / "saved_model" / "1"
     report_path = folder.export / "parity.json"
@@ -76,7 +76,7 @@ def _publish_saved_model(
     same: dict[str, Any] = {"classes": classes, "resize": recipe.data.resize}
     try:
         folder.export.mkdir(exist_ok=True)
-        if task is not None and task.answers_pixels:
+        if answers_pixels(task):
             same["task"] = task
             write_pixel_model(model, draft, **same)
             report = compare_pixels(model, draft, files, **same)
