@@ -26,3 +26,12 @@ def test_metrics_of_pixels_have_titles(printed):
         assert title in normals
     for title in ("ODS threshold", "ODS precision", "ODS recall", "OIS", "average precision"):
         assert title in edges
+
+
+def test_the_trivial_answer_to_normals_is_shown_beside_the_model(printed):
+    metrics = measure_normals()  # the right answer is the trivial one
+
+    lines = printed(metrics).splitlines()
+
+    (trivial,) = [line for line in lines if line.startswith("facing the viewer")]
+    assert trivial.split()[3:] == ["0.0000", "0.0050", "0.0000", "1.0000", "1.0000", "1.0000"]

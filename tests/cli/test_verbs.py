@@ -132,8 +132,10 @@ def test_a_classification_draws_nothing_and_says_so_before_tensorflow_starts(pla
 
 @pytest.mark.slow
 def test_export_of_a_finished_run_is_checked_and_published(place):
-    paths = json.loads(tltool("export", "latest", "--json", cwd=place).stdout)
+    done = tltool("export", "latest", "--json", cwd=place)
 
+    paths = json.loads(done.stdout)
+    assert "largest difference: " in done.stderr
     assert (Path(paths["saved_model"]) / "saved_model.pb").is_file()
     assert json.loads((place / "runs/photos/001/export/parity.json").read_text())["holds"]
 

@@ -125,6 +125,10 @@ _TITLES = {
 }
 
 
+_TRIVIAL = {"majority": "majority class", "facing": "facing the viewer"}
+"""Answers that need no model, by the name that a task measures them by."""
+
+
 def _title(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " "))
 
@@ -137,9 +141,11 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     """Prints the metrics of one split, and of each class where there are classes."""
     numbers = _numbers(metrics)
     rows = [list(numbers.values())]
-    if majority := metrics.get("majority"):
-        rows.append([majority.get(key) for key in numbers])
-        rows = [[label, *row] for label, row in zip(("", "majority class"), rows, strict=True)]
+    trivial = next((key for key in _TRIVIAL if key in metrics), None)
+    if trivial is not None:
+        rows.append([metrics[trivial].get(key) for key in numbers])
+        labels = ("", _TRIVIAL[trivial])
+        rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]
         numbers = {"": None, **numbers}
     show(f"{name}\n")
     show(draw_table([_title(key) for key in numbers], rows))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def evaluate_command(
     divert_noise()
     from tl_toolkit.api import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
+    from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
     opened = load_run(run)
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
@@ -56,12 +58,22 @@ def evaluate_command(
     classes = metrics.get("per_class", {})
     absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
-        warn(f"no images of {', '.join(absent)}: the means are over the other classes")
+        warn(_tell_absent(absent, of_pixels=opened.recipe.task in PIXEL_TASKS))
     if as_json:
         show_json(metrics)
     else:
         show_metrics(metrics["split"], metrics)
     check_thresholds(metrics, thresholds)
+
+
+def _tell_absent(classes: list[str], *, of_pixels: bool) -> str:
+    names = ", ".join(classes)
+    if not of_pixels:
+        return f"no images of {names}: the means are over the other classes"
+    return (
+        f"no pixel of {names} in the masks: mean accuracy leaves it out; mean IoU counts it where "
+        "it was predicted"
+    )
 
 
 def _read_threshold(text: str) -> tuple[str, float]:
@@ -105,7 +117,10 @@ def predict_command(
         out = Path("predictions")
     found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress())
     records = [one.as_record() for one in found]
-    {"table": _print_table, "csv": _print_csv, "jsonl": _print_lines}[form](records)
+    if form == "csv":
+        _print_csv(records, opened.classes)
+    else:
+        {"table": _print_table, "jsonl": _print_lines}[form](records)
     refused = [record for record in records if record["error"]]
     for record in refused:
         warn(f"{record['path']}: {record['error']}")
@@ -120,18 +135,17 @@ def _print_table(records: list[dict[str, Any]]) -> None:
         show(draw_table(["file", "class", "probability"], rows))
         return
     pictures = _pictures(records)
+    has_classes = any(record["shares"] for record in answered)
     rows = []
     for record in answered:
-        most, share = next(iter(record["shares"].items()), (None, None))
-        rows.append([record["path"], most, share, *map(record["files"].get, pictures)])
-    show(draw_table(["file", "most of it", "share", *pictures], rows))
+        most = next(iter(record["shares"].items()), (None, None)) if has_classes else ()
+        rows.append([record["path"], *most, *map(record["files"].get, pictures)])
+    columns = ["most of it", "share"] if has_classes else []
+    show(draw_table(["file", *columns, *pictures], rows))
 
 
-def _print_csv(records: list[dict[str, Any]]) -> None:
-    """Prints a row for each file, with a column for each class."""
-    classes: dict[str, None] = {}  # in order
-    for record in records:
-        classes |= dict.fromkeys(_by_class(record))
+def _print_csv(records: list[dict[str, Any]], classes: Sequence[str]) -> None:
+    """Prints a row for each file, with a column for each class of the run."""
     first = ["path"] if "shares" in records[0] else ["path", "label", "probability"]
     plain = [*first, *_pictures(records)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -176,7 +190,7 @@ def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     if "saved_model" in paths:
         report = opened.folder.read_json(opened.folder.export / "parity.json")
         tell(
-            f"largest difference in probability: {report['pixels']['largest_difference']:.1e} from "
+            f"largest difference: {report['pixels']['largest_difference']:.1e} from "
             f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
         )
     if as_json:
