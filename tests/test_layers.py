@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 LAYERS = [
     ["errors", "runtime", "progress"],
     ["recipe", "runs", "architectures.records", "architectures.registry", "architectures.imagenet",
-     "architectures.catalog", "weight_files", "weight_matching"],
+     "architectures.catalog", "architectures.tap_units", "weight_files", "weight_matching"],
     ["data.listing", "data.folders", "data.tables", "data.glyphs", "data.builtin",
      "data.pairs", "data.sources", "data.manifest"],
     ["searching.space"],
