@@ -265,10 +265,10 @@ class DensePredictor:
         """Returns the outputs (rows, columns, units) of one tile."""
         columns = []
         for tap, one in zip(self._taps, ready, strict=True):
-            part = sample_axis(one.tensor[tf.newaxis], ys, tap.stride, axis=1)
+            part = _read(one.tensor[tf.newaxis], ys, tap.stride, axis=1)
             if self._mode == "project_first" and not one.projected:
                 part = self._project(tap, part)
-            columns.append(sample_axis(part, xs, tap.stride, axis=2)[0])
+            columns.append(self._sample_columns(part, xs, tap.stride)[0])
         first_layer, *later = self._dense
         if self._mode == "gather_first":
             x = first_layer(tf.concat(columns, axis=-1))
@@ -277,6 +277,33 @@ class DensePredictor:
         for layer in later:
             x = layer(x)
         return x
+
+    def _sample_columns(self, part: tf.Tensor, xs: tf.Tensor, stride: int) -> tf.Tensor:
+        """Interpolates the columns of a tile: (1, rows, w, channels) to (1, rows, columns, ...).
+
+        After the first layer they are wide, and a product with the matrix of the weights, mostly
+        zeros, goes through memory once where look-ups go five times.
+        """
+        if self._mode == "gather_first" or stride == 1:
+            return _read(part, xs, stride, axis=2)
+        identity = tf.eye(tf.shape(part)[2])[tf.newaxis, :, :, tf.newaxis]
+        weights = sample_axis(identity, xs, stride, axis=1)[0, :, :, 0]
+        return tf.matmul(weights, part)
+
+
+def _read(cells: tf.Tensor, places: tf.Tensor, stride: int, *, axis: int) -> tf.Tensor:
+    """Reads a map along an axis as `sample_axis` does; where nothing lies between, without sums."""
+
+    def between() -> tf.Tensor:
+        return sample_axis(cells, places, stride, axis=axis)
+
+    def at() -> tf.Tensor:
+        last = tf.cast(tf.shape(cells)[axis] - 1, places.dtype)
+        return tf.gather(cells, tf.cast(tf.clip_by_value(places, 0, last), tf.int32), axis=axis)
+
+    if stride > 1:
+        return between()
+    return tf.cond(tf.reduce_all(places == tf.floor(places)), at, between)
 
 
 def _find_taps(calls: Sequence[Any]) -> tuple[_Tap, ...]:
