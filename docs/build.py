@@ -13,11 +13,24 @@ from tl_toolkit.architectures.catalog import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ["Recipe", "Data", "Augment", "RandAugment", "Features", "Model", "Head", "Hidden"]
+SECTIONS = [
+    "Recipe",
+    "Data",
+    "Masks",
+    "Pixels",
+    "Augment",
+    "RandAugment",
+    "Features",
+    "Model",
+    "Head",
+    "Hidden",
+]
 SECTIONS += ["Phase", "UnfreezeFrom", "EarlyStopping", "Export", "Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     "Data": "data",
+    "Masks": "data.masks",
+    "Pixels": "pixels",
     "Augment": "augment",
     "RandAugment": "augment.rand_augment",
     "Features": "features",

@@ -85,6 +85,15 @@ def test_the_schema_that_recipes_name_is_current():
     assert json.loads(find_schema().read_text()) == json_schema(ARCHITECTURES), "run: make docs"
 
 
+def test_the_reference_has_every_section():
+    schema = json_schema(ARCHITECTURES)
+    text = (ROOT / "docs" / "recipe.md").read_text()
+
+    for section in [schema, *schema["$defs"].values()]:
+        for field in section.get("properties", {}):
+            assert f"| `{field}` |" in text, field
+
+
 def test_the_reference_is_current():
     sys.path.insert(0, str(ROOT / "docs"))
     try:
