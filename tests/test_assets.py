@@ -67,6 +67,7 @@ def test_camvid_is_ahead_of_random_weights_and_of_linear_probes_in_each_seed(ass
     overrides = {
         **{f"data.{key}": str(folder / name) for key, name in CAMVID_SPLITS.items()},
         "model.weights": str(assets / "weights" / "mobilenet_7_5_224_tf_no_top.h5"),
+        "data.image_size": [180, 240],  # half of the recipe's, a quarter of its time
         "export": False,
     }
     # As many epochs on the same maps, and no hidden layer.

@@ -96,6 +96,19 @@ def test_one_pass_fills_the_cuts_of_all_phases(tmp_path, photos, cache):
     assert len(cache.segments()) == 4  # two cuts of two splits
 
 
+def test_the_momentum_of_moving_statistics_hangs_no_feature_on_it(tmp_path, photos, cache):
+    model = {"base": "vgg_tiny", "weights": "random"}
+    head = {"name": "head", "epochs": 1}
+    tune = {"name": "tune", "epochs": 1, "unfreeze": 1, "batch_norm": "train"}
+    first = recipe_of(photos, model=model, phases=[head, tune])
+    finetune(first, tmp_path / "first")
+
+    phases = [head, tune | {"batch_norm_momentum": 0.5}]
+    _, listener = finetune(first | {"phases": phases}, tmp_path / "second")
+
+    assert listener.images == 0
+
+
 def test_deeper_features_are_computed_from_shallower_ones(tmp_path, photos, cache, monkeypatch):
     finetune(recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 2}]), tmp_path / "first")
     from tl_toolkit.data.pipeline import Images

@@ -227,6 +227,21 @@ def test_augmented_and_stored_runs_train(store, balls, tmp_path):
     assert run.metrics["best"]["val_within_22_5"] > 0
 
 
+def test_a_fresh_process_loads_the_model_of_a_run(run):
+    code = """
+import sys, numpy as np, tl_toolkit as tl
+model = tl.load_run(sys.argv[1]).model
+places = np.array([[[0, 0], [63, 63], [5, 7]]], "float32")
+print(model.predict([np.zeros((1, 64, 64, 3)), places], verbose=0).shape[:2])
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == "(1, 3)", done.stderr
+
+
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 @pytest.mark.parametrize("task", TASKS)
 def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):

@@ -82,7 +82,9 @@ class Run(InFolder):
         start_tensorflow()
         import keras
 
-        import tl_toolkit.architectures.layers  # noqa: F401  (Keras must know them to load them)
+        # Keras must know them to load them.
+        import tl_toolkit.architectures.layers
+        import tl_toolkit.architectures.sampling  # noqa: F401
 
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")

@@ -265,7 +265,7 @@ def _check_pixels(
     """Refuses maps that the base does not have, and weights of classes that there are not."""
     if pixels.taps is None and not architecture.taps:
         what = f"model.base = {architecture.name!r}"
-        expected = "expected a base with maps on a whole stride of the image, or pixels.taps."
+        expected = "expected a base whose maps cover the image in whole cells, or pixels.taps."
         yield _Finding(("model", "base"), Problem("", what, expected, "base: mobilenet"))
     units = [unit.name for block in architecture.blocks for unit in block.units]
     for index, name in enumerate(pixels.taps or ()):

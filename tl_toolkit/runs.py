@@ -341,7 +341,7 @@ def is_alive(pid: int) -> bool:
     """Tells whether a process of this machine has this number."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except OSError:
         return True

@@ -75,7 +75,8 @@ def _find_splits(data_dir: Path) -> dict[str, Path]:
             Problem(
                 where=str(data_dir),
                 what="is no folder",
-                expected="Expected a folder per class, or train and validation folders with these.",
+                expected="Expected a folder per class, or images/ and masks/, or train and "
+                "validation folders with either.",
                 hint="tltool init DATA_DIR",
             )
         )
@@ -163,6 +164,7 @@ def _write_training(record: Architecture, *, hidden: bool) -> list[str]:
             "    learning_rate: 1e-3",
             f"    unfreeze: {len(record.blocks)}",
             "    batch_norm: train",
+            "    batch_norm_momentum: 0.9",
         ]
     last = record.blocks[-1].units[-2:][0].name
     return [

@@ -238,6 +238,4 @@ def test_maps_without_padding_are_not_read_even_where_sizes_divide(name, size):
     image = keras.Input((size, size, 3))
     features = build_base(architecture, apply_pixel_rule(image, architecture.pixels), {})
 
-    taps = find_taps(architecture, image, features)
-
-    assert all(tap.shape[1] == size for tap in taps), "read in steps that are not its own"
+    assert find_taps(architecture, image, features) == ()

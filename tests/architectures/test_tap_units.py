@@ -8,7 +8,13 @@ from tl_toolkit.architectures.graph import build_base, find_blocks, sorted_calls
 from tl_toolkit.architectures.tap_units import find_unit_of, is_no_layer, units_read
 from tl_toolkit.architectures.taps import find_taps
 
-BASES = ["lenet5", "vgg16", "resnet18", "densenet40", "unet", "pixelnet", "mobilenet", "xception"]
+BASES = [
+    "lenet5", "vgg16", "resnet18", "densenet40", "unet", "pixelnet", "mobilenet", "xception",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("mobilenet_v3_small", "efficientnet_b0", "resnet50_v2", "convnext_tiny")
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BASES)

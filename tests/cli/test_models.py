@@ -89,6 +89,14 @@ def test_show_with_json_has_rows_of_all_three_levels_and_totals():
     assert list(found["taps"].values()) == [16, 24, 48, 96]
 
 
+@pytest.mark.parametrize("name", ["xception", "efficientnet_b1"])
+def test_maps_are_those_of_images_padded_to_whole_cells(name):
+    # Their default sizes, 299 and 240, are none of theirs.
+    found = tl.describe_architecture(name)
+
+    assert tuple(found.taps) == find_architecture(name).taps
+
+
 def test_the_list_fits_80_columns_and_its_json_names_families():
     table = models("list")
     records = json.loads(models("list", "--json"))

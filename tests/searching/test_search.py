@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -340,6 +341,9 @@ def test_more_trials_may_be_asked_for_later(tmp_path, recipe):
 def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
     recipe["search"]["trials"] = 2
     tl.search(recipe, out=tmp_path / "search")
+    table = tmp_path / "search" / "trials.csv"
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # as after a kill
 
     listener = Listener()
     found = tl.search(
@@ -352,6 +356,7 @@ def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
 
     assert listener.ended == []
     assert found.summary["trials"] == len(found.trials) == 2
+    assert table.read_text() == whole
 
 
 def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, recipe):
@@ -433,6 +438,18 @@ def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depth
 
     assert [row["depth"] for row in rows_of(found.path / "sweep.csv")] == depths
     assert all(trial.score is not None for trial in found.trials)
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_hypermodel_decodes_images_once_for_all_trials(tmp_path, recipe):
+    import keras_tuner
+
+    recipe["features"] = {"store": "never"}
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+    first = hypermodel.fit(values, hypermodel.build(values))
+    shutil.rmtree(tmp_path / "photos")
+
+    assert hypermodel.fit(values, hypermodel.build(values)) == first
 
 
 @pytest.mark.slow

@@ -38,6 +38,20 @@ def test_a_dimension_knows_its_values(dimension, values):
     assert Dimension.model_validate(dimension).values == values
 
 
+@pytest.mark.parametrize(
+    ("dimension", "values"),
+    [
+        ({"min": 0, "max": 2**31 - 1}, (0, 1, 2**31 - 1)),
+        ({"min": 0, "max": 1}, (0, 1)),
+        ({"min": 0, "max": 5, "step": 3}, (0, 3, 5)),
+        ({"min": 0.0, "max": 1.0}, (0.0, 1.0)),
+        ({"choices": [3, 1, 2]}, (3, 1, 2)),
+    ],
+)
+def test_a_dimension_is_probed_without_all_of_its_values(dimension, values):
+    assert Dimension.model_validate(dimension).probes == values
+
+
 def test_dropout_and_depth_are_tried_by_default():
     space = resolve_space(recipe_with().recipe)
 

@@ -49,7 +49,8 @@ class Argument:
         high: Greatest value of a number, itself allowed.
         choices: All values of a string.
         alike: Values that have the same layers, names and shapes as the default has.
-        weightless: Whether weights are the same at every value, so that published files fit.
+        weightless: Whether weights have the same names and shapes at every value, so that published
+            files fit.
     """
 
     kind: type[Value]

@@ -4,11 +4,19 @@ from collections.abc import Iterator
 
 import keras
 
-from tl_toolkit.architectures.catalog import Architecture
+from tl_toolkit.architectures.catalog import PIXEL_STEP, Architecture
 from tl_toolkit.architectures.costs import measure_graph
 from tl_toolkit.architectures.graph import find_blocks, find_cuts, sorted_calls
 
-__all__ = ["find_maps", "find_stride", "find_taps"]
+__all__ = ["find_maps", "find_stride", "find_taps", "pad_to_cells"]
+
+
+def pad_to_cells(image: keras.KerasTensor) -> keras.KerasTensor:
+    """Pads a preprocessed image below and at the right to whole cells of the coarsest map."""
+    down, along = (-side % PIXEL_STEP for side in image.shape[1:3])
+    if not down and not along:
+        return image
+    return keras.layers.ZeroPadding2D(((0, down), (0, along)), name="pixels_pad")(image)
 
 
 def find_taps(

@@ -79,7 +79,7 @@ class Pictures:
         kept = [
             place
             for place in places
-            if place.exists() and (place.resolve() in asked or not _is_own(place))
+            if os.path.lexists(place) and (place.resolve() in asked or not _is_own(place))
         ]
         if kept:
             more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""

@@ -96,7 +96,11 @@ class Data(Section):
         description="stretch changes proportions; crop scales to cover and keeps the centre.",
     )
     batch_size: int = Field(
-        default=32, ge=1, le=4096, description="Images per training step, 1 to 4096."
+        default=32,
+        ge=1,
+        le=4096,
+        description="Images per training step, 1 to 4096; 5 by default where each pixel has an "
+        "answer.",
     )
     broken: Literal["skip", "refuse"] = Field(
         default="refuse",

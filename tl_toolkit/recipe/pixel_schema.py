@@ -183,8 +183,9 @@ class Pixels(Section):
     )
     class_weights: Literal["balanced"] | dict[Text, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
-        description="Weight of each class in the loss: balanced, the median of the classes' "
-        "frequencies over each one's; or a weight for each class by name, 1 where none is told. "
+        description="Weight of each class in the loss, a mean over pixels: balanced, the median of "
+        "the classes' frequencies over each one's, at most 50; or a weight for each class by name, "
+        "1 where none is told. "
         "For edges balanced is the default, and null turns it off: edges of an image weigh as much "
         "as its other pixels.",
     )

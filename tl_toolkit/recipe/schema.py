@@ -315,7 +315,9 @@ PIXEL_BATCH_SIZE = 5
 def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
     """Yields settings that the chosen task does not have."""
     task = str(values.get("task", "classification"))
-    score = f"val_{TASKS[task].score}" if task in TASKS else ""
+    if task not in TASKS:
+        return  # told by the field itself
+    score = f"val_{TASKS[task].score}"
     monitor = _field_of(values.get("early_stopping"), "monitor")
     if str(monitor) in MONITORS and monitor != score:
         expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
@@ -421,7 +423,7 @@ class Recipe(Section):
         task = str(values.get("task"))
         if task not in PIXEL_TASKS:
             return values
-        rules = TASKS[str(task)]
+        rules = TASKS[task]
         score = f"val_{rules.score}"
         pixels = {} if values.get("pixels") is None else values["pixels"]
         data = _add_missing(values.get("data"), {"batch_size": PIXEL_BATCH_SIZE})

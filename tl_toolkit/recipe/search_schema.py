@@ -56,6 +56,19 @@ class Dimension(Section):
             found.append(following)
         return tuple(found)
 
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """All choices; of a range both ends and the second value, without drawing up the rest."""
+        if self.choices is not None:
+            return self.choices
+        if self.min is None or self.max is None:
+            return ()
+        steps = self.step is not None or self.is_whole
+        second = (self._follow([self.min]),) if steps else ()
+        return tuple(
+            dict.fromkeys((self.min, *(one for one in second if one < self.max), self.max))
+        )
+
     def _follow(self, found: list[_Number]) -> _Number:
         """The value after those of a range, without what steps add up to: 0.30000000000000004."""
         if self.sampling == "log" and self.step is not None:

@@ -37,7 +37,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._space = resolve_space(recipe)
         # The manifest that a run would keep is of no use here.
         with tempfile.TemporaryDirectory() as folder:
-            self._manifest, _ = survey_images(recipe, RunFolder(Path(folder)), Progress())
+            self._manifest, images = survey_images(recipe, RunFolder(Path(folder)), Progress())
+        self._images = {_size_of(recipe): images}
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -67,9 +68,16 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
         _, transfer, recipe = self._built
-        images = load_images(recipe, self._manifest)
+        size = _size_of(recipe)
+        if size not in self._images:  # those of one size are kept: trials would decode them anew
+            self._images = {size: load_images(recipe, self._manifest)}
+        images = self._images[size]
         best = Trainer(CompiledPhases(transfer), recipe, images).train(recipe).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
+
+
+def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:
+    return recipe.data.image_size, recipe.data.resize
 
 
 def _compile_arguments(task: Task) -> dict[str, Any]:

@@ -117,9 +117,5 @@ def probe_space(space: Space) -> Iterator[tuple[str, Any]]:
     To unfreeze one block may be wrong where none, and many, are right.
     """
     for field, dimension in space.items():
-        values = dimension.choices
-        if values is None:
-            second = (dimension.values or ())[1:2]
-            values = tuple(dict.fromkeys((dimension.min, *second, dimension.max)))
-        for value in values:
+        for value in dimension.probes:
             yield field, value

@@ -281,6 +281,7 @@ class _Searching:
             best = trial if engine.is_better(trial, best) else best
         if trials:
             self.progress.said(f"going on after {len(trials)} trials that are done")
+            self._write_table(engine, trials)  # the last row may not have got there
         for trial in engine.run(list(trials)):
             trials.append(trial)
             is_best = engine.is_better(trial, best)

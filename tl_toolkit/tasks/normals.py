@@ -128,14 +128,16 @@ class Normals:
         `||n / |n| - g||^2 / 2` (Bansal et al., 2016), as both vectors have length 1.
 
         Args:
-            outputs: Vectors of any length (batch, pixels, 3).
+            outputs: Vectors (batch, pixels, 3), of any length from 1e-3 on.
             targets: float32 (batch, pixels, 3), of length 1; zeros count nowhere.
 
         Returns:
             float32 (batch,); int32 (batch, 2): pixels within 22.5 degrees, and pixels.
         """
         counted = tf.reduce_any(targets != 0, axis=-1)
-        cosines = tf.reduce_sum(_normalize(outputs) * targets, axis=-1)
+        # The gradient at a vector of no length is 1e3 and not the default's 1e6.
+        unit = tf.math.l2_normalize(outputs, axis=-1, epsilon=1e-6)
+        cosines = tf.reduce_sum(unit * targets, axis=-1)
         pixels = tf.reduce_sum(tf.cast(counted, tf.float32), axis=-1)
         losses = tf.where(counted, 1 - cosines, 0.0)
         within = counted & (cosines >= np.float32(np.cos(np.radians(22.5))))
@@ -153,7 +155,7 @@ class Normals:
         Returns:
             `normal`, float32 (..., 3), of length 1.
         """
-        return {"normal": _normalize(outputs)}
+        return {"normal": tf.math.l2_normalize(outputs, axis=-1)}
 
     def measure(self) -> NormalTally:
         """Returns what compares whole answers with whole maps of normals."""
@@ -167,11 +169,6 @@ class Normals:
             palette: Of no use here.
         """
         return Image.fromarray(((answer["normal"] + 1) / 2 * 255).round().astype(np.uint8))
-
-
-def _normalize(vectors: tf.Tensor) -> tf.Tensor:
-    # The gradient at a vector of no length is 1e3 and not the default's 1e6.
-    return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-6)
 
 
 def measure_angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.catalog import PIXEL_STEP, Architecture, find_architecture
+from tl_toolkit.architectures.catalog import Architecture, find_architecture
 from tl_toolkit.architectures.graph import (
     BlockGraph,
     apply_pixel_rule,
@@ -18,7 +18,7 @@ from tl_toolkit.architectures.graph import (
     sorted_calls,
 )
 from tl_toolkit.architectures.layers import EdgeFilter
-from tl_toolkit.architectures.taps import find_maps, find_taps
+from tl_toolkit.architectures.taps import find_maps, find_taps, pad_to_cells
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.recipe.schema import Model, Pixels
 from tl_toolkit.runtime import derive_seed
@@ -146,7 +146,7 @@ def assemble(
     if settings.edge_filter is not None:
         entering = EdgeFilter(settings.edge_filter, name="pixels_edges")(entering)
     if task.answers_pixels:
-        entering = _pad(entering)
+        entering = pad_to_cells(entering)
     features = build_base(architecture, entering, dict(settings.arguments))
     read = [features]
     if task.answers_pixels:
@@ -174,14 +174,6 @@ def assemble(
     parts = _parts(model, blocks, read)
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
     return TransferModel(model, architecture, parts, task, loaded)
-
-
-def _pad(image: keras.KerasTensor) -> keras.KerasTensor:
-    """Pads a preprocessed image below and at the right to whole cells of the coarsest map."""
-    down, along = (-side % PIXEL_STEP for side in image.shape[1:3])
-    if not down and not along:
-        return image
-    return keras.layers.ZeroPadding2D(((0, down), (0, along)), name="pixels_pad")(image)
 
 
 def _find_taps(
@@ -213,8 +205,8 @@ def _find_taps(
         Problem(
             where="pixels.taps",
             what=f"{name!r} is no map of {architecture.name} that covers the image in whole cells",
-            expected=closest(name, maps),
-            hint=f"tltool models show {architecture.name}",
+            expected=closest(name, maps) or f"They end with {', '.join(maps[-3:])}.",
+            hint=f"tltool models show {architecture.name} --layers",
         )
         for name in names
         if name not in maps

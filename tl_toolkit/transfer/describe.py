@@ -12,7 +12,7 @@ import keras
 from tl_toolkit.architectures.catalog import Architecture, resolve_unfreeze
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
-from tl_toolkit.architectures.taps import find_taps
+from tl_toolkit.architectures.taps import find_taps, pad_to_cells
 from tl_toolkit.recipe.schema import Head, UnfreezeFrom
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
@@ -163,11 +163,21 @@ def describe_base(
             for piece in pieces
             for operation in piece.operations
         ),
-        taps={
-            tap._keras_history.operation.name: tap.shape[-1]
-            for tap in find_taps(architecture, pixels, features)
-        },
+        taps=_channels_of_taps(architecture, pixels, features, arguments),
     )
+
+
+def _channels_of_taps(
+    architecture: Architecture,
+    pixels: keras.KerasTensor,
+    features: keras.KerasTensor,
+    arguments: Mapping[str, Any],
+) -> dict[str, int]:
+    padded = pad_to_cells(pixels)
+    if padded is not pixels:  # as for a task of pixels, which reads whole cells
+        pixels, features = padded, build_base(architecture, padded, arguments)
+    taps = find_taps(architecture, pixels, features)
+    return {tap._keras_history.operation.name: tap.shape[-1] for tap in taps}
 
 
 def _base_pieces(

@@ -16,7 +16,7 @@ from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.batches import as_list
 
 # What a layer's configuration holds that does not change what it computes in inference mode.
-_IRRELEVANT = {"trainable", "seed", "name"}
+_IRRELEVANT = {"trainable", "seed", "name", "momentum"}
 _IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
 Digests = Mapping[tuple[str, str], str]
