@@ -16,10 +16,11 @@ SIDE = 64
 TASKS = ["segmentation", "edges", "normals"]
 
 
-def draw_ball(random):
+def draw_ball(random, radius=(12, 18)):
     """A shaded ball on a plane: its image, mask, outline and normals (x right, y up)."""
-    y, x = random.uniform(22, 42, 2)
-    radius = random.uniform(12, 18)
+    margin = radius[1] + 4
+    y, x = random.uniform(margin, SIDE - margin, 2)
+    radius = random.uniform(*radius)
     ys, xs = np.mgrid[:SIDE, :SIDE]
     across, up = (xs - x) / radius, (y - ys) / radius
     inside = across**2 + up**2 < 1
@@ -38,12 +39,12 @@ def draw_ball(random):
     )
 
 
-def draw_balls(folder, *, train=10, validation=4, test=0):
+def draw_balls(folder, *, train=10, validation=4, test=0, radius=(12, 18)):
     """Draws a folder for each task, with the same images."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("validation", validation), ("test", test)):
         for number in range(count):
-            image, targets = draw_ball(random)
+            image, targets = draw_ball(random, radius)
             for task, target in targets.items():
                 for kind, pixels in (("images", image), ("masks", target)):
                     path = folder / task / split / kind / f"{number}.png"

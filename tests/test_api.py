@@ -5,12 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.errors import DataError, NonFiniteError, RecipeError, ThresholdError
+from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds, measure
 
 FILES = {
@@ -266,3 +267,25 @@ def test_thresholds_name_what_was_missed():
         check_thresholds({"loss": 0.2}, {"loss": 0.1})
     with pytest.raises(RecipeError, match="did you mean 'accuracy'"):
         check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95})
+
+
+def test_a_run_that_images_end_waits_for_the_model_that_is_drawn_aside(
+    photos, tmp_path, write_recipe, monkeypatch
+):
+    # A process that ends while a thread of TensorFlow's still traces is aborted.
+    drawn = []
+
+    def draw(self):
+        time.sleep(0.3)
+        drawn.append(self)
+
+    def refuse(*_):
+        raise DataError(Problem("photos", "are broken"))
+
+    monkeypatch.setattr("tl_toolkit.api._Finetuning._compile", draw)
+    monkeypatch.setattr("tl_toolkit.training.prepare.survey_images", refuse)
+
+    with pytest.raises(DataError, match="are broken"):
+        tl.finetune(write_recipe(tmp_path / "r.yaml", photos), out=tmp_path / "run")
+
+    assert len(drawn) == 1

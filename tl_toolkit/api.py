@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -385,7 +386,13 @@ class _Finetuning:
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
         wait_for_model = start_aside(self._compile)
-        manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        try:
+            manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        except Exception:
+            # TensorFlow aborts a process that ends while a thread of it still traces.
+            with contextlib.suppress(Exception):
+                wait_for_model()
+            raise
         compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)

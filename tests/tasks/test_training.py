@@ -21,11 +21,14 @@ from tl_toolkit.training.prepare import assemble_model, survey_images
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory):
     """A folder for each task, with the same images."""
-    return draw_balls(tmp_path_factory.mktemp("balls"))
+    return draw_balls(tmp_path_factory.mktemp("balls"), train=16, radius=(18, 24))
 
 
 def train(task, folder, out):
-    recipe = build_recipe(make_recipe(task, folder)).recipe
+    values = make_recipe(task, folder)
+    values["data"]["batch_size"] = 2
+    values["phases"][0]["epochs"] = 12
+    recipe = build_recipe(values).recipe
     out.mkdir()
     manifest, images = survey_images(recipe, RunFolder(out), Progress())
     transfer = assemble_model(recipe, manifest.classes, Progress())

@@ -285,7 +285,10 @@ class ConsoleProgress(Progress):
         )
         if summary["refit"]:
             self._tell(f"  {_describe_refit(summary['refit'])}")
-        self._tell(f"\nnext:\n  tltool finetune {_shortest(Path(summary['best_recipe']))}")
+        # A file, not a run: only a path names it.
+        best = Path(summary["best_recipe"])
+        typed = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
+        self._tell(f"\nnext:\n  tltool finetune {typed}")
 
     def said(self, message: str) -> None:
         """Prints a sentence; above the table of trials if there is one."""

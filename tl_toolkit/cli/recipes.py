@@ -106,7 +106,8 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     _refuse_existing(output)
     write_atomically(output, text)
     _copy_schema(output.parent)
-    tell(f"wrote {output}. Next: tltool validate {output}, then tltool finetune {output}")
+    first = "name the classes in it, then " if "\ntask: segmentation" in text else ""
+    tell(f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}")
 
 
 def _copy_schema(folder: Path) -> None:

@@ -88,10 +88,12 @@ def _tell_missing(
     ):
         if not one:
             continue
+        article = "a" if kind == "mask" else "an"
         count = f"{len(one)} {other}{'s' if len(one) > 1 else ''}"
-        what = f"{count} without {'a' if kind == 'mask' else 'an'} {kind}: {name_some(sorted(one))}"
-        near = nearest(min(one), two)
+        what = f"{count} without {article} {kind}: {name_some(sorted(one))}"
+        near = None if min(one).isdigit() else nearest(min(one), two)  # numbers are all alike
         beside = f"; {min(one)!r} may be {near!r}" if near else ""
-        expected = f"Each {other} needs a {kind} of its name in {str(places[f'{kind}s'])!r}{beside}"
+        there = f"{str(places[f'{kind}s'])!r}{beside}"
+        expected = f"Each {other} needs {article} {kind} of its name in {there}"
         hint = "data.masks.ending=_mask if masks have longer names" if kind == "mask" else ""
         yield split, Problem(where, what, expected + ".", hint)
