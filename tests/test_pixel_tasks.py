@@ -13,21 +13,13 @@ import pytest
 from PIL import Image
 
 import tl_toolkit as tl
+from tests.command import tltool
 from tests.pixels import TASKS, draw_balls, make_recipe
 from tl_toolkit.errors import OutputError
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
 METRICS = {"segmentation": "mean_iou", "edges": "ods", "normals": "within_22_5"}
 PICTURES = {"segmentation": "mask", "edges": "edges", "normals": "normals"}
-
-
-def tltool(*arguments, cwd, code=0):
-    done = subprocess.run(
-        [TLTOOL, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import tl_toolkit as tl
+from tests.command import tltool
 from tests.pixels import draw_balls
 from tl_toolkit.architectures.catalog import ARCHITECTURES, find_architecture
 from tl_toolkit.check import check_recipe
@@ -105,11 +105,6 @@ def test_the_reference_is_current():
     assert (ROOT / "docs" / "recipe.md").read_text() == expected, "run: make docs"
 
 
-def tltool(*arguments, cwd):
-    command = [Path(sys.executable).with_name("tltool"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
-
-
 def test_recipes_are_listed_shown_and_copied(tmp_path):
     listed = tltool("recipes", "list", cwd=tmp_path).stdout
     shown = tltool("recipes", "show", "quickstart", cwd=tmp_path).stdout
@@ -124,10 +119,8 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
 def test_a_copy_never_overwrites(tmp_path):
     (tmp_path / "mine.yaml").write_text("precious")
 
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path)
+    tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path, code=2)
 
-    assert caught.value.returncode == 2
     assert (tmp_path / "mine.yaml").read_text() == "precious"
 
 

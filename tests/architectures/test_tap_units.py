@@ -17,12 +17,16 @@ BASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BASES)
-def test_layers_lie_in_the_units_that_their_names_tell(name):
+def draw(name):
     architecture = find_architecture(name)
     size = max(architecture.minimum_size, 32)
     image = keras.Input((size, size, 3))
-    features = build_base(architecture, image, {})
+    return architecture, image, build_base(architecture, image, {})
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_layers_lie_in_the_units_that_their_names_tell(name):
+    architecture, image, features = draw(name)
     blocks = find_blocks(architecture, image, features)
     units = {layer.name: unit.name for block in blocks for unit in block.units
              for layer in unit.layers}  # fmt: skip
@@ -38,10 +42,7 @@ def test_layers_lie_in_the_units_that_their_names_tell(name):
 
 @pytest.mark.parametrize("name", ["pixelnet", "resnet18", "mobilenet"])
 def test_units_are_read_up_to_the_last_map(name):
-    architecture = find_architecture(name)
-    size = max(architecture.minimum_size, 32)
-    image = keras.Input((size, size, 3))
-    features = build_base(architecture, image, {})
+    architecture, image, features = draw(name)
     taps = find_taps(architecture, image, features)
 
     read = find_blocks(architecture, image, taps)

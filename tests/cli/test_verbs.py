@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import tltool
 from tests.conftest import draw_class_folders
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def tltool(*arguments, cwd, code=0):
-    done = subprocess.run(
-        [TLTOOL, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -85,3 +85,15 @@ def write_png():
         return b"".join([*parts, *(chunk(*part) for part in after), chunk(b"IEND", b"")])
 
     return write
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves an array or a Pillow image as a file."""
+
+    def save_as(image, name="mask.png", **options):
+        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        image.save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return save_as

@@ -17,18 +17,6 @@ from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Saves an array or a Pillow image as a file."""
-
-    def save_as(image, name="mask.png", **options):
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        image.save(tmp_path / name, **options)
-        return str(tmp_path / name)
-
-    return save_as
-
-
 def paletted(values):
     image = Image.fromarray(values, mode="P")
     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])

@@ -16,18 +16,6 @@ TARGETS = np.array(
 )
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Saves an array or a Pillow image as a PNG."""
-
-    def save_as(image, name="edges.png", **options):
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        image.save(tmp_path / name, **options)
-        return str(tmp_path / name)
-
-    return save_as
-
-
 def balanced():
     return Edges((), Pixels(class_weights="balanced"))
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_toolkit.data.decoder import decode_image, resize_image
 from tl_toolkit.evaluation.dense import DensePredictor
+from tl_toolkit.export.saved_model import write_signatures
 from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.tasks.base import PixelTask
 
@@ -57,7 +58,6 @@ def write_pixel_model(
     Raises:
         ValueError: The task keeps a float answer that RANGES lacks, or integers other than uint8.
     """
-    names = tf.constant(list(classes), tf.string)
     kept = task.keep(tf.zeros((1, 1, task.units)))
     _check_encodings(kept)
     answer = _draw_answer(DensePredictor(model), task, resize)
@@ -80,20 +80,9 @@ def write_pixel_model(
         signature |= {side: tf.TensorSpec((), tf.int32) for side in ("height", "width")}
         return tf.map_fn(serve_one, encoded, parallel_iterations=1, fn_output_signature=signature)
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default",
-        serve_images,
-        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")],
+    write_signatures(
+        model, path, serve_images=serve_images, serve_bytes=serve_bytes, classes=classes
     )
-    archive.add_endpoint(
-        "serve_bytes",
-        serve_bytes,
-        input_signature=[tf.TensorSpec((None,), tf.string, name="bytes")],
-    )
-    archive.add_endpoint("class_names", lambda: {"class_names": names}, input_signature=[])
-    archive.write_out(str(path), verbose=False)
 
 
 def _draw_answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,29 @@ def write_saved_model(
         )
         return answer(pixels)
 
+    write_signatures(
+        model, path, serve_images=serve_images, serve_bytes=serve_bytes, classes=classes
+    )
+
+
+def write_signatures(
+    model: keras.Model,
+    path: Path,
+    *,
+    serve_images: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    serve_bytes: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    classes: Sequence[str],
+) -> None:
+    """Writes the signatures that every exported model has, whatever its task.
+
+    Args:
+        model: What the functions call.
+        path: Folder to write; must not exist.
+        serve_images: Answers uint8 (batch, h, w, 3), as `serving_default(image)`.
+        serve_bytes: Answers encoded images (batch,), as `serve_bytes(bytes)`.
+        classes: What `class_names()` returns; none for a task without.
+    """
+    names = tf.constant(list(classes), tf.string)
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(

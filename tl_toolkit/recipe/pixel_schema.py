@@ -172,8 +172,8 @@ class Pixels(Section):
     )
     normalize: bool = Field(
         default=False,
-        description="Normalize each map by its own batch statistics before it is read: linear "
-        "predictors do not learn without it.",
+        description="Normalize each map by its own batch statistics before it is read: predictors "
+        "learn better by it, linear ones above all.",
     )
     loss: Loss = Field(
         default="cross_entropy",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         super().__init__(name=recipe.name)
         self._recipe = recipe
         self._space = resolve_space(recipe)
-        # The manifest that a run would keep is of no use here.
-        with tempfile.TemporaryDirectory() as folder:
-            self._manifest, images = survey_images(recipe, RunFolder(Path(folder)), Progress())
+        # The manifest that a run would keep is of no use here; images that were converted are.
+        folder = Path(tempfile.mkdtemp(prefix="tltool-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._manifest, images = survey_images(recipe, RunFolder(folder), Progress())
         self._images = {_size_of(recipe): images}
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
