@@ -142,8 +142,8 @@ def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
     from tl_toolkit.runtime import start_tensorflow
 
     start_tensorflow(deterministic=True)
-    import tl_toolkit.searching.engine
     import tl_toolkit.training.loop  # noqa: F401  (imports are no part of this)
+    import tl_toolkit.tuning.engine
 
     phases = [
         {"name": "head", "epochs": EPOCHS[0], "learning_rate": 3e-3},

@@ -152,9 +152,9 @@ def ask_densely() -> None:
     import keras
     import numpy as np
 
-    from tl_toolkit.evaluation.dense import DensePredictor
     from tl_toolkit.recipe.schema import Model, Pixels
-    from tl_toolkit.tasks.segmentation import Segmentation
+    from tl_toolkit.tasks.dense.predictor import DensePredictor
+    from tl_toolkit.tasks.segmentation.task import Segmentation
     from tl_toolkit.transfer.assemble import assemble
 
     hidden = [{"units": 4096}, {"units": 4096}]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES
+from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,12 +10,12 @@ import pytest
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.pixels import draw_balls
-from tl_toolkit.architectures.catalog import ARCHITECTURES, find_architecture
-from tl_toolkit.check import check_recipe
+from tl_toolkit.catalog.lookup import ARCHITECTURES, find_architecture
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.starter import write_starter
 from tl_toolkit.recipe.load import json_schema, load_recipe
 from tl_toolkit.recipe.shipped import find_schema, list_shipped
-from tl_toolkit.starter import write_starter
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {recipe.name: recipe for recipe in list_shipped()}

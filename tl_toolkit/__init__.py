@@ -15,37 +15,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tl_toolkit.api import Run, finetune, load_run
-    from tl_toolkit.errors import ToolkitError
-    from tl_toolkit.explore import (
+    from tl_toolkit.api.finetune import finetune
+    from tl_toolkit.api.inspect import (
         describe_architecture,
         draw_architecture,
         probe_architecture,
     )
-    from tl_toolkit.feature_cache import FeatureCache
-    from tl_toolkit.progress import Progress
+    from tl_toolkit.api.run import Run, load_run
+    from tl_toolkit.api.search import SearchRun, hypermodel, search, sweep
+    from tl_toolkit.errors import ToolkitError
+    from tl_toolkit.events import Progress
+    from tl_toolkit.features.store import FeatureCache
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
-    from tl_toolkit.searching.verbs import SearchRun, hypermodel, search, sweep
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FeatureCache": "tl_toolkit.feature_cache",
-    "Progress": "tl_toolkit.progress",
+    "FeatureCache": "tl_toolkit.features.store",
+    "Progress": "tl_toolkit.events",
     "Recipe": "tl_toolkit.recipe.schema",
-    "Run": "tl_toolkit.api",
+    "Run": "tl_toolkit.api.run",
     "ToolkitError": "tl_toolkit.errors",
-    "describe_architecture": "tl_toolkit.explore",
-    "draw_architecture": "tl_toolkit.explore",
-    "finetune": "tl_toolkit.api",
+    "describe_architecture": "tl_toolkit.api.inspect",
+    "draw_architecture": "tl_toolkit.api.inspect",
+    "finetune": "tl_toolkit.api.finetune",
     "load_recipe": "tl_toolkit.recipe.load",
-    "load_run": "tl_toolkit.api",
-    "SearchRun": "tl_toolkit.searching.verbs",
-    "hypermodel": "tl_toolkit.searching.verbs",
-    "probe_architecture": "tl_toolkit.explore",
-    "search": "tl_toolkit.searching.verbs",
-    "sweep": "tl_toolkit.searching.verbs",
+    "load_run": "tl_toolkit.api.run",
+    "SearchRun": "tl_toolkit.api.search",
+    "hypermodel": "tl_toolkit.api.search",
+    "probe_architecture": "tl_toolkit.api.inspect",
+    "search": "tl_toolkit.api.search",
+    "sweep": "tl_toolkit.api.search",
 }
 
 __all__ = [

@@ -4,7 +4,7 @@ import pytest
 from keras.src.applications import mobilenet, mobilenet_v2
 from keras.src.utils import file_utils
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES, find_weight_file
+from tl_toolkit.catalog.lookup import ARCHITECTURES, find_weight_file
 
 TWINS = {"mobilenet": keras.applications.MobileNet, "mobilenet_v2": keras.applications.MobileNetV2}
 MODULES = {"mobilenet": mobilenet, "mobilenet_v2": mobilenet_v2}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES, check_image_size, find_architecture
 from tl_toolkit.architectures.graph import find_cuts, layer_variables
+from tl_toolkit.catalog.lookup import ARCHITECTURES, check_image_size, find_architecture
 from tl_toolkit.recipe.schema import Head, Model, Phase
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
@@ -162,7 +162,7 @@ import json, sys
 sys.path[:0] = [{tests!r}]
 from conftest import draw
 from test_contract import all_names
-from tl_toolkit.architectures.catalog import ARCHITECTURES
+from tl_toolkit.catalog.lookup import ARCHITECTURES
 found = {{n: all_names(draw(n, size=ARCHITECTURES[n].minimum_size).blocks) for n in {names!r}}}
 print(json.dumps(found))
 """.format(tests=__file__.rpartition("/")[0], names=list(reversed(names)))

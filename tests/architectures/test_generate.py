@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES, BLOCKS_FILE, SHAPES_FILE
 from tl_toolkit.architectures.generate import describe_blocks, describe_shapes
-from tl_toolkit.architectures.registry import RECORDS
+from tl_toolkit.catalog.lookup import ARCHITECTURES, BLOCKS_FILE, SHAPES_FILE
+from tl_toolkit.catalog.registry import RECORDS
 
 
 def recorded(path, name):

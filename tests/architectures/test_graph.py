@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tl_toolkit.architectures.catalog import PIXEL_RULES, Architecture
 from tl_toolkit.architectures.graph import (
     apply_pixel_rule,
     find_blocks,
     find_cuts,
     layer_variables,
 )
+from tl_toolkit.catalog.lookup import PIXEL_RULES, Architecture
 
 
 def cut_names(graph):

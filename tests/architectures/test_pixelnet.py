@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 
 from tests.architectures.networks import assert_equal_outputs, build_model, count, fill, run
-from tl_toolkit.architectures.catalog import check_image_size, find_architecture, read_variants
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
 from tl_toolkit.architectures.pixelnet import build_pixelnet
 from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
+from tl_toolkit.catalog.lookup import check_image_size, find_architecture, read_variants
 from tl_toolkit.recipe.schema import Head, Model, Pixels
-from tl_toolkit.tasks.segmentation import Segmentation
+from tl_toolkit.tasks.dense.heads import build_pixel_head
+from tl_toolkit.tasks.segmentation.task import Segmentation
 from tl_toolkit.transfer.assemble import assemble
-from tl_toolkit.transfer.pixel_heads import build_pixel_head
 
 CONV6, CONV7 = 102_764_544, 16_781_312
 MLP = Head(**find_architecture("pixelnet").head)

@@ -148,9 +148,9 @@ def test_all_problems_come_in_one_pass(tmp_path, recipe):
 def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe):
     # The interpreter runs this file before the command: a fault that no check can foresee.
     (tmp_path / "sitecustomize.py").write_text(
-        "import tl_toolkit.check\n"
+        "import tl_toolkit.plan.check\n"
         "def fail(loaded): raise ZeroDivisionError('boom')\n"
-        "tl_toolkit.check.check_recipe = fail\n"
+        "tl_toolkit.plan.check.check_recipe = fail\n"
     )
 
     done = tltool("validate", recipe, cwd=tmp_path, PYTHONPATH=str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import tl_toolkit as tl
-from tl_toolkit.architectures.catalog import find_architecture
+from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.cli import console
 from tl_toolkit.cli.models import models_command
 from tl_toolkit.recipe.schema import Head, Model

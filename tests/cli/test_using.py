@@ -6,8 +6,8 @@ import io
 import pytest
 
 from tl_toolkit.cli import console, using
-from tl_toolkit.evaluation.masks import MaskPrediction
 from tl_toolkit.evaluation.predict import Prediction
+from tl_toolkit.tasks.dense.evaluation import MaskPrediction
 
 REFUSED = "no image"
 

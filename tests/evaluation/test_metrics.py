@@ -5,8 +5,8 @@ import pytest
 
 from tl_toolkit.errors import RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_names, check_thresholds
-from tl_toolkit.tasks.edges import EdgeTally
-from tl_toolkit.tasks.normals import NormalTally
+from tl_toolkit.tasks.edges.task import EdgeTally
+from tl_toolkit.tasks.normals.task import NormalTally
 
 NORMALS = ["mean_angle", "median_angle", "rmse_angle", "within_11_25", "within_22_5", "within_30"]
 

@@ -16,8 +16,8 @@ from tl_toolkit.export.parity import check_report, compare, draw_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs import RunFolder
-from tl_toolkit.tasks.classification import Classification
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.classification.task import Classification
 
 CLASSES = ("bee", "fourmi é")
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
-from tl_toolkit.evaluation.masks import measure_trained_masks, predict_masks
-from tl_toolkit.progress import Progress
+from tl_toolkit.events import Progress
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs import RunFolder
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense.evaluation import measure_trained_masks, predict_masks
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tl_toolkit.progress import Progress
+from tl_toolkit.events import Progress
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs import RunFolder
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import start_tensorflow
 
 RECIPE = {

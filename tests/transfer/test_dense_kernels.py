@@ -8,12 +8,12 @@ import pytest
 from keras import layers
 
 from tests.architectures.networks import assert_equal_outputs, build_model, draw_images, fill, run
-from tl_toolkit.architectures.catalog import ARCHITECTURES, find_weight_file, read_variants
 from tl_toolkit.architectures.pixelnet import build_pixelnet
+from tl_toolkit.catalog.lookup import ARCHITECTURES, find_weight_file, read_variants
+from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo, inspect_weights
+from tl_toolkit.catalog.weight_matching import describe_misfit, match_layers
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.transfer.weights import load_weights, save_weights
-from tl_toolkit.weight_files import SavedWeight, WeightsInfo, inspect_weights
-from tl_toolkit.weight_matching import describe_misfit, match_layers
 
 PIXELNET = ARCHITECTURES["pixelnet"]
 SIDE = 3

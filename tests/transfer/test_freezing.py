@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_toolkit.architectures.catalog import find_architecture, resolve_unfreeze
+from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.errors import CheckFailedError, ReceiptError
 from tl_toolkit.recipe.schema import Model, Phase, UnfreezeFrom
-from tl_toolkit.tasks.classification import Classification
+from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
-from tl_toolkit.transfer.batches import FixedBatch
 from tl_toolkit.transfer.freezing import (
     check_receipt,
     check_whole,

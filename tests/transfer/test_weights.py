@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES, WeightFile, find_weight_file
 from tl_toolkit.architectures.graph import build_base
+from tl_toolkit.catalog.lookup import ARCHITECTURES, WeightFile, find_weight_file
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.transfer.weights import (
     fetch_weight_file,

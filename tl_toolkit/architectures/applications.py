@@ -12,8 +12,8 @@ from typing import Any
 import keras
 
 from tl_toolkit.architectures.graph import sorted_calls
-from tl_toolkit.architectures.imagenet import UNIT_NAMES
-from tl_toolkit.architectures.records import rename
+from tl_toolkit.catalog.imagenet import UNIT_NAMES
+from tl_toolkit.catalog.records import rename
 
 __all__ = ["build_application"]
 

@@ -9,12 +9,6 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.catalog import (
-    BLOCKS_FILE,
-    PIXEL_STEP,
-    SHAPES_FILE,
-    check_image_size,
-)
 from tl_toolkit.architectures.graph import (
     BlockGraph,
     apply_pixel_rule,
@@ -22,9 +16,15 @@ from tl_toolkit.architectures.graph import (
     find_blocks,
     layer_variables,
 )
-from tl_toolkit.architectures.records import Architecture, Value
-from tl_toolkit.architectures.registry import RECORDS
 from tl_toolkit.architectures.taps import find_taps
+from tl_toolkit.catalog.lookup import (
+    BLOCKS_FILE,
+    PIXEL_STEP,
+    SHAPES_FILE,
+    check_image_size,
+)
+from tl_toolkit.catalog.records import Architecture, Value
+from tl_toolkit.catalog.registry import RECORDS
 
 __all__ = ["describe_blocks", "describe_shapes"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.catalog import (
+from tl_toolkit.catalog.lookup import (
     PIXEL_RULES,
     Architecture,
     PixelRule,
@@ -15,7 +15,7 @@ from tl_toolkit.architectures.catalog import (
     find_block_name,
     find_unit_name,
 )
-from tl_toolkit.architectures.records import Value
+from tl_toolkit.catalog.records import Value
 
 __all__ = [
     "BlockGraph",

@@ -1,7 +1,7 @@
 """PixelNet's base: VGG-16 with its dense layers made convolutional (Bansal et al., 2016, 2017).
 
 What makes it PixelNet, the hypercolumn and the predictor of single pixels, is a head that any base
-can have (`tl_toolkit.transfer.pixel_heads`).
+can have (`tl_toolkit.tasks.dense.heads`).
 """
 
 import keras

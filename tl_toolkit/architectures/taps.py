@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import keras
 
-from tl_toolkit.architectures.catalog import PIXEL_STEP, Architecture
 from tl_toolkit.architectures.costs import measure_graph
 from tl_toolkit.architectures.graph import find_blocks, find_cuts, sorted_calls
+from tl_toolkit.catalog.lookup import PIXEL_STEP, Architecture
 
 __all__ = ["find_maps", "find_stride", "find_taps", "pad_to_cells"]
 

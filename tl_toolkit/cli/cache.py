@@ -18,7 +18,7 @@ def cache_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
     """List what is stored, the least recently used first, which also goes first."""
-    from tl_toolkit.feature_cache import FeatureCache
+    from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
     segments = cache.segments()
@@ -48,7 +48,7 @@ def show_info(as_json: bool) -> None:
 @cache_command.command("clear")
 def clear_cache() -> None:
     """Delete all that is stored; it is computed again when it is needed."""
-    from tl_toolkit.feature_cache import FeatureCache
+    from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
     count, size = cache.clear()

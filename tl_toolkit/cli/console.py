@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tl_toolkit.progress import Progress
-from tl_toolkit.runs import RunFolder
+from tl_toolkit.events import Progress
+from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich import progress as bars

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tl_toolkit.architectures.catalog import (
+from tl_toolkit.catalog.lookup import (
     ARCHITECTURES,
     Architecture,
     Argument,
     find_architecture,
 )
-from tl_toolkit.architectures.records import Value
+from tl_toolkit.catalog.records import Value
 from tl_toolkit.cli.console import draw_table, show, show_json, tell
 from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.recipe.yaml_reader import read_scalar
 
 if TYPE_CHECKING:
-    from tl_toolkit.evaluation.probe import Probe
-    from tl_toolkit.transfer.describe import Description, Row
+    from tl_toolkit.inspect.describe import Description, Row
+    from tl_toolkit.inspect.probe import Probe
 
 
 _SHARING = """
@@ -119,7 +119,7 @@ def show_model(
     many pixels one position of the output sees, padding included.
     """
     record = find_architecture(name)
-    from tl_toolkit.explore import describe_architecture
+    from tl_toolkit.api.inspect import describe_architecture
 
     found = describe_architecture(
         name,
@@ -279,7 +279,7 @@ def draw_model(
     record = find_architecture(name)
     if output.suffix.lower() != ".svg":
         raise click.BadParameter(f"{str(output)!r}: expected a name that ends in .svg")
-    from tl_toolkit.explore import draw_architecture
+    from tl_toolkit.api.inspect import draw_architecture
 
     path = draw_architecture(
         name,
@@ -320,7 +320,7 @@ def probe_model(
     every position. Without IMAGES, some are drawn in code.
     """
     find_architecture(name)
-    from tl_toolkit.explore import probe_architecture
+    from tl_toolkit.api.inspect import probe_architecture
 
     found = probe_architecture(
         name,

@@ -8,7 +8,7 @@ import click
 
 from tl_toolkit.cli.console import draw_table, show, show_json, tell
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.runs import write_atomically
+from tl_toolkit.runs.files import write_atomically
 
 
 @click.command("validate")
@@ -21,7 +21,7 @@ def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) ->
     What finetune checks before it trains: the recipe's shape, names and ranges against the
     architecture, folders and classes, and the weight file. Images are not opened.
     """
-    from tl_toolkit.check import check_recipe
+    from tl_toolkit.plan.check import check_recipe
     from tl_toolkit.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
@@ -36,7 +36,7 @@ def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) ->
 @click.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of recipes, for editors that complete from it."""
-    from tl_toolkit.architectures.catalog import ARCHITECTURES
+    from tl_toolkit.catalog.lookup import ARCHITECTURES
     from tl_toolkit.recipe.load import json_schema
 
     show_json(json_schema(ARCHITECTURES))
@@ -98,7 +98,7 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
     segmentation, whose classes you name), or train/validation/test folders with these.
     """
-    from tl_toolkit.starter import write_starter
+    from tl_toolkit.plan.starter import write_starter
 
     place = output.parent if output else Path()
     text, name = write_starter(data_dir, base=base, place=place)

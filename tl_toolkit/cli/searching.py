@@ -40,7 +40,7 @@ def search_command(as_json: bool, **options: Any) -> None:
     blocks the last phase unfreezes. The winner is written as best.yaml.
     """
     divert_noise()
-    from tl_toolkit.searching.verbs import search
+    from tl_toolkit.api.search import search
 
     found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
     if as_json:
@@ -57,7 +57,7 @@ def sweep_command(as_json: bool, **options: Any) -> None:
     Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
     """
     divert_noise()
-    from tl_toolkit.searching.verbs import sweep
+    from tl_toolkit.api.search import sweep
 
     found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
     if as_json:

@@ -42,7 +42,7 @@ def finetune_command(
             )
         )
     divert_noise()
-    from tl_toolkit.api import finetune
+    from tl_toolkit.api.finetune import finetune
 
     progress = ConsoleProgress(" ".join(["tltool", *sys.argv[1:]]))
     run = finetune(

@@ -45,7 +45,7 @@ def evaluate_command(
     """
     thresholds = dict(map(_read_threshold, fail_under))
     divert_noise()
-    from tl_toolkit.api import load_run
+    from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
     from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
@@ -109,7 +109,7 @@ def predict_command(
     each pixel has an answer, a file's mask and an overlay are written as PNG.
     """
     divert_noise()
-    from tl_toolkit.api import load_run
+    from tl_toolkit.api.run import load_run
     from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
     opened = load_run(run)
@@ -181,7 +181,7 @@ def _print_lines(records: list[dict[str, Any]]) -> None:
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     """Export the model of RUN; a SavedModel is published only if it answers as the model does."""
     divert_noise()
-    from tl_toolkit.api import load_run
+    from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
     paths = opened.export(formats)

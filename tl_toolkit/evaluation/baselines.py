@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.data.pipeline import Images
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.splits import measure_trained
-from tl_toolkit.progress import Progress, Relay
+from tl_toolkit.events import Progress, Relay
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import RunFolder
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer, plan_phases
 from tl_toolkit.training.prepare import assemble_model

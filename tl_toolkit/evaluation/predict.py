@@ -12,10 +12,10 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tl_toolkit.data.pipeline import Images, read_image
+from tl_toolkit.architectures.batches import PREFIX_BATCH, FixedBatch
 from tl_toolkit.errors import DataError
+from tl_toolkit.images.pipeline import Images, read_image
 from tl_toolkit.training.steps import class_probabilities
-from tl_toolkit.transfer.batches import PREFIX_BATCH, FixedBatch
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tl_toolkit.data.pipeline import Images
-from tl_toolkit.evaluation.masks import measure_masks, measure_trained_masks
 from tl_toolkit.evaluation.metrics import measure
 from tl_toolkit.evaluation.predict import predict_images
-from tl_toolkit.runs import write_atomically
+from tl_toolkit.images.pipeline import Images
+from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task, answers_pixels
+from tl_toolkit.tasks.dense.evaluation import measure_masks, measure_trained_masks
 from tl_toolkit.training.loop import Trainer
 
 __all__ = ["Predictions", "measure_kept", "measure_trained", "write_predictions"]

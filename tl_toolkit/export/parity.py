@@ -16,11 +16,11 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
-from tl_toolkit.data.decoder import resize_image
+from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.errors import ParityError, Problem
 from tl_toolkit.export import serving_process
+from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.training.steps import class_probabilities
-from tl_toolkit.transfer.batches import FixedBatch
 
 PIXEL_LIMIT = 1e-5
 """Largest difference in probability, the same pixels on both sides."""

@@ -11,12 +11,13 @@ from typing import Any
 import keras
 
 from tl_toolkit.export.parity import check_report, compare
-from tl_toolkit.export.pixel_model import write_pixel_model
-from tl_toolkit.export.pixel_parity import compare_pixels
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import RunFolder, drafted, write_json
+from tl_toolkit.runs.files import drafted, write_json
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task, answers_pixels
+from tl_toolkit.tasks.dense.parity import compare_pixels
+from tl_toolkit.tasks.dense.serving import write_pixel_model
 from tl_toolkit.transfer.heads import is_head
 from tl_toolkit.transfer.weights import save_weights
 

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from tl_toolkit.data.decoder import decode_image, resize_image
+from tl_toolkit.images.decoder import decode_image, resize_image
 
 
 def write_saved_model(

@@ -2,7 +2,7 @@
 
 The descriptions of the fields are the reference documentation and feed the JSON Schema. What a
 field means against the catalog and the file system (names, ranges, files) is checked by
-`tl_toolkit.check`.
+`tl_toolkit.plan.check`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from tl_toolkit.architectures.catalog import ARCHITECTURES
+from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.fields import (
     Arguments,

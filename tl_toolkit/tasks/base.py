@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.data.targets import TargetReader
+from tl_toolkit.images.targets import TargetReader
 from tl_toolkit.recipe.data_schema import Data
 
 __all__ = ["PixelTally", "PixelTask", "Task", "answers_pixels"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tl_toolkit.data.targets import TargetReader
+from tl_toolkit.images.targets import TargetReader
 from tl_toolkit.recipe.schema import Pixels, Recipe
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.classification import Classification
-from tl_toolkit.tasks.edges import Edges
-from tl_toolkit.tasks.normals import Normals
-from tl_toolkit.tasks.segmentation import Segmentation
+from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.edges.task import Edges
+from tl_toolkit.tasks.normals.task import Normals
+from tl_toolkit.tasks.segmentation.task import Segmentation
 
 __all__ = ["build_reader", "build_task"]
 

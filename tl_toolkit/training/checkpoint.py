@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.recipe.schema import EarlyStopping
-from tl_toolkit.runs import write_atomically
+from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 

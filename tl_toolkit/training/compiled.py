@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tl_toolkit.architectures.catalog import resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.training.optimizers import build_optimizer

@@ -11,18 +11,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.data.pipeline import Images
-from tl_toolkit.features import FeatureSet, FeatureSource
-from tl_toolkit.progress import Progress
+from tl_toolkit.events import Progress
+from tl_toolkit.features.source import FeatureSet, FeatureSource
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.schema import Phase, Recipe
-from tl_toolkit.runs import RunFolder
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
+from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
-from tl_toolkit.training.pixels import SampledPixels
 from tl_toolkit.training.seeds import describe_phases, phase_seed
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.features import FeatureSet
-from tl_toolkit.progress import Progress
+from tl_toolkit.events import Progress
+from tl_toolkit.features.source import FeatureSet
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
-from tl_toolkit.runs import write_atomically, write_json
+from tl_toolkit.runs.files import write_atomically, write_json
+from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.pausing import PhaseState, save_phase
-from tl_toolkit.training.pixels import SampledPixels
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt

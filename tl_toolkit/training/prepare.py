@@ -8,14 +8,15 @@ from typing import TypeVar
 
 import keras
 
-from tl_toolkit.architectures.catalog import complete_arguments
-from tl_toolkit.data.manifest import Manifest
-from tl_toolkit.data.pipeline import MEMORY_BUDGET, DecodedImages, Images
-from tl_toolkit.data.scan import scan
-from tl_toolkit.data.targets import Targets
-from tl_toolkit.progress import Progress
+from tl_toolkit.catalog.lookup import complete_arguments
+from tl_toolkit.events import Progress
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
+from tl_toolkit.images.scan import scan
+from tl_toolkit.images.targets import Targets
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs import RunFolder, write_json
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_reader, build_task
 from tl_toolkit.transfer.assemble import TransferModel, assemble
 

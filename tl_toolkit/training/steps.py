@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.architectures.batches import Rows, pad_rows, take_rows
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.transfer.batches import Rows, pad_rows, take_rows
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 

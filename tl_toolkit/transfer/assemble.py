@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.catalog import Architecture, find_architecture
+from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.architectures.graph import (
     BlockGraph,
     apply_pixel_rule,
@@ -19,19 +19,19 @@ from tl_toolkit.architectures.graph import (
 )
 from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.architectures.taps import find_maps, find_taps, pad_to_cells
+from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.recipe.schema import Model, Pixels
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.classification import Classification
-from tl_toolkit.transfer.batches import PREFIX_BATCH
+from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.dense.heads import build_pixel_head
 from tl_toolkit.transfer.heads import (
     build_head,
     build_regularizer,
     initialize_head,
     is_head,
 )
-from tl_toolkit.transfer.pixel_heads import build_pixel_head
 from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
 
 HEAD = "head"

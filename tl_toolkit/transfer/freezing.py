@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
-from tl_toolkit.transfer.batches import FixedBatch
 from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
 

@@ -14,19 +14,19 @@ from typing import Any, BinaryIO, Literal
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.catalog import Architecture, find_weight_file, tell_unpublished
 from tl_toolkit.architectures.graph import layer_variables
-from tl_toolkit.architectures.records import Value, WeightFile
-from tl_toolkit.errors import Problem, WeightsError
-from tl_toolkit.runs import drafted
-from tl_toolkit.weight_files import (
+from tl_toolkit.catalog.lookup import Architecture, find_weight_file, tell_unpublished
+from tl_toolkit.catalog.records import Value, WeightFile
+from tl_toolkit.catalog.weight_files import (
     SavedWeight,
     WeightsInfo,
     cache_path,
     hash_file,
     inspect_weights,
 )
-from tl_toolkit.weight_matching import Match, match_layers, recognise
+from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
+from tl_toolkit.errors import Problem, WeightsError
+from tl_toolkit.runs.files import drafted
 
 __all__ = [
     "LoadedWeights",

@@ -1,0 +1,291 @@
+"""The whole job in Python: a recipe and a folder become a run that can be asked and exported."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
+from tl_toolkit.evaluation.metrics import check_thresholds, measure
+
+FILES = {
+    "recipe.yaml", "lock.json", "status.json", "manifest.csv", "classes.json", "metrics.json",
+    "predictions.csv", "model.keras", "phases", "checkpoints", "logs",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    from tests.conftest import draw_class_folders
+
+    return draw_class_folders(tmp_path_factory.mktemp("photos") / "all")
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    recipe = {
+        "version": 1,
+        "name": "photos",
+        "data": {
+            "train": str(photos),
+            "validation": 0.25,
+            "test": 0.25,
+            "image_size": 32,
+            "batch_size": 8,
+        },
+        "model": {
+            "base": "mobilenet",
+            "arguments": {"alpha": 0.25},
+            "weights": "random",
+            "head": {"pooling": "max", "hidden": [{"units": 8}]},
+        },
+        "phases": [{"name": "all", "epochs": 1, "unfreeze": 5, "batch_norm": "train"}],
+        "export": False,
+    }
+    return tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"), overrides={"seed": 3})
+
+
+def test_a_run_leaves_the_files_of_the_run_folder(run):
+    assert {entry.name for entry in run.path.iterdir()} == FILES
+    assert json.loads((run.path / "status.json").read_text())["state"] == "done"
+    assert run.recipe.seed == 3
+
+
+def test_the_lock_names_versions_seeds_and_digests(run):
+    lock = json.loads((run.path / "lock.json").read_text())
+
+    assert lock["seed"] == 3
+    assert len(lock["data_sha256"]) == 64
+    assert lock["numerics"]["op_determinism"] is True
+    assert lock["numerics"]["versions"]["keras"].count(".") == 2
+
+
+def test_the_manifest_splits_every_class_and_image(run):
+    with open(run.path / "manifest.csv") as file:
+        rows = list(csv.DictReader(file))
+
+    assert len(rows) == 24
+    for split, count in (("train", 4), ("validation", 2), ("test", 2)):
+        labels = [row["label"] for row in rows if row["split"] == split]
+        assert {labels.count(name) for name in ("ants", "bees", "wasps")} == {count}
+
+
+def test_metrics_are_those_of_the_saved_model(run):
+    again = tl.load_run(run.path).evaluate()
+
+    assert again["split"] == "test"
+    assert again["accuracy"] == run.metrics["test"]["accuracy"]
+    assert again["loss"] == pytest.approx(run.metrics["test"]["loss"], rel=1e-6)
+
+
+def test_predictions_of_files_equal_those_of_the_run(run):
+    with open(run.path / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+
+    answers = run.predict([row["path"] for row in rows])
+
+    for row, answer in zip(rows, answers, strict=True):
+        assert answer.label == row["predicted"]
+        assert answer.probability == pytest.approx(float(row["probability"]), abs=1e-6)
+
+
+def test_a_folder_is_predicted_with_all_below_it_and_refusals_by_name(run, photos, tmp_path):
+    (tmp_path / "good.jpg").write_bytes((photos / "ants" / "0.jpg").read_bytes())
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+
+    answers = {answer.path: answer for answer in run.predict([tmp_path])}
+
+    assert answers[str(tmp_path / "good.jpg")].label in run.classes
+    assert answers[str(tmp_path / "bad.jpg")].label is None
+    assert answers[str(tmp_path / "bad.jpg")].error
+
+
+def test_other_images_are_evaluated_by_folder(run, photos):
+    found = run.evaluate(photos)
+
+    assert found["images"] == 24
+    assert np.sum(found["confusion"]) == 24
+
+
+def test_images_of_an_unknown_class_are_refused(run, tmp_path, draw_photos):
+    draw_photos(tmp_path / "other", classes=("ants", "hornets"))
+
+    with pytest.raises(DataError, match="hornets"):
+        run.evaluate(tmp_path / "other")
+
+
+def test_model_keras_loads_without_this_package(run, photos):
+    code = """
+import sys, numpy as np, keras
+model = keras.saving.load_model(sys.argv[1])
+print(model.predict(np.zeros((1, 32, 32, 3)), verbose=0).shape, "tl_toolkit" in sys.modules)
+"""
+
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(run.folder.model)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert found.stdout.strip() == "(1, 3) False"
+
+
+def test_a_recipe_object_does_the_same(photos, tmp_path, write_recipe):
+    recipe = tl.load_recipe(write_recipe(tmp_path / "r.yaml", photos)).recipe
+
+    run = tl.finetune(recipe, overrides={"phases.head.epochs": 0}, root=tmp_path / "runs")
+
+    assert run.recipe.phases[0].epochs == 0
+    assert run.recipe.data == recipe.data
+
+
+def test_a_failed_baseline_leaves_the_run_whole(photos, tmp_path, write_recipe):
+    burst = {
+        "phases.head.unfreeze": 4,
+        "phases.head.optimizer": "sgd",
+        "phases.head.learning_rate": 1e38,
+    }
+    path = write_recipe(tmp_path / "r.yaml", photos, baseline=burst)
+
+    with pytest.raises(
+        NonFiniteError, match=r"baseline, phase 'head'(.|\n)*baseline\.phases\.head"
+    ):
+        tl.finetune(path, out=tmp_path / "run")
+
+    assert tl.load_run(tmp_path / "run").metrics["validation"]["images"] == 6
+
+
+def test_damaged_images_of_another_folder_are_skipped_by_name(run, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "other")
+    (tmp_path / "other" / "ants" / "0.jpg").write_bytes(b"no image")
+
+    found = run.evaluate(tmp_path / "other")
+
+    assert found["images"] == 23
+    assert list(found["skipped"]) == [str(tmp_path / "other" / "ants" / "0.jpg")]
+
+
+def test_images_that_moved_are_told_when_a_run_is_exported(tmp_path, draw_photos, write_recipe):
+    photos = draw_photos(tmp_path / "photos")
+    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+    photos.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(DataError, match="cannot be read"):
+        run.export()
+
+
+def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):
+    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+    run.folder.model.write_bytes(b"half of a mod")
+
+    with pytest.raises(DataError, match="cannot be loaded"):
+        tl.load_run(run.path).evaluate()
+
+
+def test_a_recipe_file_and_overrides_do_the_same(photos, tmp_path, write_recipe):
+    path = write_recipe(tmp_path / "r.yaml", photos, export={"formats": ["weights"]})
+
+    run = tl.finetune(
+        path, overrides=["phases.head.epochs=0", "name=other"], root=tmp_path / "runs"
+    )
+
+    assert run.path == tmp_path / "runs" / "other" / "001"
+    assert (run.path / "export" / "base.weights.h5").is_file()
+
+
+def test_exported_weights_start_the_next_run_where_the_first_ended(photos, tmp_path, write_recipe):
+    phases = [{"name": "all", "epochs": 1, "unfreeze": 4}]
+    path = write_recipe(tmp_path / "r.yaml", photos, export={"formats": ["weights"]}, phases=phases)
+    first = tl.finetune(path, root=tmp_path / "runs")
+
+    second = tl.finetune(
+        path,
+        overrides={
+            "model.weights": str(first.path / "export" / "base.weights.h5"),
+            "phases.all.epochs": 0,
+            "export": False,
+        },
+        root=tmp_path / "runs",
+    )
+
+    for name in ("c1_conv", "f6_dense"):
+        np.testing.assert_array_equal(
+            first.model.get_layer(name).kernel, second.model.get_layer(name).kernel
+        )
+
+
+def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
+    path = write_recipe(tmp_path / "r.yaml", photos, baseline={"phases.head.unfreeze": 4})
+
+    run = tl.finetune(path, root=tmp_path / "runs")
+
+    assert run.metrics["baseline"]["changes"] == {"phases.head.unfreeze": 4}
+    assert run.metrics["baseline"]["validation"]["images"] == 6
+    receipt = run.path / "baseline" / "phases" / "1-head" / "receipt.json"
+    assert json.loads(receipt.read_text())["cut"] == "c1"
+
+
+def test_a_sigmoid_answers_like_a_softmax(tmp_path, draw_photos, write_recipe):
+    photos = draw_photos(tmp_path / "two", classes=("ants", "bees"))
+    model = {"base": "lenet5", "weights": "random", "head": {"activation": "sigmoid"}}
+    path = write_recipe(tmp_path / "r.yaml", photos, model=model)
+
+    run = tl.finetune(path, root=tmp_path / "runs")
+
+    answer = run.predict([photos / "ants" / "0.jpg"])[0]
+    assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+    assert run.metrics["best"]["val_accuracy"] == run.metrics["validation"]["accuracy"]
+    assert run.metrics["best"]["val_loss"] == pytest.approx(
+        run.metrics["validation"]["loss"], rel=1e-4
+    )
+
+
+def test_metrics_of_a_hand_made_case():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
+
+    found = measure(np.array([0, 0, 1, 1]), probabilities, ("a", "b"))
+
+    assert found["accuracy"] == 0.5
+    assert found["confusion"] == [[1, 1], [1, 1]]
+    assert found["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.3]).mean())
+    assert found["per_class"]["a"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "images": 2}
+
+
+def test_thresholds_name_what_was_missed():
+    check_thresholds({"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.2})
+
+    with pytest.raises(ThresholdError, match=r"accuracy = 0\.9000\n  Asked for at least 0\.95"):
+        check_thresholds({"accuracy": 0.9}, {"accuracy": 0.95})
+    with pytest.raises(ThresholdError, match=r"Asked for at most 0\.1"):
+        check_thresholds({"loss": 0.2}, {"loss": 0.1})
+    with pytest.raises(RecipeError, match="did you mean 'accuracy'"):
+        check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95})
+
+
+def test_a_run_that_images_end_waits_for_the_model_that_is_drawn_aside(
+    photos, tmp_path, write_recipe, monkeypatch
+):
+    # A process that ends while a thread of TensorFlow's still traces is aborted.
+    drawn = []
+
+    def draw(self):
+        time.sleep(0.3)
+        drawn.append(self)
+
+    def refuse(*_):
+        raise DataError(Problem("photos", "are broken"))
+
+    monkeypatch.setattr("tl_toolkit.api.finetune._Finetuning._compile", draw)
+    monkeypatch.setattr("tl_toolkit.training.prepare.survey_images", refuse)
+
+    with pytest.raises(DataError, match="are broken"):
+        tl.finetune(write_recipe(tmp_path / "r.yaml", photos), out=tmp_path / "run")
+
+    assert len(drawn) == 1

@@ -1,0 +1,377 @@
+"""The feature store: it makes runs faster and changes no bit of them."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.features.store import FeatureCache, SegmentWriter
+
+TLTOOL = Path(sys.executable).with_name("tltool")
+PHASES = (
+    {"name": "head", "epochs": 2, "learning_rate": 1e-2},
+    {"name": "tune", "epochs": 2, "unfreeze": 1, "learning_rate": 3e-3},
+)
+
+
+def recipe_of(photos, **sections):
+    """LeNet-5 on photos: 3 classes of 7 and 2 images, in batches of 8."""
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": str(photos), "validation": 0.25, "image_size": 32, "batch_size": 8},
+        "model": {"base": "lenet5", "weights": "random", "head": {"dropout": 0.4}},
+        "phases": list(PHASES),
+        "export": False,
+    } | sections
+
+
+@pytest.fixture
+def photos(tmp_path, draw_photos):
+    return draw_photos(tmp_path / "photos", count=9)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A store of the test's own, empty."""
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    return FeatureCache()
+
+
+class Listener(tl.Progress):
+    """Keeps what a run says, and how many images it computed."""
+
+    def __init__(self):
+        self.sentences = []
+        self.images = 0
+
+    def said(self, message):
+        self.sentences.append(message)
+
+    def computed(self, done, total):
+        self.images = total
+
+
+def outcome(run):
+    """All that must be equal: every history to the last digit, and all weights."""
+    histories = [path.read_text() for path in sorted(run.path.glob("phases/*/history.csv"))]
+    predictions = (run.path / "predictions.csv").read_text()
+    return histories, predictions, run.metrics["weights_sha256"]
+
+
+def finetune(recipe, out, store="always", **features):
+    listener = Listener()
+    settings = {"store": store, **features}
+    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener)
+    return run, listener
+
+
+@pytest.mark.parametrize(
+    "unfreeze",
+    [1, *(pytest.param(value, marks=pytest.mark.slow) for value in (0, 2, {"from": "c5"}))],
+)
+def test_a_run_with_the_store_equals_one_without_it_bit_for_bit(tmp_path, photos, cache, unfreeze):
+    recipe = recipe_of(photos, phases=[PHASES[0], PHASES[1] | {"unfreeze": unfreeze}])
+
+    live, _ = finetune(recipe, tmp_path / "live", "never")
+    cold, _ = finetune(recipe, tmp_path / "cold")
+    warm, listener = finetune(recipe, tmp_path / "warm")
+
+    assert outcome(live) == outcome(cold) == outcome(warm)
+    assert listener.images == 0
+
+
+def test_one_pass_fills_the_cuts_of_all_phases(tmp_path, photos, cache):
+    _, listener = finetune(recipe_of(photos), tmp_path / "run")
+
+    (sentence,) = [text for text in listener.sentences if text.startswith("features")]
+    assert "before f6, head ran" in sentence and "ran once for 27 images" in sentence
+    assert len(cache.segments()) == 4  # two cuts of two splits
+
+
+def test_the_momentum_of_moving_statistics_hangs_no_feature_on_it(tmp_path, photos, cache):
+    model = {"base": "vgg_tiny", "weights": "random"}
+    head = {"name": "head", "epochs": 1}
+    tune = {"name": "tune", "epochs": 1, "unfreeze": 1, "batch_norm": "train"}
+    first = recipe_of(photos, model=model, phases=[head, tune])
+    finetune(first, tmp_path / "first")
+
+    phases = [head, tune | {"batch_norm_momentum": 0.5}]
+    _, listener = finetune(first | {"phases": phases}, tmp_path / "second")
+
+    assert listener.images == 0
+
+
+def test_deeper_features_are_computed_from_shallower_ones(tmp_path, photos, cache, monkeypatch):
+    finetune(recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 2}]), tmp_path / "first")
+    from tl_toolkit.images.pipeline import Images
+
+    def refuse(*_):
+        raise AssertionError("An image was decoded.")
+
+    monkeypatch.setattr(Images, "load", refuse)
+    chained, listener = finetune(recipe_of(photos), tmp_path / "chained")
+    monkeypatch.undo()
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "another"))
+    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never")
+
+    assert listener.images == 27
+    assert outcome(chained) == outcome(live)
+
+
+@pytest.mark.slow
+def test_a_phase_after_tuned_units_sees_their_new_outputs(tmp_path, photos, cache):
+    again = {"name": "again", "epochs": 1, "learning_rate": 1e-2}
+    recipe = recipe_of(photos, phases=[*PHASES, again])
+
+    live, _ = finetune(recipe, tmp_path / "live", "never")
+    stored, _ = finetune(recipe, tmp_path / "stored")
+
+    assert outcome(live) == outcome(stored)
+
+
+def test_a_second_process_opens_no_image(tmp_path, photos, cache):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(recipe_of(photos, features={"store": "always"})))
+    old = 1_600_000_000  # a file that was changed this very moment is never taken for known
+    for path in photos.rglob("*.jpg"):
+        os.utime(path, (old, old))
+    run_tool("finetune", str(recipe), "--out", str(tmp_path / "first"))
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(bytes(path.stat().st_size))
+        os.utime(path, (old, old))
+
+    changes = ["model.head.dropout=0.1", "phases.head.learning_rate=0.02"]
+    run_tool("finetune", str(recipe), *changes, "--out", str(tmp_path / "second"))
+
+    assert tl.load_run(tmp_path / "second").metrics["best"]["val_loss"] > 0
+
+
+def run_tool(*arguments, **environment):
+    done = subprocess.run(
+        [TLTOOL, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache, draw_photos):
+    validation = draw_photos(tmp_path / "validation", count=2, seed=5)
+    recipe = recipe_of(photos)
+    recipe["data"] = recipe["data"] | {"validation": str(validation)}
+    finetune(recipe, tmp_path / "first")
+    draw_photos(tmp_path / "more", count=1, seed=9)
+    (tmp_path / "more" / "bees" / "0.jpg").rename(photos / "bees" / "new.jpg")
+
+    more, listener = finetune(recipe, tmp_path / "second")
+    live, _ = finetune(recipe, tmp_path / "live", "never")
+
+    assert listener.images == 1
+    assert outcome(more) == outcome(live)
+
+
+@pytest.mark.slow
+def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
+    recipe = recipe_of(photos, augment={"flip": "horizontal", "rotation": 0.1})
+
+    live, listener = finetune(recipe, tmp_path / "live", "auto")
+    stored, _ = finetune(recipe, tmp_path / "stored", views=2)
+    fewer, _ = finetune(recipe, tmp_path / "fewer", views=1)
+    fewer_live, _ = finetune(recipe, tmp_path / "fewer_live", "never", views=1)
+
+    assert any("augments the images anew" in text for text in listener.sentences)
+    assert outcome(live) == outcome(stored) != outcome(fewer)
+    assert outcome(fewer) == outcome(fewer_live)
+
+
+def test_views_need_augmentation_and_a_store_of_augmented_images_needs_views(photos):
+    augment = {"flip": "horizontal"}
+    with pytest.raises(RecipeError, match=r"features\.views = 2\n  expected a section augment"):
+        tl.finetune(recipe_of(photos, features={"views": 2}))
+    with pytest.raises(RecipeError, match="expected a number of views"):
+        tl.finetune(recipe_of(photos, augment=augment, features={"store": "always"}))
+
+
+@pytest.mark.slow
+def test_float16_halves_the_store_and_is_equal_live(tmp_path, photos, cache):
+    full, _ = finetune(recipe_of(photos), tmp_path / "full")
+    whole = sum(segment.size for segment in cache.segments())
+    cache.clear()
+
+    half, _ = finetune(recipe_of(photos), tmp_path / "half", dtype="float16")
+    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never", dtype="float16")
+
+    assert sum(segment.size for segment in cache.segments()) < 0.6 * whole
+    assert outcome(half) == outcome(live) != outcome(full)
+
+
+@pytest.mark.slow
+def test_a_folded_prefix_is_nearly_equal_and_equal_live(tmp_path, photos, cache):
+    plain, _ = finetune(recipe_of(photos), tmp_path / "plain")
+
+    folded, _ = finetune(recipe_of(photos), tmp_path / "folded", folded=True)
+    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never", folded=True)
+
+    assert outcome(folded) == outcome(live)
+    best = [run.metrics["best"]["val_loss"] for run in (plain, folded)]
+    assert best[0] == pytest.approx(best[1], rel=1e-3)
+
+
+def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
+    recipe = recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 4}])
+
+    _, listener = finetune(recipe, tmp_path / "run")
+
+    assert any("nothing before it has weights" in text for text in listener.sentences)
+    assert not cache.segments()
+
+
+def test_a_store_without_room_steps_aside(tmp_path, photos, cache):
+    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never")
+
+    run, listener = finetune(recipe_of(photos), tmp_path / "run", max_gb=1e-9)
+
+    assert any("do not fit into features.max_gb" in text for text in listener.sentences)
+    assert outcome(run) == outcome(live)
+    assert not cache.segments()
+
+
+def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "features").write_text("a file in the way")
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+
+    run, listener = finetune(recipe_of(photos), tmp_path / "run")
+
+    assert any("cannot be written" in text for text in listener.sentences)
+    assert run.metrics["best"]["val_loss"] > 0
+
+
+def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, monkeypatch):
+    def run_full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Counter(Listener):
+        batches = before_training = 0
+
+        def computed(self, done, total):
+            self.batches += 1
+
+        def phase_began(self, name, epochs, steps):
+            self.before_training = self.batches
+
+    monkeypatch.setattr(SegmentWriter, "finish", run_full)
+    recipe = recipe_of(photos, phases=PHASES[:1], features={"store": "always"})
+    listener = Counter()
+
+    tl.finetune(recipe, out=tmp_path / "run", progress=listener)
+
+    assert any("No space left on device" in text for text in listener.sentences)
+    assert listener.before_training == 1  # the 21 images of train are one batch
+
+
+def test_auto_does_not_store_what_is_cheaper_to_compute(tmp_path, photos, cache):
+    first = [PHASES[1] | {"unfreeze": {"from": "c3"}}]
+
+    _, listener = finetune(recipe_of(photos, phases=first), tmp_path / "run", "auto")
+
+    assert any("would not be faster" in text for text in listener.sentences)
+
+
+@pytest.mark.slow
+def test_weights_that_change_are_never_taken_for_stored_ones(tmp_path, photos, cache):
+    finetune(recipe_of(photos), tmp_path / "first")
+
+    _, listener = finetune(recipe_of(photos, seed=1), tmp_path / "second")
+
+    assert listener.images == 27
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("unfreeze", [0, {"from": "conv5_block3"}, {"from": "conv4_block6"}])
+def test_resnet50_is_equal_bit_for_bit(tmp_path, photos, cache, threads, unfreeze):
+    """Its kernels choose their algorithm by batch size: MobileNet would hide a mistake."""
+    tune = PHASES[1] | {"unfreeze": unfreeze, "batch_norm": "train", "epochs": 1}
+    model = {"base": "resnet50", "weights": "random", "head": {"dropout": 0.4}}
+    recipe = recipe_of(photos, phases=[PHASES[0], tune], model=model)
+    recipe["data"] = recipe["data"] | {"image_size": 64}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+
+    for store in ("never", "always"):
+        out = ["--out", str(tmp_path / store), "--threads", str(threads)]
+        run_tool("finetune", str(path), f"features.store={store}", *out)
+
+    runs = [tl.load_run(tmp_path / store) for store in ("never", "always")]
+    assert outcome(runs[0]) == outcome(runs[1])
+    assert len(cache.segments()) == (2 if unfreeze == 0 else 4)
+
+
+@pytest.mark.slow
+def test_processes_may_share_the_store(tmp_path, photos, cache):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe_of(photos, features={"store": "always"})))
+    commands = [
+        [TLTOOL, "finetune", str(path), "--out", str(tmp_path / str(number))] for number in range(4)
+    ]
+
+    running = [subprocess.Popen(command) for command in commands]
+
+    assert [process.wait() for process in running] == [0, 0, 0, 0]
+    runs = [tl.load_run(tmp_path / str(number)) for number in range(4)]
+    assert len({outcome(run)[2] for run in runs}) == 1
+    assert not list(cache.root.glob("*/.draft-*"))
+
+
+def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
+    import keras
+
+    from tl_toolkit.architectures.batches import FixedBatch
+    from tl_toolkit.images.pipeline import Images
+    from tl_toolkit.images.scan import scan
+    from tl_toolkit.recipe.load import build_recipe
+    from tl_toolkit.runtime import derive_seed
+    from tl_toolkit.training.optimizers import build_optimizer
+    from tl_toolkit.training.seeds import phase_seed
+    from tl_toolkit.transfer.assemble import assemble
+    from tl_toolkit.transfer.heads import initialize_head
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.epoch, self.logs = epoch, logs
+            self.weights = [layer.get_weights() for layer in self.model.layers if layer.weights]
+
+    values = recipe_of(photos, phases=[PHASES[0] | {"epochs": 3}])
+    keep = Keep()
+    tl.finetune(values, out=tmp_path / "run", callbacks=[keep])
+    recipe = build_recipe(values, ()).recipe
+    manifest = scan(recipe.data)
+    images = Images(manifest.of("train"), manifest.classes, image_size=(32, 32))
+    transfer = assemble(recipe.model, image_size=(32, 32), num_classes=3)
+    seed = phase_seed(recipe, 0)
+    initialize_head(transfer.parts[-1].layers, seed)
+    transfer.model.trainable = False
+    transfer.model.get_layer("predictions").trainable = True
+    dropout = transfer.model.get_layer("head_dropout")
+    dropout.seed_generator.state.assign([derive_seed(seed, "head_dropout"), 0])
+    head = keras.Model(transfer.parts[-1].inputs[0], transfer.model.output)
+    base = FixedBatch(keras.Model(transfer.model.input, transfer.parts[-1].inputs[0]))
+    rows = base(images.load(np.arange(len(images)))).numpy()
+    head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
+    for epoch in (1, 2, 3):
+        order = np.random.default_rng((seed, epoch)).permutation(len(images))
+        labels = images.labels[order]
+        head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
+
+    assert keep.epoch == 2 and set(keep.logs) >= {"loss", "val_loss", "val_accuracy"}
+    for mine, theirs in zip(keep.weights[-1], head.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -1,0 +1,231 @@
+import hashlib
+import os
+
+import pytest
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.images.manifest import Example, Manifest, draw_splits, keep_few
+
+
+def sha(text):
+    return hashlib.sha256(repr(text).encode()).hexdigest()
+
+
+def examples(**counts):
+    """Makes so many examples of each class, all of different content, for training."""
+    return [
+        Example(f"{label}/{number}.jpg", sha(f"{label}{number}"), label, "train")
+        for label, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def count(drawn, split):
+    labels = [entry.label for entry in drawn if entry.split == split]
+    return {label: labels.count(label) for label in sorted(set(labels))}
+
+
+# --- drawing splits ----------------------------------------------------------------------------
+
+
+def test_every_class_gives_its_share():
+    drawn = draw_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
+
+    assert count(drawn, "validation") == {"a": 20, "b": 2, "c": 1}
+    assert count(drawn, "test") == {"a": 10, "b": 1, "c": 1}
+    assert count(drawn, "train") == {"a": 70, "b": 7, "c": 1}
+
+
+def test_split_hangs_on_the_seed():
+    entries = examples(a=50, b=50)
+
+    drawn = {tuple(draw_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
+
+    assert len(drawn) == 3
+
+
+def test_split_hangs_on_content_and_neither_on_names_nor_on_order():
+    entries = examples(a=30, b=30)
+    moved = [Example(f"elsewhere/{e.sha256}", e.sha256, e.label, "train") for e in entries[::-1]]
+
+    chosen = [
+        {
+            entry.sha256
+            for entry in draw_splits(group, {"validation": 0.3}, seed=4)
+            if entry.split != "train"
+        }
+        for group in (entries, moved)
+    ]
+
+    assert chosen[0] == chosen[1]
+
+
+def test_a_new_image_moves_hardly_any_other():
+    entries = examples(a=200, b=200)
+
+    before = draw_splits(entries, {"validation": 0.2}, seed=0)
+    after = draw_splits([*entries, *examples(c=5)], {"validation": 0.2}, seed=0)
+    more = draw_splits(
+        [*entries, Example("new", sha("new"), "a", "train")], {"validation": 0.2}, seed=0
+    )
+
+    assert after[:400] == before
+    assert sum(one != other for one, other in zip(before, more, strict=False)) <= 1
+
+
+def test_equal_images_stay_together_whatever_their_labels():
+    copies = [Example(f"copy{n}.jpg", sha(n % 20), "ab"[n % 2], "train") for n in range(60)]
+    crossed = [Example(f"b/{n}.jpg", sha(f"a{n}"), "b", "train") for n in range(10)]
+    entries = [*copies, *examples(a=40, b=10), *crossed]
+
+    for seed in range(10):
+        drawn = draw_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
+        assert Manifest(tuple(drawn), ("a", "b")).find_leaks() == []
+        assert 8 <= count(drawn, "validation")["a"] <= 16
+
+
+def test_copies_do_not_make_a_split_larger_than_its_share():
+    copies = [Example(f"{n}", sha(n // 4), "a", "train") for n in range(8)]
+
+    for seed in range(10):
+        drawn = draw_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
+        assert count(drawn, "validation") == {"a": 7}
+
+
+def test_class_of_copies_is_divided_by_groups():
+    entries = [Example(f"{n}", sha(n // 5), "a", "train") for n in range(10)]
+
+    drawn = draw_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
+
+    assert count(drawn, "validation") == {"a": 5, "b": 1}
+
+
+def test_every_class_keeps_training_images_under_large_fractions():
+    drawn = draw_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
+
+    for split in ("train", "validation", "test"):
+        assert set(count(drawn, split)) == {"a", "b"}
+
+
+def test_too_few_different_images_are_refused_by_class():
+    entries = [*examples(a=1, b=5), *[Example(f"{n}", sha(1), "c", "train") for n in range(4)]]
+
+    with pytest.raises(DataError, match=r"too few different images of 'a' \(1\), 'c' \(1\)"):
+        draw_splits(entries, {"validation": 0.2}, seed=0)
+
+
+def test_classes_that_share_all_their_images_are_refused():
+    # Whichever image is taken, one class has none there or none left for training.
+    shared = [("a", 0), ("a", 1), ("b", 0), ("b", 2), ("c", 1), ("c", 2)]
+    entries = [Example(f"{label}{n}", sha(n), label, "train") for label, n in shared]
+
+    with pytest.raises(DataError, match="no image is left of '.' for validation"):
+        draw_splits(entries, {"validation": 0.2}, seed=0)
+
+
+def test_only_usable_training_images_are_divided():
+    fixed = Example("test.jpg", sha("t"), "a", "test")
+    broken = Example("broken.jpg", sha("b"), "a", "train", "broken", "an empty file")
+
+    drawn = draw_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
+
+    assert drawn[:2] == [fixed, broken]
+
+
+# --- few examples ------------------------------------------------------------------------------
+
+
+def test_few_training_images_are_kept_and_all_others():
+    entries = [*examples(a=20, b=20, c=2), Example("v.jpg", sha("v"), "a", "validation")]
+
+    kept = keep_few(entries, 3, seed=0)
+
+    assert count(kept, "train") == {"a": 3, "b": 3, "c": 2}
+    assert count(kept, "validation") == {"a": 1}
+
+
+def test_more_examples_contain_the_fewer():
+    entries = examples(a=20, b=20)
+
+    assert set(keep_few(entries, 3, seed=1)) < set(keep_few(entries, 9, seed=1))
+    assert set(keep_few(entries, 3, seed=1)) != set(keep_few(entries, 3, seed=2))
+
+
+# --- the manifest ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest():
+    names = ['a, "b"\n.jpg', os.fsdecode(b"\xff.jpg"), "é.jpg", "builtin:digits/3"]
+    good = tuple(Example(name, sha(name), "x", "train") for name in names)
+    others = (
+        Example("v.png", sha("v"), "y", "validation", "converted", "a TIFF image, from v.tif"),
+        Example("b.png", "", "y", "train", "broken", "cannot be read: Permission denied"),
+        Example("unknown.png", sha("u"), None, "test"),
+    )
+    return Manifest(good + others, ("y", "x"))
+
+
+def test_saved_manifest_is_read_back_equal(manifest, tmp_path):
+    manifest.save(tmp_path / "deep" / "manifest.csv")
+
+    loaded = Manifest.load(tmp_path / "deep" / "manifest.csv", classes=manifest.classes)
+
+    assert loaded == manifest
+    assert loaded.digest == manifest.digest
+    assert Manifest.load(tmp_path / "deep" / "manifest.csv").classes == ("x", "y")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.csv"]
+
+
+def test_manifest_has_the_documented_columns(manifest, tmp_path):
+    manifest.save(tmp_path / "manifest.csv")
+
+    first = (tmp_path / "manifest.csv").read_bytes().splitlines()[0]
+
+    assert first == b"path,sha256,label,split,verdict,reason"
+
+
+def test_splits_hold_usable_images_only(manifest):
+    assert [entry.path for entry in manifest.of("validation")] == ["v.png"]
+    assert len(manifest.of("train")) == 4
+    assert manifest.count() == {"train": {"y": 0, "x": 4}, "validation": {"y": 1, "x": 0}}
+
+
+def test_digest_hangs_on_content_class_split_and_class_order(manifest):
+    def changed(**fields):
+        first, *others = manifest.examples
+        return Manifest((Example(**{**vars(first), **fields}), *others), manifest.classes).digest
+
+    digests = {
+        manifest.digest,
+        changed(sha256=sha("other")),
+        changed(label="y"),
+        changed(split="test"),
+        changed(verdict="broken"),
+        Manifest(manifest.examples, ("x", "y")).digest,
+    }
+
+    assert len(digests) == 6
+    assert changed(path="moved.jpg") == manifest.digest
+
+
+def test_leaks_are_pairs_of_equal_images_in_different_splits():
+    first = Example("t.jpg", sha(1), "a", "train")
+    second = Example("v.jpg", sha(1), "a", "validation")
+
+    assert Manifest((first, second, first), ("a",)).find_leaks() == [(first, second)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "path,label\n", "path,sha256,label,split,verdict,reason\na,b,c,d,e,f\n", "\0"]
+)
+def test_what_is_no_manifest_is_refused(text, tmp_path):
+    (tmp_path / "manifest.csv").write_text(text)
+
+    with pytest.raises(DataError, match="is not a readable manifest"):
+        Manifest.load(tmp_path / "manifest.csv")
+
+
+def test_missing_manifest_is_refused(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        Manifest.load(tmp_path / "manifest.csv")

@@ -1,0 +1,125 @@
+"""Images and masks, matched by name: which belong together, what is told of the others."""
+
+import pytest
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.recipe.pixel_schema import Masks
+from tl_toolkit.sources.pairs import list_pairs
+from tl_toolkit.sources.survey import list_sources
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def list_names(folder, **settings):
+    files, problems = list_pairs(folder, "train", Masks(**settings), where="data.train")
+    root = f"{folder}/"
+    pairs = [(file.path.removeprefix(root), file.mask.removeprefix(root)) for file in files]
+    return pairs, [str(problem) for _, problem in problems]
+
+
+def test_a_mask_has_the_name_of_its_image_whatever_the_suffix(tmp_path):
+    touch(tmp_path, "images/b.jpg", "images/deep/a.webp", "masks/deep/a.png", "masks/b.png")
+
+    pairs, problems = list_names(tmp_path)
+
+    assert pairs == [("images/b.jpg", "masks/b.png"), ("images/deep/a.webp", "masks/deep/a.png")]
+    assert not problems
+
+
+def test_an_ending_is_what_names_of_masks_have_more(tmp_path):
+    touch(tmp_path, "jpg/a.jpg", "jpg/b_mask.jpg", "truth/a_mask.png", "truth/b_mask_mask.png")
+    touch(tmp_path, "truth/readme.png")
+
+    pairs, problems = list_names(tmp_path, images="jpg", masks="truth", ending="_mask")
+
+    assert pairs == [
+        ("jpg/a.jpg", "truth/a_mask.png"), ("jpg/b_mask.jpg", "truth/b_mask_mask.png")
+    ]  # fmt: skip
+    assert not problems
+
+
+def test_images_and_masks_may_lie_in_one_folder_apart_from_their_ending(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/a.png")
+
+    assert list_names(tmp_path)[0] == [("images/a.jpg", "masks/a.png")]
+
+
+def test_what_is_without_its_other_half_is_named_on_both_sides(tmp_path):
+    touch(tmp_path, "images/cat.jpg", "images/dog.jpg", "images/ok.jpg")
+    touch(tmp_path, "masks/cats.png", "masks/ok.png")
+
+    pairs, problems = list_names(tmp_path)
+
+    assert pairs == [("images/ok.jpg", "masks/ok.png")]
+    assert "2 images without a mask: cat, dog" in problems[0]
+    assert "'cat' may be 'cats'" in problems[0]
+    assert "data.masks.ending=_mask" in problems[0]
+    assert "1 mask without an image: cats" in problems[1]
+
+
+def test_two_files_of_one_name_are_told_on_either_side(tmp_path):
+    touch(tmp_path, "images/a.jpg", "images/a.png", "masks/a.png", "images/b.jpg")
+    touch(tmp_path, "masks/b.gif", "masks/b.png")
+
+    _, problems = list_names(tmp_path)
+
+    assert len(problems) == 2
+    assert "a.jpg" in problems[0] and "a.png have one name" in problems[0]
+    assert "b.gif" in problems[1] and "b.png have one name" in problems[1]
+
+
+def test_missing_folders_are_told_together(tmp_path):
+    (tmp_path / "other").mkdir()
+
+    pairs, problems = list_names(tmp_path)
+
+    assert not pairs
+    assert len(problems) == 2
+    assert "data.masks.images" in problems[0] and "data.masks.masks" in problems[1]
+
+
+def test_a_missing_folder_of_both_is_told_once(tmp_path):
+    _, problems = list_names(tmp_path / "none")
+
+    assert len(problems) == 1 and "none" in problems[0]
+
+
+def test_a_folder_without_images_is_told(tmp_path):
+    (tmp_path / "images").mkdir()
+    touch(tmp_path, "masks/a.png")
+
+    _, problems = list_names(tmp_path)
+
+    assert any("holds no images" in problem for problem in problems)
+
+
+def test_problems_of_all_splits_are_told_at_once(tmp_path):
+    touch(tmp_path / "one", "images/a.jpg", "masks/b.png")
+    touch(tmp_path / "two", "images/c.jpg", "masks/c.png", "masks/d.png")
+    data = Data(
+        train=tmp_path / "one", validation=tmp_path / "two", test=tmp_path / "three",
+        classes=("x", "y"), masks=Masks(), image_size=32,
+    )  # fmt: skip
+
+    with pytest.raises(DataError) as caught:
+        list_sources(data)
+
+    wheres = [problem.where for problem in caught.value.problems]
+    assert wheres == ["data.train", "data.train", "data.validation", "data.test"]
+
+
+def test_a_listing_has_the_told_classes_and_counts_images_with_masks(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/b.jpg", "masks/b.png")
+    data = Data(train=tmp_path, classes=("x", "y"), masks=Masks(), image_size=32)
+
+    listing = list_sources(data)
+
+    assert listing.classes == ("x", "y")
+    assert listing.count() == {None: {"with mask": 2}}
+    assert listing.fractions == {"validation": 0.2}

@@ -1,0 +1,471 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.recipe.schema import Data
+from tl_toolkit.sources.builtin import load_builtin
+from tl_toolkit.sources.glyphs import draw_all_glyphs
+from tl_toolkit.sources.survey import (
+    check_sources,
+    count_sources,
+    list_folder,
+    list_images,
+    list_sources,
+)
+
+
+@pytest.fixture
+def make_folders(tmp_path):
+    """Makes files of one byte: {"train/ants": ["1.jpg"]} below a folder, whose path it returns."""
+
+    def make(folders, root="photos"):
+        for folder, names in folders.items():
+            (tmp_path / root / folder).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                path = tmp_path / root / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+        return tmp_path / root
+
+    return make
+
+
+def data(**values):
+    return Data(image_size=32, **values)
+
+
+def names(listing):
+    return [
+        (file.label, os.path.relpath(file.path, Path(file.path).parents[1]), file.split)
+        for file in listing.files
+    ]
+
+
+def found(**values):
+    return [(field, str(problem)) for field, problem in check_sources(data(**values))]
+
+
+# --- folders -----------------------------------------------------------------------------------
+
+
+def test_images_are_listed_by_class_and_name(make_folders):
+    root = make_folders(
+        {"b": ["2.png", "10.JPG"], "A": ["x.webp"], "a10": ["x.tiff"], "a9": ["1.gif"]}
+    )
+
+    listing = list_sources(data(train=root))
+
+    assert listing.classes == ("A", "a10", "a9", "b")
+    assert names(listing) == [
+        ("A", "A/x.webp", None),
+        ("a10", "a10/x.tiff", None),
+        ("a9", "a9/1.gif", None),
+        ("b", "b/10.JPG", None),
+        ("b", "b/2.png", None),
+    ]
+    assert listing.fractions == {"validation": 0.2}
+
+
+def test_classes_select_and_order(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"], "c": ["1.jpg"]})
+
+    listing = list_sources(data(train=root, classes=("c", "a")))
+
+    assert listing.classes == ("c", "a")
+    assert {file.label for file in listing.files} == {"a", "c"}
+
+
+def test_folders_below_a_class_belong_to_it_and_hidden_ones_do_not(make_folders):
+    root = make_folders(
+        {
+            "a": ["1.jpg", "2020/may/2.jpg", ".3.jpg", ".cache/4.jpg"],
+            "b": ["1.jpg"],
+            ".git": ["1.jpg"],
+        }
+    )
+
+    listing = list_sources(data(train=root))
+
+    labels = [(file.label, os.path.relpath(file.path, root)) for file in listing.files]
+    assert labels == [("a", "a/1.jpg"), ("a", "a/2020/may/2.jpg"), ("b", "b/1.jpg")]
+    assert listing.ignored == ()
+
+
+def test_other_files_are_ignored_and_counted(make_folders):
+    root = make_folders({"a": ["1.jpg", "notes.txt", "more.TXT", "Makefile"], "b": ["1.jpg"]})
+    os.mkfifo(root / "a" / "pipe.jpg")
+
+    listing = list_sources(data(train=root))
+
+    assert len(listing.files) == 2
+    assert (
+        listing.tell_ignored()
+        == "4 files ignored: 2 .txt, 1 file without extension, 1 special file"
+    )
+
+
+def test_links_are_followed_to_files_inside_the_folder_only(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+    elsewhere = make_folders({"secret": ["1.jpg"]}, root="elsewhere")
+    (root / "a" / "inside.jpg").symlink_to(root / "b" / "1.jpg")
+    (root / "a" / "outside.jpg").symlink_to(elsewhere / "secret" / "1.jpg")
+    (root / "a" / "nothing.jpg").symlink_to(root / "missing.jpg")
+    (root / "a" / "loop").symlink_to(root)
+    (root / "c").symlink_to(elsewhere / "secret")
+
+    listing = list_sources(data(train=root))
+
+    assert listing.classes == ("a", "b")
+    assert [Path(file.path).name for file in listing.files] == ["1.jpg", "inside.jpg", "1.jpg"]
+    assert sorted(entry.reason for entry in listing.ignored) == [
+        "link out of the folder",
+        "link to nothing",
+        "linked folder",
+        "linked folder",
+    ]
+
+
+def test_odd_names_are_listed_as_they_are(make_folders):
+    odd = [
+        "\u00e9.jpg",
+        "e\u0301.jpg",
+        "a b\n.jpg",
+        "{}%s.jpg",
+        "-x.jpg",
+        os.fsdecode(b"\xff.jpg"),
+        "🐝.jpg",
+    ]
+    root = make_folders({"a": odd, "ü ": ["1.jpg"]})
+
+    listing = list_sources(data(train=root))
+
+    assert sorted(Path(file.path).name for file in listing.files[:-1]) == sorted(odd)
+    assert all(os.path.exists(file.path) for file in listing.files)
+
+
+def test_given_folders_are_the_splits(make_folders):
+    root = make_folders(
+        {f"{split}/{name}": ["1.jpg"] for split in ("t", "v", "e") for name in "ab"}
+    )
+
+    listing = list_sources(data(train=root / "t", validation=root / "v", test=root / "e"))
+
+    assert listing.count() == {
+        "train": {"a": 1, "b": 1},
+        "validation": {"a": 1, "b": 1},
+        "test": {"a": 1, "b": 1},
+    }
+    assert listing.fractions == {}
+
+
+def test_a_fraction_beside_a_folder_is_taken_of_the_training_images(make_folders):
+    root = make_folders({f"{split}/{name}": ["1.jpg"] for split in "tv" for name in "ab"})
+
+    listing = list_sources(data(train=root / "t", validation=root / "v", test=0.5))
+
+    assert listing.count() == {None: {"a": 1, "b": 1}, "validation": {"a": 1, "b": 1}}
+    assert listing.fractions == {"test": 0.5}
+
+
+def test_missing_folder_is_told_with_its_nearest_neighbour(make_folders):
+    root = make_folders({"flowers/a": ["1.jpg"]})
+
+    [(field, words)] = found(train=root / "flower")
+
+    assert field == "train"
+    assert words == (
+        f"data.train  '{root}/flower' does not exist\n"
+        "  A folder is expected that holds one folder of images per class; did you mean 'flowers'?"
+    )
+    [(_, words)] = found(train=root / "x" / "y")
+    assert f"the nearest folder that exists is '{root}'" in words
+
+
+def test_one_class_only_is_refused(make_folders):
+    root = make_folders({"tulip": ["1.jpg"]})
+
+    assert found(train=root) == [
+        (
+            "train",
+            f"data.train  '{root}' holds one class only (tulip)\n  At least 2 folders are needed.",
+        )
+    ]
+    with pytest.raises(DataError, match=r"holds one class only \(tulip\)"):
+        list_sources(data(train=root))
+
+
+def test_folder_without_class_folders_is_refused(make_folders):
+    root = make_folders({".": ["1.jpg", "2.jpg", "x.txt"], "empty": []})
+
+    assert "holds nothing and no folder per class" in found(train=root / "empty")[0][1]
+    (root / "empty").rmdir()
+    assert "holds 2 images and no folder per class" in found(train=root)[0][1]
+    (root / "link").symlink_to(root)
+    assert "linked folders are not followed: link" in found(train=root)[0][1]
+
+
+def test_folder_of_splits_is_not_taken_for_classes(make_folders):
+    root = make_folders({"train/a": ["1.jpg"], "train/b": ["1.jpg"], "val/a": ["1.jpg"]})
+
+    [(_, words)] = found(train=root)
+
+    assert "holds splits, not classes (train, val)" in words
+    assert f"Try: data.train: {root}/train" in words
+    # Who names them as classes means them.
+    assert found(train=root, classes=("train", "val")) == []
+
+
+def test_empty_class_is_refused_and_says_what_lies_there(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.heic", "2.heic"], "c": []})
+
+    [(field, words)] = found(train=root)
+
+    assert field == "train"
+    assert "has no images of 'b', 'c'" in words
+    assert "(2 files ignored: 2 .heic)" in words
+    assert found(train=root, classes=("a", "b"))
+
+
+def test_unknown_class_is_told_with_the_nearest(make_folders):
+    root = make_folders({"ants": ["1.jpg"], "bees": ["1.jpg"]})
+
+    [(field, words)] = found(train=root, classes=("ants", "bee"))
+
+    assert field == "classes"
+    assert "has no folder for 'bee'" in words
+    assert "did you mean 'bees'?" in words
+
+
+def test_splits_must_have_the_same_classes(make_folders):
+    root = make_folders(
+        {"t/ants": ["1.jpg"], "t/bees": ["1.jpg"], "v/ants": ["1.jpg"], "v/wasps": ["1.jpg"]}
+    )
+
+    problems = found(train=root / "t", validation=root / "v")
+
+    assert [field for field, _ in problems] == ["validation", "validation"]
+    assert "has no folder for 'bees'" in problems[0][1]
+    assert "has folders of other classes: 'wasps'" in problems[1][1]
+
+
+def test_a_split_must_not_be_the_training_folder(make_folders, tmp_path):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+    (tmp_path / "again").symlink_to(root)
+
+    problems = found(train=root, validation=tmp_path / "again")
+
+    assert "is the folder of data.train as well" in problems[0][1]
+
+
+def test_all_problems_are_told_at_once(make_folders):
+    root = make_folders({"a": [], "b": ["1.jpg"]})
+
+    with pytest.raises(DataError) as caught:
+        list_sources(data(train=root, validation=root / "x", test=root / "y"))
+
+    assert len(caught.value.problems) == 3
+
+
+def test_file_in_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\n")
+
+    [(_, words)] = found(train=tmp_path / "list.csv")
+
+    assert f"'{tmp_path}/list.csv' is a file" in words
+    assert f"Try: data.csv: {tmp_path}/list.csv" in words
+
+
+def test_folder_for_evaluation_holds_some_of_the_classes_of_the_model(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+
+    listing = list_folder(root, classes=("c", "b", "a"))
+
+    assert listing.classes == ("c", "b", "a")
+    assert listing.count() == {"test": {"c": 0, "b": 1, "a": 1}}
+    with pytest.raises(DataError, match="--data  .* has folders of other classes: 'b'"):
+        list_folder(root, classes=("a", "c"))
+    with pytest.raises(DataError, match="holds 1 image and no folder per class"):
+        list_folder(root / "a", classes=("a", "b"))
+
+
+def test_images_are_named_by_files_and_by_folders(make_folders):
+    root = make_folders({"a": ["1.jpg", "2.txt", ".3.jpg", "deep/4.png"]})
+
+    assert list_images(root / "a") == [root / "a" / "1.jpg", root / "a" / "deep" / "4.png"]
+    assert list_images(root / "a" / "2.txt") == [root / "a" / "2.txt"]
+    with pytest.raises(DataError, match="does not exist"):
+        list_images(root / "b")
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_table(make_folders, tmp_path):
+    """Writes photos/table.csv beside photos/a/0.jpg ... 3.jpg; returns its path."""
+
+    def write(text, encoding="utf-8"):
+        make_folders({"a": [f"{number}.jpg" for number in range(4)]})
+        path = tmp_path / "photos" / "table.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def test_table_paths_are_relative_to_it(write_table):
+    table = write_table("\ufeffpath, label\r\na/0.jpg,x\r\na/1.jpg, y\r\n")
+
+    listing = list_sources(data(csv=table))
+
+    assert listing.classes == ("x", "y")
+    assert [file.path for file in listing.files] == [
+        str(table.parent / "a" / "0.jpg"),
+        str(table.parent / "a" / "1.jpg"),
+    ]
+    assert listing.fractions == {"validation": 0.2}
+
+
+def test_table_may_give_the_splits(write_table):
+    table = write_table(
+        "label,path,split\nx,a/0.jpg,train\ny,a/1.jpg,\nx,a/2.jpg,val\ny,a/3.jpg,Validation\n"
+    )
+
+    listing = list_sources(data(csv=table))
+
+    assert listing.count() == {"train": {"x": 1, "y": 1}, "validation": {"x": 1, "y": 1}}
+    assert listing.fractions == {}
+
+
+def test_classes_select_rows(write_table):
+    table = write_table("path,label\na/0.jpg,x\na/1.jpg,y\na/2.jpg,z\n")
+
+    listing = list_sources(data(csv=table, classes=("z", "x")))
+
+    assert listing.classes == ("z", "x")
+    assert len(listing.files) == 2
+
+
+def test_wrong_rows_are_told_by_line(write_table):
+    table = write_table(
+        "path,label,split\na/0.jpg,x,\na/9.jpg,x,\n,y,\na/1.jpg,,\na/2.jpg,y,tset\na/0.jpg,y,\n"
+    )
+
+    with pytest.raises(DataError) as caught:
+        list_sources(data(csv=table))
+
+    words = [problem.what for problem in caught.value.problems]
+    assert words == [
+        f"'table.csv', line 3: no file '{table.parent}/a/9.jpg'",
+        "'table.csv', line 4: no path",
+        "'table.csv', line 5: no label",
+        "'table.csv', line 6: split 'tset'; expected train, validation, test or nothing",
+        "'table.csv', line 7: the image of line 2 again",
+    ]
+
+
+def test_many_wrong_rows_are_counted(write_table):
+    table = write_table("path,label\n" + "".join(f"{number}.jpg,x\n" for number in range(50)))
+
+    problems = check_sources(data(csv=table))
+
+    assert len(problems) == 21
+    assert problems[-1][1].what == "'table.csv' has 30 more wrong lines"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no column path and no column label"),
+        ("path;label\na/0.jpg;x\n", "has no column path and no column label"),
+        ("path,class\na/0.jpg,x\n", "has no column label"),
+        ("path,label\n", "has no rows"),
+        ("path,label\na/0.jpg,x\na/1.jpg,x\n", r"holds one class only \(x\)"),
+        ("path,label,split\na/0.jpg,x,train\na/1.jpg,y,val\n", "has no train row of 'y'"),
+        ("path,label,split\na/0.jpg,x,val\na/1.jpg,y,val\n", "has no train row of 'x', 'y'"),
+    ],
+)
+def test_unusable_tables_are_refused(text, words, write_table):
+    with pytest.raises(DataError, match=words):
+        list_sources(data(csv=write_table(text)))
+
+
+def test_table_in_another_encoding_is_refused(write_table):
+    with pytest.raises(DataError, match="cannot be read: 'utf-8' codec"):
+        list_sources(data(csv=write_table("path,label\na/0.jpg,é\n", encoding="latin-1")))
+
+
+# --- built-in sets -----------------------------------------------------------------------------
+
+
+def test_digits_are_rgb_of_the_full_range():
+    pixels, digits = load_builtin("digits")
+
+    assert pixels.shape == (1797, 8, 8, 3)
+    assert pixels.dtype == np.uint8
+    assert sorted(np.unique(pixels))[:2] + [pixels.max()] == [0, 16, 255]
+    assert digits[:3] == ("0", "1", "2")
+
+
+def test_glyphs_are_drawn_in_the_format_of_digits():
+    pixels, names = load_builtin("glyphs")
+
+    assert pixels.shape == (len(names), 8, 8, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(pixels), np.unique(load_builtin("digits")[0]))
+    # As much ink as digits have, within a tenth, and their margins left and right.
+    assert abs(pixels.mean() / load_builtin("digits")[0].mean() - 1) < 0.1
+    assert pixels[:, :, 0].mean() < 0.5
+    assert {"A", "plus", "scribble_000"} <= set(names)
+
+
+def test_glyphs_are_the_same_each_time():
+    again = draw_all_glyphs()
+
+    drawn = np.rint(again * (255 / 16)).astype(np.uint8)
+    np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], drawn)
+    assert len(np.unique(drawn.reshape(len(drawn), -1), axis=0)) > 0.99 * len(drawn)
+
+
+def test_glyphs_are_counted_without_drawing_them():
+    counts = count_sources(data(builtin="glyphs"))
+
+    assert counts == list_sources(data(builtin="glyphs")).count()
+
+
+def test_digits_are_counted_without_loading_them():
+    counts = count_sources(data(builtin="digits"))
+
+    assert counts == list_sources(data(builtin="digits")).count()
+    assert sum(counts[None].values()) == 1797
+
+
+def test_digit_classes_are_selected_and_checked():
+    listing = list_sources(data(builtin="digits", classes=("8", "3")))
+
+    assert listing.classes == ("8", "3")
+    assert {file.label for file in listing.files} == {"3", "8"}
+    assert check_sources(data(builtin="digits", classes=("8", "10")))[0][0] == "classes"
+
+
+def test_listing_imports_neither_numpy_nor_tensorflow(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+    code = (
+        "import sys; from pathlib import Path; from types import SimpleNamespace as N\n"
+        "from tl_toolkit.data import manifest, sources\n"
+        f"folders = N(builtin=None, csv=None, train=Path({str(root)!r}), validation=0.2, test=None,"
+        " classes=None, masks=None)\n"
+        "digits = N(builtin='digits', classes=None)\n"
+        "assert not sources.check_sources(folders) and not sources.check_sources(digits)\n"
+        "sources.count_sources(digits)\n"
+        "print({'numpy', 'tensorflow', 'keras', 'sklearn', 'PIL'} & set(sys.modules))"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert result.stdout.strip() == "set()", result.stderr

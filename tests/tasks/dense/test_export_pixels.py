@@ -1,0 +1,418 @@
+"""The exported model answers each pixel as the Keras model does, or is not published."""
+
+import io
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.export.unequal import Noise, assert_the_old_one_stays
+from tl_toolkit.architectures.sampling import PixelSample
+from tl_toolkit.errors import ParityError
+from tl_toolkit.export import pixel_parity
+from tl_toolkit.export.parity import ask, check_report, draw_probes, read_by_pillow
+from tl_toolkit.export.publish import publish
+from tl_toolkit.images.decoder import decode_image
+from tl_toolkit.images.pipeline import resize_pixels
+from tl_toolkit.images.targets import place_pixels
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.schema import Model, Pixels
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense.parity import compare_pixels
+from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.serving import place_pixels_in_graph, write_pixel_model
+from tl_toolkit.tasks.segmentation.task import Segmentation
+from tl_toolkit.transfer.assemble import assemble
+from tl_toolkit.transfer.weights import load_weights
+
+CLASSES = ("sky", "sea", "grève é")
+TASK = Segmentation(CLASSES, Pixels())
+SIZE = (64, 80)  # not whole cells of the coarsest map: padded to 64 x 96
+SHAPES = [(2, 64, 80), (2, 37, 50), (1, 131, 90), (1, 1, 7)]
+CLEAR = 1e-4
+
+
+class Edges:
+    """A task with one output, and floats only."""
+
+    units = 1
+    answers_pixels = True
+
+    def keep(self, outputs):
+        return {"probability": outputs[..., 0]}
+
+
+class Normals:
+    """A task with a vector for each pixel."""
+
+    units = 3
+    answers_pixels = True
+
+    def keep(self, outputs):
+        return {"normal": outputs * 2 - 1}
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    """A MobileNet of random weights that tells its three classes clearly apart."""
+    settings = Model(
+        base="mobilenet",
+        weights="random",
+        arguments={"alpha": 0.25},
+        head={"hidden": [{"units": 16}]},
+    )
+    return sharpen(
+        assemble(settings, image_size=SIZE, num_classes=3, task=TASK, pixels=Pixels()).model
+    )
+
+
+def draw_model(*, units=3, noisy=False):
+    """Draws two maps, strides 2 and 8, and a linear predictor."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((24, 32, 3), name="image")
+    pixels = keras.Input((None, 2), name="pixels")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    fine = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
+    fine = Noise()(fine) if noisy else fine
+    coarse = keras.layers.Conv2D(8, 5, strides=4, padding="same", activation="relu")(fine)
+    columns = [PixelSample(2)(fine, pixels), PixelSample(8)(coarse, pixels)]
+    outputs = keras.layers.Dense(
+        units, activation="sigmoid" if units == 1 else "softmax", name="predictions"
+    )(keras.layers.Concatenate()(columns))
+    return sharpen(keras.Model([image, pixels], outputs))
+
+
+def sharpen(model):
+    """Makes the outputs spread: those of random weights are nearly alike everywhere."""
+    layer = model.get_layer("predictions")
+    image = np.random.default_rng(1).integers(0, 256, (1, *model.inputs[0].shape[1:3], 3))
+    places = np.random.default_rng(2).uniform(0, 24, (1, 500, 2)).astype(np.float32)
+    hidden = keras.Model(model.inputs, layer.input)([image.astype(np.float32), places])[0].numpy()
+    kernel = layer.kernel.numpy()
+    kernel *= 3 / (hidden @ kernel).std()
+    layer.kernel.assign(kernel)
+    layer.bias.assign(-(hidden @ kernel).mean(axis=0))
+    return model
+
+
+def draw_photo(height, width, seed=0):
+    """Draws uint8 (h, w, 3): coarse coloured noise, so that neighbours are alike."""
+    random = np.random.default_rng((seed, height, width))
+    pixels = random.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize((width, height)))
+
+
+def encode(pixels, *, format="PNG", **options):
+    buffer = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def draw_files():
+    return {f"{h} x {w}": encode(draw_photo(h, w)) for h, w in [(24, 32), (41, 30), (150, 120)]}
+
+
+def answer_in_keras(model, image, resize="stretch"):
+    """Returns what the task keeps of all pixels, and which of them are clear."""
+    predictor = DensePredictor(model, mode="gather_first")
+    size = predictor.image_size
+    maps = predictor.read_maps(resize_pixels(image, size, resize)[np.newaxis])
+
+    def keep(outputs):
+        best = tf.math.top_k(outputs, 2).values
+        return {**TASK.keep(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
+
+    ys, xs = place_pixels(image.shape[:2], size, resize)
+    found = predictor.answer([one[0] for one in maps], ys, xs, keep)
+    return found, found.pop("clear")
+
+
+def check_equal(found, expected, clear, tolerance=1e-5):
+    assert clear.mean() > 0.99
+    assert found["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(found["mask"][clear], expected["mask"][clear])
+    np.testing.assert_allclose(found["probability"], expected["probability"], atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def exported(mobilenet, tmp_path_factory):
+    path = tmp_path_factory.mktemp("stretch") / "model"
+    write_pixel_model(mobilenet, path, task=TASK, classes=CLASSES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    """Images of several sizes, and what a fresh process answered."""
+    batches = [
+        np.stack([draw_photo(*shape, seed) for seed in range(count)]) for count, *shape in SHAPES
+    ]
+    return batches, ask(exported, batches, [encode(batch[-1]) for batch in batches])
+
+
+def test_an_image_of_any_size_is_answered_at_its_own_size(mobilenet, served):
+    batches, answers = served
+
+    for batch, found in zip(batches, answers.pixels, strict=True):
+        assert found["mask"].shape == found["probability"].shape == batch.shape[:3]
+        for number, image in enumerate(batch):
+            rows = {name: one[number] for name, one in found.items()}
+            check_equal(rows, *answer_in_keras(mobilenet, image))
+    assert len(np.unique(answers.pixels[0]["mask"])) == 3
+
+
+def test_an_image_of_the_models_size_is_answered_as_by_the_model_itself(mobilenet, served):
+    batches, answers = served
+    places = np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), axis=-1)
+
+    outputs = mobilenet([batches[0].astype(np.float32), np.stack([places.reshape(-1, 2)] * 2)])
+
+    outputs = outputs.numpy().reshape(2, *SIZE, 3)
+    best = np.sort(outputs, axis=-1)
+    expected = {"mask": outputs.argmax(axis=-1), "probability": best[..., -1]}
+    check_equal(answers.pixels[0], expected, best[..., -1] - best[..., -2] > CLEAR)
+
+
+def test_files_are_answered_as_their_pixels(served):
+    batches, answers = served
+
+    for batch, given, found in zip(batches, answers.pixels, answers.encoded, strict=True):
+        assert (found["height"], found["width"]) == batch.shape[1:3]
+        np.testing.assert_array_equal(found["mask"][..., 0], given["mask"][-1])
+        assert found["probability"].dtype == np.uint16
+        difference = found["probability"][..., 0] / 65535 - given["probability"][-1]
+        assert np.abs(difference).max() < 0.5 / 65535 + 1e-6
+
+
+@pytest.mark.slow
+def test_plain_tensorflow_answers_with_files_that_pillow_reads(mobilenet, exported, tmp_path):
+    photo = draw_photo(37, 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    stored = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+    (tmp_path / "one.png").write_bytes(encode(stored, exif=exif))
+    (tmp_path / "two.png").write_bytes(encode(draw_photo(90, 20)))
+    code = """
+import pathlib, sys, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+folder = pathlib.Path(sys.argv[2])
+data = [(folder / name).read_bytes() for name in ("one.png", "two.png")]
+found = model.signatures["serve_bytes"](bytes=tf.constant(data))
+assert sorted(found) == ["height", "mask", "probability", "width"], sorted(found)
+assert found["height"].numpy().tolist() == [37, 90] and found["width"].numpy().tolist() == [50, 20]
+(folder / "mask.png").write_bytes(found["mask"][0].numpy())
+(folder / "probability.png").write_bytes(found["probability"][0].numpy())
+assert "tl_toolkit" not in sys.modules
+print([name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()])
+"""
+
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(exported), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.stdout.strip() == str(list(CLASSES)), found.stderr[-2000:]
+    mask, probability = (
+        np.asarray(Image.open(tmp_path / name)) for name in ("mask.png", "probability.png")
+    )
+    given = {"mask": mask, "probability": probability / 65535}
+    check_equal(given, *answer_in_keras(mobilenet, photo))
+
+
+def test_places_in_the_graph_are_those_of_training():
+    for mode in ("stretch", "crop"):
+        compiled = tf.function(
+            lambda source, mode=mode: place_pixels_in_graph(source, SIZE, mode),
+            input_signature=[tf.TensorSpec((2,), tf.int32)],
+        )
+        for source in [(64, 80), (1, 1), (37, 50), (480, 361), (3, 1000), (2999, 7)]:
+            found = compiled(tf.constant(source))
+
+            for one, expected in zip(found, place_pixels(source, SIZE, mode), strict=True):
+                np.testing.assert_array_equal(one, expected)
+
+
+def test_tiles_are_no_higher_than_they_must_be():
+    def keep(outputs):
+        return {"rows": tf.fill(tf.shape(outputs)[:2], tf.shape(outputs)[0])}
+
+    maps = [np.zeros((12, 16, 4), np.float32), np.zeros((3, 4, 8), np.float32)]
+    ys, xs = place_pixels((50, 20), (24, 32))
+
+    # Two maps' parts of a first layer of three units, in float32.
+    for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 2 * 3 * 4, 25)]:
+        predictor = DensePredictor(draw_model(), tile_bytes=tile_bytes)
+        assert np.unique(predictor.answer(maps, ys, xs, keep)["rows"]) == [rows]
+
+
+@pytest.mark.slow
+def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
+    model = draw_model()
+    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
+    image = draw_photo(30, 70)
+
+    found = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
+
+    expected, clear = answer_in_keras(model, image, "crop")
+    given = {name: one[0] for name, one in found.pixels[0].items()}
+    # Of 70 columns the middle 40 have the model's proportions.
+    kept = slice(15, 55)
+    for answer, nothing in (("mask", 255), ("probability", 0)):
+        assert (given[answer][:, : kept.start] == nothing).all()
+        assert (given[answer][:, kept.stop :] == nothing).all()
+        np.testing.assert_allclose(
+            found.encoded[0][answer][..., 0] / (1 if answer == "mask" else 65535),
+            given[answer], atol=1e-5,
+        )  # fmt: skip
+    check_equal(
+        {name: one[:, kept] for name, one in given.items()},
+        {name: one[:, kept] for name, one in expected.items()},
+        clear[:, kept],
+    )
+
+
+def make_recipe(resize="stretch"):
+    return build_recipe(
+        {
+            "version": 1,
+            "name": "export",
+            "data": {"builtin": "digits", "image_size": [24, 32], "resize": resize},
+            "model": {"base": "lenet5", "weights": "random"},
+            "phases": [{"name": "head", "epochs": 1}],
+        }
+    ).recipe
+
+
+def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
+    return publish(
+        model,
+        RunFolder(path),
+        make_recipe(resize),
+        classes=CLASSES,
+        files=draw_files(),
+        formats=formats,
+        task=TASK,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+def test_an_export_that_is_equal_is_published(tmp_path, resize):
+    paths = publish_model(draw_model(), tmp_path, resize=resize)
+
+    report = json.loads((tmp_path / "export" / "parity.json").read_text())
+    assert report["holds"]
+    assert report["labels_equal"] and report["class_names_equal"]
+    assert report["pixels"]["limit"] == 1e-5 and report["bytes"]["limit"] == 2e-3
+    assert [row["name"] for row in report["images"]] == [*draw_files(), *draw_probes()]
+    assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
+    assert (paths["saved_model"] / "saved_model.pb").is_file()
+
+
+@pytest.mark.slow
+def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
+    assert_the_old_one_stays(lambda: publish_model(draw_model(noisy=True), tmp_path), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_head_that_changed_is_noticed(mobilenet, exported):
+    kernel = mobilenet.get_layer("predictions").kernel
+    before = kernel.numpy()
+
+    kernel.assign(before * (1 + 1e-3))
+    try:
+        report = compare_pixels(
+            mobilenet, exported, draw_files(), task=TASK, classes=CLASSES, resize="stretch"
+        )
+    finally:
+        kernel.assign(before)
+
+    assert 1e-5 < report["pixels"]["largest_difference"] < 1
+    assert not report["holds"]
+    with pytest.raises(ParityError):
+        check_report(report, where="parity.json")
+
+
+@pytest.mark.slow
+def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
+    model = draw_model()
+    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
+
+    report = compare_pixels(
+        model, tmp_path / "model", draw_files(), task=TASK, classes=CLASSES[::-1], resize="stretch"
+    )
+
+    by_name = {row["name"]: row for row in report["images"]}
+    assert not report["class_names_equal"] and not report["labels_equal"]
+    assert by_name["41 x 30"]["pixels"] == by_name["41 x 30"]["bytes"] == 1.0
+    assert by_name["24 x 32"]["pixels"] < 1e-5  # has the model's proportions: nothing to cut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [Edges(), Normals()], ids=lambda task: type(task).__name__)
+def test_answers_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
+    model = draw_model(units=task.units)
+    write_pixel_model(model, tmp_path / "model", task=task, classes=())
+    monkeypatch.setattr(pixel_parity, "MAX_PIXELS", 24 * 32 + 41 * 30)
+    common = {"task": task, "classes": (), "resize": "stretch"}
+
+    report = compare_pixels(model, tmp_path / "model", draw_files(), **common)
+
+    assert report["holds"]
+    # Rounding to 16 bits is what differs from bytes: half a step of what lies between low and high.
+    assert 0.4 < report["bytes"]["largest_difference"] * 65535 / task.units**0.5 < 1.2
+    assert len(report["images"]) == 2 + len(draw_probes())  # the third would be too many pixels
+    model.get_layer("predictions").bias.assign_add([0.01] + [0] * (task.units - 1))
+    assert not compare_pixels(model, tmp_path / "model", draw_files(), **common)["holds"]
+
+
+@pytest.mark.slow
+def test_decoders_that_differ_by_a_level_do_not_forbid_an_export(tmp_path):
+    random = np.random.default_rng(0)
+    levels = random.integers(0, 256, (60, 80, 4), dtype=np.uint8)
+    photo = encode(Image.fromarray(levels, mode="CMYK"), format="JPEG", quality=95)
+    difference = read_by_pillow(photo).astype(int) - decode_image(photo).numpy()
+    assert np.abs(difference).max() == 1
+    model = draw_model()
+    predictions = model.get_layer("predictions")
+    predictions.kernel.assign(predictions.kernel * 100)  # so steep that a level turns answers
+    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES)
+
+    report = compare_pixels(
+        model, tmp_path / "model", {"CMYK": photo}, task=TASK, classes=CLASSES, resize="stretch"
+    )
+
+    assert report["images"][0]["name"] == "CMYK"
+    assert report["images"][0]["bytes"] < 2e-3
+
+
+def test_an_answer_without_an_encoding_is_refused(tmp_path):
+    class Depth(Edges):
+        def keep(self, outputs):
+            return {"depth": outputs[..., 0]}
+
+    with pytest.raises(ValueError, match="depth: expected one of"):
+        write_pixel_model(draw_model(units=1), tmp_path / "model", task=Depth(), classes=())
+
+
+def test_weights_hold_the_base_alone(mobilenet, tmp_path):
+    path = publish_model(mobilenet, tmp_path, formats=("weights",))["weights"]
+
+    settings = Model(base="mobilenet", weights="random", arguments={"alpha": 0.25})
+    other = assemble(settings, image_size=(32, 32), num_classes=2, seed=7)
+    base = [layer for part in other.parts[:-1] for layer in part.layers]
+    load_weights(base, path)
+
+    for layer in base:
+        for one, right in zip(
+            layer.get_weights(), mobilenet.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, right)

@@ -1,0 +1,89 @@
+"""Answers as files: their names, and what they replace."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_toolkit.errors import OutputError
+from tl_toolkit.tasks.dense.pictures import Pictures, check_folder
+
+PIXELS = np.full((4, 6, 3), 100, np.uint8)
+
+
+def save(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 6), value, np.uint8)).save(path)
+    return path
+
+
+def write(folder, *paths, value=200, kind="mask"):
+    pictures = Pictures(folder, paths, kind=kind)
+    answer = Image.fromarray(np.full((4, 6), value, np.uint8))
+    return [pictures.write(path, answer, PIXELS) for path in paths]
+
+
+def value_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image).flat[0]
+
+
+def test_answers_are_named_after_their_files(tmp_path):
+    paths = [Path("a/cat.png"), Path("b/cat.jpg"), Path("cat_2.png"), Path("c/cat.png")]
+
+    found = write(tmp_path, *paths, paths[0])
+
+    names = [Path(one["mask"]).name for one in found]
+    assert names == ["cat_mask.png", "cat_2_mask.png", "cat_2_2_mask.png", "cat_3_mask.png",
+                     "cat_mask.png"]  # fmt: skip
+
+
+def test_many_files_of_one_name_are_named_at_once(tmp_path):
+    # With a look at all names for each it would take minutes.
+    pictures = Pictures(tmp_path, [Path(f"{n}/frame.png") for n in range(20_000)], kind="mask")
+
+    assert pictures._bases[Path("19999/frame.png")].name == "frame_20000"
+
+
+def test_an_overlay_is_half_photo_and_half_answer(tmp_path):
+    (files,) = write(tmp_path, Path("cat.png"))
+
+    assert value_of(files["mask"]) == 200
+    assert value_of(files["overlay"]) == 150
+
+
+def test_answers_replace_those_of_an_earlier_call(tmp_path):
+    write(tmp_path, Path("cat.png"), value=10)
+
+    (files,) = write(tmp_path, Path("cat.png"), value=20)
+
+    assert value_of(files["mask"]) == 20
+
+
+@pytest.mark.parametrize("name", ["cat_mask.png", "cat_overlay.png"])
+def test_a_file_of_the_user_is_not_replaced(name, tmp_path):
+    mine = save(tmp_path / name, value=7)
+
+    with pytest.raises(OutputError, match=rf"--out .*{name} would be lost\n.*\n  Try: --out DIR"):
+        write(tmp_path, Path("ant.png"), Path("cat.png"))
+
+    assert value_of(mine) == 7
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_photo_that_is_asked_about_is_not_replaced_though_a_call_wrote_it(tmp_path):
+    (files,) = write(tmp_path, Path("cat.png"))
+
+    with pytest.raises(OutputError, match=r"cat_mask\.png would be lost"):
+        write(tmp_path, Path("cat.png"), Path(files["mask"]))
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path):
+    file = save(tmp_path / "cat.png")
+
+    for folder in (file, file / "below"):
+        with pytest.raises(OutputError, match=rf"--out {folder}  {file} is a file\n  A folder is"):
+            check_folder(folder)
+    check_folder(tmp_path / "new" / "below")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,264 @@
+"""Tasks with an answer for each pixel, through the verbs that a classification goes through."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tl_toolkit as tl
+from tests.command import tltool
+from tests.pixels import TASKS, draw_balls, make_recipe
+from tl_toolkit.errors import OutputError
+
+SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
+METRICS = {"segmentation": "mean_iou", "edges": "ods", "normals": "within_22_5"}
+PICTURES = {"segmentation": "mask", "edges": "edges", "normals": "normals"}
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    """A folder for each task, with the same images."""
+    return draw_balls(tmp_path_factory.mktemp("balls"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[TASKS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in TASKS[1:])],
+)
+def run(request, balls, tmp_path_factory):
+    """A finished and exported run of each task."""
+    recipe = make_recipe(request.param, balls, export=True)
+    return tl.finetune(recipe, out=tmp_path_factory.mktemp("runs") / request.param)
+
+
+class Told(tl.Progress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.lines, self.counts = [], []
+
+    def said(self, message):
+        self.lines.append(message)
+
+    def scanned(self, done, total):
+        self.counts.append((done, total))
+
+
+def photo_of(run):
+    return next((Path(run.recipe.data.validation) / "images").iterdir())
+
+
+def test_a_run_tells_the_scores_of_its_task(run):
+    task = run.recipe.task
+    metrics = run.metrics
+
+    best = metrics["best"]
+    assert 0 < best[f"val_{SCORES[task]}"] <= 1
+    assert METRICS[task] in metrics["validation"]
+    receipts = [json.loads(path.read_text()) for path in run.folder.path.rglob("receipt.json")]
+    assert len(receipts) == 2
+    rows = run.folder.predictions.read_text().splitlines()[1:]
+    assert len(rows) == metrics["validation"]["images"] == 4
+
+
+def test_a_kept_model_measures_as_the_run_did(run):
+    again = run.evaluate()
+
+    for name, value in run.metrics["validation"].items():
+        if isinstance(value, float):
+            assert again[name] == pytest.approx(value, abs=1e-4), name
+
+
+def test_a_folder_is_measured_like_the_split_that_it_holds(run):
+    found = run.evaluate(run.recipe.data.validation)
+
+    assert found["images"] == 4
+    name = METRICS[run.recipe.task]
+    assert found[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
+
+
+def test_answers_are_of_the_size_of_the_file(run, tmp_path):
+    Image.open(photo_of(run)).resize((90, 50)).save(tmp_path / "wide.png")
+
+    (answer,) = run.predict(tmp_path / "wide.png")
+
+    (large,) = run.predict(tmp_path / "wide.png", native=True)
+    for one in (*answer.answer.values(), *large.answer.values()):
+        assert one.shape[:2] == (50, 90)
+
+
+def test_an_image_of_the_model_s_size_is_answered_alike_at_its_own(run):
+    (resized,) = run.predict(photo_of(run))
+    (native,) = run.predict(photo_of(run), native=True)
+
+    for name, one in resized.answer.items():
+        np.testing.assert_allclose(native.answer[name], one, atol=1e-5)
+
+
+def test_a_saved_model_answers_as_the_run_predicts(run):
+    from tests.tasks.dense.test_export_pixels import ask
+
+    pixels = np.asarray(Image.open(photo_of(run)))
+    given = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
+                [photo_of(run).read_bytes()]).pixels[0]  # fmt: skip
+
+    (expected,) = run.predict(photo_of(run))
+    for name, one in expected.answer.items():
+        if one.dtype == np.float32:
+            np.testing.assert_allclose(given[name][0], one, atol=1e-5)
+        else:
+            assert (given[name][0] == one).mean() > 0.999
+
+
+def test_the_command_line_measures_and_draws(run, tmp_path):
+    table = tltool("evaluate", run.path, cwd=tmp_path).stdout
+    drawn = tltool("predict", run.path, photo_of(run), "--format", "csv", cwd=tmp_path).stdout
+
+    picture = PICTURES[run.recipe.task]
+    (row,) = csv.DictReader(io.StringIO(drawn))
+    for kind in (picture, "overlay"):
+        with Image.open(tmp_path / row[kind]) as image:
+            assert image.size == (64, 64)
+    if run.recipe.task == "segmentation":
+        assert "ball" in table and "majority class" in table
+        assert float(row["ball"]) + float(row["plane"]) == pytest.approx(1)
+        with Image.open(tmp_path / row["mask"]) as image:
+            assert image.mode == "P" and set(np.unique(np.asarray(image))) <= {0, 1}
+
+
+def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
+    place = tmp_path / "same"
+    place.mkdir()
+    shutil.copy(photo_of(run), place / "cat.png")
+    mine = place / f"cat_{PICTURES[run.recipe.task]}.png"
+    shutil.copy(photo_of(run), mine)
+
+    with pytest.raises(OutputError, match="the 2 images in it are not asked about"):
+        run.predict(place, out=place)
+    with pytest.raises(OutputError, match="would be lost"):
+        run.predict(place / "cat.png", out=place)
+
+    assert mine.read_bytes() == photo_of(run).read_bytes()
+    assert len(list(place.iterdir())) == 2
+
+
+def test_predicting_again_leaves_the_first_answers_out_and_replaces_them(run, tmp_path):
+    shutil.copy(photo_of(run), tmp_path / "cat.png")
+    progress = Told()
+
+    for _ in range(2):
+        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=progress)
+
+    assert answer.path == str(tmp_path / "cat.png")
+    assert len(list((tmp_path / "answers").iterdir())) == 2
+    assert [line for line in progress.lines if "left out: 2 images in" in line]
+
+
+def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
+    shutil.copy(photo_of(run), tmp_path / "cat.png")
+    (tmp_path / "dog.png").write_text("no image")
+    progress = Told()
+
+    _, dog = run.predict(tmp_path, progress=progress)
+
+    assert dog.error
+    assert progress.counts == [(1, 2), (2, 2)]
+
+
+def test_thresholds_are_those_of_the_task(run, tmp_path):
+    name = METRICS[run.recipe.task]
+
+    done = tltool("evaluate", run.path, "--fail-under", f"{name}=1.1", cwd=tmp_path, code=4)
+    assert "Asked for at least 1.1" in done.stderr
+
+    done = tltool("evaluate", run.path, "--fail-under", "accuracy=0.5", cwd=tmp_path, code=2)
+    assert "'accuracy' is no metric of the run" in done.stderr and name in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_a_search_over_dropout_and_depth(task, balls, tmp_path):
+    recipe = make_recipe(task, balls) | {
+        "search": {
+            "algorithm": "grid",
+            "space": {
+                "model.head.hidden.0.dropout": {"choices": [0.0, 0.4]},
+                "phases.tune.unfreeze": {"choices": [0, {"from": "conv_dw_12"}]},
+            },
+        }
+    }
+
+    found = tl.search(recipe, out=tmp_path / "search")
+
+    assert [trial.state for trial in found.trials] == ["completed"] * 4
+    assert found.summary["objective"] == f"val_{SCORES[task]}"
+    alone = tl.finetune(tmp_path / "search" / "best.yaml", out=tmp_path / "alone")
+    assert alone.metrics["best"][f"val_{SCORES[task]}"] == found.summary["best"]["score"]
+    header = (tmp_path / "search" / "trials.csv").read_text().splitlines()[0]
+    assert f"val_{SCORES[task]}" in header
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["never", "always"])
+def test_augmented_and_stored_runs_train(store, balls, tmp_path):
+    features = {"store": store, "views": 2} if store == "always" else {"store": store}
+    recipe = make_recipe("normals", balls) | {
+        "augment": {"flip": "horizontal", "rotation": 0.1},
+        "features": features,
+    }
+
+    run = tl.finetune(recipe, out=tmp_path / "run")
+
+    assert run.metrics["best"]["val_within_22_5"] > 0
+
+
+def test_a_fresh_process_loads_the_model_of_a_run(run):
+    code = """
+import sys, numpy as np, tl_toolkit as tl
+model = tl.load_run(sys.argv[1]).model
+places = np.array([[[0, 0], [63, 63], [5, 7]]], "float32")
+print(model.predict([np.zeros((1, 64, 64, 3)), places], verbose=0).shape[:2])
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == "(1, 3)", done.stderr
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+@pytest.mark.parametrize("task", TASKS)
+def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
+    import keras_tuner
+
+    recipe = make_recipe(task, balls)
+    recipe["search"] = {"space": {"model.head.dropout": {"choices": [0.1, 0.2]}}}
+    model = tl.hypermodel(recipe).build(keras_tuner.HyperParameters())
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    places = np.random.default_rng(1).integers(0, 64, (2, 5, 2)).astype("float32")
+    targets = {
+        "segmentation": np.array([[0, 1, 1, 0, 255]] * 2, "int32"),
+        "edges": np.array([[0, 1, 1, 0, -1]] * 2, "float32"),
+        "normals": np.array([[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]] * 2, "f4"),
+    }[task]
+
+    found = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
+
+    given = model.predict([images, places], verbose=0)[:, :4]
+    if task == "normals":
+        cosines = (given * targets[:, :4]).sum(-1) / np.linalg.norm(given, axis=-1)
+        expected = (1 - cosines).mean()
+    elif task == "segmentation":
+        expected = -np.log(np.take_along_axis(given, targets[:, :4, None], -1)).mean()
+    else:
+        hit = np.where(targets[:, :4] == 1, given[..., 0], 1 - given[..., 0])
+        expected = -np.log(hit).mean()
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,146 @@
+import keras
+import numpy as np
+import pytest
+
+from tests.architectures.networks import fill
+from tl_toolkit.recipe.schema import Head, Model, Pixels
+from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.windows import SizelessBase, cut_spans
+from tl_toolkit.tasks.segmentation.task import Segmentation
+from tl_toolkit.transfer.assemble import assemble
+
+
+def keep_all(outputs):
+    return {"outputs": outputs}
+
+
+def assemble_pixels(size, *, base="vgg_tiny", **arguments):
+    """The same weights at each size."""
+    settings = Pixels()
+    transfer = assemble(
+        Model(base=base, weights="random", arguments=arguments, head=Head(hidden=[{"units": 16}])),
+        image_size=size,
+        num_classes=3,
+        task=Segmentation(("sky", "tree", "road"), settings),
+        pixels=settings,
+    )
+    fill(transfer.model)
+    return transfer
+
+
+def draw_photo(size):
+    blobs = np.random.default_rng(1).integers(0, 256, (9, 9, 3)).astype("uint8")
+    rows, columns = (np.arange(side) * 9 // side for side in size)
+    return blobs[rows][:, columns]
+
+
+def answer_drawn(size, **model):
+    """What a model that was drawn for this size answers."""
+    predictor = DensePredictor(assemble_pixels(size, **model).model)
+    maps = [one[0] for one in predictor.read_maps(draw_photo(size)[np.newaxis])]
+    ys, xs = (np.arange(side, dtype="float32") for side in size)
+    return predictor.answer(maps, ys, xs, keep_all)["outputs"]
+
+
+def assert_same(found, expected):
+    assert expected.std(axis=(0, 1)).max() > 0.005
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # other kernels, other sums
+
+
+@pytest.mark.parametrize("trained", [(32, 32), (40, 32)])
+@pytest.mark.parametrize("size", [(32, 32), (20, 71), (96, 64)])
+def test_an_image_is_answered_as_by_a_model_of_its_size(size, trained):
+    predictor = DensePredictor(assemble_pixels(trained).model)
+
+    found = predictor.answer_large(draw_photo(size), keep_all)["outputs"]
+
+    assert found.shape == (*size, 3)
+    assert_same(found, answer_drawn(size))
+
+
+@pytest.mark.parametrize("window", [1, 160, 192])
+def test_a_large_image_is_answered_in_windows_without_seams(window):
+    predictor = DensePredictor(assemble_pixels((32, 32)).model)
+    photo = draw_photo((200, 333))
+    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+
+    found = predictor.answer_large(photo, keep_all, window=window)["outputs"]
+
+    assert predictor.is_seamless
+    assert_same(found, expected)
+
+
+def test_a_smaller_margin_would_leave_seams():
+    predictor = DensePredictor(assemble_pixels((32, 32)).model)
+    photo = draw_photo((200, 200))
+    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+    predictor._sizeless.margin = 0
+
+    found = predictor.answer_large(photo, keep_all, window=96)["outputs"]
+
+    assert np.abs(found - expected).max() > 1e-3
+
+
+def test_strided_convolutions_are_seamless_too():
+    predictor = DensePredictor(assemble_pixels((64, 64), base="mobilenet", alpha=0.25).model)
+    size = (96, 1100)
+
+    found = predictor.answer_large(draw_photo(size), keep_all, window=32)["outputs"]
+
+    margin = predictor._sizeless.margin
+    assert size[1] > 4 * margin > 0  # more than one window
+    assert_same(found, answer_drawn(size, base="mobilenet", alpha=0.25))
+
+
+def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
+    transfer = assemble_pixels((64, 64), base="mobilenet_v3_small", alpha=0.75)
+    predictor = DensePredictor(transfer.model)
+
+    found = predictor.answer_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
+
+    assert not predictor.is_seamless
+    assert found.shape == (100, 330, 3)
+    assert np.isfinite(found).all()
+
+
+def test_what_is_kept_has_the_images_size():
+    transfer = assemble_pixels((32, 32))
+
+    found = DensePredictor(transfer.model).answer_large(draw_photo((50, 61)), transfer.task.keep)
+
+    assert {name: one.shape for name, one in found.items()} == {
+        "mask": (50, 61),
+        "probability": (50, 61),
+    }
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 160, 161, 500, 1024, 1025])
+@pytest.mark.parametrize(("window", "margin"), [(160, 32), (160, 64), (64, 0)])
+def test_windows_answer_each_pixel_once_and_away_from_their_inner_ends(length, window, margin):
+    spans = cut_spans(length, window=window, margin=margin)
+
+    answered = [pixel for span in spans for pixel in range(span.first, span.last)]
+    assert answered == list(range(length))
+    for span in spans:
+        assert span.start % 32 == 0
+        assert span.stop - span.start <= window
+        assert span.start == 0 or span.first >= span.start + margin
+        assert span.stop >= length or span.last <= span.stop - margin
+
+
+def test_the_margin_is_what_a_cell_sees_and_what_is_interpolated():
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(2, 5, strides=4, padding="same")(image)
+
+    assert SizelessBase(image, [x], [4]).margin == 32
+    x = keras.layers.Conv2D(2, 17, padding="same")(x)  # 8 cells, or 32 pixels, to either side
+    assert SizelessBase(image, [x], [4]).margin == 64
+
+
+def test_a_field_that_windows_could_not_overlap_by_gives_no_margin():
+    image = keras.Input((1024, 1024, 1))
+    x = keras.layers.Conv2D(1, 3, padding="same", dilation_rate=500)(image)
+
+    assert SizelessBase(image, [x], [1]).margin == 512
+    x = keras.layers.Conv2D(1, 31, padding="same")(x)
+    assert SizelessBase(image, [x], [1]).margin is None

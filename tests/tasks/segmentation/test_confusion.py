@@ -1,0 +1,70 @@
+"""The metrics of segmentation, against matrices worked out by hand."""
+
+import numpy as np
+import pytest
+
+from tl_toolkit.tasks.segmentation.confusion import count_confusion, mean_iou, measure_confusion
+
+# 4 of a, all found; 4 of b, 1 found, 2 taken for a, 1 for c; c and d do not occur.
+MATRIX = np.array([[4, 0, 0, 0], [2, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+CLASSES = ("a", "b", "c", "d")
+
+
+def test_pixels_are_counted_by_class_and_answer():
+    truth = np.array([[0, 0, 1], [2, 2, 2]], np.uint8)
+    answers = np.array([[0, 1, 1], [2, 0, 2]], np.uint8)
+
+    found = count_confusion(truth, answers, 3, 255)
+
+    assert found.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+
+
+def test_ignored_pixels_count_nowhere():
+    truth = np.array([[255, 0], [255, 1]], np.uint8)
+    answers = np.array([[1, 0], [0, 0]], np.uint8)
+
+    assert count_confusion(truth, answers, 2, 255).tolist() == [[1, 0], [1, 0]]
+
+
+def test_the_mean_iou_is_over_classes_that_the_truth_or_the_answers_have():
+    # a: 4 of 6, b: 1 of 4, c: answered once, wrongly; d is nowhere.
+    assert mean_iou(MATRIX) == pytest.approx((4 / 6 + 1 / 4 + 0) / 3)
+
+
+def test_metrics_are_those_of_the_paper():
+    found = measure_confusion(MATRIX, CLASSES)
+
+    assert found["pixel_accuracy"] == pytest.approx(5 / 8)
+    assert found["mean_accuracy"] == pytest.approx((1 + 1 / 4) / 2)
+    assert found["mean_iou"] == pytest.approx((4 / 6 + 1 / 4) / 3)
+    assert found["frequency_weighted_iou"] == pytest.approx((4 * 4 / 6 + 4 * 1 / 4) / 8)
+    assert found["confusion"] == MATRIX.tolist()
+
+
+def test_each_class_has_its_numbers_and_none_where_they_have_no_meaning():
+    found = measure_confusion(MATRIX, CLASSES)["per_class"]
+
+    assert found["a"] == {
+        "iou": pytest.approx(4 / 6), "precision": pytest.approx(4 / 6), "recall": 1.0, "pixels": 4
+    }  # fmt: skip
+    assert found["c"] == {"iou": 0.0, "precision": 0.0, "recall": None, "pixels": 0}
+    assert found["d"] == {"iou": None, "precision": 0.0, "recall": None, "pixels": 0}
+
+
+def test_the_majority_answers_the_most_frequent_class_everywhere():
+    matrix = np.array([[1, 0], [3, 6]])
+
+    found = measure_confusion(matrix, ("few", "many"))["majority"]
+
+    assert found == {
+        "class": "many",
+        "pixel_accuracy": pytest.approx(0.9),
+        "mean_accuracy": pytest.approx(0.5),
+        "mean_iou": pytest.approx(0.45),
+    }
+
+
+def test_nothing_but_ignored_pixels_gives_zeros():
+    found = measure_confusion(np.zeros((2, 2), np.int64), ("a", "b"))
+
+    assert (found["pixel_accuracy"], found["mean_iou"], found["mean_accuracy"]) == (0, 0, 0)

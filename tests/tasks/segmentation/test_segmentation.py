@@ -1,0 +1,227 @@
+"""One class for each pixel: losses and tallies against NumPy, answers as images."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.tasks.segmentation.task import Segmentation
+
+CLASSES = ("sky", "road", "tree")
+TARGETS = np.array([[0, 1, 2, 1, IGNORE], [2, 2, IGNORE, IGNORE, 2]], np.int32)
+
+
+def make_outputs(seed=0):
+    logits = np.random.default_rng(seed).normal(0, 2, (*TARGETS.shape, 3))
+    return (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
+
+
+def compare(outputs, targets=TARGETS, weights=None, **settings):
+    task = Segmentation(CLASSES, Pixels(**settings))
+    if weights is not None:
+        task.class_weights.assign(weights)
+    losses, tallies = task.compare(tf.constant(outputs), tf.constant(targets))
+    return losses.numpy(), tallies.numpy()
+
+
+def of_the_right_class(outputs, row):
+    counted = TARGETS[row] != IGNORE
+    return outputs[row, counted, TARGETS[row, counted]], TARGETS[row, counted]
+
+
+def test_cross_entropy_is_the_mean_over_pixels_of_a_class():
+    outputs = make_outputs()
+
+    losses, _ = compare(outputs)
+
+    expected = [-np.log(of_the_right_class(outputs, row)[0]).mean() for row in (0, 1)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_the_focal_loss_counts_easy_pixels_less():
+    outputs = make_outputs()
+
+    losses, _ = compare(outputs, loss="focal")
+
+    right = [of_the_right_class(outputs, row)[0] for row in (0, 1)]
+    expected = [(-((1 - one) ** 2) * np.log(one)).mean() for one in right]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_class_weights_make_a_weighted_mean():
+    outputs = make_outputs()
+    weights = np.array([1.0, 3.0, 0.5], np.float32)
+
+    losses, _ = compare(outputs, class_weights={"road": 3.0, "tree": 0.5})
+
+    for row in (0, 1):
+        right, labels = of_the_right_class(outputs, row)
+        expected = (-np.log(right) * weights[labels]).mean()
+        assert losses[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_image_of_one_class_keeps_the_weight_of_that_class():
+    outputs = np.full((1, 4, 3), 1 / 3, np.float32)
+
+    losses, _ = compare(
+        outputs, np.full((1, 4), 2, np.int32), weights=np.array([1, 1, 5], np.float32)
+    )
+
+    assert losses[0] == pytest.approx(5 * np.log(3), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 2.0, 4.0)])
+def test_dice_is_one_minus_the_overlap_of_the_classes_in_the_image(weights):
+    outputs = make_outputs()
+
+    losses, _ = compare(outputs, weights=np.array(weights, np.float32), loss="dice")
+
+    for row in (0, 1):
+        counted = TARGETS[row] != IGNORE
+        given, labels = outputs[row, counted], TARGETS[row, counted]
+        present = sorted(set(labels))
+        overlap = [
+            2 * given[labels == value, value].sum()
+            / ((labels == value).sum() + given[:, value].sum())
+            for value in present
+        ]  # fmt: skip
+        expected = np.average(1 - np.array(overlap), weights=np.array(weights)[present])
+        assert losses[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_perfect_answer_has_a_dice_loss_of_zero():
+    outputs = np.eye(3, dtype=np.float32)[np.where(TARGETS == IGNORE, 0, TARGETS)]
+
+    losses, _ = compare(outputs, loss="dice")
+
+    np.testing.assert_allclose(losses, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice"])
+def test_pixels_of_no_class_change_no_loss_and_get_no_gradient(loss):
+    task = Segmentation(CLASSES, Pixels(loss=loss))
+    outputs = tf.constant(make_outputs())
+
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        losses, _ = task.compare(outputs, tf.constant(TARGETS))
+    gradient = tape.gradient(losses, outputs).numpy()
+
+    assert np.abs(gradient[TARGETS == IGNORE]).max() == 0
+    assert np.abs(gradient[TARGETS != IGNORE]).max(axis=-1).min() > 0
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice"])
+def test_an_image_without_a_pixel_of_a_class_has_no_loss(loss):
+    losses, tallies = compare(make_outputs(), np.full_like(TARGETS, IGNORE), loss=loss)
+
+    assert losses.tolist() == [0, 0] and tallies.sum() == 0
+
+
+def test_a_confident_error_costs_its_full_price():
+    # By the logits behind a softmax, not by a probability that is clipped at 1e-7.
+    task = Segmentation(CLASSES, Pixels())
+    logits = keras.Input((1, 3))
+    model = keras.Model(logits, keras.layers.Activation("softmax")(logits))
+
+    @tf.function
+    def loss_of(value):
+        return task.compare(model(value), tf.zeros((1, 1), tf.int32))[0]
+
+    assert loss_of(tf.constant([[[0.0, 60.0, 0.0]]])).numpy() == pytest.approx([60.0])
+
+
+def test_the_tally_is_the_confusion_of_each_image():
+    outputs = np.eye(3, dtype=np.float32)[[[0, 2, 2, 1, 0], [0, 2, 1, 1, 2]]]
+
+    _, tallies = compare(outputs)
+
+    assert tallies.reshape(2, 3, 3).tolist() == [
+        [[1, 0, 0], [0, 1, 1], [0, 0, 1]],
+        [[0, 0, 0], [0, 0, 0], [1, 0, 2]],
+    ]
+    task = Segmentation(CLASSES, Pixels())
+    # sky: 1 of 2; road: 1 of 2; tree: 3 of 5.
+    assert task.score_of(tallies.sum(axis=0)) == pytest.approx((1 / 2 + 1 / 2 + 3 / 5) / 3)
+
+
+def test_balanced_weights_are_the_median_frequency_over_each_ones():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+
+    task.weigh(lambda: np.array([100, 10, 40]))
+
+    assert task.class_weights.numpy().tolist() == pytest.approx([0.4, 4.0, 1.0])
+
+
+def test_a_class_without_pixels_keeps_a_weight_of_one():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+
+    task.weigh(lambda: np.array([100, 0, 50]))
+
+    assert task.class_weights.numpy().tolist() == pytest.approx([0.75, 1.0, 1.5])
+
+
+def test_balanced_weights_stay_below_fifty():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+
+    task.weigh(lambda: np.array([1_000_000, 10, 500_000]))
+
+    assert task.class_weights.numpy().tolist() == [0.5, 50, 1]
+
+
+def test_masks_without_a_counted_pixel_leave_the_weights_alone():
+    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+
+    task.weigh(lambda: np.zeros(3, int))
+
+    assert task.class_weights.numpy().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
+)
+def test_other_weights_need_no_counts(given, weights):
+    task = Segmentation(CLASSES, Pixels(class_weights=given))
+
+    task.weigh(lambda: pytest.fail("all masks were read for nothing"))
+
+    assert task.class_weights.numpy().tolist() == weights
+
+
+def test_an_answer_is_a_palette_image_of_the_classes():
+    task = Segmentation(CLASSES, Pixels())
+    outputs = np.eye(3, dtype=np.float32)[[[0, 2], [1, 1]]] * 0.9
+    palette = np.array([[0, 0, 255], [128, 128, 128], [0, 255, 0]], np.uint8)
+
+    answer = {name: kept.numpy() for name, kept in task.keep(tf.constant(outputs)).items()}
+    image = task.draw(answer, palette)
+
+    assert np.asarray(image).tolist() == [[0, 2], [1, 1]]
+    assert np.asarray(image.convert("RGB"))[0, 1].tolist() == [0, 255, 0]
+    assert answer["probability"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 16, 255])
+def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_path):
+    task = Segmentation([str(index) for index in range(num_classes)], Pixels())
+    mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
+
+    task.draw({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(tmp_path / "mask.png")
+
+    with Image.open(tmp_path / "mask.png") as image:
+        assert np.asarray(image).tolist() == mask.tolist()
+        assert np.asarray(image.convert("RGB"))[0].tolist() == [[200] * 3, [200] * 3, [0] * 3]
+
+
+def test_whole_masks_are_measured_over_all_images_and_each_alone():
+    tally = Segmentation(CLASSES, Pixels()).measure()
+
+    first = tally.add({"mask": np.array([[0, 0]])}, np.array([[0, 1]]))
+    second = tally.add({"mask": np.array([[1, 1]])}, np.array([[1, IGNORE]]))
+
+    assert first == {"pixel_accuracy": 0.5, "mean_iou": 0.25}
+    assert second == {"pixel_accuracy": 1.0, "mean_iou": 1.0}
+    assert tally.result()["images"] == 2
+    assert tally.result()["mean_iou"] == pytest.approx(0.5)

@@ -1,0 +1,519 @@
+"""Whole searches: what they share changes nothing, and what is killed goes on."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tests.pixels import draw_balls, make_recipe
+from tl_toolkit.api.search import _open_folder
+from tl_toolkit.cli.console import _describe_refit
+from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
+from tl_toolkit.training.steps import class_probabilities
+
+TLTOOL = Path(sys.executable).with_name("tltool")
+SPACE = {
+    "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
+    "phases.tune.unfreeze": {"choices": [0, {"from": "f6"}, {"from": "c5"}]},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path, draw_photos):
+    """LeNet-5 on photos: 3 classes of 7 and 2 images, two phases, and a search."""
+    photos = draw_photos(tmp_path / "photos", count=9)
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": str(photos), "validation": 0.25, "image_size": 32, "batch_size": 8},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [
+            {"name": "head", "epochs": 2, "learning_rate": 1e-2},
+            {"name": "tune", "epochs": 2, "learning_rate": 3e-3},
+        ],
+        "features": {"store": "always"},
+        "search": {"trials": 6, "space": SPACE},
+    }
+
+
+def rows_of(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+class Listener(tl.Progress):
+    def __init__(self):
+        self.passes = 0
+        self.ended = []
+        self.sentences = []
+
+    def said(self, message):
+        self.sentences.append(message)
+
+    def computed(self, done, total):
+        self.passes += done == total
+
+    def trial_ended(self, trial, *, best):
+        self.ended.append((trial["number"], best))
+
+
+def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
+    listener = Listener()
+    found = tl.search(recipe, out=tmp_path / "search", progress=listener)
+    command = [TLTOOL, "finetune", str(found.best_recipe), "export=false"]
+    for store in ("always", "never"):
+        out = ["--out", str(tmp_path / store), f"features.store={store}"]
+        subprocess.run([*command, *out], check=True, capture_output=True)
+
+    best = found.summary["best"]
+    for store in ("always", "never"):
+        metrics = tl.load_run(tmp_path / store).metrics
+        assert metrics["weights_sha256"] == best["weights_sha256"]
+        assert metrics["best"]["val_accuracy"] == best["score"]
+        assert metrics["best"] == best["best"]
+    assert best["score"] == max(trial.score for trial in found.trials)
+    assert listener.passes == 1
+
+
+@pytest.mark.slow
+def test_every_trial_is_what_finetune_makes_of_its_recipe(tmp_path, recipe):
+    """With dropout 0 too, where a run of its own draws no dropout layer at all."""
+    from tl_toolkit.plan.space import trial_recipe
+
+    recipe["search"] = {"algorithm": "grid", "space": SPACE}
+    found = tl.search(recipe, out=tmp_path / "search")
+    loaded = tl.load_recipe(found.folder.recipe).recipe
+
+    for trial in found.trials[::2]:
+        one = trial_recipe(loaded, trial.values)
+        run = tl.finetune(one, overrides=["export=false"], out=tmp_path / str(trial.number))
+        assert run.metrics["weights_sha256"] == trial.weights_sha256, trial.values
+
+
+def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
+    from tl_toolkit.training.phase import PhaseRun
+
+    began = []
+    epochs = PhaseRun.epochs
+    monkeypatch.setattr(
+        PhaseRun,
+        "epochs",
+        lambda self, *rest: began.append(self._phase.name) or epochs(self, *rest),
+    )
+    recipe["search"] = {"algorithm": "grid", "space": SPACE}
+
+    tl.search(recipe, out=tmp_path / "search")
+
+    assert began.count("head") == 3  # once for each dropout
+    assert began.count("tune") == 9
+
+
+def test_a_search_leaves_tables_and_plots(tmp_path, recipe):
+    found = tl.search(recipe, overrides={"search.refit": 2}, out=tmp_path / "search")
+
+    rows = rows_of(found.path / "trials.csv")
+    assert [row["number"] for row in rows] == list("123456")
+    assert {row["phases.tune.unfreeze"] for row in rows} <= {"0", "{from: f6}", "{from: c5}"}
+    assert all(row["state"] == "completed" and float(row["seconds"]) > 0 for row in rows)
+    for name in ("fields.svg", "time.svg"):
+        assert "</svg>" in (found.path / name).read_text()
+    assert len(list(found.folder.tensorboard.glob("*/events*"))) == 6
+    refit = found.summary["refit"]
+    assert len(refit["scores"]) == 2 and refit["min"] <= refit["mean"] <= refit["max"]
+    assert json.loads(found.folder.status.read_text())["state"] == "done"
+
+
+def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
+    space = {"phases.tune.learning_rate": {"choices": [1e-3, 1e38]}}
+    recipe["phases"][1] |= {"unfreeze": 1, "optimizer": "sgd"}
+
+    found = tl.search(recipe, overrides={"search.space": space}, out=tmp_path / "search")
+
+    states = {trial.values["phases.tune.learning_rate"]: trial.state for trial in found.trials}
+    assert states == {1e-3: "completed", 1e38: "failed"}
+    (failed,) = [trial for trial in found.trials if trial.state == "failed"]
+    assert "phase 'tune'" in failed.error
+    assert found.summary["failed"] == 1
+
+
+@pytest.fixture
+def failing_seeds(monkeypatch):
+    """Seeds with which training fails, none at first: no recipe can be made to fail by its seed."""
+    from tl_toolkit.training.loop import Trainer
+
+    seeds = set()
+    train = Trainer.train
+
+    def train_or_fail(self, recipe, *rest, **settings):
+        if recipe.seed in seeds:
+            raise NonFiniteError("the loss is not a number")
+        return train(self, recipe, *rest, **settings)
+
+    monkeypatch.setattr(Trainer, "train", train_or_fail)
+    return seeds
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [({1}, r"with 2 other seeds: mean .* to .*, 1 failed"), ({1, 2}, "with 2 other seeds: all f")],
+)
+def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
+    tmp_path, recipe, failing_seeds, fails, told
+):
+    failing_seeds |= fails
+    recipe["search"] = {"trials": 1, "space": SPACE, "refit": 2}
+    listener = Listener()
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=listener)
+
+    refit = found.summary["refit"]
+    assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
+    assert refit["mean"] == refit["scores"][1]
+    assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
+    assert re.match(told, _describe_refit(refit))
+
+
+class Remover(tl.Progress):
+    """Deletes a file when the first trial begins."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def trial_began(self, number, total, values):
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def base_weights(tmp_path):
+    """A file of LeNet-5's base."""
+    import keras
+
+    from tl_toolkit.architectures.lenet import build_lenet5
+
+    pixels = keras.Input((32, 32, 1))
+    keras.Model(pixels, build_lenet5(pixels)).save_weights(tmp_path / "lenet.weights.h5")
+    return tmp_path / "lenet.weights.h5"
+
+
+def test_weights_that_no_trial_can_load_end_the_search(tmp_path, recipe, base_weights):
+    recipe["model"]["weights"] = str(base_weights)
+
+    with pytest.raises(WeightsError, match=r"lenet\.weights\.h5") as caught:
+        tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+
+    assert caught.value.exit_code == 3
+    assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "failed"
+
+
+def test_weights_that_one_trial_cannot_load_end_that_trial(tmp_path, recipe, base_weights):
+    choices = {"choices": [str(base_weights), "random"]}
+    recipe["search"] = {"space": {"model.weights": choices}}
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+
+    states = {trial.values["model.weights"]: trial.state for trial in found.trials}
+    assert states == {str(base_weights): "failed", "random": "completed"}
+
+
+def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
+    class Spoiler(tl.Progress):
+        def trial_began(self, number, total, values):
+            (tmp_path / "photos" / "bees" / "torn.jpg").write_bytes(b"torn")
+
+    recipe["search"] = {"space": {"data.batch_size": {"choices": [4, 8]}}}
+
+    found = tl.search(recipe, out=tmp_path / "search", progress=Spoiler())
+
+    assert [trial.state for trial in found.trials] == ["completed"] * 2
+
+
+def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
+    recipe["phases"][0] |= {"optimizer": "sgd", "unfreeze": 4}
+    recipe["search"] = {"space": {"phases.head.learning_rate": {"choices": [1e37, 1e38]}}}
+
+    with pytest.raises(
+        SearchError, match=r"none of 2 trials was completed(.|\n)*phase 'head'"
+    ) as e:
+        tl.search(recipe, out=tmp_path / "search")
+
+    assert e.value.exit_code == 5
+    assert len(rows_of(tmp_path / "search" / "trials.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bayesian", "grid"))],
+)
+def test_a_search_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
+    recipe["search"]["algorithm"] = algorithm
+    whole = tl.search(recipe, out=tmp_path / "whole")
+
+    class Stop(tl.Progress):
+        def trial_ended(self, trial, *, best):
+            if trial["number"] == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tl.search(recipe, out=tmp_path / "search", progress=Stop())
+    assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "interrupted"
+    listener = Listener()
+    found = tl.search(recipe, out=tmp_path / "search", resume=True, progress=listener)
+
+    assert [number for number, _ in listener.ended] == [4, 5, 6]
+    assert [trial.weights_sha256 for trial in found.trials] == [
+        trial.weights_sha256 for trial in whole.trials
+    ]
+    assert found.best_recipe.read_text() == whole.best_recipe.read_text()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_loses_the_running_trial_at_most(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    recipe["phases"][1]["epochs"] = 40
+    path.write_text(json.dumps(recipe))
+    command = [TLTOOL, "search", str(path), "--out", str(tmp_path / "search")]
+    trials = tmp_path / "search" / "trials"
+
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while len(list(trials.glob("[0-9]*.json"))) < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    before = {one.name: one.read_text() for one in trials.glob("[0-9]*.json")}
+    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert 2 <= len(before) <= 6
+    assert json.loads(done.stdout)["trials"] == 6
+    assert all((trials / name).read_text() == text for name, text in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"phases.head.epochs": 3}, r"recipe\.phases\.0\.epochs"),
+        pytest.param(
+            {"search.space": {"model.head.dropout": {"choices": [0.1]}}},
+            r"search\.space",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"search.seed": 4}, r"search\.seed", marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_does_not_go_on_with_another_recipe(tmp_path, recipe, change, named):
+    recipe["search"]["trials"] = 1
+    tl.search(recipe, out=tmp_path / "search")
+
+    with pytest.raises(RecipeError, match=rf"begun with another (.|\n)*{named}"):
+        tl.search(recipe, overrides=change, out=tmp_path / "search", resume=True)
+
+
+@pytest.mark.slow
+def test_a_search_does_not_go_on_with_other_images(tmp_path, recipe, draw_photos):
+    recipe["search"]["trials"] = 1
+    tl.search(recipe, out=tmp_path / "search")
+    draw_photos(tmp_path / "more", count=1, seed=7)
+    (tmp_path / "more" / "bees" / "0.jpg").rename(tmp_path / "photos" / "bees" / "new.jpg")
+
+    with pytest.raises(RecipeError, match="begun with another images"):
+        tl.search(recipe, out=tmp_path / "search", resume=True)
+
+
+@pytest.mark.slow
+def test_more_trials_may_be_asked_for_later(tmp_path, recipe):
+    recipe["search"]["trials"] = 2
+    tl.search(recipe, out=tmp_path / "search")
+
+    found = tl.search(recipe, overrides={"search.trials": 3}, out=tmp_path / "search", resume=True)
+
+    assert len(found.trials) == 3
+
+
+def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
+    recipe["search"]["trials"] = 2
+    tl.search(recipe, out=tmp_path / "search")
+    table = tmp_path / "search" / "trials.csv"
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # as after a kill
+
+    listener = Listener()
+    found = tl.search(
+        recipe,
+        overrides={"search.trials": 1},
+        out=tmp_path / "search",
+        resume=True,
+        progress=listener,
+    )
+
+    assert listener.ended == []
+    assert found.summary["trials"] == len(found.trials) == 2
+    assert table.read_text() == whole
+
+
+def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, recipe):
+    recipe["search"]["trials"] = 1
+    tl.search(recipe, out=tmp_path / "search")
+
+    with pytest.raises(RecipeError, match="holds a run already"):
+        tl.search(recipe, out=tmp_path / "search")
+    assert len(tl.search(recipe, out=tmp_path / "search", overwrite=True).trials) == 1
+    with pytest.raises(RecipeError, match="holds no search"):
+        tl.search(recipe, out=tmp_path / "nothing", resume=True)
+
+
+@pytest.mark.slow
+def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
+    recipe["search"]["trials"] = 1
+    tl.search(recipe, root=tmp_path / "runs")
+    second = tl.search(recipe, root=tmp_path / "runs")
+
+    folder = _open_folder(
+        tl.load_recipe(second.folder.recipe).recipe,
+        tmp_path / "runs", None, resume=True, overwrite=False,
+    )  # fmt: skip
+
+    assert folder.path == second.path == tmp_path / "runs" / "photos-search" / "002"
+
+
+@pytest.mark.slow
+def test_a_search_over_data_and_the_base_rebuilds_what_it_must(tmp_path, recipe):
+    recipe["search"] = {
+        "algorithm": "grid",
+        "space": {
+            "data.image_size": {"choices": [32, 40]},
+            "data.batch_size": {"choices": [4, 8]},
+            "model.arguments.pooling": {"choices": ["average", "max"]},
+        },
+    }
+
+    found = tl.search(recipe, out=tmp_path / "search")
+
+    assert {trial.state for trial in found.trials} == {"completed"}
+    assert len({trial.weights_sha256 for trial in found.trials}) == 8
+
+
+def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
+    del recipe["search"]
+
+    found = tl.sweep(recipe, out=tmp_path / "sweep")
+
+    rows = rows_of(found.path / "sweep.csv")
+    assert [row["depth"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["trains"] for row in rows][:2] == ["head", "f6 to head"]
+    parameters = [int(row["parameters"]) for row in rows]
+    assert parameters == sorted(set(parameters))
+    assert "</svg>" in (found.path / "sweep.svg").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_units_or_of_another_phase(tmp_path, recipe):
+    found = tl.sweep(recipe, phase="head", units=True, out=tmp_path / "sweep")
+
+    depths = [row["depth"] for row in rows_of(found.path / "sweep.csv")]
+    assert depths == ["0", "{from: f6}", "{from: c5}", "{from: c3}", "{from: c1}"]
+    with pytest.raises(RecipeError, match="'heads' is no phase of the recipe"):
+        tl.sweep(recipe, phase="heads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("units", "depths"),
+    [(False, ["0", "5"]), (True, ["0", "{from: conv_dw_1}", "{from: conv1}"])],
+)
+def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depths):
+    recipe = make_recipe("edges", draw_balls(tmp_path / "balls", train=2, validation=1))
+    recipe["pixels"] |= {"taps": ["conv1_relu", "conv_pw_1_relu"], "per_image": 50}
+    recipe["phases"] = [{"name": "head", "epochs": 1, "batch_norm": "train"}]
+
+    found = tl.sweep(recipe, units=units, out=tmp_path / "sweep")
+
+    assert [row["depth"] for row in rows_of(found.path / "sweep.csv")] == depths
+    assert all(trial.score is not None for trial in found.trials)
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_hypermodel_decodes_images_once_for_all_trials(tmp_path, recipe):
+    import keras_tuner
+
+    recipe["features"] = {"store": "never"}
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+    first = hypermodel.fit(values, hypermodel.build(values))
+    shutil.rmtree(tmp_path / "photos")
+
+    assert hypermodel.fit(values, hypermodel.build(values)) == first
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_tuner_of_keras_tuner_takes_the_hypermodel(tmp_path, recipe):
+    import keras_tuner
+
+    recipe["search"]["trials"] = 3
+    tuner = keras_tuner.RandomSearch(
+        tl.hypermodel(recipe),
+        objective=keras_tuner.Objective("val_accuracy", "max"),
+        max_trials=3,
+        directory=tmp_path,
+        project_name="tuner",
+        seed=1,
+    )
+
+    tuner.search(verbose=0)
+
+    trials = tuner.oracle.get_best_trials(3)
+    assert len(trials) == 3 and all(trial.score is not None for trial in trials)
+    assert set(trials[0].hyperparameters.values) == set(SPACE)
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+@pytest.mark.parametrize(
+    ("classes", "activation"),
+    [(["ants", "bees", "wasps"], "softmax"), (["ants", "bees"], "sigmoid")],
+)
+def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
+    recipe, classes, activation
+):
+    import keras_tuner
+
+    recipe["data"]["classes"] = classes
+    recipe["model"]["head"] = {"activation": activation}
+    recipe["phases"][1]["unfreeze"] = 1
+    recipe["search"] = {"space": {"model.head.dropout": {"choices": [0.1, 0.2]}}}
+    model = tl.hypermodel(recipe).build(keras_tuner.HyperParameters())
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    labels = np.array([0, 1, 1, 0])
+
+    found = model.evaluate(images, labels, verbose=0, return_dict=True)
+
+    probabilities = class_probabilities(model.predict(images, verbose=0))
+    expected = -np.log(probabilities[np.arange(4), labels]).mean()
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+    assert found["accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
+    trained = {layer.name for layer in model.layers if layer.trainable_weights}
+    assert trained == {"f6_dense", "predictions"}
+
+
+@pytest.mark.slow
+def test_the_commands_say_what_was_found(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    recipe["search"]["trials"] = 2
+    path.write_text(json.dumps(recipe))
+    environment = os.environ | {"NO_COLOR": "1"}
+
+    done = subprocess.run(
+        [TLTOOL, "search", str(path), "--out", "found"],
+        capture_output=True, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
+    assert "tltool finetune found/best.yaml" in done.stderr

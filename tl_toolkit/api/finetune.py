@@ -1,0 +1,227 @@
+"""`finetune`: from a recipe to a fine-tuned, evaluated and exported model."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.api.run import Run
+from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
+from tl_toolkit.events import Progress, Relay
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.check import Summary, check_recipe
+from tl_toolkit.recipe.load import dump_recipe, read_recipe
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.files import drafted, write_atomically, write_json
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.places import create_run, point_latest
+from tl_toolkit.runtime import describe_numerics, start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_toolkit.images.pipeline import Images
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.training.compiled import CompiledPhases
+    from tl_toolkit.training.loop import Trainer, Training
+    from tl_toolkit.transfer.assemble import TransferModel
+
+
+def finetune(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    root: str | Path = "runs",
+    threads: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    progress: Progress | None = None,
+) -> Run:
+    """Turns a recipe into a fine-tuned, evaluated and exported model.
+
+    Args:
+        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
+            Python, NumPy and TensorFlow.
+        overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
+        out: Folder of the run; by default the next number under `root`/<recipe name>.
+        overwrite: Replace the run that `out` holds.
+        root: Folder of all runs.
+        threads: Size of TensorFlow's thread pools, if it has not started yet.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
+        progress: Is told what happens; nothing is printed by default.
+
+    Raises:
+        ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
+    """
+    loaded = read_recipe(recipe, overrides)
+    if overwrite and out is None:
+        raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
+    summary = check_recipe(loaded)
+    folder = create_run(
+        loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
+    )
+    folder.write_status("running", phase=None, epoch=None)
+    progress = progress or Progress()
+    try:
+        progress.began(folder.path)
+        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
+        if summary.ignored:
+            progress.said(summary.ignored)
+        run = _Finetuning(summary, folder, progress, callbacks).run()
+    except KeyboardInterrupt:
+        folder.write_status("interrupted")
+        raise
+    except BaseException as error:
+        folder.write_status("failed", error=str(error) or type(error).__name__)
+        raise
+    folder.write_status("done")
+    point_latest(folder, root=Path(root), name=loaded.recipe.name)
+    return run
+
+
+class _Finetuning:
+    """The steps of `finetune` after the folder is made, in order."""
+
+    def __init__(
+        self,
+        summary: Summary,
+        folder: RunFolder,
+        progress: Progress,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        self.recipe = summary.recipe
+        self._classes = summary.classes
+        self._callbacks = callbacks
+        self.folder = folder
+        self.progress = _Recorded(progress, folder)
+        self.seconds: dict[str, float] = {}
+        self._clock = time.perf_counter()
+
+    def run(self) -> Run:
+        from tl_toolkit.training.loop import Trainer
+        from tl_toolkit.training.prepare import start_aside, survey_images
+
+        write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        # Drawing and tracing are Python's work, decoding is not: they go on side by side.
+        wait_for_model = start_aside(self._compile)
+        try:
+            manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        except Exception:
+            # TensorFlow aborts a process that ends while a thread of it still traces.
+            with contextlib.suppress(Exception):
+                wait_for_model()
+            raise
+        compiled = wait_for_model()
+        transfer = compiled.transfer
+        self._note(transfer, manifest)
+        self._lap("prepare")
+        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
+        training = self._train(trainer, transfer)
+        self._lap("train")
+        metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
+        self._lap("evaluate", metrics)
+        run = Run(self.folder)
+        run.model = transfer.model  # saves reading it back from model.keras
+        exported = {}
+        if self.recipe.export:
+            self.progress.said(f"exporting {', '.join(self.recipe.export.formats)}")
+            exported = run.export(self.recipe.export.formats)
+            self._lap("export", metrics)
+        if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
+            metrics["baseline"] = self._train_baseline(images, manifest.classes)
+            self._lap("baseline", metrics)
+        self.progress.finished(metrics, exported)
+        return run
+
+    def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._clock, 3)
+        self._clock = now
+        if metrics is not None:
+            write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
+
+    def _compile(self) -> CompiledPhases:
+        from tl_toolkit.training.compiled import CompiledPhases
+        from tl_toolkit.training.prepare import assemble_model
+
+        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self.progress))
+        compiled.trace(self.recipe)
+        return compiled
+
+    def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
+        """Writes the lock, and tells what each phase will train."""
+        from tl_toolkit.training.loop import plan_phases
+        from tl_toolkit.transfer.weights import hash_file
+
+        recipe = self.recipe
+        loaded = transfer.weights
+        write_json(
+            self.folder.lock,
+            {
+                "seed": recipe.seed,
+                "split_seed": recipe.data.split_seed,
+                "data_sha256": manifest.digest,
+                "weights": str(loaded.path) if loaded else recipe.model.weights,
+                "weights_sha256": hash_file(loaded.path) if loaded else None,
+                "weights_matched_by": loaded.by if loaded else None,
+                "weights_left_out": list(loaded.left_out) if loaded else [],
+                "numerics": describe_numerics(),
+            },
+        )
+        self.progress.planned(plan_phases(transfer, recipe.phases))
+
+    def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
+        try:
+            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
+        except (NonFiniteError, KeyboardInterrupt):
+            if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
+                self._save(transfer)
+            raise
+        self._save(transfer)
+        return training
+
+    def _save(self, transfer: TransferModel) -> None:
+        with drafted(self.folder.model) as draft:
+            transfer.model.save(draft)
+
+    def _evaluate(
+        self,
+        trainer: Trainer,
+        task: Task,
+        images: Mapping[str, Images],
+        classes: Sequence[str],
+        training: Training,
+    ) -> dict[str, Any]:
+        from tl_toolkit.evaluation.splits import measure_trained, write_predictions
+
+        found, predictions = measure_trained(trainer, task, images, classes)
+        write_predictions(self.folder.predictions, predictions)
+        return {
+            "best": training.best.as_row(),
+            "weights_sha256": training.weights_sha256,
+            **found,
+        }
+
+    def _train_baseline(
+        self, images: Mapping[str, Images], classes: tuple[str, ...]
+    ) -> dict[str, Any]:
+        from tl_toolkit.evaluation.baselines import train_baseline
+
+        self.progress.said("training the baseline beside it")
+        return train_baseline(self.recipe, images, classes, self.folder, progress=self.progress)
+
+
+class _Recorded(Relay):
+    """Passes events on, and keeps the run's status up to date."""
+
+    def __init__(self, progress: Progress, folder: RunFolder) -> None:
+        super().__init__(progress)
+        self._folder = folder
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        self._folder.write_status("running", phase=row["phase"], epoch=row["epoch"])
+        super().epoch_ended(row, best=best)

@@ -1,0 +1,151 @@
+"""Looking at an architecture: in numbers, as a diagram, and by experiment.
+
+    import tl_toolkit as tl
+
+    tl.describe_architecture("resnet50", unfreeze=1).trainable
+    tl.draw_architecture("unet", "unet.svg")
+    tl.probe_architecture("vgg16").blocks[0].difference
+
+Importing this module costs no TensorFlow; the functions start it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.catalog.lookup import (
+    Architecture,
+    UnfreezeFrom,
+    check_image_size,
+    find_architecture,
+)
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.runtime import start_tensorflow
+
+if TYPE_CHECKING:
+    from tl_toolkit.inspect.describe import Description
+    from tl_toolkit.inspect.probe import Probe
+
+__all__ = ["describe_architecture", "draw_architecture", "probe_architecture"]
+
+
+def describe_architecture(
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+) -> Description:
+    """Counts an architecture: parameters, multiply-accumulates, receptive field, activations.
+
+    Args:
+        name: Its name in the catalog.
+        arguments: Arguments of the builder that differ from their defaults.
+        image_size: (height, width) in pixels; None for its default size.
+        num_classes: Adds the paper's classifier for so many classes; None counts the base alone.
+        unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
+
+    Raises:
+        RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
+    """
+    record = find_architecture(name)
+    size = _fit_size(record, image_size)
+    start_tensorflow()
+    from tl_toolkit.inspect.describe import describe_base
+
+    return describe_base(record, arguments or {}, size, unfreeze, num_classes=num_classes)
+
+
+def draw_architecture(
+    name: str,
+    path: str | Path,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+) -> Path:
+    """Writes the block diagram of an architecture as SVG: shapes, costs, what would train.
+
+    Args:
+        name: Its name in the catalog.
+        path: The file; it is written beside its place and renamed.
+        arguments: Arguments of the builder that differ from their defaults.
+        image_size: (height, width) in pixels; None for its default size.
+        num_classes: Adds the paper's classifier for so many classes; None draws the base alone.
+        unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
+        OutputError: The file cannot be written.
+    """
+    found = describe_architecture(
+        name, arguments, image_size=image_size, num_classes=num_classes, unfreeze=unfreeze
+    )
+    from tl_toolkit.inspect.diagram import Box, draw_diagram
+
+    boxes = [
+        Box(
+            block=row.block,
+            name=row.unit or row.block,
+            kind=row.kind,
+            shape=row.shape,
+            parameters=row.parameters,
+            trainable=row.trainable,
+            multiply_accumulates=row.multiply_accumulates,
+            receptive_field=row.receptive_field,
+            reads=row.reads,
+        )
+        for row in found.units
+    ]
+    write_atomically(
+        Path(path), draw_diagram(boxes, title=found.title, image_size=found.image_size)
+    )
+    return Path(path)
+
+
+def probe_architecture(
+    name: str,
+    images: Sequence[str | Path] = (),
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    weights: str = "random",
+    seed: int = 0,
+) -> Probe:
+    """Measures what convolution promises: translation equivariance, and channels that stay zero.
+
+    Args:
+        name: Its name in the catalog.
+        images: Image files; without any, four images are drawn in code.
+        arguments: Arguments of the builder that differ from their defaults.
+        image_size: (height, width) in pixels; None for its default size. Images are stretched.
+        weights: "random", "imagenet" or the path of a weight file.
+        seed: Random weights and drawn images follow from it. Sets Keras's global seed.
+
+    Raises:
+        RecipeError: A name, an argument or the size does not fit the architecture.
+        DataError: A file cannot be decoded.
+        WeightsError: The weight file is missing, damaged, or of another network.
+    """
+    record = find_architecture(name)
+    size = _fit_size(record, image_size)
+    start_tensorflow()
+    from tl_toolkit.inspect.probe import probe_base
+
+    return probe_base(record, arguments or {}, size, images, weights=weights, seed=seed)
+
+
+def _fit_size(record: Architecture, image_size: tuple[int, int] | None) -> tuple[int, int]:
+    height, width = image_size or (record.default_size, record.default_size)
+    problem = check_image_size(record, (height, width))
+    if problem is not None:
+        raise RecipeError(problem)
+    return height, width

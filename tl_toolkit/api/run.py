@@ -1,0 +1,293 @@
+"""A finished run: its model, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
+from tl_toolkit.events import Progress
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.recipe.load import load_recipe
+from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.folder import InFolder
+from tl_toolkit.runs.places import find_run
+from tl_toolkit.runtime import start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_toolkit.evaluation.predict import Prediction
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.tasks.dense.evaluation import MaskPrediction
+
+
+PARITY_IMAGES = 16
+"""Validation images at most that an export is compared on, spread over the classes."""
+
+
+class Run(InFolder):
+    """A finished run: its folder, its model, and what can be done with it.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(self.folder.recipe).recipe
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return tuple(self.folder.read_json(self.folder.classes))
+
+    @property
+    def _task(self) -> Task:
+        """The task, which says what its outputs mean; needs TensorFlow."""
+        from tl_toolkit.tasks.registry import build_task
+
+        return build_task(self.recipe, self.classes)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
+        return self.folder.read_json(self.folder.metrics)
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
+
+        Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
+        float32 (batch, n, 2), y and x of those that are asked for.
+        """
+        start_tensorflow()
+        import keras
+
+        # Keras must know them to load them.
+        import tl_toolkit.architectures.layers
+        import tl_toolkit.architectures.sampling  # noqa: F401
+
+        if not self.folder.model.is_file():
+            state = self.folder.read_json(self.folder.status).get("state")
+            raise RecipeError(
+                Problem(
+                    where=str(self.folder.model),
+                    what=f"is missing: the run is {state}",
+                    expected="A run that got through its first evaluation holds a model.",
+                    hint=f"tltool finetune {self.folder.recipe}",
+                )
+            )
+        try:
+            return keras.saving.load_model(self.folder.model, compile=False)
+        except Exception as error:  # Keras raises whatever the first damaged part makes it
+            raise DataError(
+                Problem(
+                    where=str(self.folder.model),
+                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
+                    expected="The file is damaged, or was written by another Keras.",
+                    hint=f"tltool finetune {self.folder.recipe}",
+                )
+            ) from error
+
+    def evaluate(
+        self, data: str | Path | None = None, *, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Measures the kept model.
+
+        Args:
+            data: A folder per class, of some or all of the run's classes; where each pixel has an
+                answer, a folder of images and masks as in the recipe. By default the run's own test
+                images, or its validation images if it has no test images.
+            progress: Is told of the images looked at.
+
+        Returns:
+            The metrics of the task (of `tl_toolkit.evaluation.metrics.measure` for a
+            classification), with the `split` or folder, and as `skipped` the images that cannot be
+            decoded, with their reasons by path.
+
+        Raises:
+            DataError: Images are missing, or of a class that the run does not know.
+        """
+        start_tensorflow()
+        from tl_toolkit.evaluation.splits import measure_kept
+        from tl_toolkit.training.prepare import load_images
+
+        if data is None:
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            name = "test" if manifest.of("test") else "validation"
+        else:
+            manifest = self._look_at(data, progress or Progress())
+            name = "test"
+        images = load_images(self.recipe, manifest)[name]
+        found = measure_kept(self.model, self._task, images, self.classes)
+        skipped = {one.path: one.reason for one in manifest.examples if not one.usable}
+        skipped = {} if data is None else skipped
+        return {"split": name if data is None else str(data), **found, "skipped": skipped}
+
+    def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
+        from tl_toolkit.images.manifest import Example
+        from tl_toolkit.images.scan import look_at
+        from tl_toolkit.images.targets import look_at_targets
+        from tl_toolkit.sources.survey import list_folder, list_folder_with_masks
+        from tl_toolkit.tasks.registry import build_reader
+
+        masks, reader = self.recipe.data.masks, build_reader(self.recipe)
+        if masks is None:
+            files = list_folder(data, classes=self.classes).files
+        else:
+            files = list_folder_with_masks(Path(data), masks).files
+        convert_dir = self.folder.converted if self.recipe.data.convert else None
+        looks = look_at(
+            [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
+        )
+        examples = [
+            Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
+            for look, file in zip(looks, files, strict=True)
+        ]
+        if reader is not None:
+            examples = look_at_targets(examples, [file.mask for file in files], reader)
+        manifest = Manifest(tuple(examples), self.classes)
+        if not manifest.of("test"):
+            raise DataError(Problem(str(data), "holds no image that can be decoded"))
+        return manifest
+
+    def predict(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        out: str | Path | None = None,
+        native: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Prediction] | list[MaskPrediction]:
+        """Asks the kept model about image files, and about folders with all images inside.
+
+        Args:
+            paths: A file or folder, or several.
+            out: Where each pixel has an answer: a folder that receives, for each file, the answer
+                as an image and laid over the photo. Images in it are not asked about unless they
+                are named, and only what an earlier call wrote is replaced. The answers themselves
+                are returned only without it, as all of them would be in memory.
+            native: Likewise: run the base on files as they are, in windows where they are large,
+                instead of resizing them. Things should be as large in them, in pixels, as in what
+                the model was trained on.
+            progress: Is told of the files answered, and of images in `out`.
+
+        Returns:
+            An answer for each file; a file that cannot be decoded carries its `error`.
+
+        Raises:
+            DataError: A path does not exist, or a folder holds no image.
+            RecipeError: `out` or `native` was given where each image has one answer.
+            OutputError: `out` cannot be written, holds files that would be lost, or holds all
+                images below `paths`.
+        """
+        teller = progress or Progress()
+        folder = None if out is None else Path(out)
+        self._check_use(folder, native=native)
+        several = [paths] if isinstance(paths, str | Path) else paths
+        files = _list_files(several, folder, teller)
+        start_tensorflow()
+        from tl_toolkit.evaluation.predict import predict_files
+        from tl_toolkit.tasks.base import answers_pixels
+        from tl_toolkit.tasks.dense.evaluation import predict_masks
+
+        def done(count: int) -> None:
+            teller.scanned(count, len(files))
+
+        task = self._task
+        if answers_pixels(task):
+            return list(
+                predict_masks(
+                    self.model, files, task, self.recipe, self.classes, folder=folder,
+                    native=native, said=teller.said, done=done,
+                )
+            )  # fmt: skip
+        resize = self.recipe.data.resize
+        return list(
+            predict_files(self.model, files, classes=self.classes, resize=resize, done=done)
+        )
+
+    def _check_use(self, out: Path | None, *, native: bool) -> None:
+        """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
+        task = self.recipe.task
+        given = [name for name, one in (("--out", out), ("--native", native)) if one]
+        if given and task not in PIXEL_TASKS:
+            what = f"goes with tasks that answer each pixel, not with {task}"
+            raise RecipeError([Problem(one, what, "", "predict without it") for one in given])
+        if out is not None:
+            from tl_toolkit.tasks.dense.pictures import check_folder
+
+            check_folder(out)
+
+    def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
+        """Exports the kept model; a SavedModel is published only if it proves equal.
+
+        Args:
+            formats: `saved_model`, and `weights` for the base alone as a weight file.
+
+        Returns:
+            The path of each format.
+
+        Raises:
+            ParityError: The SavedModel does not answer as the Keras model does.
+        """
+        start_tensorflow()
+        from tl_toolkit.export.publish import publish
+        from tl_toolkit.images.pipeline import read_encoded
+
+        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+        examples = manifest.of("validation")
+        count = min(PARITY_IMAGES, len(examples))
+        # The manifest is ordered by class, so that equal steps go through all of them.
+        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        return publish(
+            self.model,
+            self.folder,
+            self.recipe,
+            classes=self.classes,
+            task=self._task,
+            files={example.path: read_encoded(example) for example in chosen},
+            formats=formats,
+        )
+
+
+def _list_files(paths: Sequence[str | Path], out: Path | None, teller: Progress) -> list[Path]:
+    """Lists what is asked about: no image in `out`, where answers are, unless it is named."""
+    from tl_toolkit.sources.survey import list_images
+
+    files, left_out = [], 0
+    for path in paths:
+        found = list_images(path)
+        if out is not None and Path(path).is_dir():
+            outside = [file for file in found if not _is_same(file.parent, out)]
+            left_out += len(found) - len(outside)
+            found = outside
+        files += found
+    if left_out and not files:
+        what = f"receives the answers, so that the {left_out} images in it are not asked about"
+        raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
+    if left_out:
+        teller.said(f"left out: {left_out} images in {out}, which receives the answers")
+    return files
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:
+    """Opens a finished run.
+
+    Args:
+        run: Its folder, `<name>/<NNN>`, `<name>/latest` or `latest`.
+        root: Folder of all runs.
+
+    Raises:
+        DataError: There is no such run.
+    """
+    return Run(find_run(run, root=root))

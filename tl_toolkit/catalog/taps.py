@@ -1,0 +1,46 @@
+"""Which units of a base pixels are read from, by names alone.
+
+No Keras here, so that a recipe can be checked in milliseconds. What a graph alone can tell, as
+whether a layer is a map on a whole stride, is left to the assembly of the model.
+"""
+
+from collections.abc import Sequence
+
+from tl_toolkit.catalog.lookup import Architecture, find_unit_name
+
+__all__ = ["find_unit_of", "is_no_layer", "units_read"]
+
+
+def find_unit_of(architecture: Architecture, name: str) -> str | None:
+    """Returns the unit that a layer lies in, or that has this name; None where no rule tells it."""
+    units = {unit.name: unit.end for block in architecture.blocks for unit in block.units}
+    ends = {end: unit for unit, end in units.items()}
+    found = name if name in units else ends.get(name) or find_unit_name(architecture, name)
+    return found if found in units else None
+
+
+def is_no_layer(architecture: Architecture, name: str) -> bool:
+    """Whether a base has neither a layer nor a unit of this name; False where that is not known."""
+    # A few layers are in the unit that comes after them, whatever it is called, as the pools of
+    # PixelNet; their names begin with that of a block.
+    blocks = tuple(f"{block.name}_" for block in architecture.blocks)
+    ruled = find_unit_name(architecture, name) is not None
+    return find_unit_of(architecture, name) is None and (ruled or not name.startswith(blocks))
+
+
+def units_read(architecture: Architecture, taps: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Returns the units up to the last map that pixels are read from, input to output.
+
+    Args:
+        architecture: The base's record.
+        taps: The recipe's `pixels.taps`; None for the default ones.
+
+    Returns:
+        None if that hangs on the graph, or if the base has no taps.
+    """
+    units = [unit.name for block in architecture.blocks for unit in block.units]
+    found = [find_unit_of(architecture, tap) for tap in taps or architecture.taps]
+    places = [units.index(unit) for unit in found if unit is not None]
+    if not places or None in found:
+        return None
+    return tuple(units[: max(places) + 1])

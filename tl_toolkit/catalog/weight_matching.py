@@ -1,0 +1,407 @@
+"""Which tensor of a file belongs to which weight of a network: by name, and checked as a whole.
+
+Plain Python on names and shapes, so that a recipe's weight file is checked before TensorFlow is
+there, by the same rules that load it later.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tl_toolkit.catalog.lookup import (
+    ARCHITECTURES,
+    Architecture,
+    complete_arguments,
+    read_variants,
+)
+from tl_toolkit.catalog.records import Value
+from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo
+
+__all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise"]
+
+NamedShape = tuple[str, tuple[int, ...] | None]
+"""A weight of the network: its name ("" when not known) and its shape (None when not known)."""
+
+_CLASSIFIER = re.compile(
+    r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
+)
+"""Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
+
+_COUNTED = re.compile(
+    r"(?P<kind>(separable_|depthwise_)?conv2d(_transpose)?|dense|(batch_|layer_)?normalization)"
+    r"(?P<number>_\d+)?"
+)
+"""Names that Keras gives to layers with weights, by a counter of the process."""
+
+_Saved = tuple[int, str, tuple[SavedWeight, ...]]
+"""A layer of a file: its place, its name, its tensors."""
+
+
+@dataclass
+class Match:
+    """How a file and a network fit.
+
+    Attributes:
+        by: "name", or "order" when no layer's name is in the file.
+        weights: Tensors for each layer of the network, in the order of its weights.
+        left_out: Layers of the file that are its classifier and have no place here.
+        missing: Layers of the network that the file does not have.
+        surplus: Layers of the file that are no classifier and have no place here.
+        differing: What differs in shape, one sentence for each layer.
+    """
+
+    by: Literal["name", "order"]
+    weights: dict[str, tuple[SavedWeight, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether every weight has its tensor and nothing is left over."""
+        return not (self.missing or self.surplus or self.differing)
+
+    def __str__(self) -> str:
+        """Returns what is wrong as one sentence; "" when it fits."""
+        parts = []
+        if self.missing:
+            parts.append(f"the file has no {_list_names(self.missing)}")
+        if self.surplus:
+            parts.append(f"the network has no {_list_names(self.surplus)}")
+        if self.differing:
+            more = len(self.differing) - 1
+            parts.append(self.differing[0] + (f" ({more} more layers differ)" if more else ""))
+        return "; ".join(parts)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more layers"
+
+
+def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match:
+    """Finds the tensors of each layer.
+
+    A layer of the file goes by its name, with slashes as underscores, with or without the names of
+    the models it was nested in. A layer that Keras numbered by a counter of the process
+    ("conv2d_12") has no name to go by: those that the network lacks are taken in the order of the
+    numbers, each kind of layer by itself, if every shape is equal. When no name at all is known,
+    layers are taken in the order of the file, if all counts and shapes are equal. Layers that are
+    left over are a classifier when they are called so, or when they come after all that was used
+    and hold no kernel wider than one pixel. The kernel of a dense layer is that of a convolution
+    with the same name, if the numbers of its inputs and outputs are equal.
+
+    Args:
+        network: Weights of each layer that has any, input to output.
+        info: What the file holds.
+    """
+    saved = _rename_layers(network, info)
+    if not any(name in network for name, _ in saved):
+        ordered = _match_order(network, info)
+        if ordered is not None:
+            return ordered
+    found: dict[str, tuple[SavedWeight, ...]] = {}
+    rest: list[tuple[int, str, tuple[SavedWeight, ...]]] = []
+    last = -1
+    for position, (name, weights) in enumerate(saved):
+        if name in network and name not in found:
+            found[name] = weights
+            last = position
+        else:
+            rest.append((position, name, weights))
+    missing = [name for name in network if name not in found]
+    for name, (position, saved_name, weights) in _pair_counted(network, missing, rest, info):
+        found[name] = weights
+        last = max(last, position)
+        rest.remove((position, saved_name, weights))
+    match = Match("name", missing=tuple(name for name in network if name not in found))
+    for position, name, weights in rest:
+        is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
+        if found and (_CLASSIFIER.fullmatch(name) or is_after):
+            match.left_out += (name,)
+        else:
+            match.surplus += (name,)
+    _pair_layers(network, found, match)
+    return match
+
+
+def _pair_counted(
+    network: Mapping[str, Sequence[NamedShape]],
+    missing: Sequence[str],
+    rest: Sequence[_Saved],
+    info: WeightsInfo,
+) -> list[tuple[str, _Saved]]:
+    """Pairs the network's layers that no name was found for with the file's counted ones.
+
+    Keras counts each kind of layer by itself, as they are drawn, and the variables of the network
+    still go by such numbers. So the order of the file, which has what was trainable first in a
+    nested model, need not matter. What is left over is the head of whoever saved the file.
+    """
+    counted = [one for one in rest if _count_of(one[1])[1] >= 0]
+    own = {name: _count_of(network[name][0][0].split("/")[0]) for name in missing}
+    if all(count >= 0 for _, count in own.values()):
+        pairs = []
+        for kind in {kind for kind, _ in own.values()}:
+            ours = sorted((n for n in missing if own[n][0] == kind), key=lambda n: own[n][1])
+            theirs = sorted(
+                (one for one in counted if _count_of(one[1])[0] == kind),
+                key=lambda one: _count_of(one[1])[1],
+            )
+            pairs += list(zip(ours, theirs, strict=False))
+    else:
+        pairs = list(zip(missing, counted, strict=False)) if info.is_ordered else []
+    fit = all(_pair_weights(network[name], one[2]) is not None for name, one in pairs)
+    return pairs if fit and len(pairs) == len(missing) else []
+
+
+def _count_of(name: str) -> tuple[str, int]:
+    """Returns kind and number of a layer that Keras numbered: conv2d_12; -1 for another name."""
+    found = _COUNTED.fullmatch(name.rpartition("/")[2])
+    if found is None:
+        return "", -1
+    number = found["number"]
+    return found["kind"], int(number[1:]) if number else 0
+
+
+def _rename_layers(
+    network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo
+) -> list[tuple[str, tuple[SavedWeight, ...]]]:
+    """Returns the file's layers under the network's names where they have one."""
+    known = set(network)
+    owners: dict[str, str] = {}
+    for layer, weights in network.items():
+        inside = dict.fromkeys(_parent(path) for path, _ in weights)
+        if len(inside) > 1:  # a nested model that counts as one layer
+            owners |= dict.fromkeys(inside, layer)
+    order = list(owners)
+    pieces: dict[str, list[tuple[int, tuple[SavedWeight, ...]]]] = {}
+    renamed: list[tuple[str, tuple[SavedWeight, ...]]] = []
+    for name, saved in info.layers.items():
+        own = _known_name(name, known)
+        if own is not None:
+            renamed.append((own, saved))
+            continue
+        own = name.rpartition("/")[2]
+        if own in owners:  # a layer inside a layer of the network, which may have more of them
+            pieces.setdefault(owners[own], []).append((order.index(own), saved))
+            continue
+        # A nested model is one group; its tensors carry the names of its layers.
+        inner: dict[str, tuple[SavedWeight, ...]] = {}
+        for weight in saved:
+            parent = weight.name.rpartition("/")[0] or name
+            parent = _known_name(parent, known) or owners.get(_parent(weight.name), parent)
+            inner[parent] = (*inner.get(parent, ()), weight)
+        if len(inner) > 1 or known & inner.keys():
+            renamed.extend(inner.items())
+        else:
+            renamed.append((name, saved))
+    for owner, parts in pieces.items():
+        renamed.append((owner, tuple(weight for _, saved in sorted(parts) for weight in saved)))
+    return renamed
+
+
+def _parent(name: str) -> str:
+    """Returns the layer in the name of a tensor: "stem_conv" of "stem/stem_conv/kernel"."""
+    return name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _known_name(name: str, known: set[str]) -> str | None:
+    """Returns the network's name for a layer of a file: "mobilenet/conv1/bn" may be "conv1_bn"."""
+    parts = name.split("/")
+    candidates = ["_".join(parts[start:]) for start in range(len(parts))]
+    return next((candidate for candidate in candidates if candidate in known), None)
+
+
+def _match_order(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match | None:
+    """Returns the match in order, None unless counts and shapes are equal."""
+    saved = tuple(info.layers.values())
+    if not info.is_ordered or len(saved) != len(network):
+        return None
+    for ours, theirs in zip(network.values(), saved, strict=True):
+        if len(ours) != len(theirs):
+            return None
+        if any(s not in (None, w.shape) for (_, s), w in zip(ours, theirs, strict=True)):
+            return None
+    return Match("order", weights=dict(zip(network, saved, strict=True)))
+
+
+def _has_wide_kernel(weights: Sequence[SavedWeight]) -> bool:
+    return any(len(weight.shape) == 4 and max(weight.shape[:2]) > 1 for weight in weights)
+
+
+def _pair_layers(
+    network: Mapping[str, Sequence[NamedShape]],
+    found: Mapping[str, tuple[SavedWeight, ...]],
+    match: Match,
+) -> None:
+    for name, weights in network.items():
+        if name not in found:
+            continue
+        paired = _pair_weights(weights, found[name])
+        if paired is None:
+            ours = _list_shapes(shape for _, shape in weights)
+            theirs = _list_shapes(weight.shape for weight in found[name])
+            match.differing += (f"{name} has {ours} in the network and {theirs} in the file",)
+        else:
+            match.weights[name] = paired
+
+
+def _pair_weights(
+    weights: Sequence[NamedShape], saved: tuple[SavedWeight, ...]
+) -> tuple[SavedWeight, ...] | None:
+    """Returns a layer's tensors in the order of its weights, None when count or shapes differ.
+
+    By name where the names are the same ("gamma", "beta", ...: all of one shape), else in order.
+    """
+    if len(weights) != len(saved):
+        return None
+    if any(not name for name, _ in weights):
+        # Names are not known, so shapes can only be compared as a set.
+        shapes = [shape for _, shape in weights if shape is not None]
+        if len(shapes) < len(weights):
+            return saved
+        ours = sorted(shapes, key=_flatten)
+        theirs = sorted((w.shape for w in saved), key=_flatten)
+        return saved if all(map(_holds, theirs, ours)) else None
+    ordered = _sort_by_name([name for name, _ in weights], saved) or saved
+    if all(
+        shape is not None and _holds(w.shape, shape)
+        for (_, shape), w in zip(weights, ordered, strict=True)
+    ):
+        return ordered
+    return None
+
+
+def _holds(saved: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tells whether a tensor of a file has the numbers of a weight, in their order.
+
+    A dense layer on a flattened map is a convolution as large as that map: one holds the other's
+    kernel, (h * w * c, units) as (h, w, c, units).
+    """
+    is_dense = len(saved) == 2 and len(shape) == 4
+    return saved == shape or (is_dense and saved == _flatten(shape))
+
+
+def _flatten(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of a dense kernel with the numbers of a convolution's; others as is."""
+    return (math.prod(shape[:3]), shape[3]) if len(shape) == 4 else shape
+
+
+def _sort_by_name(
+    names: Sequence[str], saved: Sequence[SavedWeight]
+) -> tuple[SavedWeight, ...] | None:
+    for depth in (1, 2, 3):
+        ours = [_tail(name, depth) for name in names]
+        theirs = {_tail(weight.name, depth): weight for weight in saved}
+        if len(set(ours)) == len(saved) and set(ours) == set(theirs):
+            return tuple(theirs[name] for name in ours)
+    return None
+
+
+def _tail(name: str, depth: int) -> tuple[str, ...]:
+    """Returns the last parts of "block1_conv1/kernel:0" without the number of the output."""
+    return tuple(re.sub(r":\d+$", "", name).split("/")[-depth:])
+
+
+def _list_shapes(shapes: Iterable[tuple[int, ...] | None]) -> str:
+    return " + ".join("x".join(map(str, shape or ())) or "scalar" for shape in shapes)
+
+
+def recognise(info: WeightsInfo) -> str:
+    """Returns what a file was made for, as "mobilenet with alpha = 0.75"; "" when nothing fits.
+
+    Bases that end in a vector are known only at their default image size.
+    """
+    for name, architecture in ARCHITECTURES.items():
+        for arguments, shapes in read_variants(name):
+            network = {
+                layer: [("", shape) for shape in weights] for layer, weights in shapes.items()
+            }
+            if match_layers(network, info).fits:
+                return _describe(architecture, arguments)
+    return ""
+
+
+def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str:
+    """Names a base with the arguments that published files differ in, and with what was changed."""
+    published = {key for file in architecture.weight_files for key in file.when}
+    values = complete_arguments(architecture, arguments)
+    defaults = complete_arguments(architecture, {})
+    told = sorted(key for key in values if key in published or values[key] != defaults[key])
+    text = ", ".join(f"{key} = {values[key]}" for key in told)
+    return f"{architecture.name} with {text}" if text else architecture.name
+
+
+def describe_misfit(
+    architecture: Architecture,
+    arguments: Mapping[str, Value],
+    info: WeightsInfo,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> str | None:
+    """Says why a file does not fit a base, before that is drawn; None when nothing is against it.
+
+    For numbers that no published file has, and for bases that end in a vector unless `image_size`
+    is the default one, only the names of the layers can be compared; for words and switches that
+    change which layers there are, and are not on record, nothing. Loading compares the rest.
+
+    Args:
+        architecture: The base's record.
+        arguments: Arguments of its builder; they must be valid.
+        info: What the file holds.
+        image_size: (height, width) of the recipe.
+    """
+    network = _known_shapes(architecture, arguments, image_size)
+    if network is None:
+        return None
+    match = match_layers(network, info)
+    if match.fits or _is_nested(network, info):
+        return None
+    wanted = _describe(architecture, arguments)
+    actual = recognise(info)
+    if actual and actual != wanted:
+        lacks_only = match.weights and not (match.surplus or match.differing)
+        why = f": {match}" if lacks_only else ""
+        return f"holds the weights of {actual}, not of {wanted}{why}"
+    return f"does not fit {wanted}: {match}"
+
+
+def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:
+    """Tells whether a group of the file holds several layers: only loading can sort those."""
+    return any(
+        _known_name(name, set(network)) is None and len({_parent(w.name) for w in weights}) > 1
+        for name, weights in info.layers.items()
+    )
+
+
+def _known_shapes(
+    architecture: Architecture,
+    arguments: Mapping[str, Value],
+    image_size: tuple[int, int] | None,
+) -> dict[str, list[NamedShape]] | None:
+    """Returns the weights of a base that was not drawn, None where even their number is unknown."""
+    size = architecture.default_size
+    shapes_hold = architecture.output == "map" or image_size == (size, size)
+    defaults = complete_arguments(architecture, {})
+    values = complete_arguments(architecture, arguments)
+    changed = {
+        name: value
+        for name, value in values.items()
+        if value != defaults[name] and value not in architecture.arguments[name].alike
+    }
+    variants = {
+        tuple(sorted(given.items())): shapes for given, shapes in read_variants(architecture.name)
+    }
+    exact = variants.get(tuple(sorted(changed.items())))
+    if exact is not None and shapes_hold:
+        return {layer: [("", s) for s in weights] for layer, weights in exact.items()}
+    if exact is None:
+        # Numbers change shapes alone; a word or a switch may change which layers there are.
+        words = {n: v for n, v in changed.items() if architecture.arguments[n].kind in (bool, str)}
+        exact = variants.get(tuple(sorted(words.items())))
+    if exact is None:
+        return None
+    return {layer: [("", None) for _ in weights] for layer, weights in exact.items()}

@@ -1,0 +1,102 @@
+"""What a prefix computes, as a key: equal for equal graphs and weights, in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.batches import as_list
+from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.transfer.assemble import TransferModel
+
+# What a layer's configuration holds that does not change what it computes in inference mode.
+_IRRELEVANT = {"trainable", "seed", "name", "momentum"}
+_IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+
+Digests = Mapping[tuple[str, str], str]
+"""SHA-256 of every weight and moving statistic; `freezing.digest_variables` makes it."""
+
+
+class PrefixKeys:
+    """Keys of the tensors of one model: each hangs on all that it is computed from.
+
+    Args:
+        transfer: The model; its graph is read once, the values of its weights come as digests.
+        context: What else the outputs hang on: image size, decoder, versions, device.
+    """
+
+    def __init__(self, transfer: TransferModel, context: Mapping[str, Any]) -> None:
+        self._context = json.dumps(context, sort_keys=True)
+        graph = keras.Function(transfer.model.input, transfer.model.output)
+        self._calls = [(node, _describe_call(node)) for node in sorted_calls(graph)]
+
+    def key(
+        self,
+        tensors: keras.KerasTensor | Sequence[keras.KerasTensor],
+        digests: Digests,
+        **more: Any,
+    ) -> str:
+        """Returns the key of what crosses a cut, 32 hexadecimal digits.
+
+        Args:
+            tensors: The tensors of the cut.
+            digests: Of the weights as they are now.
+            more: What else these outputs hang on, as the augmentation of the images.
+        """
+        weights: dict[str, list[str]] = {}
+        for (_, name), sha256 in digests.items():
+            weights.setdefault(name.rpartition("/")[0], []).append(f"{name} {sha256}")
+        wanted = [id(tensor) for tensor in as_list(tensors)]
+        known: dict[int, str] = {}
+        for node, description in self._calls:
+            sources = [known.get(id(tensor), "") for tensor in node.input_tensors]
+            found = _hash(description, *sources, *weights.get(node.operation.name, ()))
+            known |= {id(tensor): f"{found}:{i}" for i, tensor in enumerate(node.outputs)}
+            if all(tensor in known for tensor in wanted):
+                break
+        facts = json.dumps(more, sort_keys=True)
+        return _hash(self._context, facts, *(known[tensor] for tensor in wanted))[:32]
+
+
+def _hash(*lines: str) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _describe_call(node: Any) -> str:
+    """What one call computes, apart from its weights and the tensors that enter it."""
+    operation = node.operation
+    kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
+    config = {} if isinstance(operation, keras.layers.InputLayer) else operation.get_config()
+    settings = {"config": _clean(config), "arguments": [_clean(one) for one in _constants(node)]}
+    return f"{kind} {json.dumps(settings, sort_keys=True, default=_as_text)}"
+
+
+def _constants(node: Any) -> list[Any]:
+    """What a call is given besides tensors of the graph, as the 2.0 of `x * 2.0`."""
+    given = tf.nest.flatten([node.arguments.args, dict(node.arguments.kwargs)])
+    return [value for value in given if not isinstance(value, keras.KerasTensor)]
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            str(key): _clean(item)
+            for key, item in value.items()
+            if key not in _IRRELEVANT and not str(key).endswith(_IRRELEVANT_ENDINGS)
+        }
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _as_text(value: Any) -> str:
+    if hasattr(value, "numpy") or isinstance(value, np.ndarray):
+        value = np.asarray(value)
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Images: scanned once, split, decoded by the one decoder, augmented."""

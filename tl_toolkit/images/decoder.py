@@ -1,0 +1,200 @@
+"""The one decoder: file bytes to RGB pixels, in training, in prediction and in exported models."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import tensorflow as tf
+
+from tl_toolkit.images.exif import read_orientation
+from tl_toolkit.images.headers import (
+    KINDS,
+    MAX_PIXELS,
+    Header,
+    pad_bytes,
+    read_header,
+    table_bytes,
+)
+from tl_toolkit.sources.listing import MAX_BYTES
+
+__all__ = ["DECODER_VERSION", "MAX_PIXELS", "decode_image", "explain", "resize_image"]
+
+# Raise it when an image would get other pixels or another verdict: stored results hang on it.
+DECODER_VERSION = 1
+
+_ADOBE_MARKER = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # version 100, no flags, no transform
+_REFUSED = "cannot decode "
+
+# Pillow's ImageOps.exif_transpose, in terms of a transposition and then two reversals.
+_TRANSPOSED = (5, 6, 7, 8)
+_MIRRORED = (2, 3, 6, 7)
+_UPSIDE_DOWN = (3, 4, 7, 8)
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a JPEG, PNG, GIF, BMP or WebP image and turns it upright.
+
+    The kind is told by the first bytes. Grey, CMYK and palette images become RGB, alpha is dropped
+    (not blended), 16 bits are cut to their upper 8, an animated GIF or PNG gives its first frame.
+    Pixels equal Pillow's (CMYK: within 1): `INTEGER_ACCURATE` is what libjpeg does by default.
+
+    Args:
+        encoded: string (), the bytes of the file.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255, after the EXIF orientation was applied.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The image is refused (see `explain`): not an image or a
+            damaged one, more than MAX_PIXELS by its header, TIFF, WebP with alpha or animation.
+    """
+    # Dozens of tiny integer operations and string kernels: a GPU would only add transfers.
+    with tf.device("CPU:0"):
+        data = pad_bytes(encoded)
+        header = read_header(encoded, data)
+        message = tf.strings.join([_REFUSED, header.refusal])
+        check = tf.debugging.Assert(tf.equal(header.refusal, ""), [message])
+        with tf.control_dependencies([check]):
+            encoded = tf.identity(encoded)
+        image = tf.switch_case(
+            header.kind,
+            [
+                lambda: tf.zeros([0, 0, 3], tf.uint8),  # refused above
+                lambda: _decode_jpeg(encoded, header),
+                lambda: tf.io.decode_png(encoded, channels=3),
+                lambda: _decode_gif(encoded, header),
+                lambda: _decode_bmp(encoded, header),
+                lambda: _decode_webp(encoded, header),
+            ],
+        )
+        orientation = read_orientation(data, header.exif_start, header.exif_end)
+        return turn_upright(tf.ensure_shape(image, [None, None, 3]), orientation)
+
+
+def _decode_jpeg(encoded: tf.Tensor, header: Header) -> tf.Tensor:
+    # CMYK files hold inverted ink, as Adobe began it. Pillow always takes it so, TensorFlow only
+    # behind Adobe's marker; one in the file itself comes after this one and counts.
+    encoded = tf.cond(
+        header.channels == 4,
+        lambda: tf.strings.join([b"\xff\xd8", _ADOBE_MARKER, _cut(encoded, 2, MAX_BYTES)]),
+        lambda: encoded,
+    )
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_gif(encoded: tf.Tensor, header: Header) -> tf.Tensor:
+    """Decodes the first frame as a GIF of its own, so that memory is bounded by its size.
+
+    The control block is left out: transparent pixels keep the colour that the palette gives them.
+    """
+    flags = tf.io.decode_raw(tf.strings.substr(encoded, 10, 1), tf.uint8)[0]
+    screen = _cut(encoded, 0, 13 + table_bytes(flags))
+    frame = _cut(encoded, header.start, header.end)
+    return tf.io.decode_gif(tf.strings.join([screen, frame, b"\x3b"]))[0]
+
+
+def _cut(encoded: tf.Tensor, start: tf.Tensor | int, end: tf.Tensor | int) -> tf.Tensor:
+    start = tf.cast(start, tf.int64)
+    return tf.strings.substr(encoded, start, tf.cast(end, tf.int64) - start)
+
+
+def _decode_bmp(encoded: tf.Tensor, header: Header) -> tf.Tensor:
+    # TensorFlow refuses bytes after the pixels; Photoshop writes two.
+    image = tf.io.decode_bmp(_cut(encoded, 0, header.size), channels=3)
+    return tf.cond(
+        header.end > 0, lambda: _apply_bmp_palette(encoded, header, image), lambda: image
+    )
+
+
+def _apply_bmp_palette(encoded: tf.Tensor, header: Header, image: tf.Tensor) -> tf.Tensor:
+    """Looks up in the palette (4 bytes each, blue first) what TensorFlow took for grey levels."""
+    values = tf.io.decode_raw(_cut(encoded, header.start, header.end), tf.uint8)
+    count = tf.size(values) // 4
+    palette = tf.reverse(tf.reshape(values[: 4 * count], [count, 4])[:, :3], [1])
+    palette = tf.pad(palette, [[0, 256 - count], [0, 0]])
+    return tf.gather(palette, tf.cast(image[..., 0], tf.int32))
+
+
+def _decode_webp(encoded: tf.Tensor, header: Header) -> tf.Tensor:
+    image = tf.io.decode_webp(encoded, channels=3)  # (1, h, w, 3)
+    return tf.reshape(image, tf.stack([header.height, header.width, 3]))
+
+
+def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undoes an EXIF orientation, as Pillow's ImageOps.exif_transpose does.
+
+    Args:
+        image: uint8 (h, w, 3), as stored.
+        orientation: int64 (), 1 to 8.
+
+    Returns:
+        uint8 (h, w, 3), or (w, h, 3) for orientations 5 to 8.
+    """
+
+    def is_one_of(values: tuple[int, ...]) -> tf.Tensor:
+        return tf.reduce_any(orientation == tf.constant(values, tf.int64))
+
+    def turn() -> tf.Tensor:
+        turned = tf.cond(
+            is_one_of(_TRANSPOSED), lambda: tf.transpose(image, [1, 0, 2]), lambda: image
+        )
+        turned = tf.cond(is_one_of(_MIRRORED), lambda: tf.reverse(turned, [1]), lambda: turned)
+        return tf.cond(is_one_of(_UPSIDE_DOWN), lambda: tf.reverse(turned, [0]), lambda: turned)
+
+    turned = tf.cond(orientation > 1, turn, lambda: image)
+    return tf.ensure_shape(turned, [None, None, 3])
+
+
+def resize_image(
+    image: tf.Tensor, size: tuple[int, int], mode: Literal["stretch", "crop"] = "stretch"
+) -> tf.Tensor:
+    """Resizes bilinearly with antialiasing, and rounds. An image of that size comes back as it is.
+
+    Args:
+        image: uint8 (h, w, 3) or (n, h, w, 3).
+        size: Height and width of the result.
+        mode: "stretch" changes the proportions; "crop" scales to cover and keeps the centre.
+
+    Returns:
+        uint8 (height, width, 3) or (n, height, width, 3).
+    """
+    image = tf.convert_to_tensor(image)
+    if image.shape.rank == 3:
+        return resize_image(image[tf.newaxis], size, mode)[0]
+    with tf.device("CPU:0"):
+        is_same = tf.reduce_all(tf.shape(image)[1:3] == tf.constant(size))
+        resized = tf.cond(is_same, lambda: image, lambda: _resize(image, size, mode))
+        return tf.ensure_shape(resized, [image.shape[0], *size, 3])
+
+
+def _resize(image: tf.Tensor, size: tuple[int, int], mode: str) -> tf.Tensor:
+    target = tf.constant(size, tf.float32)
+    source = tf.cast(tf.shape(image)[1:3], tf.float32)
+    scale = target / source
+    if mode == "crop":
+        scale = tf.repeat(tf.reduce_max(scale), 2)
+    # Scaling and cutting in one step never holds the scaled image: a strip of 1 x 10,000 pixels,
+    # scaled to cover, would be gigabytes. tf.image.resize uses the same operation.
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image,
+        size=tf.constant(size),
+        scale=scale,
+        translation=(target - source * scale) / 2,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def explain(error: tf.errors.OpError) -> str:
+    """Returns why `decode_image` refused an image, in words, from the error that it raised."""
+    text = str(error)
+    refusal = re.search(rf"\[{_REFUSED}(.*?)\]\s*(?:\[\[|$)", text)
+    if refusal:
+        return refusal[1]
+    for kind in KINDS:
+        if re.search(rf"\b(Decode|Extract){kind}", text, re.IGNORECASE):
+            return f"a {kind.upper()} image that is damaged or incomplete"
+    return "an image that is damaged or incomplete"

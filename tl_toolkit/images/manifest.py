@@ -1,0 +1,296 @@
+"""The manifest: every image that was looked at, with its content, class, split and verdict."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.sources.listing import SPLITS, name_some
+
+__all__ = ["USABLE", "VERDICTS", "Example", "Manifest", "draw_splits", "keep_few"]
+
+VERDICTS = ("good", "converted", "convertible", "broken")
+USABLE = ("good", "converted")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image.
+
+    Attributes:
+        path: The file that is decoded, or `builtin:digits/<index>`. For a converted image this is
+            the converted file; its reason names the original.
+        sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
+        label: Its class; None where it is not known.
+        split: One of SPLITS.
+        verdict: One of VERDICTS: what the decoder makes of it.
+        reason: Why it is not good, or what it was converted from; "" for a good one.
+        mask: Path of its mask; "" where it has none.
+        mask_sha256: Of the mask's bytes, in hex.
+    """
+
+    path: str
+    sha256: str
+    label: str | None
+    split: str
+    verdict: str = "good"
+    reason: str = ""
+    mask: str = ""
+    mask_sha256: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the decoder reads it."""
+        return self.verdict in USABLE
+
+
+_COLUMNS = tuple(column.name for column in fields(Example))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All images of a run.
+
+    Attributes:
+        examples: Each image once, also those that cannot be used.
+        classes: Class names in the order of the model's outputs.
+    """
+
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...]
+
+    def of(self, split: str) -> tuple[Example, ...]:
+        """Returns the usable images of a split, in the manifest's order."""
+        return tuple(entry for entry in self.examples if entry.split == split and entry.usable)
+
+    def count(self) -> dict[str, dict[str, int]]:
+        """Returns the usable images of each class in each split that has any."""
+        counts = {split: dict.fromkeys(self.classes, 0) for split in SPLITS}
+        for entry in self.examples:
+            if entry.usable and entry.label is not None:
+                counts[entry.split][entry.label] += 1
+        return {split: of_split for split, of_split in counts.items() if any(of_split.values())}
+
+    def find_leaks(self) -> list[tuple[Example, Example]]:
+        """Returns pairs of equal images that lie in different splits."""
+        first: dict[str, Example] = {}
+        leaks = []
+        for entry in self.examples:
+            if entry.usable:
+                other = first.setdefault(entry.sha256, entry)
+                if other.split != entry.split:
+                    leaks.append((other, entry))
+        return leaks
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over content, class and split of the usable images in order, and the classes."""
+        digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
+        for entry in self.examples:
+            if entry.usable:
+                facts = (entry.sha256, entry.label, entry.split)
+                line = repr((*facts, entry.mask_sha256) if entry.mask else facts)
+                digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the examples as CSV, atomically; the class order is not part of it.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = _COLUMNS if any(entry.mask for entry in self.examples) else _COLUMNS[:-2]
+        writer.writerow(columns)
+        for entry in self.examples:
+            values = astuple(entry)[: len(columns)]
+            writer.writerow("" if value is None else value for value in values)
+        # A file name need not be UTF-8; its bytes come back as they were.
+        write_atomically(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, classes: Sequence[str] | None = None
+    ) -> Manifest:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The CSV file.
+            classes: The class order; by default the labels in it, sorted.
+
+        Raises:
+            DataError: It is missing or is not a manifest.
+        """
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+                header, *rows = csv.reader(file)
+            if tuple(header) not in (_COLUMNS, _COLUMNS[:-2]):
+                raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
+            if any(len(row) != len(header) for row in rows):
+                raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
+            examples = tuple(_as_example(row) for row in rows)
+        except (OSError, ValueError, csv.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(Problem(str(path), f"is not a readable manifest: {reason}")) from error
+        labels = {entry.label for entry in examples if entry.label is not None}
+        return cls(examples, tuple(sorted(labels)) if classes is None else tuple(classes))
+
+
+def _as_example(row: Sequence[str]) -> Example:
+    path, sha256, label, split, verdict, reason, *mask = row
+    if split not in SPLITS or verdict not in VERDICTS:
+        raise ValueError(f"unknown split or verdict: {split!r}, {verdict!r}")
+    return Example(path, sha256, label or None, split, verdict, reason, *mask)
+
+
+def draw_splits(
+    examples: Sequence[Example], fractions: Mapping[str, float], *, seed: int
+) -> list[Example]:
+    """Gives a fraction of the training images of each class to other splits.
+
+    Which ones hangs on the seed and on their content alone: neither names nor order matter, and a
+    new image moves hardly any other. Equal images stay together, whatever their labels.
+
+    Args:
+        examples: Images; the usable ones in "train" are divided, the others stay as they are.
+        fractions: The share of each split in each class, as {"validation": 0.2}.
+        seed: Draws another split.
+
+    Returns:
+        The examples in their order, with their splits.
+
+    Raises:
+        DataError: A class has fewer distinct images than there are splits.
+    """
+    groups: dict[str, list[str]] = {}
+    for entry in examples:
+        if _is_training(entry):
+            groups.setdefault(entry.sha256, []).append(str(entry.label))
+    _check_distinct_images(groups, len(fractions) + 1)
+    totals = collections.Counter(label for labels in groups.values() for label in labels)
+    free = sorted(groups, key=lambda sha256: _rank(seed, sha256))
+    chosen: dict[str, str] = {}
+    for done, (split, fraction) in enumerate(fractions.items()):
+        wanted = {label: max(1, round(total * fraction)) for label, total in totals.items()}
+        drawn = _draw(free, groups, wanted, reserve=len(fractions) - done)
+        chosen.update(dict.fromkeys(drawn, split))
+        free = [sha256 for sha256 in free if sha256 not in drawn]
+    result = [
+        replace(entry, split=chosen.get(entry.sha256, "train")) if _is_training(entry) else entry
+        for entry in examples
+    ]
+    _check_drawn(result, fractions, totals)
+    return result
+
+
+def _is_training(entry: Example) -> bool:
+    return entry.usable and entry.split == "train"
+
+
+def _draw(
+    free: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    wanted: Mapping[str, int],
+    *,
+    reserve: int,
+) -> set[str]:
+    """Draws groups of equal images, in order, for one split.
+
+    Args:
+        free: Groups not yet drawn.
+        groups: The labels in each group, one per image.
+        wanted: How many images of each class to draw.
+        reserve: Groups of each class to leave for other splits.
+    """
+    missing = dict(wanted)
+    left = collections.Counter(label for sha256 in free for label in set(groups[sha256]))
+    drawn: set[str] = set()
+
+    def take(sha256: str) -> None:
+        drawn.add(sha256)
+        left.subtract(set(groups[sha256]))
+        for label in groups[sha256]:
+            missing[label] -= 1
+
+    def is_spare(sha256: str) -> bool:
+        return all(left[label] > reserve for label in groups[sha256])
+
+    for sha256 in free:
+        counts = collections.Counter(groups[sha256])
+        if is_spare(sha256) and all(count <= missing[label] for label, count in counts.items()):
+            take(sha256)
+    for label in wanted:
+        # Where only groups larger than the share are left, the smallest of them.
+        fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
+        if missing[label] == wanted[label] and fitting:
+            take(min(fitting, key=lambda sha256: len(groups[sha256])))
+    return drawn
+
+
+def _rank(seed: int, sha256: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
+
+
+def _check_distinct_images(groups: Mapping[str, Sequence[str]], needed: int) -> None:
+    distinct = collections.Counter(label for labels in groups.values() for label in set(labels))
+    few = [f"{label!r} ({count})" for label, count in sorted(distinct.items()) if count < needed]
+    if few:
+        raise DataError(
+            Problem(
+                "data",
+                f"too few different images of {name_some(few)} to split",
+                f"At least {needed} of each class are needed, one for each split.",
+                "add images, or name a folder for each split",
+            )
+        )
+
+
+def _check_drawn(
+    examples: Sequence[Example], fractions: Mapping[str, float], labels: Iterable[str]
+) -> None:
+    held = {(entry.split, str(entry.label)) for entry in examples if entry.usable}
+    missing = [
+        f"{label!r} for {split}"
+        for split in ("train", *fractions)
+        for label in sorted(labels)
+        if (split, label) not in held
+    ]
+    if missing:
+        raise DataError(
+            Problem(
+                "data",
+                f"no image is left of {name_some(missing)}",
+                "Equal images stay in one split, also where their labels differ.",
+                "remove the copies, or name a folder for each split",
+            )
+        )
+
+
+def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[Example]:
+    """Keeps so many usable training images of each class, and everything else.
+
+    A class with fewer keeps what it has. A larger number keeps the same images and more.
+
+    Args:
+        examples: Images with their splits.
+        per_class: How many to keep, at least 1.
+        seed: Draws other images.
+    """
+    by_class: dict[str | None, list[int]] = {}
+    for index, entry in enumerate(examples):
+        if _is_training(entry):
+            by_class.setdefault(entry.label, []).append(index)
+    dropped: set[int] = set()
+    for indices in by_class.values():
+        ordered = sorted(indices, key=lambda index: (_rank(seed, examples[index].sha256), index))
+        dropped.update(ordered[per_class:])
+    return [entry for index, entry in enumerate(examples) if index not in dropped]

@@ -1,0 +1,273 @@
+"""Decoded and resized images of one split, by index."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.decoder import decode_image, explain, resize_image
+from tl_toolkit.images.manifest import Example
+from tl_toolkit.images.targets import Targets
+from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
+from tl_toolkit.sources.listing import MAX_BYTES, count_threads
+
+__all__ = [
+    "MEMORY_BUDGET",
+    "DecodedImages",
+    "Images",
+    "read_encoded",
+    "read_image",
+    "read_pixels",
+    "resize_pixels",
+]
+
+MEMORY_BUDGET = 2 << 30  # bytes
+_Mode = Literal["stretch", "crop"]
+
+
+class DecodedImages:
+    """Images as the scan decoded them, resized, for those who would decode them again.
+
+    Args:
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+        memory_budget: Bytes that they may take; what comes later is let go.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        resize: _Mode = "stretch",
+        *,
+        memory_budget: int = MEMORY_BUDGET // 2,
+    ) -> None:
+        self._resize = _compile_resize(tuple(image_size), resize)
+        self._pixels: dict[str, np.ndarray] = {}
+        self._room = memory_budget // int(np.prod((*image_size, 3)))
+
+    def add(self, sha256: str, pixels: tf.Tensor) -> None:
+        """Takes in a decoded image, uint8 (h, w, 3); may be called by several threads."""
+        if len(self._pixels) < self._room:
+            self._pixels[sha256] = self._resize(pixels).numpy()
+
+    def get(self, sha256: str) -> np.ndarray | None:
+        """Returns an image by the SHA-256 of its file, or None if it is not here."""
+        return self._pixels.get(sha256)
+
+
+class Images:
+    """The images of one split, each decoded when it is first asked for.
+
+    They are kept in memory as uint8 if all of them fit into the budget, else decoded at each call.
+    Python threads call the compiled decoder: measured faster than tf.data, which op determinism
+    slows down further.
+
+    Args:
+        examples: Usable images of a manifest.
+        classes: Class names in the order of the model's outputs.
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+        memory_budget: Bytes that decoded images may take.
+        decoded: Images that are decoded and resized already.
+        targets: The masks of the same images, where each pixel has an answer.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        classes: Sequence[str],
+        *,
+        image_size: tuple[int, int],
+        resize: _Mode = "stretch",
+        memory_budget: int = MEMORY_BUDGET,
+        decoded: DecodedImages | None = None,
+        targets: Targets | None = None,
+    ) -> None:
+        self.examples = tuple(examples)
+        self.targets = targets
+        self._shape = (*image_size, 3)
+        self._resize = _compile_resize(tuple(image_size), resize)
+        index: dict[str | None, int] = {name: position for position, name in enumerate(classes)}
+        self._labels = np.array([index.get(entry.label, -1) for entry in examples], np.int32)
+        self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
+        self._kept: dict[int, np.ndarray] = {}
+        if decoded is not None and self._keeps:
+            # The very arrays, not a copy: for a while all images would be in memory twice.
+            found = (decoded.get(entry.sha256) for entry in self.examples)
+            self._kept = {n: pixels for n, pixels in enumerate(found) if pixels is not None}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (n,), indices into the classes; -1 where the class is not known."""
+        return self._labels
+
+    @functools.cached_property
+    def keys(self) -> np.ndarray:
+        """int64 (n,), made of each image's content: the same image has the same key anywhere."""
+        heads = [bytes.fromhex(entry.sha256)[:8] for entry in self.examples]
+        return np.array([int.from_bytes(head, "big", signed=True) for head in heads], np.int64)
+
+    def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decodes the images at these indices.
+
+        Returns:
+            uint8 (n, h, w, 3), RGB in 0..255, which the caller may change.
+
+        Raises:
+            DataError: A file is gone, or is no longer the one that was looked at.
+        """
+        pixels = np.empty((len(indices), *self._shape), np.uint8)
+        missing = []
+        for place, index in enumerate(np.asarray(indices, np.int64).tolist()):
+            if index in self._kept:
+                pixels[place] = self._kept[index]
+            else:
+                missing.append((place, index))
+        if missing:
+            self._fill(pixels, missing)
+        return pixels
+
+    def batches(
+        self, order: Sequence[int] | np.ndarray, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields the images in the given order, preparing one batch ahead.
+
+        Args:
+            order: Indices of images.
+            batch_size: Images in each batch; the last one may be shorter.
+
+        Yields:
+            uint8 images (n, h, w, 3), int32 labels (n,), and their indices (n,).
+        """
+        order = np.asarray(order, np.int64)
+        parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: Future[np.ndarray] | None = None
+            for part, following in itertools.zip_longest(parts, parts[1:]):
+                pixels = self.load(part) if waiting is None else waiting.result()
+                if following is not None:
+                    waiting = ahead.submit(self.load, following)
+                yield pixels, self._labels[part], part
+
+    def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
+        """Decodes images into their places, given as (place, index)."""
+
+        def decode(place: int, index: int) -> None:
+            decoded = self._decode_one(self.examples[index])
+            pixels[place] = decoded
+            if self._keeps:
+                self._kept[index] = decoded
+
+        with ThreadPoolExecutor(count_threads()) as pool:
+            for _ in pool.map(decode, *zip(*missing, strict=True)):
+                pass  # asks for each result, so that an error is raised here
+
+    def _decode_one(self, example: Example) -> np.ndarray:
+        if example.path.startswith(BUILTIN):
+            return self._resize(load_builtin_image(example.path)).numpy()
+        encoded = _read_unchanged(example)
+        try:
+            return self._resize(decode_image(encoded)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            raise _changed(example, f"cannot be decoded: {explain(error)}") from error
+
+
+@functools.cache
+def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
+    # Apart from decode_image, whose graph takes a second to prepare in each function it is part of.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
+    def resize(image: tf.Tensor) -> tf.Tensor:
+        return resize_image(image, image_size, mode)
+
+    return resize
+
+
+def _read_unchanged(example: Example) -> bytes:
+    try:
+        with open(example.path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        raise _changed(example, f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(encoded).hexdigest() != example.sha256:
+        raise _changed(example, "is not the image that was looked at before")
+    return encoded
+
+
+def _changed(example: Example, what: str) -> DataError:
+    hint = "run it again: a new run looks at all images anew"
+    expected = "Images must not change while a run uses them."
+    return DataError(Problem(example.path, what, expected, hint))
+
+
+def read_image(
+    path: str | os.PathLike[str], image_size: tuple[int, int], resize: _Mode
+) -> np.ndarray:
+    """Decodes and resizes one file, as training does.
+
+    Args:
+        path: The file.
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+
+    Raises:
+        DataError: The file cannot be read or decoded; its problem's `what` says why.
+    """
+    return resize_pixels(read_pixels(path), image_size, resize)
+
+
+def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode) -> np.ndarray:
+    """Resizes a decoded image, uint8 (h, w, 3), as training does."""
+    return _compile_resize(tuple(image_size), resize)(pixels).numpy()
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decodes one file at its own size, upright.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+
+    Raises:
+        DataError: The file cannot be read or decoded; its problem's `what` says why.
+    """
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(str(path), what)) from error
+    try:
+        return decode_image(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(Problem(str(path), explain(error))) from error
+
+
+def read_encoded(example: Example) -> bytes:
+    """Returns an image as an encoded file; a built-in one as PNG.
+
+    Raises:
+        DataError: The file is gone, or is no longer the one that was looked at.
+    """
+    if not example.path.startswith(BUILTIN):
+        return _read_unchanged(example)
+    buffer = io.BytesIO()
+    Image.fromarray(load_builtin_image(example.path)).save(buffer, format="PNG")
+    return buffer.getvalue()

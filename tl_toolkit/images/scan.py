@@ -1,0 +1,287 @@
+"""Looks at every image once, before training, with the eyes of the decoder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import PIL
+import tensorflow as tf
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.convert import convert_to_png
+from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
+from tl_toolkit.images.manifest import Example, Manifest, draw_splits, keep_few
+from tl_toolkit.images.targets import TargetReader, look_at_targets
+from tl_toolkit.images.verdicts import KnownFiles, Verdicts
+from tl_toolkit.runs.files import default_cache_dir, write_atomically
+from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
+from tl_toolkit.sources.listing import MAX_BYTES, MAX_NAMED, SourceFile, count_threads, name_some
+from tl_toolkit.sources.survey import list_sources
+
+if TYPE_CHECKING:
+    from tl_toolkit.recipe.schema import Data
+
+__all__ = ["Look", "judge", "look_at", "scan", "scan_files"]
+
+# (images looked at, all images); called by the thread that scans.
+Progress = Callable[[int, int], None]
+# (SHA-256 of the file, uint8 pixels (h, w, 3)); called by several threads.
+Keep = Callable[[str, tf.Tensor], None]
+
+
+class Look(NamedTuple):
+    """What looking at one image gave; as the fields of the same names of Example."""
+
+    path: str
+    sha256: str
+    verdict: str
+    reason: str
+
+
+def scan(
+    data: Data,
+    *,
+    reader: TargetReader | None = None,
+    cache_dir: Path | None = None,
+    convert_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
+) -> Manifest:
+    """Looks at all images of a recipe and draws the splits.
+
+    Args:
+        data: The recipe's section.
+        reader: Reads the masks, where each pixel has an answer.
+        cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
+        convert_dir: Takes the images re-encoded under `data.convert`; by default in `cache_dir`.
+        progress: Told how many images are done.
+        keep: Given the pixels of each image that is decoded, so that it need not be decoded again;
+            one whose verdict is known is not.
+
+    Returns:
+        The manifest; images that were skipped are part of it, with their reasons.
+
+    Raises:
+        DataError: Images cannot be used and may not be skipped, or a class or split has none left.
+    """
+    listing = list_sources(data)
+    cache_dir = cache_dir or default_cache_dir()
+    examples = scan_files(
+        listing.files,
+        broken=data.broken,
+        convert_dir=(convert_dir or cache_dir / "converted") if data.convert else None,
+        cache_dir=cache_dir,
+        progress=progress,
+        keep=keep,
+    )
+    if reader is not None:
+        examples = look_at_targets(examples, [file.mask for file in listing.files], reader)
+    if listing.fractions:
+        examples = draw_splits(examples, listing.fractions, seed=data.split_seed)
+    if data.examples_per_class is not None:
+        examples = keep_few(examples, data.examples_per_class, seed=data.split_seed)
+    manifest = Manifest(tuple(examples), listing.classes)
+    splits = {file.split or "train" for file in listing.files} | listing.fractions.keys()
+    _check_left(manifest, splits, has_masks=data.masks is not None)
+    return manifest
+
+
+def scan_files(
+    files: Sequence[SourceFile],
+    *,
+    broken: Literal["skip", "refuse"] = "refuse",
+    convert_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
+) -> list[Example]:
+    """Looks at listed images, in their order; one without a split is put into "train".
+
+    Args:
+        files: The images.
+        broken: Whether images that nothing reads are skipped or refused.
+        convert_dir: Takes re-encoded images; None refuses images that would need it.
+        cache_dir: As of `scan`.
+        progress: As of `scan`.
+        keep: As of `scan`.
+
+    Raises:
+        DataError: With the names of images that cannot be used and may not be skipped.
+    """
+    looks = look_at(
+        [file.path for file in files],
+        convert_dir=convert_dir,
+        cache_dir=cache_dir,
+        progress=progress,
+        keep=keep,
+    )
+    _refuse(looks, skip_broken=broken == "skip")
+    return [
+        Example(*look[:2], file.label, file.split or "train", *look[2:])
+        for file, look in zip(files, looks, strict=True)
+    ]
+
+
+def look_at(
+    paths: Sequence[str],
+    *,
+    convert_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
+) -> list[Look]:
+    """Looks at images in parallel and never raises for what it sees.
+
+    Args:
+        paths: Files, or `builtin:digits/<index>`.
+        convert_dir: Takes re-encoded images, named by the content of their originals; with None
+            they stay "convertible".
+        cache_dir: As of `scan`.
+        progress: As of `scan`.
+        keep: As of `scan`.
+
+    Returns:
+        One look for each path, in their order.
+
+    Raises:
+        OutputError: `convert_dir` cannot be written.
+    """
+    version = f"{DECODER_VERSION}-{tf.__version__}-{PIL.__version__}"
+    cache_dir = cache_dir or default_cache_dir()
+    verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
+    looks: list[Look] = []
+    pool = ThreadPoolExecutor(count_threads())
+    try:
+        for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir, keep), paths):
+            looks.append(look)
+            if progress is not None:
+                progress(len(looks), len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # Also after an interrupt: what is known need not be looked at again.
+        verdicts.save()
+        files.save()
+    return looks
+
+
+def _look(
+    path: str,
+    verdicts: Verdicts,
+    files: KnownFiles,
+    convert_dir: Path | None,
+    keep: Keep | None,
+) -> Look:
+    if path.startswith(BUILTIN):
+        pixels = load_builtin_image(path)
+        return Look(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
+    try:
+        stat = os.stat(path)
+        sha256 = files.get(path, stat)
+        known = verdicts.get(sha256) if sha256 else None
+        if sha256 and known and known[0] == "good":
+            return Look(path, sha256, *known)
+        if stat.st_size > MAX_BYTES:
+            return Look(path, "", "broken", f"a file of more than {MAX_BYTES >> 20} MiB")
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        return Look(path, "", "broken", f"cannot be read: {error.strerror or error}")
+    sha256 = hashlib.sha256(encoded).hexdigest()
+    known = verdicts.get(sha256)
+    if known is None:
+        known = judge(encoded, keep=keep and functools.partial(keep, sha256))
+        verdicts.add(sha256, *known)
+    files.add(path, stat, sha256)
+    look = Look(path, sha256, *known)
+    if look.verdict == "convertible" and convert_dir is not None:
+        return _convert(look, encoded, convert_dir)
+    return look
+
+
+def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) -> tuple[str, str]:
+    """Returns the verdict on an image, which is what `decode_image` makes of it, and the reason.
+
+    Args:
+        encoded: The bytes of its file.
+        keep: Given the pixels of a good one.
+    """
+    try:
+        pixels = decode_image(tf.constant(encoded))
+    except tf.errors.InvalidArgumentError as error:
+        reason = explain(error)
+    else:
+        if keep is not None:
+            keep(pixels)
+        return "good", ""
+    try:
+        convert_to_png(encoded)
+    except ValueError as error:
+        return "broken", f"{reason} ({error})" if str(error) else reason
+    return "convertible", reason
+
+
+def _convert(look: Look, encoded: bytes, folder: Path) -> Look:
+    try:
+        png = convert_to_png(encoded)
+    except ValueError as error:  # The verdict is from a time when it could be read.
+        return look._replace(verdict="broken", reason=f"{look.reason} ({error})")
+    path = folder / f"{look.sha256}.png"
+    write_atomically(path, png)
+    reason = f"{look.reason}, converted from {look.path}"
+    return Look(str(path), hashlib.sha256(png).hexdigest(), "converted", reason)
+
+
+def _refuse(looks: Sequence[Look], *, skip_broken: bool) -> None:
+    broken = [] if skip_broken else [look for look in looks if look.verdict == "broken"]
+    convertible = [look for look in looks if look.verdict == "convertible"]
+    problems = []
+    if broken:
+        what = f"{_count(broken)} cannot be read"
+        problems.append(Problem("data", what, _name(broken), "data.broken=skip to leave them out"))
+    if convertible:
+        what = f"{_count(convertible)} must be converted before use"
+        hint = "data.convert=true to have copies made in PNG"
+        problems.append(Problem("data", what, _name(convertible), hint))
+    if problems:
+        raise DataError(problems)
+
+
+def _count(looks: Sequence[Look]) -> str:
+    return "1 image" if len(looks) == 1 else f"{len(looks)} images"
+
+
+def _name(looks: Sequence[Look]) -> str:
+    lines = [f"{look.path}: {look.reason}" for look in looks[:MAX_NAMED]]
+    if len(looks) > MAX_NAMED:
+        lines.append(f"and {len(looks) - MAX_NAMED} more")
+    return "\n  ".join(lines)
+
+
+def _check_left(manifest: Manifest, splits: set[str], *, has_masks: bool) -> None:
+    if has_masks:
+        empty = [split for split in sorted(splits) if not manifest.of(split)]
+        if empty:
+            raise DataError(Problem("data", f"no usable image is left in {' and '.join(empty)}"))
+        return
+    counts = manifest.count()
+    problems = list(_tell_empty(manifest.classes, counts, sorted(splits)))
+    if problems:
+        raise DataError(problems)
+
+
+def _tell_empty(
+    classes: Sequence[str], counts: dict[str, dict[str, int]], splits: Sequence[str]
+) -> Iterator[Problem]:
+    for split in splits:
+        of_split = counts.get(split, {})
+        empty = [repr(name) for name in classes if not of_split.get(name)]
+        if empty:
+            what = f"no usable image of {name_some(empty)} is left in {split}"
+            expected = "Each split needs images of every class; broken ones were skipped."
+            yield Problem("data", what, expected, "add images, or leave the class out by classes")

@@ -1,0 +1,1 @@
+"""A closer look at architectures: costs, diagrams, probes."""

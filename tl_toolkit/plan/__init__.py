@@ -1,0 +1,1 @@
+"""Recipe, catalog and sources together: all that can be known before training."""

@@ -1,0 +1,121 @@
+"""What a search may try, worked out without TensorFlow or KerasTuner."""
+
+from collections.abc import Iterator, Mapping
+from math import ceil, log, prod
+from typing import Any, TypeAlias
+
+from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.taps import units_read
+from tl_toolkit.recipe.load import replace_fields
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.search_schema import Dimension, Search
+
+__all__ = [
+    "Space",
+    "count_points",
+    "count_trials",
+    "find_depths",
+    "plan_brackets",
+    "probe_space",
+    "resolve_space",
+    "trial_recipe",
+]
+
+Space: TypeAlias = Mapping[str, Dimension]
+
+_DROPOUT = "model.head.dropout"
+_MOST_BLOCKS = 3
+
+
+def resolve_space(recipe: Recipe) -> Space:
+    """Returns the fields and values that are tried.
+
+    Without a `search.space` they are the head's dropout from 0 to 0.6, and the first four of
+    `find_depths` for the last phase: 0 to 3 blocks, where each of them is read.
+    """
+    search = recipe.search or Search()
+    if search.space is not None:
+        return search.space
+    depths = tuple(find_depths(recipe)[: _MOST_BLOCKS + 1])
+    unfreeze = Dimension(min=0, max=depths[-1])
+    if len(depths) <= depths[-1]:
+        unfreeze = Dimension(choices=depths)
+    return {
+        _DROPOUT: Dimension(min=0.0, max=0.6, step=0.1),
+        f"phases.{recipe.phases[-1].name}.unfreeze": unfreeze,
+    }
+
+
+def find_depths(recipe: Recipe) -> list[int]:
+    """Returns the numbers of blocks, counted from the output, that a phase can unfreeze.
+
+    Without those that are all behind the last map that pixels are read from.
+    """
+    architecture = find_architecture(recipe.model.base)
+    read = units_read(architecture, recipe.pixels.taps) if recipe.pixels is not None else None
+    return [
+        depth
+        for depth in range(len(architecture.blocks) + 1)
+        if depth == 0 or read is None or set(resolve_unfreeze(architecture, depth)) & set(read)
+    ]
+
+
+def count_trials(recipe: Recipe) -> int | None:
+    """Returns the number of trials at most; None if a range without steps leaves it open."""
+    search = recipe.search or Search()
+    points = count_points(resolve_space(recipe))
+    if search.algorithm == "hyperband":  # trials that go on count again, whatever the points
+        brackets = plan_brackets(recipe.phases[-1].epochs, search.factor)
+        return search.trials or sum(trials for rungs in brackets for trials, _ in rungs)
+    if points is None or search.count is None:
+        return search.count if points is None else points
+    return min(points, search.count)
+
+
+def count_points(space: Space) -> int | None:
+    """Returns the number of combinations; None if a range has no steps."""
+    values = [dimension.values for dimension in space.values()]
+    return None if None in values else prod(len(one) for one in values if one is not None)
+
+
+def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
+    """Returns the brackets of a round of hyperband (Li et al., 2018), as KerasTuner draws them up.
+
+    Args:
+        epochs: Of a trial that comes to its end, 1 or more.
+        factor: About one trial in so many goes on.
+
+    Returns:
+        For each bracket its rungs: (trials, epochs after which they pause). The first bracket
+        halves most often; the trials of the last one are never paused.
+    """
+    steepest = 0
+    while epochs / factor ** (steepest + 1) >= 1:
+        steepest += 1
+    last = ceil(1 + log(epochs, factor))
+    return [
+        [
+            (ceil(last / (bracket + 1) * factor**halvings), ceil(epochs / factor**halvings))
+            for halvings in range(bracket, -1, -1)
+        ]
+        for bracket in range(steepest, -1, -1)
+    ]
+
+
+def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a trial: fields replaced, and no search.
+
+    Raises:
+        RecipeError: The values do not make a valid recipe.
+    """
+    return replace_fields(recipe, {**({"~search": None} if recipe.search else {}), **values})
+
+
+def probe_space(space: Space) -> Iterator[tuple[str, Any]]:
+    """Yields (field, value) for every choice, for both ends of every range and the second value.
+
+    To unfreeze one block may be wrong where none, and many, are right.
+    """
+    for field, dimension in space.items():
+        for value in dimension.probes:
+            yield field, value

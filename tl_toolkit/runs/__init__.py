@@ -1,0 +1,1 @@
+"""Run folders: numbered, without a torn file ever, and found again."""

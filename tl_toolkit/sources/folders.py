@@ -1,0 +1,219 @@
+"""Images in a folder per class, listed by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tl_toolkit.errors import Problem, closest
+from tl_toolkit.sources.listing import (
+    IMAGE_SUFFIXES,
+    Found,
+    Ignored,
+    SourceFile,
+    name_some,
+    tell_ignored,
+)
+
+_EXPECTED = "A folder is expected that holds one folder of images per class"
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """What the folder of one split holds.
+
+    Attributes:
+        folder: Absolute path.
+        split: The split it is for, which is also the recipe's field that names it.
+        where: What messages call it, as "data.train".
+        classes: Paths of images by class folder, sorted.
+        loose: Files beside the class folders.
+        ignored: What was passed over.
+    """
+
+    folder: Path
+    split: str
+    where: str
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    loose: list[str] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+    def select(self, classes: Sequence[str], split: str | None) -> Iterator[SourceFile]:
+        """Yields the images of these classes, ordered by class name and path."""
+        for name in sorted(classes):
+            for path in self.classes.get(name, ()):
+                yield SourceFile(path, name, split)
+
+
+def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[Found]]:
+    """Lists the images below each class folder, and what kept it from being listed."""
+    found = ClassFolders(Path(os.path.abspath(folder)), split, where)
+    try:
+        with os.scandir(found.folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        return found, [(split, tell_unreadable(found.folder, where, _EXPECTED, error))]
+    root = os.path.realpath(found.folder)
+    for entry in ordered:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            found.classes[entry.name] = sorted(_walk(entry.path, root, found.ignored))
+        elif entry.is_dir():
+            found.ignored.append(Ignored(entry.path, "linked folder"))
+        else:
+            found.loose.append(entry.path)
+    found.ignored.sort()
+    return found, []
+
+
+def _walk(folder: str, root: str, ignored: list[Ignored]) -> Iterator[str]:
+    """Yields the images below a folder; links are followed to files inside `root` only."""
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                ordered = list(entries)
+        except OSError as error:
+            ignored.append(Ignored(current, f"folder that cannot be read ({error.strerror})"))
+            continue
+        for entry in ordered:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+                continue
+            reason = _why_ignored(entry, root)
+            if reason:
+                ignored.append(Ignored(entry.path, reason))
+            else:
+                yield entry.path
+
+
+def list_below(folder: str) -> list[str]:
+    """Returns the images below a folder, whatever class they are of, sorted by path."""
+    return sorted(_walk(folder, os.path.realpath(folder), []))
+
+
+def _why_ignored(entry: os.DirEntry[str], root: str) -> str:
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if os.path.isdir(target):
+            return "linked folder"
+        if not os.path.isfile(target):
+            return "link to nothing"
+        if os.path.commonpath([root, target]) != root:
+            return "link out of the folder"
+    elif not entry.is_file(follow_symlinks=False):
+        return "special file"
+    suffix = os.path.splitext(entry.name)[1].lower()
+    return "" if suffix in IMAGE_SUFFIXES else suffix or "file without extension"
+
+
+def tell_unreadable(path: Path, where: str, expected: str, error: Exception) -> Problem:
+    """Returns why a folder or table cannot be read, with the nearest name if it does not exist."""
+    name = repr(str(path))
+    if isinstance(error, FileNotFoundError):
+        near = _nearest(path)
+        return Problem(where, f"{name} does not exist", f"{expected}{'; ' if near else '.'}{near}")
+    if isinstance(error, NotADirectoryError):
+        hint = f"data.csv: {path}" if path.suffix.lower() == ".csv" else ""
+        return Problem(where, f"{name} is a file", f"{expected}.", hint)
+    reason = getattr(error, "strerror", None) or error
+    return Problem(where, f"{name} cannot be read: {reason}", f"{expected}.")
+
+
+def _nearest(path: Path) -> str:
+    try:
+        return closest(path.name, os.listdir(path.parent))
+    except OSError:
+        return f"the nearest folder that exists is {str(_first_existing(path))!r}."
+
+
+def _first_existing(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.is_dir())
+
+
+def check_distinct(folders: Mapping[str, Path]) -> Iterator[Found]:
+    """Yields the splits that name the same folder as another."""
+    seen: dict[str, str] = {}
+    for name, folder in folders.items():
+        other = seen.setdefault(os.path.realpath(folder), name)
+        if other != name:
+            what = f"{str(folder)!r} is the folder of data.{other} as well"
+            yield name, Problem(f"data.{name}", what, "Each split needs images of its own.")
+
+
+def check_training(found: ClassFolders, classes: Sequence[str], *, selected: bool) -> list[Found]:
+    """Returns what is wrong with a training folder.
+
+    Args:
+        found: The folder.
+        classes: The classes to train on.
+        selected: The recipe names the classes; others may lie beside them.
+    """
+    name = repr(str(found.folder))
+    names = sorted(found.classes)
+    if not selected and len(names) > 1 and {entry.lower() for entry in names} <= _SPLIT_NAMES:
+        what = f"{name} holds splits, not classes ({', '.join(names)})"
+        training = [entry for entry in names if "train" in entry.lower()]
+        hint = f"{found.where}: {found.folder / training[0]}" if training else ""
+        return [(found.split, Problem(found.where, what, f"{_EXPECTED}.", hint))]
+    if not selected and len(names) == 1:
+        what = f"{name} holds one class only ({names[0]})"
+        return [(found.split, Problem(found.where, what, "At least 2 folders are needed."))]
+    return check_classes(found, classes, selected=selected)
+
+
+def _tell_no_class(found: ClassFolders) -> str:
+    images = [path for path in found.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    held = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
+    linked = [Path(entry.path).name for entry in found.ignored]
+    links = f" (linked folders are not followed: {name_some(linked)})" if linked else ""
+    return f"{str(found.folder)!r} holds {held} and no folder per class{links}"
+
+
+def check_classes(
+    found: ClassFolders, classes: Sequence[str], *, selected: bool = False, partial: bool = False
+) -> list[Found]:
+    """Compares the class folders of a split with the classes that are wanted.
+
+    Args:
+        found: The folder of the split.
+        classes: The classes.
+        selected: Folders of other classes may lie beside them.
+        partial: Some of the classes are enough.
+    """
+    if not found.classes:
+        problem = Problem(found.where, _tell_no_class(found), f"{_EXPECTED}.")
+        return [(found.split, problem)]
+    problems = []
+    missing = [wanted for wanted in classes if wanted not in found.classes and not partial]
+    extra = [] if selected else sorted(found.classes.keys() - set(classes))
+    if missing:
+        near = closest(missing[0], extra or found.classes)
+        # Only a recipe's own `classes` can ask for more than the training folder holds.
+        field = "classes" if found.split == "train" else found.split
+        expected = f"A folder is expected for each class{'; ' if near else '.'}{near}"
+        what = f"{str(found.folder)!r} has no folder for {name_some(map(repr, missing))}"
+        problems.append((field, Problem(found.where, what, expected)))
+    if extra:
+        what = f"{str(found.folder)!r} has folders of other classes: {name_some(map(repr, extra))}"
+        expected = f"The classes are {name_some(map(repr, classes))}."
+        problems.append((found.split, Problem(found.where, what, expected)))
+    empty = [wanted for wanted in classes if found.classes.get(wanted) == []]
+    if empty:
+        problems.append((found.split, _tell_empty(found, empty)))
+    return problems
+
+
+def _tell_empty(found: ClassFolders, empty: Sequence[str]) -> Problem:
+    folders = tuple(str(found.folder / name) + os.sep for name in empty)
+    beside = tell_ignored([entry for entry in found.ignored if entry.path.startswith(folders)])
+    what = f"{str(found.folder)!r} has no images of {name_some(map(repr, empty))}"
+    expected = f"Images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+    return Problem(found.where, what, f"{expected} ({beside})." if beside else f"{expected}.")

@@ -1,0 +1,1 @@
+"""What tasks with one output per pixel share."""

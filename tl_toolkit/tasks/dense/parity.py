@@ -1,0 +1,200 @@
+"""Proof that an exported model answers each pixel as the Keras model does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.export.parity import BYTES_LIMIT, ask, draw_probes, make_report, read_by_pillow
+from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.targets import place_pixels
+from tl_toolkit.tasks.base import PixelTask
+from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
+from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.serving import RANGES
+from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
+
+__all__ = ["compare_pixels"]
+
+MAX_PIXELS = 8 << 20
+"""Pixels of all images together: each is answered twice, which takes minutes for large photos."""
+
+_LINES = 96
+"""Rows, and columns, of each image that the Keras side answers: interpolating the hypercolumn
+itself, as it does, takes up to 44 times longer. Whole images up to that size, as the probes are."""
+
+_MARGIN = "margin"
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """The Keras model's answer on some lines of an image.
+
+    Attributes:
+        size: Height and width of the image.
+        rows: int (n,), ascending.
+        columns: int (m,), ascending.
+        answer: What the task keeps, (n, m, ...) each.
+        clear: bool (n, m), where no other answer is nearly as good.
+    """
+
+    size: tuple[int, ...]
+    rows: np.ndarray
+    columns: np.ndarray
+    answer: Mapping[str, np.ndarray]
+    clear: np.ndarray
+
+
+def compare_pixels(
+    model: keras.Model,
+    saved_model: Path,
+    files: Mapping[str, bytes],
+    *,
+    task: PixelTask,
+    classes: Sequence[str],
+    resize: Literal["stretch", "crop"],
+) -> dict[str, Any]:
+    """Asks a SavedModel in a fresh process and the Keras model here, and compares.
+
+    As `tl_toolkit.export.parity.compare`, with images at their own sizes. The Keras side
+    interpolates the hypercolumn before its first dense layer, the SavedModel behind it.
+
+    Args:
+        model: [images, pixels] to outputs.
+        saved_model: Its SavedModel, as `write_pixel_model` writes it.
+        files: Encoded images by name, at least 1; those behind MAX_PIXELS are left out.
+        task: Says what is kept of the outputs.
+        classes: Class names in the order of the outputs.
+        resize: As in the recipe.
+
+    Returns:
+        The report, as there. A clear pixel with another class counts as a difference of 1.
+    """
+    asked = {**_choose(files), **draw_probes()}
+    images = {name: read_by_pillow(data) for name, data in asked.items()}
+    answers = ask(saved_model, [image[np.newaxis] for image in images.values()], [*asked.values()])
+    otherwise = _decode_otherwise(asked, images)
+    found = list(_answer_in_keras(model, [*images.values(), *otherwise.values()], task, resize))
+    expecting = dict(zip(images, found, strict=False))
+    expecting_of_files = expecting | dict(zip(otherwise, found[len(images) :], strict=True))
+    rows = []
+    wrong = 0
+    for name, given, encoded in zip(images, answers.pixels, answers.encoded, strict=True):
+        one, wrong_here = _compare_answers(_first(given), expecting[name])
+        expected = expecting_of_files[name]
+        other, wrong_there = _compare_answers(_read_files(encoded, expected), expected)
+        rows.append((name, one, other))
+        wrong += wrong_here + wrong_there
+    return make_report(
+        rows, labels_equal=not wrong, class_names_equal=answers.class_names == tuple(classes)
+    )
+
+
+def _choose(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns the first files up to MAX_PIXELS, at least one."""
+    chosen: dict[str, bytes] = {}
+    pixels = 0
+    for name, data in files.items():
+        with Image.open(io.BytesIO(data)) as image:
+            pixels += image.width * image.height
+        if chosen and pixels > MAX_PIXELS:
+            break
+        chosen[name] = data
+    return chosen
+
+
+def _decode_otherwise(
+    files: Mapping[str, bytes], images: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the house's own reading of the images where it differs from Pillow's by one level.
+
+    It may (CMYK), and where classes meet that much can turn an answer. What differs by more is not
+    returned, and will be found to differ.
+    """
+    found = {}
+    for name, data in files.items():
+        image = decode_image(data).numpy().astype(np.int16)
+        same_size = image.shape == images[name].shape
+        if same_size and np.abs(image - images[name]).max() == 1:
+            found[name] = image.astype(np.uint8)
+    return found
+
+
+def _answer_in_keras(
+    model: keras.Model, images: Sequence[np.ndarray], task: PixelTask, resize: str
+) -> Iterator[_Expected]:
+    predictor = DensePredictor(model, mode="gather_first")
+    size = predictor.image_size
+
+    def keep(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {**task.keep(outputs), _MARGIN: _find_margin(outputs)}
+
+    for start in range(0, len(images), PIXEL_PREFIX_BATCH):
+        some = images[start : start + PIXEL_PREFIX_BATCH]
+        maps = predictor.read_maps(np.stack([resize_image(one, size, resize) for one in some]))
+        for number, image in enumerate(some):
+            rows, columns = (_pick(length) for length in image.shape[:2])
+            ys, xs = place_pixels(image.shape[:2], size, resize)
+            ys, xs = ys[rows], xs[columns]
+            found = predictor.answer([one[number] for one in maps], ys, xs, keep)
+            seen = np.logical_and.outer(*find_seen(ys, xs, size))
+            clear = (found.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
+            answer = {name: blank_unseen(one, seen) for name, one in found.items()}
+            yield _Expected(image.shape[:2], rows, columns, answer, clear)
+
+
+def _pick(length: int) -> np.ndarray:
+    """Returns evenly spread indices, the first and the last among them."""
+    return np.linspace(0, length - 1, min(length, _LINES)).round().astype(int)
+
+
+def _find_margin(outputs: tf.Tensor) -> tf.Tensor:
+    """Returns how far the best of probabilities (..., units) is above the next, (...)."""
+    if outputs.shape[-1] == 1:
+        return tf.abs(2 * outputs[..., 0] - 1)
+    best = tf.math.top_k(outputs, 2).values
+    return best[..., 0] - best[..., 1]
+
+
+def _first(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns answers to a batch of one as those to one image."""
+    return {name: one[0] for name, one in given.items()}
+
+
+def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[str, np.ndarray]:
+    """Returns answers as they were before they became PNG files; see `write_pixel_model`."""
+    if (encoded["height"], encoded["width"]) != expected.size:
+        return {}
+    found = {}
+    for name, right in expected.answer.items():
+        one = encoded[name] if right.ndim == 3 else encoded[name][..., 0]
+        if one.dtype == np.uint16:
+            low, high = RANGES[name]
+            one = low + one / np.float64(65535) * (high - low)
+        found[name] = one
+    return found
+
+
+def _compare_answers(given: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float, int]:
+    """Returns the largest difference, and how many clear pixels have another class."""
+    differences, wrong = [], 0
+    for name, right in expected.answer.items():
+        one = given.get(name)
+        if one is None or one.shape != expected.size + right.shape[2:]:
+            return 1.0, right.shape[0] * right.shape[1]
+        one = one[np.ix_(expected.rows, expected.columns)]
+        if right.dtype.kind == "u":
+            count = int(((one != right) & expected.clear).sum())
+            wrong += count
+            differences.append(float(count > 0))
+        else:
+            differences.append(float(np.abs(one - right).max()))
+    return float(np.max(differences)), wrong

@@ -1,0 +1,150 @@
+"""Answers for each pixel as files: how they are named, and what they may replace."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tl_toolkit.errors import OutputError, Problem
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.files import drafted
+
+__all__ = ["Pictures", "check_folder", "choose_palette"]
+
+_OVERLAY = 0.5
+"""Share of the answer's colour in an overlay."""
+
+_MAKER = "tltool predict"
+"""What the files say of themselves, so that they can be told from those of others."""
+
+_HEAD_BYTES = 256
+"""Of a PNG file; what it says of itself stands before its palette and its pixels."""
+
+_NAMED = 3
+
+
+class Pictures:
+    """Writes answers into a folder, each named after its file; of one name, cat, cat_2, cat_3.
+
+    Files that another call wrote are replaced, and no others.
+
+    Args:
+        folder: Receives them; need not exist.
+        paths: The files that are answered.
+        kind: What an answer drawn as an image is called, as `mask`.
+
+    Raises:
+        OutputError: A file would be replaced that is itself to be answered, or that is not the
+            work of an earlier call.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], *, kind: str) -> None:
+        self._kinds = (kind, "overlay")
+        self._bases = {path: folder / name for path, name in _name_outputs(paths).items()}
+        self._refuse_to_replace()
+
+    def write(self, path: Path, picture: Image.Image, pixels: np.ndarray) -> dict[str, str]:
+        """Writes the answer for a file, and the photo with the answer over it.
+
+        Args:
+            path: The file.
+            picture: The answer as an image.
+            pixels: The photo, uint8 (h, w, 3).
+
+        Returns:
+            The paths written, by kind.
+        """
+        over = Image.blend(Image.fromarray(pixels), picture.convert("RGB"), _OVERLAY)
+        said = PngInfo()
+        said.add_text("Software", _MAKER)
+        places = self._places(path)
+        for place, image in zip(places.values(), (picture, over), strict=True):
+            with drafted(place) as draft:
+                image.save(draft, pnginfo=said)
+        return {kind: str(place) for kind, place in places.items()}
+
+    def _places(self, path: Path) -> dict[str, Path]:
+        base = self._bases[path]
+        return {kind: base.with_name(f"{base.name}_{kind}.png") for kind in self._kinds}
+
+    def _refuse_to_replace(self) -> None:
+        asked = {path.resolve() for path in self._bases}
+        places = [place for path in self._bases for place in self._places(path).values()]
+        kept = [
+            place
+            for place in places
+            if os.path.lexists(place) and (place.resolve() in asked or not _is_own(place))
+        ]
+        if kept:
+            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+            raise OutputError(
+                Problem(
+                    where=f"--out {places[0].parent}",
+                    what=f"{', '.join(place.name for place in kept[:_NAMED])}{more} would be lost",
+                    expected="Only what an earlier call wrote is replaced, and no image that is "
+                    "asked about.",
+                    hint="--out DIR with another folder",
+                )
+            )
+
+
+def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    tries: Counter[str] = Counter()
+    for path in dict.fromkeys(paths):
+        name = path.stem
+        while name in taken:
+            tries[path.stem] += 1
+            name = f"{path.stem}_{tries[path.stem] + 1}"
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def _is_own(place: Path) -> bool:
+    if not place.is_file():
+        return False
+    with open(place, "rb") as file:
+        return f"Software\0{_MAKER}".encode() in file.read(_HEAD_BYTES)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that can neither be written nor made.
+
+    Raises:
+        OutputError: It, or what it should lie in, is a file or write-protected.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return
+    raise OutputError(
+        Problem(
+            where=f"--out {folder}",
+            what=f"{there} {'cannot be written' if there.is_dir() else 'is a file'}",
+            expected="A folder is needed that receives an image for each file.",
+            hint="--out DIR with another folder",
+        )
+    )
+
+
+def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
+    """Returns uint8 (count, 3): the recipe's colours, or those of the PASCAL VOC colour map.
+
+    In that map the bits of a class's number, lowest first, are dealt out to red, green and blue
+    from their highest bit down, so that neighbours differ.
+    """
+    if recipe.data.masks is not None and recipe.data.masks.colors is not None:
+        return np.array(recipe.data.masks.colors, np.uint8)
+    colors = np.zeros((count, 3), np.uint8)
+    for index in range(count):
+        for bit in range(8):
+            # From 1 on: 0 would be black, and black on a photo looks like nothing.
+            colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
+    return colors

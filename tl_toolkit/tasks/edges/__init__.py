@@ -1,0 +1,1 @@
+"""The probability of an edge at each pixel."""

@@ -1,0 +1,208 @@
+"""The probability of an edge for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.images.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.tasks.edges.boundaries import (
+    THRESHOLDS,
+    BoundaryCounts,
+    count_matches,
+    summarize,
+)
+
+__all__ = ["EdgeReader", "EdgeTally", "Edges"]
+
+_IS_EDGE = 0.5
+"""The fraction of annotators from which on a pixel of the truth is an edge."""
+
+_BINS = 100
+"""Steps of the probability in a tally."""
+
+
+class EdgeReader:
+    """Reads maps of edges, as a TargetReader; pixels are drawn by whether they are an edge.
+
+    Args:
+        ignore: Value, of 8 bits, of pixels that count nowhere; in files of 16 bits, 257 times it.
+    """
+
+    dtype = np.float32
+    ignored = -1.0
+    num_strata = 2
+    fault = "are no maps of edges"
+    expected = "Expected grey PNG files: black for no edge, white for one that all annotators saw."
+    hint = ""
+
+    def __init__(self, ignore: int | None = None) -> None:
+        self._ignore = ignore
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads the fraction of annotators who saw an edge.
+
+        Args:
+            path: A grey PNG file of 8 or 16 bits.
+
+        Returns:
+            float32 (h, w) in [0, 1]; -1 for pixels that count nowhere.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no PNG file, or has colours.
+        """
+        pixels = read_png(path)
+        if (pixels != pixels[..., :1]).any():
+            raise ValueError("a colour image")
+        values = pixels[..., 0]
+        target = scale_to_unit(values)
+        if self._ignore is not None:
+            target[values == scale_from_8_bits(self._ignore, values.dtype)] = self.ignored
+        return target
+
+    def strata(self, target: np.ndarray) -> np.ndarray:
+        """Returns 1 for an edge, 0 for none."""
+        return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
+
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns the fractions as they are."""
+        return target
+
+
+class Edges:
+    """Cross-entropy with a sigmoid over the drawn pixels; the score is an F-measure of them.
+
+    Args:
+        classes: None.
+        settings: The recipe's `pixels` section. With balanced class weights, edges and other pixels
+            of an image weigh alike, however few there are of either, as in HED (Xie and Tu, 2015):
+            the weight of each is the share of the others, among the pixels drawn of that image. An
+            image of which only one of them was drawn counts all its pixels alike; there HED has no
+            loss at all. Without class weights all pixels count alike.
+    """
+
+    name = "edges"
+    score = "f_score"
+    units = 1
+    activation = "sigmoid"
+    answers_pixels = True
+    picture = "edges"
+    targets = tf.TensorSpec((None, None), tf.float32)
+
+    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
+        self._balanced = settings.class_weights == "balanced"
+
+    @staticmethod
+    def reader(data: Data) -> EdgeReader:
+        """Returns what reads the maps of a recipe's `data` section."""
+        ignore = data.masks.ignore if data.masks is not None else None
+        return EdgeReader(ignore if isinstance(ignore, int) else None)
+
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Has no use for it: edges are weighed in each image."""
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of each image, and how probable its edges and other pixels were.
+
+        Args:
+            outputs: Probabilities (batch, pixels, 1).
+            targets: float32 (batch, pixels), fractions of annotators, which the cross-entropy is
+                with; -1 counts nowhere.
+
+        Returns:
+            float32 (batch,); int32 (batch, 200): pixels that are no edge, in 100 bins of
+            probability, and then those that are one.
+        """
+        counted = targets >= 0
+        edge = tf.where(counted, targets, 0.0)
+        other = tf.where(counted, 1 - targets, 0.0)
+        wanted = tf.ones_like(outputs)
+        losses = self._join(
+            tf.reduce_sum(edge * keras.losses.binary_crossentropy(wanted, outputs), axis=-1),
+            tf.reduce_sum(other * keras.losses.binary_crossentropy(0 * wanted, outputs), axis=-1),
+            tf.reduce_sum(edge, axis=-1),
+            tf.reduce_sum(other, axis=-1),
+        )
+        bins = tf.cast(tf.clip_by_value(outputs[..., 0] * _BINS, 0, _BINS - 1), tf.int32)
+        # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
+        kinds = tf.one_hot(tf.where(counted, tf.cast(targets >= _IS_EDGE, tf.int32), -1), 2)
+        tally = tf.matmul(kinds, tf.one_hot(bins, _BINS), transpose_a=True)
+        return losses, tf.reshape(tf.cast(tally, tf.int32), (-1, 2 * _BINS))
+
+    def _join(
+        self, on_edges: tf.Tensor, elsewhere: tf.Tensor, edges: tf.Tensor, others: tf.Tensor
+    ) -> tf.Tensor:
+        """Joins the losses of an image's edges and of its other pixels, given as sums."""
+        if not self._balanced:
+            return tf.math.divide_no_nan(on_edges + elsewhere, edges + others)
+        kinds = tf.sign(edges) + tf.sign(others)
+        means = tf.math.divide_no_nan(on_edges, edges) + tf.math.divide_no_nan(elsewhere, others)
+        return tf.math.divide_no_nan(means, kinds)
+
+    def score_of(self, tally: np.ndarray) -> float:
+        """Returns the best F-measure of single pixels over 100 thresholds.
+
+        Nothing is thinned and no pixel next to an edge is taken for it: whole images are measured
+        otherwise (see `boundaries`). 0 without an edge.
+        """
+        others, edges = tally.reshape(2, _BINS)
+        hits = np.cumsum(edges[::-1])
+        detected = hits + np.cumsum(others[::-1])
+        scores = 2 * hits / np.maximum(detected + edges.sum(), 1)
+        return float(scores.max())
+
+    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an answer for whole images keeps of outputs (..., 1).
+
+        Returns:
+            `probability`, float32 (...), of an edge.
+        """
+        return {"probability": outputs[..., 0]}
+
+    def measure(self) -> EdgeTally:
+        """Returns what compares whole answers with whole maps of edges."""
+        return EdgeTally()
+
+    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns an answer as a grey image: white for a probability of 1; not thinned.
+
+        Args:
+            answer: What `keep` named, (h, w).
+            palette: Of no use here.
+        """
+        return Image.fromarray((answer["probability"] * 255).round().astype(np.uint8))
+
+
+class EdgeTally:
+    """Compares probabilities with maps of edges, image by image."""
+
+    def __init__(self) -> None:
+        self._images: list[BoundaryCounts] = []
+
+    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+        """Takes in an image.
+
+        Args:
+            answer: What `keep` named, (h, w).
+            truth: float32 (h, w), fractions of annotators or -1.
+
+        Returns:
+            The best F-measure of this image alone, 0 without an edge, and its threshold.
+        """
+        counts = count_matches(answer["probability"], truth >= _IS_EDGE, counted=truth >= 0)
+        self._images.append(counts)
+        best = int(counts.f_scores.argmax())
+        score = float(counts.f_scores[best]) if counts.truth else 0.0
+        return {"f_score": score, "threshold": float(THRESHOLDS[best])}
+
+    def result(self) -> dict[str, Any]:
+        """Returns the metrics over all images, as `summarize` does."""
+        return {"images": len(self._images), **summarize(self._images)}

@@ -1,0 +1,1 @@
+"""The direction that the surface faces at each pixel."""

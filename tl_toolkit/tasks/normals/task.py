@@ -1,0 +1,265 @@
+"""The direction that the surface faces at each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.images.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+
+__all__ = ["NormalReader", "NormalTally", "Normals", "measure_angles"]
+
+_SHORTEST = 0.5
+"""Vectors below this length are no normals, as the grey (128, 128, 128) of many data sets."""
+
+_LONGEST = 1.1
+"""No unit vector is coded as one above this length: black would be (-1, -1, -1), 1.73."""
+
+_WITHIN = (11.25, 22.5, 30.0)
+"""The angles in degrees that answers are counted within (Fouhey et al., 2013)."""
+
+_BINS_PER_DEGREE = 100
+
+
+class NormalReader:
+    """Reads maps of normals, as a TargetReader; all pixels with a normal are drawn alike.
+
+    Red, green and blue are x, y and z from -1 (0) to 1 (the greatest value). x points to the right
+    and y up, where turned images are trained on; for all else no direction is taken for granted.
+
+    Args:
+        ignore: Colour, of 8 bits, of pixels without a normal, or one value for all of its channels;
+            in files of 16 bits, 257 times it.
+    """
+
+    dtype = np.float32
+    ignored = 0.0
+    num_strata = 1
+    fault = "are no maps of normals"
+    expected = "Expected RGB PNG files of 8 or 16 bits, where a colour is a vector of length 1."
+    hint = "data.masks.ignore=[0, 0, 0] if that is the colour of pixels without a normal"
+
+    def __init__(self, ignore: int | tuple[int, int, int] | None = None) -> None:
+        self._ignore = ignore
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads the normals.
+
+        Args:
+            path: An RGB PNG file of 8 or 16 bits.
+
+        Returns:
+            float32 (h, w, 3), of length 1; zeros for pixels without one.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no PNG file, is grey, or holds vectors that are far longer than 1.
+        """
+        pixels = read_png(path)
+        if pixels.shape[-1] != 3:
+            raise ValueError("a grey image")
+        vectors = 2 * scale_to_unit(pixels) - 1
+        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        none = lengths < _SHORTEST
+        if self._ignore is not None:
+            ignored = scale_from_8_bits(self._ignore, pixels.dtype)
+            none |= (pixels == ignored).all(axis=-1, keepdims=True)
+        _refuse_long(pixels, np.where(none, 0, lengths)[..., 0])
+        return np.where(none, 0, vectors / np.where(none, 1, lengths)).astype(np.float32)
+
+    def strata(self, target: np.ndarray) -> np.ndarray:
+        """Returns 0 for every pixel with a normal."""
+        return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
+
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns the normals turned with their image: x and y, which is up here and down there."""
+        x, y = target[..., 0], -target[..., 1]
+        turned = (turn[0, 0] * x + turn[0, 1] * y, -(turn[1, 0] * x + turn[1, 1] * y))
+        return np.stack([*turned, target[..., 2]], axis=-1).astype(np.float32)
+
+
+def _refuse_long(pixels: np.ndarray, lengths: np.ndarray) -> None:
+    long = lengths > _LONGEST
+    if long.any():
+        worst = np.unravel_index(lengths.argmax(), lengths.shape)
+        color = ", ".join(map(str, pixels[worst].tolist()))
+        raise ValueError(
+            f"{int(long.sum()):,} pixels of lengths up to {lengths.max():.2f}, as ({color})"
+        )
+
+
+class Normals:
+    """Angular loss over the drawn pixels; the score is the share of them within 22.5 degrees.
+
+    Args:
+        classes: None.
+        settings: The recipe's `pixels` section, which has nothing to choose here.
+    """
+
+    name = "normals"
+    score = "within_22_5"
+    units = 3
+    activation = "linear"
+    answers_pixels = True
+    picture = "normals"
+    targets = tf.TensorSpec((None, None, 3), tf.float32)
+
+    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
+        pass
+
+    @staticmethod
+    def reader(data: Data) -> NormalReader:
+        """Returns what reads the maps of a recipe's `data` section."""
+        return NormalReader(data.masks.ignore if data.masks is not None else None)
+
+    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+        """Has no use for it."""
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of each image, and how many of its pixels were answered well.
+
+        The loss of a pixel is 1 minus the cosine of the angle to its normal. That is PixelNet's
+        `||n / |n| - g||^2 / 2` (Bansal et al., 2016), as both vectors have length 1.
+
+        Args:
+            outputs: Vectors (batch, pixels, 3), of any length from 1e-3 on.
+            targets: float32 (batch, pixels, 3), of length 1; zeros count nowhere.
+
+        Returns:
+            float32 (batch,); int32 (batch, 2): pixels within 22.5 degrees, and pixels.
+        """
+        counted = tf.reduce_any(targets != 0, axis=-1)
+        # The gradient at a vector of no length is 1e3 and not the default's 1e6.
+        unit = tf.math.l2_normalize(outputs, axis=-1, epsilon=1e-6)
+        cosines = tf.reduce_sum(unit * targets, axis=-1)
+        pixels = tf.reduce_sum(tf.cast(counted, tf.float32), axis=-1)
+        losses = tf.where(counted, 1 - cosines, 0.0)
+        within = counted & (cosines >= np.float32(np.cos(np.radians(22.5))))
+        tally = [tf.reduce_sum(tf.cast(one, tf.int32), axis=-1) for one in (within, counted)]
+        return tf.math.divide_no_nan(tf.reduce_sum(losses, axis=-1), pixels), tf.stack(tally, -1)
+
+    def score_of(self, tally: np.ndarray) -> float:
+        """Returns the share of pixels within 22.5 degrees, 0 without any."""
+        within, pixels = tally
+        return float(within / pixels) if pixels else 0.0
+
+    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an answer for whole images keeps of outputs (..., 3).
+
+        Returns:
+            `normal`, float32 (..., 3), of length 1.
+        """
+        return {"normal": tf.math.l2_normalize(outputs, axis=-1)}
+
+    def measure(self) -> NormalTally:
+        """Returns what compares whole answers with whole maps of normals."""
+        return NormalTally()
+
+    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns an answer as an RGB image of 8 bits, coded as the files that are learned from.
+
+        Args:
+            answer: What `keep` named, (h, w, 3).
+            palette: Of no use here.
+        """
+        return Image.fromarray(((answer["normal"] + 1) / 2 * 255).round().astype(np.uint8))
+
+
+def measure_angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the angles in degrees, float64 in [0, 180], between vectors (..., 3) of length 1.
+
+    By the sum and the difference of the two, which loses no digits near 0 and 180 as a cosine does.
+    """
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    difference = np.linalg.norm(one - other, axis=-1)
+    return np.degrees(2 * np.arctan2(difference, np.linalg.norm(one + other, axis=-1)))
+
+
+class NormalTally:
+    """Compares normals with right ones, image by image."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._angles = _Angles()
+        self._facing = _Angles()
+
+    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+        """Takes in an image.
+
+        Args:
+            answer: What `keep` named, (h, w, 3).
+            truth: float32 (h, w, 3), of length 1, or zeros.
+
+        Returns:
+            The metrics of this image alone.
+        """
+        counted = truth.any(axis=-1)
+        angles = measure_angles(answer["normal"][counted], truth[counted])
+        self._images += 1
+        self._angles.add(angles)
+        self._facing.add(measure_angles(np.array([0.0, 0.0, 1.0]), truth[counted]))
+        alone = _Angles()
+        alone.add(angles)
+        return alone.result()
+
+    def result(self) -> dict[str, Any]:
+        """Returns the metrics over all pixels of all images.
+
+        Returns:
+            - mean_angle, median_angle, rmse_angle: of the angles to the right normals, in degrees.
+              The median is off by at most 0.005 degrees;
+            - within_11_25, within_22_5, within_30: share of pixels up to so many degrees;
+            - pixels and images;
+            - facing: the same metrics of answering everywhere that the surface faces the viewer.
+
+            All 0 where no pixel has a normal.
+        """
+        return {
+            "images": self._images,
+            "pixels": self._angles.pixels,
+            **self._angles.result(),
+            "facing": self._facing.result(),
+        }
+
+
+class _Angles:
+    """Sums over angles, and their histogram."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self._sum = 0.0
+        self._squares = 0.0
+        self._within = np.zeros(len(_WITHIN), np.int64)
+        self._histogram = np.zeros(180 * _BINS_PER_DEGREE, np.int64)
+
+    def add(self, angles: np.ndarray) -> None:
+        self.pixels += len(angles)
+        self._sum += float(angles.sum())
+        self._squares += float((angles**2).sum())
+        self._within += [int((angles <= limit).sum()) for limit in _WITHIN]
+        bins = np.minimum((angles * _BINS_PER_DEGREE).astype(int), len(self._histogram) - 1)
+        self._histogram += np.bincount(bins, minlength=len(self._histogram))
+
+    def result(self) -> dict[str, float]:
+        pixels = max(self.pixels, 1)
+        shares = {
+            f"within_{limit:g}".replace(".", "_"): float(count / pixels)
+            for limit, count in zip(_WITHIN, self._within, strict=True)
+        }
+        return {
+            "mean_angle": self._sum / pixels,
+            "median_angle": self._median() if self.pixels else 0.0,
+            "rmse_angle": float(np.sqrt(self._squares / pixels)),
+            **shares,
+        }
+
+    def _median(self) -> float:
+        """Returns the middle of the bin that holds the median, the lower one of an even number."""
+        place = np.searchsorted(np.cumsum(self._histogram), (self.pixels + 1) // 2)
+        return float((place + 0.5) / _BINS_PER_DEGREE)

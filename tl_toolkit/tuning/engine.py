@@ -1,0 +1,336 @@
+"""Runs the trials of a search, one after the other, and keeps what they have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.errors import (
+    NonFiniteError,
+    OutputError,
+    RecipeError,
+    ToolkitError,
+    WeightsError,
+)
+from tl_toolkit.events import Progress, Relay
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.images.pipeline import Images
+from tl_toolkit.images.scan import scan
+from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.recipe.load import replace_fields
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.tasks.registry import build_reader
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Paused, Trainer, Training
+from tl_toolkit.training.prepare import assemble_model, load_images
+from tl_toolkit.tuning.journal import Journal, Trial
+from tl_toolkit.tuning.oracle import Chooser, Proposal
+
+_KEPT_TRAINERS = 2
+_PAUSED_BYTES = 1 << 30
+"""States of paused trials that are kept; others are trained again, with the same outcome."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The winner, trained again with another seed.
+
+    Attributes:
+        seed: The recipe's seed.
+        score: The objective; None if it failed.
+    """
+
+    seed: int
+    score: float | None
+
+
+class Engine:
+    """Trains the trials of one recipe.
+
+    Args:
+        recipe: A recipe; without a `search` section the default one counts.
+        manifest: Its images.
+        folder: The search's folder, new or of the search that goes on.
+        progress: Is told of trials, and of what else takes time.
+        images: The manifest's images by split, at the recipe's size.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Manifest,
+        folder: RunFolder,
+        progress: Progress,
+        *,
+        images: Mapping[str, Images],
+    ) -> None:
+        self.recipe = recipe
+        self.search = recipe.search or Search()
+        self.space: Space = resolve_space(recipe)
+        self._folder = folder
+        self._progress = progress
+        self._journal = Journal(folder)
+        self._manifest = manifest
+        self._images = {_describe_data(recipe): _without_test(images)}
+        self._trainers: dict[str, Trainer] = {}
+        self._known: dict[int, Trial] = {}
+        self._paused: dict[int, tuple[float, Paused]] = {}
+
+    def begin(self) -> list[Trial]:
+        """Returns the trials that are done already.
+
+        Raises:
+            RecipeError: The search was begun with another recipe or other data.
+        """
+        # What is left out changes no score.
+        left_out: Any = {
+            "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
+        }  # fmt: skip
+        settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
+        chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
+        space = {
+            field: dimension.model_dump(mode="json") for field, dimension in self.space.items()
+        }
+        self._journal.begin(
+            {
+                "recipe": settings,
+                "search": {**chosen, "space": space},
+                "images": self._manifest.digest,
+                "numerics": describe_arithmetic(),
+            }
+        )
+        return self._journal.read()
+
+    def run(self, done: Sequence[Trial]) -> Iterator[Trial]:
+        """Yields the trials that are new, each when it is over and written down.
+
+        Args:
+            done: The trials before; the oracle is told of them first.
+
+        Raises:
+            RecipeError: Trials that are done are not those that would be proposed now.
+            OutputError: The folder cannot be written.
+            WeightsError: The base cannot be loaded, and the search tries no other one.
+        """
+        total = count_trials(self.recipe)
+        if total is not None and total <= len(done):
+            return
+        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
+        started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
+        try:
+            for trial in done:
+                self._replay(chooser, trial)
+                self._known[trial.number] = trial
+            while (proposal := chooser.propose()) is not None:
+                self._progress.trial_began(proposal.number, total, proposal.values)
+                trial = self._run_trial(proposal, started)
+                self._journal.add(trial)
+                self._known[trial.number] = trial
+                chooser.report(proposal, trial.score)
+                yield trial
+        finally:
+            chooser.close()
+
+    def refit(self, best: Trial) -> Iterator[Refit]:
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        for count in range(1, self.search.refit + 1):
+            seed = self.recipe.seed + count
+            score, errors = None, []
+            with self._outliving(errors, OutputError):
+                recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
+                score = self._score(self._find_trainer(recipe).train(recipe))
+            for error in errors:
+                self._progress.said(f"the winner with seed {seed} failed: {error}")
+            yield Refit(seed, score)
+
+    def is_better(self, trial: Trial, than: Trial | None) -> bool:
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        if trial.score is None or trial.state == "paused":
+            return False
+        if than is None or than.score is None:
+            return True
+        if self.search.objective.is_max:
+            return trial.score > than.score
+        return trial.score < than.score
+
+    def _replay(self, chooser: Chooser, trial: Trial) -> None:
+        proposal = chooser.propose()
+        given = (trial.values, trial.budget, trial.continues)
+        if proposal is None or _as_text(given) != _as_text(
+            (proposal.values, proposal.budget, proposal.continues)
+        ):
+            raise RecipeError(
+                f"{self._folder.path}: trial {trial.number} is not the one that this version of "
+                "KerasTuner chooses: the search cannot go on. Try: a new search"
+            )
+        chooser.report(proposal, trial.score)
+
+    def _run_trial(self, proposal: Proposal, started: float) -> Trial:
+        began = time.perf_counter()
+        before = self._known.get(proposal.continues or 0)
+        if before is not None and before.state == "completed":  # it stopped early: none are left
+            return replace(
+                before, number=proposal.number, budget=proposal.budget, seconds=0.0,
+                continues=before.number, elapsed=round(began - started, 3),
+            )  # fmt: skip
+        training, errors = None, []
+        widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
+        with self._outliving(errors, *self._fatal):
+            recipe = trial_recipe(self.recipe, proposal.values)
+            trainer = self._find_trainer(recipe)
+            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
+            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+        if training is not None and training.paused is not None:
+            self._keep(proposal.number, self._score(training), training.paused)
+        now = time.perf_counter()
+        return Trial(
+            number=proposal.number,
+            values=dict(proposal.values),
+            state=_tell_state(training),
+            score=None if training is None else self._score(training),
+            best=None if training is None else training.best.as_row(),
+            weights_sha256=None if training is None else training.weights_sha256,
+            seconds=round(now - began, 3),
+            elapsed=round(now - started, 3),
+            trains=widest["trains"],
+            parameters=widest["parameters"],
+            error="".join(errors),
+            budget=proposal.budget,
+            continues=proposal.continues,
+        )
+
+    @property
+    def _fatal(self) -> tuple[type[ToolkitError], ...]:
+        """What every other trial would fail of as well."""
+        base = ("model.base", "model.weights", "model.arguments")
+        if any(field.startswith(base) for field in self.space):
+            return (OutputError,)
+        return OutputError, WeightsError
+
+    @contextlib.contextmanager
+    def _outliving(self, errors: list[str], *fatal: type[ToolkitError]) -> Iterator[None]:
+        """Notes why training failed and lets the search go on, unless it is a fatal failure."""
+        try:
+            yield
+        except fatal:
+            raise
+        except NonFiniteError as failure:
+            errors.append(str(failure))
+        except ToolkitError as failure:
+            errors.append(str(failure))
+            self._trainers.clear()  # what a check found wrong must not go on into other trials
+            self._paused.clear()
+        except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
+            errors.append(f"{type(failure).__name__}: {failure}")
+            self._trainers.clear()
+            self._paused.clear()
+
+    def _keep(self, number: int, score: float, paused: Paused) -> None:
+        """Keeps a paused trial; the worst ones, which least probably go on, make room."""
+        self._paused[number] = (score if self.search.objective.is_max else -score, paused)
+        while sum(one.size for _, one in self._paused.values()) > _PAUSED_BYTES:
+            del self._paused[min(self._paused, key=lambda one: self._paused[one][0])]
+
+    def _score(self, training: Training) -> float:
+        return float(training.best.as_row()[self.search.objective.name])
+
+    def _find_trainer(self, recipe: Recipe) -> Trainer:
+        """Returns a trainer that serves this recipe, and all that share its graph and images."""
+        template = self._with_dropouts(recipe)
+        key = _as_text(
+            {
+                **template.model_dump(
+                    mode="json",
+                    include={"seed", "deterministic", "augment", "features", "model", "pixels"},
+                ),
+                "data": _describe_data(template),
+            }
+        )
+        if key not in self._trainers:
+            while len(self._trainers) >= _KEPT_TRAINERS:
+                del self._trainers[next(iter(self._trainers))]
+            images = self._load_images(recipe)
+            transfer = assemble_model(template, self._manifest.classes, self._progress)
+            self._trainers[key] = Trainer(
+                CompiledPhases(transfer),
+                template,
+                images,
+                progress=_Quiet(self._progress),
+                ahead=self._find_cuts(recipe),
+            )
+        return self._trainers[key]
+
+    def _with_dropouts(self, recipe: Recipe) -> Recipe:
+        """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
+        drawn = {
+            field: 0.5
+            for field in self.space
+            if field.startswith("model.head.") and field.endswith("dropout")
+        }
+        return replace_fields(recipe, drawn) if drawn else recipe
+
+    def _load_images(self, recipe: Recipe) -> dict[str, Images]:
+        key = _describe_data(recipe)
+        if key not in self._images:
+            manifest = scan(
+                recipe.data, reader=build_reader(recipe), convert_dir=self._folder.converted
+            )
+            self._images = {key: _without_test(load_images(recipe, manifest))}
+        return self._images[key]
+
+    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
+        """Units of every unfreezing that trials may have: one pass is to serve them all."""
+        architecture = find_architecture(recipe.model.base)
+        found = []
+        for field, dimension in self.space.items():
+            if field.startswith("phases.") and field.endswith(".unfreeze"):
+                for value in dimension.values or ():
+                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
+                    found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
+        return found
+
+
+class _Quiet(Relay):
+    """Passes on what takes time and happens once, not the epochs of each trial."""
+
+    def phase_began(self, name: str, epochs: int, steps: int) -> None:
+        """Says nothing."""
+
+    def stepped(self, step: int, loss: float) -> None:
+        """Says nothing."""
+
+    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Says nothing."""
+
+
+def _describe_data(recipe: Recipe) -> str:
+    """All that decides which images there are, and what they look like."""
+    return _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+
+
+def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
+    """The splits that trials look at."""
+    return {split: images[split] for split in ("train", "validation")}
+
+
+def _tell_state(training: Training | None) -> str:
+    if training is None:
+        return "failed"
+    return "completed" if training.paused is None else "paused"
+
+
+def _as_text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=_as_plain)
+
+
+def _as_plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)

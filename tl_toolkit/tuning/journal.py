@@ -1,0 +1,111 @@
+"""The trials of a search on disk: one file each, whole or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial that is over.
+
+    Attributes:
+        number: Counts from 1.
+        values: The searched fields and what they were.
+        state: completed, paused (hyperband's, if epochs are left) or failed.
+        score: The objective of the weights kept; None if it failed.
+        best: The epoch whose weights are kept, as a row of the history; None if it failed.
+        weights_sha256: Of these weights; None if it failed.
+        seconds: What it took.
+        elapsed: Seconds of the search, over all its sittings, until it was over.
+        trains: What trained in the phase that trained most, as "conv_dw_12 to head".
+        parameters: How many weights that were.
+        error: Why it failed; "" if it did not.
+        budget: Epochs of the last phase after which it was to pause; None if never.
+        continues: Number of the trial that it went on from; None if from the start.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    state: str
+    score: float | None
+    best: Mapping[str, Any] | None
+    weights_sha256: str | None
+    seconds: float
+    elapsed: float
+    trains: str = ""
+    parameters: int = 0
+    error: str = ""
+    budget: int | None = None
+    continues: int | None = None
+
+
+class Journal:
+    """Keeps the trials of one search, and what they were made from.
+
+    Args:
+        folder: The search's folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._identity = folder.path / "search.json"
+        self._trials = folder.path / "trials"
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Notes what the search is made from; one that goes on must be made from the same.
+
+        Raises:
+            RecipeError: It goes on from something else; names what differs.
+        """
+        # As it will be read: tuples become lists.
+        now = json.loads(json.dumps(identity))
+        if not self._identity.is_file():
+            write_json(self._identity, now)
+            return
+        before = self._folder.read_json(self._identity)
+        keys = sorted(_flatten(before).items() ^ _flatten(now).items())
+        if keys:
+            names = list(dict.fromkeys(key for key, _ in keys))
+            raise RecipeError(
+                Problem(
+                    where=f"--resume {self._folder.path}",
+                    what=f"the search was begun with another {', '.join(names[:8])}",
+                    expected="Scores of a search can be compared only if all else stays the same.",
+                    hint="without --resume for a new search, or undo the changes",
+                )
+            )
+
+    def add(self, trial: Trial) -> None:
+        """Writes a trial that is over."""
+        write_json(self._trials / f"{trial.number:05d}.json", asdict(trial))
+
+    def read(self) -> list[Trial]:
+        """Returns the trials in order, up to the first that is missing.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        found: list[Trial] = []
+        while (path := self._trials / f"{len(found) + 1:05d}.json").is_file():
+            found.append(Trial(**self._folder.read_json(path)))
+        return found
+
+
+def _flatten(values: Any, name: str = "") -> dict[str, str]:
+    """Leaves of nested values by dotted name, as text."""
+    if isinstance(values, dict) and values:
+        found: dict[str, str] = {}
+        for key, value in values.items():
+            found |= _flatten(value, f"{name}.{key}" if name else str(key))
+        return found
+    if isinstance(values, list) and any(isinstance(one, dict) for one in values):
+        return _flatten({str(index): one for index, one in enumerate(values)}, name)
+    return {name: json.dumps(values, sort_keys=True)}

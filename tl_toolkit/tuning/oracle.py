@@ -1,0 +1,192 @@
+"""KerasTuner's oracles, which choose the values of each trial, behind one adapter.
+
+The oracle is asked directly: its tuners retry, stop and swallow trials by rules of their own, and
+what they write about a search can tear. Nothing here is kept on disk. Given the same seed and the
+same scores an oracle proposes the same values, and so a search is taken up again by telling it the
+scores of the trials that are done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras_tuner
+
+from tl_toolkit.plan.space import Space
+from tl_toolkit.recipe.search_schema import Dimension, Search
+
+_ORACLES: dict[str, Any] = {
+    "random": keras_tuner.oracles.RandomSearchOracle,
+    "grid": keras_tuner.oracles.GridSearchOracle,
+    "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    "hyperband": keras_tuner.oracles.HyperbandOracle,
+}
+_NEVER = 10**9
+_COLLISIONS = 10_000  # draws of values that were tried already; then a space counts as used up
+_SCORE = "score"
+_BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that one goes on from
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to try next.
+
+    Attributes:
+        number: Counts from 1.
+        values: A value for each field of the space.
+        budget: Epochs of the last phase after which it pauses; None if it never does.
+        continues: Number of the proposal that it goes on from, which has the same values.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    budget: int | None = None
+    continues: int | None = None
+
+
+class Chooser:
+    """Proposes trials one after the other and is told their scores.
+
+    Args:
+        search: Algorithm, number of trials, direction and seed.
+        space: Fields and values.
+        epochs: Of the last phase, for hyperband.
+    """
+
+    def __init__(self, search: Search, space: Space, *, epochs: int = 1) -> None:
+        self._space = space
+        self._halves = search.algorithm == "hyperband"
+        self._limit = search.trials if self._halves else None
+        self._worst = -math.inf if search.objective.is_max else math.inf
+        settings: dict[str, Any] = {"max_trials": search.count}
+        if self._halves:
+            rounds = 1 if search.trials is None else 0  # 0: for ever
+            settings = {
+                "max_epochs": epochs, "factor": search.factor, "hyperband_iterations": rounds
+            }  # fmt: skip
+        self._oracle = _ORACLES[search.algorithm](
+            objective=keras_tuner.Objective(_SCORE, "max" if search.objective.is_max else "min"),
+            hyperparameters=register_space(space),
+            seed=search.seed + 1,  # an oracle takes 0 for "draw one"
+            max_retries_per_trial=0,
+            max_consecutive_failed_trials=_NEVER,  # else it raises, and its lock stays taken
+            **settings,
+        )
+        if self._halves:  # it stops, with what is paused never gone on, if it finds no new values
+            self._oracle._max_collisions = _COLLISIONS
+        self._oracle.verbose = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
+        self._oracle._set_project_dir(self._folder.name, "oracle")
+        self._trials: list[Any] = []
+        self._failed: set[str] = set()
+
+    def propose(self) -> Proposal | None:
+        """Returns the next trial; None when all have been tried."""
+        if self._limit is not None and len(self._trials) >= self._limit:
+            return None
+        trial = self._create()
+        while trial.hyperparameters.values.get(_BEFORE) in self._failed:
+            self._end(trial, None)  # so few are left that one that failed would go on
+            trial = self._create()
+        if trial.status != "RUNNING":
+            return None
+        self._trials.append(trial)
+        return self._as_proposal(trial)
+
+    def _create(self) -> Any:
+        with _quiet():
+            return self._oracle.create_trial("tl_toolkit")
+
+    def _as_proposal(self, trial: Any) -> Proposal:
+        number, values = len(self._trials), read_values(trial.hyperparameters, self._space)
+        if not self._halves:
+            return Proposal(number, values)
+        chosen = trial.hyperparameters.values
+        budget = chosen["tuner/epochs"]
+        numbers = {one.trial_id: place for place, one in enumerate(self._trials, start=1)}
+        return Proposal(
+            number,
+            values,
+            budget if budget < self._oracle.max_epochs else None,
+            numbers[chosen[_BEFORE]] if _BEFORE in chosen else None,
+        )
+
+    def report(self, proposal: Proposal, score: float | None) -> None:
+        """Takes in the score of a proposed trial; None for one that failed."""
+        self._end(self._trials[proposal.number - 1], score)
+
+    def _end(self, trial: Any, score: float | None) -> None:
+        if score is None:
+            self._failed.add(trial.trial_id)
+            if self._halves:  # which fails to go on with anything if some are missing
+                score = self._worst
+        with _quiet():
+            if score is not None:
+                self._oracle.update_trial(trial.trial_id, {_SCORE: score})
+            trial.status = "INVALID" if score is None else "COMPLETED"
+            self._oracle.end_trial(trial)
+
+    def close(self) -> None:
+        """Removes the oracle's own files, which nobody reads."""
+        self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps warnings back: of old names that KerasTuner calls, of models that did not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def register_space(
+    space: Space, parameters: keras_tuner.HyperParameters | None = None
+) -> keras_tuner.HyperParameters:
+    """Declares a space to KerasTuner, under the names of its fields."""
+    if parameters is None:
+        parameters = keras_tuner.HyperParameters()
+    for field, dimension in space.items():
+        _register(parameters, field, dimension)
+    return parameters
+
+
+def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Dimension) -> None:
+    if dimension.choices is not None:
+        if _are_numbers(dimension.choices):
+            parameters.Choice(field, sorted(dimension.choices), ordered=True)
+        else:  # of any kind: KerasTuner knows only their places
+            parameters.Choice(field, list(range(len(dimension.choices))), ordered=False)
+        return
+    settings = {
+        "min_value": dimension.min,
+        "max_value": dimension.max,
+        "sampling": dimension.sampling,
+    }
+    if dimension.is_whole:
+        step = dimension.step or (None if dimension.sampling == "log" else 1)
+        parameters.Int(field, step=step, **settings)
+    else:
+        parameters.Float(field, step=dimension.step, **settings)
+
+
+def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[str, Any]:
+    """Returns KerasTuner's values as a recipe has them."""
+    found = {}
+    for field, dimension in space.items():
+        value = parameters.get(field)
+        if dimension.choices is not None and not _are_numbers(dimension.choices):
+            value = dimension.choices[value]
+        # Steps add up to 0.30000000000000004.
+        found[field] = float(f"{value:.12g}") if isinstance(value, float) else value
+    return found
+
+
+def _are_numbers(choices: tuple[Any, ...]) -> bool:
+    kinds = {type(choice) for choice in choices}
+    return kinds == {int} or kinds == {float}

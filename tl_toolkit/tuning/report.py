@@ -1,0 +1,245 @@
+"""What a search leaves to look at: a table of trials, plots, and TensorBoard's HParams."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tl_toolkit.runs.files import drafted, write_atomically
+from tl_toolkit.tuning.journal import Trial
+
+_BEST = "#c44e52"
+_TRIAL = "#4c72b0"
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One depth of a freeze sweep.
+
+    Attributes:
+        depth: What was unfrozen, as it is written in a recipe.
+        trains: The first part that trains.
+        parameters: Weights that trained in that phase.
+        score: The objective; None if the trial failed.
+        seconds: What the trial took.
+    """
+
+    depth: str
+    trains: str
+    parameters: int
+    score: float | None
+    seconds: float
+
+
+def describe_value(value: Any) -> str:
+    """Returns a value of a searched field on one line, as it would be typed."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {describe_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(describe_value, value)) + "]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> None:
+    """Writes trials.csv: a row for each trial, with a column for each searched field.
+
+    Where trials are paused, `budget` and `continues` tell after how many epochs of the last phase,
+    and which trial they went on from.
+    """
+    halved = any(trial.budget is not None for trial in trials)
+    rungs = ["budget", "continues"] if halved else []
+    bests = [trial.best for trial in trials if trial.best]
+    measured = [name for name in bests[0] if name.startswith("val_")] if bests else []
+    columns = [
+        "number",
+        "state",
+        *rungs,
+        "score",
+        *fields,
+        "phase",
+        "epoch",
+        *measured,
+        "trains",
+        "parameters",
+        "seconds",
+        "elapsed",
+        "weights_sha256",
+        "error",
+    ]
+    rows = []
+    for trial in trials:
+        values = {field: describe_value(trial.values[field]) for field in fields}
+        best = {name: value for name, value in (trial.best or {}).items() if name in columns}
+        own = {
+            name: getattr(trial, name)
+            for name in (
+                "number",
+                "state",
+                *rungs,
+                "score",
+                "trains",
+                "parameters",
+                "seconds",
+                "elapsed",
+                "weights_sha256",
+            )
+        }
+        rows.append({**own, **values, **best, "error": trial.error.replace("\n", " ")})
+    _write_table(path, columns, rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_fields(
+    path: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str, best: Trial
+) -> None:
+    """Draws the score against each searched field, a panel for each.
+
+    Args:
+        path: An SVG or PNG file.
+        trials: Failed ones are left out, paused ones hollow.
+        fields: The searched fields.
+        objective: Name of the score.
+        best: The winner, marked in each panel.
+    """
+    done = [trial for trial in trials if trial.score is not None]
+    columns = min(3, len(fields))
+    rows = math.ceil(len(fields) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, field in zip(axes, fields, strict=False):
+        places, labels = _place([trial.values[field] for trial in done])
+        _scatter(axis, places, done)
+        mark = [place for place, trial in zip(places, done, strict=True) if trial == best]
+        axis.scatter(mark, [best.score], color=_BEST, marker="*", s=140, zorder=3)
+        if labels is not None:
+            turn = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 6 else {}
+            axis.set_xticks(range(len(labels)), labels, **turn)
+            axis.set_xlim(-0.5, len(labels) - 0.5)
+        elif min(places) > 0 and max(places) / min(places) > 50:
+            axis.set_xscale("log")
+        axis.set_xlabel(field)
+        _finish(axis, objective)
+    for axis in list(axes)[len(fields) :]:
+        axis.set_visible(False)
+    _save(figure, path)
+
+
+def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> None:
+    """Draws a mark for each trial, hollow where it was paused: its score is of fewer epochs."""
+    for paused, label in ((False, "a trial"), (True, "a paused trial")):
+        chosen = [
+            (place, trial.score)
+            for place, trial in zip(places, trials, strict=True)
+            if (trial.state == "paused") == paused
+        ]
+        if chosen:
+            face = "none" if paused else _TRIAL
+            axis.scatter(*zip(*chosen, strict=True), facecolors=face, edgecolors=_TRIAL, alpha=0.7,
+                         label=label)  # fmt: skip
+
+
+def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
+    """Numbers where they are; anything else on whole numbers, with labels."""
+    if all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
+        return [float(value) for value in values], None
+    labels = sorted({describe_value(value) for value in values})
+    return [float(labels.index(describe_value(value))) for value in values], labels
+
+
+def draw_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
+    """Draws each trial's score at the time when it was over, and the best so far of the whole."""
+    done = [trial for trial in trials if trial.score is not None]
+    whole = [trial for trial in done if trial.state != "paused"]
+    scores = [float(trial.score or 0.0) for trial in whole]
+    choose = max if is_max else min
+    so_far = [choose(scores[: count + 1]) for count in range(len(scores))]
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axis = figure.subplots()
+    _scatter(axis, [trial.elapsed for trial in done], done)
+    axis.step(
+        [trial.elapsed for trial in whole], so_far, where="post", color=_BEST, label="best so far"
+    )
+    axis.set_xlabel("seconds since the search began")
+    axis.legend()
+    _finish(axis, objective)
+    _save(figure, path)
+
+
+def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
+    """Writes sweep.csv and sweep.svg: score and cost of each depth of unfreezing.
+
+    The curve is that of Yosinski et al. (2014), on the user's own data: how far down features of
+    the base serve as they are.
+    """
+    columns = ["depth", "trains", "parameters", objective, "seconds"]
+    table = [
+        dict(zip(columns, (row.depth, row.trains, row.parameters, row.score, row.seconds),
+                 strict=True))
+        for row in rows
+    ]  # fmt: skip
+    _write_table(folder / "sweep.csv", columns, table)
+    done = [row for row in rows if row.score is not None]
+    figure = Figure(figsize=(max(6.4, 0.9 * len(done) + 2), 4.2), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(done))
+    axis.plot(places, [float(row.score or 0) for row in done], "o-", color=_TRIAL)
+    labels = [f"{row.depth}\n{row.trains}" for row in done]
+    axis.set_xticks(places, labels, rotation=20, ha="right")
+    axis.set_xlabel("unfrozen, and the first part that trains")
+    _finish(axis, objective)
+    other = axis.twinx()
+    other.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
+    other.set_ylabel("seconds", color="0.4")
+    other.set_ylim(bottom=0)
+    _save(figure, folder / "sweep.svg")
+
+
+def write_hparams(
+    folder: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str
+) -> None:
+    """Writes what TensorBoard's HParams tab shows: one run for each completed trial."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
+    for trial in trials:
+        if trial.state != "completed":
+            continue
+        values = {field: _as_hparam(trial.values[field]) for field in fields}
+        writer = tf.summary.create_file_writer(str(folder / f"{trial.number:05d}"))
+        with writer.as_default(step=trial.number):
+            api.hparams(values, trial_id=str(trial.number))
+            tf.summary.scalar(objective, trial.score)
+        writer.close()
+
+
+def _as_hparam(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else describe_value(value)
+
+
+def _finish(axis: Axes, objective: str) -> None:
+    axis.set_ylabel(objective)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with drafted(path) as draft:
+        figure.savefig(draft)
