@@ -138,7 +138,7 @@ def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
     """Returns seconds of tl.finetune; `scanned` begins with every file looked at before."""
     os.environ["TL_TOOLKIT_CACHE"] = str(folder / "cache")
     import tl_toolkit as tl
-    from tl_toolkit.data import scan
+    from tl_toolkit.images import scan
     from tl_toolkit.runtime import start_tensorflow
 
     start_tensorflow(deterministic=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
-        draw_architecture,
         probe_architecture,
+        render_architecture,
     )
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search, sweep
@@ -38,7 +38,7 @@ _HOMES = {
     "Run": "tl_toolkit.api.run",
     "ToolkitError": "tl_toolkit.errors",
     "describe_architecture": "tl_toolkit.api.inspect",
-    "draw_architecture": "tl_toolkit.api.inspect",
+    "render_architecture": "tl_toolkit.api.inspect",
     "finetune": "tl_toolkit.api.finetune",
     "load_recipe": "tl_toolkit.recipe.load",
     "load_run": "tl_toolkit.api.run",
@@ -57,7 +57,7 @@ __all__ = [
     "SearchRun",
     "ToolkitError",
     "describe_architecture",
-    "draw_architecture",
+    "render_architecture",
     "finetune",
     "hypermodel",
     "load_recipe",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.export.unequal import Noise, assert_the_old_one_stays
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.parity import check_report, compare, draw_probes
+from tl_toolkit.export.parity import check_report, compare, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.recipe.load import build_recipe
@@ -22,7 +22,7 @@ from tl_toolkit.tasks.classification.task import Classification
 CLASSES = ("bee", "fourmi é")
 
 
-def draw_model(*, activation="softmax", noisy=False):
+def build_model(*, activation="softmax", noisy=False):
     keras.utils.set_random_seed(3)
     image = keras.Input((24, 32, 3), name="image")
     x = keras.layers.Rescaling(1 / 255)(image)
@@ -73,22 +73,22 @@ def publish_model(model, path, *, resize="stretch"):
     [pytest.param("stretch", "softmax", marks=pytest.mark.slow), ("crop", "sigmoid")],
 )
 def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
-    paths = publish_model(draw_model(activation=activation), tmp_path, resize=resize)
+    paths = publish_model(build_model(activation=activation), tmp_path, resize=resize)
 
     report = json.loads((tmp_path / "export" / "parity.json").read_text())
     assert report["holds"]
-    assert len(report["images"]) == 3 + len(draw_probes())
+    assert len(report["images"]) == 3 + len(render_probes())
     assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
     assert (paths["saved_model"] / "saved_model.pb").is_file()
 
 
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
-    assert_the_old_one_stays(lambda: publish_model(draw_model(noisy=True), tmp_path), tmp_path)
+    assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
 
 
 @pytest.mark.slow
 def test_another_order_of_classes_is_noticed(tmp_path):
-    model = draw_model()
+    model = build_model()
     write_saved_model(model, tmp_path / "model", classes=CLASSES)
 
     report = compare(
@@ -102,7 +102,7 @@ def test_another_order_of_classes_is_noticed(tmp_path):
 
 @pytest.mark.slow
 def test_another_resizing_is_noticed_from_bytes(tmp_path):
-    model = draw_model()
+    model = build_model()
     write_saved_model(model, tmp_path / "model", classes=CLASSES, resize="crop")
 
     report = compare(model, tmp_path / "model", draw_photos(), classes=CLASSES, resize="stretch")
@@ -112,7 +112,7 @@ def test_another_resizing_is_noticed_from_bytes(tmp_path):
 
 
 def test_plain_tensorflow_serves_pixels_of_any_size_and_bytes(tmp_path):
-    model = draw_model()
+    model = build_model()
     write_saved_model(model, tmp_path / "model", classes=CLASSES)
     (tmp_path / "photo.jpg").write_bytes(draw_photos()["0.jpg"])
     code = """
@@ -142,7 +142,7 @@ print(names)
 
 
 def test_probes_are_what_they_say():
-    opened = {name: Image.open(io.BytesIO(data)) for name, data in draw_probes().items()}
+    opened = {name: Image.open(io.BytesIO(data)) for name, data in render_probes().items()}
 
     assert opened["probe: grey"].mode == "L"
     assert opened["probe: CMYK"].mode == "CMYK"

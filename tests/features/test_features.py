@@ -12,7 +12,7 @@ import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.features.store import FeatureCache, SegmentWriter
+from tl_toolkit.features.store import FeatureCache, ShardWriter
 
 TLTOOL = Path(sys.executable).with_name("tltool")
 PHASES = (
@@ -93,7 +93,7 @@ def test_one_pass_fills_the_cuts_of_all_phases(tmp_path, photos, cache):
 
     (sentence,) = [text for text in listener.sentences if text.startswith("features")]
     assert "before f6, head ran" in sentence and "ran once for 27 images" in sentence
-    assert len(cache.segments()) == 4  # two cuts of two splits
+    assert len(cache.shards()) == 4  # two cuts of two splits
 
 
 def test_the_momentum_of_moving_statistics_hangs_no_feature_on_it(tmp_path, photos, cache):
@@ -203,13 +203,13 @@ def test_views_need_augmentation_and_a_store_of_augmented_images_needs_views(pho
 @pytest.mark.slow
 def test_float16_halves_the_store_and_is_equal_live(tmp_path, photos, cache):
     full, _ = finetune(recipe_of(photos), tmp_path / "full")
-    whole = sum(segment.size for segment in cache.segments())
+    whole = sum(shard.size for shard in cache.shards())
     cache.clear()
 
     half, _ = finetune(recipe_of(photos), tmp_path / "half", dtype="float16")
     live, _ = finetune(recipe_of(photos), tmp_path / "live", "never", dtype="float16")
 
-    assert sum(segment.size for segment in cache.segments()) < 0.6 * whole
+    assert sum(shard.size for shard in cache.shards()) < 0.6 * whole
     assert outcome(half) == outcome(live) != outcome(full)
 
 
@@ -231,7 +231,7 @@ def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
     _, listener = finetune(recipe, tmp_path / "run")
 
     assert any("nothing before it has weights" in text for text in listener.sentences)
-    assert not cache.segments()
+    assert not cache.shards()
 
 
 def test_a_store_without_room_steps_aside(tmp_path, photos, cache):
@@ -241,7 +241,7 @@ def test_a_store_without_room_steps_aside(tmp_path, photos, cache):
 
     assert any("do not fit into features.max_gb" in text for text in listener.sentences)
     assert outcome(run) == outcome(live)
-    assert not cache.segments()
+    assert not cache.shards()
 
 
 def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monkeypatch):
@@ -268,7 +268,7 @@ def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, m
         def phase_began(self, name, epochs, steps):
             self.before_training = self.batches
 
-    monkeypatch.setattr(SegmentWriter, "finish", run_full)
+    monkeypatch.setattr(ShardWriter, "finish", run_full)
     recipe = recipe_of(photos, phases=PHASES[:1], features={"store": "always"})
     listener = Counter()
 
@@ -313,7 +313,7 @@ def test_resnet50_is_equal_bit_for_bit(tmp_path, photos, cache, threads, unfreez
 
     runs = [tl.load_run(tmp_path / store) for store in ("never", "always")]
     assert outcome(runs[0]) == outcome(runs[1])
-    assert len(cache.segments()) == (2 if unfreeze == 0 else 4)
+    assert len(cache.shards()) == (2 if unfreeze == 0 else 4)
 
 
 @pytest.mark.slow

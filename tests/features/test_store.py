@@ -1,4 +1,4 @@
-"""Segments on disk: whole or not there, found by content, and never more than the budget."""
+"""Shards on disk: whole or not there, found by content, and never more than the budget."""
 
 import json
 import os
@@ -23,19 +23,19 @@ def digest(number):
     return bytes([number]) * 32
 
 
-def fill(shelf, numbers, *, dtype="float32", size=4):
+def fill(entry, numbers, *, dtype="float32", size=4):
     """Stores a row for each number: `size` times that number, and a second tensor of its square."""
     images = [digest(number) for number in numbers]
-    with shelf.write(images, [(size,), (2, 1)], dtype, "a test") as writer:
+    with entry.write(images, [(size,), (2, 1)], dtype, "a test") as writer:
         for number in numbers:
             writer.add([np.full((1, size), number), np.full((1, 2, 1), number**2)])
 
 
 def test_rows_come_back_in_any_order(cache):
-    shelf = cache.shelf("key")
-    fill(shelf, [1, 2, 3])
+    entry = cache.entry("key")
+    fill(entry, [1, 2, 3])
 
-    rows = cache.shelf("key").read([digest(3), digest(1)])
+    rows = cache.entry("key").read([digest(3), digest(1)])
     first, second = rows.take(np.array([1, 0, 1]))
 
     assert first.dtype == np.float32 and first[:, 0].tolist() == [1, 3, 1]
@@ -44,50 +44,50 @@ def test_rows_come_back_in_any_order(cache):
 
 
 def test_rows_of_several_segments_are_one(cache):
-    shelf = cache.shelf("key")
-    fill(shelf, [1, 2])
-    fill(shelf, [3])
+    entry = cache.entry("key")
+    fill(entry, [1, 2])
+    fill(entry, [3])
 
-    rows = shelf.read([digest(2), digest(3), digest(1)])
+    rows = entry.read([digest(2), digest(3), digest(1)])
 
     assert rows.take(np.arange(3))[0][:, 0].tolist() == [2, 3, 1]
 
 
 def test_what_is_missing_is_told_and_nothing_is_read_then(cache):
-    shelf = cache.shelf("key")
-    fill(shelf, [1])
+    entry = cache.entry("key")
+    fill(entry, [1])
 
-    assert shelf.missing([digest(1), digest(2), digest(2)]) == [digest(2)]
-    assert shelf.read([digest(1), digest(2)]) is None
+    assert entry.missing([digest(1), digest(2), digest(2)]) == [digest(2)]
+    assert entry.read([digest(1), digest(2)]) is None
 
 
 def test_float16_comes_back_as_float32(cache):
-    shelf = cache.shelf("key")
-    fill(shelf, [3], dtype="float16")
+    entry = cache.entry("key")
+    fill(entry, [3], dtype="float16")
 
-    (rows, _) = shelf.read([digest(3)]).take(np.array([0]))
+    (rows, _) = entry.read([digest(3)]).take(np.array([0]))
 
     assert rows.dtype == np.float32 and rows.tolist() == [[3.0] * 4]
 
 
 def test_an_interrupted_writer_leaves_nothing(cache):
-    shelf = cache.shelf("key")
+    entry = cache.entry("key")
     with pytest.raises(KeyboardInterrupt):
-        with shelf.write([digest(1)], [(4,)], "float32", "a test") as writer:
+        with entry.write([digest(1)], [(4,)], "float32", "a test") as writer:
             writer.add([np.zeros((1, 4))])
             raise KeyboardInterrupt
 
-    assert shelf.missing([digest(1)]) == [digest(1)]
-    assert not list(shelf.folder.iterdir())
+    assert entry.missing([digest(1)]) == [digest(1)]
+    assert not list(entry.folder.iterdir())
 
 
 def test_too_few_rows_are_not_published(cache):
-    shelf = cache.shelf("key")
+    entry = cache.entry("key")
     with pytest.raises(ValueError, match="expected 2 rows, got 1"):
-        with shelf.write([digest(1), digest(2)], [(4,)], "float32", "a test") as writer:
+        with entry.write([digest(1), digest(2)], [(4,)], "float32", "a test") as writer:
             writer.add([np.zeros((1, 4))])
 
-    assert shelf.missing([digest(1)])
+    assert entry.missing([digest(1)])
 
 
 WRITER = """
@@ -97,8 +97,8 @@ import numpy as np
 from tl_toolkit.cli.main import run
 from tl_toolkit.features.store import FeatureCache
 
-shelf = FeatureCache(Path(sys.argv[1])).shelf("key")
-with shelf.write([bytes(32)] * 2, [(4,)], "float32", "a test") as writer:
+entry = FeatureCache(Path(sys.argv[1])).entry("key")
+with entry.write([bytes(32)] * 2, [(4,)], "float32", "a test") as writer:
     writer.add([np.zeros((1, 4))])
     print("half", flush=True)
     time.sleep(60)
@@ -112,50 +112,50 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read_and_is_swept_away(c
         process.send_signal(signal.SIGKILL)
 
     assert len(list((cache.root / "key").iterdir())) == 1
-    assert cache.shelf("key").missing([bytes(32)])
-    assert not cache.segments()
+    assert cache.entry("key").missing([bytes(32)])
+    assert not cache.shards()
     assert cache.make_room(1, 10**9)
     assert not list((cache.root / "key").iterdir())
 
 
 def test_a_draft_of_a_living_process_stays(cache):
-    shelf = cache.shelf("key")
-    with shelf.write([digest(1)], [(4,)], "float32", "a test") as writer:
+    entry = cache.entry("key")
+    with entry.write([digest(1)], [(4,)], "float32", "a test") as writer:
         assert cache.make_room(1, 10**9)
         writer.add([np.zeros((1, 4))])
 
-    assert not shelf.missing([digest(1)])
+    assert not entry.missing([digest(1)])
 
 
 @pytest.mark.parametrize("name", ["0.npy", "images.npy", "whole.json"])
 def test_a_torn_segment_is_not_read_and_goes(cache, name):
-    shelf = cache.shelf("key")
-    fill(shelf, [1])
-    (segment,) = cache.segments()
-    path = segment.path / name
+    entry = cache.entry("key")
+    fill(entry, [1])
+    (shard,) = cache.shards()
+    path = shard.path / name
     path.write_bytes(path.read_bytes()[:-3])
 
-    assert cache.shelf("key").read([digest(1)]) is None
-    again = cache.shelf("key")
+    assert cache.entry("key").read([digest(1)]) is None
+    again = cache.entry("key")
     assert again.missing([digest(1)])
     fill(again, [1])
-    assert cache.shelf("key").read([digest(1)]).take(np.array([0]))[0].tolist() == [[1.0] * 4]
+    assert cache.entry("key").read([digest(1)]).take(np.array([0]))[0].tolist() == [[1.0] * 4]
 
 
 def test_a_segment_whose_list_of_images_is_empty_is_passed_over(cache):
-    fill(cache.shelf("key"), [1])
-    (segment,) = cache.segments()
-    (segment.path / "images.npy").write_bytes(b"")
+    fill(cache.entry("key"), [1])
+    (shard,) = cache.shards()
+    (shard.path / "images.npy").write_bytes(b"")
 
-    shelf = cache.shelf("key")
+    entry = cache.entry("key")
 
-    assert shelf.missing([digest(1)]) == [digest(1)]
-    assert shelf.read([digest(1)]) is None
+    assert entry.missing([digest(1)]) == [digest(1)]
+    assert entry.read([digest(1)]) is None
 
 
 @pytest.mark.parametrize(("name", "stays"), [("x", True), (f"{10**30}-x", False)])
 def test_a_folder_that_is_named_like_a_draft_ends_no_sweep(cache, name, stays):
-    foreign = cache.shelf("key").folder / f".draft-{name}"
+    foreign = cache.entry("key").folder / f".draft-{name}"
     foreign.mkdir(parents=True)
 
     assert cache.make_room(1, 10**9)
@@ -163,9 +163,9 @@ def test_a_folder_that_is_named_like_a_draft_ends_no_sweep(cache, name, stays):
 
 
 def test_rows_that_are_mapped_outlive_their_deletion(cache):
-    shelf = cache.shelf("key")
-    fill(shelf, [1, 2])
-    rows = shelf.read([digest(1), digest(2)])
+    entry = cache.entry("key")
+    fill(entry, [1, 2])
+    rows = entry.read([digest(1), digest(2)])
 
     assert cache.clear()[0] == 1
 
@@ -175,47 +175,47 @@ def test_rows_that_are_mapped_outlive_their_deletion(cache):
 
 def test_the_least_recently_used_segment_makes_room(cache):
     for number in (1, 2, 3):
-        fill(cache.shelf(f"key{number}"), [number])
-    for number, segment in zip((1, 2, 3), sorted(cache.segments(), key=by_key), strict=True):
-        os.utime(segment.path / "whole.json", (number, number))
-    cache.shelf("key1").read([digest(1)])  # now the last one used
-    sizes = [segment.size for segment in cache.segments()]
+        fill(cache.entry(f"key{number}"), [number])
+    for number, shard in zip((1, 2, 3), sorted(cache.shards(), key=by_key), strict=True):
+        os.utime(shard.path / "whole.json", (number, number))
+    cache.entry("key1").read([digest(1)])  # now the last one used
+    sizes = [shard.size for shard in cache.shards()]
 
     assert cache.make_room(1, sum(sizes))
 
-    assert sorted(map(by_key, cache.segments())) == ["key1", "key3"]
+    assert sorted(map(by_key, cache.shards())) == ["key1", "key3"]
 
 
 def test_what_is_in_use_stays_and_what_does_not_fit_deletes_nothing(cache):
-    fill(cache.shelf("mine"), [1])
-    fill(cache.shelf("other"), [2])
-    size = sum(segment.size for segment in cache.segments())
+    fill(cache.entry("mine"), [1])
+    fill(cache.entry("other"), [2])
+    size = sum(shard.size for shard in cache.shards())
 
     assert not cache.make_room(size, size, keep=["mine"])
-    assert len(cache.segments()) == 2
+    assert len(cache.shards()) == 2
     assert cache.make_room(1, size, keep=["mine"])
-    assert [by_key(segment) for segment in cache.segments()] == ["mine"]
+    assert [by_key(shard) for shard in cache.shards()] == ["mine"]
 
 
 def test_reading_marks_as_used(cache):
-    fill(cache.shelf("key"), [1])
-    (before,) = cache.segments()
+    fill(cache.entry("key"), [1])
+    (before,) = cache.shards()
     os.utime(before.path / "whole.json", (1, 1))
 
-    cache.shelf("key").read([digest(1)])
+    cache.entry("key").read([digest(1)])
 
-    (after,) = cache.segments()
+    (after,) = cache.shards()
     assert time.time() - after.used < 60
     assert (after.images, after.made_by) == (1, "a test")
 
 
-def by_key(segment):
-    return segment.path.parent.name
+def by_key(shard):
+    return shard.path.parent.name
 
 
 def test_the_commands_show_and_empty_the_store(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
-    fill(FeatureCache().shelf("key"), [1, 2])
+    fill(FeatureCache().entry("key"), [1, 2])
 
     assert run(["cache", "info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -226,4 +226,4 @@ def test_the_commands_show_and_empty_the_store(tmp_path, monkeypatch, capsys):
     assert found["bytes"] == sum(entry["bytes"] for entry in found["entries"]) > 0
     assert found["entries"][0]["images"] == 2
     assert "a test" in shown.out and "just now" in shown.out
-    assert not FeatureCache().segments()
+    assert not FeatureCache().shards()

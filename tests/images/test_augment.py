@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_toolkit.data import augment as augment_module
-from tl_toolkit.images.augment import Motion, build_augment, build_motion
+from tl_toolkit.images import augment as augment_module
+from tl_toolkit.images.augment import GeometricTransform, build_augment, build_geometric_transform
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.pixel_schema import IGNORE
@@ -198,7 +198,7 @@ def scenes():
 
 
 def move(augment, masks, *, seed=0, epoch=1, keys=KEYS):
-    tell = build_motion(augment, masks.shape[1:3])
+    tell = build_geometric_transform(augment, masks.shape[1:3])
     motions = [tell(seed, epoch, int(key)) for key in keys]
     return np.stack([one.move(mask, IGNORE) for one, mask in zip(motions, masks, strict=True)])
 
@@ -314,7 +314,7 @@ def test_motions_hang_on_seed_epoch_and_key(scenes):
 
 
 def test_several_threads_get_what_one_gets():
-    tell = build_motion(MOVES["together"], (48, 64))
+    tell = build_geometric_transform(MOVES["together"], (48, 64))
     expected = [tell(0, 1, key).steps for key in range(40)]
 
     with ThreadPoolExecutor(4) as pool:
@@ -326,7 +326,7 @@ def test_several_threads_get_what_one_gets():
 @pytest.mark.parametrize("name", ["rotation", "zoom", "together"])
 def test_pixels_from_outside_are_filled_and_no_others(name):
     size = height, width = 48, 64
-    tell = build_motion(MOVES[name], size)
+    tell = build_geometric_transform(MOVES[name], size)
     ys, xs = np.mgrid[:height, :width]
     centre = np.array([width - 1, height - 1]) / 2
     filled = 0
@@ -353,7 +353,7 @@ def test_pixels_from_outside_are_filled_and_no_others(name):
 
 
 def test_any_values_move_with_any_fill():
-    one_to_the_left = Motion(np.array([[[1, 0, 1], [0, 1, 0], [0, 0, 1]]], np.float32))
+    one_to_the_left = GeometricTransform(np.array([[[1, 0, 1], [0, 1, 0], [0, 0, 1]]], np.float32))
     vectors = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
 
     moved = one_to_the_left.move(vectors, (0, 0, 1))
@@ -370,14 +370,20 @@ def test_what_one_step_takes_out_of_the_image_another_does_not_bring_back():
     left[0, 2], right[0, 2] = 1, -1
     values = np.array([[1, 2, 3]])
 
-    np.testing.assert_array_equal(Motion(np.stack([left, right])).move(values, 0), [[0, 2, 3]])
-    np.testing.assert_array_equal(Motion(np.stack([right, left])).move(values, 0), [[1, 2, 0]])
+    np.testing.assert_array_equal(
+        GeometricTransform(np.stack([left, right])).move(values, 0), [[0, 2, 3]]
+    )
+    np.testing.assert_array_equal(
+        GeometricTransform(np.stack([right, left])).move(values, 0), [[1, 2, 0]]
+    )
 
 
 def test_flip_and_zoom_tell_their_linear_part(scenes):
     masks, images = scenes
     flipped = build_augment(MOVES["horizontal"])(images, 0, 1, KEYS).numpy()[..., 0] / 50
-    flip, zoom = (build_motion(MOVES[name], masks.shape[1:]) for name in ("horizontal", "zoom"))
+    flip, zoom = (
+        build_geometric_transform(MOVES[name], masks.shape[1:]) for name in ("horizontal", "zoom")
+    )
 
     for mask, seen, key in zip(masks, flipped, KEYS, strict=True):
         sign = 1 if np.array_equal(mask, seen) else -1
@@ -403,7 +409,7 @@ def test_a_quarter_turn_turns_arrows(quarter, monkeypatch):
     left = np.allclose(np.rot90(image[0]), changed, atol=0.1)
     assert left or np.allclose(np.rot90(image[0], 3), changed, atol=0.1)
 
-    motion = build_motion(Augment(), (16, 16))(0, 1, int(KEYS[0]))
+    motion = build_geometric_transform(Augment(), (16, 16))(0, 1, int(KEYS[0]))
     moved = motion.move(arrows, 0) @ motion.turn.T
 
     # Turned to the left, what pointed right points up, where y is negative.
@@ -417,7 +423,7 @@ def test_arrows_that_point_away_from_the_centre_still_do(name):
     ys, xs = np.mgrid[:48, :64].astype(np.float32)
     away = np.stack([xs - 31.5, ys - 23.5], axis=-1)
     away /= np.linalg.norm(away, axis=-1, keepdims=True)
-    tell = build_motion(MOVES[name], (48, 64))
+    tell = build_geometric_transform(MOVES[name], (48, 64))
 
     for key in range(8):
         motion = tell(0, 1, key)

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.manifest import Example, Manifest, draw_splits, keep_few
+from tl_toolkit.images.manifest import Example, Manifest, keep_few, sample_splits
 
 
 def sha(text):
@@ -29,7 +29,7 @@ def count(drawn, split):
 
 
 def test_every_class_gives_its_share():
-    drawn = draw_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
+    drawn = sample_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
 
     assert count(drawn, "validation") == {"a": 20, "b": 2, "c": 1}
     assert count(drawn, "test") == {"a": 10, "b": 1, "c": 1}
@@ -39,7 +39,7 @@ def test_every_class_gives_its_share():
 def test_split_hangs_on_the_seed():
     entries = examples(a=50, b=50)
 
-    drawn = {tuple(draw_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
+    drawn = {tuple(sample_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
 
     assert len(drawn) == 3
 
@@ -51,7 +51,7 @@ def test_split_hangs_on_content_and_neither_on_names_nor_on_order():
     chosen = [
         {
             entry.sha256
-            for entry in draw_splits(group, {"validation": 0.3}, seed=4)
+            for entry in sample_splits(group, {"validation": 0.3}, seed=4)
             if entry.split != "train"
         }
         for group in (entries, moved)
@@ -63,9 +63,9 @@ def test_split_hangs_on_content_and_neither_on_names_nor_on_order():
 def test_a_new_image_moves_hardly_any_other():
     entries = examples(a=200, b=200)
 
-    before = draw_splits(entries, {"validation": 0.2}, seed=0)
-    after = draw_splits([*entries, *examples(c=5)], {"validation": 0.2}, seed=0)
-    more = draw_splits(
+    before = sample_splits(entries, {"validation": 0.2}, seed=0)
+    after = sample_splits([*entries, *examples(c=5)], {"validation": 0.2}, seed=0)
+    more = sample_splits(
         [*entries, Example("new", sha("new"), "a", "train")], {"validation": 0.2}, seed=0
     )
 
@@ -79,7 +79,7 @@ def test_equal_images_stay_together_whatever_their_labels():
     entries = [*copies, *examples(a=40, b=10), *crossed]
 
     for seed in range(10):
-        drawn = draw_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
+        drawn = sample_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
         assert Manifest(tuple(drawn), ("a", "b")).find_leaks() == []
         assert 8 <= count(drawn, "validation")["a"] <= 16
 
@@ -88,20 +88,20 @@ def test_copies_do_not_make_a_split_larger_than_its_share():
     copies = [Example(f"{n}", sha(n // 4), "a", "train") for n in range(8)]
 
     for seed in range(10):
-        drawn = draw_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
+        drawn = sample_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
         assert count(drawn, "validation") == {"a": 7}
 
 
 def test_class_of_copies_is_divided_by_groups():
     entries = [Example(f"{n}", sha(n // 5), "a", "train") for n in range(10)]
 
-    drawn = draw_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
+    drawn = sample_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
 
     assert count(drawn, "validation") == {"a": 5, "b": 1}
 
 
 def test_every_class_keeps_training_images_under_large_fractions():
-    drawn = draw_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
+    drawn = sample_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
 
     for split in ("train", "validation", "test"):
         assert set(count(drawn, split)) == {"a", "b"}
@@ -111,7 +111,7 @@ def test_too_few_different_images_are_refused_by_class():
     entries = [*examples(a=1, b=5), *[Example(f"{n}", sha(1), "c", "train") for n in range(4)]]
 
     with pytest.raises(DataError, match=r"too few different images of 'a' \(1\), 'c' \(1\)"):
-        draw_splits(entries, {"validation": 0.2}, seed=0)
+        sample_splits(entries, {"validation": 0.2}, seed=0)
 
 
 def test_classes_that_share_all_their_images_are_refused():
@@ -120,14 +120,14 @@ def test_classes_that_share_all_their_images_are_refused():
     entries = [Example(f"{label}{n}", sha(n), label, "train") for label, n in shared]
 
     with pytest.raises(DataError, match="no image is left of '.' for validation"):
-        draw_splits(entries, {"validation": 0.2}, seed=0)
+        sample_splits(entries, {"validation": 0.2}, seed=0)
 
 
 def test_only_usable_training_images_are_divided():
     fixed = Example("test.jpg", sha("t"), "a", "test")
     broken = Example("broken.jpg", sha("b"), "a", "train", "broken", "an empty file")
 
-    drawn = draw_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
+    drawn = sample_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
 
     assert drawn[:2] == [fixed, broken]
 

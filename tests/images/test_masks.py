@@ -11,7 +11,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.masks import MaskReader
-from tl_toolkit.images.targets import Targets, look_at_targets, place_pixels, resize_target
+from tl_toolkit.images.targets import Targets, inspect_targets, place_pixels, resize_target
 from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -113,7 +113,7 @@ def test_a_photo_taken_for_a_mask_is_refused(save, draw):
 
 def look(images, masks, settings=None, num_classes=2):
     examples = [Example(path, "0", None, "train") for path in images]
-    return look_at_targets(examples, masks, MaskReader(settings or Masks(), num_classes))
+    return inspect_targets(examples, masks, MaskReader(settings or Masks(), num_classes))
 
 
 def test_looked_at_masks_are_noted_with_their_content(save):
@@ -184,7 +184,7 @@ def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
 def test_masks_of_skipped_images_are_not_opened(tmp_path):
     broken = Example("gone.jpg", "", None, "train", "broken", "cannot be read")
 
-    found = look_at_targets([broken], ["gone.png"], MaskReader(Masks(), 2))
+    found = inspect_targets([broken], ["gone.png"], MaskReader(Masks(), 2))
 
     assert found[0].mask == "gone.png" and not found[0].mask_sha256
 

@@ -8,7 +8,7 @@ from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.images.scan import judge, look_at
+from tl_toolkit.images.scan import inspect_images, judge
 
 pytestmark = pytest.mark.assets
 
@@ -89,7 +89,7 @@ def test_verdict_is_what_the_decoder_then_does(name, odd, read_with_pillow):
 
 def test_good_odd_images_are_trained_on_as_they_are_decoded(odd, tmp_path):
     paths = [str(odd / name) for name, verdict in VERDICTS.items() if verdict == "good"]
-    looks = look_at(paths, cache_dir=tmp_path)
+    looks = inspect_images(paths, cache_dir=tmp_path)
 
     split = Images(
         [Example(*look[:2], "odd", "train") for look in looks], ("odd",), image_size=(64, 48)

@@ -7,7 +7,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import DecodedImages, Images
-from tl_toolkit.images.scan import look_at
+from tl_toolkit.images.scan import inspect_images
 from tl_toolkit.sources.builtin import load_builtin
 
 
@@ -18,7 +18,7 @@ def examples(tmp_path, draw, encode):
     for number in range(10):
         paths.append(tmp_path / f"{number}.jpg")
         paths[-1].write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number % 8))
-    looks = look_at([str(path) for path in paths], cache_dir=tmp_path / "cache")
+    looks = inspect_images([str(path) for path in paths], cache_dir=tmp_path / "cache")
     return [Example(look.path, look.sha256, "ab"[n % 2], "train") for n, look in enumerate(looks)]
 
 
@@ -136,7 +136,7 @@ def test_keys_are_of_the_content(examples):
 
 def test_digits_go_the_same_way():
     path = "builtin:digits/17"
-    [look] = look_at([path])
+    [look] = inspect_images([path])
     split = Images([Example(path, look.sha256, "7", "train")], ("7",), image_size=(8, 8))
     larger = Images([Example(path, look.sha256, "7", "train")], ("7",), image_size=(16, 20))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image
-from tl_toolkit.images.scan import judge, look_at, scan, scan_files
+from tl_toolkit.images.scan import inspect_images, judge, scan, scan_files
 from tl_toolkit.images.verdicts import Verdicts
 from tl_toolkit.recipe.schema import Data
 from tl_toolkit.sources.survey import SourceFile
@@ -110,7 +110,7 @@ def test_looks_come_in_order_with_their_content(photos, cache_dir):
     paths = sorted(str(path) for path in photos.rglob("*.png"))
     told = []
 
-    looks = look_at(
+    looks = inspect_images(
         paths, cache_dir=cache_dir, progress=lambda done, total: told.append((done, total))
     )
 
@@ -126,7 +126,7 @@ def test_unreadable_files_are_broken_and_say_why(tmp_path, cache_dir):
     (tmp_path / "folder.jpg").mkdir()
     paths = [str(tmp_path / "vanished.jpg"), str(tmp_path / "folder.jpg")]
 
-    looks = look_at(paths, cache_dir=cache_dir)
+    looks = inspect_images(paths, cache_dir=cache_dir)
 
     assert [look.reason for look in looks] == [
         "cannot be read: No such file or directory",
@@ -140,7 +140,7 @@ def test_forbidden_file_is_broken_and_says_why(photos, cache_dir):
     path = photos / "ants" / "0.png"
     path.chmod(0)
 
-    [look] = look_at([str(path)], cache_dir=cache_dir)
+    [look] = inspect_images([str(path)], cache_dir=cache_dir)
 
     assert look.reason == "cannot be read: Permission denied"
 
@@ -150,7 +150,7 @@ def test_files_too_large_to_be_images_are_not_read(tmp_path, cache_dir):
     with open(path, "wb") as file:
         file.truncate(600 << 20)  # without taking the room
 
-    [look] = look_at([str(path)], cache_dir=cache_dir)
+    [look] = inspect_images([str(path)], cache_dir=cache_dir)
 
     assert look.reason == "a file of more than 512 MiB"
     assert look.sha256 == ""
@@ -163,7 +163,7 @@ def test_files_too_large_to_be_images_are_not_read(tmp_path, cache_dir):
 def planted(photos, cache_dir):
     """The photos' paths, and a cache that says of each that it is broken, which they are not."""
     paths = sorted(str(path) for path in photos.rglob("*.png"))
-    look_at(paths, cache_dir=cache_dir)
+    inspect_images(paths, cache_dir=cache_dir)
     path = verdicts_file(cache_dir)
     path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), ["broken", "planted"])))
     return paths
@@ -173,7 +173,7 @@ def test_known_content_is_not_decoded_again(planted, cache_dir):
     renamed = planted[0].replace("0.png", "renamed.png")
     os.rename(planted[0], renamed)
 
-    looks = look_at([renamed, *planted[1:]], cache_dir=cache_dir)
+    looks = inspect_images([renamed, *planted[1:]], cache_dir=cache_dir)
 
     assert {(look.verdict, look.reason) for look in looks} == {("broken", "planted")}
 
@@ -181,7 +181,7 @@ def test_known_content_is_not_decoded_again(planted, cache_dir):
 def test_new_content_is_decoded_and_added(planted, cache_dir, draw, encode):
     Path(planted[0]).write_bytes(encode(draw(), "JPEG"))
 
-    looks = look_at(planted, cache_dir=cache_dir)
+    looks = inspect_images(planted, cache_dir=cache_dir)
 
     assert [look.verdict for look in looks] == ["good", *["broken"] * 11]
     assert len(json.loads(verdicts_file(cache_dir).read_text())) == 13
@@ -193,7 +193,7 @@ def test_new_content_is_decoded_and_added(planted, cache_dir, draw, encode):
 def test_damaged_cache_is_ignored_and_rewritten(content, planted, cache_dir):
     verdicts_file(cache_dir).write_text(content)
 
-    looks = look_at(planted, cache_dir=cache_dir)
+    looks = inspect_images(planted, cache_dir=cache_dir)
 
     assert {look.verdict for look in looks} == {"good"}
     assert len(json.loads(verdicts_file(cache_dir).read_text())) == 12
@@ -211,7 +211,7 @@ def test_scans_at_the_same_time_leave_a_whole_cache(photos, cache_dir):
     paths = sorted(str(path) for path in photos.rglob("*.png"))
     parts = [paths[start::4] for start in range(4)]
     threads = [
-        threading.Thread(target=look_at, args=(part,), kwargs={"cache_dir": cache_dir})
+        threading.Thread(target=inspect_images, args=(part,), kwargs={"cache_dir": cache_dir})
         for part in parts
     ]
 
@@ -240,11 +240,11 @@ def test_what_others_found_meanwhile_is_kept(tmp_path):
 
 def test_cache_folder_is_taken_from_the_environment(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "chosen"))
-    look_at([str(photos / "ants" / "0.png")])
+    inspect_images([str(photos / "ants" / "0.png")])
     monkeypatch.delenv("TL_TOOLKIT_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    look_at([str(photos / "ants" / "0.png")])
+    inspect_images([str(photos / "ants" / "0.png")])
 
     assert verdicts_file(tmp_path / "chosen")
     assert verdicts_file(tmp_path / "home" / ".cache" / "tl_toolkit")
@@ -422,7 +422,7 @@ def test_interrupt_ends_the_scan_and_keeps_what_is_known(tmp_path, cache_dir, dr
         )
     paths = [str(path) for path in tmp_path.glob("*.png")]
     with pytest.raises(KeyboardInterrupt):
-        look_at(paths, cache_dir=cache_dir, progress=interrupt)
+        inspect_images(paths, cache_dir=cache_dir, progress=interrupt)
 
     assert 1 <= len(json.loads(verdicts_file(cache_dir).read_text())) < 500
 

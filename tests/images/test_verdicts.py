@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tl_toolkit.images.scan import look_at
+from tl_toolkit.images.scan import inspect_images
 from tl_toolkit.images.verdicts import KnownFiles
 
 OLD = 1_600_000_000
@@ -58,20 +58,20 @@ def replace(path, content):
 @pytest.mark.parametrize("change", [write_in_place, lengthen, replace])
 def test_a_file_that_changed_is_read_again(photo, tmp_path, change):
     """Each change leaves all but one of what a file is known by: time, size, place on the disk."""
-    before = look_at([str(photo)], cache_dir=tmp_path / "cache")[0]
+    before = inspect_images([str(photo)], cache_dir=tmp_path / "cache")[0]
     content = bytearray(photo.read_bytes())
     content[-20] ^= 1  # one bit of the pixels' checksum
 
     change(photo, bytes(content))
-    after = look_at([str(photo)], cache_dir=tmp_path / "cache")[0]
+    after = inspect_images([str(photo)], cache_dir=tmp_path / "cache")[0]
 
     assert before.verdict == "good"
     assert after.sha256 != before.sha256
 
 
 def test_a_file_that_did_not_change_is_not_read_again(photo, tmp_path):
-    before = look_at([str(photo)], cache_dir=tmp_path / "cache")
+    before = inspect_images([str(photo)], cache_dir=tmp_path / "cache")
     photo.write_bytes(bytes(photo.stat().st_size))
     os.utime(photo, (OLD, OLD))
 
-    assert look_at([str(photo)], cache_dir=tmp_path / "cache") == before
+    assert inspect_images([str(photo)], cache_dir=tmp_path / "cache") == before

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tl_toolkit.inspect.diagram import Box, draw_diagram, fold_boxes
+from tl_toolkit.inspect.diagram import Box, fold_boxes, render_diagram
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -18,7 +18,7 @@ def words(document):
 
 
 def draw(boxes, title="Net"):
-    return draw_diagram(boxes, title=title, image_size=(32, 48))
+    return render_diagram(boxes, title=title, image_size=(32, 48))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -9,7 +9,7 @@ import pytest
 from tl_toolkit.errors import DataError
 from tl_toolkit.recipe.schema import Data
 from tl_toolkit.sources.builtin import load_builtin
-from tl_toolkit.sources.glyphs import draw_all_glyphs
+from tl_toolkit.sources.glyphs import render_all_glyphs
 from tl_toolkit.sources.survey import (
     check_sources,
     count_sources,
@@ -104,7 +104,7 @@ def test_other_files_are_ignored_and_counted(make_folders):
 
     assert len(listing.files) == 2
     assert (
-        listing.tell_ignored()
+        listing.describe_ignored()
         == "4 files ignored: 2 .txt, 1 file without extension, 1 special file"
     )
 
@@ -425,7 +425,7 @@ def test_glyphs_are_drawn_in_the_format_of_digits():
 
 
 def test_glyphs_are_the_same_each_time():
-    again = draw_all_glyphs()
+    again = render_all_glyphs()
 
     drawn = np.rint(again * (255 / 16)).astype(np.uint8)
     np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], drawn)

@@ -195,7 +195,7 @@ def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
 
 
 def test_a_hyperband_goes_on_where_it_stopped_without_the_states(tmp_path, recipe, monkeypatch):
-    from tl_toolkit.searching import engine
+    from tl_toolkit.tuning import engine
 
     whole = tl.search(recipe, out=tmp_path / "whole")
 

@@ -3,7 +3,7 @@
     import tl_toolkit as tl
 
     tl.describe_architecture("resnet50", unfreeze=1).trainable
-    tl.draw_architecture("unet", "unet.svg")
+    tl.render_architecture("unet", "unet.svg")
     tl.probe_architecture("vgg16").blocks[0].difference
 
 Importing this module costs no TensorFlow; the functions start it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tl_toolkit.inspect.describe import Description
     from tl_toolkit.inspect.probe import Probe
 
-__all__ = ["describe_architecture", "draw_architecture", "probe_architecture"]
+__all__ = ["describe_architecture", "render_architecture", "probe_architecture"]
 
 
 def describe_architecture(
@@ -60,7 +60,7 @@ def describe_architecture(
     return describe_base(record, arguments or {}, size, unfreeze, num_classes=num_classes)
 
 
-def draw_architecture(
+def render_architecture(
     name: str,
     path: str | Path,
     arguments: Mapping[str, Any] | None = None,
@@ -89,7 +89,7 @@ def draw_architecture(
     found = describe_architecture(
         name, arguments, image_size=image_size, num_classes=num_classes, unfreeze=unfreeze
     )
-    from tl_toolkit.inspect.diagram import Box, draw_diagram
+    from tl_toolkit.inspect.diagram import Box, render_diagram
 
     boxes = [
         Box(
@@ -106,7 +106,7 @@ def draw_architecture(
         for row in found.units
     ]
     write_atomically(
-        Path(path), draw_diagram(boxes, title=found.title, image_size=found.image_size)
+        Path(path), render_diagram(boxes, title=found.title, image_size=found.image_size)
     )
     return Path(path)
 

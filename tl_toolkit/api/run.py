@@ -131,8 +131,8 @@ class Run(InFolder):
 
     def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
         from tl_toolkit.images.manifest import Example
-        from tl_toolkit.images.scan import look_at
-        from tl_toolkit.images.targets import look_at_targets
+        from tl_toolkit.images.scan import inspect_images
+        from tl_toolkit.images.targets import inspect_targets
         from tl_toolkit.sources.survey import list_folder, list_folder_with_masks
         from tl_toolkit.tasks.registry import build_reader
 
@@ -142,7 +142,7 @@ class Run(InFolder):
         else:
             files = list_folder_with_masks(Path(data), masks).files
         convert_dir = self.folder.converted if self.recipe.data.convert else None
-        looks = look_at(
+        looks = inspect_images(
             [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
         )
         examples = [
@@ -150,7 +150,7 @@ class Run(InFolder):
             for look, file in zip(looks, files, strict=True)
         ]
         if reader is not None:
-            examples = look_at_targets(examples, [file.mask for file in files], reader)
+            examples = inspect_targets(examples, [file.mask for file in files], reader)
         manifest = Manifest(tuple(examples), self.classes)
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))

@@ -302,7 +302,7 @@ class _Searching:
         write_trials(self.folder.path / "trials.csv", trials, list(engine.space))
 
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
-        from tl_toolkit.tuning.report import draw_fields, draw_time, write_hparams
+        from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
         write_atomically(
             self.folder.path / "best.yaml", dump_recipe(trial_recipe(self.recipe, best.values))
@@ -321,8 +321,8 @@ class _Searching:
         }
         write_json(self.folder.path / "summary.json", summary)
         fields = list(engine.space)
-        draw_fields(self.folder.path / "fields.svg", trials, fields, objective.name, best)
-        draw_time(
+        plot_fields(self.folder.path / "fields.svg", trials, fields, objective.name, best)
+        plot_time(
             self.folder.path / "time.svg", trials, objective.name, is_max=objective.is_max
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)

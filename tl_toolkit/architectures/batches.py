@@ -14,20 +14,20 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 __all__ = [
     "PREFIX_BATCH",
     "FixedBatch",
-    "Rows",
+    "Batch",
     "as_list",
     "connect",
     "count_rows",
-    "join_rows",
-    "pad_rows",
-    "take_rows",
+    "join_batches",
+    "pad_batch",
+    "take_examples",
 ]
 
 PREFIX_BATCH = 32
 """Images per call of a compiled prefix. One size for all: kernels choose their algorithm, and so
 the last bits of their result, by batch size."""
 
-Rows: TypeAlias = np.ndarray | tf.Tensor | Sequence[tf.Tensor]
+Batch: TypeAlias = np.ndarray | tf.Tensor | Sequence[tf.Tensor]
 """A tensor (n, ...), or the list of tensors that cross a boundary together, n rows in each."""
 
 
@@ -36,17 +36,17 @@ def as_list(tensors: Any) -> list[Any]:
     return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
 
 
-def count_rows(rows: Rows) -> int:
+def count_rows(rows: Batch) -> int:
     """Returns n."""
     return len(tf.nest.flatten(rows)[0])
 
 
-def take_rows(rows: Rows, start: int, stop: int | None = None) -> Rows:
+def take_examples(rows: Batch, start: int, stop: int | None = None) -> Batch:
     """Returns the rows from `start` to before `stop`, by default to the end."""
     return tf.nest.map_structure(lambda tensor: tensor[start:stop], rows)
 
 
-def pad_rows(rows: Rows, missing: int) -> Rows:
+def pad_batch(rows: Batch, missing: int) -> Batch:
     """Returns the rows with `missing` rows of zeros below them."""
     if not missing:
         return rows
@@ -55,7 +55,7 @@ def pad_rows(rows: Rows, missing: int) -> Rows:
     )
 
 
-def join_rows(pieces: Sequence[Rows]) -> Rows:
+def join_batches(pieces: Sequence[Batch]) -> Batch:
     """Returns the rows of several pieces, one below the other; at least one piece."""
     if len(pieces) == 1:
         return pieces[0]
@@ -89,7 +89,7 @@ class FixedBatch:
         )
 
     @functools.cached_property
-    def _run(self) -> Callable[[Rows], Rows]:
+    def _run(self) -> Callable[[Batch], Batch]:
         if not self._folded:
             return self._function
         traced = self._function.get_concrete_function()
@@ -98,23 +98,23 @@ class FixedBatch:
             traced.structured_outputs, folded(*tf.nest.flatten(rows))
         )
 
-    def __call__(self, values: Rows) -> Rows:
+    def __call__(self, values: Batch) -> Batch:
         """Returns the float32 outputs for any number of rows, at least 1."""
         outputs = []
         for start in range(0, count_rows(values), self.batch_size):
             rows = tf.nest.map_structure(
                 lambda tensor: tf.cast(tensor, tf.float32),
-                take_rows(values, start, start + self.batch_size),
+                take_examples(values, start, start + self.batch_size),
             )
             missing = self.batch_size - count_rows(rows)
-            found = self._run(pad_rows(rows, missing))
-            outputs.append(take_rows(found, 0, self.batch_size - missing))
-        return join_rows(outputs)
+            found = self._run(pad_batch(rows, missing))
+            outputs.append(take_examples(found, 0, self.batch_size - missing))
+        return join_batches(outputs)
 
 
 def connect(
     source: Any, tensors: Sequence[keras.KerasTensor], *, batch_size: int, folded: bool = False
-) -> Callable[[Rows], list[tf.Tensor]]:
+) -> Callable[[Batch], list[tf.Tensor]]:
     """Returns the function from some tensors of a graph to others, as a `FixedBatch`.
 
     Tensors that are among the source's own are handed on: Keras draws no model of which an input is
@@ -129,12 +129,12 @@ def connect(
     given = list(map(id, as_list(source)))
     missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in given}
     computed = list(missing.values())
-    run: Callable[[Rows], Rows] | None = None
+    run: Callable[[Batch], Batch] | None = None
     if computed:
         model = keras.Model(source, computed)
         run = FixedBatch(model, batch_size=batch_size, folded=folded)
 
-    def compute(rows: Rows) -> list[tf.Tensor]:
+    def compute(rows: Batch) -> list[tf.Tensor]:
         found = dict(zip(given, as_list(rows), strict=True))
         found |= dict(zip(missing, as_list(run(rows)) if run else (), strict=True))
         return [tf.convert_to_tensor(found[id(tensor)]) for tensor in tensors]

@@ -219,14 +219,14 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
             for source in sources
         ]
 
-        def draw_links(shape: tuple[int, ...], dtype: Any) -> Any:
+        def render_links(shape: tuple[int, ...], dtype: Any) -> Any:
             dense = self.kernel_initializer((*shape[:2], channels, self.filters), dtype=dtype)
             dense = ops.reshape(dense, (*shape[:2], channels * self.filters))
             return ops.take(dense, np.array(places, dtype="int32"), axis=-1)
 
         size = self.kernel_size
         self.kernel = self.add_weight(
-            shape=(size, size, len(places)), initializer=draw_links, name="kernel"
+            shape=(size, size, len(places)), initializer=render_links, name="kernel"
         )
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
         # (links, input maps * output maps): where in the dense kernel each link lies.

@@ -47,7 +47,7 @@ __all__ = [
     "find_weight_file",
     "read_variants",
     "resolve_unfreeze",
-    "tell_unpublished",
+    "describe_unpublished",
 ]
 
 BLOCKS_FILE = Path(__file__).with_name("blocks.json")
@@ -327,7 +327,7 @@ def find_weight_file(
     return fitting.get(architecture.default_size)
 
 
-def tell_unpublished(architecture: Architecture, arguments: Mapping[str, Value]) -> Problem:
+def describe_unpublished(architecture: Architecture, arguments: Mapping[str, Value]) -> Problem:
     """Returns that no file was published for a base's arguments, and for which there is one.
 
     Args:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from tl_toolkit.cli.console import draw_table, show, show_json, tell
+from tl_toolkit.cli.console import build_table, show, show_json, tell
 
 
 @click.group("cache")
@@ -21,8 +21,8 @@ def show_info(as_json: bool) -> None:
     from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
-    segments = cache.segments()
-    total = sum(segment.size for segment in segments)
+    shards = cache.shards()
+    total = sum(shard.size for shard in shards)
     if as_json:
         entries = [
             {
@@ -32,16 +32,15 @@ def show_info(as_json: bool) -> None:
                 "used": one.used,
                 "made_by": one.made_by,
             }
-            for one in segments
+            for one in shards
         ]
         show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
         return
     rows = [
-        [one.made_by, one.images, f"{one.size / 1e6:.1f} MB", _tell_age(one.used)]
-        for one in segments
+        [one.made_by, one.images, f"{one.size / 1e6:.1f} MB", _tell_age(one.used)] for one in shards
     ]
     if rows:
-        show(draw_table(["computed by", "images", "size", "last used"], rows))
+        show(build_table(["computed by", "images", "size", "last used"], rows))
     tell(f"{total / 1e9:.2f} GB in {cache.root}")
 
 

@@ -81,7 +81,7 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def draw_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
+def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
     """Draws a table; numbers are set to the right, None is left empty."""
     from rich.table import Table
 
@@ -148,7 +148,7 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]
         numbers = {"": None, **numbers}
     show(f"{name}\n")
-    show(draw_table([_title(key) for key in numbers], rows))
+    show(build_table([_title(key) for key in numbers], rows))
     classes = metrics.get("per_class")
     if classes:
         columns = list(next(iter(classes.values())))
@@ -156,7 +156,7 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
-        show(draw_table(["class", *map(_title, columns)], rows))
+        show(build_table(["class", *map(_title, columns)], rows))
 
 
 def current_log() -> Path | None:
@@ -218,7 +218,7 @@ class ConsoleProgress(Progress):
             for row in phases
         ]
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
-        self._tell(draw_table(columns, rows))
+        self._tell(build_table(columns, rows))
         self._tell("* the best epoch so far, whose weights are kept")
 
     def phase_began(self, name: str, epochs: int, steps: int) -> None:
@@ -381,7 +381,7 @@ def _summary_table(metrics: Mapping[str, Any]) -> Table:
                 numbers = _numbers(found[split])
                 columns = _HEADLINES if "accuracy" in numbers else list(numbers)
                 rows.append([name, split, *(numbers[column] for column in columns)])
-    return draw_table(["", "split", *map(_title, columns)], rows)
+    return build_table(["", "split", *map(_title, columns)], rows)
 
 
 _HEADLINES = ["images", "accuracy", "loss"]

@@ -16,7 +16,7 @@ from tl_toolkit.catalog.lookup import (
     find_architecture,
 )
 from tl_toolkit.catalog.records import Value
-from tl_toolkit.cli.console import draw_table, show, show_json, tell
+from tl_toolkit.cli.console import build_table, show, show_json, tell
 from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.recipe.yaml_reader import read_scalar
 
@@ -55,7 +55,7 @@ def list_models(as_json: bool) -> None:
         for one in ARCHITECTURES.values()
     ]
     # Within 80 columns.
-    show(draw_table(["name", "family", "parameters", "least", "blocks", "imagenet"], rows))
+    show(build_table(["name", "family", "parameters", "least", "blocks", "imagenet"], rows))
     show("\nleast: side of the smallest images; imagenet: whether weights are published")
 
 
@@ -208,13 +208,13 @@ def _show_rows(found: Description, level: str) -> None:
         columns[index] = columns[index].rjust(width)
         for line in table:
             line[index] = line[index].rjust(width)
-    show(draw_table(columns, table))
+    show(build_table(columns, table))
     windows = [row for row in rows if row.formula and row.connections_per_weight]
     if not windows:
         return
     show(_SHARING)
     lines = [[row.end, row.formula, row.connections_per_weight] for row in windows]
-    show(draw_table(["convolution", "output size", "connections per weight"], lines))
+    show(build_table(["convolution", "output size", "connections per weight"], lines))
 
 
 def _names(row: Row, level: str) -> list[str | None]:
@@ -264,7 +264,7 @@ def _scale(count: int, digits: int = 4) -> str:
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The SVG file to write."
 )
 @_takes_drawing
-def draw_model(
+def build_model(
     name: str,
     arguments: tuple[str, ...],
     input_size: int | None,
@@ -279,9 +279,9 @@ def draw_model(
     record = find_architecture(name)
     if output.suffix.lower() != ".svg":
         raise click.BadParameter(f"{str(output)!r}: expected a name that ends in .svg")
-    from tl_toolkit.api.inspect import draw_architecture
+    from tl_toolkit.api.inspect import render_architecture
 
-    path = draw_architecture(
+    path = render_architecture(
         name,
         output,
         _read_arguments(arguments),
@@ -360,7 +360,7 @@ def _show_probe(found: Probe) -> None:
         for block in found.blocks
     ]
     columns = ["block", "output", "shift", "difference", "relative", "compared", "equivariant"]
-    show(draw_table([*columns, "dead channels"], rows))
+    show(build_table([*columns, "dead channels"], rows))
     reasons: dict[str, list[str]] = {}
     for block in found.blocks:
         reasons.setdefault(block.reason, []).append(block.block)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.console import draw_table, show, show_json, tell
+from tl_toolkit.cli.console import build_table, show, show_json, tell
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.files import write_atomically
 
@@ -57,7 +57,7 @@ def list_recipes(as_json: bool) -> None:
     if as_json:
         show_json([{"name": one.name, "path": str(one.path)} for one in found])
     else:
-        show(draw_table(["recipe", "what it does"], [[one.name, one.summary] for one in found]))
+        show(build_table(["recipe", "what it does"], [[one.name, one.summary] for one in found]))
 
 
 @recipes_command.command("show")
@@ -93,7 +93,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
 def init_command(data_dir: Path, output: Path | None, base: str) -> None:
-    """Look at DATA_DIR and write a recipe for it.
+    """Inspection at DATA_DIR and write a recipe for it.
 
     DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
     segmentation, whose classes you name), or train/validation/test folders with these.

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.cli.console import ConsoleProgress, divert_noise, draw_table, show, show_json, tell
+from tl_toolkit.cli.console import ConsoleProgress, build_table, divert_noise, show, show_json, tell
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("recipe", type=click.Path(path_type=Path)),
@@ -67,7 +67,7 @@ def sweep_command(as_json: bool, **options: Any) -> None:
         header, *rows = csv.reader(file)
     # Depth and parameters are as they are in the file, scores need not be so long.
     show(
-        draw_table(
+        build_table(
             header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
         )
     )

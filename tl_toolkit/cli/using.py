@@ -14,8 +14,8 @@ import click
 
 from tl_toolkit.cli.console import (
     ConsoleProgress,
+    build_table,
     divert_noise,
-    draw_table,
     show,
     show_json,
     show_metrics,
@@ -132,7 +132,7 @@ def _print_table(records: list[dict[str, Any]]) -> None:
     answered = [record for record in records if not record["error"]]
     if any("probabilities" in record for record in records):
         rows = [[record["path"], record["label"], record["probability"]] for record in answered]
-        show(draw_table(["file", "class", "probability"], rows))
+        show(build_table(["file", "class", "probability"], rows))
         return
     pictures = _pictures(records)
     has_classes = any(record["shares"] for record in answered)
@@ -141,7 +141,7 @@ def _print_table(records: list[dict[str, Any]]) -> None:
         most = next(iter(record["shares"].items()), (None, None)) if has_classes else ()
         rows.append([record["path"], *most, *map(record["files"].get, pictures)])
     columns = ["most of it", "share"] if has_classes else []
-    show(draw_table(["file", *columns, *pictures], rows))
+    show(build_table(["file", *columns, *pictures], rows))
 
 
 def _print_csv(records: list[dict[str, Any]], classes: Sequence[str]) -> None:

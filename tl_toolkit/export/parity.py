@@ -69,7 +69,7 @@ def compare(
     Returns:
         The report: largest differences, limits, a row for each image, and whether it holds.
     """
-    files = {**files, **draw_probes()}
+    files = {**files, **render_probes()}
     size = tuple(model.input.shape[1:3])
     pixels = np.stack(
         [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
@@ -138,7 +138,7 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
     )
 
 
-def draw_probes() -> dict[str, bytes]:
+def render_probes() -> dict[str, bytes]:
     """Draws images that naive decoders get wrong: turned by EXIF, grey, CMYK.
 
     Returns:

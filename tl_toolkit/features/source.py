@@ -19,18 +19,18 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import (
+    Batch,
     FixedBatch,
-    Rows,
     as_list,
     connect,
-    join_rows,
-    take_rows,
+    join_batches,
+    take_examples,
 )
 from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.events import Progress
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
-from tl_toolkit.features.store import FeatureCache, SegmentWriter, Shelf, StoredRows
-from tl_toolkit.images.augment import Motion, build_augment, build_motion
+from tl_toolkit.features.store import Entry, FeatureCache, ShardWriter, StoredExamples
+from tl_toolkit.images.augment import GeometricTransform, build_augment, build_geometric_transform
 from tl_toolkit.images.decoder import DECODER_VERSION
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.schema import Recipe
@@ -75,7 +75,7 @@ class LiveFeatures:
 
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
-    ) -> Iterator[tuple[Rows, np.ndarray]]:
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yields features and labels in the given order.
 
         Args:
@@ -88,21 +88,21 @@ class LiveFeatures:
             (n,).
         """
         labels = self._images.labels[order]
-        waiting: list[Rows] = []
+        waiting: list[Batch] = []
         start = rows = 0
         for pixels, _, indices in self._images.batches(order, self._prefix.batch_size):
             images = pixels if self._augment is None else self._augment(pixels, indices, epoch)
             waiting.append(self._round(self._prefix(images)))
             rows += len(indices)
             while rows >= batch_size or (rows and start + rows == len(order)):
-                ready = join_rows(waiting)
+                ready = join_batches(waiting)
                 size = min(batch_size, rows)
-                yield take_rows(ready, 0, size), labels[start : start + size]
-                waiting = [take_rows(ready, size)]
+                yield take_examples(ready, 0, size), labels[start : start + size]
+                waiting = [take_examples(ready, size)]
                 start += size
                 rows -= size
 
-    def _round(self, rows: Rows) -> Rows:
+    def _round(self, rows: Batch) -> Batch:
         if self._dtype == "float32":
             return rows
         return tf.nest.map_structure(lambda x: tf.cast(tf.cast(x, self._dtype), tf.float32), rows)
@@ -117,14 +117,16 @@ class StoredFeatures:
         several: Whether several tensors cross the cut.
     """
 
-    def __init__(self, views: Sequence[StoredRows], labels: np.ndarray, *, several: bool) -> None:
+    def __init__(
+        self, views: Sequence[StoredExamples], labels: np.ndarray, *, several: bool
+    ) -> None:
         self._views = views
         self._labels = labels
         self._several = several
 
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
-    ) -> Iterator[tuple[Rows, np.ndarray]]:
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yields what `LiveFeatures.chunks` does, in larger chunks; epoch 1 has the first view."""
         rows = self._views[(epoch - 1) % len(self._views)]
         size = max(1, CHUNK_BYTES // (rows.row_bytes * batch_size)) * batch_size
@@ -151,7 +153,7 @@ class _Gap:
 
     of: _Pass
     cut: Cut
-    shelf: Shelf
+    entry: Entry
     images: list[bytes]
 
 
@@ -188,7 +190,7 @@ class FeatureSource:
         self._augment = self._build_augmentation()
         self._said: set[str] = set()
         self._work: dict[str, int] = {}
-        self._trunks: dict[Any, Callable[[Rows], list[tf.Tensor]]] = {}
+        self._trunks: dict[Any, Callable[[Batch], list[tf.Tensor]]] = {}
 
     def at(
         self, split: Split, digests: Digests, *, passes: int, also: Sequence[Cut] = ()
@@ -264,14 +266,14 @@ class FeatureSource:
         return epoch if views is None else (epoch - 1) % views + 1
 
     @functools.cached_property
-    def movement(self) -> Callable[[int, int], Motion] | None:
+    def movement(self) -> Callable[[int, int], GeometricTransform] | None:
         """Tells how the training image at an index is moved in an epoch (from 1), live or stored.
 
         None without augmentation.
         """
         if self._augmentation is None:
             return None
-        run = build_motion(self._augmentation, self._image_size)
+        run = build_geometric_transform(self._augmentation, self._image_size)
         keys = self._images["train"].keys
         return lambda index, epoch: run(self._seed, self._view(epoch), keys[index])
 
@@ -307,18 +309,18 @@ class FeatureSource:
             for view in (views if split == "train" else [None])
         ]
 
-    def _shelf(self, cut: Cut, digests: Digests, view: int | None) -> Shelf:
+    def _shelf(self, cut: Cut, digests: Digests, view: int | None) -> Entry:
         more = {}
         if view is not None and self._augmentation is not None:
             augment = self._augmentation.model_dump(mode="json")
             more = {"augment": augment, "seed": self._seed, "view": view}
-        return self._cache.shelf(self._keys.key(cut.tensors, digests, **more))
+        return self._cache.entry(self._keys.key(cut.tensors, digests, **more))
 
     def _read(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
         """Returns the features of all splits if all of them are stored and may be."""
         if self._settings.store == "never" or self._is_endless:
             return None
-        rows: dict[str, list[StoredRows]] = {}
+        rows: dict[str, list[StoredExamples]] = {}
         for one in self._all_passes():
             found = self._shelf(cut, digests, one.view).read(self._contents[one.split])
             if found is None:
@@ -340,7 +342,7 @@ class FeatureSource:
         if not gaps:
             return None
         needed = sum(len(gap.images) * self._row_bytes(gap.cut) for gap in gaps)
-        if not self._make_room(needed, [gap.shelf.folder.name for gap in gaps]):
+        if not self._make_room(needed, [gap.entry.folder.name for gap in gaps]):
             return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
         passes = [list(same) for _, same in itertools.groupby(gaps, key=lambda gap: gap.of)]
         total = sum(len(_union(one)) for one in passes)
@@ -359,10 +361,10 @@ class FeatureSource:
 
     def _gaps(self, one: _Pass, cuts: Sequence[Cut], digests: Digests) -> Iterator[_Gap]:
         for cut in sorted(cuts, key=lambda cut: cut.position):
-            shelf = self._shelf(cut, digests, one.view)
-            missing = shelf.missing(self._contents[one.split])
+            entry = self._shelf(cut, digests, one.view)
+            missing = entry.missing(self._contents[one.split])
             if missing:
-                yield _Gap(one, cut, shelf, missing)
+                yield _Gap(one, cut, entry, missing)
 
     def _compute(self, gaps: Sequence[_Gap], digests: Digests) -> Iterator[int]:
         """Fills the gaps of one pass; yields the number of images of each step."""
@@ -380,14 +382,14 @@ class FeatureSource:
                     writer.add([tensor.numpy()[kept] for tensor in rows])
                 yield len(images)
 
-    def _write(self, gap: _Gap) -> contextlib.AbstractContextManager[SegmentWriter]:
+    def _write(self, gap: _Gap) -> contextlib.AbstractContextManager[ShardWriter]:
         shapes = [tuple(tensor.shape[1:]) for tensor in as_list(gap.cut.tensors)]
         made_by = f"{self._transfer.model.name} before {gap.cut.name}"
-        return gap.shelf.write(gap.images, shapes, self._settings.dtype, made_by)
+        return gap.entry.write(gap.images, shapes, self._settings.dtype, made_by)
 
     def _find_source(
         self, one: _Pass, cut: Cut, wanted: Sequence[bytes], digests: Digests
-    ) -> tuple[Any, StoredRows | None]:
+    ) -> tuple[Any, StoredExamples | None]:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
         image = self._transfer.image
         if self._settings.dtype != "float32" or self._settings.folded:
@@ -401,7 +403,7 @@ class FeatureSource:
 
     def _trunk(
         self, source: Any, cuts: Sequence[Cut], digests: Digests
-    ) -> Callable[[Rows], list[list[tf.Tensor]]]:
+    ) -> Callable[[Batch], list[list[tf.Tensor]]]:
         """Returns the function from the source to the tensors of several cuts, compiled once."""
         flat = [tensor for cut in cuts for tensor in as_list(cut.tensors)]
         # By weights too: once folded in, they stay as they were.
@@ -415,15 +417,15 @@ class FeatureSource:
             )
         run = self._trunks[key]
 
-        def compute(inputs: Rows) -> list[list[tf.Tensor]]:
+        def compute(inputs: Batch) -> list[list[tf.Tensor]]:
             found = iter(run(inputs))
             return [[next(found) for _ in as_list(cut.tensors)] for cut in cuts]
 
         return compute
 
     def _inputs(
-        self, one: _Pass, wanted: Sequence[bytes], stored: StoredRows | None
-    ) -> Iterator[tuple[Rows, list[bytes]]]:
+        self, one: _Pass, wanted: Sequence[bytes], stored: StoredExamples | None
+    ) -> Iterator[tuple[Batch, list[bytes]]]:
         """Yields what enters the trunk, in prefix batches, and the images that it is of."""
         size = self._transfer.batch_size
         if stored is not None:

@@ -1,9 +1,9 @@
 """The feature store on disk: rows of a prefix's output, found again by the image they are of.
 
-    <cache>/features/<key>/<segment>/{whole.json, images.npy, 0.npy, 1.npy, ...}
+    <cache>/features/<key>/<shard>/{whole.json, images.npy, 0.npy, 1.npy, ...}
 
-A key names what computed the rows; a segment holds the rows of some images, in one file for each
-tensor of the cut. Segments are written beside their place and renamed into it, whole or not at all,
+A key names what computed the rows; a shard holds the rows of some images, in one file for each
+tensor of the cut. Shards are written beside their place and renamed into it, whole or not at all,
 and never change: a reader needs no lock, and keeps what it has mapped even if it is deleted.
 """
 
@@ -29,7 +29,7 @@ _DRAFT = ".draft-"
 
 
 @dataclass(frozen=True)
-class Segment:
+class Shard:
     """A stretch of rows as it lies on disk.
 
     Attributes:
@@ -47,20 +47,20 @@ class Segment:
     made_by: str
 
 
-class StoredRows:
-    """Rows of chosen images, mapped into memory from one or more segments.
+class StoredExamples:
+    """Batch of chosen images, mapped into memory from one or more shards.
 
     Args:
-        segments: The tensors of each segment.
-        segment: Of each row, the segment that it is in.
+        shards: The tensors of each shard.
+        shard: Of each row, the shard that it is in.
         row: Of each row, its place in there.
     """
 
     def __init__(
-        self, segments: Sequence[list[np.ndarray]], segment: np.ndarray, row: np.ndarray
+        self, shards: Sequence[list[np.ndarray]], shard: np.ndarray, row: np.ndarray
     ) -> None:
-        self._segments = segments
-        self._segment = segment
+        self._segments = shards
+        self._segment = shard
         self._row = row
 
     @property
@@ -70,21 +70,21 @@ class StoredRows:
 
     def take(self, indices: np.ndarray) -> list[np.ndarray]:
         """Returns rows in the given order: float32 (n, ...) of each tensor."""
-        segment, row = self._segment[indices], self._row[indices]
+        shard, row = self._segment[indices], self._row[indices]
         if len(self._segments) == 1:
             return [tensor[row].astype(np.float32, copy=False) for tensor in self._segments[0]]
         found = [
             np.empty((len(indices), *tensor.shape[1:]), np.float32) for tensor in self._segments[0]
         ]
         for number, tensors in enumerate(self._segments):
-            (places,) = np.nonzero(segment == number)
+            (places,) = np.nonzero(shard == number)
             for target, tensor in zip(found, tensors, strict=True):
                 target[places] = tensor[row[places]]
         return found
 
 
-class Shelf:
-    """All segments of one key.
+class Entry:
+    """All shards of one key.
 
     Args:
         folder: Where they lie; need not exist.
@@ -96,11 +96,11 @@ class Shelf:
         self._seen: set[Path] = set()
 
     def missing(self, images: Sequence[bytes]) -> list[bytes]:
-        """Returns the images, by the SHA-256 of their content, that no segment holds; each once."""
+        """Returns the images, by the SHA-256 of their content, that no shard holds; each once."""
         self._look()
         return [image for image in dict.fromkeys(images) if image not in self._known]
 
-    def read(self, images: Sequence[bytes]) -> StoredRows | None:
+    def read(self, images: Sequence[bytes]) -> StoredExamples | None:
         """Maps the rows of images in the given order; None unless all of them are stored."""
         self._look()
         places = [self._known.get(image) for image in images]
@@ -108,7 +108,7 @@ class Shelf:
             return None
         paths = list(dict.fromkeys(place[0] for place in places if place))
         try:
-            segments = [_map_segment(path) for path in paths]
+            shards = [_map_segment(path) for path in paths]
         except OSError:  # torn, or deleted a moment ago by a process that needed room
             for path in paths:
                 if not _is_whole(path):
@@ -117,13 +117,13 @@ class Shelf:
             return None
         numbers = {path: number for number, path in enumerate(paths)}
         pairs = [(numbers[place[0]], place[1]) for place in places if place]
-        segment, row = np.array(pairs, np.int64).T
-        return StoredRows(segments, segment, row)
+        shard, row = np.array(pairs, np.int64).T
+        return StoredExamples(shards, shard, row)
 
     @contextlib.contextmanager
     def write(
         self, images: Sequence[bytes], shapes: Sequence[tuple[int, ...]], dtype: str, made_by: str
-    ) -> Iterator[SegmentWriter]:
+    ) -> Iterator[ShardWriter]:
         """Gives a writer for the rows of these images, in order; published when the block succeeds.
 
         Args:
@@ -138,7 +138,7 @@ class Shelf:
         name = f"{os.getpid()}-{time.time_ns():x}-{os.urandom(4).hex()}"
         draft = self.folder / f"{_DRAFT}{name}"
         draft.mkdir(parents=True)
-        writer = SegmentWriter(draft, len(images), shapes, dtype)
+        writer = ShardWriter(draft, len(images), shapes, dtype)
         try:
             yield writer
             writer.finish(images, made_by)
@@ -149,7 +149,7 @@ class Shelf:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _look(self) -> None:
-        """Takes in segments that were published since the last time."""
+        """Takes in shards that were published since the last time."""
         for path in sorted(_segments_of(self.folder)):
             if path in self._seen:
                 continue
@@ -160,7 +160,7 @@ class Shelf:
                 self._seen.add(path)
 
 
-class SegmentWriter:
+class ShardWriter:
     """Appends rows to the files of a draft.
 
     Plain files, not mapped ones: a disk that is full then raises an error instead of a signal.
@@ -187,7 +187,7 @@ class SegmentWriter:
         self._written += len(tensors[0])
 
     def finish(self, images: Sequence[bytes], made_by: str) -> None:
-        """Writes what makes it a segment, and forces all of it to the disk."""
+        """Writes what makes it a shard, and forces all of it to the disk."""
         if self._written != self._rows:
             raise ValueError(f"expected {self._rows} rows, got {self._written}")
         self.close()
@@ -217,55 +217,55 @@ class FeatureCache:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_cache_dir() / "features"
 
-    def shelf(self, key: str) -> Shelf:
-        """Returns the shelf of a key, with or without segments."""
-        return Shelf(self.root / key)
+    def entry(self, key: str) -> Entry:
+        """Returns the entry of a key, with or without shards."""
+        return Entry(self.root / key)
 
-    def segments(self) -> list[Segment]:
-        """Returns all segments, the least recently used one first."""
+    def shards(self) -> list[Shard]:
+        """Returns all shards, the least recently used one first."""
         found = []
         for path in (path for folder in _folders_of(self.root) for path in _segments_of(folder)):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 about = _read_whole(path)
                 used = (path / _WHOLE).stat().st_mtime
                 size = sum(about["sizes"].values())
-                found.append(Segment(path, size, about["images"], used, about["made_by"]))
-        return sorted(found, key=lambda segment: segment.used)
+                found.append(Shard(path, size, about["images"], used, about["made_by"]))
+        return sorted(found, key=lambda shard: shard.used)
 
     def make_room(self, needed: int, budget: int, *, keep: Sequence[str] = ()) -> bool:
-        """Deletes least recently used segments until `needed` more bytes fit into the budget.
+        """Deletes least recently used shards until `needed` more bytes fit into the budget.
 
         Args:
             needed: Bytes that are to be written.
-            budget: Bytes that all segments together may take.
+            budget: Bytes that all shards together may take.
             keep: Keys that are in use and stay.
 
         Returns:
             Whether they fit now; if they cannot, nothing is deleted.
         """
         self._sweep()
-        segments = self.segments()
-        spare = [segment for segment in segments if segment.path.parent.name not in keep]
-        excess = sum(segment.size for segment in segments) + needed - budget
-        if excess > sum(segment.size for segment in spare):
+        shards = self.shards()
+        spare = [shard for shard in shards if shard.path.parent.name not in keep]
+        excess = sum(shard.size for shard in shards) + needed - budget
+        if excess > sum(shard.size for shard in spare):
             return False
-        for segment in spare:
+        for shard in spare:
             if excess <= 0:
                 break
-            _delete(segment.path)
-            excess -= segment.size
+            _delete(shard.path)
+            excess -= shard.size
         return True
 
     def clear(self) -> tuple[int, int]:
-        """Deletes all segments; returns how many there were, and their bytes."""
-        segments = self.segments()
-        for segment in segments:
-            _delete(segment.path)
+        """Deletes all shards; returns how many there were, and their bytes."""
+        shards = self.shards()
+        for shard in shards:
+            _delete(shard.path)
         self._sweep()
         for folder in _folders_of(self.root):
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
-        return len(segments), sum(segment.size for segment in segments)
+        return len(shards), sum(shard.size for shard in shards)
 
     def _sweep(self) -> None:
         """Removes what interrupted writers left; a name that is none of theirs is let be."""
@@ -293,7 +293,7 @@ def _read_whole(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tells whether all files of a segment are there, with the sizes they were written with."""
+    """Tells whether all files of a shard are there, with the sizes they were written with."""
     try:
         sizes = _read_whole(path)["sizes"]
         return all((path / name).stat().st_size == size for name, size in sizes.items())
@@ -302,7 +302,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _map_segment(path: Path) -> list[np.ndarray]:
-    """Maps the tensors of a segment and marks it as used.
+    """Maps the tensors of a shard and marks it as used.
 
     Raises:
         OSError: It is gone or torn.
@@ -316,7 +316,7 @@ def _map_segment(path: Path) -> list[np.ndarray]:
 
 
 def _delete(path: Path) -> None:
-    """Takes a segment away in one step, and only then deletes its files."""
+    """Takes a shard away in one step, and only then deletes its files."""
     gone = path.with_name(f"{_DRAFT}{os.getpid()}-{path.name}")
     with contextlib.suppress(OSError):
         path.rename(gone)

@@ -18,19 +18,25 @@ import tensorflow as tf
 
 from tl_toolkit.recipe.schema import Augment
 
-__all__ = ["AugmentFunction", "Motion", "MotionFunction", "build_augment", "build_motion"]
+__all__ = [
+    "AugmentFunction",
+    "GeometricTransform",
+    "TransformFunction",
+    "build_augment",
+    "build_geometric_transform",
+]
 
 # (images, seed, epoch, keys) -> images; see build_augment.
 AugmentFunction = Callable[[np.ndarray | tf.Tensor, int, int, np.ndarray], tf.Tensor]
 
-# (seed, epoch, key) -> how the pixels of the image move; see build_motion.
-MotionFunction = Callable[[int, int, int], "Motion"]
+# (seed, epoch, key) -> how the pixels of the image move; see build_geometric_transform.
+TransformFunction = Callable[[int, int, int], "GeometricTransform"]
 
 _RANGE = (0, 255)
 
 
 @dataclass(frozen=True)
-class Motion:
+class GeometricTransform:
     """How the pixels of an image move, step by step.
 
     Attributes:
@@ -170,7 +176,7 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
     return run
 
 
-def build_motion(augment: Augment, image_size: tuple[int, int]) -> MotionFunction:
+def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> TransformFunction:
     """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
 
     Args:
@@ -186,11 +192,11 @@ def build_motion(augment: Augment, image_size: tuple[int, int]) -> MotionFunctio
     with tf.device("CPU:0"):
         draw = _compile_motion(layers, seeds, image_size).get_concrete_function()
 
-    def run(seed: int, epoch: int, key: int) -> Motion:
+    def run(seed: int, epoch: int, key: int) -> GeometricTransform:
         with tf.device("CPU:0"):
             start = tf.constant([seed, epoch], tf.int64)
             steps = draw(start, tf.constant(key, tf.int64))
-        return Motion(steps.numpy())
+        return GeometricTransform(steps.numpy())
 
     return run
 
@@ -255,7 +261,7 @@ def _compile(
 def _compile_motion(
     layers: Sequence[keras.Layer], seeds: _ImageSeeds, size: tuple[int, int]
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function from (seed, epoch) and a key to the steps of a `Motion`."""
+    """Returns the function from (seed, epoch) and a key to the steps of a `GeometricTransform`."""
 
     @tf.function(
         input_signature=[tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.int64)],
@@ -274,7 +280,7 @@ def _compile_motion(
 
 
 def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Tensor:
-    """Returns how a layer moves pixels by what was drawn, as float32 (n, 3, 3); see `Motion`.
+    """Returns how a layer moves pixels by what was drawn, as float32 (n, 3, 3).
 
     By Keras's own matrices. Its layers move masks too, but to the nearest pixel at each step, and
     fill them as they fill images.

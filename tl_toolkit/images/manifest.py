@@ -15,7 +15,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.sources.listing import SPLITS, name_some
 
-__all__ = ["USABLE", "VERDICTS", "Example", "Manifest", "draw_splits", "keep_few"]
+__all__ = ["USABLE", "VERDICTS", "Example", "Manifest", "sample_splits", "keep_few"]
 
 VERDICTS = ("good", "converted", "convertible", "broken")
 USABLE = ("good", "converted")
@@ -152,7 +152,7 @@ def _as_example(row: Sequence[str]) -> Example:
     return Example(path, sha256, label or None, split, verdict, reason, *mask)
 
 
-def draw_splits(
+def sample_splits(
     examples: Sequence[Example], fractions: Mapping[str, float], *, seed: int
 ) -> list[Example]:
     """Gives a fraction of the training images of each class to other splits.

@@ -29,7 +29,7 @@ class MaskReader:
 
     def __init__(self, masks: Masks, num_classes: int) -> None:
         self._masks = masks
-        self.num_strata = num_classes
+        self.num_sampling_groups = num_classes
         ids = masks.ids or tuple(range(num_classes))
         known = "the colours of data.masks.colors" if masks.colors else f"the values {_list(ids)}"
         ignored = f" and {masks.ignore} (ignored)" if masks.ignore is not None else ""
@@ -56,9 +56,9 @@ class MaskReader:
             if pixels.shape[-1] >= 3 and (pixels[..., :1] != pixels[..., :3]).any():
                 raise ValueError("a colour image; data.masks.colors says which colour is which")
             values = pixels[..., 0]
-        return _look_up_values(values.astype(np.int64), self._masks, self.num_strata)
+        return _look_up_values(values.astype(np.int64), self._masks, self.num_sampling_groups)
 
-    def strata(self, target: np.ndarray) -> np.ndarray:
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
         """Returns the classes themselves."""
         return target
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
-from tl_toolkit.images.manifest import Example, Manifest, draw_splits, keep_few
-from tl_toolkit.images.targets import TargetReader, look_at_targets
+from tl_toolkit.images.manifest import Example, Manifest, keep_few, sample_splits
+from tl_toolkit.images.targets import TargetReader, inspect_targets
 from tl_toolkit.images.verdicts import KnownFiles, Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
@@ -27,7 +27,7 @@ from tl_toolkit.sources.survey import list_sources
 if TYPE_CHECKING:
     from tl_toolkit.recipe.schema import Data
 
-__all__ = ["Look", "judge", "look_at", "scan", "scan_files"]
+__all__ = ["Inspection", "judge", "inspect_images", "scan", "scan_files"]
 
 # (images looked at, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 Keep = Callable[[str, tf.Tensor], None]
 
 
-class Look(NamedTuple):
+class Inspection(NamedTuple):
     """What looking at one image gave; as the fields of the same names of Example."""
 
     path: str
@@ -81,9 +81,9 @@ def scan(
         keep=keep,
     )
     if reader is not None:
-        examples = look_at_targets(examples, [file.mask for file in listing.files], reader)
+        examples = inspect_targets(examples, [file.mask for file in listing.files], reader)
     if listing.fractions:
-        examples = draw_splits(examples, listing.fractions, seed=data.split_seed)
+        examples = sample_splits(examples, listing.fractions, seed=data.split_seed)
     if data.examples_per_class is not None:
         examples = keep_few(examples, data.examples_per_class, seed=data.split_seed)
     manifest = Manifest(tuple(examples), listing.classes)
@@ -114,7 +114,7 @@ def scan_files(
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
     """
-    looks = look_at(
+    looks = inspect_images(
         [file.path for file in files],
         convert_dir=convert_dir,
         cache_dir=cache_dir,
@@ -128,14 +128,14 @@ def scan_files(
     ]
 
 
-def look_at(
+def inspect_images(
     paths: Sequence[str],
     *,
     convert_dir: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
-) -> list[Look]:
+) -> list[Inspection]:
     """Looks at images in parallel and never raises for what it sees.
 
     Args:
@@ -155,7 +155,7 @@ def look_at(
     version = f"{DECODER_VERSION}-{tf.__version__}-{PIL.__version__}"
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
-    looks: list[Look] = []
+    looks: list[Inspection] = []
     pool = ThreadPoolExecutor(count_threads())
     try:
         for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir, keep), paths):
@@ -176,29 +176,29 @@ def _look(
     files: KnownFiles,
     convert_dir: Path | None,
     keep: Keep | None,
-) -> Look:
+) -> Inspection:
     if path.startswith(BUILTIN):
         pixels = load_builtin_image(path)
-        return Look(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
+        return Inspection(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
     try:
         stat = os.stat(path)
         sha256 = files.get(path, stat)
         known = verdicts.get(sha256) if sha256 else None
         if sha256 and known and known[0] == "good":
-            return Look(path, sha256, *known)
+            return Inspection(path, sha256, *known)
         if stat.st_size > MAX_BYTES:
-            return Look(path, "", "broken", f"a file of more than {MAX_BYTES >> 20} MiB")
+            return Inspection(path, "", "broken", f"a file of more than {MAX_BYTES >> 20} MiB")
         with open(path, "rb") as file:
             encoded = file.read()
     except OSError as error:
-        return Look(path, "", "broken", f"cannot be read: {error.strerror or error}")
+        return Inspection(path, "", "broken", f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(encoded).hexdigest()
     known = verdicts.get(sha256)
     if known is None:
         known = judge(encoded, keep=keep and functools.partial(keep, sha256))
         verdicts.add(sha256, *known)
     files.add(path, stat, sha256)
-    look = Look(path, sha256, *known)
+    look = Inspection(path, sha256, *known)
     if look.verdict == "convertible" and convert_dir is not None:
         return _convert(look, encoded, convert_dir)
     return look
@@ -226,7 +226,7 @@ def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) ->
     return "convertible", reason
 
 
-def _convert(look: Look, encoded: bytes, folder: Path) -> Look:
+def _convert(look: Inspection, encoded: bytes, folder: Path) -> Inspection:
     try:
         png = convert_to_png(encoded)
     except ValueError as error:  # The verdict is from a time when it could be read.
@@ -234,10 +234,10 @@ def _convert(look: Look, encoded: bytes, folder: Path) -> Look:
     path = folder / f"{look.sha256}.png"
     write_atomically(path, png)
     reason = f"{look.reason}, converted from {look.path}"
-    return Look(str(path), hashlib.sha256(png).hexdigest(), "converted", reason)
+    return Inspection(str(path), hashlib.sha256(png).hexdigest(), "converted", reason)
 
 
-def _refuse(looks: Sequence[Look], *, skip_broken: bool) -> None:
+def _refuse(looks: Sequence[Inspection], *, skip_broken: bool) -> None:
     broken = [] if skip_broken else [look for look in looks if look.verdict == "broken"]
     convertible = [look for look in looks if look.verdict == "convertible"]
     problems = []
@@ -252,11 +252,11 @@ def _refuse(looks: Sequence[Look], *, skip_broken: bool) -> None:
         raise DataError(problems)
 
 
-def _count(looks: Sequence[Look]) -> str:
+def _count(looks: Sequence[Inspection]) -> str:
     return "1 image" if len(looks) == 1 else f"{len(looks)} images"
 
 
-def _name(looks: Sequence[Look]) -> str:
+def _name(looks: Sequence[Inspection]) -> str:
     lines = [f"{look.path}: {look.reason}" for look in looks[:MAX_NAMED]]
     if len(looks) > MAX_NAMED:
         lines.append(f"and {len(looks) - MAX_NAMED} more")

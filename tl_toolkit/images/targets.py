@@ -16,7 +16,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 
-__all__ = ["TargetReader", "Targets", "look_at_targets", "place_pixels", "resize_target"]
+__all__ = ["TargetReader", "Targets", "inspect_targets", "place_pixels", "resize_target"]
 
 _Mode = Literal["stretch", "crop"]
 _Size = tuple[int, int]
@@ -32,7 +32,7 @@ class TargetReader(Protocol):
     Attributes:
         dtype: Type of right answers inside a compiled step.
         ignored: What each number of a pixel without a right answer is.
-        num_strata: Strata that `strata` tells apart.
+        num_sampling_groups: Strata that `sampling_groups` tells apart.
         fault: What is said of files that hold something else, as "hold values that are no class".
         expected: What they should hold, as a sentence.
         hint: What to type; may be empty.
@@ -40,7 +40,7 @@ class TargetReader(Protocol):
 
     dtype: type[np.generic]
     ignored: float
-    num_strata: int
+    num_sampling_groups: int
     fault: str
     expected: str
     hint: str
@@ -53,7 +53,7 @@ class TargetReader(Protocol):
             ValueError: It holds something else; says what.
         """
 
-    def strata(self, target: np.ndarray) -> np.ndarray:
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
         """Returns what pixels are drawn by, uint8 (h, w).
 
         Numbers from 0 on, as of classes that each get their share, or IGNORE for pixels without a
@@ -83,7 +83,7 @@ _UNREADABLE = "cannot be read"
 _OTHER_SIZE = "differ in size from their images"
 
 
-def look_at_targets(
+def inspect_targets(
     examples: Sequence[Example], paths: Sequence[str], reader: TargetReader
 ) -> list[Example]:
     """Opens the target of every image once, and returns the examples with their targets noted.
@@ -250,7 +250,7 @@ class Targets:
         return target
 
     def count(self) -> np.ndarray:
-        """Returns the pixels of each stratum at the model's size, int64 (strata,).
+        """Returns the pixels of each stratum at the model's size, int64 (sampling_groups,).
 
         The first call reads, several at a time, what is not in memory; the others read nothing.
 
@@ -263,9 +263,9 @@ class Targets:
                     pool.map(self._count_one, range(len(self))),
                     start=np.zeros(IGNORE + 1, np.int64),
                 )
-            self._counts = found[: self.reader.num_strata]
+            self._counts = found[: self.reader.num_sampling_groups]
         return self._counts.copy()
 
     def _count_one(self, index: int) -> np.ndarray:
-        strata = self.reader.strata(self.resized(index))
-        return np.bincount(strata.reshape(-1), minlength=IGNORE + 1)
+        sampling_groups = self.reader.sampling_groups(self.resized(index))
+        return np.bincount(sampling_groups.reshape(-1), minlength=IGNORE + 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-__all__ = ["Box", "draw_diagram", "fold_boxes"]
+__all__ = ["Box", "render_diagram", "fold_boxes"]
 
 # Pixels.
 _WIDTH = 860
@@ -95,7 +95,7 @@ def fold_boxes(boxes: Sequence[Box]) -> list[tuple[Box, ...]]:
     return groups
 
 
-def draw_diagram(boxes: Sequence[Box], *, title: str, image_size: tuple[int, int]) -> str:
+def render_diagram(boxes: Sequence[Box], *, title: str, image_size: tuple[int, int]) -> str:
     """Draws a diagram, input at the top: a frame for each block, a box for each unit.
 
     Units that repeat are folded into one box. Connections that pass over a box are drawn on the

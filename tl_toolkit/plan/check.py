@@ -14,10 +14,10 @@ from tl_toolkit.catalog.lookup import (
     Architecture,
     check_arguments,
     check_image_size,
+    describe_unpublished,
     find_architecture,
     find_weight_file,
     resolve_unfreeze,
-    tell_unpublished,
 )
 from tl_toolkit.catalog.taps import is_no_layer, units_read
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
@@ -307,7 +307,9 @@ def _check_unfreeze(
 def _check_weights(recipe: Recipe, architecture: Architecture) -> _Findings:
     path = _find_weights(recipe, architecture)
     if path is None and recipe.model.weights == "imagenet":
-        yield _Finding(("model", "weights"), tell_unpublished(architecture, recipe.model.arguments))
+        yield _Finding(
+            ("model", "weights"), describe_unpublished(architecture, recipe.model.arguments)
+        )
     if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
         return
     what, expected, hint = "", "", ""
@@ -468,5 +470,5 @@ def _summarize(
         units={
             phase.name: resolve_unfreeze(architecture, phase.unfreeze) for phase in recipe.phases
         },
-        ignored="" if recipe.data.builtin else list_sources(recipe.data).tell_ignored(),
+        ignored="" if recipe.data.builtin else list_sources(recipe.data).describe_ignored(),
     )

@@ -14,8 +14,8 @@ from tl_toolkit.recipe.fields import (
     Section,
     Seed,
     Text,
+    expects,
     refuse_repeated,
-    told,
 )
 from tl_toolkit.recipe.pixel_schema import Masks
 
@@ -24,7 +24,7 @@ __all__ = ["Augment", "Data", "RandAugment"]
 _Side = Annotated[int, Field(ge=8, le=2048)]
 _FolderOrFraction = Annotated[
     LocalPath | Fraction,
-    told("expected a fraction above 0 and below 1, or the path of a folder"),
+    expects("expected a fraction above 0 and below 1, or the path of a folder"),
 ]
 _SOURCES = ("train", "csv", "builtin")
 
@@ -85,7 +85,7 @@ class Data(Section):
             json_schema_input_type=_Side | tuple[_Side, _Side],
         ),
         Listed,
-        told("expected a side or [height, width] in pixels, each an integer from 8 to 2048"),
+        expects("expected a side or [height, width] in pixels, each an integer from 8 to 2048"),
     ] = Field(
         description="Height and width in pixels that images are resized to, 8 to 2048: one "
         "number for a square, or [height, width].",

@@ -40,7 +40,7 @@ __all__ = [
     "refuse_repeated",
     "Text",
     "Weights",
-    "told",
+    "expects",
 ]
 
 # The types of our own errors: both are plain sentences, and `told` may replace only the second.
@@ -58,7 +58,7 @@ def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
 
 
-def told(expected: str) -> WrapValidator:
+def expects(expected: str) -> WrapValidator:
     """Returns a validator that says `expected` in place of what each member of a union says.
 
     What is already in words, as about a path on another machine, stays.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, refuse_repeated, told
+from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, expects, refuse_repeated
 
 __all__ = [
     "CLASS_TASKS",
@@ -131,7 +131,8 @@ class Masks(Section):
         "data.classes.",
     )
     ignore: Annotated[
-        _Id | _Color | None, told("expected a value from 0 to 255, or a colour [red, green, blue]")
+        _Id | _Color | None,
+        expects("expected a value from 0 to 255, or a colour [red, green, blue]"),
     ] = Field(
         default=None,
         description="Value, or colour, of pixels without a right answer (of no class, without a "

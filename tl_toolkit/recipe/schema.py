@@ -24,9 +24,9 @@ from tl_toolkit.recipe.fields import (
     Settings,
     Text,
     Weights,
+    expects,
     in_words,
     refuse_repeated,
-    told,
 )
 from tl_toolkit.recipe.pixel_schema import (
     CLASS_TASKS,
@@ -220,7 +220,7 @@ class Phase(Section):
         Annotated[int, Field(ge=0)]
         | UnfreezeFrom
         | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
-        told("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
+        expects("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
     ] = Field(
         default=0,
         description="What of the base trains besides the head: a number of blocks counted from the "
@@ -366,7 +366,7 @@ def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
 class Recipe(Section):
     """A whole run: data, model, phases of training, and what is made of the result."""
 
-    version: Annotated[Literal[1], told("expected 1"), BeforeValidator(_as_version)] = Field(
+    version: Annotated[Literal[1], expects("expected 1"), BeforeValidator(_as_version)] = Field(
         description="Version of the recipe format: 1.", examples=[1]
     )
     name: FileName = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, NamedTuple
 
-from tl_toolkit.sources.glyphs import COUNTS, draw_all_glyphs
+from tl_toolkit.sources.glyphs import COUNTS, render_all_glyphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def _load_digits() -> tuple[np.ndarray, list[str]]:
 
 
 def _draw() -> tuple[np.ndarray, list[str]]:
-    return draw_all_glyphs(), [name for name, count in COUNTS.items() for _ in range(count)]
+    return render_all_glyphs(), [name for name, count in COUNTS.items() for _ in range(count)]
 
 
 def load_builtin_image(path: str) -> np.ndarray:

@@ -13,8 +13,8 @@ from tl_toolkit.sources.listing import (
     Found,
     Ignored,
     SourceFile,
+    describe_ignored,
     name_some,
-    tell_ignored,
 )
 
 _EXPECTED = "A folder is expected that holds one folder of images per class"
@@ -55,7 +55,7 @@ def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, li
         with os.scandir(found.folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        return found, [(split, tell_unreadable(found.folder, where, _EXPECTED, error))]
+        return found, [(split, describe_unreadable(found.folder, where, _EXPECTED, error))]
     root = os.path.realpath(found.folder)
     for entry in ordered:
         if entry.name.startswith("."):
@@ -114,7 +114,7 @@ def _why_ignored(entry: os.DirEntry[str], root: str) -> str:
     return "" if suffix in IMAGE_SUFFIXES else suffix or "file without extension"
 
 
-def tell_unreadable(path: Path, where: str, expected: str, error: Exception) -> Problem:
+def describe_unreadable(path: Path, where: str, expected: str, error: Exception) -> Problem:
     """Returns why a folder or table cannot be read, with the nearest name if it does not exist."""
     name = repr(str(path))
     if isinstance(error, FileNotFoundError):
@@ -213,7 +213,7 @@ def check_classes(
 
 def _tell_empty(found: ClassFolders, empty: Sequence[str]) -> Problem:
     folders = tuple(str(found.folder / name) + os.sep for name in empty)
-    beside = tell_ignored([entry for entry in found.ignored if entry.path.startswith(folders)])
+    beside = describe_ignored([entry for entry in found.ignored if entry.path.startswith(folders)])
     what = f"{str(found.folder)!r} has no images of {name_some(map(repr, empty))}"
     expected = f"Images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
     return Problem(found.where, what, f"{expected} ({beside})." if beside else f"{expected}.")

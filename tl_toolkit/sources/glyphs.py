@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["COUNTS", "GLYPHS", "draw_all_glyphs", "draw_glyphs"]
+__all__ = ["COUNTS", "GLYPHS", "render_all_glyphs", "render_glyphs"]
 
 # Strokes, separated by commas, each a line through its points; ~ begins a curve through them. A
 # point is two digits: 0 to 8 from left to right, 0 to 9 downwards.
@@ -75,7 +75,7 @@ _PEN = (3.0, 6.5)  # Pixels; the digits' ink, 31% of the image, is met on averag
 _SAMPLES = 5  # Straight pieces from one point of a stroke to the next.
 
 
-def draw_all_glyphs() -> np.ndarray:
+def render_all_glyphs() -> np.ndarray:
     """Draws the images of COUNTS in their order, always the same.
 
     A scribble is one to three strokes through random points: letters alone are too few shapes.
@@ -87,7 +87,7 @@ def draw_all_glyphs() -> np.ndarray:
 
     rng = np.random.default_rng(0)
     glyphs = [*GLYPHS.values(), *(_scribble(rng) for _ in range(_SCRIBBLES))]
-    return np.concatenate([draw_glyphs(glyph, rng, _PER_CLASS) for glyph in glyphs])
+    return np.concatenate([render_glyphs(glyph, rng, _PER_CLASS) for glyph in glyphs])
 
 
 def _scribble(rng: np.random.Generator) -> str:
@@ -103,7 +103,7 @@ def _scribble(rng: np.random.Generator) -> str:
     return ", ".join(strokes)
 
 
-def draw_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarray:
+def render_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarray:
     """Draws one glyph again and again, each time in another hand.
 
     Points are moved alone, by a random turn, slant and width, and by a smooth warp; the pen's

@@ -72,9 +72,9 @@ class Listing:
             of_split[file.label or WITH_MASK] += 1
         return counts
 
-    def tell_ignored(self) -> str:
+    def describe_ignored(self) -> str:
         """Returns what was ignored, as "3 files ignored: 2 .txt, 1 linked folder", or ""."""
-        return tell_ignored(self.ignored)
+        return describe_ignored(self.ignored)
 
 
 def find_fractions(
@@ -101,7 +101,7 @@ def find_fractions(
     ), fractions
 
 
-def tell_ignored(ignored: Sequence[Ignored]) -> str:
+def describe_ignored(ignored: Sequence[Ignored]) -> str:
     """Returns how many files were ignored for each reason, or ""."""
     if not ignored:
         return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tl_toolkit.errors import Problem, nearest
 from tl_toolkit.recipe.pixel_schema import Masks
-from tl_toolkit.sources.folders import list_below, tell_unreadable
+from tl_toolkit.sources.folders import describe_unreadable, list_below
 from tl_toolkit.sources.listing import IMAGE_SUFFIXES, Found, SourceFile, name_some
 
 __all__ = ["list_pairs"]
@@ -35,7 +35,7 @@ def list_pairs(
         if not place.is_dir():
             missing = place if folder.is_dir() else folder
             error = FileNotFoundError() if not missing.exists() else NotADirectoryError()
-            problems.append((split, tell_unreadable(missing, where, expected, error)))
+            problems.append((split, describe_unreadable(missing, where, expected, error)))
             if missing is folder:
                 break
     if problems:

@@ -16,9 +16,9 @@ from tl_toolkit.sources.folders import (
     check_classes,
     check_distinct,
     check_training,
+    describe_unreadable,
     list_below,
     read_folders,
-    tell_unreadable,
 )
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
@@ -216,7 +216,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
     if not place.is_dir():
         if not place.exists():
             expected = "An image or a folder of images is needed"
-            raise DataError(tell_unreadable(place, "", expected, FileNotFoundError()))
+            raise DataError(describe_unreadable(place, "", expected, FileNotFoundError()))
         return [place]
     found = [Path(file) for file in list_below(str(place))]
     if not found:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest
-from tl_toolkit.sources.folders import tell_unreadable
+from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import MAX_NAMED, Found, Listing, SourceFile, name_some
 
 _EXPECTED = "A table is expected with the columns path and label, and split if you like"
@@ -44,7 +44,7 @@ def _read_rows(path: Path) -> tuple[list[_Row], list[Problem]]:
             reader.fieldnames = columns
             return [_as_row(reader.line_num, row, path.parent) for row in reader], []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [tell_unreadable(path, "data.csv", _EXPECTED, error)]
+        return [], [describe_unreadable(path, "data.csv", _EXPECTED, error)]
 
 
 def _as_row(line: int, row: Mapping[str, str | None], folder: Path) -> _Row:

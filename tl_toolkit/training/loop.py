@@ -85,7 +85,7 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
     """Says of each phase what it trains, before anything is trained.
 
     Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
+        Batch with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
         learning_rate.
     """
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())

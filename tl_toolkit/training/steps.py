@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import Rows, pad_rows, take_rows
+from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
@@ -25,7 +25,7 @@ class Steps:
         split: Where the trainable part begins.
         optimizer: A fresh optimizer.
         task: Gives loss and tally of each row.
-        batch_size: Rows of each step.
+        batch_size: Batch of each step.
 
     Attributes:
         model: The suffix.
@@ -81,7 +81,7 @@ class Steps:
         self._train.get_concrete_function()
         self._evaluate.get_concrete_function()
 
-    def train(self, features: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(self, features: Batch, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the rows, in their order; the last one may be shorter.
 
         Args:
@@ -95,7 +95,7 @@ class Steps:
         losses, tallies = self._train(features, targets)
         return losses.numpy(), tallies.numpy()
 
-    def evaluate(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> tuple[float, float]:
+    def evaluate(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> tuple[float, float]:
         """Returns mean loss, without the penalty, and the task's score over all rows.
 
         Args:
@@ -109,24 +109,24 @@ class Steps:
         score = self.task.score_of(np.sum(tallies, axis=0))
         return float(np.concatenate(losses).mean(dtype=np.float64)), score
 
-    def predict(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> np.ndarray:
+    def predict(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> np.ndarray:
         """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above."""
         outputs = [output for _, output, _ in self._assess(chunks)]
         return class_probabilities(np.concatenate(outputs))
 
-    def _assess(self, chunks: Iterable[tuple[Rows, np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
         """Yields losses, outputs and tallies of the rows of each chunk."""
         for features, targets in chunks:
             missing = -len(targets) % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
-            rows = self._evaluate(pad_rows(features, missing), np.pad(targets, padding))
+            rows = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
             yield [column.numpy()[: len(targets)] for column in rows]
 
     def penalty(self) -> float:
         """The sum of all L1 and L2 penalties on what trains; a step's gradient includes theirs."""
         return float(self._penalize()) if self.model.losses else 0.0
 
-    def _train_rows(self, features: Rows, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.shape(targets)[0]
         steps = -(-rows // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
@@ -134,12 +134,12 @@ class Steps:
         for step in tf.range(steps):
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, rows)
-            loss, tally = self._take_step(take_rows(features, start, stop), targets[start:stop])
+            loss, tally = self._take_step(take_examples(features, start, stop), targets[start:stop])
             losses = losses.write(step, loss)
             tallies = tallies.write(step, tally)
         return losses.stack(), tallies.stack()
 
-    def _take_step(self, features: Rows, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             losses, tallies = self.task.compare(self.model(features, training=True), targets)
@@ -149,7 +149,7 @@ class Steps:
         self.optimizer.apply(gradients, variables)
         return loss, tf.reduce_sum(tallies, axis=0)
 
-    def _evaluate_rows(self, features: Rows, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
         kinds = (tf.float32, tf.float32, tf.int32)
@@ -159,7 +159,7 @@ class Steps:
             # A fixed size, known while it is traced: kernels choose their algorithm by it.
             rows = tf.nest.map_structure(
                 lambda tensor: tf.ensure_shape(tensor, (size, *tensor.shape[1:])),
-                take_rows((features, targets), start, start + size),
+                take_examples((features, targets), start, start + size),
             )
             outputs = self.model(rows[0], training=False)
             losses, tallies = self.task.compare(outputs, rows[1])

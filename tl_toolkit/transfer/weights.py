@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.graph import layer_variables
-from tl_toolkit.catalog.lookup import Architecture, find_weight_file, tell_unpublished
+from tl_toolkit.catalog.lookup import Architecture, describe_unpublished, find_weight_file
 from tl_toolkit.catalog.records import Value, WeightFile
 from tl_toolkit.catalog.weight_files import (
     SavedWeight,
@@ -95,7 +95,7 @@ def find_weights(
         return Path(weights)
     file = find_weight_file(architecture, arguments, image_size)
     if file is None:
-        raise WeightsError(tell_unpublished(architecture, arguments))
+        raise WeightsError(describe_unpublished(architecture, arguments))
     return fetch_weight_file(file, progress=progress)
 
 

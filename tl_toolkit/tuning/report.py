@@ -107,7 +107,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     write_atomically(path, buffer.getvalue())
 
 
-def draw_fields(
+def plot_fields(
     path: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str, best: Trial
 ) -> None:
     """Draws the score against each searched field, a panel for each.
@@ -164,7 +164,7 @@ def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
     return [float(labels.index(describe_value(value))) for value in values], labels
 
 
-def draw_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
+def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
     """Draws each trial's score at the time when it was over, and the best so far of the whole."""
     done = [trial for trial in trials if trial.score is not None]
     whole = [trial for trial in done if trial.state != "paused"]

@@ -14,8 +14,8 @@ from PIL import Image
 from tests.export.unequal import Noise, assert_the_old_one_stays
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export import pixel_parity
-from tl_toolkit.export.parity import ask, check_report, draw_probes, read_by_pillow
+from tl_toolkit.tasks.dense import parity as pixel_parity
+from tl_toolkit.export.parity import ask, check_report, read_by_pillow, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.pipeline import resize_pixels
@@ -71,7 +71,7 @@ def mobilenet():
     )
 
 
-def draw_model(*, units=3, noisy=False):
+def build_model(*, units=3, noisy=False):
     """Draws two maps, strides 2 and 8, and a linear predictor."""
     keras.utils.set_random_seed(3)
     image = keras.Input((24, 32, 3), name="image")
@@ -249,13 +249,13 @@ def test_tiles_are_no_higher_than_they_must_be():
 
     # Two maps' parts of a first layer of three units, in float32.
     for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 2 * 3 * 4, 25)]:
-        predictor = DensePredictor(draw_model(), tile_bytes=tile_bytes)
+        predictor = DensePredictor(build_model(), tile_bytes=tile_bytes)
         assert np.unique(predictor.answer(maps, ys, xs, keep)["rows"]) == [rows]
 
 
 @pytest.mark.slow
 def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
-    model = draw_model()
+    model = build_model()
     write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
     image = draw_photo(30, 70)
 
@@ -306,20 +306,20 @@ def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
 @pytest.mark.slow
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
 def test_an_export_that_is_equal_is_published(tmp_path, resize):
-    paths = publish_model(draw_model(), tmp_path, resize=resize)
+    paths = publish_model(build_model(), tmp_path, resize=resize)
 
     report = json.loads((tmp_path / "export" / "parity.json").read_text())
     assert report["holds"]
     assert report["labels_equal"] and report["class_names_equal"]
     assert report["pixels"]["limit"] == 1e-5 and report["bytes"]["limit"] == 2e-3
-    assert [row["name"] for row in report["images"]] == [*draw_files(), *draw_probes()]
+    assert [row["name"] for row in report["images"]] == [*draw_files(), *render_probes()]
     assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
     assert (paths["saved_model"] / "saved_model.pb").is_file()
 
 
 @pytest.mark.slow
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
-    assert_the_old_one_stays(lambda: publish_model(draw_model(noisy=True), tmp_path), tmp_path)
+    assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
 
 
 @pytest.mark.slow
@@ -343,7 +343,7 @@ def test_a_head_that_changed_is_noticed(mobilenet, exported):
 
 @pytest.mark.slow
 def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
-    model = draw_model()
+    model = build_model()
     write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
 
     report = compare_pixels(
@@ -359,7 +359,7 @@ def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [Edges(), Normals()], ids=lambda task: type(task).__name__)
 def test_answers_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
-    model = draw_model(units=task.units)
+    model = build_model(units=task.units)
     write_pixel_model(model, tmp_path / "model", task=task, classes=())
     monkeypatch.setattr(pixel_parity, "MAX_PIXELS", 24 * 32 + 41 * 30)
     common = {"task": task, "classes": (), "resize": "stretch"}
@@ -369,7 +369,7 @@ def test_answers_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
     assert report["holds"]
     # Rounding to 16 bits is what differs from bytes: half a step of what lies between low and high.
     assert 0.4 < report["bytes"]["largest_difference"] * 65535 / task.units**0.5 < 1.2
-    assert len(report["images"]) == 2 + len(draw_probes())  # the third would be too many pixels
+    assert len(report["images"]) == 2 + len(render_probes())  # the third would be too many pixels
     model.get_layer("predictions").bias.assign_add([0.01] + [0] * (task.units - 1))
     assert not compare_pixels(model, tmp_path / "model", draw_files(), **common)["holds"]
 
@@ -381,7 +381,7 @@ def test_decoders_that_differ_by_a_level_do_not_forbid_an_export(tmp_path):
     photo = encode(Image.fromarray(levels, mode="CMYK"), format="JPEG", quality=95)
     difference = read_by_pillow(photo).astype(int) - decode_image(photo).numpy()
     assert np.abs(difference).max() == 1
-    model = draw_model()
+    model = build_model()
     predictions = model.get_layer("predictions")
     predictions.kernel.assign(predictions.kernel * 100)  # so steep that a level turns answers
     write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES)
@@ -400,7 +400,7 @@ def test_an_answer_without_an_encoding_is_refused(tmp_path):
             return {"depth": outputs[..., 0]}
 
     with pytest.raises(ValueError, match="depth: expected one of"):
-        write_pixel_model(draw_model(units=1), tmp_path / "model", task=Depth(), classes=())
+        write_pixel_model(build_model(units=1), tmp_path / "model", task=Depth(), classes=())
 
 
 def test_weights_hold_the_base_alone(mobilenet, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tl_toolkit.recipe.pixel_schema import IGNORE
-from tl_toolkit.tasks.dense.sampling import draw_pixels, find_borders
+from tl_toolkit.tasks.dense.sampling import find_borders, sample_pixels
 
 # Three classes, of 80, 16 and 4 pixels of those that count, and 20 that do not.
 MASK = np.full((10, 12), 0, np.uint8)
@@ -15,7 +15,7 @@ CLASSES = MASK.reshape(-1)
 
 
 def draw(count, sampling="uniform", *, mask=MASK, seed=0):
-    return draw_pixels(mask, count, np.random.default_rng(seed), sampling)
+    return sample_pixels(mask, count, np.random.default_rng(seed), sampling)
 
 
 def test_uniform_draws_each_counted_pixel_once_if_all_are_asked_for():

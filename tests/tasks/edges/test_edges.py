@@ -52,13 +52,13 @@ def test_an_ignored_value_counts_nowhere(save, kind, values):
     found = reader.read(save(np.array([values], kind)))
 
     assert found[0, 0] == -1 and found[0, 1] >= 0
-    assert reader.strata(found).tolist() == [[IGNORE, 0]]
+    assert reader.sampling_groups(found).tolist() == [[IGNORE, 0]]
 
 
 def test_strata_are_edges_from_half_of_the_annotators_on():
     target = np.array([[-1, 0, 0.49, 0.5, 1]], np.float32)
 
-    assert EdgeReader().strata(target).tolist() == [[IGNORE, 0, 0, 1, 1]]
+    assert EdgeReader().sampling_groups(target).tolist() == [[IGNORE, 0, 0, 1, 1]]
 
 
 def test_colours_and_other_kinds_of_files_are_refused(save):

@@ -67,7 +67,7 @@ def test_grey_in_the_middle_is_no_normal(save, kind):
     found = NormalReader().read(save(pixels))
 
     assert found[0, 0].tolist() == [0, 0, 0]
-    assert NormalReader().strata(found).tolist() == [[IGNORE, 0]]
+    assert NormalReader().sampling_groups(found).tolist() == [[IGNORE, 0]]
 
 
 @pytest.mark.parametrize("ignore", [0, (0, 0, 0)])

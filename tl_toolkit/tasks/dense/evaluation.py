@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Rows, as_list
+from tl_toolkit.architectures.batches import Batch, as_list
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import Images, read_pixels, resize_pixels
 from tl_toolkit.images.targets import Targets, place_pixels
@@ -81,7 +81,7 @@ def measure_trained_masks(
     cut, features = trainer.features(split)
     order = np.arange(len(images))
 
-    def rows() -> Iterator[tuple[Rows, np.ndarray]]:
+    def rows() -> Iterator[tuple[Batch, np.ndarray]]:
         start = 0
         for found, labels in features.chunks(order, PIXEL_PREFIX_BATCH):
             for first in range(0, len(labels), PIXEL_PREFIX_BATCH):
@@ -102,7 +102,7 @@ def _targets(images: Images) -> Targets:
 
 def _measure(
     predictor: DensePredictor,
-    batches: Iterator[tuple[Rows, np.ndarray]],
+    batches: Iterator[tuple[Batch, np.ndarray]],
     targets: Targets,
     task: PixelTask,
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:

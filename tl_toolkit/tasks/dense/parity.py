@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.export.parity import BYTES_LIMIT, ask, draw_probes, make_report, read_by_pillow
+from tl_toolkit.export.parity import BYTES_LIMIT, ask, make_report, read_by_pillow, render_probes
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.targets import place_pixels
 from tl_toolkit.tasks.base import PixelTask
@@ -28,7 +28,7 @@ MAX_PIXELS = 8 << 20
 """Pixels of all images together: each is answered twice, which takes minutes for large photos."""
 
 _LINES = 96
-"""Rows, and columns, of each image that the Keras side answers: interpolating the hypercolumn
+"""Batch, and columns, of each image that the Keras side answers: interpolating the hypercolumn
 itself, as it does, takes up to 44 times longer. Whole images up to that size, as the probes are."""
 
 _MARGIN = "margin"
@@ -78,7 +78,7 @@ def compare_pixels(
     Returns:
         The report, as there. A clear pixel with another class counts as a difference of 1.
     """
-    asked = {**_choose(files), **draw_probes()}
+    asked = {**_choose(files), **render_probes()}
     images = {name: read_by_pillow(data) for name, data in asked.items()}
     answers = ask(saved_model, [image[np.newaxis] for image in images.values()], [*asked.values()])
     otherwise = _decode_otherwise(asked, images)

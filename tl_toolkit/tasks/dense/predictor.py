@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import Rows, connect
+from tl_toolkit.architectures.batches import Batch, connect
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.architectures.sampling import PixelSample, sample_axis
 from tl_toolkit.catalog.lookup import PIXEL_STEP
@@ -91,7 +91,7 @@ class DensePredictor:
         )
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def read_maps(self, rows: Rows) -> list[tf.Tensor]:
+    def read_maps(self, rows: Batch) -> list[tf.Tensor]:
         """Runs the base, or what is left of it behind the source, in batches of one size.
 
         Args:
@@ -102,7 +102,7 @@ class DensePredictor:
         """
         return self._run(rows)
 
-    def draw_maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+    def build_maps(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Draws the base's maps of float32 images into a graph."""
         trunk = keras.Model(self._model.inputs[0], [tap.tensor for tap in self._taps])
         return list(trunk(images, training=False))
@@ -135,7 +135,7 @@ class DensePredictor:
                 tf.TensorSpec((None,), tf.float32),
             ]
             self._compiled[key] = tf.function(
-                lambda *inputs: self.draw_answer(*inputs, reduce=reduce, fits=fits),
+                lambda *inputs: self.build_predictions(*inputs, reduce=reduce, fits=fits),
                 input_signature=signature,
                 autograph=False,
             )
@@ -194,7 +194,7 @@ class DensePredictor:
                 found[name][rows.first : rows.last, columns.first : columns.last] = part
         return found
 
-    def draw_answer(
+    def build_predictions(
         self,
         maps: Sequence[tf.Tensor],
         ys: tf.Tensor,

@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tl_toolkit.architectures.batches import Rows
+from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.features.source import FeatureSet
-from tl_toolkit.images.augment import Motion
+from tl_toolkit.images.augment import GeometricTransform
 from tl_toolkit.images.targets import Targets
 from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
 
-__all__ = ["SampledPixels", "draw_pixels"]
+__all__ = ["SampledPixels", "sample_pixels"]
 
-Movement: TypeAlias = Callable[[int, int], Motion]
+Movement: TypeAlias = Callable[[int, int], GeometricTransform]
 """Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
 
 _BORDER = 2
@@ -53,7 +53,7 @@ class SampledPixels:
 
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
-    ) -> Iterator[tuple[Rows, np.ndarray]]:
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yields features, and the right answers of the pixels drawn, in the given order.
 
         Args:
@@ -82,12 +82,14 @@ class SampledPixels:
             target = reader.turn(motion.move(target, reader.ignored), motion.turn)
         sampling = self._settings.sampling if epoch else "uniform"
         random = np.random.default_rng((self._seed if epoch else 0, epoch, index))
-        flat = draw_pixels(reader.strata(target), self._settings.per_image, random, sampling)
+        flat = sample_pixels(
+            reader.sampling_groups(target), self._settings.per_image, random, sampling
+        )
         places = np.unravel_index(flat, target.shape[:2])
         return np.stack(places, axis=-1).astype(np.float32), target[places].astype(reader.dtype)
 
 
-def draw_pixels(
+def sample_pixels(
     mask: np.ndarray, count: int, random: np.random.Generator, sampling: str = "uniform"
 ) -> np.ndarray:
     """Draws pixels of one image from those that are of a class.
@@ -109,8 +111,8 @@ def draw_pixels(
     if not len(counted):
         return random.integers(0, flat.size, count)
     if sampling == "balanced":
-        strata = flat[counted]
-        groups = [counted[strata == value] for value in np.flatnonzero(np.bincount(strata))]
+        values = flat[counted]
+        groups = [counted[values == value] for value in np.flatnonzero(np.bincount(values))]
     elif sampling == "edges":
         beside = find_borders(mask).reshape(-1)[counted]
         groups = [group for group in (counted[beside], counted[~beside]) if len(group)]

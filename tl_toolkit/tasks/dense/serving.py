@@ -94,9 +94,9 @@ def _draw_answer(
     @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)], autograph=False)
     def answer(image: tf.Tensor) -> _Answer:
         resized = resize_image(image, predictor.image_size, resize)
-        maps = predictor.draw_maps(tf.cast(resized, tf.float32)[tf.newaxis])
+        maps = predictor.build_maps(tf.cast(resized, tf.float32)[tf.newaxis])
         ys, xs = place_pixels_in_graph(tf.shape(image)[:2], predictor.image_size, resize)
-        found = predictor.draw_answer([one[0] for one in maps], ys, xs, reduce=task.keep)
+        found = predictor.build_predictions([one[0] for one in maps], ys, xs, reduce=task.keep)
         down, along = (
             (places >= -0.5) & (places <= side - 0.5)
             for places, side in zip((ys, xs), predictor.image_size, strict=True)

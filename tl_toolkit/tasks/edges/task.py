@@ -38,7 +38,7 @@ class EdgeReader:
 
     dtype = np.float32
     ignored = -1.0
-    num_strata = 2
+    num_sampling_groups = 2
     fault = "are no maps of edges"
     expected = "Expected grey PNG files: black for no edge, white for one that all annotators saw."
     hint = ""
@@ -68,7 +68,7 @@ class EdgeReader:
             target[values == scale_from_8_bits(self._ignore, values.dtype)] = self.ignored
         return target
 
-    def strata(self, target: np.ndarray) -> np.ndarray:
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
         """Returns 1 for an edge, 0 for none."""
         return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
 

@@ -40,7 +40,7 @@ class NormalReader:
 
     dtype = np.float32
     ignored = 0.0
-    num_strata = 1
+    num_sampling_groups = 1
     fault = "are no maps of normals"
     expected = "Expected RGB PNG files of 8 or 16 bits, where a colour is a vector of length 1."
     hint = "data.masks.ignore=[0, 0, 0] if that is the colour of pixels without a normal"
@@ -73,7 +73,7 @@ class NormalReader:
         _refuse_long(pixels, np.where(none, 0, lengths)[..., 0])
         return np.where(none, 0, vectors / np.where(none, 1, lengths)).astype(np.float32)
 
-    def strata(self, target: np.ndarray) -> np.ndarray:
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
         """Returns 0 for every pixel with a normal."""
         return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
 
