@@ -5,7 +5,7 @@ from math import ceil, log, prod
 from typing import Any, TypeAlias
 
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
-from tl_toolkit.catalog.taps import units_read
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
@@ -52,7 +52,7 @@ def find_depths(recipe: Recipe) -> list[int]:
     Without those that are all behind the last map that pixels are read from.
     """
     architecture = find_architecture(recipe.model.base)
-    read = units_read(architecture, recipe.pixels.taps) if recipe.pixels is not None else None
+    read = plan_task(recipe).readable_units(architecture)
     return [
         depth
         for depth in range(len(architecture.blocks) + 1)
