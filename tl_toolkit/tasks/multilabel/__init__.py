@@ -1,0 +1,1 @@
+"""Several classes for each image, or none."""
