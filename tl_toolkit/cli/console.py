@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tl_toolkit.events import Event, Kind
+from tl_toolkit.recipe.tasks import list_baselines, list_titles, select_headlines
 from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -106,31 +107,8 @@ def _as_text(value: Any) -> str:
     return str(value).replace("[", "\\[")
 
 
-_TITLES = {
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "f1": "F1",
-    "iou": "IoU",
-    "mean_iou": "mean IoU",
-    "frequency_weighted_iou": "weighted IoU",
-    "f_score": "F score",
-    "ods": "ODS",
-    "ods_threshold": "ODS threshold",
-    "ods_precision": "ODS precision",
-    "ods_recall": "ODS recall",
-    "ois": "OIS",
-    "rmse_angle": "RMSE angle",
-    "within_11_25": "within 11.25",
-    "within_22_5": "within 22.5",
-}
-
-
-_TRIVIAL = {"majority": "majority class", "facing": "facing the viewer"}
-"""Answers that need no model, by the name that a task measures them by."""
-
-
 def _title(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " "))
+    return list_titles().get(name, name.replace("_", " "))
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,22 +119,23 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     """Prints the metrics of one split, and of each class where there are classes."""
     numbers = _numbers(metrics)
     rows = [list(numbers.values())]
-    trivial = next((key for key in _TRIVIAL if key in metrics), None)
+    trivial = next((key for key in list_baselines() if key in metrics), None)
     if trivial is not None:
         rows.append([metrics[trivial].get(key) for key in numbers])
-        labels = ("", _TRIVIAL[trivial])
+        labels = ("", list_baselines()[trivial])
         rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]
         numbers = {"": None, **numbers}
     show(f"{name}\n")
     show(build_table([_title(key) for key in numbers], rows))
-    classes = metrics.get("per_class")
+    name = "column" if "per_column" in metrics else "class"
+    classes = metrics.get(f"per_{name}")
     if classes:
         columns = list(next(iter(classes.values())))
         # Counts first: they say how much the others are worth.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
-        show(build_table(["class", *map(_title, columns)], rows))
+        show(build_table([name, *map(_title, columns)], rows))
 
 
 def current_log() -> Path | None:
@@ -388,13 +367,9 @@ def _summary_table(metrics: Mapping[str, Any]) -> Table:
         for name, found in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
             if split in found:
                 numbers = _numbers(found[split])
-                columns = _HEADLINES if "accuracy" in numbers else list(numbers)
+                columns = select_headlines(numbers)
                 rows.append([name, split, *(numbers[column] for column in columns)])
     return build_table(["", "split", *map(_title, columns)], rows)
-
-
-_HEADLINES = ["images", "accuracy", "loss"]
-"""Of a classification, whose other metrics `evaluate` prints."""
 
 
 def _describe_refit(refit: Mapping[str, Any]) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import keras
 
-from tl_toolkit.export.parity import check_report, compare
+from tl_toolkit.export.parity import ask, check_report
 from tl_toolkit.export.saved_model import write_saved_model
-from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.base import Task, answers_pixels
-from tl_toolkit.tasks.dense.parity import compare_pixels
-from tl_toolkit.tasks.dense.serving import write_pixel_model
+from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.heads import is_head
 from tl_toolkit.transfer.weights import save_weights
 
@@ -25,23 +23,21 @@ from tl_toolkit.transfer.weights import save_weights
 def publish(
     model: keras.Model,
     folder: RunFolder,
-    recipe: Recipe,
+    task: Task,
     *,
-    classes: Sequence[str],
+    resize: Literal["stretch", "crop"],
     files: Mapping[str, bytes],
     formats: Sequence[str],
-    task: Task,
 ) -> dict[str, Path]:
     """Writes each format under the run's export folder.
 
     Args:
         model: The kept model.
         folder: The run.
-        recipe: The run's recipe.
-        classes: Class names in the order of the model's outputs.
+        task: What the model has learned.
+        resize: How images come to the model's size.
         files: Encoded validation images by name, which a SavedModel is compared on.
         formats: `saved_model`, `weights`.
-        task: What the model was trained for.
 
     Returns:
         The path of each format.
@@ -52,7 +48,7 @@ def publish(
     paths = {}
     for name in formats:
         if name == "saved_model":
-            paths[name] = _publish_saved_model(model, folder, recipe, classes, files, task)
+            paths[name] = _publish_saved_model(model, folder, task, resize, files)
         elif name == "weights":
             paths[name] = folder.export / "base.weights.h5"
             with drafted(paths[name]) as draft:
@@ -65,25 +61,18 @@ def publish(
 def _publish_saved_model(
     model: keras.Model,
     folder: RunFolder,
-    recipe: Recipe,
-    classes: Sequence[str],
-    files: Mapping[str, bytes],
     task: Task,
+    resize: Literal["stretch", "crop"],
+    files: Mapping[str, bytes],
 ) -> Path:
     path = folder.export / "saved_model" / "1"
     report_path = folder.export / "parity.json"
     # Not beside its place: servers watch that folder for new versions.
     draft = folder.export / f".saved_model.{os.getpid()}"
-    same: dict[str, Any] = {"classes": classes, "resize": recipe.data.resize}
     try:
         folder.export.mkdir(exist_ok=True)
-        if answers_pixels(task):
-            same["task"] = task
-            write_pixel_model(model, draft, **same)
-            report = compare_pixels(model, draft, files, **same)
-        else:
-            write_saved_model(model, draft, **same)
-            report = compare(model, draft, files, **same)
+        write_saved_model(model, draft, task, resize=resize)
+        report = task.compare_served(model, files, resize, functools.partial(ask, draft))
         if not report["holds"]:  # parity.json stays the proof of what is published
             report_path = report_path.with_name("parity.failed.json")
         write_json(report_path, report)

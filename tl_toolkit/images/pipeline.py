@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -78,6 +78,7 @@ class Images:
         resize: As of `resize_image`.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are decoded and resized already.
+        targets: What is learned of the same images, as their task loads it.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Images:
         resize: _Mode = "stretch",
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
+        targets: Any = None,
     ) -> None:
         self.examples = tuple(examples)
+        self.targets = targets
         self._shape = (*image_size, 3)
         self._resize = _compile_resize(tuple(image_size), resize)
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget

@@ -11,12 +11,12 @@ import keras
 
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.architectures.taps import find_taps, pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture, resolve_unfreeze
-from tl_toolkit.recipe.schema import Head, UnfreezeFrom
+from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
-from tl_toolkit.transfer.heads import build_head
 
 Shape = tuple[int, ...]
 
@@ -147,8 +147,8 @@ def describe_base(
     pieces = _base_pieces(architecture, pixels, features, trained)
     outputs = features
     if num_classes is not None:
-        head = Head.model_validate(dict(architecture.head or {}))
-        outputs = build_head(features, head, num_classes=num_classes)
+        head = HeadLayers.from_values(architecture.head or {})
+        outputs = build_head(features, head, units=num_classes, activation="softmax")
         pieces.append(_head_piece(features, outputs))
     costs = measure_graph(image, outputs)
     return Description(

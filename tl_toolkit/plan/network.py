@@ -31,15 +31,15 @@ _WORDS = ("imagenet", "random")
 
 
 def resolve_head(recipe: Recipe) -> Recipe:
-    """Returns a recipe whose head is a section: its paper's, where it was the word.
+    """Returns a recipe with its paper's head in place of the word, where there is one.
 
     Args:
         recipe: The recipe; that its base has a paper's head is checked by `check_network`.
     """
-    if isinstance(recipe.model.head, Head):
-        return recipe
     record = ARCHITECTURES.get(recipe.model.base)
-    head = Head.model_validate(dict((record and record.head) or {}))
+    if isinstance(recipe.model.head, Head) or record is None or record.head is None:
+        return recipe
+    head = Head.model_validate(dict(record.head))
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 

@@ -5,6 +5,7 @@ from math import ceil, log, prod
 from typing import Any, TypeAlias
 
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
@@ -108,7 +109,8 @@ def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: The values do not make a valid recipe.
     """
-    return replace_fields(recipe, {**({"~search": None} if recipe.search else {}), **values})
+    without = {"~search": None} if recipe.search else {}
+    return resolve_head(replace_fields(recipe, {**without, **values}))
 
 
 def probe_space(space: Space) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ field means against the catalog and the file system (names, ranges, files) is ch
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.fields import (

@@ -1,4 +1,4 @@
-"""Types of recipe fields that are read off the tasks: the task itself, and columns by its scores."""
+"""Types of recipe fields that are read off the tasks: the task, and the columns of scores."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias

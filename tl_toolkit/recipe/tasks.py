@@ -1,7 +1,7 @@
 """Tasks as recipes name them: a section with a kind of its own, defined in the task's folder.
 
 Imports run downward, and tasks lie above recipes. What a recipe must know of a task (its fields,
-its defaults, the names of its metrics) is therefore opened by name: `tl_toolkit/tasks/<kind>/spec.py`
+its defaults, the names of its metrics) is therefore opened by name: `spec.py` in the task's folder
 defines `SPEC`, a child of `TaskSection`, and imports no TensorFlow.
 """
 
@@ -20,10 +20,13 @@ __all__ = [
     "add_missing",
     "field_of",
     "find_task",
+    "list_baselines",
     "list_choices",
     "list_monitors",
+    "list_titles",
     "refuse_head",
     "require_table",
+    "select_headlines",
     "task_of",
 ]
 
@@ -39,7 +42,8 @@ class TaskSection(Section):
         is_dense: Whether there is one output per pixel; else there is one per image.
         has_classes: Whether `data.classes` names what the outputs stand for.
         titles: How metrics are written in tables, by name; others are their name with spaces.
-        baselines: What answers without a model are called, by the name that metrics hold them by.
+        headlines: Metrics that a summary is confined to; all numbers if there are none.
+        baselines: What predictions without a model are called, by the name of their metrics.
         lower_is_better: Metrics that are the better the lower they are.
         ungraded: Numbers in the metrics that no threshold can be set on.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
@@ -52,6 +56,7 @@ class TaskSection(Section):
     is_dense: ClassVar[bool] = False
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
+    headlines: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[Mapping[str, str]] = {}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     ungraded: ClassVar[frozenset[str]] = frozenset()
@@ -142,6 +147,31 @@ def list_choices(field: str) -> tuple[Any, ...]:
     """
     chosen = (value for kind in TASKS for value in find_task(kind).choices.get(field, ()))
     return tuple(dict.fromkeys(chosen))
+
+
+@cache
+def list_titles() -> Mapping[str, str]:
+    """Returns how metrics are written in tables, by name, of all tasks."""
+    return {name: title for kind in TASKS for name, title in find_task(kind).titles.items()}
+
+
+@cache
+def list_baselines() -> Mapping[str, str]:
+    """Returns what predictions without a model are called, of all tasks."""
+    return {name: title for kind in TASKS for name, title in find_task(kind).baselines.items()}
+
+
+def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the numbers that a summary of a split's metrics shows.
+
+    Args:
+        metrics: Of a split.
+    """
+    for kind in TASKS:
+        headlines = find_task(kind).headlines
+        if headlines and all(name in metrics for name in headlines):
+            return list(headlines)
+    return [name for name, value in metrics.items() if isinstance(value, int | float)]
 
 
 def task_of(value: object) -> type[TaskSection] | None:

@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "classes.json"
 
     @property
+    def task_state(self) -> Path:
+        """What the task took from data beside the weights, as thresholds; not all tasks do."""
+        return self.path / "task.json"
+
+    @property
     def metrics(self) -> Path:
         """Metrics of the kept state."""
         return self.path / "metrics.json"

@@ -14,13 +14,12 @@ import numpy as np
 
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
-from tl_toolkit.features.source import FeatureSet
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.pausing import PhaseState, save_phase
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
 
@@ -34,7 +33,7 @@ class PhaseRun:
         phase: Phase,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet | SampledPixels],
+        features: Mapping[str, ExampleSource],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
@@ -165,7 +164,7 @@ class PhaseRun:
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         step = 0
         total = 0.0
-        tally = np.int64(0)
+        tally: Any = 0
         for features, targets in chunks:
             losses, tallies = self.steps.train(features, targets)
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
@@ -175,7 +174,7 @@ class PhaseRun:
                 total += float(loss) * min(self._batch_size, len(targets) - start)
                 self._progress(Event("step_ended", done=step, facts={"loss": float(loss)}))
             self._steps_taken += len(losses)
-            tally = tally + tallies.sum(axis=0, dtype=np.int64)
+            tally = tally + tallies.sum(axis=0, dtype=wide_type(tallies))
         return total / self._sizes["train"], self.steps.task.score_of(tally)
 
     def _evaluate(self, number: int) -> tuple[float, float]:

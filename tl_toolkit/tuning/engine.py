@@ -20,17 +20,18 @@ from tl_toolkit.errors import (
 from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.images.scan import scan
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import describe_arithmetic
-from tl_toolkit.tasks.registry import build_reader
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, load_images
+from tl_toolkit.training.prepare import assemble_model, load_images, scan_images
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 
@@ -56,7 +57,7 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        recipe: A recipe; without a `search` section the default one counts.
+        plan: Of a recipe; without a `search` section the default one counts.
         manifest: Its images.
         folder: The search's folder, new or of the search that goes on.
         progress: Is told of trials, and of what else takes time.
@@ -65,15 +66,16 @@ class Engine:
 
     def __init__(
         self,
-        recipe: Recipe,
+        plan: Plan,
         manifest: Manifest,
         folder: RunFolder,
         progress: Handler,
         *,
         images: Mapping[str, Images],
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
+        self._plan = plan
         self.space: Space = resolve_space(recipe)
         self._folder = folder
         self._progress = progress
@@ -251,7 +253,15 @@ class Engine:
             {
                 **template.model_dump(
                     mode="json",
-                    include={"seed", "deterministic", "augment", "features", "model", "pixels"},
+                    include={
+                        "seed",
+                        "deterministic",
+                        "augment",
+                        "features",
+                        "model",
+                        "pixels",
+                        "task",
+                    },
                 ),
                 "data": _describe_data(template),
             }
@@ -259,8 +269,10 @@ class Engine:
         if key not in self._trainers:
             while len(self._trainers) >= _KEPT_TRAINERS:
                 del self._trainers[next(iter(self._trainers))]
-            images = self._load_images(recipe)
-            transfer = assemble_model(template, self._manifest.classes, self._progress)
+            plan = replace(self._plan, recipe=template)  # the same images
+            task = build_task(template, plan.classes)
+            images = self._load_images(plan, task)
+            transfer = assemble_model(plan, task, self._progress)
             self._trainers[key] = Trainer(
                 CompiledPhases(transfer),
                 template,
@@ -284,13 +296,11 @@ class Engine:
         }
         return replace_fields(recipe, drawn) if drawn else recipe
 
-    def _load_images(self, recipe: Recipe) -> dict[str, Images]:
-        key = _describe_data(recipe)
+    def _load_images(self, plan: Plan, task: Task) -> dict[str, Images]:
+        key = _describe_data(plan.recipe)
         if key not in self._images:
-            manifest = scan(
-                recipe.data, reader=build_reader(recipe), convert_dir=self._folder.converted
-            )
-            self._images = {key: _without_test(load_images(recipe, manifest))}
+            manifest = scan_images(plan, task, self._folder)
+            self._images = {key: _without_test(load_images(plan, task, manifest))}
         return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:

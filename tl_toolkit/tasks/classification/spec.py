@@ -16,6 +16,7 @@ class ClassificationSection(TaskSection):
     kind: Literal["classification"] = Field(default="classification", description="The task.")
 
     score: ClassVar[str] = "accuracy"
+    headlines: ClassVar[tuple[str, ...]] = ("images", "accuracy", "loss")
     titles: ClassVar[Mapping[str, str]] = {
         "balanced_accuracy": "balanced",
         "macro_f1": "macro F1",

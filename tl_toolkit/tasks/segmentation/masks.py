@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
+from tl_toolkit.recipe.schema import Masks
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 __all__ = ["MaskReader"]
 
