@@ -2,26 +2,23 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.command import TLTOOL, tltool, tltool_process
 from tests.pixels import draw_balls, make_recipe
 from tl_toolkit.api.search import _open_folder
 from tl_toolkit.cli.console import _describe_refit
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
 from tl_toolkit.training.steps import class_probabilities
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
     "phases.tune.unfreeze": {"choices": [0, {"from": "f6"}, {"from": "c5"}]},
@@ -69,10 +66,9 @@ class Listener:
 def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
     listener = Listener()
     found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
-    command = [TLTOOL, "finetune", str(found.best_recipe), "export=false"]
-    for store in ("always", "never"):
-        out = ["--out", str(tmp_path / store), f"features.store={store}"]
-        subprocess.run([*command, *out], check=True, capture_output=True)
+    for store, run in (("always", tltool), ("never", tltool_process)):
+        out = ["--out", tmp_path / store, f"features.store={store}"]
+        run("finetune", found.best_recipe, "export=false", *out, cwd=tmp_path)
 
     best = found.summary["best"]
     for store in ("always", "never"):
@@ -500,18 +496,12 @@ def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
     assert trained == {"f6_dense", "predictions"}
 
 
-@pytest.mark.slow
 def test_the_commands_say_what_was_found(tmp_path, recipe):
     path = tmp_path / "recipe.yaml"
     recipe["search"]["trials"] = 2
     path.write_text(json.dumps(recipe))
-    environment = os.environ | {"NO_COLOR": "1"}
 
-    done = subprocess.run(
-        [TLTOOL, "search", str(path), "--out", "found"],
-        capture_output=True, text=True, env=environment, cwd=tmp_path,
-    )  # fmt: skip
+    done = tltool("search", path, "--out", "found", cwd=tmp_path)
 
-    assert done.returncode == 0, done.stderr
     assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
     assert "tltool finetune found/best.yaml" in done.stderr

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 # A descriptor of our own for people's text, so that the process's stderr can be turned away from
 # the terminal: C++ libraries write there what no setting silences.
-_terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
+_terminal: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
 _noise = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+_owns_stderr = True
 _FILE_WIDTH = 160  # columns where output goes to a file or a pipe: tables must not fold at 80
 
 
@@ -43,14 +45,36 @@ def _console(*, results: bool = False) -> Console:
 _live: ConsoleProgress | None = None
 
 
+@contextlib.contextmanager
+def sent_to(stream: TextIO) -> Iterator[None]:
+    """Sends people's text to a stream, and leaves the process's stderr alone, in the block.
+
+    Args:
+        stream: What a command in the block writes to instead of the terminal.
+    """
+    global _terminal, _owns_stderr, _live
+    kept = _terminal, _owns_stderr, _live
+    _terminal, _owns_stderr, _live = stream, False, None
+    _console.cache_clear()  # it holds the streams that it was made with
+    try:
+        yield
+    finally:
+        _terminal, _owns_stderr, _live = kept
+        _console.cache_clear()
+
+
 def divert_noise() -> None:
     """Turns the process's stderr away from the terminal, until `restore_noise`."""
+    if not _owns_stderr:
+        return
     sys.stderr.flush()
     os.dup2(_noise.fileno(), 2)
 
 
 def restore_noise() -> str:
     """Turns stderr back, and returns what was written to it."""
+    if not _owns_stderr:
+        return ""
     sys.stderr.flush()
     os.dup2(_terminal.fileno(), 2)
     _noise.seek(0)
