@@ -15,8 +15,8 @@ import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.pixels import draw_balls, make_recipe
 from tl_toolkit.api.search import _open_folder
-from tl_toolkit.cli.console import _describe_refit
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
+from tl_toolkit.printing.printer import describe_refit
 from tl_toolkit.training.steps import class_probabilities
 
 SPACE = {
@@ -175,7 +175,7 @@ def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
     assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
     assert refit["mean"] == refit["scores"][1]
     assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
-    assert re.match(told, _describe_refit(refit))
+    assert re.match(told, describe_refit(refit))
 
 
 def remover(path):

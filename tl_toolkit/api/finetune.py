@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, ignore, message
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import Summary, check_recipe
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
@@ -39,7 +40,7 @@ def finetune(
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
@@ -52,7 +53,8 @@ def finetune(
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
-        progress: Is told what happens; nothing is printed by default.
+        progress: True prints to stderr what the command line prints; a function receives each
+            `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
@@ -65,13 +67,13 @@ def finetune(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
     )
     folder.write_status("running", phase=None, epoch=None)
-    progress = progress or ignore
     try:
-        progress(Event("run_began", facts={"folder": folder.path}))
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if summary.ignored:
-            progress(message(summary.ignored))
-        run = _Finetuning(summary, folder, progress, callbacks).run()
+        with handling(progress) as handle:
+            handle(Event("run_began", facts={"folder": folder.path}))
+            start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
+            if summary.ignored:
+                handle(message(summary.ignored))
+            run = _Finetuning(summary, folder, handle, callbacks).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
         raise

@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, ignore, message
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.space import find_depths, trial_recipe
 from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
@@ -63,7 +64,7 @@ def search(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
@@ -76,7 +77,7 @@ def search(
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        progress: Is told what happens; nothing is printed by default.
+        progress: As for `finetune`.
 
     Returns:
         The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
@@ -88,7 +89,8 @@ def search(
     loaded = read_recipe(recipe, overrides)
     check_recipe(_with_search(loaded))
     folder = _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite)
-    return _Searching(loaded.recipe, folder, progress or ignore).run(threads)
+    with handling(progress) as handle:
+        return _Searching(loaded.recipe, folder, handle).run(threads)
 
 
 def sweep(
@@ -102,7 +104,7 @@ def sweep(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
 
@@ -129,9 +131,10 @@ def sweep(
     folder = _open_folder(
         swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
     )  # fmt: skip
-    found = _Searching(swept, folder, progress or ignore).run(threads)
-    _write_sweep(swept, found)
-    return found
+    with handling(progress) as handle:
+        run = _Searching(swept, folder, handle).run(threads)
+    _write_sweep(swept, run)
+    return run
 
 
 def hypermodel(
@@ -157,7 +160,7 @@ def hypermodel(
     start_tensorflow(deterministic=loaded.recipe.deterministic)
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(loaded.recipe)
+    return RecipeHyperModel(loaded.recipe, progress=log_warnings)
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:

@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from tl_toolkit.events import ignore
+from tl_toolkit.events import Handler, ignore
 from tl_toolkit.plan.space import resolve_space, trial_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
@@ -31,16 +31,18 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     Args:
         recipe: The recipe.
+        progress: Receives the events of reading images and weights.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, progress: Handler = ignore) -> None:
         super().__init__(name=recipe.name)
         self._recipe = recipe
+        self._progress = progress
         self._space = resolve_space(recipe)
         # The manifest that a run would keep is of no use here; images that were converted are.
         folder = Path(tempfile.mkdtemp(prefix="tltool-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._manifest, images = survey_images(recipe, RunFolder(folder), ignore)
+        self._manifest, images = survey_images(recipe, RunFolder(folder), progress)
         self._images = {_size_of(recipe): images}
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
@@ -51,7 +53,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
-        transfer = assemble_model(recipe, self._manifest.classes, ignore)
+        transfer = assemble_model(recipe, self._manifest.classes, self._progress)
         phase = recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
