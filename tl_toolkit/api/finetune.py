@@ -61,24 +61,15 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     summary = check_recipe(loaded)
-    folder = create_run(
+    with create_run(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    progress = progress or Progress()
-    try:
+    ) as folder:
+        progress = progress or Progress()
         progress.began(folder.path)
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
         if summary.ignored:
             progress.said(summary.ignored)
         run = _Finetuning(summary, folder, progress, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 

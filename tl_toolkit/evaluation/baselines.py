@@ -43,7 +43,7 @@ def train_baseline(
         raise ValueError("recipe.baseline: expected changes, got none")
     labelled = _Labelled(progress)
     transfer = assemble_model(other, classes, labelled)
-    place = RunFolder(folder.path / "baseline")
+    place = RunFolder(folder.baseline)
     labelled.planned(plan_phases(transfer, other.phases))
     trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
     try:
