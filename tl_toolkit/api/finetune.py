@@ -63,24 +63,17 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     summary = check_recipe(loaded)
-    folder = create_run(
-        loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    try:
-        with handling(progress) as handle:
-            handle(Event("run_began", facts={"folder": folder.path}))
-            start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-            if summary.ignored:
-                handle(message(summary.ignored))
-            run = _Finetuning(summary, folder, handle, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
+    with (
+        handling(progress) as handle,
+        create_run(
+            loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
+        ) as folder,
+    ):
+        handle(Event("run_began", facts={"folder": folder.path}))
+        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
+        if summary.ignored:
+            handle(message(summary.ignored))
+        run = _Finetuning(summary, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 

@@ -179,7 +179,7 @@ def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     for path in paths.values():
         tell(f"exported: {path}")
     if "saved_model" in paths:
-        report = opened.folder.read_json(opened.folder.export / "parity.json")
+        report = opened.folder.read_json(opened.folder.parity)
         tell(
             f"largest difference: {report['pixels']['largest_difference']:.1e} from "
             f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
