@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import pytest
 
@@ -27,6 +28,7 @@ def recipe(tmp_path_factory):
             "test": str(place / "test"),
             "image_size": 32,
             "batch_size": 8,
+            "broken": "skip",
         },
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "head", "epochs": 1}],
@@ -34,7 +36,7 @@ def recipe(tmp_path_factory):
     }
 
 
-def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, capfd):
+def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, capsys):
     with caplog.at_level(logging.DEBUG, logger="tl_toolkit"):
         run = tl.finetune(recipe, out=tmp_path / "run")
         run.evaluate(recipe["data"]["train"])
@@ -46,7 +48,7 @@ def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, c
     skips = [text for text in texts if "torn.jpg: " in text]
     assert len(skips) == 2 and all(text.startswith("skipped ") for text in skips)
     assert [text for text in texts if text.startswith("2 images are in two splits")]
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, capsys, caplog):
@@ -91,3 +93,17 @@ def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):
     ]
     assert {leak["split"] for leak in leaks} == {"test"}
     assert {leak["equals_split"] for leak in leaks} <= {"train", "validation"}
+
+
+def test_an_interrupt_waits_for_the_thread_that_builds_the_model(recipe, tmp_path):
+    # A process that ends while a thread of TensorFlow's still traces is aborted.
+    def interrupt(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, out=tmp_path / "run", progress=interrupt)
+
+    assert set(threading.enumerate()) <= before
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"

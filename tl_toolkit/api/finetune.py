@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tl_toolkit.training.compiled import CompiledPhases
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
+
+_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs takes longer
 
 
 def finetune(
@@ -93,6 +96,7 @@ class _Finetuning:
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
+        self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
 
@@ -103,6 +107,15 @@ class _Finetuning:
             self.folder.write_status("running", phase=phase, epoch=epoch)
         self._handle(event)
 
+    def _report_aside(self, event: Event) -> None:
+        """Passes on an event of the thread that builds the model, or ends that thread.
+
+        A download reports each piece: it need not be waited for.
+        """
+        if self._is_ending.is_set():
+            raise RuntimeError("the run is ending")
+        self.progress(event)
+
     def run(self) -> Run:
         from tl_toolkit.training.loop import Trainer
         from tl_toolkit.training.prepare import start_aside, survey_images
@@ -112,12 +125,14 @@ class _Finetuning:
         wait_for_model = start_aside(self._compile)
         try:
             manifest, images = survey_images(self.recipe, self.folder, self.progress)
-        except Exception:
-            # TensorFlow aborts a process that ends while a thread of it still traces.
+            compiled = wait_for_model()
+        except BaseException:  # interrupts too
+            self._is_ending.set()
+            # TensorFlow aborts a process that ends while a thread of it still traces. Tracing has
+            # no switch to end it; a second interrupt ends the wait.
             with contextlib.suppress(Exception):
-                wait_for_model()
+                wait_for_model(_PATIENCE_SECONDS)
             raise
-        compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
@@ -125,6 +140,7 @@ class _Finetuning:
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
+        metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
@@ -150,7 +166,7 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self.progress))
+        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self._report_aside))
         compiled.trace(self.recipe)
         return compiled
 

@@ -253,6 +253,7 @@ class _Searching:
         self.recipe = recipe
         self.folder = folder
         self.progress = progress
+        self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
         self.progress(Event("run_began", facts={"folder": self.folder.path}))
@@ -265,6 +266,7 @@ class _Searching:
         from tl_toolkit.tuning.engine import Engine
 
         manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        self._leaks = manifest.describe_leaks()
         engine = Engine(self.recipe, manifest, self.folder, self.progress, images=images)
         del images  # no trial looks at those of test, perhaps none at this size
         trials = engine.begin()
@@ -315,6 +317,7 @@ class _Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             "seconds": trials[-1].elapsed,
+            "leaks": self._leaks,
             "best_recipe": str(self.folder.best_recipe),
         }
         write_json(self.folder.summary, summary)
