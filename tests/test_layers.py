@@ -17,6 +17,7 @@ LIGHT = [
     ["catalog"],
     ["sources"],
     ["plan"],
+    ["printing"],
 ]
 HEAVY = [
     ["images"],

@@ -4,17 +4,15 @@ import errno
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.command import TLTOOL, tltool, tltool_process
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.features.store import FeatureCache, ShardWriter
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 PHASES = (
     {"name": "head", "epochs": 2, "learning_rate": 1e-2},
     {"name": "tune", "epochs": 2, "unfreeze": 1, "learning_rate": 3e-3},
@@ -143,23 +141,15 @@ def test_a_second_process_opens_no_image(tmp_path, photos, cache):
     old = 1_600_000_000  # a file that was changed this very moment is never taken for known
     for path in photos.rglob("*.jpg"):
         os.utime(path, (old, old))
-    run_tool("finetune", str(recipe), "--out", str(tmp_path / "first"))
+    tltool("finetune", recipe, "--out", "first", cwd=tmp_path)
     for path in photos.rglob("*.jpg"):
         path.write_bytes(bytes(path.stat().st_size))
         os.utime(path, (old, old))
 
     changes = ["model.head.dropout=0.1", "phases.head.learning_rate=0.02"]
-    run_tool("finetune", str(recipe), *changes, "--out", str(tmp_path / "second"))
+    tltool_process("finetune", recipe, *changes, "--out", "second", cwd=tmp_path)
 
     assert tl.load_run(tmp_path / "second").metrics["best"]["val_loss"] > 0
-
-
-def run_tool(*arguments, **environment):
-    done = subprocess.run(
-        [TLTOOL, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.mark.slow
@@ -309,8 +299,8 @@ def test_resnet50_is_equal_bit_for_bit(tmp_path, photos, cache, threads, unfreez
     path.write_text(json.dumps(recipe))
 
     for store in ("never", "always"):
-        out = ["--out", str(tmp_path / store), "--threads", str(threads)]
-        run_tool("finetune", str(path), f"features.store={store}", *out)
+        out = ["--out", store, "--threads", threads]
+        tltool_process("finetune", path, f"features.store={store}", *out, cwd=tmp_path)
 
     runs = [tl.load_run(tmp_path / store) for store in ("never", "always")]
     assert outcome(runs[0]) == outcome(runs[1])

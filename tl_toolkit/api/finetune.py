@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, ignore, message
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
+_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs takes longer
+
 
 def finetune(
     recipe: str | Path | Mapping[str, Any] | Recipe,
@@ -40,7 +44,7 @@ def finetune(
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
@@ -53,7 +57,8 @@ def finetune(
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
-        progress: Is told what happens; nothing is printed by default.
+        progress: True prints to stderr what the command line prints; a function receives each
+            `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
@@ -62,24 +67,17 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     plan = check_recipe(loaded)
-    folder = create_run(
-        loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    progress = progress or ignore
-    try:
-        progress(Event("run_began", facts={"folder": folder.path}))
+    with (
+        handling(progress) as handle,
+        create_run(
+            loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
+        ) as folder,
+    ):
+        handle(Event("run_began", facts={"folder": folder.path}))
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
         if plan.ignored:
-            progress(message(plan.ignored))
-        run = _Finetuning(plan, folder, progress, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
+            handle(message(plan.ignored))
+        run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
@@ -99,6 +97,7 @@ class _Finetuning:
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
+        self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
 
@@ -108,6 +107,15 @@ class _Finetuning:
             phase, epoch = event.facts["phase"], event.facts["epoch"]
             self.folder.write_status("running", phase=phase, epoch=epoch)
         self._handle(event)
+
+    def _report_aside(self, event: Event) -> None:
+        """Passes on an event of the thread that builds the model, or ends that thread.
+
+        A download reports each piece: it need not be waited for.
+        """
+        if self._is_ending.is_set():
+            raise RuntimeError("the run is ending")
+        self.progress(event)
 
     def run(self) -> Run:
         from tl_toolkit.tasks.registry import build_task
@@ -120,12 +128,14 @@ class _Finetuning:
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
-        except Exception:
-            # TensorFlow aborts a process that ends while a thread of it still traces.
+            compiled = wait_for_model()
+        except BaseException:  # interrupts too
+            self._is_ending.set()
+            # TensorFlow aborts a process that ends while a thread of it still traces. Tracing has
+            # no switch to end it; a second interrupt ends the wait.
             with contextlib.suppress(Exception):
-                wait_for_model()
+                wait_for_model(_PATIENCE_SECONDS)
             raise
-        compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
@@ -133,6 +143,7 @@ class _Finetuning:
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, task, images, training)
+        metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
@@ -158,7 +169,7 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.plan, task, self.progress))
+        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
         compiled.trace(self.recipe)
         return compiled
 

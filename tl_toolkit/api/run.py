@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, ignore, message, report_counts
+from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import load_recipe
@@ -97,7 +98,7 @@ class Run(InFolder):
             ) from error
 
     def evaluate(
-        self, data: str | Path | None = None, *, progress: Handler | None = None
+        self, data: str | Path | None = None, *, progress: Handler | bool = False
     ) -> dict[str, Any]:
         """Measures the kept model.
 
@@ -105,7 +106,7 @@ class Run(InFolder):
             data: A folder per class, of some or all of the run's classes; where each pixel has an
                 answer, a folder of images and masks as in the recipe. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: Is told of the images looked at.
+            progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 
         Returns:
             The metrics of the task, with the `split` or folder, and as `skipped` the images that
@@ -114,7 +115,11 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        start_tensorflow()
+        with handling(progress) as handle:
+            start_tensorflow()
+            return self._evaluate(data, handle)
+
+    def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
         from tl_toolkit.evaluation.splits import evaluate_images
         from tl_toolkit.images.pipeline import Images
 
@@ -123,7 +128,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._inspect(Path(data), task, progress or ignore)
+            manifest = self._inspect(Path(data), task, progress)
             name = "test"
         examples = manifest.of(name)
         images = Images(
@@ -133,8 +138,10 @@ class Run(InFolder):
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
         metrics = evaluate_images(self.model, task, images).metrics
-        skipped = {entry.path: entry.reason for entry in manifest.examples if not entry.usable}
-        skipped = {} if data is None else skipped
+        inspected = () if data is None else manifest.examples
+        skipped = {example.path: example.reason for example in inspected if not example.usable}
+        for path, reason in skipped.items():
+            progress(warning(f"skipped {path}: {reason}"))
         return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
@@ -164,7 +171,7 @@ class Run(InFolder):
         *,
         out: str | Path | None = None,
         native: bool = False,
-        progress: Handler | None = None,
+        progress: Handler | bool = False,
     ) -> list[Prediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
@@ -177,7 +184,7 @@ class Run(InFolder):
             native: Likewise: run the base on files as they are, in windows where they are large,
                 instead of resizing them. Things should be as large in them, in pixels, as in what
                 the model was trained on.
-            progress: Is told of the files answered, and of images in `out`.
+            progress: As for `tl.finetune`: receives counts of files.
 
         Returns:
             An answer for each file; a file that cannot be decoded carries its `error`.
@@ -188,12 +195,17 @@ class Run(InFolder):
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
-        report = progress or ignore
         folder = None if out is None else Path(out)
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
-        files = _list_files(several, folder, report)
-        start_tensorflow()
+        with handling(progress) as handle:
+            files = _list_files(several, folder, handle)
+            start_tensorflow()
+            return self._predict(files, folder, native=native, report=handle)
+
+    def _predict(
+        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+    ) -> list[Prediction]:
         from tl_toolkit.tasks.base import PredictionOptions
 
         options = PredictionOptions(

@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tl_toolkit.cli.console import (
-    ConsoleProgress,
-    build_table,
-    divert_noise,
-    show,
-    show_json,
-    show_metrics,
-    tell,
-    warn,
-)
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show, show_json, show_metrics, tell, warn
 from tl_toolkit.errors import DataError
+from tl_toolkit.printing.tables import build_table
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
@@ -48,16 +41,14 @@ def evaluate_command(
     or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
-    divert_noise()
     from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics, opened.recipe.task)
-    metrics = opened.evaluate(data, progress=ConsoleProgress().handle)
-    for path, reason in metrics["skipped"].items():
-        warn(f"skipped {path}: {reason}")
+    metrics = opened.evaluate(data, progress=current.print_events())
     classes = metrics.get("per_class", {})
     absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
@@ -111,13 +102,13 @@ def predict_command(
     A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
     each pixel has an answer, a file's mask and an overlay are written as PNG.
     """
-    divert_noise()
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress().handle)
+    found = opened.predict(paths, out=out, native=native, progress=current.print_events())
     records = [prediction.as_record() for prediction in found]
     if form == "jsonl":
         for record in records:
@@ -154,15 +145,15 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     """Export the model of RUN; a SavedModel is published only if it answers as the model does."""
-    divert_noise()
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     paths = opened.export(formats)
     for path in paths.values():
         tell(f"exported: {path}")
     if "saved_model" in paths:
-        report = opened.folder.read_json(opened.folder.export / "parity.json")
+        report = opened.folder.read_json(opened.folder.parity)
         tell(
             f"largest difference: {report['pixels']['largest_difference']:.1e} from "
             f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"

@@ -42,7 +42,7 @@ def train_baseline(
 
     task = build_task(baseline.recipe, baseline.classes)
     transfer = assemble_model(baseline, task, report)
-    place = RunFolder(folder.path / "baseline")
+    place = RunFolder(folder.baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, baseline.recipe.phases)}))
     trainer = Trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
     try:

@@ -22,13 +22,17 @@ from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 _T = TypeVar("_T")
 
 
-def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
-    """Begins work in a thread of its own, which an interrupt does not wait for.
+def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
+    """Begins work in a thread of its own.
 
     The caller's dtype policy counts there too: Keras keeps one for each thread.
 
+    Args:
+        work: Is called without arguments.
+
     Returns:
-        What waits for it, and returns or raises what it did.
+        A function that waits for the work, at most for the seconds that it is called with, and
+        returns or raises what the work did. It raises TimeoutError if the work goes on.
     """
     found: list[_T] = []
     errors: list[BaseException] = []
@@ -44,8 +48,10 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
-    def wait() -> _T:
-        thread.join()
+    def wait(timeout_seconds: float | None = None) -> _T:
+        thread.join(timeout_seconds)
+        if thread.is_alive():
+            raise TimeoutError
         if errors:
             raise errors[0]
         return found[0]

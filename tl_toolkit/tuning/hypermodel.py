@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import keras_tuner
 
-from tl_toolkit.events import ignore
+from tl_toolkit.events import Handler, ignore
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
@@ -32,17 +32,19 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     Args:
         plan: Of the recipe.
+        progress: Receives the events of reading images and weights.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, progress: Handler = ignore) -> None:
         super().__init__(name=plan.recipe.name)
         self._plan = plan
+        self._progress = progress
         self._space = resolve_space(plan.recipe)
         # The manifest that a run would keep is of no use here; images that were converted are.
         folder = Path(tempfile.mkdtemp(prefix="tltool-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         task = build_task(plan.recipe, plan.classes)
-        self._manifest, images = survey_images(plan, task, RunFolder(folder), ignore)
+        self._manifest, images = survey_images(plan, task, RunFolder(folder), progress)
         self._images = {_size_of(plan.recipe): images}
         self._built: tuple[keras.Model, TransferModel, Plan] | None = None
 
@@ -54,7 +56,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         values = read_values(register_space(self._space, hp), self._space)
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
-        transfer = assemble_model(plan, task, ignore)
+        transfer = assemble_model(plan, task, self._progress)
         phase = plan.recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
