@@ -15,7 +15,6 @@ from tl_toolkit.errors import ParityError
 from tl_toolkit.export.parity import check_report, compare, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
-from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 
@@ -44,26 +43,14 @@ def draw_photos():
     return files
 
 
-def make_recipe(resize="stretch"):
-    return build_recipe(
-        {
-            "version": 1,
-            "name": "export",
-            "data": {"builtin": "digits", "image_size": [24, 32], "resize": resize},
-            "model": {"base": "lenet5", "weights": "random"},
-            "phases": [{"name": "head", "epochs": 1}],
-        }
-    ).recipe
-
-
-def publish_model(model, path, *, resize="stretch"):
+def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
     return publish(
         model,
         RunFolder(path),
-        make_recipe(resize),
         classes=CLASSES,
+        resize=resize,
         files=draw_photos(),
-        formats=("saved_model",),
+        formats=formats,
         task=Classification(len(CLASSES)),
     )
 
