@@ -47,8 +47,8 @@ def numerics():
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory, numerics):
-    """What the interpreter below the environment answers: its own site has no TensorFlow."""
+def outputs(tmp_path_factory, numerics):
+    """What the interpreter below the environment returns: its own site has no TensorFlow."""
     base = getattr(sys, "_base_executable", sys.executable)
     bare = subprocess.run([base, "-I", "-c", "import tensorflow"], capture_output=True, check=False)
     assert bare.returncode, "this test needs an environment above an interpreter without TensorFlow"
@@ -59,14 +59,14 @@ def answers(tmp_path_factory, numerics):
         return ask(model, [PIXELS], [b"four", b"x"])
 
 
-def test_the_process_finds_tensorflow_where_its_caller_does(answers):
-    assert answers.pixels[0]["mean"] == [7.0]
-    assert [int(answer["length"]) for answer in answers.encoded] == [4, 1]
-    assert answers.class_names == ("a", "b")
+def test_the_process_finds_tensorflow_where_its_caller_does(outputs):
+    assert outputs.pixels[0]["mean"] == [7.0]
+    assert [int(output["length"]) for output in outputs.encoded] == [4, 1]
+    assert outputs.class_names == ("a", "b")
 
 
-def test_the_process_computes_as_it_is_told(answers, numerics):
-    assert answers.numerics == numerics
+def test_the_process_computes_as_it_is_told(outputs, numerics):
+    assert outputs.numerics == numerics
 
 
 def test_it_is_told_what_its_caller_computes_with():

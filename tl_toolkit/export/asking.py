@@ -1,4 +1,4 @@
-"""Asks a SavedModel in a process that cannot import this package, and computes as this one does."""
+"""Runs a SavedModel in a process that computes as this one, and cannot import this package."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from tl_toolkit.errors import ParityError, Problem
 from tl_toolkit.export import serving_process
-from tl_toolkit.export.formats import Answers
+from tl_toolkit.export.formats import Outputs
 from tl_toolkit.runtime import describe_numerics
 
 __all__ = ["ask", "read_numerics"]
 
 
-def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Answers:
+def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
     """Loads a SavedModel in a fresh process and asks both of its signatures.
 
     The process looks for modules where this one does, so that it finds TensorFlow in the user's
@@ -62,7 +62,7 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
             )
         with np.load(outputs, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    return Answers(
+    return Outputs(
         pixels=_gather(arrays, "pixels", len(batches)),
         encoded=_gather(arrays, "bytes", len(encoded)),
         class_names=tuple(map(str, arrays["class_names"])),
@@ -71,9 +71,9 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
 
 
 def read_numerics() -> dict[str, Any]:
-    """Returns the arithmetic of this process, for another one.
+    """Returns the arithmetic of this process, for its child.
 
-    oneDNN is not in it: its switch is an environment variable, which the other one inherits.
+    oneDNN is not in it: its switch is an environment variable, which a child inherits.
     """
     names = ("tf32", "op_determinism", "intra_op_threads", "inter_op_threads")
     numerics = describe_numerics()

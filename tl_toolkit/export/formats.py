@@ -18,7 +18,7 @@ import numpy as np
 from tl_toolkit.recipe.export_formats import split_formats
 from tl_toolkit.tasks.base import Task
 
-__all__ = ["Answers", "FinishedModel", "Format", "Limits", "find_format"]
+__all__ = ["FinishedModel", "Format", "Limits", "Outputs", "find_format"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FinishedModel:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Outputs:
     """What an exported model returned, by the names of its outputs.
 
     Attributes:
@@ -68,7 +68,7 @@ class Limits:
     encoded: float
 
 
-Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Answers]
+Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]
 
 
 @dataclass(frozen=True)

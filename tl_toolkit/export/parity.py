@@ -69,7 +69,7 @@ def compare(
         limits: Largest differences in probability.
 
     Returns:
-        The report: largest differences, limits, a row for each image, and whether it holds.
+        The report: largest differences, limits, an entry for each image, and whether it holds.
     """
     files = {**files, **render_probes()}
     size = tuple(model.input.shape[1:3])
@@ -77,25 +77,25 @@ def compare(
         [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
     )
     expected = class_probabilities(np.asarray(FixedBatch(model)(pixels)))
-    answers = ask_exported(saved_model, [pixels], list(files.values()))
-    encoded = np.stack([answer["probabilities"] for answer in answers.encoded])
-    from_pixels = np.abs(answers.pixels[0]["probabilities"] - expected).max(axis=1)
+    outputs = ask_exported(saved_model, [pixels], list(files.values()))
+    encoded = np.stack([output["probabilities"] for output in outputs.encoded])
+    from_pixels = np.abs(outputs.pixels[0]["probabilities"] - expected).max(axis=1)
     from_bytes = np.abs(encoded - expected).max(axis=1)
     # A tie between two classes may fall either way; a clear winner may not.
     ranked = np.sort(expected, axis=1)
     clear = ranked[:, -1] - ranked[:, -2] > 2 * limits.encoded
-    labels = np.array([answer["label"] for answer in answers.encoded])
+    labels = np.array([output["label"] for output in outputs.encoded])
     expected_labels = np.array(classes)[expected.argmax(axis=1)]
     return make_report(
         list(zip(files, from_pixels, from_bytes, strict=True)),
         labels_equal=bool((labels == expected_labels)[clear].all()),
-        class_names_equal=answers.class_names == tuple(classes),
+        class_names_equal=outputs.class_names == tuple(classes),
         limits=limits,
     )
 
 
 def make_report(
-    rows: Sequence[tuple[str, float, float]],
+    images: Sequence[tuple[str, float, float]],
     *,
     labels_equal: bool,
     class_names_equal: bool,
@@ -104,13 +104,13 @@ def make_report(
     """Returns the report of a comparison, and whether it holds.
 
     Args:
-        rows: Name of each image, its largest difference from pixels and that from bytes.
+        images: Name of each image, its largest difference from pixels and that from bytes.
         labels_equal: Whether labels with a clear winner are equal.
         class_names_equal: Whether the class names are.
         limits: Largest differences that hold.
     """
     # Of numpy: Python's max may lose a NaN.
-    from_pixels, from_bytes = (float(np.max([row[side] for row in rows])) for side in (1, 2))
+    from_pixels, from_bytes = (float(np.max([image[side] for image in images])) for side in (1, 2))
     return {
         "holds": from_pixels <= limits.pixels
         and from_bytes <= limits.encoded
@@ -122,7 +122,7 @@ def make_report(
         "class_names_equal": class_names_equal,
         "images": [
             {"name": name, "pixels": float(pixels), "bytes": float(encoded)}
-            for name, pixels, encoded in rows
+            for name, pixels, encoded in images
         ],
     }
 
@@ -139,7 +139,7 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
     """
     if report["holds"]:
         return
-    worst = max(report["images"], key=lambda row: max(row["pixels"], row["bytes"]))
+    worst = max(report["images"], key=lambda image: max(image["pixels"], image["bytes"]))
     raise ParityError(
         Problem(
             where=where,

@@ -46,7 +46,7 @@ def publish(
         The path of each format.
 
     Raises:
-        ParityError: An exported model differs from the model; the published one, if any, stays.
+        ParityError: An exported model differs from the model; what was published before stays.
         RecipeError: A format is unknown.
     """
     finished = FinishedModel(model, task, classes, resize)
@@ -92,7 +92,7 @@ def _compare(
 
 
 def _prove(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the report; one that fails lies beside the proof of what is published."""
+    """Writes the report; a failed report lies beside the proof of what is published."""
     failed = path.with_name(f"{path.stem}.failed{path.suffix}")
     write_json(path if report["holds"] else failed, report)
     check_report(report, where=str(failed))

@@ -49,7 +49,7 @@ def set_numerics(settings: Mapping[str, Any]) -> None:
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
-        # The process that asks holds most of the memory, and this one would reserve all of it.
+        # The process that asks holds memory already, and by default this process reserves all.
         tf.config.experimental.set_memory_growth(gpu, True)
     if "tf32" in settings:
         tf.config.experimental.enable_tensor_float_32_execution(settings["tf32"])
@@ -92,13 +92,13 @@ def main(model_path: str, inputs_path: str, outputs_path: str, settings: str = "
         outputs_path: File to write.
         settings: Search path and arithmetic, as JSON.
     """
-    given: dict[str, Any] = json.loads(settings)
-    sys.path[:] = given.pop("path", sys.path)
+    numerics: dict[str, Any] = json.loads(settings)
+    sys.path[:] = numerics.pop("path", sys.path)
     sys.meta_path.insert(0, WithoutToolkit())
     import numpy as np
     import tensorflow as tf
 
-    set_numerics(given)
+    set_numerics(numerics)
     model = tf.saved_model.load(model_path)
     inputs = np.load(inputs_path, allow_pickle=False)
     outputs = {}

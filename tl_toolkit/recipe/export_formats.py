@@ -37,7 +37,7 @@ EXPORT_FORMATS = {
     for export_format in (
         ExportFormat(
             "saved_model", "saved_model/1",
-            "for TensorFlow Serving; published only if it answers as the model does",
+            "for TensorFlow Serving; published only if its outputs equal the model's",
             proof="parity.json",
         ),
         ExportFormat("weights", "base.weights.h5", "the base, as a weight file"),
