@@ -12,6 +12,7 @@ from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
@@ -241,30 +242,34 @@ class Run(InFolder):
         """Exports the kept model; a SavedModel is published only if it proves equal.
 
         Args:
-            formats: `saved_model`, and `weights` for the base alone as a weight file.
+            formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
 
         Returns:
             The path of each format.
 
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
+            RecipeError: A format is unknown.
         """
+        chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
         start_tensorflow()
+        from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-        examples = manifest.of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        files = {}
+        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            examples = manifest.of("validation")
+            count = min(PARITY_IMAGES, len(examples))
+            # The manifest is ordered by class, so that equal steps go through all of them.
+            chosen = [examples[index * len(examples) // count] for index in range(count)]
+            files = {example.path: read_encoded(example) for example in chosen}
         return publish(
-            self.model,
+            FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
-            self._task,
-            resize=self.recipe.data.resize,
-            files={example.path: read_encoded(example) for example in chosen},
-            formats=formats,
+            files=files,
+            formats=chosen_formats,
         )
 
 

@@ -20,7 +20,7 @@ from tl_toolkit.runs.locks import LOCK_NAMES, describe_process
 class RunFolder:
     """A run's or a search's folder. Holds paths only; nothing is read until asked for.
 
-    The artifacts below are the whole list: what a run writes and `--overwrite` removes is in it.
+    The artifacts below are the whole list of what a run writes and `--overwrite` removes.
 
     Args:
         path: The folder.
@@ -114,7 +114,7 @@ class RunFolder:
             ) from error
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Replaces the run's status; `started` is kept from the first one.
+        """Replaces the run's status; `started` stays as first written.
 
         Args:
             state: running, done, failed or interrupted.
