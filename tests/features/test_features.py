@@ -45,18 +45,18 @@ def cache(tmp_path, monkeypatch):
     return FeatureCache()
 
 
-class Listener(tl.Progress):
-    """Keeps what a run says, and how many images it computed."""
+class Listener:
+    """Keeps the sentences of a run, and how many images it computed."""
 
     def __init__(self):
         self.sentences = []
         self.images = 0
 
-    def said(self, message):
-        self.sentences.append(message)
-
-    def computed(self, done, total):
-        self.images = total
+    def handle(self, event):
+        if event.text:
+            self.sentences.append(event.text)
+        if event.kind == "features_computed":
+            self.images = event.total
 
 
 def outcome(run):
@@ -69,7 +69,7 @@ def outcome(run):
 def finetune(recipe, out, store="always", **features):
     listener = Listener()
     settings = {"store": store, **features}
-    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener)
+    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener.handle)
     return run, listener
 
 
@@ -262,17 +262,18 @@ def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, m
     class Counter(Listener):
         batches = before_training = 0
 
-        def computed(self, done, total):
-            self.batches += 1
-
-        def phase_began(self, name, epochs, steps):
-            self.before_training = self.batches
+        def handle(self, event):
+            super().handle(event)
+            if event.kind == "features_computed":
+                self.batches += 1
+            elif event.kind == "phase_began":
+                self.before_training = self.batches
 
     monkeypatch.setattr(ShardWriter, "finish", run_full)
     recipe = recipe_of(photos, phases=PHASES[:1], features={"store": "always"})
     listener = Counter()
 
-    tl.finetune(recipe, out=tmp_path / "run", progress=listener)
+    tl.finetune(recipe, out=tmp_path / "run", progress=listener.handle)
 
     assert any("No space left on device" in text for text in listener.sentences)
     assert listener.before_training == 1  # the 21 images of train are one batch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler, ignore, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import Summary, check_recipe
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
@@ -39,7 +39,7 @@ def finetune(
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    progress: Progress | None = None,
+    progress: Handler | None = None,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
@@ -65,12 +65,12 @@ def finetune(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
     )
     folder.write_status("running", phase=None, epoch=None)
-    progress = progress or Progress()
+    progress = progress or ignore
     try:
-        progress.began(folder.path)
+        progress(Event("run_began", facts={"folder": folder.path}))
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
         if summary.ignored:
-            progress.said(summary.ignored)
+            progress(message(summary.ignored))
         run = _Finetuning(summary, folder, progress, callbacks).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
@@ -90,16 +90,23 @@ class _Finetuning:
         self,
         summary: Summary,
         folder: RunFolder,
-        progress: Progress,
+        progress: Handler,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.recipe = summary.recipe
         self._classes = summary.classes
         self._callbacks = callbacks
         self.folder = folder
-        self.progress = _Recorded(progress, folder)
+        self._handle = progress
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
+
+    def progress(self, event: Event) -> None:
+        """Passes an event on, and keeps the run's status up to date."""
+        if event.kind == "epoch_ended":
+            phase, epoch = event.facts["phase"], event.facts["epoch"]
+            self.folder.write_status("running", phase=phase, epoch=epoch)
+        self._handle(event)
 
     def run(self) -> Run:
         from tl_toolkit.training.loop import Trainer
@@ -128,13 +135,13 @@ class _Finetuning:
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
-            self.progress.said(f"exporting {', '.join(self.recipe.export.formats)}")
+            self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))
             exported = run.export(self.recipe.export.formats)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
             metrics["baseline"] = self._train_baseline(images, manifest.classes)
             self._lap("baseline", metrics)
-        self.progress.finished(metrics, exported)
+        self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
         return run
 
     def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
@@ -172,7 +179,7 @@ class _Finetuning:
                 "numerics": describe_numerics(),
             },
         )
-        self.progress.planned(plan_phases(transfer, recipe.phases))
+        self.progress(Event("planned", facts={"phases": plan_phases(transfer, recipe.phases)}))
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
@@ -211,17 +218,5 @@ class _Finetuning:
     ) -> dict[str, Any]:
         from tl_toolkit.evaluation.baselines import train_baseline
 
-        self.progress.said("training the baseline beside it")
+        self.progress(message("training the baseline beside it"))
         return train_baseline(self.recipe, images, classes, self.folder, progress=self.progress)
-
-
-class _Recorded(Relay):
-    """Passes events on, and keeps the run's status up to date."""
-
-    def __init__(self, progress: Progress, folder: RunFolder) -> None:
-        super().__init__(progress)
-        self._folder = folder
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        self._folder.write_status("running", phase=row["phase"], epoch=row["epoch"])
-        super().epoch_ended(row, best=best)

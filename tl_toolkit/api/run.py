@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, ignore, message, report_counts
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
@@ -95,7 +95,7 @@ class Run(InFolder):
             ) from error
 
     def evaluate(
-        self, data: str | Path | None = None, *, progress: Progress | None = None
+        self, data: str | Path | None = None, *, progress: Handler | None = None
     ) -> dict[str, Any]:
         """Measures the kept model.
 
@@ -121,7 +121,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._look_at(data, progress or Progress())
+            manifest = self._look_at(data, progress or ignore)
             name = "test"
         images = load_images(self.recipe, manifest)[name]
         found = measure_kept(self.model, self._task, images, self.classes)
@@ -129,7 +129,7 @@ class Run(InFolder):
         skipped = {} if data is None else skipped
         return {"split": name if data is None else str(data), **found, "skipped": skipped}
 
-    def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
+    def _look_at(self, data: str | Path, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
         from tl_toolkit.images.scan import inspect_images
         from tl_toolkit.images.targets import inspect_targets
@@ -143,7 +143,9 @@ class Run(InFolder):
             files = list_folder_with_masks(Path(data), masks).files
         convert_dir = self.folder.converted if self.recipe.data.convert else None
         looks = inspect_images(
-            [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
+            [file.path for file in files],
+            convert_dir=convert_dir,
+            progress=report_counts(progress, "images_inspected"),
         )
         examples = [
             Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
@@ -162,7 +164,7 @@ class Run(InFolder):
         *,
         out: str | Path | None = None,
         native: bool = False,
-        progress: Progress | None = None,
+        progress: Handler | None = None,
     ) -> list[Prediction] | list[MaskPrediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
@@ -186,25 +188,28 @@ class Run(InFolder):
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
-        teller = progress or Progress()
+        report = progress or ignore
         folder = None if out is None else Path(out)
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
-        files = _list_files(several, folder, teller)
+        files = _list_files(several, folder, report)
         start_tensorflow()
         from tl_toolkit.evaluation.predict import predict_files
         from tl_toolkit.tasks.base import answers_pixels
         from tl_toolkit.tasks.dense.evaluation import predict_masks
 
-        def done(count: int) -> None:
-            teller.scanned(count, len(files))
+        def done(answered: int) -> None:
+            report(Event("images_inspected", done=answered, total=len(files)))
+
+        def said(text: str) -> None:
+            report(message(text))
 
         task = self._task
         if answers_pixels(task):
             return list(
                 predict_masks(
                     self.model, files, task, self.recipe, self.classes, folder=folder,
-                    native=native, said=teller.said, done=done,
+                    native=native, said=said, done=done,
                 )
             )  # fmt: skip
         resize = self.recipe.data.resize
@@ -256,7 +261,7 @@ class Run(InFolder):
         )
 
 
-def _list_files(paths: Sequence[str | Path], out: Path | None, teller: Progress) -> list[Path]:
+def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:
     """Lists what is asked about: no image in `out`, where answers are, unless it is named."""
     from tl_toolkit.sources.survey import list_images
 
@@ -272,7 +277,7 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, teller: Progress)
         what = f"receives the answers, so that the {left_out} images in it are not asked about"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
     if left_out:
-        teller.said(f"left out: {left_out} images in {out}, which receives the answers")
+        report(message(f"left out: {left_out} images in {out}, which receives the answers"))
     return files
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, ignore, message
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.space import find_depths, trial_recipe
 from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
@@ -63,7 +63,7 @@ def search(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Handler | None = None,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
@@ -88,7 +88,7 @@ def search(
     loaded = read_recipe(recipe, overrides)
     check_recipe(_with_search(loaded))
     folder = _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite)
-    return _Searching(loaded.recipe, folder, progress or Progress()).run(threads)
+    return _Searching(loaded.recipe, folder, progress or ignore).run(threads)
 
 
 def sweep(
@@ -102,7 +102,7 @@ def sweep(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Handler | None = None,
 ) -> SearchRun:
     """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
 
@@ -129,7 +129,7 @@ def sweep(
     folder = _open_folder(
         swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
     )  # fmt: skip
-    found = _Searching(swept, folder, progress or Progress()).run(threads)
+    found = _Searching(swept, folder, progress or ignore).run(threads)
     _write_sweep(swept, found)
     return found
 
@@ -242,7 +242,7 @@ def _open_folder(
 class _Searching:
     """The steps of a search after its folder is there, in order."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Handler) -> None:
         self.recipe = recipe
         self.folder = folder
         self.progress = progress
@@ -250,7 +250,7 @@ class _Searching:
     def run(self, threads: int | None) -> SearchRun:
         self.folder.write_status("running", trial=None)
         try:
-            self.progress.began(self.folder.path)
+            self.progress(Event("run_began", facts={"folder": self.folder.path}))
             start_tensorflow(threads=threads, deterministic=self.recipe.deterministic)
             self._search()
         except KeyboardInterrupt:
@@ -275,7 +275,7 @@ class _Searching:
         for trial in trials:
             best = trial if engine.is_better(trial, best) else best
         if trials:
-            self.progress.said(f"going on after {len(trials)} trials that are done")
+            self.progress(message(f"resuming after {len(trials)} trials that are done"))
             self._write_table(engine, trials)  # the last row may not have got there
         for trial in engine.run(list(trials)):
             trials.append(trial)
@@ -283,7 +283,7 @@ class _Searching:
             best = trial if is_best else best
             self._write_table(engine, trials)
             self.folder.write_status("running", trial=trial.number)
-            self.progress.trial_ended(asdict(trial), best=is_best)
+            self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
         if best is None:
             raise SearchError(
                 Problem(
@@ -326,7 +326,7 @@ class _Searching:
             self.folder.path / "time.svg", trials, objective.name, is_max=objective.is_max
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
-        self.progress.searched(summary)
+        self.progress(Event("search_ended", facts=summary))
 
 
 def _summarize_refit(scores: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Kind
 from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -170,7 +170,14 @@ def stop_live() -> None:
         _live.stop()
 
 
-class ConsoleProgress(Progress):
+_BARS: dict[Kind, str] = {
+    "weights_fetched": "weights",
+    "images_inspected": "images",
+    "features_computed": "frozen part",
+}
+
+
+class ConsoleProgress:
     """Tells a run on stderr: bars on a terminal, else one line per epoch.
 
     Args:
@@ -185,26 +192,36 @@ class ConsoleProgress(Progress):
         self._bars: bars.Progress | None = None
         self._task: bars.TaskID | None = None
         self._bar = ""
-        self._phase, self._epochs, self._steps = "", 0, 0
-        self._in_baseline = False
+        self._epochs = 0
         self._trials: TrialTable | None = None
+        self._handlers: dict[Kind, Callable[[Event], None]] = {
+            "run_began": self._begin_run,
+            "planned": self._show_phases,
+            "phase_began": self._begin_phase,
+            "step_ended": self._end_step,
+            "epoch_ended": self._end_epoch,
+            "trial_began": self._begin_trial,
+            "trial_ended": self._end_trial,
+            "search_ended": self._end_search,
+            "message": self._show_message,
+            "warning": self._show_message,
+            "run_ended": self._end_run,
+        }
 
-    def began(self, folder: Path) -> None:
-        """Names the folder and starts its log."""
+    def handle(self, event: Event) -> None:
+        """Prints an event, or moves a bar."""
+        if event.kind in _BARS:
+            self._show(_BARS[event.kind], event.done, event.total or 0)
+        else:
+            self._handlers[event.kind](event)
+
+    def _begin_run(self, event: Event) -> None:
+        folder = event.facts["folder"]
         self.folder = RunFolder(folder)
         self.folder.append_log(f"$ {self._command}")
         self._tell(f"run {folder}")
 
-    def fetched(self, done: int, total: int) -> None:
-        """Moves the bar of a download."""
-        self._show("weights", done, total)
-
-    def scanned(self, done: int, total: int) -> None:
-        """Moves the bar of the image scan."""
-        self._show("images", done, total)
-
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        """Prints the table of phases."""
+    def _show_phases(self, event: Event) -> None:
         rows = [
             [
                 row["name"],
@@ -215,51 +232,44 @@ class ConsoleProgress(Progress):
                 row["optimizer"],
                 f"{row['learning_rate']:g}",
             ]
-            for row in phases
+            for row in event.facts["phases"]
         ]
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
         self._tell(build_table(columns, rows))
         self._tell("* the best epoch so far, whose weights are kept")
 
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Starts the bar of a phase."""
+    def _begin_phase(self, event: Event) -> None:
         self.stop()
-        self._phase, self._epochs, self._steps = name, epochs, steps
-        self._start(name, epochs * steps)
+        self._epochs = event.facts["epochs"]
+        self._start(event.facts["phase"], self._epochs * event.facts["steps"])
 
-    def computed(self, done: int, total: int) -> None:
-        """Moves the bar of the pass through the frozen part."""
-        self._show("frozen part", done, total)
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Moves the bar by one step."""
+    def _end_step(self, event: Event) -> None:
         if self._bars and self._task is not None:
             self._bars.advance(self._task)
 
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Prints one line for the epoch."""
+    def _end_epoch(self, event: Event) -> None:
+        row = event.facts
         parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
         score = _score_of(row)
         if row["loss"] is not None:
             parts.append(f"loss {row['loss']:.4f}  {_title(score)} {row[score]:.3f}")
         parts.append(f"val loss {row['val_loss']:.4f}  {_title(score)} {row[f'val_{score}']:.3f}")
-        self._tell("  ".join(parts) + (" *" if best else ""))  # within 80 columns
+        self._tell("  ".join(parts) + (" *" if event.is_best else ""))  # within 80 columns
         if row["epoch"] == self._epochs:
             self.stop()
 
-    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
-        """Moves the bar of trials on a terminal."""
+    def _begin_trial(self, event: Event) -> None:
         if self._trials is None and _terminal.isatty():
             from tl_toolkit.cli.trials import TrialTable
 
             self._trials = TrialTable(_console())
         if self._trials is not None:
-            self._trials.began(number, total, values)
+            self._trials.began(event.facts["number"], event.total, event.facts["values"])
 
-    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """Adds a row to the live table, else prints one line for the trial."""
+    def _end_trial(self, event: Event) -> None:
+        trial = event.facts
         if self._trials is not None:
-            self._trials.ended(trial, best=best)
+            self._trials.ended(trial, best=event.is_best)
             return
         values = "  ".join(
             f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items()
@@ -270,10 +280,10 @@ class ConsoleProgress(Progress):
         number = str(trial["number"])
         if trial["continues"]:
             number += f" ({trial['continues']} going on)"
-        self._tell(f"trial {number}  {values}  {score}" + (" *" if best else ""))
+        self._tell(f"trial {number}  {values}  {score}" + (" *" if event.is_best else ""))
 
-    def searched(self, summary: Mapping[str, Any]) -> None:
-        """Prints the winner and the next command."""
+    def _end_search(self, event: Event) -> None:
+        summary = event.facts
         self.stop()
         best = summary["best"]
         values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
@@ -290,13 +300,12 @@ class ConsoleProgress(Progress):
         typed = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
         self._tell(f"\nnext:\n  tltool finetune {typed}")
 
-    def said(self, message: str) -> None:
-        """Prints a sentence; above the table of trials if there is one."""
-        self._stop_bar()
-        self._tell(message)
+    def _show_message(self, event: Event) -> None:
+        self._stop_bar()  # a table of trials stays: the sentence goes above it
+        self._tell(event.text)
 
-    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
-        """Prints the summary and the next commands."""
+    def _end_run(self, event: Event) -> None:
+        metrics, exported = event.facts["metrics"], event.facts["exported"]
         self.stop()
         best = metrics["best"]
         self._tell(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")

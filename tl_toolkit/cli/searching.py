@@ -42,7 +42,7 @@ def search_command(as_json: bool, **options: Any) -> None:
     divert_noise()
     from tl_toolkit.api.search import search
 
-    found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])).handle)
     if as_json:
         show_json({"search": found.path, **found.summary})
 
@@ -59,7 +59,7 @@ def sweep_command(as_json: bool, **options: Any) -> None:
     divert_noise()
     from tl_toolkit.api.search import sweep
 
-    found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])).handle)
     if as_json:
         show_json({"sweep": found.path, **found.summary})
         return

@@ -51,7 +51,7 @@ def finetune_command(
         out=out,
         overwrite=overwrite,
         threads=threads,
-        progress=progress,
+        progress=progress.handle,
     )
     if as_json:
         show_json({"run": run.path, **run.metrics})

@@ -52,7 +52,7 @@ def evaluate_command(
     opened = load_run(run)
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics)
-    metrics = opened.evaluate(data, progress=ConsoleProgress())
+    metrics = opened.evaluate(data, progress=ConsoleProgress().handle)
     for path, reason in metrics["skipped"].items():
         warn(f"skipped {path}: {reason}")
     classes = metrics.get("per_class", {})
@@ -115,7 +115,7 @@ def predict_command(
     opened = load_run(run)
     if out is None and opened.recipe.task in PIXEL_TASKS:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress())
+    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress().handle)
     records = [one.as_record() for one in found]
     if form == "csv":
         _print_csv(records, opened.classes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.splits import measure_trained
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
@@ -24,7 +24,7 @@ def train_baseline(
     classes: tuple[str, ...],
     folder: RunFolder,
     *,
-    progress: Progress,
+    progress: Handler,
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
@@ -33,7 +33,7 @@ def train_baseline(
         images: The run's own images, by split.
         classes: Class names in order.
         folder: The run; the baseline's histories go under baseline/.
-        progress: Is told of its epochs.
+        progress: Receives its events, named as the baseline's.
 
     Returns:
         The replaced fields, the kept epoch, and metrics by split.
@@ -41,11 +41,14 @@ def train_baseline(
     other = build_baseline(recipe)
     if other is None:
         raise ValueError("recipe.baseline: expected changes, got none")
-    labelled = _Labelled(progress)
-    transfer = assemble_model(other, classes, labelled)
+
+    def report(event: Event) -> None:
+        progress(_label(event))
+
+    transfer = assemble_model(other, classes, report)
     place = RunFolder(folder.path / "baseline")
-    labelled.planned(plan_phases(transfer, other.phases))
-    trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
+    report(Event("planned", facts={"phases": plan_phases(transfer, other.phases)}))
+    trainer = Trainer(CompiledPhases(transfer), other, images, progress=report)
     try:
         training = trainer.train(other, place)
     except ToolkitError as error:
@@ -57,20 +60,17 @@ def train_baseline(
     }
 
 
-class _Labelled(Relay):
-    """Passes events on under names that tell the baseline from the run."""
-
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        super().planned([{**row, "name": f"baseline {row['name']}"} for row in phases])
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        super().phase_began(f"baseline {name}", epochs, steps)
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        super().epoch_ended({**row, "phase": f"baseline {row['phase']}"}, best=best)
-
-    def said(self, message: str) -> None:
-        super().said(f"baseline: {message}")
+def _label(event: Event) -> Event:
+    """The same event under names that tell the baseline from the run."""
+    facts = dict(event.facts)
+    if "phase" in facts:
+        facts["phase"] = f"baseline {facts['phase']}"
+    if "phases" in facts:
+        facts["phases"] = [
+            {**phase, "name": f"baseline {phase['name']}"} for phase in facts["phases"]
+        ]
+    text = event.text and f"baseline: {event.text}"
+    return replace(event, text=text, facts=facts)
 
 
 def _relabel(error: ToolkitError) -> ToolkitError:

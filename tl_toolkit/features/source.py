@@ -27,7 +27,7 @@ from tl_toolkit.architectures.batches import (
     take_examples,
 )
 from tl_toolkit.architectures.costs import count_graph
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
 from tl_toolkit.features.store import Entry, FeatureCache, ShardWriter, StoredExamples
 from tl_toolkit.images.augment import GeometricTransform, build_augment, build_geometric_transform
@@ -172,7 +172,7 @@ class FeatureSource:
         transfer: TransferModel,
         recipe: Recipe,
         images: Mapping[str, Images],
-        progress: Progress,
+        progress: Handler,
     ) -> None:
         self._transfer = transfer
         self._settings = recipe.features
@@ -350,7 +350,7 @@ class FeatureSource:
         for one in passes:
             for count in self._compute(one, digests):
                 done += count
-                self._progress.computed(done, total)
+                self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
         self._say(
             f"features: the frozen part before {names} ran once for {total} images, and not in "
@@ -453,10 +453,10 @@ class FeatureSource:
         budget = int(self._settings.max_gb * 1e9)
         return needed <= free and self._cache.make_room(needed, budget, keep=keep)
 
-    def _say(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            self._progress.said(message)
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._progress(message(text))
 
 
 def _union(gaps: Sequence[_Gap]) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, ignore
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.schema import Phase, Recipe
@@ -131,14 +131,14 @@ class Trainer:
         recipe: Recipe,
         images: Mapping[str, Images],
         *,
-        progress: Progress | None = None,
+        progress: Handler = ignore,
         ahead: Sequence[Sequence[str]] = (),
     ) -> None:
         transfer = compiled.transfer
         self._compiled = compiled
         self._transfer = transfer
         self._images = images
-        self._progress = progress or Progress()
+        self._progress = progress
         self._source = FeatureSource(transfer, recipe, images, self._progress)
         self._ahead = [find_cut(transfer, units) for units in ahead]
         self._finished: dict[str, _Finished] = {}

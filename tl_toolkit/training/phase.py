@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.features.source import FeatureSet
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
@@ -40,7 +40,7 @@ class PhaseRun:
         sizes: Mapping[str, int],
         seed: int,
         batch_size: int,
-        progress: Progress,
+        progress: Handler,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -88,7 +88,8 @@ class PhaseRun:
         After epoch `pause_after` no more come, though they may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
-        self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
+        facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
+        self._progress(Event("phase_began", facts=facts))
         rows = self._rows
         patience = _Patience(recipe.early_stopping)
         for epoch in rows:
@@ -104,19 +105,21 @@ class PhaseRun:
                 best.keep(self._transfer, epoch)
             if path is not None:
                 _write_history(path / "history.csv", rows)
-            self._progress.epoch_ended(epoch.as_row(), best=kept)
+            self._progress(Event("epoch_ended", facts=epoch.as_row(), is_best=kept))
             listeners.epoch_ended(epoch)
             yield epoch
             if patience.is_over(epoch):
                 self._is_over = True
-                self._progress.said(
-                    f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
-                    f"{patience.rule.monitor} for {patience.rule.patience} epochs"
+                self._progress(
+                    message(
+                        f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
+                        f"{patience.rule.monitor} for {patience.rule.patience} epochs"
+                    )
                 )
                 break
             if listeners.want_to_stop:
                 self._is_over = True
-                self._progress.said(f"{self._phase.name}: a callback stopped it")
+                self._progress(message(f"{self._phase.name}: a callback stopped it"))
                 break
         listeners.phase_ended()
 
@@ -153,8 +156,8 @@ class PhaseRun:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
         check_receipt(receipt, where=where)
-        for warning in receipt["warnings"]:
-            self._progress.said(f"{self._phase.name}: {warning}")
+        for text in receipt["warnings"]:
+            self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
 
     def _train_epoch(self, number: int) -> tuple[float, float]:
@@ -170,7 +173,7 @@ class PhaseRun:
                 if not math.isfinite(loss):
                     raise _not_finite(self._phase, number, f"the loss of step {step} is {loss}")
                 total += float(loss) * min(self._batch_size, len(targets) - start)
-                self._progress.stepped(step, float(loss))
+                self._progress(Event("step_ended", done=step, facts={"loss": float(loss)}))
             self._steps_taken += len(losses)
             tally = tally + tallies.sum(axis=0, dtype=np.int64)
         return total / self._sizes["train"], self.steps.task.score_of(tally)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import scan
@@ -55,7 +55,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def survey_images(
-    recipe: Recipe, folder: RunFolder, progress: Progress
+    recipe: Recipe, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
     """Looks at all images and notes manifest and classes in the folder.
 
@@ -70,19 +70,21 @@ def survey_images(
         recipe.data,
         reader=build_reader(recipe),
         convert_dir=folder.converted,
-        progress=progress.scanned,
+        progress=report_counts(progress, "images_inspected"),
         keep=decoded.add,
     )
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
     for example in manifest.examples:
         if example.verdict == "broken":
-            progress.said(f"skipped {example.path}: {example.reason}")
+            progress(warning(f"skipped {example.path}: {example.reason}"))
     if leaks := manifest.find_leaks():
         one, other = leaks[0]
-        progress.said(
-            f"{len(leaks)} images are in two splits, and flatter what is measured there: "
-            f"{one.path} is {other.path}"
+        progress(
+            warning(
+                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
+                f"{one.path} is {other.path}"
+            )
         )
     return manifest, load_images(recipe, manifest, decoded)
 
@@ -107,7 +109,7 @@ def load_images(
     }
 
 
-def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -> TransferModel:
+def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Handler) -> TransferModel:
     """Draws a recipe's model and loads its base.
 
     Args:
@@ -125,18 +127,23 @@ def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -
         seed=recipe.seed,
         task=build_task(recipe, classes),
         pixels=recipe.pixels,
-        progress=progress.fetched,
+        progress=report_counts(progress, "weights_fetched"),
     )
     loaded = transfer.weights
     if loaded is not None and loaded.by == "order":
-        progress.said(
-            f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+        progress(
+            warning(
+                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+            )
         )
     arguments = complete_arguments(transfer.architecture, recipe.model.arguments)
     if loaded is not None and recipe.model.weights != "imagenet":
         if arguments.get("imagenet_rescaling"):
-            progress.said(
-                f"{loaded.path}: taken for weights that began with Keras's own file; for those of "
-                "a model drawn with weights=None set model.arguments.imagenet_rescaling=false"
+            progress(
+                message(
+                    f"{loaded.path}: taken for weights that began with Keras's own file; for those "
+                    "of a model drawn with weights=None set "
+                    "model.arguments.imagenet_rescaling=false"
+                )
             )
     return transfer

@@ -17,7 +17,7 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.scan import scan
@@ -68,7 +68,7 @@ class Engine:
         recipe: Recipe,
         manifest: Manifest,
         folder: RunFolder,
-        progress: Progress,
+        progress: Handler,
         *,
         images: Mapping[str, Images],
     ) -> None:
@@ -130,7 +130,8 @@ class Engine:
                 self._replay(chooser, trial)
                 self._known[trial.number] = trial
             while (proposal := chooser.propose()) is not None:
-                self._progress.trial_began(proposal.number, total, proposal.values)
+                facts = {"number": proposal.number, "values": proposal.values}
+                self._progress(Event("trial_began", total=total, facts=facts))
                 trial = self._run_trial(proposal, started)
                 self._journal.add(trial)
                 self._known[trial.number] = trial
@@ -148,7 +149,7 @@ class Engine:
                 recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
                 score = self._score(self._find_trainer(recipe).train(recipe))
             for error in errors:
-                self._progress.said(f"the winner with seed {seed} failed: {error}")
+                self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
@@ -264,10 +265,15 @@ class Engine:
                 CompiledPhases(transfer),
                 template,
                 images,
-                progress=_Quiet(self._progress),
+                progress=self._report_work,
                 ahead=self._find_cuts(recipe),
             )
         return self._trainers[key]
+
+    def _report_work(self, event: Event) -> None:
+        """Passes on what takes time and happens once, not the epochs of each trial."""
+        if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
+            self._progress(event)
 
     def _with_dropouts(self, recipe: Recipe) -> Recipe:
         """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
@@ -297,19 +303,6 @@ class Engine:
                     phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
                     found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
         return found
-
-
-class _Quiet(Relay):
-    """Passes on what takes time and happens once, not the epochs of each trial."""
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Says nothing."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Says nothing."""
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Says nothing."""
 
 
 def _describe_data(recipe: Recipe) -> str:

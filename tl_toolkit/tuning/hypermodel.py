@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.plan.space import resolve_space, trial_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
@@ -40,7 +40,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         # The manifest that a run would keep is of no use here; images that were converted are.
         folder = Path(tempfile.mkdtemp(prefix="tltool-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._manifest, images = survey_images(recipe, RunFolder(folder), Progress())
+        self._manifest, images = survey_images(recipe, RunFolder(folder), ignore)
         self._images = {_size_of(recipe): images}
         self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
 
@@ -51,7 +51,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
-        transfer = assemble_model(recipe, self._manifest.classes, Progress())
+        transfer = assemble_model(recipe, self._manifest.classes, ignore)
         phase = recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
