@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
+from tl_toolkit.keras_private import flatten_layers, keep_producers
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
@@ -78,11 +79,8 @@ def split_at(
     cut = find_cut(transfer, units)
     prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
     entering = transfer.join_inputs(cut.tensors)
-    origins = [tensor._keras_history for tensor in transfer.model.inputs]
-    suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
-    # An Input among other tensors is drawn anew as itself: the whole model could not be saved.
-    for tensor, origin in zip(transfer.model.inputs, origins, strict=True):
-        tensor._keras_history = origin
+    with keep_producers(transfer.model.inputs):  # else the whole model could not be saved
+        suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size
     return Split(
@@ -151,7 +149,7 @@ def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalizati
     """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model."""
     return [
         member
-        for member in layer._flatten_layers()
+        for member in flatten_layers(layer)
         if isinstance(member, keras.layers.BatchNormalization)
     ]
 
