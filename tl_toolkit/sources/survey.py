@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, load_builtin
+from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, list_labels
 from tl_toolkit.sources.folders import (
     check_classes,
     check_distinct,
@@ -199,7 +199,7 @@ def _survey_builtin(data: Data) -> tuple[Listing, list[Found]]:
     wanted = set(classes)
     listed = [
         SourceFile(f"{BUILTIN}{data.builtin}/{index}", label, None)
-        for index, label in enumerate(load_builtin(data.builtin)[1])
+        for index, label in enumerate(list_labels(data.builtin))
         if label in wanted
     ]
     files, fractions = find_fractions(listed, _fractions_of(data))
