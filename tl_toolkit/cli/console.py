@@ -213,7 +213,9 @@ class ConsoleProgress(Progress):
                 row["parameters"],
                 f"{row['parameters'] / row['total_parameters']:.1%}",
                 row["optimizer"],
-                f"{row['learning_rate']:g}",
+                row["learning_rate"]
+                if isinstance(row["learning_rate"], str)  # a schedule
+                else f"{row['learning_rate']:g}",
             ]
             for row in phases
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task, answers_pixels
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer
 from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
@@ -55,7 +56,11 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         phase = recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
-        transfer.model.compile(build_optimizer(phase), **_compile_arguments(transfer.task))
+        table = RateTable()
+        if not isinstance(phase.learning_rate, float):
+            count = ceil(len(self._manifest.of("train")) / recipe.data.batch_size)
+            table.set(phase.learning_rate.rates(epochs=phase.epochs, steps_per_epoch=count))
+        transfer.model.compile(build_optimizer(phase, table), **_compile_arguments(transfer.task))
         self._built = transfer.model, transfer, recipe
         return transfer.model
 
