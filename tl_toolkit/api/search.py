@@ -311,9 +311,8 @@ class _Searching:
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
-        write_atomically(
-            self.folder.best_recipe, dump_recipe(trial_recipe(self.recipe, best.values))
-        )
+        winner = trial_recipe(self.recipe, best.values, seed=best.seed)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner))
         objective = engine.search.objective
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {

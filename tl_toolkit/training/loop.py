@@ -21,6 +21,7 @@ from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
+from tl_toolkit.training.optimizers import describe_rate
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import describe_phases, phase_seed
@@ -101,8 +102,8 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
                 "trains": "head" if first == HEAD else f"{first} to head",
                 "parameters": sum(math.prod(one.shape) for one in weights if one.trainable),
                 "total_parameters": total,
-                "optimizer": phase.optimizer,
-                "learning_rate": phase.learning_rate,
+                "optimizer": phase.optimizer.kind,
+                "learning_rate": describe_rate(phase.learning_rate),
             }
         )
     return rows
@@ -263,24 +264,28 @@ class Trainer:
     def _begin(self, recipe: Recipe) -> None:
         """Takes everything back to what it was before the first recipe, with a head of its own."""
         self._initial.restore(self._transfer)
-        initialize_head(self._transfer.parts[-1].layers, phase_seed(recipe, 0))
+        initialize_head(self._transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
 
     def _prepare(self, recipe: Recipe, index: int, best: BestState) -> PhaseRun:
         phase = recipe.phases[index]
         split, steps = self._compiled.get(phase, recipe.data.batch_size)
-        steps.restart(phase.learning_rate)
+        rate = phase.learning_rate
+        if not isinstance(rate, float):
+            count = math.ceil(len(self._images["train"]) / recipe.data.batch_size)
+            rate = rate.rates(epochs=phase.epochs, steps_per_epoch=count)
+        steps.restart(rate)
         set_dropout(steps.dropouts, recipe.model.classifier)
-        seed = phase_seed(recipe, index)
-        _reset_dropout(self._transfer.model, seed)
+        _reset_dropout(self._transfer.model, phase_seed(recipe.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, also=self._settled_cuts(recipe, index)
         )
+        sampling = phase_seed(recipe.seed, "sampling", index)
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, self._join_targets(features, seed),
-            digests, seed=seed,
+            self._transfer, phase, split, steps, self._join_targets(features, sampling),
+            digests, order_seed=phase_seed(recipe.seed, "order", index),
             batch_size=recipe.data.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()},
         )  # fmt: skip

@@ -18,6 +18,7 @@ from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.pausing import PhaseState, save_phase
 from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
@@ -37,7 +38,7 @@ class PhaseRun:
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
-        seed: int,
+        order_seed: int,
         batch_size: int,
         progress: Handler,
     ) -> None:
@@ -48,7 +49,7 @@ class PhaseRun:
         self._features = features
         self._digests = digests
         self._sizes = sizes
-        self._seed = seed
+        self._order_seed = order_seed
         self._batch_size = batch_size
         self._progress = progress
         self._steps_taken = 0
@@ -148,7 +149,7 @@ class PhaseRun:
             self._digests,
             phase=self._phase.name,
             steps=self._steps_taken,
-            learning_rate=self._phase.learning_rate,
+            learning_rate=first_rate(self._phase.learning_rate),
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
@@ -160,7 +161,7 @@ class PhaseRun:
         return receipt
 
     def _train_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
+        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         step = 0
         total = 0.0
@@ -250,7 +251,8 @@ def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
             where=f"phase {phase.name!r}, epoch {epoch}",
             what=what,
             expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
+            hint=f"phases.{phase.name}.{name_rate(phase.learning_rate)}"
+            f"={first_rate(phase.learning_rate) / 10:g}",
         )
     )
 

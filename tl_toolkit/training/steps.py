@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -26,6 +27,7 @@ class Steps:
         optimizer: A fresh optimizer.
         task: Gives loss and tally of each row.
         batch_size: Batch of each step.
+        schedule: The table that the optimizer reads its rate from, if it has a schedule.
 
     Attributes:
         model: The suffix.
@@ -40,6 +42,7 @@ class Steps:
         *,
         task: Task,
         batch_size: int,
+        schedule: RateTable | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -47,6 +50,7 @@ class Steps:
         self._evaluated = split.suffix.batch_size
         self._split = split
         self._batch_size = batch_size
+        self._schedule = schedule
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         signature = [self._features(), task.targets]
@@ -70,11 +74,18 @@ class Steps:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
-    def restart(self, learning_rate: float) -> None:
-        """Makes the optimizer a fresh one again, at this rate."""
+    def restart(self, learning_rate: float | np.ndarray) -> None:
+        """Makes the optimizer a fresh one again.
+
+        Args:
+            learning_rate: Its rate; of an optimizer with a schedule, that of each step.
+        """
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
-        self.optimizer.learning_rate = learning_rate
+        if isinstance(learning_rate, float):
+            self.optimizer.learning_rate = learning_rate
+        elif self._schedule is not None:
+            self._schedule.set(learning_rate)
 
     def trace(self) -> None:
         """Compiles what the first epoch would."""

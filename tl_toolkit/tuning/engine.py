@@ -26,7 +26,7 @@ from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.runtime import derive_seed, describe_arithmetic
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
@@ -148,7 +148,7 @@ class Engine:
             seed = self.recipe.seed + count
             score, errors = None, []
             with self._outliving(errors, OutputError):
-                recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
+                recipe = trial_recipe(self.recipe, best.values, seed=seed)
                 score = self._score(self._find_trainer(recipe).train(recipe))
             for error in errors:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
@@ -184,10 +184,11 @@ class Engine:
                 before, number=proposal.number, budget=proposal.budget, seconds=0.0,
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
+        seed = self._choose_seed(proposal)
         training, errors = None, []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
-            recipe = trial_recipe(self.recipe, proposal.values)
+            recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
             trainer = self._find_trainer(recipe)
             widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
@@ -209,7 +210,16 @@ class Engine:
             error="".join(errors),
             budget=proposal.budget,
             continues=proposal.continues,
+            seed=seed,
         )
+
+    def _choose_seed(self, proposal: Proposal) -> int | None:
+        """The seed of a trial's own, which one that continues has from where it began."""
+        if not self.search.vary_seed:
+            return None
+        if proposal.continues is not None:
+            return self._known[proposal.continues].seed
+        return derive_seed(self.recipe.seed, "trial", proposal.number)
 
     @property
     def _fatal(self) -> tuple[type[ToolkitError], ...]:
@@ -249,20 +259,12 @@ class Engine:
     def _find_trainer(self, recipe: Recipe) -> Trainer:
         """Returns a trainer that serves this recipe, and all that share its graph and images."""
         template = self._with_dropouts(recipe)
+        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
+        if recipe.model.weights == "random" or recipe.augment is not None:
+            shared.add("seed")  # else it decides nothing that a trainer keeps
         key = _as_text(
             {
-                **template.model_dump(
-                    mode="json",
-                    include={
-                        "seed",
-                        "deterministic",
-                        "augment",
-                        "features",
-                        "model",
-                        "pixels",
-                        "task",
-                    },
-                ),
+                **template.model_dump(mode="json", include=shared),
                 "data": _describe_data(template),
             }
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer
 from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
@@ -60,7 +61,12 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         phase = plan.recipe.phases[-1]
         units, train_batch_norm = what_trains(transfer, phase)
         set_trainable(transfer, units, train_batch_norm=train_batch_norm)
-        transfer.model.compile(build_optimizer(phase), **transfer.task.compile_arguments())
+        table = RateTable()
+        if not isinstance(phase.learning_rate, float):
+            count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
+            table.set(phase.learning_rate.rates(epochs=phase.epochs, steps_per_epoch=count))
+        optimizer = build_optimizer(phase, table)
+        transfer.model.compile(optimizer, **transfer.task.compile_arguments())
         self._built = transfer.model, transfer, plan
         return transfer.model
 
