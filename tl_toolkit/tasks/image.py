@@ -140,7 +140,7 @@ class ImageTask(Task):
             while chunk := list(islice(remaining, PREFIX_BATCH)):
                 contents = list(pool.map(read, chunk))
                 pixels = [content for content in contents if not isinstance(content, str)]
-                outputs = iter(run(np.stack(pixels)).numpy() if pixels else ())
+                outputs = iter(np.asarray(run(np.stack(pixels))) if pixels else ())
                 for path, content in zip(chunk, contents, strict=True):
                     if isinstance(content, str):
                         yield self.describe(path, None, content)

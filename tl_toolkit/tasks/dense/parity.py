@@ -173,7 +173,7 @@ def _first(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[str, np.ndarray]:
     """Returns answers as they were before they became PNG files; see `build_endpoints`."""
-    if (encoded["height"], encoded["width"]) != expected.size:
+    if (int(encoded["height"]), int(encoded["width"])) != expected.size:
         return {}
     found = {}
     for name, right in expected.answer.items():

@@ -215,7 +215,7 @@ class DenseTask(Task):
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 
         metrics, scores = measure_maps(view, targets, self)
-        names = list(max(scores, key=len))  # an image that cannot be measured has no score
+        names = max(map(list, scores), key=len)  # an image that cannot be measured has no score
         return Evaluation(metrics, Table(names, [list(map(row.get, names)) for row in scores]))
 
     def predict(
