@@ -39,11 +39,12 @@ from tl_toolkit.recipe.pixel_schema import (
     TaskName,
     find_conflicts_of_pixels,
 )
-from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 
 __all__ = [
     "Augment",
     "Data",
+    "Dimension",
     "EarlyStopping",
     "Export",
     "Features",
@@ -51,6 +52,7 @@ __all__ = [
     "Hidden",
     "Masks",
     "Model",
+    "Objective",
     "Phase",
     "Pixels",
     "RandAugment",
