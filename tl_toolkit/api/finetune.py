@@ -16,8 +16,8 @@ from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
@@ -36,9 +36,9 @@ _PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs ta
 
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
@@ -49,7 +49,8 @@ def finetune(
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
+        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
+            Training sets the global seeds of
             Python, NumPy and TensorFlow.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.model import load_model
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
@@ -60,7 +61,8 @@ class Run(InFolder):
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        return self.folder.read_json(self.folder.metrics)
+        metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
+        return metrics
 
     @cached_property
     def model(self) -> keras.Model:
@@ -69,13 +71,6 @@ class Run(InFolder):
         Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
         float32 (batch, n, 2), y and x of those that are asked for.
         """
-        start_tensorflow()
-        import keras
-
-        # Keras must know them to load them.
-        import tl_toolkit.architectures.layers
-        import tl_toolkit.architectures.sampling  # noqa: F401
-
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
             raise RecipeError(
@@ -86,17 +81,7 @@ class Run(InFolder):
                     hint=f"tltool finetune {self.folder.recipe}",
                 )
             )
-        try:
-            return keras.saving.load_model(self.folder.model, compile=False)
-        except Exception as error:  # Keras raises whatever the first damaged part makes it
-            raise DataError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
-                    expected="The file is damaged, or was written by another Keras.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            ) from error
+        return load_model(self.folder.model)
 
     def evaluate(
         self, data: str | Path | None = None, *, progress: Handler | bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -18,7 +18,14 @@ from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths, trial_recipe
 from tl_toolkit.plan.tasks import plan_task
-from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
+from tl_toolkit.recipe.load import (
+    LoadedRecipe,
+    RecipeSource,
+    build_recipe,
+    dump_recipe,
+    read_recipe,
+)
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
@@ -49,7 +56,8 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
-        return self.folder.read_json(self.folder.summary)
+        summary: dict[str, Any] = self.folder.read_json(self.folder.summary)
+        return summary
 
     @property
     def best_recipe(self) -> Path:
@@ -58,9 +66,9 @@ class SearchRun(InFolder):
 
 
 def search(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -71,8 +79,7 @@ def search(
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe; its `search` section says what is
-            tried.
+        recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
         resume: Go on with the search that `out` holds, by default the newest one of the recipe.
@@ -100,9 +107,9 @@ def search(
 
 
 def sweep(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     phase: str | None = None,
     units: bool = False,
     out: str | Path | None = None,
@@ -146,9 +153,9 @@ def sweep(
 
 
 def hypermodel(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 

@@ -36,13 +36,14 @@ from tl_toolkit.recipe.optimizers import (
 )
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.schedules import LearningRate
-from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask, Monitor
 from tl_toolkit.recipe.tasks import field_of, find_task, task_of
 
 __all__ = [
     "Augment",
     "Data",
+    "Dimension",
     "EarlyStopping",
     "Export",
     "Features",
@@ -50,6 +51,7 @@ __all__ = [
     "Hidden",
     "Masks",
     "Model",
+    "Objective",
     "Phase",
     "Pixels",
     "RandAugment",

@@ -36,6 +36,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
     """
     found: list[_T] = []
     errors: list[BaseException] = []
+    is_done = threading.Event()
     policy = keras.config.dtype_policy()
 
     def run() -> None:
@@ -44,13 +45,14 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
             found.append(work())
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
+        finally:
+            is_done.set()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threading.Thread(target=run, daemon=True).start()
 
     def wait(timeout_seconds: float | None = None) -> _T:
-        thread.join(timeout_seconds)
-        if thread.is_alive():
+        # Not by `join`: once interrupted, Python 3.11 takes the thread for one that has ended.
+        if not is_done.wait(timeout_seconds):
             raise TimeoutError
         if errors:
             raise errors[0]
