@@ -18,7 +18,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, start_tensorflow
+from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +45,8 @@ def finetune(
 
     Args:
         recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
-            Python, NumPy and TensorFlow.
+            Python, NumPy and TensorFlow. Op determinism, TensorFloat-32 and Keras's dtype policy
+            are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
@@ -61,6 +62,7 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     summary = check_recipe(loaded)
+    refuse_dtype_policy()
     folder = create_run(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
     )
@@ -68,10 +70,10 @@ def finetune(
     progress = progress or ignore
     try:
         progress(Event("run_began", facts={"folder": folder.path}))
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if summary.ignored:
-            progress(message(summary.ignored))
-        run = _Finetuning(summary, folder, progress, callbacks).run()
+        with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if summary.ignored:
+                progress(message(summary.ignored))
+            run = _Finetuning(summary, folder, progress, callbacks).run()
     except KeyboardInterrupt:
         folder.write_status("interrupted")
         raise

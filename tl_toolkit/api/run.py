@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -58,6 +59,14 @@ class Run(InFolder):
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
         return self.folder.read_json(self.folder.metrics)
 
+    def numerics(self) -> AbstractContextManager[None]:
+        """Sets the arithmetic that the run was trained with, for a `with` block.
+
+        `evaluate`, `predict` and `export` use it. Calls of `model` of your own need it to repeat
+        their figures to the last digit: a GPU rounds otherwise with TensorFloat-32.
+        """
+        return numerics(deterministic=self.recipe.deterministic)
+
     @cached_property
     def model(self) -> keras.Model:
         """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
@@ -65,7 +74,10 @@ class Run(InFolder):
         Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
         float32 (batch, n, 2), y and x of those that are asked for.
         """
-        start_tensorflow()
+        with numerics(deterministic=False):  # a caller's dtype policy would change layers
+            return self._load_model()
+
+    def _load_model(self) -> keras.Model:
         import keras
 
         # Keras must know them to load them.
@@ -113,7 +125,10 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        start_tensorflow()
+        with self.numerics():
+            return self._evaluate(data, progress or ignore)
+
+    def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
         from tl_toolkit.evaluation.splits import measure_kept
         from tl_toolkit.training.prepare import load_images
 
@@ -121,7 +136,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._look_at(data, progress or ignore)
+            manifest = self._look_at(data, progress)
             name = "test"
         images = load_images(self.recipe, manifest)[name]
         found = measure_kept(self.model, self._task, images, self.classes)
@@ -193,7 +208,12 @@ class Run(InFolder):
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
         files = _list_files(several, folder, report)
-        start_tensorflow()
+        with self.numerics():
+            return self._predict(files, folder, native=native, report=report)
+
+    def _predict(
+        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+    ) -> list[Prediction] | list[MaskPrediction]:
         from tl_toolkit.evaluation.predict import predict_files
         from tl_toolkit.tasks.base import answers_pixels
         from tl_toolkit.tasks.dense.evaluation import predict_masks
@@ -241,7 +261,10 @@ class Run(InFolder):
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
         """
-        start_tensorflow()
+        with self.numerics():
+            return self._export(formats)
+
+    def _export(self, formats: Sequence[str]) -> dict[str, Path]:
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 

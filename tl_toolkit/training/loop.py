@@ -23,6 +23,7 @@ from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.prepare import read_feature_settings
 from tl_toolkit.training.seeds import describe_phases, phase_seed
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
@@ -139,7 +140,9 @@ class Trainer:
         self._transfer = transfer
         self._images = images
         self._progress = progress
-        self._source = FeatureSource(transfer, recipe, images, self._progress)
+        self._source = FeatureSource(
+            transfer, read_feature_settings(recipe), images, self._progress
+        )
         self._ahead = [find_cut(transfer, units) for units in ahead]
         self._finished: dict[str, _Finished] = {}
         self._digests = digest_variables(transfer)
@@ -297,7 +300,7 @@ class Trainer:
                     targets,
                     recipe.pixels,
                     seed=seed,
-                    augment=self._source.movement if split == "train" else None,
+                    augment=self._source.geometric_transform if split == "train" else None,
                 )
             )
         return drawn

@@ -16,6 +16,7 @@ from tl_toolkit.events import ignore
 from tl_toolkit.plan.space import resolve_space, trial_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.base import Task, answers_pixels
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
@@ -49,6 +50,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
         What the last phase trains is trainable, and the loss is that of its steps.
         """
+        with numerics(deterministic=self._recipe.deterministic):
+            return self._build(hp)
+
+    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
         transfer = assemble_model(recipe, self._manifest.classes, ignore)
@@ -71,6 +76,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
         _, transfer, recipe = self._built
+        with numerics(deterministic=recipe.deterministic):
+            return self._train(transfer, recipe)
+
+    def _train(self, transfer: TransferModel, recipe: Recipe) -> dict[str, float]:
         size = _size_of(recipe)
         if size not in self._images:  # those of one size are kept: trials would decode them anew
             self._images = {size: load_images(recipe, self._manifest)}
