@@ -16,6 +16,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.pixels import draw_balls, make_recipe
+from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import _open_folder
 from tl_toolkit.cli.console import _describe_refit
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
@@ -374,10 +375,11 @@ def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
     tl.search(recipe, root=tmp_path / "runs")
     second = tl.search(recipe, root=tmp_path / "runs")
 
-    folder = _open_folder(
+    with _open_folder(
         tl.load_recipe(second.folder.recipe).recipe,
         tmp_path / "runs", None, resume=True, overwrite=False,
-    )  # fmt: skip
+    ) as folder:  # fmt: skip
+        pass
 
     assert folder.path == second.path == tmp_path / "runs" / "photos-search" / "002"
 
@@ -410,6 +412,7 @@ def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
     parameters = [int(row["parameters"]) for row in rows]
     assert parameters == sorted(set(parameters))
     assert "</svg>" in (found.path / "sweep.svg").read_text()
+    assert_all_are_listed(found.folder)
 
 
 @pytest.mark.slow

@@ -63,24 +63,15 @@ def finetune(
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     summary = check_recipe(loaded)
     refuse_dtype_policy()
-    folder = create_run(
+    with create_run(
         loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    progress = progress or ignore
-    try:
+    ) as folder:
+        progress = progress or ignore
         progress(Event("run_began", facts={"folder": folder.path}))
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if summary.ignored:
                 progress(message(summary.ignored))
             run = _Finetuning(summary, folder, progress, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, ignore, message, report_counts
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 from tl_toolkit.recipe.schema import Recipe
@@ -253,34 +254,39 @@ class Run(InFolder):
         """Exports the kept model; a SavedModel is published only if it proves equal.
 
         Args:
-            formats: `saved_model`, and `weights` for the base alone as a weight file.
+            formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
 
         Returns:
             The path of each format.
 
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
+            RecipeError: A format is unknown.
         """
+        chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
         with self.numerics():
-            return self._export(formats)
+            return self._export(chosen_formats)
 
-    def _export(self, formats: Sequence[str]) -> dict[str, Path]:
+    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-        examples = manifest.of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        files = {}
+        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            examples = manifest.of("validation")
+            count = min(PARITY_IMAGES, len(examples))
+            # The manifest is ordered by class, so that equal steps go through all of them.
+            chosen = [examples[index * len(examples) // count] for index in range(count)]
+            files = {example.path: read_encoded(example) for example in chosen}
         return publish(
             self.model,
             self.folder,
-            self.recipe,
             classes=self.classes,
+            resize=self.recipe.data.resize,
             task=self._task,
-            files={example.path: read_encoded(example) for example in chosen},
-            formats=formats,
+            files=files,
+            formats=chosen_formats,
         )
 
 

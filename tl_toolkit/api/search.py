@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, refuse_running
+from tl_toolkit.runs.places import create_run, resume_run
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
-        return self.folder.read_json(self.path / "summary.json")
+        return self.folder.read_json(self.folder.summary)
 
     @property
     def best_recipe(self) -> Path:
         """The winner as a recipe, for `finetune`."""
-        return self.path / "best.yaml"
+        return self.folder.best_recipe
 
 
 def search(
@@ -87,8 +88,8 @@ def search(
     """
     loaded = read_recipe(recipe, overrides)
     check_recipe(_with_search(loaded))
-    folder = _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite)
-    return _Searching(loaded.recipe, folder, progress or ignore).run(threads)
+    with _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder:
+        return _Searching(loaded.recipe, folder, progress or ignore).run(threads)
 
 
 def sweep(
@@ -126,11 +127,11 @@ def sweep(
     loaded = read_recipe(recipe, overrides)
     check_recipe(loaded)
     swept = _as_sweep(loaded.recipe, phase, units=units)
-    folder = _open_folder(
+    with _open_folder(
         swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
-    )  # fmt: skip
-    found = _Searching(swept, folder, progress or ignore).run(threads)
-    _write_sweep(swept, found)
+    ) as folder:
+        found = _Searching(swept, folder, progress or ignore).run(threads)
+        _write_sweep(swept, found)
     return found
 
 
@@ -218,7 +219,7 @@ def _open_folder(
     resume: bool,
     overwrite: bool,
     kind: str = "search",
-) -> RunFolder:
+) -> AbstractContextManager[RunFolder]:
     refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
@@ -228,7 +229,7 @@ def _open_folder(
     numbered = sorted(path for path in (root / name).glob("[0-9]*") if path.name.isdigit())
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not (folder.path / "search.json").is_file():
+    if not folder.search.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -237,8 +238,7 @@ def _open_folder(
                 hint="--resume --out DIR, or the same command without --resume",
             )
         )
-    refuse_running(folder)
-    return folder
+    return resume_run(folder)
 
 
 class _Searching:
@@ -250,18 +250,9 @@ class _Searching:
         self.progress = progress
 
     def run(self, threads: int | None) -> SearchRun:
-        self.folder.write_status("running", trial=None)
-        try:
-            self.progress(Event("run_began", facts={"folder": self.folder.path}))
-            with numerics(deterministic=self.recipe.deterministic, threads=threads):
-                self._search()
-        except KeyboardInterrupt:
-            self.folder.write_status("interrupted")
-            raise
-        except BaseException as error:
-            self.folder.write_status("failed", error=str(error) or type(error).__name__)
-            raise
-        self.folder.write_status("done")
+        self.progress(Event("run_began", facts={"folder": self.folder.path}))
+        with numerics(deterministic=self.recipe.deterministic, threads=threads):
+            self._search()
         return SearchRun(self.folder)
 
     def _search(self) -> None:
@@ -289,7 +280,7 @@ class _Searching:
         if best is None:
             raise SearchError(
                 Problem(
-                    where=str(self.folder.path / "trials.csv"),
+                    where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
                     expected=next((one.error for one in reversed(trials) if one.error), "")
                     or "The space holds no value.",
@@ -301,13 +292,13 @@ class _Searching:
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials
 
-        write_trials(self.folder.path / "trials.csv", trials, list(engine.space))
+        write_trials(self.folder.trials_table, trials, list(engine.space))
 
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
         write_atomically(
-            self.folder.path / "best.yaml", dump_recipe(trial_recipe(self.recipe, best.values))
+            self.folder.best_recipe, dump_recipe(trial_recipe(self.recipe, best.values))
         )
         objective = engine.search.objective
         scores = [repeat.score for repeat in engine.refit(best)]
@@ -319,13 +310,13 @@ class _Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             "seconds": trials[-1].elapsed,
-            "best_recipe": str(self.folder.path / "best.yaml"),
+            "best_recipe": str(self.folder.best_recipe),
         }
-        write_json(self.folder.path / "summary.json", summary)
+        write_json(self.folder.summary, summary)
         fields = list(engine.space)
-        plot_fields(self.folder.path / "fields.svg", trials, fields, objective.name, best)
+        plot_fields(self.folder.fields_plot, trials, fields, objective.name, best)
         plot_time(
-            self.folder.path / "time.svg", trials, objective.name, is_max=objective.is_max
+            self.folder.time_plot, trials, objective.name, is_max=objective.is_max
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
         self.progress(Event("search_ended", facts=summary))

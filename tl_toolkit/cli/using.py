@@ -23,6 +23,7 @@ from tl_toolkit.cli.console import (
     warn,
 )
 from tl_toolkit.errors import DataError
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
 
 
 @click.command("evaluate")
@@ -174,8 +175,9 @@ def _print_lines(records: list[dict[str, Any]]) -> None:
 @click.command("export")
 @click.argument("run")
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(["saved_model", "weights"]),
-    default=("saved_model",), show_default=True,
+    "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
+    callback=lambda _, __, values: split_formats(values),
+    help=f"{describe_formats()}. May be given again, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
@@ -187,11 +189,12 @@ def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     paths = opened.export(formats)
     for path in paths.values():
         tell(f"exported: {path}")
-    if "saved_model" in paths:
-        report = opened.folder.read_json(opened.folder.export / "parity.json")
-        tell(
-            f"largest difference: {report['pixels']['largest_difference']:.1e} from "
-            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-        )
+    for proof in (EXPORT_FORMATS[name].proof for name in paths):
+        if proof:
+            report = opened.folder.read_json(opened.folder.export / proof)
+            tell(
+                f"largest difference: {report['pixels']['largest_difference']:.1e} from "
+                f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
+            )
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})

@@ -46,7 +46,7 @@ def train_baseline(
         progress(_label(event))
 
     transfer = assemble_model(other, classes, report)
-    place = RunFolder(folder.path / "baseline")
+    place = RunFolder(folder.baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, other.phases)}))
     trainer = Trainer(CompiledPhases(transfer), other, images, progress=report)
     try:

@@ -9,7 +9,13 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from tl_toolkit.export.asking import ask
+from tl_toolkit.export.formats import FinishedModel, Format
+from tl_toolkit.export.parity import LIMITS
 from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.tasks.base import answers_pixels
+
+__all__ = ["FORMAT", "write_saved_model", "write_signatures"]
 
 
 def write_saved_model(
@@ -35,7 +41,7 @@ def write_saved_model(
     size = tuple(model.input.shape[1:3])
     names = tf.constant(list(classes))
 
-    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+    def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = model(tf.cast(pixels, tf.float32), training=False)
         if probabilities.shape[-1] == 1:
             probabilities = tf.concat([1.0 - probabilities, probabilities], axis=-1)
@@ -43,15 +49,15 @@ def write_saved_model(
         return {"probabilities": probabilities, "label": tf.gather(names, index), "index": index}
 
     def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(resize_image(image, size, resize))
+        return predict(resize_image(image, size, resize))
 
     def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.map_fn(
-            lambda one: resize_image(decode_image(one), size, resize),
+            lambda data: resize_image(decode_image(data), size, resize),
             encoded,
             fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
         )
-        return answer(pixels)
+        return predict(pixels)
 
     write_signatures(
         model, path, serve_images=serve_images, serve_bytes=serve_bytes, classes=classes
@@ -71,8 +77,8 @@ def write_signatures(
     Args:
         model: What the functions call.
         path: Folder to write; must not exist.
-        serve_images: Answers uint8 (batch, h, w, 3), as `serving_default(image)`.
-        serve_bytes: Answers encoded images (batch,), as `serve_bytes(bytes)`.
+        serve_images: Outputs for uint8 (batch, h, w, 3), as `serving_default(image)`.
+        serve_bytes: Outputs for encoded images (batch,), as `serve_bytes(bytes)`.
         classes: What `class_names()` returns; none for a task without.
     """
     names = tf.constant(list(classes), tf.string)
@@ -90,3 +96,18 @@ def write_signatures(
     )
     archive.add_endpoint("class_names", lambda: {"class_names": names}, input_signature=[])
     archive.write_out(str(path), verbose=False)
+
+
+def _write(finished: FinishedModel, path: Path) -> None:
+    """Writes the signatures of the model's task."""
+    # Imported late: it writes its signatures by the function above.
+    from tl_toolkit.tasks.dense.serving import write_pixel_model
+
+    classes, resize = finished.classes, finished.resize
+    if answers_pixels(finished.task):
+        write_pixel_model(finished.model, path, task=finished.task, classes=classes, resize=resize)
+    else:
+        write_saved_model(finished.model, path, classes=classes, resize=resize)
+
+
+FORMAT = Format(_write, ask=ask, limits=LIMITS)

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from tl_toolkit.runs.locks import LOCK_NAMES
+
 __all__ = [
     "DRAFT_PREFIX",
     "Shard",
@@ -152,11 +154,12 @@ class ShardWriter:
         self.close()
         digests = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), -1)
         np.save(self._folder / _IMAGES, digests)
-        sizes = {path.name: path.stat().st_size for path in self._folder.iterdir()}
+        files = [path for path in self._folder.iterdir() if path.name not in LOCK_NAMES]
+        sizes = {path.name: path.stat().st_size for path in files}
         about = {"made_by": made_by, "images": self._count, "sizes": sizes}
         (self._folder / _WHOLE).write_text(json.dumps(about))
         # After a power cut a name may be there before the bytes are: those must come first.
-        for path in self._folder.iterdir():
+        for path in (*files, self._folder / _WHOLE):
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
 

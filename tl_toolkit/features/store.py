@@ -30,9 +30,12 @@ from tl_toolkit.features.shards import (
     read_images,
 )
 from tl_toolkit.runs.files import default_cache_dir
-from tl_toolkit.runs.places import is_alive
+from tl_toolkit.runs.locks import LOCK_NAMES, hold, is_abandoned
 
 __all__ = ["Entry", "FeatureCache"]
+
+# A draft is without a lock for a moment when it is made, and again before it is published.
+_STALE_SECONDS = 60
 
 
 class Entry:
@@ -100,8 +103,9 @@ class Entry:
         draft.mkdir(parents=True)
         writer = ShardWriter(draft, len(images), shapes, dtype)
         try:
-            yield writer
-            writer.finish(images, made_by)
+            with hold(draft):
+                yield writer
+                writer.finish(images, made_by)
             if self.missing(images):  # else another process was faster
                 draft.rename(self.folder / name)
         finally:
@@ -184,9 +188,23 @@ class FeatureCache:
         """Removes what interrupted writers left; a folder that no writer made stays."""
         for folder in _folders_in(self.root):
             for draft in folder.glob(f"{DRAFT_PREFIX}*"):
-                pid = draft.name.removeprefix(DRAFT_PREFIX).split("-")[0]
-                if pid.isdecimal() and not is_alive(int(pid)):
+                if _is_left(draft):
                     shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_left(draft: Path) -> bool:
+    """Says whether a draft of this store has no writer any more, on whatever host it was."""
+    if is_abandoned(draft):
+        return True
+    if not draft.name.removeprefix(DRAFT_PREFIX).split("-")[0].isdecimal():
+        return False  # no writer made it
+    try:
+        paths = list(draft.iterdir())
+        changed = max(path.stat().st_mtime for path in (draft, *paths))
+    except OSError:  # published or removed by another process
+        return False
+    is_locked = any(path.name in LOCK_NAMES for path in paths)
+    return not is_locked and time.time() - changed > _STALE_SECONDS
 
 
 def _folders_in(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
+from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
     Arguments,
     Changes,
@@ -274,12 +275,8 @@ class EarlyStopping(Section):
 class Export(Section):
     """What is written for use elsewhere when training is done."""
 
-    formats: Annotated[
-        tuple[Literal["saved_model", "weights"], ...], Field(min_length=1), Listed
-    ] = Field(
-        default=("saved_model",),
-        description="saved_model (for TensorFlow Serving; published only if it answers as the "
-        "model does) and weights (the base, as a weight file).",
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
+        default=("saved_model",), description=f"{describe_formats()}."
     )
 
     @classmethod
