@@ -6,7 +6,7 @@ import pytest
 from tl_toolkit.events import ignore
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, start_tensorflow
 
 RECIPE = {
     "version": 1,
@@ -36,7 +36,7 @@ RECIPE = {
 @pytest.fixture(scope="module")
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
-    start_tensorflow(deterministic=True)
+    start_tensorflow()
     from tl_toolkit.training.compiled import CompiledPhases
     from tl_toolkit.training.loop import Trainer
     from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
@@ -49,7 +49,8 @@ def make_trainer(tmp_path_factory):
         transfer = assemble_model(recipe, manifest.classes, ignore)
         return Trainer(CompiledPhases(transfer), recipe, images)
 
-    return make
+    with numerics(deterministic=True):
+        yield make
 
 
 def recipe_with(**changes):

@@ -21,7 +21,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, start_tensorflow
+from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -49,9 +49,9 @@ def finetune(
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
-            Training sets the global seeds of
-            Python, NumPy and TensorFlow.
+        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns. Training
+            sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
+            and Keras's dtype policy are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
@@ -68,6 +68,7 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     plan = check_recipe(loaded)
+    refuse_dtype_policy()
     with (
         handling(progress) as handle,
         create_run(
@@ -75,10 +76,10 @@ def finetune(
         ) as folder,
     ):
         handle(Event("run_began", facts={"folder": folder.path}))
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if plan.ignored:
-            handle(message(plan.ignored))
-        run = _Finetuning(plan, folder, handle, callbacks).run()
+        with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if plan.ignored:
+                handle(message(plan.ignored))
+            run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 

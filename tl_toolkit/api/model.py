@@ -14,7 +14,7 @@ from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -42,8 +42,7 @@ def build_model(
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights.
     """
     plan = check_recipe(read_recipe(recipe, overrides))
-    with handling(progress) as handle:
-        start_tensorflow()
+    with handling(progress) as handle, numerics(deterministic=plan.recipe.deterministic):
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import assemble_model
         from tl_toolkit.training.seeds import phase_seed
@@ -69,7 +68,11 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise DataError(Problem(str(path), "no such file", "Expected a file model.keras of a run."))
-    start_tensorflow()
+    with numerics(deterministic=False):  # a caller's dtype policy would change layers
+        return _load(Path(path))
+
+
+def _load(path: Path) -> keras.Model:
     import keras
 
     # Keras must know these layers to load them.

@@ -24,6 +24,7 @@ from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import describe_rate
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.prepare import read_feature_settings
 from tl_toolkit.training.seeds import describe_phases, phase_seed
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
@@ -139,7 +140,9 @@ class Trainer:
         self._transfer = transfer
         self._images = images
         self._progress = progress
-        self._source = FeatureSource(transfer, recipe, images, self._progress)
+        self._source = FeatureSource(
+            transfer, read_feature_settings(recipe), images, self._progress
+        )
         self._ahead = [find_cut(transfer, units) for units in ahead]
         self._finished: dict[str, _Finished] = {}
         transfer.task.prepare(images["train"].targets)
@@ -300,7 +303,7 @@ class Trainer:
                 batches,
                 self._images[split].targets,
                 seed=seed,
-                transform=self._source.movement if split == "train" else None,
+                transform=self._source.geometric_transform if split == "train" else None,
             )
             for split, batches in features.items()
         }

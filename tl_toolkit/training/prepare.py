@@ -10,10 +10,13 @@ import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
@@ -153,6 +156,37 @@ def load_images(
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def read_feature_settings(recipe: Recipe) -> FeatureSettings:
+    """Returns what a recipe says of the features, and of the images that they are of.
+
+    Args:
+        recipe: The recipe.
+    """
+    features, augment = recipe.features, recipe.augment
+    return FeatureSettings(
+        image_size=recipe.data.image_size,
+        resize=recipe.data.resize,
+        augment=None if augment is None else _read_augment_settings(augment),
+        seed=recipe.seed,
+        views=features.views,
+        store=features.store,
+        dtype=features.dtype,
+        constant_folded=features.folded,
+        max_gb=features.max_gb,
+    )
+
+
+def _read_augment_settings(augment: Augment) -> AugmentSettings:
+    chosen = augment.rand_augment
+    return AugmentSettings(
+        flip=augment.flip,
+        rotation=augment.rotation,
+        zoom=augment.zoom,
+        contrast=augment.contrast,
+        rand_augment=chosen and RandAugmentSettings(chosen.num_ops, chosen.magnitude),
+    )
 
 
 def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
-from tl_toolkit.keras_private import flatten_layers, keep_producers
+from tl_toolkit.keras_private import flatten_layers, keep_input_calls
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
@@ -79,7 +79,7 @@ def split_at(
     cut = find_cut(transfer, units)
     prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
     entering = transfer.join_inputs(cut.tensors)
-    with keep_producers(transfer.model.inputs):  # else the whole model could not be saved
+    with keep_input_calls(transfer.model.inputs):  # else the whole model could not be saved
         suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size

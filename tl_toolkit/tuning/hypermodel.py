@@ -18,6 +18,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.loop import Trainer
@@ -54,6 +55,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
         What the last phase trains is trainable, and the loss is that of its steps.
         """
+        with numerics(deterministic=self._plan.recipe.deterministic):
+            return self._build(hp)
+
+    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
@@ -82,6 +87,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
         _, transfer, plan = self._built
+        with numerics(deterministic=plan.recipe.deterministic):
+            return self._train(transfer, plan)
+
+    def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
         size = _size_of(plan.recipe)
         if size not in self._images:  # those of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, transfer.task, self._manifest)}
