@@ -13,6 +13,7 @@ from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
 from tl_toolkit.events import Progress, Relay
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import Summary, check_recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
@@ -51,7 +52,8 @@ def finetune(
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on the whole
+            model.
         progress: Is told what happens; nothing is printed by default.
 
     Raises:
@@ -94,6 +96,7 @@ class _Finetuning:
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.recipe = summary.recipe
+        self._settings = training_settings(summary.recipe, summary.units)
         self._classes = summary.classes
         self._callbacks = callbacks
         self.folder = folder
@@ -102,8 +105,7 @@ class _Finetuning:
         self._clock = time.perf_counter()
 
     def run(self) -> Run:
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import start_aside, survey_images
+        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
@@ -119,7 +121,7 @@ class _Finetuning:
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
+        trainer = build_trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
@@ -149,7 +151,7 @@ class _Finetuning:
         from tl_toolkit.training.prepare import assemble_model
 
         compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self.progress))
-        compiled.trace(self.recipe)
+        compiled.trace(self._settings)
         return compiled
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
@@ -172,11 +174,11 @@ class _Finetuning:
                 "numerics": describe_numerics(),
             },
         )
-        self.progress.planned(plan_phases(transfer, recipe.phases))
+        self.progress.planned(plan_phases(transfer, self._settings.phases))
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
-            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
+            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
         except (NonFiniteError, KeyboardInterrupt):
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 self._save(transfer)

@@ -10,12 +10,13 @@ from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.splits import measure_trained
 from tl_toolkit.events import Progress, Relay
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_baseline
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Trainer, plan_phases
-from tl_toolkit.training.prepare import assemble_model
+from tl_toolkit.training.loop import plan_phases
+from tl_toolkit.training.prepare import assemble_model, build_trainer
 
 
 def train_baseline(
@@ -44,10 +45,11 @@ def train_baseline(
     labelled = _Labelled(progress)
     transfer = assemble_model(other, classes, labelled)
     place = RunFolder(folder.path / "baseline")
-    labelled.planned(plan_phases(transfer, other.phases))
-    trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
+    settings = training_settings(other)
+    labelled.planned(plan_phases(transfer, settings.phases))
+    trainer = build_trainer(CompiledPhases(transfer), other, images, progress=labelled)
     try:
-        training = trainer.train(other, place)
+        training = trainer.train(settings, place)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {

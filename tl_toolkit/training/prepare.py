@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Progress
+from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import scan
@@ -18,6 +19,8 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_reader, build_task
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import TransferModel, assemble
 
 _T = TypeVar("_T")
@@ -105,6 +108,28 @@ def load_images(
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def build_trainer(
+    compiled: CompiledPhases,
+    recipe: Recipe,
+    images: Mapping[str, Images],
+    *,
+    progress: Progress | None = None,
+    ahead: Sequence[Sequence[str]] = (),
+) -> Trainer:
+    """Returns what trains a recipe, and all others that share its model, features and images.
+
+    Args:
+        compiled: The recipe's model, and its steps.
+        recipe: Says how images are augmented, and which features are kept.
+        images: By split.
+        progress: As of `Trainer`.
+        ahead: Likewise.
+    """
+    progress = progress or Progress()
+    source = FeatureSource(compiled.transfer, recipe, images, progress)
+    return Trainer(compiled, source, images, progress=progress, ahead=ahead)
 
 
 def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -> TransferModel:

@@ -22,6 +22,7 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.scan import scan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
@@ -30,7 +31,7 @@ from tl_toolkit.runtime import derive_seed, describe_arithmetic
 from tl_toolkit.tasks.registry import build_reader
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, load_images
+from tl_toolkit.training.prepare import assemble_model, build_trainer, load_images
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 
@@ -146,7 +147,7 @@ class Engine:
             score, errors = None, []
             with self._outliving(errors, OutputError):
                 recipe = trial_recipe(self.recipe, best.values, seed=seed)
-                score = self._score(self._find_trainer(recipe).train(recipe))
+                score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
             for error in errors:
                 self._progress.said(f"the winner with seed {seed} failed: {error}")
             yield Refit(seed, score)
@@ -187,9 +188,10 @@ class Engine:
         with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
             trainer = self._find_trainer(recipe)
-            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            settings = training_settings(recipe)
+            widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+            training = trainer.train(settings, pause_after=proposal.budget, paused=paused)
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
@@ -270,7 +272,7 @@ class Engine:
                 del self._trainers[next(iter(self._trainers))]
             images = self._load_images(recipe)
             transfer = assemble_model(template, self._manifest.classes, self._progress)
-            self._trainers[key] = Trainer(
+            self._trainers[key] = build_trainer(
                 CompiledPhases(transfer),
                 template,
                 images,

@@ -15,13 +15,18 @@ import tensorflow as tf
 
 from tl_toolkit.events import Progress
 from tl_toolkit.plan.space import resolve_space, trial_recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task, answers_pixels
-from tl_toolkit.training.compiled import CompiledPhases, what_trains
-from tl_toolkit.training.loop import Trainer
+from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer
-from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    survey_images,
+)
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
@@ -53,9 +58,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         values = read_values(register_space(self._space, hp), self._space)
         recipe = trial_recipe(self._recipe, values)
         transfer = assemble_model(recipe, self._manifest.classes, Progress())
-        phase = recipe.phases[-1]
-        units, train_batch_norm = what_trains(transfer, phase)
-        set_trainable(transfer, units, train_batch_norm=train_batch_norm)
+        phase = training_settings(recipe).phases[-1]
+        set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
         if not isinstance(phase.learning_rate, float):
             count = ceil(len(self._manifest.of("train")) / recipe.data.batch_size)
@@ -80,7 +84,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if size not in self._images:  # those of one size are kept: trials would decode them anew
             self._images = {size: load_images(recipe, self._manifest)}
         images = self._images[size]
-        best = Trainer(CompiledPhases(transfer), recipe, images).train(recipe).best.as_row()
+        trainer = build_trainer(CompiledPhases(transfer), recipe, images)
+        best = trainer.train(training_settings(recipe)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
 
 
