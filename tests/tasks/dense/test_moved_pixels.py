@@ -57,14 +57,14 @@ class Trained:
     def __init__(self, recipe, folder):
         start_tensorflow()
         from tl_toolkit.images.augment import build_augment
+        from tl_toolkit.plan.training import training_settings
         from tl_toolkit.training.compiled import CompiledPhases
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import assemble_model, survey_images
+        from tl_toolkit.training.prepare import assemble_model, build_trainer, survey_images
 
         manifest, self.images = survey_images(recipe, RunFolder(folder), ignore)
         compiled = CompiledPhases(assemble_model(recipe, manifest.classes, ignore))
-        trainer = Trainer(compiled, recipe, self.images)
-        run = trainer._prepare(recipe, 0, trainer._initial)
+        trainer = build_trainer(compiled, recipe, self.images)
+        run = trainer._prepare(training_settings(recipe), 0, trainer._initial, is_new=True)
         self.prefix = run.split.prefix
         self.features = run._features
         self.change = build_augment(recipe.augment)
