@@ -11,6 +11,8 @@ from typing import Any
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
+from tl_toolkit.recipe.optimizers import OPTIMIZERS
+from tl_toolkit.recipe.schedules import SCHEDULES
 from tl_toolkit.runs.folder import describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +28,13 @@ SECTIONS = [
     "Head",
     "Hidden",
 ]
-SECTIONS += ["Phase", "UnfreezeFrom", "EarlyStopping", "Export", "Search", "Objective", "Dimension"]
+_KINDS = {
+    section.__name__: f"phases.NAME.{field}, as {{kind: {kind}, ...}}"
+    for field, table in (("optimizer", OPTIMIZERS), ("learning_rate", SCHEDULES))
+    for kind, section in table.items()
+}
+SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
+SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     "Data": "data",
@@ -44,6 +52,7 @@ PLACES = {
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",
+    **_KINDS,
     "Dimension": "search.space, a dimension for each dotted field",
 }
 OPENING = """# Recipe reference

@@ -348,12 +348,13 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     manifest = scan(recipe.data)
     images = Images(manifest.of("train"), manifest.classes, image_size=(32, 32))
     transfer = assemble(recipe.model, image_size=(32, 32), num_classes=3)
-    seed = phase_seed(recipe, 0)
-    initialize_head(transfer.parts[-1].layers, seed)
+    seed = phase_seed(recipe.seed, "order", 0)
+    initialize_head(transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
     transfer.model.trainable = False
     transfer.model.get_layer("predictions").trainable = True
     dropout = transfer.model.get_layer("head_dropout")
-    dropout.seed_generator.state.assign([derive_seed(seed, "head_dropout"), 0])
+    masks = phase_seed(recipe.seed, "dropout", 0)
+    dropout.seed_generator.state.assign([derive_seed(masks, "head_dropout"), 0])
     head = keras.Model(transfer.parts[-1].inputs[0], transfer.model.output)
     base = FixedBatch(keras.Model(transfer.model.input, transfer.parts[-1].inputs[0]))
     rows = base(images.load(np.arange(len(images)))).numpy()

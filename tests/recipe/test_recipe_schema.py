@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -82,6 +83,11 @@ def test_recipe_hashes_and_travels_between_processes(values):
 
     assert copy == recipe
     assert hash(copy) == hash(recipe)
+
+
+def test_python_s_own_read_only_mapping_cannot_be_pickled_which_is_why_settings_are_ours():
+    with pytest.raises(TypeError):
+        pickle.dumps(MappingProxyType({"alpha": 0.25}))
 
 
 def test_arguments_compare_and_unpack_as_a_dict(values):

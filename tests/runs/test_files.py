@@ -34,12 +34,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    for version in ("one", "two"):
+    for version in ("old", "new"):
         with drafted(tmp_path / "model") as draft:
             draft.mkdir()
             (draft / version).touch()
 
-    assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["two"]
+    assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["new"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
@@ -75,14 +75,14 @@ def read_folder(path):
 
 
 def test_a_reader_never_sees_a_folder_missing_while_it_is_replaced(tmp_path):
-    path, stop, looks, misses = tmp_path / "model", threading.Event(), [], []
+    path, stop, checks, misses = tmp_path / "model", threading.Event(), [], []
     write_folder(path, "0")
 
     def read():
         while not stop.is_set():
-            looks.append(path)
+            checks.append(path)
             if not os.path.isdir(path):
-                misses.append(len(looks))
+                misses.append(len(checks))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -92,27 +92,27 @@ def test_a_reader_never_sees_a_folder_missing_while_it_is_replaced(tmp_path):
     reader.join()
 
     assert not misses
-    assert len(looks) > 100
+    assert len(checks) > 100
     assert read_folder(path) == "99"
 
 
 def test_between_any_two_steps_of_a_replacement_the_folder_is_there(tmp_path):
-    path, looks = tmp_path / "model", []
+    path, checks = tmp_path / "model", []
     write_folder(path, "old")
 
-    def look(frame, event, argument):
+    def check(frame, event, argument):
         if frame.f_code.co_filename == files_module.__file__:
-            looks.append(path.is_dir())
-        return look
+            checks.append(path.is_dir())
+        return check
 
-    sys.settrace(look)
+    sys.settrace(check)
     try:
         write_folder(path, "new")
     finally:
         sys.settrace(None)
 
-    assert len(looks) > 20
-    assert all(looks)
+    assert len(checks) > 20
+    assert all(checks)
 
 
 def test_a_folder_is_replaced_in_both_ways_and_nothing_is_left_beside_it(tmp_path, swap):

@@ -8,8 +8,8 @@ import pytest
 
 from tl_toolkit.errors import DataError
 from tl_toolkit.recipe.schema import Data
-from tl_toolkit.sources.builtin import load_builtin
-from tl_toolkit.sources.glyphs import render_all_glyphs
+from tl_toolkit.sources.builtin import describe_builtin, load_builtin
+from tl_toolkit.sources.glyphs import GLYPHS, render_all_glyphs
 from tl_toolkit.sources.survey import (
     check_sources,
     count_sources,
@@ -425,11 +425,24 @@ def test_glyphs_are_drawn_in_the_format_of_digits():
 
 
 def test_glyphs_are_the_same_each_time():
-    again = render_all_glyphs()
+    again = render_all_glyphs(describe_builtin("glyphs").counts)
 
     drawn = np.rint(again * (255 / 16)).astype(np.uint8)
     np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], drawn)
     assert len(np.unique(drawn.reshape(len(drawn), -1), axis=0)) > 0.99 * len(drawn)
+
+
+def test_the_names_of_glyphs_are_those_that_have_strokes_and_then_scribbles():
+    names = list(describe_builtin("glyphs").counts)
+
+    assert names[: len(GLYPHS)] == list(GLYPHS)
+    assert all(name.startswith("scribble_") for name in names[len(GLYPHS) :])
+
+
+def test_the_labels_of_digits_are_those_of_scikit_learn():
+    from sklearn import datasets
+
+    assert load_builtin("digits")[1] == tuple(map(str, datasets.load_digits().target))
 
 
 def test_glyphs_are_counted_without_drawing_them():
@@ -453,19 +466,41 @@ def test_digit_classes_are_selected_and_checked():
     assert check_sources(data(builtin="digits", classes=("8", "10")))[0][0] == "classes"
 
 
-def test_listing_imports_neither_numpy_nor_tensorflow(make_folders):
+def test_listing_imports_no_library_in_a_process_of_its_own(make_folders):
     root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as N\n"
-        "from tl_toolkit.data import manifest, sources\n"
+        "from tl_toolkit.sources.survey import check_sources, count_sources, list_sources\n"
         f"folders = N(builtin=None, csv=None, train=Path({str(root)!r}), validation=0.2, test=None,"
         " classes=None, masks=None)\n"
-        "digits = N(builtin='digits', classes=None)\n"
-        "assert not sources.check_sources(folders) and not sources.check_sources(digits)\n"
-        "sources.count_sources(digits)\n"
-        "print({'numpy', 'tensorflow', 'keras', 'sklearn', 'PIL'} & set(sys.modules))"
+        "sets = [N(builtin=name, classes=None, validation=0.2, test=None)"
+        " for name in ('digits', 'glyphs')]\n"
+        "for data in (folders, *sets):\n"
+        "    assert not check_sources(data) and count_sources(data) and list_sources(data)\n"
+        "heavy = {'numpy', 'tensorflow', 'keras', 'sklearn', 'PIL', 'tl_toolkit.sources.glyphs'}\n"
+        "print(heavy & set(sys.modules))"
     )
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_validate_does_not_load_what_renders_glyphs_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nname: glyphs\ndata: {builtin: glyphs, validation: 0.2, image_size: 32}\n"
+        "model: {base: lenet5, weights: random}\nphases: [{name: head, epochs: 1}]\n"
+    )
+    code = (
+        "import sys; from tl_toolkit.cli.main import main\n"
+        "sys.argv = ['tltool', 'validate', sys.argv[1]]\n"
+        "try: main()\n"
+        "except SystemExit as end: print('code', end.code or 0, file=sys.stderr)\n"
+        "print('tl_toolkit.sources.glyphs' in sys.modules, file=sys.stderr)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "r.yaml")], capture_output=True, text=True
+    )
+
+    assert result.stderr.split()[-3:] == ["code", "0", "False"], result.stderr

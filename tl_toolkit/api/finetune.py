@@ -14,7 +14,8 @@ from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
-from tl_toolkit.plan.check import Summary, check_recipe
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
@@ -66,7 +67,7 @@ def finetune(
     loaded = read_recipe(recipe, overrides)
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
-    summary = check_recipe(loaded)
+    plan = check_recipe(loaded)
     with (
         handling(progress) as handle,
         create_run(
@@ -75,9 +76,9 @@ def finetune(
     ):
         handle(Event("run_began", facts={"folder": folder.path}))
         start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if summary.ignored:
-            handle(message(summary.ignored))
-        run = _Finetuning(summary, folder, handle, callbacks).run()
+        if plan.ignored:
+            handle(message(plan.ignored))
+        run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
@@ -87,13 +88,13 @@ class _Finetuning:
 
     def __init__(
         self,
-        summary: Summary,
+        plan: Plan,
         folder: RunFolder,
         progress: Handler,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
-        self.recipe = summary.recipe
-        self._classes = summary.classes
+        self.plan = plan
+        self.recipe = plan.recipe
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
@@ -118,14 +119,16 @@ class _Finetuning:
         self.progress(event)
 
     def run(self) -> Run:
+        from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.loop import Trainer
         from tl_toolkit.training.prepare import start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
-        wait_for_model = start_aside(self._compile)
+        task = build_task(self.recipe, self.plan.classes)
+        wait_for_model = start_aside(lambda: self._compile(task))
         try:
-            manifest, images = survey_images(self.recipe, self.folder, self.progress)
+            manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             compiled = wait_for_model()
         except BaseException:  # interrupts too
             self._is_ending.set()
@@ -140,7 +143,7 @@ class _Finetuning:
         trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
+        metrics = self._evaluate(trainer, task, images, training)
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
@@ -151,7 +154,7 @@ class _Finetuning:
             exported = run.export(self.recipe.export.formats)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            metrics["baseline"] = self._train_baseline(images, manifest.classes)
+            metrics["baseline"] = self._train_baseline(images)
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
         return run
@@ -163,11 +166,11 @@ class _Finetuning:
         if metrics is not None:
             write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
-    def _compile(self) -> CompiledPhases:
+    def _compile(self, task: Task) -> CompiledPhases:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self._report_aside))
+        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
         compiled.trace(self.recipe)
         return compiled
 
@@ -208,27 +211,22 @@ class _Finetuning:
             transfer.model.save(draft)
 
     def _evaluate(
-        self,
-        trainer: Trainer,
-        task: Task,
-        images: Mapping[str, Images],
-        classes: Sequence[str],
-        training: Training,
+        self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
     ) -> dict[str, Any]:
-        from tl_toolkit.evaluation.splits import measure_trained, write_predictions
+        from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
-        found, predictions = measure_trained(trainer, task, images, classes)
+        metrics, predictions = evaluate_trained(trainer, task, images)
         write_predictions(self.folder.predictions, predictions)
+        if state := task.state():
+            write_json(self.folder.task_state, state)
         return {
             "best": training.best.as_row(),
             "weights_sha256": training.weights_sha256,
-            **found,
+            **metrics,
         }
 
-    def _train_baseline(
-        self, images: Mapping[str, Images], classes: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any]:
         from tl_toolkit.evaluation.baselines import train_baseline
 
         self.progress(message("training the baseline beside it"))
-        return train_baseline(self.recipe, images, classes, self.folder, progress=self.progress)
+        return train_baseline(self.plan, images, self.folder, progress=self.progress)

@@ -41,15 +41,16 @@ def build_model(
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights.
     """
-    summary = check_recipe(read_recipe(recipe, overrides))
+    plan = check_recipe(read_recipe(recipe, overrides))
     with handling(progress) as handle:
         start_tensorflow()
+        from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import assemble_model
         from tl_toolkit.training.seeds import phase_seed
         from tl_toolkit.transfer.heads import initialize_head
 
-        transfer = assemble_model(summary.recipe, summary.classes, handle)
-        initialize_head(transfer.parts[-1].layers, phase_seed(summary.recipe, 0))
+        transfer = assemble_model(plan, build_task(plan.recipe, plan.classes), handle)
+        initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
 
 

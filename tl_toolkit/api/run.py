@@ -12,9 +12,11 @@ from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
-from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runtime import start_tensorflow
@@ -22,9 +24,7 @@ from tl_toolkit.runtime import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-    from tl_toolkit.evaluation.predict import Prediction
-    from tl_toolkit.tasks.base import Task
-    from tl_toolkit.tasks.dense.evaluation import MaskPrediction
+    from tl_toolkit.tasks.base import Prediction, Table, Task
 
 
 PARITY_IMAGES = 16
@@ -48,12 +48,15 @@ class Run(InFolder):
         """Class names in the order of the model's outputs."""
         return tuple(self.folder.read_json(self.folder.classes))
 
-    @property
+    @cached_property
     def _task(self) -> Task:
         """The task, which says what its outputs mean; needs TensorFlow."""
         from tl_toolkit.tasks.registry import build_task
 
-        return build_task(self.recipe, self.classes)
+        task = build_task(self.recipe, self.classes)
+        if self.folder.task_state.is_file():
+            task.restore(self.folder.read_json(self.folder.task_state))
+        return task
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -92,9 +95,8 @@ class Run(InFolder):
             progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 
         Returns:
-            The metrics of the task (of `tl_toolkit.evaluation.metrics.measure` for a
-            classification), with the `split` or folder, and as `skipped` the images that cannot be
-            decoded, with their reasons by path.
+            The metrics of the task, with the `split` or folder, and as `skipped` the images that
+            cannot be decoded, with their reasons by path.
 
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
@@ -104,48 +106,47 @@ class Run(InFolder):
             return self._evaluate(data, handle)
 
     def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
-        from tl_toolkit.evaluation.splits import measure_kept
-        from tl_toolkit.training.prepare import load_images
+        from tl_toolkit.evaluation.splits import evaluate_images
+        from tl_toolkit.images.pipeline import Images
 
+        task, settings = self._task, self.recipe.data
         if data is None:
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._inspect(data, progress)
+            manifest = self._inspect(Path(data), task, progress)
             name = "test"
-        images = load_images(self.recipe, manifest)[name]
-        metrics = measure_kept(self.model, self._task, images, self.classes)
-        examples = () if data is None else manifest.examples
-        skipped = {example.path: example.reason for example in examples if not example.usable}
+        examples = manifest.of(name)
+        images = Images(
+            examples,
+            image_size=settings.image_size,
+            resize=settings.resize,
+            targets=task.load_targets(examples, settings.image_size, settings.resize),
+        )
+        metrics = evaluate_images(self.model, task, images).metrics
+        inspected = () if data is None else manifest.examples
+        skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
             progress(warning(f"skipped {path}: {reason}"))
         return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
 
-    def _inspect(self, data: str | Path, progress: Handler) -> Manifest:
+    def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
         from tl_toolkit.images.scan import inspect_images
-        from tl_toolkit.images.targets import inspect_targets
-        from tl_toolkit.sources.survey import list_folder, list_folder_with_masks
-        from tl_toolkit.tasks.registry import build_reader
 
-        masks, reader = self.recipe.data.masks, build_reader(self.recipe)
-        if masks is None:
-            files = list_folder(data, classes=self.classes).files
-        else:
-            files = list_folder_with_masks(Path(data), masks).files
+        listing = plan_task(self.recipe).list_for_evaluation(data, self.classes)
         convert_dir = self.folder.converted if self.recipe.data.convert else None
-        looks = inspect_images(
-            [file.path for file in files],
+        inspections = inspect_images(
+            [file.path for file in listing.files],
             convert_dir=convert_dir,
             progress=report_counts(progress, "images_inspected"),
         )
         examples = [
-            Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
-            for look, file in zip(looks, files, strict=True)
+            Example(*inspection[:2], "test", file.targets, *inspection[2:])
+            for inspection, file in zip(inspections, listing.files, strict=True)
         ]
-        if reader is not None:
-            examples = inspect_targets(examples, [file.mask for file in files], reader)
-        manifest = Manifest(tuple(examples), self.classes)
+        manifest = Manifest(tuple(examples), self.classes, listing.columns)
+        manifest = task.inspect_targets(manifest)
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))
         return manifest
@@ -157,7 +158,7 @@ class Run(InFolder):
         out: str | Path | None = None,
         native: bool = False,
         progress: Handler | bool = False,
-    ) -> list[Prediction] | list[MaskPrediction]:
+    ) -> list[Prediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
         Args:
@@ -190,71 +191,70 @@ class Run(InFolder):
 
     def _predict(
         self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
-    ) -> list[Prediction] | list[MaskPrediction]:
-        from tl_toolkit.evaluation.predict import predict_files
-        from tl_toolkit.tasks.base import answers_pixels
-        from tl_toolkit.tasks.dense.evaluation import predict_masks
+    ) -> list[Prediction]:
+        from tl_toolkit.tasks.base import PredictionOptions
 
-        def done(answered: int) -> None:
-            report(Event("images_inspected", done=answered, total=len(files)))
-
-        def said(text: str) -> None:
-            report(message(text))
-
-        task = self._task
-        if answers_pixels(task):
-            return list(
-                predict_masks(
-                    self.model, files, task, self.recipe, self.classes, folder=folder,
-                    native=native, said=said, done=done,
-                )
-            )  # fmt: skip
-        resize = self.recipe.data.resize
-        return list(
-            predict_files(self.model, files, classes=self.classes, resize=resize, done=done)
+        options = PredictionOptions(
+            self.recipe.data.image_size,
+            self.recipe.data.resize,
+            out=folder,
+            native=native,
+            report=lambda text: report(message(text)),
+            done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
         )
+        return list(self._task.predict(self.model, files, options))
+
+    def tabulate(self, predictions: Sequence[Prediction], *, wide: bool = False) -> Table:
+        """Returns predictions as columns and rows.
+
+        Args:
+            predictions: Of `predict`, those that carry no error.
+            wide: With every number, for CSV; else what fits a terminal.
+        """
+        return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
 
     def _check_use(self, out: Path | None, *, native: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
         task = self.recipe.task
-        given = [name for name, one in (("--out", out), ("--native", native)) if one]
-        if given and task not in PIXEL_TASKS:
-            what = f"goes with tasks that answer each pixel, not with {task}"
-            raise RecipeError([Problem(one, what, "", "predict without it") for one in given])
+        options = [name for name, value in (("--out", out), ("--native", native)) if value]
+        if options and not task.is_dense:
+            what = f"goes with tasks that have an output for each pixel, not with {task.kind}"
+            raise RecipeError([Problem(name, what, "", "predict without it") for name in options])
         if out is not None:
-            from tl_toolkit.tasks.dense.pictures import check_folder
-
             check_folder(out)
 
     def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
         """Exports the kept model; a SavedModel is published only if it proves equal.
 
         Args:
-            formats: `saved_model`, and `weights` for the base alone as a weight file.
+            formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
 
         Returns:
             The path of each format.
 
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
+            RecipeError: A format is unknown.
         """
+        chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
         start_tensorflow()
+        from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-        examples = manifest.of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        files = {}
+        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            examples = manifest.of("validation")
+            count = min(PARITY_IMAGES, len(examples))
+            # The manifest is ordered by class, so that equal steps go through all of them.
+            chosen = [examples[index * len(examples) // count] for index in range(count)]
+            files = {example.path: read_encoded(example) for example in chosen}
         return publish(
-            self.model,
+            FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
-            self.recipe,
-            classes=self.classes,
-            task=self._task,
-            files={example.path: read_encoded(example) for example in chosen},
-            formats=formats,
+            files=files,
+            formats=chosen_formats,
         )
 
 

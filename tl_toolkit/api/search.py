@@ -5,18 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.progress import handling, log_warnings
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
-from tl_toolkit.catalog.taps import units_read
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message
-from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.check import check_recipe, plan_trial
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths, trial_recipe
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
     RecipeSource,
@@ -95,12 +96,14 @@ def search(
         ToolkitError: A child of it for whatever else can be mended: recipe, data, weights, output.
     """
     loaded = read_recipe(recipe, overrides)
-    check_recipe(_with_search(loaded))
+    plan = check_recipe(_with_search(loaded))
+    if loaded.recipe.search is None:  # the default one, which only the check needed
+        plan = plan_trial(plan, {})
     with (
         handling(progress) as handle,
-        _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
+        _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
     ):
-        return _Searching(loaded.recipe, folder, handle).run(threads)
+        return _Searching(plan, folder, handle).run(threads)
 
 
 def sweep(
@@ -136,15 +139,15 @@ def sweep(
         RecipeError: There is no such phase, and as for `search`.
     """
     loaded = read_recipe(recipe, overrides)
-    check_recipe(loaded)
-    swept = _as_sweep(loaded.recipe, phase, units=units)
+    plan = check_recipe(loaded)
+    swept = _as_sweep(plan, phase, units=units)
     with (
         handling(progress) as handle,
         _open_folder(
             swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
         ) as folder,
     ):
-        run = _Searching(swept, folder, handle).run(threads)
+        run = _Searching(replace(plan, recipe=swept), folder, handle).run(threads)
         _write_sweep(swept, run)
     return run
 
@@ -168,11 +171,11 @@ def hypermodel(
         ToolkitError: As `search` does before its first trial.
     """
     loaded = read_recipe(recipe, overrides)
-    check_recipe(_with_search(loaded))
+    plan = check_recipe(_with_search(loaded))
     start_tensorflow(deterministic=loaded.recipe.deterministic)
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(loaded.recipe, progress=log_warnings)
+    return RecipeHyperModel(plan, progress=log_warnings)
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
@@ -182,7 +185,8 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
     return build_recipe(loaded.recipe, {"search": {}})
 
 
-def _as_sweep(recipe: Recipe, phase: str | None, *, units: bool) -> Recipe:
+def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
+    recipe = plan.recipe
     names = [one.name for one in recipe.phases]
     if phase is not None and phase not in names:
         raise RecipeError(
@@ -195,10 +199,10 @@ def _as_sweep(recipe: Recipe, phase: str | None, *, units: bool) -> Recipe:
         )
     depths: list[Any] = list(find_depths(recipe))
     if units:
-        architecture = find_architecture(recipe.model.base)
-        every = resolve_unfreeze(architecture, len(architecture.blocks))
-        if recipe.pixels is not None:
-            every = units_read(architecture, recipe.pixels.taps) or every
+        architecture = plan.architecture
+        every = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
+            architecture, len(architecture.blocks)
+        )
         depths = [0, *({"from": unit} for unit in reversed(every))]
     given = recipe.search.model_dump(mode="json") if recipe.search else {}
     kept = {name: given[name] for name in ("objective", "refit") if name in given}
@@ -256,8 +260,9 @@ def _open_folder(
 class _Searching:
     """The steps of a search after its folder is there, in order."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Handler) -> None:
-        self.recipe = recipe
+    def __init__(self, plan: Plan, folder: RunFolder, progress: Handler) -> None:
+        self.plan = plan
+        self.recipe = plan.recipe
         self.folder = folder
         self.progress = progress
         self._leaks: list[dict[str, str]] = []
@@ -269,12 +274,14 @@ class _Searching:
         return SearchRun(self.folder)
 
     def _search(self) -> None:
+        from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import survey_images
         from tl_toolkit.tuning.engine import Engine
 
-        manifest, images = survey_images(self.recipe, self.folder, self.progress)
+        task = build_task(self.recipe, self.plan.classes)
+        manifest, images = survey_images(self.plan, task, self.folder, self.progress)
         self._leaks = manifest.describe_leaks()
-        engine = Engine(self.recipe, manifest, self.folder, self.progress, images=images)
+        engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
         del images  # no trial looks at those of test, perhaps none at this size
         trials = engine.begin()
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
@@ -311,9 +318,8 @@ class _Searching:
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
-        write_atomically(
-            self.folder.best_recipe, dump_recipe(trial_recipe(self.recipe, best.values))
-        )
+        winner = trial_recipe(self.recipe, best.values, seed=best.seed)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner))
         objective = engine.search.objective
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {

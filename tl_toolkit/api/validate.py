@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tl_toolkit.plan.check import Summary, check_recipe
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 
 
-def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Summary:
+def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Plan:
     """Checks a recipe, its data and its weights, and tells what it will do. Images stay closed.
 
     Args:
@@ -15,7 +16,7 @@ def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Summary:
         overrides: Fields to replace, as for `tl.finetune`.
 
     Returns:
-        The recipe with its classes, images and units that train; `describe()` gives lines to read.
+        The plan: recipe, classes, images, units that train; `describe()` gives lines to read.
 
     Raises:
         ToolkitError: A child of it, with all problems: recipe, data, weights.

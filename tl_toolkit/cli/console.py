@@ -12,12 +12,10 @@ import click
 
 from tl_toolkit.cli.command import current
 from tl_toolkit.printing.tables import build_table, numbers_of, open_console, title_of
+from tl_toolkit.recipe.tasks import list_baselines
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_TRIVIAL = {"majority": "majority class", "facing": "facing the viewer"}
-"""Predictions that need no model, by the name that a task measures them by."""
 
 
 def tell(message: str) -> None:
@@ -70,20 +68,21 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     numbers = numbers_of(metrics)
     columns = [title_of(key) for key in numbers]
     rows: list[list[Any]] = [list(numbers.values())]
-    trivial = next((key for key in _TRIVIAL if key in metrics), None)
+    trivial = next((key for key in list_baselines() if key in metrics), None)
     if trivial is not None:
         columns = ["", *columns]
         rows = [
             ["", *rows[0]],
-            [_TRIVIAL[trivial], *(metrics[trivial].get(key) for key in numbers)],
+            [list_baselines()[trivial], *(metrics[trivial].get(key) for key in numbers)],
         ]
     show(f"{name}\n")
     show(build_table(columns, rows))
-    classes = metrics.get("per_class")
+    kind = "column" if "per_column" in metrics else "class"
+    classes = metrics.get(f"per_{kind}")
     if classes:
         columns = list(next(iter(classes.values())))
         # Counts first: they say how much the others are worth.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
-        show(build_table(["class", *map(title_of, columns)], rows))
+        show(build_table([kind, *map(title_of, columns)], rows))

@@ -7,56 +7,52 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.evaluation.splits import measure_trained
+from tl_toolkit.evaluation.splits import evaluate_trained
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.load import build_baseline
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.plan.check import plan_baseline
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer, plan_phases
 from tl_toolkit.training.prepare import assemble_model
 
 
 def train_baseline(
-    recipe: Recipe,
-    images: Mapping[str, Images],
-    classes: tuple[str, ...],
-    folder: RunFolder,
-    *,
-    progress: Handler,
+    plan: Plan, images: Mapping[str, Images], folder: RunFolder, *, progress: Handler
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
     Args:
-        recipe: A recipe with a `baseline`; its data are used as they are.
+        plan: Of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
-        classes: Class names in order.
         folder: The run; the baseline's histories go under baseline/.
         progress: Receives its events, named as the baseline's.
 
     Returns:
         The replaced fields, the kept epoch, and metrics by split.
     """
-    other = build_baseline(recipe)
-    if other is None:
+    baseline = plan_baseline(plan)
+    if baseline is None:
         raise ValueError("recipe.baseline: expected changes, got none")
 
     def report(event: Event) -> None:
         progress(_label(event))
 
-    transfer = assemble_model(other, classes, report)
+    task = build_task(baseline.recipe, baseline.classes)
+    transfer = assemble_model(baseline, task, report)
     place = RunFolder(folder.baseline)
-    report(Event("planned", facts={"phases": plan_phases(transfer, other.phases)}))
-    trainer = Trainer(CompiledPhases(transfer), other, images, progress=report)
+    report(Event("planned", facts={"phases": plan_phases(transfer, baseline.recipe.phases)}))
+    trainer = Trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
     try:
-        training = trainer.train(other, place)
+        training = trainer.train(baseline.recipe, place)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {
-        "changes": dict(recipe.baseline or {}),
+        "changes": dict(plan.recipe.baseline or {}),
         "best": training.best.as_row(),
-        **measure_trained(trainer, transfer.task, images, classes)[0],
+        **evaluate_trained(trainer, task, images)[0],
     }
 
 

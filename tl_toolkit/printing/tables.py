@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tl_toolkit.recipe.tasks import list_titles, select_headlines
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -55,32 +57,13 @@ def _as_text(value: Any) -> str:
     return str(value).replace("[", "\\[")
 
 
-_TITLES = {
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "f1": "F1",
-    "iou": "IoU",
-    "mean_iou": "mean IoU",
-    "frequency_weighted_iou": "weighted IoU",
-    "f_score": "F score",
-    "ods": "ODS",
-    "ods_threshold": "ODS threshold",
-    "ods_precision": "ODS precision",
-    "ods_recall": "ODS recall",
-    "ois": "OIS",
-    "rmse_angle": "RMSE angle",
-    "within_11_25": "within 11.25",
-    "within_22_5": "within 22.5",
-}
-
-
 def title_of(metric: str) -> str:
     """Returns the title of a metric.
 
     Args:
         metric: Its name in metrics.json, as "mean_iou".
     """
-    return _TITLES.get(metric, metric.replace("_", " "))
+    return list_titles().get(metric, metric.replace("_", " "))
 
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
@@ -90,10 +73,6 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
         metrics: Of one split, as in metrics.json.
     """
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-
-
-_HEADLINES = ["images", "accuracy", "loss"]
-"""Of a classification, whose other metrics `evaluate` prints."""
 
 
 def build_summary(metrics: Mapping[str, Any]) -> Table:
@@ -110,6 +89,6 @@ def build_summary(metrics: Mapping[str, Any]) -> Table:
         for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
             if split in splits:
                 numbers = numbers_of(splits[split])
-                columns = _HEADLINES if "accuracy" in numbers else list(numbers)
+                columns = select_headlines(numbers)
                 rows.append([name, split, *(numbers[column] for column in columns)])
     return build_table(["", "split", *map(title_of, columns)], rows)

@@ -193,3 +193,25 @@ def default_cache_dir() -> Path:
     if chosen:
         return Path(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that can neither be written nor made.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: It, or what it should lie in, is a file or write-protected.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return
+    raise OutputError(
+        Problem(
+            where=f"--out {folder}",
+            what=f"{there} {'cannot be written' if there.is_dir() else 'is a file'}",
+            expected="A folder is needed that receives an image for each file.",
+            hint="--out DIR with another folder",
+        )
+    )

@@ -20,7 +20,7 @@ from tl_toolkit.runs.locks import LOCK_NAMES, describe_process
 class RunFolder:
     """A run's or a search's folder. Holds paths only; nothing is read until asked for.
 
-    The artifacts below are the whole list: what a run writes and `--overwrite` removes is in it.
+    The artifacts below are the whole list of what a run writes and `--overwrite` removes.
 
     Args:
         path: The folder.
@@ -41,6 +41,7 @@ class RunFolder:
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
     phases = Artifact("phases", "A folder for each phase: history.csv and receipt.json.")
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
+    task_state = Artifact("task.json", "What the task took from data, as thresholds; not of all.")
     metrics = Artifact("metrics.json", "Metrics of the kept state.")
     predictions = Artifact("predictions.csv", "Predictions for all validation and test images.")
     model = Artifact("model.keras", "The kept model, whole: raw RGB pixels to outputs.")
@@ -113,7 +114,7 @@ class RunFolder:
             ) from error
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Replaces the run's status; `started` is kept from the first one.
+        """Replaces the run's status; `started` stays as first written.
 
         Args:
             state: running, done, failed or interrupted.

@@ -30,7 +30,7 @@ _CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Holds a folder alone while the block writes to it. Threads exclude each other, too.
+    """Holds a folder alone while the block writes to it. Threads exclude each other as well.
 
     Args:
         folder: The folder; must exist.
@@ -147,7 +147,7 @@ def _refuse(folder: Path, path: Path) -> RecipeError:
         Problem(
             where=str(folder),
             what=f"is being written by {who}",
-            expected="A folder has one writer at a time, and what is in progress is not replaced.",
+            expected="A folder has one writer at a time, and a run in progress is not replaced.",
             hint="wait for it, or another --out"
             + (f"; if it is gone: rm {path}" if path.name == _CLAIM else ""),
         )

@@ -1,4 +1,4 @@
-"""Where runs are: numbered folders, found again by name, and never mixed."""
+"""Where runs are: numbered folders, which are found by name and never mixed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def create_run(
 
 @contextlib.contextmanager
 def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
-    """Holds a folder that is there already while the block goes on writing to it.
+    """Holds an existing folder while the block continues its run.
 
     Args:
         folder: The folder.
@@ -106,7 +106,7 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
 
 
 def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
-    """Makes `latest` mean this run, if it is one of the numbered ones.
+    """Makes `latest` mean this run, if it is numbered.
 
     Only a run that holds a model is pointed at: a failed one must not hide the last good one.
 

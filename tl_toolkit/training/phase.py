@@ -14,13 +14,13 @@ import numpy as np
 
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
-from tl_toolkit.features.source import FeatureSet
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.pausing import PhaseState, save_phase
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
 
@@ -34,11 +34,11 @@ class PhaseRun:
         phase: Phase,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet | SampledPixels],
+        features: Mapping[str, ExampleSource],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
-        seed: int,
+        order_seed: int,
         batch_size: int,
         progress: Handler,
     ) -> None:
@@ -49,7 +49,7 @@ class PhaseRun:
         self._features = features
         self._digests = digests
         self._sizes = sizes
-        self._seed = seed
+        self._order_seed = order_seed
         self._batch_size = batch_size
         self._progress = progress
         self._steps_taken = 0
@@ -149,7 +149,7 @@ class PhaseRun:
             self._digests,
             phase=self._phase.name,
             steps=self._steps_taken,
-            learning_rate=self._phase.learning_rate,
+            learning_rate=first_rate(self._phase.learning_rate),
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
@@ -161,11 +161,11 @@ class PhaseRun:
         return receipt
 
     def _train_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
+        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         step = 0
         total = 0.0
-        tally = np.int64(0)
+        tally: Any = 0
         for features, targets in chunks:
             losses, tallies = self.steps.train(features, targets)
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
@@ -175,7 +175,7 @@ class PhaseRun:
                 total += float(loss) * min(self._batch_size, len(targets) - start)
                 self._progress(Event("step_ended", done=step, facts={"loss": float(loss)}))
             self._steps_taken += len(losses)
-            tally = tally + tallies.sum(axis=0, dtype=np.int64)
+            tally = tally + tallies.sum(axis=0, dtype=wide_type(tallies))
         return total / self._sizes["train"], self.steps.task.score_of(tally)
 
     def _evaluate(self, number: int) -> tuple[float, float]:
@@ -251,7 +251,8 @@ def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
             where=f"phase {phase.name!r}, epoch {epoch}",
             what=what,
             expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
+            hint=f"phases.{phase.name}.{name_rate(phase.learning_rate)}"
+            f"={first_rate(phase.learning_rate) / 10:g}",
         )
     )
 

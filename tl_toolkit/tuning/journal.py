@@ -30,6 +30,7 @@ class Trial:
         error: Why it failed; "" if it did not.
         budget: Epochs of the last phase after which it was to pause; None if never.
         continues: Number of the trial that it went on from; None if from the start.
+        seed: The seed of its recipe, if that is its own; None for the recipe's.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Trial:
     error: str = ""
     budget: int | None = None
     continues: int | None = None
+    seed: int | None = None
 
 
 class Journal:
