@@ -6,8 +6,8 @@
     run.predict(["photo.jpg"])
     run.export()
 
-`tl.recipe` holds the sections of a recipe, to build one in Python, and `tl.errors` what the verbs
-raise. Importing this package costs no TensorFlow; the first verb that needs it does.
+`tl.recipe` and `tl.tasks` hold the sections of a recipe, to build one in Python, and `tl.errors`
+what the verbs raise. Importing this package costs no TensorFlow; the first verb that needs it does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tl_toolkit import errors, recipe
+    from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -58,6 +58,7 @@ __all__ = [
     "render_architecture",
     "search",
     "sweep",
+    "tasks",
     "validate",
 ]
 
@@ -81,7 +82,7 @@ _NAMES_IN = {
     "recipe.schema": ("Recipe",),
 }
 _HOMES = {name: module for module, names in _NAMES_IN.items() for name in names}
-_MODULES = ("errors", "recipe")
+_MODULES = ("errors", "recipe", "tasks")
 
 
 if not TYPE_CHECKING:  # a checker would take any name for granted

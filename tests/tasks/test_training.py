@@ -9,13 +9,13 @@ from PIL import Image
 
 from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
 from tl_toolkit.events import ignore
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.dense.evaluation import measure_trained_masks, predict_masks
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.prepare import assemble_model, survey_images
+from tl_toolkit.training.prepare import assemble_model, build_trainer, survey_images
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def train(task, folder, out):
     out.mkdir()
     manifest, images = survey_images(recipe, RunFolder(out), ignore)
     transfer = assemble_model(recipe, manifest.classes, ignore)
-    trainer = Trainer(CompiledPhases(transfer), recipe, images)
-    return recipe, transfer, trainer, images, trainer.train(recipe)
+    trainer = build_trainer(CompiledPhases(transfer), recipe, images)
+    return recipe, transfer, trainer, images, trainer.train(training_settings(recipe))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -8,9 +8,8 @@ import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
-from tl_toolkit.recipe.schema import EarlyStopping
-from tl_toolkit.training.checkpoint import Epoch, is_better
-from tl_toolkit.training.phase import _Patience
+from tl_toolkit.plan.training import StoppingRule
+from tl_toolkit.training.checkpoint import Epoch, Patience, is_better
 
 
 def digits_recipe(**sections):
@@ -124,7 +123,7 @@ def test_early_stopping_ends_a_phase(tmp_path):
 
     run = train(tmp_path, phases=phases, early_stopping={"patience": 3, "min_delta": 0.01})
 
-    assert history(run, "1-head")[-1]["epoch"] == "3"
+    assert history(run, "1-head")[-1]["epoch"] == "4"
 
 
 def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
@@ -156,7 +155,7 @@ def test_receipts_and_logs_are_written(tmp_path):
 
 
 def test_patience_counts_from_the_last_improvement():
-    patience = _Patience(EarlyStopping(patience=2))
+    patience = Patience(StoppingRule(patience=2))
 
     over = [patience.is_over(epoch(value, 1.0)) for value in (0.5, 0.6, 0.6, 0.7, 0.7, 0.7)]
 
@@ -178,7 +177,7 @@ def epoch(val_accuracy, val_loss):
     ],
 )
 def test_the_better_epoch_is_told_by_the_monitor_and_ties_by_the_other(other, monitor, better):
-    rule = EarlyStopping(monitor=monitor)
+    rule = StoppingRule(monitor=monitor)
 
     assert is_better(other, epoch(0.8, 0.5), rule) is better
 
@@ -218,7 +217,7 @@ def test_penalties_do_not_count_in_the_losses_that_choose_between_phases(tmp_pat
     end, start = history(run, "1-head"), history(run, "2-all")[0]
     best = min(end, key=lambda row: float(row["val_loss"]))
     assert float(start["val_loss"]) == pytest.approx(float(best["val_loss"]), rel=1e-5)
-    assert float(start["penalty"]) > 10 * float(best["penalty"]) > 0
+    assert float(start["regularization_loss"]) > 10 * float(best["regularization_loss"]) > 0
     assert run.metrics["validation"]["loss"] == pytest.approx(
         run.metrics["best"]["val_loss"], rel=1e-4
     )

@@ -14,7 +14,7 @@ from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -42,14 +42,14 @@ def build_model(
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights.
     """
     plan = check_recipe(read_recipe(recipe, overrides))
-    with handling(progress) as handle:
-        start_tensorflow()
+    with handling(progress) as handle, numerics(deterministic=plan.recipe.deterministic):
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import assemble_model
         from tl_toolkit.training.seeds import phase_seed
         from tl_toolkit.transfer.heads import initialize_head
 
-        transfer = assemble_model(plan, build_task(plan.recipe, plan.classes), handle)
+        task = build_task(plan.recipe, plan.classes)
+        transfer = assemble_model(plan, task, handle)
         initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
 
@@ -68,10 +68,15 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise DataError(Problem(str(path), "no such file", "Expected a file model.keras of a run."))
-    start_tensorflow()
+    with numerics(deterministic=False):  # a caller's dtype policy would change layers
+        return _load(Path(path))
+
+
+def _load(path: Path) -> keras.Model:
     import keras
 
     # Keras must know these layers to load them.
+    import tl_toolkit.architectures.affine
     import tl_toolkit.architectures.layers
     import tl_toolkit.architectures.sampling  # noqa: F401
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -64,6 +65,14 @@ class Run(InFolder):
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
 
+    def numerics(self) -> AbstractContextManager[None]:
+        """Sets the arithmetic that the run was trained with, for a `with` block.
+
+        `evaluate`, `predict` and `export` use it. Calls of `model` of your own need it to repeat
+        their figures to the last digit: a GPU rounds otherwise with TensorFloat-32.
+        """
+        return numerics(deterministic=self.recipe.deterministic)
+
     @cached_property
     def model(self) -> keras.Model:
         """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
@@ -101,8 +110,7 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        with handling(progress) as handle:
-            start_tensorflow()
+        with handling(progress) as handle, self.numerics():
             return self._evaluate(data, handle)
 
     def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
@@ -186,8 +194,8 @@ class Run(InFolder):
         several = [paths] if isinstance(paths, str | Path) else paths
         with handling(progress) as handle:
             files = _list_files(several, folder, handle)
-            start_tensorflow()
-            return self._predict(files, folder, native=native, report=handle)
+            with self.numerics():
+                return self._predict(files, folder, native=native, report=handle)
 
     def _predict(
         self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
@@ -237,7 +245,10 @@ class Run(InFolder):
             RecipeError: A format is unknown.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
-        start_tensorflow()
+        with self.numerics():
+            return self._export(chosen_formats)
+
+    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded

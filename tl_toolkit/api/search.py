@@ -30,7 +30,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, resume_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -172,7 +172,8 @@ def hypermodel(
     """
     loaded = read_recipe(recipe, overrides)
     plan = check_recipe(_with_search(loaded))
-    start_tensorflow(deterministic=loaded.recipe.deterministic)
+    refuse_dtype_policy()
+    start_tensorflow()
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
     return RecipeHyperModel(plan, progress=log_warnings)
@@ -237,6 +238,7 @@ def _open_folder(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
+    refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
@@ -269,8 +271,8 @@ class _Searching:
 
     def run(self, threads: int | None) -> SearchRun:
         self.progress(Event("run_began", facts={"folder": self.folder.path}))
-        start_tensorflow(threads=threads, deterministic=self.recipe.deterministic)
-        self._search()
+        with numerics(deterministic=self.recipe.deterministic, threads=threads):
+            self._search()
         return SearchRun(self.folder)
 
     def _search(self) -> None:

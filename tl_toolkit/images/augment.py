@@ -22,11 +22,12 @@ from tl_toolkit.keras_private import (
     translation_matrix,
     zoom_matrix,
 )
-from tl_toolkit.recipe.schema import Augment
 
 __all__ = [
     "AugmentFunction",
+    "AugmentSettings",
     "GeometricTransform",
+    "RandAugmentSettings",
     "TransformFunction",
     "build_augment",
     "build_geometric_transform",
@@ -39,6 +40,38 @@ AugmentFunction = Callable[[np.ndarray | tf.Tensor, int, int, np.ndarray], tf.Te
 TransformFunction = Callable[[int, int, int], "GeometricTransform"]
 
 _RANGE = (0, 255)
+
+
+@dataclass(frozen=True)
+class RandAugmentSettings:
+    """RandAugment (Cubuk et al., 2020): a few operations chosen at random for each image.
+
+    Attributes:
+        num_ops: Operations per image.
+        magnitude: Their strength, 0 to 1.
+    """
+
+    num_ops: int = 2
+    magnitude: float = 0.5
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes to training images, in this order; what is None or 0 changes nothing.
+
+    Attributes:
+        flip: "horizontal", "vertical" or "both": mirror half of the images.
+        rotation: Largest turn either way as a fraction of a full turn.
+        zoom: Largest zoom in or out as a fraction of the size.
+        contrast: Largest change of contrast as a fraction.
+        rand_augment: RandAugment, after the rest.
+    """
+
+    flip: str | None = None
+    rotation: float | None = None
+    zoom: float | None = None
+    contrast: float | None = None
+    rand_augment: RandAugmentSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +184,11 @@ def _transform(layer: keras.Layer, images: tf.Tensor, transformation: dict[str, 
     return tf.cast(layer.transform_images(images, transformation), tf.float32)
 
 
-def build_augment(augment: Augment | None) -> AugmentFunction:
+def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
     """Builds the function that changes training images.
 
     Args:
-        augment: The recipe's section; None changes nothing.
+        augment: The changes; None changes nothing.
 
     Returns:
         A function of uint8 or float images (n, h, w, 3) in 0..255, the run's seed, the epoch, and
@@ -182,11 +215,13 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
     return run
 
 
-def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> TransformFunction:
+def build_geometric_transform(
+    augment: AugmentSettings, image_size: tuple[int, int]
+) -> TransformFunction:
     """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
 
     Args:
-        augment: The recipe's section.
+        augment: The changes.
         image_size: Height and width of the images.
 
     Returns:
@@ -207,7 +242,7 @@ def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> 
     return run
 
 
-def _build_layers(augment: Augment, seeds: _ImageSeeds) -> list[keras.Layer]:
+def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.Layer]:
     # A fixed seed keeps Keras from drawing one for each layer from Python's random numbers.
     common = {"seed": 0, "dtype": "float32", "data_format": "channels_last"}
     layers: list[keras.Layer] = []
