@@ -16,7 +16,7 @@ def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Plan:
         overrides: Fields to replace, as for `tl.finetune`.
 
     Returns:
-        The recipe with its classes, images and units that train; `describe()` gives lines to read.
+        The plan: recipe, classes, images, units that train; `describe()` gives lines to read.
 
     Raises:
         ToolkitError: A child of it, with all problems: recipe, data, weights.
