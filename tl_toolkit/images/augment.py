@@ -1,8 +1,8 @@
 """Random changes to training images, by Keras's own layers with seeds of our own.
 
-What an image becomes hangs on the seed, the epoch and the image's key alone: not on its place in a
-batch, the size of the batch, the order of the images or the process. So how its pixels move can be
-told without it, and what is known of each pixel be moved as the image is.
+What an image becomes depends on the seed, the epoch and the image's key alone: not on its place in
+a batch, the size of the batch, the order of the images or the process. How its pixels move can
+therefore be computed without it, and the targets of the pixels can move as the image does.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
 def build_geometric_transform(
     augment: AugmentSettings, image_size: tuple[int, int]
 ) -> TransformFunction:
-    """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
+    """Builds the function that says how `build_augment`'s function moves the pixels of an image.
 
     Args:
         augment: The changes.

@@ -127,7 +127,7 @@ def describe_base(
     *,
     num_classes: int | None = None,
 ) -> Description:
-    """Draws a base, with random weights, and counts.
+    """Builds a base, with random weights, and counts.
 
     Args:
         architecture: The catalog's record.
@@ -197,7 +197,7 @@ def _base_pieces(
     pieces: list[_Piece] = []
     for block, unit in units:
         before = {pieces[-1].name if pieces else None, unit.name}
-        read = (makers.get(id(one)) for op in unit.operations for one in _read(op))
+        read = (makers.get(id(tensor)) for op in unit.operations for tensor in _read(op))
         reads = dict.fromkeys(name for name in read if name is not None and name not in before)
         pieces.append(
             _Piece(
