@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search, sweep
     from tl_toolkit.errors import ToolkitError
-    from tl_toolkit.events import Progress
+    from tl_toolkit.events import Event
     from tl_toolkit.features.store import FeatureCache
     from tl_toolkit.recipe.load import load_recipe
     from tl_toolkit.recipe.schema import Recipe
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Event": "tl_toolkit.events",
     "FeatureCache": "tl_toolkit.features.store",
-    "Progress": "tl_toolkit.events",
     "Recipe": "tl_toolkit.recipe.schema",
     "Run": "tl_toolkit.api.run",
     "ToolkitError": "tl_toolkit.errors",
@@ -50,8 +50,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Event",
     "FeatureCache",
-    "Progress",
     "Recipe",
     "Run",
     "SearchRun",

@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import os
 import platform
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
+
+_PRINT_STDIN = "import sys; sys.stderr.buffer.write(sys.stdin.buffer.read())"
 
 
 @contextlib.contextmanager
@@ -18,21 +20,29 @@ def quiet_stderr() -> Iterator[None]:
     """Holds back what C++ code writes to stderr in the block; prints it if the block fails.
 
     TensorFlow logs its CPU features and the absence of a GPU before any logging setting is read.
+    A process of its own holds the text, and prints it when this one has gone: also after an abort
+    or a crash, whose text would be lost in here.
     """
     try:
         descriptor = sys.stderr.fileno()
+        holder = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PRINT_STDIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=descriptor,
+            start_new_session=True,  # an interrupt from the keyboard is not meant for it
+        )
     except (AttributeError, OSError, ValueError):  # stderr is captured or closed
         yield
         return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(descriptor), "wb") as original:
-        os.dup2(held.fileno(), descriptor)
+    with holder, os.fdopen(os.dup(descriptor), "wb") as original:
+        if holder.stdin is not None:
+            os.dup2(holder.stdin.fileno(), descriptor)
+            holder.stdin.close()  # stderr alone holds the pipe open now
         try:
             yield
-        except BaseException:
-            held.seek(0)
-            original.write(held.read())
-            raise
+            holder.kill()
         finally:
             sys.stderr.flush()
             os.dup2(original.fileno(), descriptor)
@@ -73,7 +83,8 @@ def start_tensorflow(*, threads: int | None = None, deterministic: bool = False)
         deterministic: Turn op determinism on. It stays on for the life of the process.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_stderr(), _without(_skipped):
+    quiet = contextlib.nullcontext() if "tensorflow" in sys.modules else quiet_stderr()
+    with quiet, _without(_skipped):
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")

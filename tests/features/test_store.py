@@ -118,6 +118,15 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read_and_is_swept_away(c
     assert not list((cache.root / "key").iterdir())
 
 
+def test_a_draft_that_is_new_and_not_yet_locked_stays(cache):
+    draft = cache.entry("key").folder / ".draft-1-2-3"
+    draft.mkdir(parents=True)
+
+    assert cache.make_room(1, 10**9)
+
+    assert draft.is_dir()
+
+
 def test_a_draft_of_a_living_process_stays(cache):
     entry = cache.entry("key")
     with entry.write([digest(1)], [(4,)], "float32", "a test") as writer:
@@ -157,6 +166,7 @@ def test_a_segment_whose_list_of_images_is_empty_is_passed_over(cache):
 def test_a_folder_that_is_named_like_a_draft_ends_no_sweep(cache, name, stays):
     foreign = cache.entry("key").folder / f".draft-{name}"
     foreign.mkdir(parents=True)
+    os.utime(foreign, (1, 1))
 
     assert cache.make_room(1, 10**9)
     assert foreign.is_dir() == stays

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.dense.evaluation import measure_trained_masks, predict_masks
@@ -30,8 +30,8 @@ def train(task, folder, out):
     values["phases"][0]["epochs"] = 12
     recipe = build_recipe(values).recipe
     out.mkdir()
-    manifest, images = survey_images(recipe, RunFolder(out), Progress())
-    transfer = assemble_model(recipe, manifest.classes, Progress())
+    manifest, images = survey_images(recipe, RunFolder(out), ignore)
+    transfer = assemble_model(recipe, manifest.classes, ignore)
     trainer = Trainer(CompiledPhases(transfer), recipe, images)
     return recipe, transfer, trainer, images, trainer.train(recipe)
 

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.schema import Model, Phase
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.seeds import describe_phases
 from tl_toolkit.transfer.assemble import assemble
 
 
@@ -43,15 +41,3 @@ def test_a_later_phase_has_each_layer_s_own_momentum_again(compiled):
     assert layer.momentum == 0.5
     compiled.get(phase(), 4)
     assert layer.momentum == 0.9
-
-
-def test_a_momentum_that_nobody_told_decides_no_seed():
-    fields = {"version": 1, "name": "one", "data": {"builtin": "digits", "image_size": 32}}
-    values = fields | {"model": {"base": "lenet5", "weights": "random"}}
-    train = {"name": "a", "epochs": 1, "batch_norm": "train", "unfreeze": 1}
-    texts = [
-        describe_phases(build_recipe(values | {"phases": [train | more]}).recipe, 0)
-        for more in ({}, {"batch_norm_momentum": 0.9})
-    ]
-
-    assert "batch_norm_momentum" not in texts[0] and "batch_norm_momentum" in texts[1]

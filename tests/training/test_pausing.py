@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import start_tensorflow
@@ -44,9 +44,9 @@ def make_trainer(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("images"))
 
     def make(recipe):
-        manifest, decoded = survey_images(recipe, folder, Progress())
+        manifest, decoded = survey_images(recipe, folder, ignore)
         images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, manifest.classes, Progress())
+        transfer = assemble_model(recipe, manifest.classes, ignore)
         return Trainer(CompiledPhases(transfer), recipe, images)
 
     return make

@@ -14,6 +14,7 @@ import keras
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.catalog.imagenet import UNIT_NAMES
 from tl_toolkit.catalog.records import rename
+from tl_toolkit.keras_private import counted_name, rebuild_graph
 
 __all__ = ["build_application"]
 
@@ -77,10 +78,7 @@ def _draw_efficientnet(draw: Any, inputs: keras.KerasTensor, arguments: Any) -> 
         return rescale(outputs) if isinstance(layer, keras.layers.Normalization) else outputs
 
     # The very same layers, called once more on the caller's tensor.
-    outputs: keras.KerasTensor = model._run_through_graph(
-        inputs, operation_fn=lambda operation: operation, call_fn=call
-    )
-    return outputs
+    return rebuild_graph(model, inputs, call)
 
 
 def _name_layers(application: str, graph: keras.Function) -> None:
@@ -91,7 +89,7 @@ def _name_layers(application: str, graph: keras.Function) -> None:
         if isinstance(operation, keras.layers.InputLayer) or not _is_counted(operation):
             continue
         unit = units[id(operation)]
-        word = _WORDS.get(type(operation).__name__, _base_name(operation))
+        word = _WORDS.get(type(operation).__name__, counted_name(operation))
         number = counts[unit, word] = counts.get((unit, word), 0) + 1
         operation.name = f"{unit}_{word}{number}"
 
@@ -160,9 +158,4 @@ def _closes(operation: keras.Operation, sources: Sequence[keras.Operation]) -> b
 
 
 def _is_counted(operation: keras.Operation) -> bool:
-    return re.fullmatch(rf"{_base_name(operation)}(_\d+)?", operation.name) is not None
-
-
-def _base_name(operation: keras.Operation) -> str:
-    """Returns the word that Keras counts a class by: "conv2d" for Conv2D."""
-    return str(keras.src.utils.naming.to_snake_case(type(operation).__name__))
+    return re.fullmatch(rf"{counted_name(operation)}(_\d+)?", operation.name) is not None

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tl_toolkit.keras_private import fold_constants
 
 __all__ = [
     "PREFIX_BATCH",
@@ -93,7 +94,7 @@ class FixedBatch:
         if not self._folded:
             return self._function
         traced = self._function.get_concrete_function()
-        folded = convert_variables_to_constants_v2(traced)
+        folded = fold_constants(traced)
         return lambda rows: tf.nest.pack_sequence_as(
             traced.structured_outputs, folded(*tf.nest.flatten(rows))
         )

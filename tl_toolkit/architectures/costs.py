@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.keras_private import inner_graph
 
 __all__ = [
     "Axis",
@@ -171,7 +172,7 @@ def _measure_calls(
     graph: keras.Function, entering: Sequence[Field | None], fields: dict[int, Field | None]
 ) -> dict[str, LayerCost]:
     """Walks a graph: fills in `fields`, and returns a row by name of operation."""
-    inputs = keras.tree.flatten(graph._inputs)
+    inputs = graph.inputs
     fields.update({id(tensor): field for tensor, field in zip(inputs, entering, strict=True)})
     makers: dict[int, keras.Operation] = {}
     rows: dict[str, LayerCost] = {}
@@ -198,11 +199,11 @@ def _measure_call(
 ) -> LayerCost:
     operation, source, target = node.operation, node.input_tensors[0], node.outputs[-1]
     entering = [fields[id(tensor)] for tensor in node.input_tensors]
-    if (inner := _inner_graph(operation)) is not None:
+    if (inner := inner_graph(operation)) is not None:
         # A nested model counts its own operations; its rows are summed into one.
         nested: dict[int, Field | None] = {}
         rows = list(_measure_calls(inner, entering, nested).values())
-        field = nested[id(keras.tree.flatten(inner._outputs)[-1])]
+        field = nested[id(inner.outputs[-1])]
         accumulates = sum(row.multiply_accumulates for row in rows)
         activations = sum(row.activation_bytes for row in rows)
         shared = None
@@ -224,12 +225,6 @@ def _measure_call(
         formula=_size_formula(operation, source, target, makers),
         connections_per_weight=shared,
     )
-
-
-def _inner_graph(operation: keras.Operation) -> keras.Function | None:
-    if isinstance(operation, keras.Sequential):
-        return operation._functional
-    return operation if isinstance(operation, keras.Function) else None
 
 
 # -------------------------------------------------------------------------------------- arithmetic

@@ -25,6 +25,7 @@ from tl_toolkit.catalog.lookup import (
 )
 from tl_toolkit.catalog.records import Architecture, Value
 from tl_toolkit.catalog.registry import RECORDS
+from tl_toolkit.keras_private import producer_of
 
 __all__ = ["describe_blocks", "describe_shapes"]
 
@@ -54,7 +55,7 @@ def _describe_taps(architecture: Architecture) -> list[str]:
         return []
     _, pixels, features = _draw_base(architecture, {}, size)
     taps = find_taps(architecture, pixels, features)
-    return [tap._keras_history.operation.name for tap in taps]
+    return [producer_of(tap).name for tap in taps]
 
 
 def _count(block: BlockGraph) -> int:

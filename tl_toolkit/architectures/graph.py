@@ -16,6 +16,7 @@ from tl_toolkit.catalog.lookup import (
     find_unit_name,
 )
 from tl_toolkit.catalog.records import Value
+from tl_toolkit.keras_private import calls_by_depth, producer_of
 
 __all__ = [
     "BlockGraph",
@@ -140,7 +141,7 @@ def apply_pixel_rule(image: keras.KerasTensor, rule: str | PixelRule) -> keras.K
 
 def _name_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     # Functions of keras.ops take no name and number their nodes by a counter of the process.
-    tensor._keras_history.operation.name = name
+    producer_of(tensor).name = name
     return tensor
 
 
@@ -208,7 +209,7 @@ def sorted_calls(graph: keras.Function) -> list[Any]:
     They are not taken from the layers: one that other models share has more calls than these.
     """
     places = {id(operation): place for place, operation in enumerate(graph.operations)}
-    by_depth = graph._nodes_by_depth
+    by_depth = calls_by_depth(graph)
     return [
         node
         for depth in sorted(by_depth, reverse=True)
@@ -252,7 +253,7 @@ def find_blocks(
         end = group[-1].operation.name
         handed_on = _find_boundary(entering, group, later, read[-1:])
         if len(handed_on) > architecture.cut_width:
-            crossing = ", ".join(tensor._keras_history.operation.name for tensor in handed_on)
+            crossing = ", ".join(producer_of(tensor).name for tensor in handed_on)
             raise ValueError(
                 f"Unit {name!r} ends at {end!r}, which is no cut of the graph: {crossing} cross it."
             )

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.keras_private import constants_of
 from tl_toolkit.transfer.assemble import TransferModel
 
 # What a layer's configuration holds that does not change what it computes in inference mode.
@@ -73,14 +73,8 @@ def _describe_call(node: Any) -> str:
     operation = node.operation
     kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
     config = {} if isinstance(operation, keras.layers.InputLayer) else operation.get_config()
-    settings = {"config": _clean(config), "arguments": [_clean(one) for one in _constants(node)]}
+    settings = {"config": _clean(config), "arguments": [_clean(one) for one in constants_of(node)]}
     return f"{kind} {json.dumps(settings, sort_keys=True, default=_as_text)}"
-
-
-def _constants(node: Any) -> list[Any]:
-    """What a call is given besides tensors of the graph, as the 2.0 of `x * 2.0`."""
-    given = tf.nest.flatten([node.arguments.args, dict(node.arguments.kwargs)])
-    return [value for value in given if not isinstance(value, keras.KerasTensor)]
 
 
 def _clean(value: Any) -> Any:

@@ -27,7 +27,7 @@ from tl_toolkit.architectures.batches import (
     take_examples,
 )
 from tl_toolkit.architectures.costs import count_graph
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
 from tl_toolkit.features.store import Entry, FeatureCache, ShardWriter, StoredExamples
 from tl_toolkit.images.augment import GeometricTransform, build_augment, build_geometric_transform
@@ -76,7 +76,7 @@ class LiveFeatures:
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yields features and labels in the given order.
+        """Yields features, and the indices of their images, in the given order.
 
         Args:
             order: Indices of images, each read once in this order.
@@ -84,20 +84,19 @@ class LiveFeatures:
             epoch: Decides the augmentation.
 
         Yields:
-            float32 features (n, ...), a list where several tensors cross the cut, and int32 labels
+            float32 features (n, ...), a list where several tensors cross the cut, and indices
             (n,).
         """
-        labels = self._images.labels[order]
         waiting: list[Batch] = []
         start = rows = 0
-        for pixels, _, indices in self._images.batches(order, self._prefix.batch_size):
+        for pixels, indices in self._images.batches(order, self._prefix.batch_size):
             images = pixels if self._augment is None else self._augment(pixels, indices, epoch)
             waiting.append(self._round(self._prefix(images)))
             rows += len(indices)
             while rows >= batch_size or (rows and start + rows == len(order)):
                 ready = join_batches(waiting)
                 size = min(batch_size, rows)
-                yield take_examples(ready, 0, size), labels[start : start + size]
+                yield take_examples(ready, 0, size), order[start : start + size]
                 waiting = [take_examples(ready, size)]
                 start += size
                 rows -= size
@@ -113,15 +112,11 @@ class StoredFeatures:
 
     Args:
         views: The rows of all images, once for each view.
-        labels: int32, one for each image.
         several: Whether several tensors cross the cut.
     """
 
-    def __init__(
-        self, views: Sequence[StoredExamples], labels: np.ndarray, *, several: bool
-    ) -> None:
+    def __init__(self, views: Sequence[StoredExamples], *, several: bool) -> None:
         self._views = views
-        self._labels = labels
         self._several = several
 
     def chunks(
@@ -133,7 +128,7 @@ class StoredFeatures:
         for start in range(0, len(order), size):
             part = order[start : start + size]
             found = rows.take(part)
-            yield found if self._several else found[0], self._labels[part]
+            yield found if self._several else found[0], part
 
 
 FeatureSet: TypeAlias = LiveFeatures | StoredFeatures
@@ -172,7 +167,7 @@ class FeatureSource:
         transfer: TransferModel,
         recipe: Recipe,
         images: Mapping[str, Images],
-        progress: Progress,
+        progress: Handler,
     ) -> None:
         self._transfer = transfer
         self._settings = recipe.features
@@ -327,10 +322,7 @@ class FeatureSource:
                 return None
             rows.setdefault(one.split, []).append(found)
         several = isinstance(cut.tensors, list)
-        return {
-            split: StoredFeatures(views, self._images[split].labels, several=several)
-            for split, views in rows.items()
-        }
+        return {split: StoredFeatures(views, several=several) for split, views in rows.items()}
 
     def _fill(self, cuts: Sequence[Cut], digests: Digests) -> str | None:
         """Computes what is missing at these cuts; returns why not if there is no room for it.
@@ -350,7 +342,7 @@ class FeatureSource:
         for one in passes:
             for count in self._compute(one, digests):
                 done += count
-                self._progress.computed(done, total)
+                self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
         self._say(
             f"features: the frozen part before {names} ran once for {total} images, and not in "
@@ -436,7 +428,7 @@ class FeatureSource:
             return
         places = {image: place for place, image in enumerate(self._contents[one.split])}
         order = np.array([places[image] for image in wanted])
-        for pixels, _, indices in self._images[one.split].batches(order, size):
+        for pixels, indices in self._images[one.split].batches(order, size):
             images = [self._contents[one.split][index] for index in indices]
             if one.view is None or self._augment is None:
                 yield pixels, images
@@ -453,10 +445,10 @@ class FeatureSource:
         budget = int(self._settings.max_gb * 1e9)
         return needed <= free and self._cache.make_room(needed, budget, keep=keep)
 
-    def _say(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            self._progress.said(message)
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._progress(message(text))
 
 
 def _union(gaps: Sequence[_Gap]) -> list[bytes]:

@@ -22,10 +22,12 @@ from typing import IO, Any
 import numpy as np
 
 from tl_toolkit.runs.files import default_cache_dir
-from tl_toolkit.runs.places import is_alive
+from tl_toolkit.runs.locks import LOCK_NAMES, hold, is_abandoned
 
 _WHOLE = "whole.json"
 _DRAFT = ".draft-"
+# A draft is without a lock for a moment when it is made, and again before it is published.
+_STALE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ class Entry:
         draft.mkdir(parents=True)
         writer = ShardWriter(draft, len(images), shapes, dtype)
         try:
-            yield writer
-            writer.finish(images, made_by)
+            with hold(draft):
+                yield writer
+                writer.finish(images, made_by)
             if self.missing(images):  # else another process was faster
                 draft.rename(self.folder / name)
         finally:
@@ -193,11 +196,12 @@ class ShardWriter:
         self.close()
         digests = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), -1)
         np.save(self._folder / "images.npy", digests)
-        sizes = {path.name: path.stat().st_size for path in self._folder.iterdir()}
+        files = [path for path in self._folder.iterdir() if path.name not in LOCK_NAMES]
+        sizes = {path.name: path.stat().st_size for path in files}
         about = {"made_by": made_by, "images": self._rows, "sizes": sizes}
         (self._folder / _WHOLE).write_text(json.dumps(about))
         # After a power cut a name may be there before the bytes are: those must come first.
-        for path in self._folder.iterdir():
+        for path in (*files, self._folder / _WHOLE):
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
 
@@ -271,8 +275,7 @@ class FeatureCache:
         """Removes what interrupted writers left; a name that is none of theirs is let be."""
         for folder in _folders_of(self.root):
             for draft in folder.glob(f"{_DRAFT}*"):
-                pid = draft.name.removeprefix(_DRAFT).split("-")[0]
-                if pid.isdecimal() and not is_alive(int(pid)):
+                if _is_left(draft):
                     shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -285,6 +288,21 @@ def _folders_of(root: Path) -> list[Path]:
 
 def _segments_of(folder: Path) -> list[Path]:
     return [path for path in _folders_of(folder) if not path.name.startswith(".")]
+
+
+def _is_left(draft: Path) -> bool:
+    """Tells whether a draft of this store has no writer any more, on whatever host it was."""
+    if is_abandoned(draft):
+        return True
+    if not draft.name.removeprefix(_DRAFT).split("-")[0].isdecimal():
+        return False  # none of ours
+    try:
+        paths = list(draft.iterdir())
+        changed = max(path.stat().st_mtime for path in (draft, *paths))
+    except OSError:  # published or removed by another process
+        return False
+    is_locked = any(path.name in LOCK_NAMES for path in paths)
+    return not is_locked and time.time() - changed > _STALE_SECONDS
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

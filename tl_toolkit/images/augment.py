@@ -16,6 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.keras_private import (
+    rand_augment_layers,
+    shear_matrix,
+    translation_matrix,
+    zoom_matrix,
+)
 from tl_toolkit.recipe.schema import Augment
 
 __all__ = [
@@ -133,8 +139,8 @@ class _RandAugment(keras.layers.RandAugment):
         shape = images.shape
         for step in range(self.num_ops):
             branches = [
-                functools.partial(_transform, getattr(self, name), images, transforms[name])
-                for name in self._AUGMENT_LAYERS
+                functools.partial(_transform, layer, images, transforms[name])
+                for name, layer in rand_augment_layers(self).items()
             ]
             images = tf.switch_case(transformation["layer_idxes"][step], branches)
             images = tf.ensure_shape(images, shape)
@@ -289,8 +295,8 @@ def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Ten
     kinds = keras.layers
     if isinstance(layer, kinds.RandAugment):
         parts = [
-            _find_steps(getattr(layer, name), drawn["transforms"][name], size)
-            for name in layer._AUGMENT_LAYERS
+            _find_steps(part, drawn["transforms"][name], size)
+            for name, part in rand_augment_layers(layer).items()
         ]
         return tf.gather(tf.concat(parts, axis=0), drawn["layer_idxes"])
     if isinstance(layer, kinds.RandomFlip):
@@ -302,11 +308,11 @@ def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Ten
         rows = drawn["rotation_matrix"]
     elif isinstance(layer, kinds.RandomZoom):
         zooms = tf.concat([drawn["width_zoom"], drawn["height_zoom"]], axis=1)
-        rows = layer._get_zoom_matrix(zooms, height, width)
+        rows = zoom_matrix(layer, zooms, height, width)
     elif isinstance(layer, kinds.RandomTranslation):
-        rows = layer._get_translation_matrix(drawn["translations"])
+        rows = translation_matrix(layer, drawn["translations"])
     elif isinstance(layer, kinds.RandomShear):
-        rows = layer._get_shear_matrix(drawn["shear_factor"])
+        rows = shear_matrix(layer, drawn["shear_factor"])
     elif hasattr(layer, "fill_mode"):
         raise TypeError(f"Nobody said how {layer.name} moves pixels.")
     else:

@@ -16,6 +16,7 @@ from tl_toolkit.architectures.costs import Axis, Field, measure_graph
 from tl_toolkit.architectures.graph import BlockGraph, apply_pixel_rule, build_base, find_blocks
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.pipeline import read_image
+from tl_toolkit.keras_private import calls_of
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.transfer.weights import find_weights, load_weights
 
@@ -310,7 +311,7 @@ def _find_dead(
 def _watched(block: BlockGraph) -> Iterator[keras.KerasTensor]:
     """Yields the outputs of a block's ReLUs; its end where it has none."""
     # The last call: keras.applications may have drawn a layer before, into a graph of its own.
-    found = [layer._inbound_nodes[-1].outputs[0] for layer in block.layers if _is_relu(layer)]
+    found = [calls_of(layer)[-1].outputs[0] for layer in block.layers if _is_relu(layer)]
     yield from found or [block.units[-1].tensor]
 
 

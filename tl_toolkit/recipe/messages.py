@@ -156,13 +156,25 @@ class _Explainer:
     def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
         """Returns the JSON Schema of a field, merged over references and alternatives."""
         schemas = [self._schema]
-        for name in path:
-            schemas = [found for schema in self._expand(schemas) for found in _step(schema, name)]
+        for depth, name in enumerate(path):
+            parents = self._choose(self._expand(schemas), path[:depth])
+            schemas = [found for schema in parents for found in _step(schema, name)]
         merged: dict[str, Any] = {}
-        for schema in self._expand(schemas):
+        for schema in self._choose(self._expand(schemas), path):
             if not holding or holding in schema:
                 merged = {**schema, **merged}
         return merged
+
+    def _choose(
+        self, schemas: Iterable[dict[str, Any]], path: FieldPath
+    ) -> Iterator[dict[str, Any]]:
+        """Leaves out sections of another kind than the one that is written there."""
+        node = self._tree.find(path)
+        kind = node.child("kind") if node else None
+        for schema in schemas:
+            const = schema.get("properties", {}).get("kind", {}).get("const")
+            if kind is None or const in (None, kind.value):
+                yield schema
 
     def _expand(self, schemas: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for schema in schemas:

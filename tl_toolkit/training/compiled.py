@@ -7,7 +7,7 @@ from typing import Any
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.recipe.schema import Phase, Recipe
-from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.freezing import Split, batch_norms, check_whole, set_trainable, split_at
@@ -40,13 +40,17 @@ class CompiledPhases:
         """
         units, train_batch_norm = what_trains(self.transfer, phase)
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
+        optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size)
         if key in self._made:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._made[key]
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        steps = Steps(split, build_optimizer(phase), task=self.transfer.task, batch_size=batch_size)
+        schedule = None if isinstance(phase.learning_rate, float) else RateTable()
+        steps = Steps(
+            split, build_optimizer(phase, schedule), task=self.transfer.task,
+            batch_size=batch_size, schedule=schedule,
+        )  # fmt: skip
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)
             self._checked.add(split.cut.name)

@@ -11,20 +11,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, ignore
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, what_trains
 from tl_toolkit.training.logs import TensorBoardLog
+from tl_toolkit.training.optimizers import describe_rate
 from tl_toolkit.training.pausing import PhaseState, random_streams
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import describe_phases, phase_seed
-from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
@@ -102,8 +102,8 @@ def plan_phases(transfer: TransferModel, phases: Sequence[Phase]) -> list[dict[s
                 "trains": "head" if first == HEAD else f"{first} to head",
                 "parameters": sum(math.prod(one.shape) for one in weights if one.trainable),
                 "total_parameters": total,
-                "optimizer": phase.optimizer,
-                "learning_rate": phase.learning_rate,
+                "optimizer": phase.optimizer.kind,
+                "learning_rate": describe_rate(phase.learning_rate),
             }
         )
     return rows
@@ -131,22 +131,21 @@ class Trainer:
         recipe: Recipe,
         images: Mapping[str, Images],
         *,
-        progress: Progress | None = None,
+        progress: Handler = ignore,
         ahead: Sequence[Sequence[str]] = (),
     ) -> None:
         transfer = compiled.transfer
         self._compiled = compiled
         self._transfer = transfer
         self._images = images
-        self._progress = progress or Progress()
+        self._progress = progress
         self._source = FeatureSource(transfer, recipe, images, self._progress)
         self._ahead = [find_cut(transfer, units) for units in ahead]
         self._finished: dict[str, _Finished] = {}
+        transfer.task.prepare(images["train"].targets)
         self._digests = digest_variables(transfer)
         self._initial = BestState()
         self._last: PhaseRun | None = None
-        if (targets := images["train"].targets) is not None:
-            compiled.transfer.task.weigh(targets.count)
 
     def train(
         self,
@@ -235,72 +234,76 @@ class Trainer:
         """Says of each phase of a recipe what it trains; as `plan_phases`."""
         return plan_phases(self._transfer, recipe.phases)
 
-    def predict(self, split: str) -> np.ndarray:
-        """Returns probabilities (n, classes) of a split by the weights kept of the last recipe."""
-        _, features, steps = self._recall(split)
-        order = np.arange(len(self._images[split]))
-        return steps.predict(features.chunks(order, self._transfer.batch_size))
+    def assess(self, inputs: ExampleSource, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the suffix of the last phase, with the weights that were kept.
+
+        Args:
+            inputs: Features of `features`, joined with targets.
+            count: Number of examples.
+
+        Returns:
+            The loss of each, float32 (count,), and its outputs, float32 (count, ...).
+        """
+        if self._last is None:
+            raise ValueError("Nothing has been trained.")
+        return self._last.steps.assess(inputs.chunks(np.arange(count), self._transfer.batch_size))
 
     def features(self, split: str) -> tuple[Cut, FeatureSet]:
         """Returns what the last phase was trained on, for a split: where it is cut, and the rows.
 
         The model holds the weights that were kept.
-        """
-        cut, features, _ = self._recall(split)
-        return cut, features
 
-    def _recall(self, split: str) -> tuple[Cut, FeatureSet, Steps]:
+        Args:
+            split: As `validation`.
+        """
         if self._last is None:
             raise ValueError("Nothing has been trained.")
-        last = self._last
-        features = self._source.at(last.split, self._refresh_digests(), passes=1)
-        return last.split.cut, features[split], last.steps
+        cut = self._last.split
+        return cut.cut, self._source.at(cut, self._refresh_digests(), passes=1)[split]
 
     def _begin(self, recipe: Recipe) -> None:
         """Takes everything back to what it was before the first recipe, with a head of its own."""
         self._initial.restore(self._transfer)
-        initialize_head(self._transfer.parts[-1].layers, phase_seed(recipe, 0))
+        initialize_head(self._transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
 
     def _prepare(self, recipe: Recipe, index: int, best: BestState) -> PhaseRun:
         phase = recipe.phases[index]
         split, steps = self._compiled.get(phase, recipe.data.batch_size)
-        steps.restart(phase.learning_rate)
-        set_dropout(steps.dropouts, recipe.model.head)
-        seed = phase_seed(recipe, index)
-        _reset_dropout(self._transfer.model, seed)
+        rate = phase.learning_rate
+        if not isinstance(rate, float):
+            count = math.ceil(len(self._images["train"]) / recipe.data.batch_size)
+            rate = rate.rates(epochs=phase.epochs, steps_per_epoch=count)
+        steps.restart(rate)
+        set_dropout(steps.dropouts, recipe.model.classifier)
+        _reset_dropout(self._transfer.model, phase_seed(recipe.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, also=self._settled_cuts(recipe, index)
         )
+        sampling = phase_seed(recipe.seed, "sampling", index)
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, self._draw_pixels(recipe, features, seed),
-            digests, seed=seed,
+            self._transfer, phase, split, steps, self._join_targets(features, sampling),
+            digests, order_seed=phase_seed(recipe.seed, "order", index),
             batch_size=recipe.data.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()},
         )  # fmt: skip
         return self._last
 
-    def _draw_pixels(
-        self, recipe: Recipe, features: Mapping[str, FeatureSet], seed: int
-    ) -> dict[str, FeatureSet | SampledPixels]:
-        """Adds, where each pixel has an answer, the pixels drawn of each image to its features."""
-        drawn: dict[str, FeatureSet | SampledPixels] = {}
-        for split, found in features.items():
-            targets = self._images[split].targets
-            drawn[split] = (
-                found
-                if targets is None or recipe.pixels is None
-                else SampledPixels(
-                    found,
-                    targets,
-                    recipe.pixels,
-                    seed=seed,
-                    augment=self._source.movement if split == "train" else None,
-                )
+    def _join_targets(
+        self, features: Mapping[str, FeatureSet], seed: int
+    ) -> dict[str, ExampleSource]:
+        task = self._transfer.task
+        return {
+            split: task.join_targets(
+                batches,
+                self._images[split].targets,
+                seed=seed,
+                transform=self._source.movement if split == "train" else None,
             )
-        return drawn
+            for split, batches in features.items()
+        }
 
     def _share(self, description: str, phase: _Finished) -> None:
         """Keeps a phase for recipes that begin as this one did; the oldest ones make room."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
@@ -85,7 +86,7 @@ def save_phase(
 
 def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     """Yields the name of every layer that draws while it trains, and the state it draws from."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
             yield layer.name, generator.state

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.events import Progress
-from tl_toolkit.features.source import FeatureSet
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.pausing import PhaseState, save_phase
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
 
@@ -34,13 +34,13 @@ class PhaseRun:
         phase: Phase,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet | SampledPixels],
+        features: Mapping[str, ExampleSource],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
-        seed: int,
+        order_seed: int,
         batch_size: int,
-        progress: Progress,
+        progress: Handler,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -49,7 +49,7 @@ class PhaseRun:
         self._features = features
         self._digests = digests
         self._sizes = sizes
-        self._seed = seed
+        self._order_seed = order_seed
         self._batch_size = batch_size
         self._progress = progress
         self._steps_taken = 0
@@ -88,7 +88,8 @@ class PhaseRun:
         After epoch `pause_after` no more come, though they may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
-        self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
+        facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
+        self._progress(Event("phase_began", facts=facts))
         rows = self._rows
         patience = _Patience(recipe.early_stopping)
         for epoch in rows:
@@ -104,19 +105,21 @@ class PhaseRun:
                 best.keep(self._transfer, epoch)
             if path is not None:
                 _write_history(path / "history.csv", rows)
-            self._progress.epoch_ended(epoch.as_row(), best=kept)
+            self._progress(Event("epoch_ended", facts=epoch.as_row(), is_best=kept))
             listeners.epoch_ended(epoch)
             yield epoch
             if patience.is_over(epoch):
                 self._is_over = True
-                self._progress.said(
-                    f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
-                    f"{patience.rule.monitor} for {patience.rule.patience} epochs"
+                self._progress(
+                    message(
+                        f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
+                        f"{patience.rule.monitor} for {patience.rule.patience} epochs"
+                    )
                 )
                 break
             if listeners.want_to_stop:
                 self._is_over = True
-                self._progress.said(f"{self._phase.name}: a callback stopped it")
+                self._progress(message(f"{self._phase.name}: a callback stopped it"))
                 break
         listeners.phase_ended()
 
@@ -146,23 +149,23 @@ class PhaseRun:
             self._digests,
             phase=self._phase.name,
             steps=self._steps_taken,
-            learning_rate=self._phase.learning_rate,
+            learning_rate=first_rate(self._phase.learning_rate),
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
         check_receipt(receipt, where=where)
-        for warning in receipt["warnings"]:
-            self._progress.said(f"{self._phase.name}: {warning}")
+        for text in receipt["warnings"]:
+            self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
 
     def _train_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
+        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         step = 0
         total = 0.0
-        tally = np.int64(0)
+        tally: Any = 0
         for features, targets in chunks:
             losses, tallies = self.steps.train(features, targets)
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
@@ -170,9 +173,9 @@ class PhaseRun:
                 if not math.isfinite(loss):
                     raise _not_finite(self._phase, number, f"the loss of step {step} is {loss}")
                 total += float(loss) * min(self._batch_size, len(targets) - start)
-                self._progress.stepped(step, float(loss))
+                self._progress(Event("step_ended", done=step, facts={"loss": float(loss)}))
             self._steps_taken += len(losses)
-            tally = tally + tallies.sum(axis=0, dtype=np.int64)
+            tally = tally + tallies.sum(axis=0, dtype=wide_type(tallies))
         return total / self._sizes["train"], self.steps.task.score_of(tally)
 
     def _evaluate(self, number: int) -> tuple[float, float]:
@@ -248,7 +251,8 @@ def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
             where=f"phase {phase.name!r}, epoch {epoch}",
             what=what,
             expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
+            hint=f"phases.{phase.name}.{name_rate(phase.learning_rate)}"
+            f"={first_rate(phase.learning_rate) / 10:g}",
         )
     )
 

@@ -1,35 +1,38 @@
-"""From a recipe to what is trained on and what is trained: images and a model."""
+"""From a plan to what is trained on and what is trained: images and a model."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
-from tl_toolkit.images.scan import scan
-from tl_toolkit.images.targets import Targets
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.images.scan import Keep, ScanSettings, scan
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.registry import build_reader, build_task
-from tl_toolkit.transfer.assemble import TransferModel, assemble
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 
 _T = TypeVar("_T")
 
 
-def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
-    """Begins work in a thread of its own, which an interrupt does not wait for.
+def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
+    """Begins work in a thread of its own.
 
     The caller's dtype policy counts there too: Keras keeps one for each thread.
 
+    Args:
+        work: Is called without arguments.
+
     Returns:
-        What waits for it, and returns or raises what it did.
+        A function that waits for the work, at most for the seconds that it is called with, and
+        returns or raises what the work did. It raises TimeoutError if the work goes on.
     """
     found: list[_T] = []
     errors: list[BaseException] = []
@@ -45,8 +48,10 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
-    def wait() -> _T:
-        thread.join()
+    def wait(timeout_seconds: float | None = None) -> _T:
+        thread.join(timeout_seconds)
+        if thread.is_alive():
+            raise TimeoutError
         if errors:
             raise errors[0]
         return found[0]
@@ -55,9 +60,15 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def survey_images(
-    recipe: Recipe, folder: RunFolder, progress: Progress
+    plan: Plan, task: Task, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
-    """Looks at all images and notes manifest and classes in the folder.
+    """Inspects all images and writes manifest and classes into the folder.
+
+    Args:
+        plan: Says which images there are.
+        task: Reads their targets.
+        folder: The run.
+        progress: Receives the number of images inspected, and warnings.
 
     Returns:
         The manifest, and `load_images` of it; what was decoded for it is not decoded again.
@@ -65,78 +76,119 @@ def survey_images(
     Raises:
         DataError: Images cannot be used.
     """
-    decoded = DecodedImages(recipe.data.image_size, recipe.data.resize)
-    manifest = scan(
-        recipe.data,
-        reader=build_reader(recipe),
-        convert_dir=folder.converted,
-        progress=progress.scanned,
-        keep=decoded.add,
-    )
+    data = plan.recipe.data
+    decoded = DecodedImages(data.image_size, data.resize)
+    manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
     for example in manifest.examples:
         if example.verdict == "broken":
-            progress.said(f"skipped {example.path}: {example.reason}")
+            progress(warning(f"skipped {example.path}: {example.reason}"))
     if leaks := manifest.find_leaks():
-        one, other = leaks[0]
-        progress.said(
-            f"{len(leaks)} images are in two splits, and flatter what is measured there: "
-            f"{one.path} is {other.path}"
+        first, second = leaks[0]
+        progress(
+            warning(
+                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
+                f"{first.path} is {second.path}"
+            )
         )
-    return manifest, load_images(recipe, manifest, decoded)
+    return manifest, load_images(plan, task, manifest, decoded)
+
+
+def scan_images(
+    plan: Plan,
+    task: Task,
+    folder: RunFolder,
+    progress: Handler = ignore,
+    *,
+    keep: Keep | None = None,
+) -> Manifest:
+    """Inspects all images of a plan.
+
+    Args:
+        plan: Says which images there are.
+        task: Inspects files of targets.
+        folder: Receives converted images.
+        progress: Receives the number of images inspected.
+        keep: As of `tl_toolkit.images.scan.scan`.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
+    data = plan.recipe.data
+    settings = ScanSettings(data.broken, data.convert, data.split_seed, data.examples_per_class)
+    return scan(
+        plan.listing,
+        settings,
+        inspect_targets=task.inspect_targets,
+        convert_dir=folder.converted,
+        progress=report_counts(progress, "images_inspected"),
+        keep=keep,
+    )
 
 
 def load_images(
-    recipe: Recipe, manifest: Manifest, decoded: DecodedImages | None = None
+    plan: Plan, task: Task, manifest: Manifest, decoded: DecodedImages | None = None
 ) -> dict[str, Images]:
-    """Returns the images of each split that has any; what is not decoded yet will be when used."""
-    size = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
-    reader = build_reader(recipe)
+    """Returns the images of each split that has any; what is not decoded yet will be when used.
+
+    Args:
+        plan: Says how they are resized.
+        task: Loads their targets.
+        manifest: The images.
+        decoded: What is decoded already.
+    """
+    data = plan.recipe.data
     return {
         split: Images(
             examples,
-            manifest.classes,
-            **size,
+            image_size=data.image_size,
+            resize=data.resize,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
-            targets=Targets(examples, reader, **size) if reader else None,
+            targets=task.load_targets(examples, data.image_size, data.resize),
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
 
 
-def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -> TransferModel:
-    """Draws a recipe's model and loads its base.
+def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
+    """Builds a plan's model and loads its base.
 
     Args:
-        recipe: The recipe.
-        classes: Class names in the order of the outputs.
-        progress: Is told of a file that is fetched, and of what is worth knowing of it.
+        plan: The plan.
+        task: Builds the head.
+        progress: Receives the bytes of a file that is fetched, and what is worth knowing of it.
 
     Raises:
         WeightsError: The weight file is missing, damaged, or of another network.
     """
+    recipe, model = plan.recipe, plan.recipe.model
     transfer = assemble(
-        recipe.model,
+        BaseSettings(
+            model.base, model.weights, model.arguments, model.l1, model.l2, model.edge_filter
+        ),
+        task,
         image_size=recipe.data.image_size,
-        num_classes=len(classes),
         seed=recipe.seed,
-        task=build_task(recipe, classes),
-        pixels=recipe.pixels,
-        progress=progress.fetched,
+        progress=report_counts(progress, "weights_fetched"),
     )
     loaded = transfer.weights
     if loaded is not None and loaded.by == "order":
-        progress.said(
-            f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+        progress(
+            warning(
+                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+            )
         )
-    arguments = complete_arguments(transfer.architecture, recipe.model.arguments)
-    if loaded is not None and recipe.model.weights != "imagenet":
+    arguments = complete_arguments(transfer.architecture, model.arguments)
+    if loaded is not None and model.weights != "imagenet":
         if arguments.get("imagenet_rescaling"):
-            progress.said(
-                f"{loaded.path}: taken for weights that began with Keras's own file; for those of "
-                "a model drawn with weights=None set model.arguments.imagenet_rescaling=false"
+            progress(
+                message(
+                    f"{loaded.path}: taken for weights that began with Keras's own file; for those "
+                    "of a model drawn with weights=None set "
+                    "model.arguments.imagenet_rescaling=false"
+                )
             )
     return transfer

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -26,6 +27,7 @@ class Steps:
         optimizer: A fresh optimizer.
         task: Gives loss and tally of each row.
         batch_size: Batch of each step.
+        schedule: The table that the optimizer reads its rate from, if it has a schedule.
 
     Attributes:
         model: The suffix.
@@ -40,6 +42,7 @@ class Steps:
         *,
         task: Task,
         batch_size: int,
+        schedule: RateTable | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -47,6 +50,7 @@ class Steps:
         self._evaluated = split.suffix.batch_size
         self._split = split
         self._batch_size = batch_size
+        self._schedule = schedule
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         signature = [self._features(), task.targets]
@@ -70,11 +74,18 @@ class Steps:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
-    def restart(self, learning_rate: float) -> None:
-        """Makes the optimizer a fresh one again, at this rate."""
+    def restart(self, learning_rate: float | np.ndarray) -> None:
+        """Makes the optimizer a fresh one again.
+
+        Args:
+            learning_rate: Its rate; of an optimizer with a schedule, that of each step.
+        """
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
-        self.optimizer.learning_rate = learning_rate
+        if isinstance(learning_rate, float):
+            self.optimizer.learning_rate = learning_rate
+        elif self._schedule is not None:
+            self._schedule.set(learning_rate)
 
     def trace(self) -> None:
         """Compiles what the first epoch would."""
@@ -105,14 +116,19 @@ class Steps:
         losses, tallies = [], []
         for loss, _, tally in self._assess(chunks):
             losses.append(loss)
-            tallies.append(tally.sum(axis=0, dtype=np.int64))
+            tallies.append(tally.sum(axis=0, dtype=wide_type(tally)))
         score = self.task.score_of(np.sum(tallies, axis=0))
         return float(np.concatenate(losses).mean(dtype=np.float64)), score
 
-    def predict(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> np.ndarray:
-        """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above."""
-        outputs = [output for _, output, _ in self._assess(chunks)]
-        return class_probabilities(np.concatenate(outputs))
+    def assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the loss of each example, float32 (n,), and its outputs, float32 (n, ...).
+
+        Args:
+            chunks: As of `evaluate`.
+        """
+        assessed = [(losses, outputs) for losses, outputs, _ in self._assess(chunks)]
+        losses, outputs = zip(*assessed, strict=True)
+        return np.concatenate(losses), np.concatenate(outputs)
 
     def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
         """Yields losses, outputs and tallies of the rows of each chunk."""
@@ -130,7 +146,7 @@ class Steps:
         rows = tf.shape(targets)[0]
         steps = -(-rows // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
-        tallies = tf.TensorArray(tf.int32, steps)
+        tallies = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, rows)
@@ -152,7 +168,7 @@ class Steps:
     def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
-        kinds = (tf.float32, tf.float32, tf.int32)
+        kinds = (tf.float32, tf.float32, self.task.state_dtype)
         columns = [tf.TensorArray(kind, batches) for kind in kinds]
         for batch in tf.range(batches):
             start = batch * size
@@ -173,15 +189,10 @@ class Steps:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
 
 
-def class_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Turns a sigmoid's single column into two; leaves a softmax's columns as they are.
+def wide_type(state: np.ndarray) -> type[np.generic]:
+    """Returns the type that metric states are added up in without loss.
 
     Args:
-        outputs: float32 (n, 1) or (n, classes).
-
-    Returns:
-        float32 (n, classes), at least two columns.
+        state: Whole numbers or floats.
     """
-    if outputs.shape[1] > 1:
-        return outputs
-    return np.concatenate([1.0 - outputs, outputs], axis=1)
+    return np.float64 if np.issubdtype(state.dtype, np.floating) else np.int64

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tl_toolkit.architectures.batches import as_list
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import start_tensorflow
@@ -61,8 +61,8 @@ class Trained:
         from tl_toolkit.training.loop import Trainer
         from tl_toolkit.training.prepare import assemble_model, survey_images
 
-        manifest, self.images = survey_images(recipe, RunFolder(folder), Progress())
-        compiled = CompiledPhases(assemble_model(recipe, manifest.classes, Progress()))
+        manifest, self.images = survey_images(recipe, RunFolder(folder), ignore)
+        compiled = CompiledPhases(assemble_model(recipe, manifest.classes, ignore))
         trainer = Trainer(compiled, recipe, self.images)
         run = trainer._prepare(recipe, 0, trainer._initial)
         self.prefix = run.split.prefix

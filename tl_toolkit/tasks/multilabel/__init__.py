@@ -1,1 +1,1 @@
-"""Several classes for each image, or none."""
+"""Any number of classes for each image."""

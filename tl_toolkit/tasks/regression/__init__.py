@@ -1,1 +1,1 @@
-"""Numbers for each image."""
+"""One or several numbers for each image."""
