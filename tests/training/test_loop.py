@@ -10,6 +10,7 @@ import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.plan.training import StoppingRule
 from tl_toolkit.training.checkpoint import Epoch, Patience, is_better
+from tl_toolkit.transfer.receipt import _describe_outputs
 
 
 def digits_recipe(**sections):
@@ -140,6 +141,71 @@ def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
     assert not json.loads((tmp_path / "run" / "phases" / "1-tune" / "receipt.json").read_text())[
         "holds"
     ]
+
+
+def test_a_head_that_was_never_trained_is_not_kept_and_it_is_said(tmp_path):
+    """Each trained epoch is worse than the start here: the rate is ruinous."""
+    phases = [
+        {"name": "head", "epochs": 2, "optimizer": "sgd", "learning_rate": 50.0},
+        {"name": "more", "epochs": 0},
+    ]
+    sentences = []
+
+    class Listener(tl.Progress):
+        def said(self, message):
+            sentences.append(message)
+
+    recipe = digits_recipe(phases=phases, early_stopping={"monitor": "val_loss"})
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=Listener())
+
+    rows = history(run, "1-head")
+    losses = [float(row["val_loss"]) for row in rows]
+    assert losses[0] < min(losses[1:])
+    assert run.metrics["best"]["val_loss"] == min(losses[1:])
+    assert run.metrics["best"]["epoch"] > 0
+    assert any("no epoch beats the untrained head" in sentence for sentence in sentences)
+    assert float(history(run, "2-more")[0]["val_loss"]) == pytest.approx(min(losses[1:]))
+
+
+def test_without_any_epoch_the_state_is_kept_as_it_is(tmp_path):
+    run = train(tmp_path, phases=[{"name": "head", "epochs": 0}])
+
+    assert run.metrics["best"]["epoch"] == 0
+    assert run.evaluate()["accuracy"] == run.metrics["best"]["val_accuracy"]
+
+
+def test_a_head_that_diverged_is_told_at_the_end_of_its_phase(tmp_path):
+    phases = [
+        {"name": "head", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e10},
+        {"name": "tune", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e-3},
+    ]
+
+    with pytest.raises(ReceiptError) as error:
+        train(tmp_path, phases=phases)
+
+    first = json.loads((tmp_path / "run" / "phases" / "1-head" / "receipt.json").read_text())
+    assert "every output is exactly 0 or 1, so that it is saturated" in first["warnings"][-1]
+    assert "a lower learning_rate" in first["warnings"][-1]
+    text = str(error.value)
+    assert "phase 'tune': head: trainable, but nothing in it moved: its weights reach" in text
+    assert "Try: a lower learning_rate for the head" in text
+    assert "higher" not in text
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "said"),
+    [
+        ([[0.2, 0.8], [0.2, 0.8]], "softmax", "every image gets the same outputs"),
+        ([[0.0, 1.0], [1.0, 0.0]], "softmax", "every output is exactly 0 or 1"),
+        ([[0.0, 1.0], [1.0, 0.0]], "linear", ""),
+        ([[0.0, 1.0], [0.3, 0.7]], "softmax", ""),
+        ([[0.2, 0.8]], "softmax", ""),
+    ],
+)
+def test_outputs_tell_a_dead_head_from_a_saturated_one(outputs, activation, said):
+    found = _describe_outputs(np.array(outputs, np.float32), activation)
+
+    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_receipts_and_logs_are_written(tmp_path):

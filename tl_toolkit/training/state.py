@@ -159,7 +159,7 @@ def load_state(path: Path) -> PhaseState:
         DataError: It is missing, damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         rest = json.loads(arrays.pop(_METADATA).tobytes())
         sha256 = rest.pop("sha256")
