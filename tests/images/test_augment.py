@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tl_toolkit.recipe.pixel_schema import IGNORE
 
 from tl_toolkit.images import augment as augment_module
 from tl_toolkit.images.augment import (
@@ -19,7 +20,6 @@ from tl_toolkit.images.augment import (
 )
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.pixel_schema import IGNORE
 
 KEYS = np.array([5, -9_000_000_000_000_000_000, 3, 1, 4_000_000_000, 9, 2, 6])
 SETTINGS = {
