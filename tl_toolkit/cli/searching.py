@@ -56,7 +56,7 @@ def sweep_command(as_json: bool, **options: Any) -> None:
 
     Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
     """
-    from tl_toolkit.api.search import sweep
+    from tl_toolkit.api.sweep import sweep
 
     run = sweep(**options, progress=current.print_run())
     if as_json:
