@@ -30,7 +30,7 @@ def choose(search, space=SPACE, score=lambda proposal: proposal.values["model.he
 @pytest.mark.parametrize("algorithm", ["random", "bayesian"])
 def test_equal_seeds_and_scores_give_equal_trials_in_every_process(algorithm):
     code = (
-        "import json, sys; sys.path.insert(0, 'tests/searching'); import test_chooser as t; "
+        "import json, sys; sys.path.insert(0, 'tests/tuning'); import test_oracle as t; "
         f"print(json.dumps(t.choose(t.Search(algorithm={algorithm!r}, trials=14))))"
     )
 

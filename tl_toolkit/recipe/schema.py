@@ -29,6 +29,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.optimizers import (
+    DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     OptimizerField,
     find_misplaced,
@@ -45,7 +46,7 @@ from tl_toolkit.recipe.pixel_schema import (
     TaskName,
     find_conflicts_of_pixels,
 )
-from tl_toolkit.recipe.schedules import LearningRate
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate
 from tl_toolkit.recipe.search_schema import Search
 
 __all__ = [
@@ -216,16 +217,16 @@ class Phase(Section):
         ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
     )
     optimizer: OptimizerField = Field(
-        default=OPTIMIZERS["adam"](),
+        default=DEFAULT_OPTIMIZER,
         json_schema_extra={"default": "adam"},
-        description="Optimizer, fresh at the start of the phase: a word (adam, adamw, sgd), or a "
-        "section with its settings.",
+        description="Optimizer, fresh at the start of the phase: a word "
+        f"({', '.join(OPTIMIZERS)}), or a section with its settings.",
         examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
     )
     learning_rate: LearningRate = Field(
         default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind (cosine, "
-        "exponential, step, constant).",
+        description="Learning rate, above 0, or a schedule: a section with a kind "
+        f"({', '.join(SCHEDULES)}).",
         examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
     )
     momentum: _Rate | None = Field(

@@ -128,8 +128,8 @@ class PhaseRun:
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
         patience = Patience(stopping)
-        for epoch in self._rows:
-            self._is_out_of_patience(patience, epoch)
+        for row in self._rows:
+            self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(
@@ -196,7 +196,7 @@ class PhaseRun:
             chunks = _in_batches(chunks, self._batch_size)
         step = examples = 0
         total = 0.0
-        state = np.int64(0)
+        state = np.zeros(1, np.int64)
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)

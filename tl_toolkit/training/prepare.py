@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 
@@ -30,6 +30,9 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
     """Begins work in a thread of its own, which an interrupt does not wait for.
 
     The caller's dtype policy counts there too: Keras keeps one for each thread.
+
+    Args:
+        work: Called there.
 
     Returns:
         What waits for it, and returns or raises what it did.
@@ -62,6 +65,11 @@ def survey_images(
 ) -> tuple[Manifest, dict[str, Images]]:
     """Looks at all images and notes manifest and classes in the folder.
 
+    Args:
+        recipe: The recipe.
+        folder: Receives manifest, classes and converted images.
+        progress: Is told of each image, and of what is worth knowing of them.
+
     Returns:
         The manifest, and `load_images` of it; what was decoded for it is not decoded again.
 
@@ -93,8 +101,14 @@ def survey_images(
 def load_images(
     recipe: Recipe, manifest: Manifest, decoded: DecodedImages | None = None
 ) -> dict[str, Images]:
-    """Returns the images of each split that has any; what is not decoded yet will be when used."""
-    size = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
+    """Returns the images of each split that has any; what is not decoded yet will be when used.
+
+    Args:
+        recipe: The recipe.
+        manifest: Its images.
+        decoded: Images that are decoded already.
+    """
+    size: Any = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
     reader = build_reader(recipe)
     return {
         split: Images(

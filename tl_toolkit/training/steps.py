@@ -137,7 +137,11 @@ class Steps:
         return so_far()
 
     def predict(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> np.ndarray:
-        """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above."""
+        """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above.
+
+        Args:
+            chunks: As of `evaluate`.
+        """
         outputs = [output for _, output, _ in self._assess(chunks)]
         return class_probabilities(np.concatenate(outputs))
 

@@ -70,12 +70,21 @@ def build_dense(
 
 
 def is_head(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer was drawn as part of a head, by its name."""
-    return layer.name == OUTPUT_LAYER or layer.name.startswith("head_")
+    """Tells whether a layer was drawn as part of a head, by its name.
+
+    Args:
+        layer: Any layer of a model.
+    """
+    name = str(layer.name)
+    return name == OUTPUT_LAYER or name.startswith("head_")
 
 
 def is_head_dropout(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer is a dropout that the recipe's head asks for."""
+    """Tells whether a layer is a dropout that the recipe's head asks for.
+
+    Args:
+        layer: Any layer of a model.
+    """
     return is_head(layer) and isinstance(layer, keras.layers.Dropout)
 
 
@@ -122,7 +131,12 @@ def _pool(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor
 
 
 def build_regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:
-    """Returns the penalty l1 * sum(|w|) + l2 * sum(w^2), None where both are 0."""
+    """Returns the penalty l1 * sum(|w|) + l2 * sum(w^2), None where both are 0.
+
+    Args:
+        l1: Factor of the sum of absolute values, 0 or more.
+        l2: Factor of the sum of squares, 0 or more.
+    """
     if not l1 and not l2:
         return None
     return keras.regularizers.L1L2(l1=l1, l2=l2)
