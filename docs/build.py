@@ -1,4 +1,4 @@
-"""Writes what is generated from the recipe's schema: docs/recipe.md and recipes/recipe.schema.json.
+"""Writes what is generated: docs/recipe.md, recipes/recipe.schema.json and docs/runs.md.
 
 python docs/build.py
 """
@@ -13,6 +13,7 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 from tl_toolkit.recipe.optimizers import OPTIMIZERS
 from tl_toolkit.recipe.schedules import SCHEDULES
+from tl_toolkit.runs.folder import describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = [
@@ -61,6 +62,13 @@ must be there. Paths are relative to the recipe file; in overrides (`tltool fine
 to the working directory. `phases.head.epochs=3` names a phase, `phases.0.epochs=3` counts it, and
 `~data.test` removes a field.
 """
+RUNS = """# The run folder
+
+Written by `python docs/build.py` from the list in `tl_toolkit/runs/folder.py`. A run or a search is
+a folder, `runs/<recipe name>/<NNN>` or the one that `--out` names. `--overwrite` removes what is
+listed here and nothing else. `.writing` is there while a process writes to the folder.
+
+"""
 
 
 def build_reference(schema: dict[str, Any]) -> str:
@@ -93,11 +101,12 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Writes both files."""
+    """Writes the three files."""
     schema = json_schema(ARCHITECTURES)
     (ROOT / "docs" / "recipe.md").write_text(build_reference(schema), encoding="utf-8")
     text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "runs.md").write_text(RUNS + describe_artifacts(), encoding="utf-8")
 
 
 if __name__ == "__main__":

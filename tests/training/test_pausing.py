@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, start_tensorflow
 from tl_toolkit.training.state import load_state, save_state
 
 RECIPE = {
@@ -41,7 +41,7 @@ RECIPE = {
 @pytest.fixture(scope="module")
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
-    start_tensorflow(deterministic=True)
+    start_tensorflow()
     from tl_toolkit.training.compiled import CompiledPhases
     from tl_toolkit.training.prepare import (
         assemble_model,
@@ -53,12 +53,13 @@ def make_trainer(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("images"))
 
     def make(recipe):
-        manifest, decoded = survey_images(recipe, folder, Progress())
+        manifest, decoded = survey_images(recipe, folder, ignore)
         images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, manifest.classes, Progress())
+        transfer = assemble_model(recipe, manifest.classes, ignore)
         return build_trainer(CompiledPhases(transfer), recipe, images)
 
-    return make
+    with numerics(deterministic=True):
+        yield make
 
 
 def recipe_with(**changes):

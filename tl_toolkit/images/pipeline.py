@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,6 @@ from PIL import Image
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.decoder import decode_image, explain, resize_image
 from tl_toolkit.images.manifest import Example
-from tl_toolkit.images.targets import Targets
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import MAX_BYTES, count_threads
 
@@ -75,31 +74,27 @@ class Images:
 
     Args:
         examples: Usable images of a manifest.
-        classes: Class names in the order of the model's outputs.
         image_size: Height and width to resize to.
         resize: As of `resize_image`.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are decoded and resized already.
-        targets: The masks of the same images, where each pixel has an answer.
+        targets: What is learned of the same images, as their task loads it.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
-        classes: Sequence[str],
         *,
         image_size: tuple[int, int],
         resize: _Mode = "stretch",
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
-        targets: Targets | None = None,
+        targets: Any = None,
     ) -> None:
         self.examples = tuple(examples)
         self.targets = targets
         self._shape = (*image_size, 3)
         self._resize = _compile_resize(tuple(image_size), resize)
-        index: dict[str | None, int] = {name: position for position, name in enumerate(classes)}
-        self._labels = np.array([index.get(entry.label, -1) for entry in examples], np.int32)
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
         self._kept: dict[int, np.ndarray] = {}
         if decoded is not None and self._keeps:
@@ -109,11 +104,6 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.examples)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 (n,), indices into the classes; -1 where the class is not known."""
-        return self._labels
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
@@ -143,7 +133,7 @@ class Images:
 
     def batches(
         self, order: Sequence[int] | np.ndarray, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the images in the given order, preparing one batch ahead.
 
         Args:
@@ -151,7 +141,7 @@ class Images:
             batch_size: Images in each batch; the last one may be shorter.
 
         Yields:
-            uint8 images (n, h, w, 3), int32 labels (n,), and their indices (n,).
+            uint8 images (n, h, w, 3), and their indices (n,).
         """
         order = np.asarray(order, np.int64)
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -161,7 +151,7 @@ class Images:
                 pixels = self.load(part) if waiting is None else waiting.result()
                 if following is not None:
                     waiting = ahead.submit(self.load, following)
-                yield pixels, self._labels[part], part
+                yield pixels, part
 
     def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
         """Decodes images into their places, given as (place, index)."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.recipe.optimizers import Optimizer
-from tl_toolkit.recipe.pixel_schema import Pixels
 from tl_toolkit.recipe.schedules import Schedule
 from tl_toolkit.recipe.schema import Head, Phase, Recipe
 
@@ -75,7 +74,6 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
-        pixels: How pixels are sampled, for a task that has an output for each.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -84,7 +82,6 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
-    pixels: Pixels | None = None
 
 
 def training_settings(
@@ -108,9 +105,8 @@ def training_settings(
         batch_size=recipe.data.batch_size,
         seed=recipe.seed,
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
-        dropout=dropout_rates(recipe.model.head),
+        dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(describe_phases(recipe, index) for index in range(len(recipe.phases))),
-        pixels=recipe.pixels,
     )
 
 
@@ -148,7 +144,7 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         index: Place of the phase, from 0.
     """
     chosen = recipe.model_dump(
-        mode="json", include={"seed", "augment", "model", "early_stopping", "phases"}
+        mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
     if recipe.pixels is not None:

@@ -12,7 +12,7 @@ from tl_toolkit.recipe.fields import (
     Seed,
     refuse_repeated,
 )
-from tl_toolkit.recipe.pixel_schema import Monitor
+from tl_toolkit.recipe.task_types import Monitor
 
 __all__ = ["Dimension", "Objective", "Search"]
 

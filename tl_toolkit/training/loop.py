@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.training import TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog
@@ -25,7 +25,6 @@ from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Tra
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.state import random_streams
-from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -52,22 +51,21 @@ class Trainer:
         source: FeatureSource,
         images: Mapping[str, Images],
         *,
-        progress: Progress | None = None,
+        progress: Handler = ignore,
         ahead: Sequence[Sequence[str]] = (),
     ) -> None:
         transfer = compiled.transfer
         self._compiled = compiled
         self._transfer = transfer
         self._images = images
-        self._progress = progress or Progress()
+        self._progress = progress
         self._source = source
         self._ahead = [find_cut(transfer, units) for units in ahead]
         self._finished = SharedPhases()
+        transfer.task.prepare(images["train"].targets)
         self._digests = digest_variables(transfer)
         self._initial = BestState()
         self._last: PhaseRun | None = None
-        if (targets := images["train"].targets) is not None:
-            compiled.transfer.task.weigh(targets.count)
 
     def train(
         self,
@@ -160,10 +158,12 @@ class Trainer:
         """Says so where no epoch beat the head that was never trained."""
         if best.epoch and not is_better(best, start, settings.stopping):
             name = f"val_{start.score_name}"
-            self._progress.said(
-                f"no epoch beats the untrained head ({name} {start.val_score:.4f}, val_loss "
-                f"{start.val_loss:.4f}): kept is the best that was trained ({name} "
-                f"{best.val_score:.4f}, val_loss {best.val_loss:.4f})"
+            self._progress(
+                message(
+                    f"no epoch beats the untrained head ({name} {start.val_score:.4f}, val_loss "
+                    f"{start.val_loss:.4f}): kept is the best that was trained ({name} "
+                    f"{best.val_score:.4f}, val_loss {best.val_loss:.4f})"
+                )
             )
 
     @property
@@ -179,15 +179,19 @@ class Trainer:
         """
         return plan_phases(self._transfer, settings.phases)
 
-    def predict(self, split: str) -> np.ndarray:
-        """Returns probabilities (n, classes) by the weights kept of the last training.
+    def assess(self, inputs: ExampleSource, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the suffix of the last phase, with the weights that were kept.
 
         Args:
-            split: Name of the split.
+            inputs: Features of `features`, joined with targets.
+            count: Number of examples.
+
+        Returns:
+            The loss of each, float32 (count,), and its outputs, float32 (count, ...).
         """
-        _, features, steps = self._recall(split)
-        order = np.arange(len(self._images[split]))
-        return steps.predict(features.chunks(order, self._transfer.batch_size))
+        if self._last is None:
+            raise ValueError("Nothing has been trained.")
+        return self._last.steps.assess(inputs.chunks(np.arange(count), self._transfer.batch_size))
 
     def features(self, split: str) -> tuple[Cut, FeatureSet]:
         """Returns what the last phase was trained on, for a split: where it is cut, and the rows.
@@ -197,15 +201,10 @@ class Trainer:
         Args:
             split: Name of the split.
         """
-        cut, features, _ = self._recall(split)
-        return cut, features
-
-    def _recall(self, split: str) -> tuple[Cut, FeatureSet, Steps]:
         if self._last is None:
             raise ValueError("Nothing has been trained.")
-        last = self._last
-        features = self._source.at(last.split, self._refresh_digests(), passes=1)
-        return last.split.cut, features[split], last.steps
+        last = self._last.split
+        return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
     def _begin(self, settings: TrainingSettings) -> None:
         """Takes everything back to what it was before the first training, with a new head."""
@@ -229,32 +228,26 @@ class Trainer:
         )
         sampling = phase_seed(settings.seed, "sampling", index)
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, self._draw_pixels(settings, features, sampling),
+            self._transfer, phase, split, steps, self._join_targets(features, sampling),
             digests, order_seed=phase_seed(settings.seed, "order", index),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
         )  # fmt: skip
         return self._last
 
-    def _draw_pixels(
-        self, settings: TrainingSettings, features: Mapping[str, FeatureSet], seed: int
-    ) -> dict[str, FeatureSet | SampledPixels]:
-        """Adds, where each pixel has an answer, the pixels drawn of each image to its features."""
-        drawn: dict[str, FeatureSet | SampledPixels] = {}
-        for split, found in features.items():
-            targets = self._images[split].targets
-            drawn[split] = (
-                found
-                if targets is None or settings.pixels is None
-                else SampledPixels(
-                    found,
-                    targets,
-                    settings.pixels,
-                    seed=seed,
-                    augment=self._source.movement if split == "train" else None,
-                )
+    def _join_targets(
+        self, features: Mapping[str, FeatureSet], seed: int
+    ) -> dict[str, ExampleSource]:
+        task = self._transfer.task
+        return {
+            split: task.join_targets(
+                batches,
+                self._images[split].targets,
+                seed=seed,
+                transform=self._source.geometric_transform if split == "train" else None,
             )
-        return drawn
+            for split, batches in features.items()
+        }
 
     def _settled_cuts(self, settings: TrainingSettings, index: int) -> list[Cut]:
         """Cuts that are needed later, and that nothing before then trains a part in front of."""

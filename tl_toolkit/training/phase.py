@@ -12,16 +12,15 @@ import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.events import Progress
-from tl_toolkit.features.source import FeatureSet
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
-from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.base import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.state import PhaseState, take_state
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
@@ -56,13 +55,13 @@ class PhaseRun:
         phase: PhaseSettings,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet | SampledPixels],
+        features: Mapping[str, ExampleSource],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
         order_seed: int,
         batch_size: int,
-        progress: Progress,
+        progress: Handler,
         is_new: bool,
     ) -> None:
         self.split = split
@@ -126,7 +125,8 @@ class PhaseRun:
             pause_after: Epoch after which no more come, though they may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
-        self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
+        facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
+        self._progress(Event("phase_began", facts=facts))
         patience = Patience(stopping)
         for row in self._rows:
             self._is_out_of_patience(patience, row)
@@ -147,7 +147,8 @@ class PhaseRun:
                     best.keep(self._transfer, epoch)
                 if path is not None:
                     write_history(path / "history.csv", self._rows)
-                self._progress.epoch_ended(epoch.as_row(), best=kept and number > 0)
+                is_best = kept and number > 0
+                self._progress(Event("epoch_ended", facts=epoch.as_row(), is_best=is_best))
                 if number:
                     listeners.call("on_epoch_end", number - 1, epoch.as_logs())
                 yield epoch
@@ -164,7 +165,7 @@ class PhaseRun:
 
     def _end_early(self, reason: str) -> None:
         self._is_over = True
-        self._progress.said(f"{self._phase.name}: {reason}")
+        self._progress(message(f"{self._phase.name}: {reason}"))
 
     def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
         """Tells whether to stop; a head that was never trained is no result to wait for."""
@@ -196,7 +197,7 @@ class PhaseRun:
             chunks = _in_batches(chunks, self._batch_size)
         step = examples = 0
         total = 0.0
-        state = np.zeros(1, np.int64)
+        state: Any = 0
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
@@ -210,9 +211,10 @@ class PhaseRun:
                 total += float(loss) * size
                 examples += size
                 if bad is None:
-                    self._progress.stepped(step, float(loss))
+                    event = Event("step_ended", done=step, facts={"loss": float(loss)})
+                    self._progress(event)
             self._steps_taken += len(losses)
-            state = state + states.sum(axis=0, dtype=np.int64)
+            state = state + states.sum(axis=0, dtype=wide_type(states))
             if listeners.wants_batches:
                 logs = self._as_logs(total / examples, self.steps.task.score_of(state))
                 listeners.call("on_train_batch_end", step - 1, logs)
@@ -292,8 +294,8 @@ class PhaseRun:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
         check_receipt(receipt, where=where)
-        for warning in receipt["warnings"]:
-            self._progress.said(f"{self._phase.name}: {warning}")
+        for text in receipt["warnings"]:
+            self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
 
 

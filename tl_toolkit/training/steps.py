@@ -130,20 +130,21 @@ class Steps:
 
         for loss, outputs, state in self._assess(chunks):
             losses.append(loss)
-            states.append(state.sum(axis=0, dtype=np.int64))
+            states.append(state.sum(axis=0, dtype=wide_type(state)))
             self.last_outputs = outputs
             if report is not None:
                 report(*so_far())
         return so_far()
 
-    def predict(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> np.ndarray:
-        """Returns float32 probabilities (n, classes), at least two columns; `chunks` as above.
+    def assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the loss of each example, float32 (n,), and its outputs, float32 (n, ...).
 
         Args:
             chunks: As of `evaluate`.
         """
-        outputs = [output for _, output, _ in self._assess(chunks)]
-        return class_probabilities(np.concatenate(outputs))
+        assessed = [(losses, outputs) for losses, outputs, _ in self._assess(chunks)]
+        losses, outputs = zip(*assessed, strict=True)
+        return np.concatenate(losses), np.concatenate(outputs)
 
     def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
         """Yields losses, outputs and metric states of the rows of each chunk."""
@@ -161,7 +162,7 @@ class Steps:
         rows = tf.shape(targets)[0]
         steps = -(-rows // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
-        states = tf.TensorArray(tf.int32, steps)
+        states = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, rows)
@@ -183,7 +184,7 @@ class Steps:
     def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
-        kinds = (tf.float32, tf.float32, tf.int32)
+        kinds = (tf.float32, tf.float32, self.task.state_dtype)
         columns = [tf.TensorArray(kind, batches) for kind in kinds]
         for batch in tf.range(batches):
             start = batch * size
@@ -204,15 +205,10 @@ class Steps:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
 
 
-def class_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Turns a sigmoid's single column into two; leaves a softmax's columns as they are.
+def wide_type(state: np.ndarray) -> type[np.generic]:
+    """Returns the type that metric states are added up in without loss.
 
     Args:
-        outputs: float32 (n, 1) or (n, classes).
-
-    Returns:
-        float32 (n, classes), at least two columns.
+        state: Whole numbers or floats.
     """
-    if outputs.shape[1] > 1:
-        return outputs
-    return np.concatenate([1.0 - outputs, outputs], axis=1)
+    return np.float64 if np.issubdtype(state.dtype, np.floating) else np.int64

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.errors import CheckFailedError, Problem
+from tl_toolkit.keras_private import flatten_layers, keep_input_calls
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
@@ -77,12 +78,9 @@ def split_at(
     trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
     cut = find_cut(transfer, units)
     prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
-    entering = transfer.join_pixels(cut.tensors)
-    origins = [tensor._keras_history for tensor in transfer.model.inputs]
-    suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
-    # An Input among other tensors is drawn anew as itself: the whole model could not be saved.
-    for tensor, origin in zip(transfer.model.inputs, origins, strict=True):
-        tensor._keras_history = origin
+    entering = transfer.join_inputs(cut.tensors)
+    with keep_input_calls(transfer.model.inputs):  # else the whole model could not be saved
+        suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size
     return Split(
@@ -141,10 +139,9 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     random = np.random.default_rng(0)
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
     images = tf.constant(random.uniform(0, 255, shape), tf.float32)
-    places = random.uniform(0, 1, (_CHECK_IMAGES, _CHECK_PIXELS, 2)) * shape[1:3]
-    pixels = tf.constant(places, tf.float32)
-    whole = transfer.model(transfer.join_pixels(images, pixels), training=False)
-    entering = transfer.join_pixels(split.prefix.model(images, training=False), pixels)
+    others = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    whole = transfer.model(transfer.join_inputs(images, others), training=False)
+    entering = transfer.join_inputs(split.prefix.model(images, training=False), others)
     parts = split.suffix.model(entering, training=False)
     difference = float(np.abs(parts.numpy() - whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
@@ -166,7 +163,7 @@ def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalizati
     """
     return [
         member
-        for member in layer._flatten_layers()
+        for member in flatten_layers(layer)
         if isinstance(member, keras.layers.BatchNormalization)
     ]
 

@@ -17,10 +17,10 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.images.scan import scan
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import replace_fields
@@ -28,10 +28,16 @@ from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed, describe_arithmetic
-from tl_toolkit.tasks.registry import build_reader
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, build_trainer, load_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    scan_images,
+)
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 
@@ -57,7 +63,7 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        recipe: A recipe; without a `search` section the default one counts.
+        plan: Of a recipe; without a `search` section the default one counts.
         manifest: Its images.
         folder: The search's folder, new or of the search that goes on.
         progress: Is told of trials, and of what else takes time.
@@ -66,15 +72,16 @@ class Engine:
 
     def __init__(
         self,
-        recipe: Recipe,
+        plan: Plan,
         manifest: Manifest,
         folder: RunFolder,
-        progress: Progress,
+        progress: Handler,
         *,
         images: Mapping[str, Images],
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
+        self._plan = plan
         self.space: Space = resolve_space(recipe)
         self._folder = folder
         self._progress = progress
@@ -131,7 +138,8 @@ class Engine:
                 self._replay(chooser, trial)
                 self._known[trial.number] = trial
             while (proposal := chooser.propose()) is not None:
-                self._progress.trial_began(proposal.number, total, proposal.values)
+                facts = {"number": proposal.number, "values": proposal.values}
+                self._progress(Event("trial_began", total=total, facts=facts))
                 trial = self._run_trial(proposal, started)
                 self._journal.add(trial)
                 self._known[trial.number] = trial
@@ -154,7 +162,7 @@ class Engine:
                 recipe = trial_recipe(self.recipe, best.values, seed=seed)
                 score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
             for error in errors:
-                self._progress.said(f"the winner with seed {seed} failed: {error}")
+                self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
@@ -269,7 +277,7 @@ class Engine:
     def _find_trainer(self, recipe: Recipe) -> Trainer:
         """Returns a trainer that serves this recipe, and all that share its graph and images."""
         template = self._with_dropouts(recipe)
-        shared = {"deterministic", "augment", "features", "model", "pixels"}
+        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
         if recipe.model.weights == "random" or recipe.augment is not None:
             shared.add("seed")  # else it decides nothing that a trainer keeps
         key = _as_text(
@@ -281,16 +289,23 @@ class Engine:
         if key not in self._trainers:
             while len(self._trainers) >= _KEPT_TRAINERS:
                 del self._trainers[next(iter(self._trainers))]
-            images = self._load_images(recipe)
-            transfer = assemble_model(template, self._manifest.classes, self._progress)
+            plan = replace(self._plan, recipe=template)  # the same images
+            task = build_task(template, plan.classes)
+            images = self._load_images(plan, task)
+            transfer = assemble_model(plan, task, self._progress)
             self._trainers[key] = build_trainer(
                 CompiledPhases(transfer),
                 template,
                 images,
-                progress=_Quiet(self._progress),
+                progress=self._report_work,
                 ahead=self._find_cuts(recipe),
             )
         return self._trainers[key]
+
+    def _report_work(self, event: Event) -> None:
+        """Passes on what takes time and happens once, not the epochs of each trial."""
+        if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
+            self._progress(event)
 
     def _with_dropouts(self, recipe: Recipe) -> Recipe:
         """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
@@ -301,13 +316,11 @@ class Engine:
         }
         return replace_fields(recipe, drawn) if drawn else recipe
 
-    def _load_images(self, recipe: Recipe) -> dict[str, Images]:
-        key = _describe_data(recipe)
+    def _load_images(self, plan: Plan, task: Task) -> dict[str, Images]:
+        key = _describe_data(plan.recipe)
         if key not in self._images:
-            manifest = scan(
-                recipe.data, reader=build_reader(recipe), convert_dir=self._folder.converted
-            )
-            self._images = {key: _without_test(load_images(recipe, manifest))}
+            manifest = scan_images(plan, task, self._folder)
+            self._images = {key: _without_test(load_images(plan, task, manifest))}
         return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
@@ -320,19 +333,6 @@ class Engine:
                     phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
                     found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
         return found
-
-
-class _Quiet(Relay):
-    """Passes on what takes time and happens once, not the epochs of each trial."""
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Says nothing."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Says nothing."""
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Says nothing."""
 
 
 def _describe_data(recipe: Recipe) -> str:

@@ -58,8 +58,8 @@ class Journal:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._identity = folder.path / "search.json"
-        self._trials = folder.path / "trials"
+        self._identity = folder.search
+        self._trials = folder.trials
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Notes what the search is made from; one that goes on must be made from the same.

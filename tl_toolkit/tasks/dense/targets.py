@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.images.manifest import Example
-from tl_toolkit.recipe.pixel_schema import IGNORE
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 __all__ = ["TargetReader", "Targets", "inspect_targets", "place_pixels", "resize_target"]
 
@@ -38,7 +38,7 @@ class TargetReader(Protocol):
         hint: What to type; may be empty.
     """
 
-    dtype: type[np.generic]
+    dtype: type[Any]
     ignored: float
     num_sampling_groups: int
     fault: str
@@ -83,45 +83,47 @@ _UNREADABLE = "cannot be read"
 _OTHER_SIZE = "differ in size from their images"
 
 
-def inspect_targets(
-    examples: Sequence[Example], paths: Sequence[str], reader: TargetReader
-) -> list[Example]:
-    """Opens the target of every image once, and returns the examples with their targets noted.
+def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
+    """Opens the target of every image once, and notes its content.
 
     Args:
-        examples: Images that were looked at; the targets of those that are skipped are not opened.
-        paths: The target of each.
+        manifest: Images that were inspected, with the column `mask`, the path of a target; those of
+            images that are skipped are not opened.
         reader: Reads them.
+
+    Returns:
+        The manifest with the column `mask_sha256` too.
 
     Raises:
         DataError: Targets cannot be read, have another size than their images, or hold something
             else; all of them at once.
     """
 
-    def look(pair: tuple[Example, str]) -> tuple[Example, _Fault | None]:
-        example, path = pair
+    def inspect(example: Example) -> tuple[Example, _Fault | None]:
+        path = example.targets[0]
         if not example.usable:
-            return replace(example, mask=path), None
+            return replace(example, targets=(path, "")), None
         try:
             with open(path, "rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            found = reader.read(path).shape[:2]
+            size = reader.read(path).shape[:2]
         except OSError as error:
             return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
         except ValueError as error:
             return example, _Fault(reader.fault, f"{path}: {error}")
-        size = _upright_size(example.path)
-        if size != found:
-            here, there = (f"{w} x {h}" for h, w in (found, size))
+        expected = _upright_size(example.path)
+        if expected != size:
+            here, there = (f"{w} x {h}" for h, w in (size, expected))
             return example, _Fault(_OTHER_SIZE, f"{path}: {here}, its image is {there}")
-        return replace(example, mask=path, mask_sha256=sha256), None
+        return replace(example, targets=(path, sha256)), None
 
     with ThreadPoolExecutor(count_threads()) as pool:
-        looks = list(pool.map(look, zip(examples, paths, strict=True)))
-    faults = [fault for _, fault in looks if fault is not None]
+        inspected = list(pool.map(inspect, manifest.examples))
+    faults = [fault for _, fault in inspected if fault is not None]
     if faults:
         raise DataError(list(_tell(faults, reader)))
-    return [example for example, _ in looks]
+    examples = tuple(example for example, _ in inspected)
+    return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
 
 
 def _tell(faults: Sequence[_Fault], reader: TargetReader) -> Iterator[Problem]:
@@ -228,7 +230,7 @@ class Targets:
         Raises:
             DataError: The file is gone, or is no longer what was looked at.
         """
-        path = self._examples[index].mask
+        path = self._examples[index].targets[0]
         try:
             return self.reader.read(path)
         except (OSError, ValueError) as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
+from tl_toolkit.recipe.schema import Masks
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 __all__ = ["MaskReader"]
 
@@ -22,8 +24,8 @@ class MaskReader:
         num_classes: Number of classes.
     """
 
-    dtype = np.int32
-    ignored = IGNORE
+    dtype: type[Any] = np.int32
+    ignored: float = IGNORE
     fault = "hold values that are no class"
     hint = "data.masks.ignore=VALUE for pixels of no class, or data.masks.ids"
 
