@@ -11,12 +11,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 
 # A row a folder, lowest first: each may import itself and the rows above it.
 LIGHT = [
-    ["errors", "events", "runtime"],
+    ["errors", "events", "keras_private", "runtime"],
     ["runs"],
     ["recipe"],
     ["catalog"],
     ["sources"],
     ["plan"],
+    ["printing"],
 ]
 HEAVY = [
     ["images"],

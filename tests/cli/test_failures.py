@@ -4,24 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-TLTOOL = Path(sys.executable).with_name("tltool")
+from tests import command
+from tl_toolkit.plan import check
 
-
-def tltool(*arguments, cwd, **environment):
-    """Runs the installed command."""
-    return subprocess.run(
-        [TLTOOL, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+tltool = partial(command.tltool, code=None)
 
 
 def assert_told(done, code, *texts):
@@ -145,15 +136,13 @@ def test_all_problems_come_in_one_pass(tmp_path, recipe):
     assert_told(done, 2, "data.batch_size", "seed")
 
 
-def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe):
-    # The interpreter runs this file before the command: a fault that no check can foresee.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import tl_toolkit.plan.check\n"
-        "def fail(loaded): raise ZeroDivisionError('boom')\n"
-        "tl_toolkit.plan.check.check_recipe = fail\n"
-    )
+def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe, monkeypatch):
+    def fail(loaded):
+        raise ZeroDivisionError("boom")
 
-    done = tltool("validate", recipe, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    monkeypatch.setattr(check, "check_recipe", fail)  # a fault that no check can foresee
+
+    done = tltool("validate", recipe, cwd=tmp_path)
 
     assert_told(done, 1, "Unexpected failure: ZeroDivisionError: boom", "traceback is in")
     log = Path(done.stderr.split("traceback is in ")[1].strip())
@@ -161,10 +150,10 @@ def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_with_130_and_keeps_its_best_weights(tmp_path, recipe, number):
-    command = [TLTOOL, "finetune", recipe, "phases.head.epochs=2000", "--out", "run"]
+def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_path, recipe, number):
+    arguments = ["finetune", recipe, "phases.head.epochs=2000", "--out", "run"]
     with subprocess.Popen(
-        command,
+        [command.TLTOOL, *arguments],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

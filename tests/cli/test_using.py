@@ -4,24 +4,16 @@ import csv
 import io
 
 import pytest
-
-from tl_toolkit.cli import console, using
 from tl_toolkit.evaluation.predict import Prediction
+
+from tl_toolkit.cli import using
 from tl_toolkit.tasks.dense.evaluation import MaskPrediction
 
 REFUSED = "no image"
 
 
-@pytest.fixture(autouse=True)
-def own_stdout():
-    """The console keeps the stdout that it was made with, which is another one in each test."""
-    console._console.cache_clear()
-    yield
-    console._console.cache_clear()
-
-
 def records_of(*answers):
-    return [one.as_record() for one in answers]
+    return [answer.as_record() for answer in answers]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,16 @@ import errno
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.command import TLTOOL, tltool, tltool_process
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.features.store import FeatureCache, ShardWriter
+from tl_toolkit.features.shards import ShardWriter
+from tl_toolkit.features.store import FeatureCache
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 PHASES = (
     {"name": "head", "epochs": 2, "learning_rate": 1e-2},
     {"name": "tune", "epochs": 2, "unfreeze": 1, "learning_rate": 3e-3},
@@ -143,23 +142,15 @@ def test_a_second_process_opens_no_image(tmp_path, photos, cache):
     old = 1_600_000_000  # a file that was changed this very moment is never taken for known
     for path in photos.rglob("*.jpg"):
         os.utime(path, (old, old))
-    run_tool("finetune", str(recipe), "--out", str(tmp_path / "first"))
+    tltool("finetune", recipe, "--out", "first", cwd=tmp_path)
     for path in photos.rglob("*.jpg"):
         path.write_bytes(bytes(path.stat().st_size))
         os.utime(path, (old, old))
 
     changes = ["model.head.dropout=0.1", "phases.head.learning_rate=0.02"]
-    run_tool("finetune", str(recipe), *changes, "--out", str(tmp_path / "second"))
+    tltool_process("finetune", recipe, *changes, "--out", "second", cwd=tmp_path)
 
     assert tl.load_run(tmp_path / "second").metrics["best"]["val_loss"] > 0
-
-
-def run_tool(*arguments, **environment):
-    done = subprocess.run(
-        [TLTOOL, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.mark.slow
@@ -190,6 +181,30 @@ def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
     assert any("augments the images anew" in text for text in listener.sentences)
     assert outcome(live) == outcome(stored) != outcome(fewer)
     assert outcome(fewer) == outcome(fewer_live)
+
+
+def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, cache):
+    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
+    finetune(recipe, tmp_path / "first", views=1)
+    before = {shard.path: shard.size for shard in cache.shards()}
+    budget = sum(before.values()) + 100
+
+    _, listener = finetune(recipe, tmp_path / "second", views=2, max_gb=budget / 1e9)
+
+    (sentence,) = [text for text in listener.sentences if text.startswith("features")]
+    assert sentence.endswith("GB do not fit into features.max_gb or on the disk")
+    assert {shard.path: shard.size for shard in cache.shards()} == before
+
+
+def test_views_that_are_complete_are_read_beside_those_that_are_added(tmp_path, photos, cache):
+    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
+    finetune(recipe, tmp_path / "first", views=1)
+    first = {shard.path for shard in cache.shards()}
+
+    _, listener = finetune(recipe, tmp_path / "second", views=2)
+
+    assert listener.images == 21  # the second view of the training images alone
+    assert first < {shard.path for shard in cache.shards()}
 
 
 def test_views_need_augmentation_and_a_store_of_augmented_images_needs_views(photos):
@@ -309,8 +324,8 @@ def test_resnet50_is_equal_bit_for_bit(tmp_path, photos, cache, threads, unfreez
     path.write_text(json.dumps(recipe))
 
     for store in ("never", "always"):
-        out = ["--out", str(tmp_path / store), "--threads", str(threads)]
-        run_tool("finetune", str(path), f"features.store={store}", *out)
+        out = ["--out", store, "--threads", threads]
+        tltool_process("finetune", path, f"features.store={store}", *out, cwd=tmp_path)
 
     runs = [tl.load_run(tmp_path / store) for store in ("never", "always")]
     assert outcome(runs[0]) == outcome(runs[1])
@@ -340,7 +355,7 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.images.scan import scan
     from tl_toolkit.recipe.load import build_recipe
-    from tl_toolkit.runtime import derive_seed
+    from tl_toolkit.runtime import derive_seed, numerics
     from tl_toolkit.training.optimizers import build_optimizer
     from tl_toolkit.training.seeds import phase_seed
     from tl_toolkit.transfer.assemble import assemble
@@ -358,20 +373,22 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     manifest = scan(recipe.data)
     images = Images(manifest.of("train"), manifest.classes, image_size=(32, 32))
     transfer = assemble(recipe.model, image_size=(32, 32), num_classes=3)
-    seed = phase_seed(recipe, 0)
-    initialize_head(transfer.parts[-1].layers, seed)
+    seed = phase_seed(recipe.seed, "order", 0)
+    initialize_head(transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
     transfer.model.trainable = False
     transfer.model.get_layer("predictions").trainable = True
     dropout = transfer.model.get_layer("head_dropout")
-    dropout.seed_generator.state.assign([derive_seed(seed, "head_dropout"), 0])
+    masks = phase_seed(recipe.seed, "dropout", 0)
+    dropout.seed_generator.state.assign([derive_seed(masks, "head_dropout"), 0])
     head = keras.Model(transfer.parts[-1].inputs[0], transfer.model.output)
     base = FixedBatch(keras.Model(transfer.model.input, transfer.parts[-1].inputs[0]))
-    rows = base(images.load(np.arange(len(images)))).numpy()
-    head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
-    for epoch in (1, 2, 3):
-        order = np.random.default_rng((seed, epoch)).permutation(len(images))
-        labels = images.labels[order]
-        head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
+    with numerics(deterministic=True):
+        rows = base(images.load(np.arange(len(images)))).numpy()
+        head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
+        for epoch in (1, 2, 3):
+            order = np.random.default_rng((seed, epoch)).permutation(len(images))
+            labels = images.labels[order]
+            head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
 
     assert keep.epoch == 2 and set(keep.logs) >= {"loss", "val_loss", "val_accuracy"}
     for mine, theirs in zip(keep.weights[-1], head.get_weights(), strict=True):

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tl_toolkit.images.masks import MaskReader
+from tl_toolkit.images.targets import Targets, inspect_targets, place_pixels, resize_target
+from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
 
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.images.manifest import Example
-from tl_toolkit.images.masks import MaskReader
-from tl_toolkit.images.targets import Targets, inspect_targets, place_pixels, resize_target
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 

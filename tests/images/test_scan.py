@@ -1,7 +1,8 @@
+import contextlib
 import hashlib
 import io
-import json
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.scan import inspect_images, judge, scan, scan_files
-from tl_toolkit.images.verdicts import Verdicts
+from tl_toolkit.images.verdicts import DATABASE, Verdicts
 from tl_toolkit.recipe.schema import Data
 from tl_toolkit.sources.survey import SourceFile
 
@@ -38,9 +39,10 @@ def data(folder, **values):
     return Data(train=folder, image_size=16, **values)
 
 
-def verdicts_file(cache_dir):
-    [path] = cache_dir.glob("verdicts-*.json")
-    return path
+def stored_verdicts(cache_dir):
+    """The (verdict, reason) of each content that the cache holds."""
+    with contextlib.closing(sqlite3.connect(cache_dir / DATABASE)) as connection:
+        return connection.execute("SELECT verdict, reason FROM verdicts").fetchall()
 
 
 # --- verdicts ----------------------------------------------------------------------------------
@@ -164,8 +166,8 @@ def planted(photos, cache_dir):
     """The photos' paths, and a cache that says of each that it is broken, which they are not."""
     paths = sorted(str(path) for path in photos.rglob("*.png"))
     inspect_images(paths, cache_dir=cache_dir)
-    path = verdicts_file(cache_dir)
-    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), ["broken", "planted"])))
+    with contextlib.closing(sqlite3.connect(cache_dir / DATABASE)) as connection, connection:
+        connection.execute("UPDATE verdicts SET verdict = 'broken', reason = 'planted'")
     return paths
 
 
@@ -184,19 +186,17 @@ def test_new_content_is_decoded_and_added(planted, cache_dir, draw, encode):
     looks = inspect_images(planted, cache_dir=cache_dir)
 
     assert [look.verdict for look in looks] == ["good", *["broken"] * 11]
-    assert len(json.loads(verdicts_file(cache_dir).read_text())) == 13
+    assert len(stored_verdicts(cache_dir)) == 13
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"a": 1}', '{"a": ["perfect", ""]}', '{"a": ["good", 3]}', "\0" * 9]
-)
-def test_damaged_cache_is_ignored_and_rewritten(content, planted, cache_dir):
-    verdicts_file(cache_dir).write_text(content)
+@pytest.mark.parametrize("content", [b"", b"{}", b"SQLite format 3\0", b"\0" * 9000])
+def test_damaged_cache_is_ignored_and_made_anew(content, planted, cache_dir):
+    (cache_dir / DATABASE).write_bytes(content)
 
     looks = inspect_images(planted, cache_dir=cache_dir)
 
     assert {look.verdict for look in looks} == {"good"}
-    assert len(json.loads(verdicts_file(cache_dir).read_text())) == 12
+    assert stored_verdicts(cache_dir) == [("good", "")] * 12
 
 
 def test_cache_that_cannot_be_written_does_no_harm(photos, tmp_path):
@@ -220,9 +220,9 @@ def test_scans_at_the_same_time_leave_a_whole_cache(photos, cache_dir):
     for thread in threads:
         thread.join()
 
-    stored = json.loads(verdicts_file(cache_dir).read_text())
-    assert set(map(tuple, stored.values())) == {("good", "")}
-    assert [path.name for path in cache_dir.iterdir()] == [verdicts_file(cache_dir).name]
+    assert set(stored_verdicts(cache_dir)) == {("good", "")}
+    assert len(stored_verdicts(cache_dir)) == 12
+    assert [path.name for path in cache_dir.iterdir()] == [DATABASE]
 
 
 def test_what_others_found_meanwhile_is_kept(tmp_path):
@@ -246,8 +246,8 @@ def test_cache_folder_is_taken_from_the_environment(photos, tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     inspect_images([str(photos / "ants" / "0.png")])
 
-    assert verdicts_file(tmp_path / "chosen")
-    assert verdicts_file(tmp_path / "home" / ".cache" / "tl_toolkit")
+    assert stored_verdicts(tmp_path / "chosen")
+    assert stored_verdicts(tmp_path / "home" / ".cache" / "tl_toolkit")
 
 
 # --- scanning ----------------------------------------------------------------------------------
@@ -424,7 +424,7 @@ def test_interrupt_ends_the_scan_and_keeps_what_is_known(tmp_path, cache_dir, dr
     with pytest.raises(KeyboardInterrupt):
         inspect_images(paths, cache_dir=cache_dir, progress=interrupt)
 
-    assert 1 <= len(json.loads(verdicts_file(cache_dir).read_text())) < 500
+    assert 1 <= len(stored_verdicts(cache_dir)) < 500
 
 
 def test_conversion_gives_an_rgb_png(draw, encode):

@@ -11,6 +11,7 @@ from tests.models import build_trainer, plan_values
 from tests.pixels import SIDE, TASKS, draw_balls, make_recipe
 from tl_toolkit.evaluation.splits import evaluate_trained
 from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.tasks.base import PredictionOptions
 from tl_toolkit.tasks.registry import build_task
@@ -29,7 +30,8 @@ def train(task, folder, out):
     plan, built = plan_values(values)
     out.mkdir()
     trainer, images = build_trainer(plan, built, out)
-    return plan.recipe, trainer._transfer, trainer, images, trainer.train(plan.recipe)
+    settings = training_settings(plan.recipe, plan.units)
+    return plan.recipe, trainer._transfer, trainer, images, trainer.train(settings)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -5,13 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import tl_toolkit as tl
+from tests.command import TLTOOL, tltool
 from tl_toolkit.errors import RecipeError, SearchError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.space import count_trials, plan_brackets, trial_recipe
@@ -20,7 +19,6 @@ from tl_toolkit.recipe.search_schema import Dimension, Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tuning.oracle import Chooser
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
     "phases.tune.learning_rate": {"min": 1e-4, "max": 1e-2, "sampling": "log"},
@@ -142,8 +140,7 @@ def test_a_small_space_is_gone_through_though_draws_collide():
 
 def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path, recipe):
     found = tl.search(recipe, out=tmp_path / "search")
-    command = [TLTOOL, "finetune", str(found.best_recipe), "export=false"]
-    subprocess.run([*command, "--out", str(tmp_path / "run")], check=True, capture_output=True)
+    tltool("finetune", found.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
     loaded = tl.load_recipe(found.folder.recipe).recipe
 
     best = found.summary["best"]
@@ -185,7 +182,7 @@ def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr(
         PhaseRun,
         "_train_epoch",
-        lambda self, number: trained.append(self._phase.name) or train(self, number),
+        lambda self, *rest: trained.append(self._phase.name) or train(self, *rest),
     )
 
     tl.search(recipe, out=tmp_path / "search")

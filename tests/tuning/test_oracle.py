@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,19 +28,28 @@ def choose(search, space=SPACE, score=lambda proposal: proposal.values["model.he
     return found
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
-def test_equal_seeds_and_scores_give_equal_trials_in_every_process(algorithm):
+def choose_each(seed=0):
+    """By both algorithms that draw, as what JSON makes of their trials."""
+    return {
+        algorithm: json.loads(json.dumps(choose(Search(algorithm=algorithm, trials=14, seed=seed))))
+        for algorithm in ("random", "bayesian")
+    }
+
+
+def test_equal_seeds_and_scores_give_equal_trials_in_every_process():
     code = (
-        "import json, sys; sys.path.insert(0, 'tests/searching'); import test_chooser as t; "
-        f"print(json.dumps(t.choose(t.Search(algorithm={algorithm!r}, trials=14))))"
+        f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+        "import test_oracle as t; print(json.dumps(t.choose_each()))"
     )
 
-    here = choose(Search(algorithm=algorithm, trials=14))
+    here = choose_each()
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    another = choose_each(seed=1)
 
     assert here == json.loads(there.stdout)
-    assert len(here) == 14
-    assert choose(Search(algorithm=algorithm, trials=14, seed=1)) != here
+    for algorithm, trials in here.items():
+        assert len(trials) == 14
+        assert another[algorithm] != trials, algorithm
 
 
 def test_values_are_those_that_a_recipe_has():

@@ -2,26 +2,24 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.command import TLTOOL, tltool, tltool_process
 from tests.pixels import draw_balls, make_recipe
+from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import _open_folder
-from tl_toolkit.cli.console import _describe_refit
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
+from tl_toolkit.printing.printer import describe_refit
 from tl_toolkit.training.steps import class_probabilities
 
-TLTOOL = Path(sys.executable).with_name("tltool")
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
     "phases.tune.unfreeze": {"choices": [0, {"from": "f6"}, {"from": "c5"}]},
@@ -69,10 +67,9 @@ class Listener:
 def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
     listener = Listener()
     found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
-    command = [TLTOOL, "finetune", str(found.best_recipe), "export=false"]
-    for store in ("always", "never"):
-        out = ["--out", str(tmp_path / store), f"features.store={store}"]
-        subprocess.run([*command, *out], check=True, capture_output=True)
+    for store, run in (("always", tltool), ("never", tltool_process)):
+        out = ["--out", tmp_path / store, f"features.store={store}"]
+        run("finetune", found.best_recipe, "export=false", *out, cwd=tmp_path)
 
     best = found.summary["best"]
     for store in ("always", "never"):
@@ -107,7 +104,7 @@ def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr(
         PhaseRun,
         "epochs",
-        lambda self, *rest: began.append(self._phase.name) or epochs(self, *rest),
+        lambda self, *rest, **more: began.append(self._phase.name) or epochs(self, *rest, **more),
     )
     recipe["search"] = {"algorithm": "grid", "space": SPACE}
 
@@ -179,7 +176,7 @@ def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
     assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
     assert refit["mean"] == refit["scores"][1]
     assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
-    assert re.match(told, _describe_refit(refit))
+    assert re.match(told, describe_refit(refit))
 
 
 def remover(path):
@@ -374,10 +371,11 @@ def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
     tl.search(recipe, root=tmp_path / "runs")
     second = tl.search(recipe, root=tmp_path / "runs")
 
-    folder = _open_folder(
+    with _open_folder(
         tl.load_recipe(second.folder.recipe).recipe,
         tmp_path / "runs", None, resume=True, overwrite=False,
-    )  # fmt: skip
+    ) as folder:  # fmt: skip
+        pass
 
     assert folder.path == second.path == tmp_path / "runs" / "photos-search" / "002"
 
@@ -410,6 +408,7 @@ def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
     parameters = [int(row["parameters"]) for row in rows]
     assert parameters == sorted(set(parameters))
     assert "</svg>" in (found.path / "sweep.svg").read_text()
+    assert_all_are_listed(found.folder)
 
 
 @pytest.mark.slow
@@ -500,18 +499,12 @@ def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
     assert trained == {"f6_dense", "predictions"}
 
 
-@pytest.mark.slow
 def test_the_commands_say_what_was_found(tmp_path, recipe):
     path = tmp_path / "recipe.yaml"
     recipe["search"]["trials"] = 2
     path.write_text(json.dumps(recipe))
-    environment = os.environ | {"NO_COLOR": "1"}
 
-    done = subprocess.run(
-        [TLTOOL, "search", str(path), "--out", "found"],
-        capture_output=True, text=True, env=environment, cwd=tmp_path,
-    )  # fmt: skip
+    done = tltool("search", path, "--out", "found", cwd=tmp_path)
 
-    assert done.returncode == 0, done.stderr
     assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
     assert "tltool finetune found/best.yaml" in done.stderr

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, ignore, message
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, start_tensorflow
+from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -30,30 +33,35 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
+_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs takes longer
+
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
-            Python, NumPy and TensorFlow.
+        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns. Training
+            sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
+            and Keras's dtype policy are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
-        progress: Is told what happens; nothing is printed by default.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on the whole
+            model.
+        progress: True prints to stderr what the command line prints; a function receives each
+            `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
@@ -62,24 +70,18 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     plan = check_recipe(loaded)
-    folder = create_run(
-        loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    progress = progress or ignore
-    try:
-        progress(Event("run_began", facts={"folder": folder.path}))
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if plan.ignored:
-            progress(message(plan.ignored))
-        run = _Finetuning(plan, folder, progress, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
+    refuse_dtype_policy()
+    with (
+        handling(progress) as handle,
+        create_run(
+            loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
+        ) as folder,
+    ):
+        handle(Event("run_began", facts={"folder": folder.path}))
+        with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if plan.ignored:
+                handle(message(plan.ignored))
+            run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
@@ -96,9 +98,11 @@ class _Finetuning:
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
+        self._settings = training_settings(plan.recipe, plan.units)
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
+        self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
 
@@ -109,10 +113,18 @@ class _Finetuning:
             self.folder.write_status("running", phase=phase, epoch=epoch)
         self._handle(event)
 
+    def _report_aside(self, event: Event) -> None:
+        """Passes on an event of the thread that builds the model, or ends that thread.
+
+        A download reports each piece: it need not be waited for.
+        """
+        if self._is_ending.is_set():
+            raise RuntimeError("the run is ending")
+        self.progress(event)
+
     def run(self) -> Run:
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import start_aside, survey_images
+        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
@@ -120,19 +132,22 @@ class _Finetuning:
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
-        except Exception:
-            # TensorFlow aborts a process that ends while a thread of it still traces.
+            compiled = wait_for_model()
+        except BaseException:  # interrupts too
+            self._is_ending.set()
+            # TensorFlow aborts a process that ends while a thread of it still traces. Tracing has
+            # no switch to end it; a second interrupt ends the wait.
             with contextlib.suppress(Exception):
-                wait_for_model()
+                wait_for_model(_PATIENCE_SECONDS)
             raise
-        compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
+        trainer = build_trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, task, images, training)
+        metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
@@ -158,8 +173,8 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.plan, task, self.progress))
-        compiled.trace(self.recipe)
+        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
+        compiled.trace(self._settings)
         return compiled
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
@@ -182,11 +197,12 @@ class _Finetuning:
                 "numerics": describe_numerics(),
             },
         )
-        self.progress(Event("planned", facts={"phases": plan_phases(transfer, recipe.phases)}))
+        phases = plan_phases(transfer, self._settings.phases)
+        self.progress(Event("planned", facts={"phases": phases}))
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
-            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
+            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
         except (NonFiniteError, KeyboardInterrupt):
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 self._save(transfer)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.model import load_model
+from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, ignore, message, report_counts
+from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +62,16 @@ class Run(InFolder):
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        return self.folder.read_json(self.folder.metrics)
+        metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
+        return metrics
+
+    def numerics(self) -> AbstractContextManager[None]:
+        """Sets the arithmetic that the run was trained with, for a `with` block.
+
+        `evaluate`, `predict` and `export` use it. Calls of `model` of your own need it to repeat
+        their figures to the last digit: a GPU rounds otherwise with TensorFloat-32.
+        """
+        return numerics(deterministic=self.recipe.deterministic)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -67,13 +80,6 @@ class Run(InFolder):
         Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
         float32 (batch, n, 2), y and x of those that are asked for.
         """
-        start_tensorflow()
-        import keras
-
-        # Keras must know them to load them.
-        import tl_toolkit.architectures.layers
-        import tl_toolkit.architectures.sampling  # noqa: F401
-
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
             raise RecipeError(
@@ -84,20 +90,10 @@ class Run(InFolder):
                     hint=f"tltool finetune {self.folder.recipe}",
                 )
             )
-        try:
-            return keras.saving.load_model(self.folder.model, compile=False)
-        except Exception as error:  # Keras raises whatever the first damaged part makes it
-            raise DataError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
-                    expected="The file is damaged, or was written by another Keras.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            ) from error
+        return load_model(self.folder.model)
 
     def evaluate(
-        self, data: str | Path | None = None, *, progress: Handler | None = None
+        self, data: str | Path | None = None, *, progress: Handler | bool = False
     ) -> dict[str, Any]:
         """Measures the kept model.
 
@@ -105,7 +101,7 @@ class Run(InFolder):
             data: A folder per class, of some or all of the run's classes; where each pixel has an
                 answer, a folder of images and masks as in the recipe. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: Is told of the images looked at.
+            progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 
         Returns:
             The metrics of the task, with the `split` or folder, and as `skipped` the images that
@@ -114,7 +110,10 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        start_tensorflow()
+        with handling(progress) as handle, self.numerics():
+            return self._evaluate(data, handle)
+
+    def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
         from tl_toolkit.evaluation.splits import evaluate_images
         from tl_toolkit.images.pipeline import Images
 
@@ -123,7 +122,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._inspect(Path(data), task, progress or ignore)
+            manifest = self._inspect(Path(data), task, progress)
             name = "test"
         examples = manifest.of(name)
         images = Images(
@@ -133,8 +132,10 @@ class Run(InFolder):
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
         metrics = evaluate_images(self.model, task, images).metrics
-        skipped = {entry.path: entry.reason for entry in manifest.examples if not entry.usable}
-        skipped = {} if data is None else skipped
+        inspected = () if data is None else manifest.examples
+        skipped = {example.path: example.reason for example in inspected if not example.usable}
+        for path, reason in skipped.items():
+            progress(warning(f"skipped {path}: {reason}"))
         return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
@@ -164,7 +165,7 @@ class Run(InFolder):
         *,
         out: str | Path | None = None,
         native: bool = False,
-        progress: Handler | None = None,
+        progress: Handler | bool = False,
     ) -> list[Prediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
@@ -177,7 +178,7 @@ class Run(InFolder):
             native: Likewise: run the base on files as they are, in windows where they are large,
                 instead of resizing them. Things should be as large in them, in pixels, as in what
                 the model was trained on.
-            progress: Is told of the files answered, and of images in `out`.
+            progress: As for `tl.finetune`: receives counts of files.
 
         Returns:
             An answer for each file; a file that cannot be decoded carries its `error`.
@@ -188,12 +189,17 @@ class Run(InFolder):
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
-        report = progress or ignore
         folder = None if out is None else Path(out)
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
-        files = _list_files(several, folder, report)
-        start_tensorflow()
+        with handling(progress) as handle:
+            files = _list_files(several, folder, handle)
+            with self.numerics():
+                return self._predict(files, folder, native=native, report=handle)
+
+    def _predict(
+        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+    ) -> list[Prediction]:
         from tl_toolkit.tasks.base import PredictionOptions
 
         options = PredictionOptions(
@@ -229,30 +235,37 @@ class Run(InFolder):
         """Exports the kept model; a SavedModel is published only if it proves equal.
 
         Args:
-            formats: `saved_model`, and `weights` for the base alone as a weight file.
+            formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
 
         Returns:
             The path of each format.
 
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
+            RecipeError: A format is unknown.
         """
-        start_tensorflow()
+        chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
+        with self.numerics():
+            return self._export(chosen_formats)
+
+    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
+        from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-        examples = manifest.of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        files = {}
+        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            examples = manifest.of("validation")
+            count = min(PARITY_IMAGES, len(examples))
+            # The manifest is ordered by class, so that equal steps go through all of them.
+            chosen = [examples[index * len(examples) // count] for index in range(count)]
+            files = {example.path: read_encoded(example) for example in chosen}
         return publish(
-            self.model,
+            FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
-            self._task,
-            resize=self.recipe.data.resize,
-            files={example.path: read_encoded(example) for example in chosen},
-            formats=formats,
+            files=files,
+            formats=chosen_formats,
         )
 
 

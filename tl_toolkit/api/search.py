@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, ignore, message
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths, trial_recipe
 from tl_toolkit.plan.tasks import plan_task
-from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
+from tl_toolkit.recipe.load import (
+    LoadedRecipe,
+    RecipeSource,
+    build_recipe,
+    dump_recipe,
+    read_recipe,
+)
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, refuse_running
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runs.places import create_run, resume_run
+from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -47,37 +56,37 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
-        return self.folder.read_json(self.path / "summary.json")
+        summary: dict[str, Any] = self.folder.read_json(self.folder.summary)
+        return summary
 
     @property
     def best_recipe(self) -> Path:
         """The winner as a recipe, for `finetune`."""
-        return self.path / "best.yaml"
+        return self.folder.best_recipe
 
 
 def search(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe; its `search` section says what is
-            tried.
+        recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
         resume: Go on with the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        progress: Is told what happens; nothing is printed by default.
+        progress: As for `finetune`.
 
     Returns:
         The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
@@ -90,14 +99,17 @@ def search(
     plan = check_recipe(_with_search(loaded))
     if loaded.recipe.search is None:  # the default one, which only the check needed
         plan = plan_trial(plan, {})
-    folder = _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
-    return _Searching(plan, folder, progress or ignore).run(threads)
+    with (
+        handling(progress) as handle,
+        _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
+    ):
+        return _Searching(plan, folder, handle).run(threads)
 
 
 def sweep(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     phase: str | None = None,
     units: bool = False,
     out: str | Path | None = None,
@@ -105,7 +117,7 @@ def sweep(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Handler | None = None,
+    progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
 
@@ -129,18 +141,21 @@ def sweep(
     loaded = read_recipe(recipe, overrides)
     plan = check_recipe(loaded)
     swept = _as_sweep(plan, phase, units=units)
-    folder = _open_folder(
-        swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
-    )  # fmt: skip
-    found = _Searching(replace(plan, recipe=swept), folder, progress or ignore).run(threads)
-    _write_sweep(swept, found)
-    return found
+    with (
+        handling(progress) as handle,
+        _open_folder(
+            swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
+        ) as folder,
+    ):
+        run = _Searching(replace(plan, recipe=swept), folder, handle).run(threads)
+        _write_sweep(swept, run)
+    return run
 
 
 def hypermodel(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
@@ -157,10 +172,11 @@ def hypermodel(
     """
     loaded = read_recipe(recipe, overrides)
     plan = check_recipe(_with_search(loaded))
-    start_tensorflow(deterministic=loaded.recipe.deterministic)
+    refuse_dtype_policy()
+    start_tensorflow()
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(plan)
+    return RecipeHyperModel(plan, progress=log_warnings)
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
@@ -221,7 +237,8 @@ def _open_folder(
     resume: bool,
     overwrite: bool,
     kind: str = "search",
-) -> RunFolder:
+) -> AbstractContextManager[RunFolder]:
+    refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
@@ -230,7 +247,7 @@ def _open_folder(
     numbered = sorted(path for path in (root / name).glob("[0-9]*") if path.name.isdigit())
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not (folder.path / "search.json").is_file():
+    if not folder.search.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -239,8 +256,7 @@ def _open_folder(
                 hint="--resume --out DIR, or the same command without --resume",
             )
         )
-    refuse_running(folder)
-    return folder
+    return resume_run(folder)
 
 
 class _Searching:
@@ -251,20 +267,12 @@ class _Searching:
         self.recipe = plan.recipe
         self.folder = folder
         self.progress = progress
+        self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
-        self.folder.write_status("running", trial=None)
-        try:
-            self.progress(Event("run_began", facts={"folder": self.folder.path}))
-            start_tensorflow(threads=threads, deterministic=self.recipe.deterministic)
+        self.progress(Event("run_began", facts={"folder": self.folder.path}))
+        with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
-        except KeyboardInterrupt:
-            self.folder.write_status("interrupted")
-            raise
-        except BaseException as error:
-            self.folder.write_status("failed", error=str(error) or type(error).__name__)
-            raise
-        self.folder.write_status("done")
         return SearchRun(self.folder)
 
     def _search(self) -> None:
@@ -274,6 +282,7 @@ class _Searching:
 
         task = build_task(self.recipe, self.plan.classes)
         manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+        self._leaks = manifest.describe_leaks()
         engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
         del images  # no trial looks at those of test, perhaps none at this size
         trials = engine.begin()
@@ -294,7 +303,7 @@ class _Searching:
         if best is None:
             raise SearchError(
                 Problem(
-                    where=str(self.folder.path / "trials.csv"),
+                    where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
                     expected=next((one.error for one in reversed(trials) if one.error), "")
                     or "The space holds no value.",
@@ -306,14 +315,13 @@ class _Searching:
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials
 
-        write_trials(self.folder.path / "trials.csv", trials, list(engine.space))
+        write_trials(self.folder.trials_table, trials, list(engine.space))
 
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
-        write_atomically(
-            self.folder.path / "best.yaml", dump_recipe(trial_recipe(self.recipe, best.values))
-        )
+        winner = trial_recipe(self.recipe, best.values, seed=best.seed)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner))
         objective = engine.search.objective
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {
@@ -324,13 +332,14 @@ class _Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             "seconds": trials[-1].elapsed,
-            "best_recipe": str(self.folder.path / "best.yaml"),
+            "leaks": self._leaks,
+            "best_recipe": str(self.folder.best_recipe),
         }
-        write_json(self.folder.path / "summary.json", summary)
+        write_json(self.folder.summary, summary)
         fields = list(engine.space)
-        plot_fields(self.folder.path / "fields.svg", trials, fields, objective.name, best)
+        plot_fields(self.folder.fields_plot, trials, fields, objective.name, best)
         plot_time(
-            self.folder.path / "time.svg", trials, objective.name, is_max=objective.is_max
+            self.folder.time_plot, trials, objective.name, is_max=objective.is_max
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
         self.progress(Event("search_ended", facts=summary))

@@ -11,7 +11,7 @@ __all__ = ["Affine"]
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
-class Affine(keras.layers.Layer):  # type: ignore[misc]
+class Affine(keras.layers.Layer):
     """Multiplies each channel by a scale and adds an offset; neither trains.
 
     Keras's `Normalization(invert=True)` computes with copies of its weights, which a function that

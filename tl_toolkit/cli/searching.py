@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tl_toolkit.cli.console import ConsoleProgress, build_table, divert_noise, show, show_json, tell
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.printing.tables import build_table
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("recipe", type=click.Path(path_type=Path)),
     click.argument("overrides", nargs=-1),
     click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
-    click.option("--resume", is_flag=True, help="Go on where it was interrupted."),
+    click.option("--resume", is_flag=True, help="Resume where it was interrupted."),
     click.option("--overwrite", is_flag=True, help="Replace what --out holds."),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools."
@@ -39,10 +40,9 @@ def search_command(as_json: bool, **options: Any) -> None:
     The recipe's section `search` says what is tried; without one, the head's dropout and how many
     blocks the last phase unfreezes. The winner is written as best.yaml.
     """
-    divert_noise()
     from tl_toolkit.api.search import search
 
-    found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])).handle)
+    found = search(**options, progress=current.print_run())
     if as_json:
         show_json({"search": found.path, **found.summary})
 
@@ -56,10 +56,9 @@ def sweep_command(as_json: bool, **options: Any) -> None:
 
     Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
     """
-    divert_noise()
     from tl_toolkit.api.search import sweep
 
-    found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])).handle)
+    found = sweep(**options, progress=current.print_run())
     if as_json:
         show_json({"sweep": found.path, **found.summary})
         return

@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tl_toolkit.cli.console import (
-    ConsoleProgress,
-    build_table,
-    divert_noise,
-    show,
-    show_json,
-    show_metrics,
-    tell,
-    warn,
-)
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show, show_json, show_metrics, tell, warn
 from tl_toolkit.errors import DataError
+from tl_toolkit.printing.tables import build_table
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
@@ -48,16 +42,14 @@ def evaluate_command(
     or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
-    divert_noise()
     from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics, opened.recipe.task)
-    metrics = opened.evaluate(data, progress=ConsoleProgress().handle)
-    for path, reason in metrics["skipped"].items():
-        warn(f"skipped {path}: {reason}")
+    metrics = opened.evaluate(data, progress=current.print_events())
     classes = metrics.get("per_class", {})
     absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
@@ -111,13 +103,13 @@ def predict_command(
     A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
     each pixel has an answer, a file's mask and an overlay are written as PNG.
     """
-    divert_noise()
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress().handle)
+    found = opened.predict(paths, out=out, native=native, progress=current.print_events())
     records = [prediction.as_record() for prediction in found]
     if form == "jsonl":
         for record in records:
@@ -148,24 +140,26 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 @click.command("export")
 @click.argument("run")
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(["saved_model", "weights"]),
-    default=("saved_model",), show_default=True,
+    "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
+    callback=lambda _, __, values: split_formats(values),
+    help=f"{describe_formats()}. May be given again, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     """Export the model of RUN; a SavedModel is published only if it answers as the model does."""
-    divert_noise()
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     paths = opened.export(formats)
     for path in paths.values():
         tell(f"exported: {path}")
-    if "saved_model" in paths:
-        report = opened.folder.read_json(opened.folder.export / "parity.json")
-        tell(
-            f"largest difference: {report['pixels']['largest_difference']:.1e} from "
-            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-        )
+    for proof in (EXPORT_FORMATS[name].proof for name in paths):
+        if proof:
+            report = opened.folder.read_json(opened.folder.export / proof)
+            tell(
+                f"largest difference: {report['pixels']['largest_difference']:.1e} from "
+                f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
+            )
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})

@@ -103,7 +103,8 @@ class _ModelView(SplitView):
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
         size = self._task.prefix_batch_size
         run = self._compile(size)
-        losses, outputs = [], []
+        losses: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
         for batch, targets in inputs.chunks(np.arange(len(self.examples)), size):
             missing = size - len(targets)
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from tl_toolkit.tasks.base import Task
+from tl_toolkit.export.asking import ask
+from tl_toolkit.export.formats import FinishedModel, Format
 
-__all__ = ["write_saved_model"]
+__all__ = ["FORMAT", "write_saved_model"]
 
 
-def write_saved_model(
-    model: keras.Model,
-    path: Path,
-    task: Task,
-    *,
-    resize: Literal["stretch", "crop"] = "stretch",
-) -> None:
+def write_saved_model(finished: FinishedModel, path: Path) -> None:
     """Writes a model for TensorFlow Serving or plain TensorFlow.
 
     Three signatures: `serving_default(image)` takes uint8 RGB (batch, h, w, 3) of any size,
@@ -28,15 +22,13 @@ def write_saved_model(
     preprocessing are inside.
 
     Args:
-        model: The whole model.
+        finished: The model.
         path: Folder to write; must not exist.
-        task: What it has learned.
-        resize: How images come to the model's size, as in the recipe.
     """
-    endpoints = task.build_endpoints(model, resize)
-    names = tf.constant(list(task.classes), tf.string)
+    endpoints = finished.task.build_endpoints(finished.model, finished.resize)
+    names = tf.constant(list(finished.task.classes), tf.string)
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(finished.model)
     archive.add_endpoint(
         "serving_default",
         endpoints.serve_images,
@@ -49,3 +41,6 @@ def write_saved_model(
     )
     archive.add_endpoint("class_names", lambda: {"class_names": names}, input_signature=[])
     archive.write_out(str(path), verbose=False)
+
+
+FORMAT = Format(write_saved_model, ask=ask)

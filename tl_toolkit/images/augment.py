@@ -1,8 +1,8 @@
 """Random changes to training images, by Keras's own layers with seeds of our own.
 
-What an image becomes hangs on the seed, the epoch and the image's key alone: not on its place in a
-batch, the size of the batch, the order of the images or the process. So how its pixels move can be
-told without it, and what is known of each pixel be moved as the image is.
+What an image becomes depends on the seed, the epoch and the image's key alone: not on its place in
+a batch, the size of the batch, the order of the images or the process. How its pixels move can
+therefore be computed without it, and the targets of the pixels can move as the image does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.recipe.schema import Augment
+from tl_toolkit.keras_private import (
+    rand_augment_layers,
+    shear_matrix,
+    translation_matrix,
+    zoom_matrix,
+)
 
 __all__ = [
     "AugmentFunction",
+    "AugmentSettings",
     "GeometricTransform",
+    "RandAugmentSettings",
     "TransformFunction",
     "build_augment",
     "build_geometric_transform",
@@ -33,6 +40,38 @@ AugmentFunction = Callable[[np.ndarray | tf.Tensor, int, int, np.ndarray], tf.Te
 TransformFunction = Callable[[int, int, int], "GeometricTransform"]
 
 _RANGE = (0, 255)
+
+
+@dataclass(frozen=True)
+class RandAugmentSettings:
+    """RandAugment (Cubuk et al., 2020): a few operations chosen at random for each image.
+
+    Attributes:
+        num_ops: Operations per image.
+        magnitude: Their strength, 0 to 1.
+    """
+
+    num_ops: int = 2
+    magnitude: float = 0.5
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes to training images, in this order; what is None or 0 changes nothing.
+
+    Attributes:
+        flip: "horizontal", "vertical" or "both": mirror half of the images.
+        rotation: Largest turn either way as a fraction of a full turn.
+        zoom: Largest zoom in or out as a fraction of the size.
+        contrast: Largest change of contrast as a fraction.
+        rand_augment: RandAugment, after the rest.
+    """
+
+    flip: str | None = None
+    rotation: float | None = None
+    zoom: float | None = None
+    contrast: float | None = None
+    rand_augment: RandAugmentSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +172,8 @@ class _RandAugment(keras.layers.RandAugment):
         shape = images.shape
         for step in range(self.num_ops):
             branches = [
-                functools.partial(_transform, getattr(self, name), images, transforms[name])
-                for name in self._AUGMENT_LAYERS
+                functools.partial(_transform, layer, images, transforms[name])
+                for name, layer in rand_augment_layers(self).items()
             ]
             images = tf.switch_case(transformation["layer_idxes"][step], branches)
             images = tf.ensure_shape(images, shape)
@@ -145,11 +184,11 @@ def _transform(layer: keras.Layer, images: tf.Tensor, transformation: dict[str, 
     return tf.cast(layer.transform_images(images, transformation), tf.float32)
 
 
-def build_augment(augment: Augment | None) -> AugmentFunction:
+def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
     """Builds the function that changes training images.
 
     Args:
-        augment: The recipe's section; None changes nothing.
+        augment: The changes; None changes nothing.
 
     Returns:
         A function of uint8 or float images (n, h, w, 3) in 0..255, the run's seed, the epoch, and
@@ -176,11 +215,13 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
     return run
 
 
-def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> TransformFunction:
-    """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
+def build_geometric_transform(
+    augment: AugmentSettings, image_size: tuple[int, int]
+) -> TransformFunction:
+    """Builds the function that says how `build_augment`'s function moves the pixels of an image.
 
     Args:
-        augment: The recipe's section.
+        augment: The changes.
         image_size: Height and width of the images.
 
     Returns:
@@ -201,7 +242,7 @@ def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> 
     return run
 
 
-def _build_layers(augment: Augment, seeds: _ImageSeeds) -> list[keras.Layer]:
+def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.Layer]:
     # A fixed seed keeps Keras from drawing one for each layer from Python's random numbers.
     common = {"seed": 0, "dtype": "float32", "data_format": "channels_last"}
     layers: list[keras.Layer] = []
@@ -289,8 +330,8 @@ def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Ten
     kinds = keras.layers
     if isinstance(layer, kinds.RandAugment):
         parts = [
-            _find_steps(getattr(layer, name), drawn["transforms"][name], size)
-            for name in layer._AUGMENT_LAYERS
+            _find_steps(part, drawn["transforms"][name], size)
+            for name, part in rand_augment_layers(layer).items()
         ]
         return tf.gather(tf.concat(parts, axis=0), drawn["layer_idxes"])
     if isinstance(layer, kinds.RandomFlip):
@@ -302,11 +343,11 @@ def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Ten
         rows = drawn["rotation_matrix"]
     elif isinstance(layer, kinds.RandomZoom):
         zooms = tf.concat([drawn["width_zoom"], drawn["height_zoom"]], axis=1)
-        rows = layer._get_zoom_matrix(zooms, height, width)
+        rows = zoom_matrix(layer, zooms, height, width)
     elif isinstance(layer, kinds.RandomTranslation):
-        rows = layer._get_translation_matrix(drawn["translations"])
+        rows = translation_matrix(layer, drawn["translations"])
     elif isinstance(layer, kinds.RandomShear):
-        rows = layer._get_shear_matrix(drawn["shear_factor"])
+        rows = shear_matrix(layer, drawn["shear_factor"])
     elif hasattr(layer, "fill_mode"):
         raise TypeError(f"Nobody said how {layer.name} moves pixels.")
     else:

@@ -100,6 +100,18 @@ class Manifest:
                     leaks.append((earlier, entry))
         return leaks
 
+    def describe_leaks(self) -> list[dict[str, str]]:
+        """Returns the pairs of `find_leaks` as plain values, for a file of the run."""
+        return [
+            {
+                "path": leak.path,
+                "split": leak.split,
+                "equals": first.path,
+                "equals_split": first.split,
+            }
+            for first, leak in self.find_leaks()
+        ]
+
     @property
     def digest(self) -> str:
         """SHA-256 over content, targets and split of the usable images in order, and the classes.

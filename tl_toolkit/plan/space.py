@@ -103,14 +103,20 @@ def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
     ]
 
 
-def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+def trial_recipe(recipe: Recipe, values: Mapping[str, Any], *, seed: int | None = None) -> Recipe:
     """Returns the recipe of a trial: fields replaced, and no search.
+
+    Args:
+        recipe: The recipe that is searched.
+        values: Fields and their values.
+        seed: The trial's own, if it has one.
 
     Raises:
         RecipeError: The values do not make a valid recipe.
     """
     without = {"~search": None} if recipe.search else {}
-    return resolve_head(replace_fields(recipe, {**without, **values}))
+    own = {} if seed is None else {"seed": seed}
+    return resolve_head(replace_fields(recipe, {**without, **own, **values}))
 
 
 def probe_space(space: Space) -> Iterator[tuple[str, Any]]:

@@ -156,20 +156,35 @@ class _Explainer:
     def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
         """Returns the JSON Schema of a field, merged over references and alternatives."""
         schemas = [self._schema]
+        node: Node | None = self._tree
         for name in path:
-            schemas = [found for schema in self._expand(schemas) for found in _step(schema, name)]
+            expanded = self._expand(schemas, _kind_of(node))
+            schemas = [below for schema in expanded for below in _step(schema, name)]
+            node = node.child(name) if node else None
         merged: dict[str, Any] = {}
-        for schema in self._expand(schemas):
+        for schema in self._expand(schemas, _kind_of(node)):
             if not holding or holding in schema:
                 merged = {**schema, **merged}
         return merged
 
-    def _expand(self, schemas: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _expand(self, schemas: Iterable[dict[str, Any]], kind: object) -> Iterator[dict[str, Any]]:
+        """Yields schemas and their alternatives, but for sections of another kind."""
         for schema in schemas:
+            const = schema.get("properties", {}).get("kind", {}).get("const")
+            if kind is not None and const not in (None, kind):
+                continue
             yield schema
-            yield from self._expand(schema.get("anyOf", ()))
+            yield from self._expand(schema.get("anyOf", ()), kind)
             if "$ref" in schema:
-                yield from self._expand([self._schema["$defs"][schema["$ref"].rpartition("/")[2]]])
+                name = schema["$ref"].rpartition("/")[2]
+                yield from self._expand([self._schema["$defs"][name]], kind)
+
+
+def _kind_of(node: Node | None) -> object:
+    """Returns the kind of a section; of one given as a word, the word."""
+    child = node.child("kind") if node else None
+    value = child.value if child else node and node.value
+    return value if isinstance(value, str) else None
 
 
 def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
+from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
     Arguments,
     Changes,
@@ -27,14 +28,22 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
+from tl_toolkit.recipe.optimizers import (
+    OPTIMIZERS,
+    OptimizerField,
+    find_misplaced,
+    move_into_optimizer,
+)
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.recipe.schedules import LearningRate
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask, Monitor
 from tl_toolkit.recipe.tasks import field_of, find_task, task_of
 
 __all__ = [
     "Augment",
     "Data",
+    "Dimension",
     "EarlyStopping",
     "Export",
     "Features",
@@ -42,6 +51,7 @@ __all__ = [
     "Hidden",
     "Masks",
     "Model",
+    "Objective",
     "Phase",
     "Pixels",
     "RandAugment",
@@ -201,13 +211,27 @@ class Phase(Section):
     epochs: int = Field(
         ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(
-        default="adam", description="Optimizer, fresh at the start of the phase."
+    optimizer: OptimizerField = Field(
+        default=OPTIMIZERS["adam"](),
+        json_schema_extra={"default": "adam"},
+        description="Optimizer, fresh at the start of the phase: a word (adam, adamw, sgd), or a "
+        "section with its settings.",
+        examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate, above 0.")
-    momentum: _Rate = Field(default=0.0, description="Momentum of sgd, 0 to below 1.")
+    learning_rate: LearningRate = Field(
+        default=1e-3,
+        description="Learning rate, above 0, or a schedule: a section with a kind (cosine, "
+        "exponential, step, constant).",
+        examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
+    )
+    momentum: _Rate | None = Field(
+        default=None,
+        description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
+    )
     weight_decay: _Penalty | None = Field(
-        default=None, description="Weight decay of adamw, 0 or more; 0.004 by default, as in Keras."
+        default=None,
+        description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
+        "weight_decay: D}.",
     )
     unfreeze: Annotated[
         Annotated[int, Field(ge=0)]
@@ -232,18 +256,19 @@ class Phase(Section):
     )
 
     @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Moves momentum and weight decay into the optimizer's section."""
+        return move_into_optimizer(values)
+
+    @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields settings that would change nothing, and blocks named twice."""
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
             yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
-        optimizer = values.get("optimizer", "adam")
-        for name, owner in (("momentum", "sgd"), ("weight_decay", "adamw")):
-            if values.get(name) not in (None, 0) and optimizer != owner:
-                expected = (
-                    f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {optimizer!r}"
-                )
-                yield Conflict((name,), expected, f"optimizer: {owner}")
+        for name, owner, kind in find_misplaced(values):
+            expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
+            yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
 
 
@@ -267,12 +292,8 @@ class EarlyStopping(Section):
 class Export(Section):
     """What is written for use elsewhere when training is done."""
 
-    formats: Annotated[
-        tuple[Literal["saved_model", "weights"], ...], Field(min_length=1), Listed
-    ] = Field(
-        default=("saved_model",),
-        description="saved_model (for TensorFlow Serving; published only if it answers as the "
-        "model does) and weights (the base, as a weight file).",
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
+        default=("saved_model",), description=f"{describe_formats()}."
     )
 
     @classmethod

@@ -169,6 +169,11 @@ class Search(Section):
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."
     )
+    vary_seed: bool = Field(
+        default=False,
+        description="Whether each trial has a seed of its own. By default all have the recipe's: "
+        "they start from the same head and see the same order, and differ by their values alone.",
+    )
     refit: int = Field(
         default=0,
         ge=0,

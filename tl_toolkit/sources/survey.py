@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, load_builtin
+from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, list_labels
 from tl_toolkit.sources.folders import (
     check_classes,
     check_distinct,
@@ -39,7 +39,7 @@ __all__ = [
     "list_builtin",
     "list_class_folders",
     "list_images",
-    "list_labels",
+    "list_class_table",
     "survey_folders",
 ]
 
@@ -103,7 +103,7 @@ def survey_folders(
     return Listing(chosen, files, fractions, ignored), problems + wrong
 
 
-def list_labels(
+def list_class_table(
     path: Path, splits: Splits, classes: Sequence[str] | None = None
 ) -> tuple[Listing, list[Found]]:
     """Lists a table with the columns path and label, and returns what is wrong with it.
@@ -183,7 +183,7 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
     chosen = tuple(count_builtin(name, classes))
     listed = [
         SourceFile(f"{BUILTIN}{name}/{index}", None, (label,))
-        for index, label in enumerate(load_builtin(name)[1])
+        for index, label in enumerate(list_labels(name))
         if label in set(chosen)
     ]
     files, fractions = find_fractions(listed, splits.fractions)

@@ -22,7 +22,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.augment import GeometricTransform
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.tasks.parity import Answers
+from tl_toolkit.tasks.parity import Limits, Outputs
 
 __all__ = [
     "Endpoints",
@@ -43,7 +43,7 @@ Resize = Literal["stretch", "crop"]
 Transform = Callable[[int, int], GeometricTransform]
 """Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
 
-Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Answers]
+Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
 """Asks an exported model, in a process of its own, about batches of pixels and encoded files."""
 
 
@@ -133,15 +133,15 @@ class Evaluation:
 
 
 class Prediction(Protocol):
-    """A model's prediction for one file.
+    """A model's prediction for one file."""
 
-    Attributes:
-        path: The file.
-        error: Why the file was refused; None when it was not.
-    """
+    @property
+    def path(self) -> str:
+        """The file."""
 
-    path: str
-    error: str | None
+    @property
+    def error(self) -> str | None:
+        """Why the file was refused; None when it was not."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns plain values, which JSON can hold."""
@@ -401,7 +401,12 @@ class Task:
         raise NotImplementedError
 
     def compare_served(
-        self, model: keras.Model, files: Mapping[str, bytes], resize: Resize, ask: Ask
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
     ) -> dict[str, Any]:
         """Compares an exported model with the Keras model.
 
@@ -410,6 +415,7 @@ class Task:
             files: Encoded images by name, at least one.
             resize: How images come to the model's size.
             ask: Asks the exported model.
+            limits: What it may differ by.
 
         Returns:
             A report of `tl_toolkit.tasks.parity.make_report`.

@@ -29,7 +29,7 @@ from tl_toolkit.tasks.base import (
     Task,
     Transform,
 )
-from tl_toolkit.tasks.parity import make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 
 __all__ = ["ImageTask", "layers_of"]
 
@@ -140,7 +140,7 @@ class ImageTask(Task):
             while chunk := list(islice(remaining, PREFIX_BATCH)):
                 contents = list(pool.map(read, chunk))
                 pixels = [content for content in contents if not isinstance(content, str)]
-                outputs = iter(run(np.stack(pixels)).numpy() if pixels else ())
+                outputs = iter(np.asarray(run(np.stack(pixels))) if pixels else ())
                 for path, content in zip(chunk, contents, strict=True):
                     if isinstance(content, str):
                         yield self.describe(path, None, content)
@@ -175,7 +175,12 @@ class ImageTask(Task):
         return Endpoints(serve_images, serve_bytes)
 
     def compare_served(
-        self, model: keras.Model, files: Mapping[str, bytes], resize: Resize, ask: Ask
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
     ) -> dict[str, Any]:
         """Asks an exported model in a process of its own and the Keras model here, and compares.
 
@@ -187,6 +192,7 @@ class ImageTask(Task):
             files: Encoded images by name, at least one.
             resize: How images come to the model's size.
             ask: Asks the exported model.
+            limits: What it may differ by.
 
         Returns:
             Largest differences, limits, a row for each image, and whether it holds.
@@ -207,6 +213,7 @@ class ImageTask(Task):
             list(zip(files, from_pixels, from_bytes, strict=True)),
             labels_equal=all(map(self.are_equal, answers.encoded, expected)),
             class_names_equal=answers.class_names == self.classes,
+            limits=limits,
         )
 
 

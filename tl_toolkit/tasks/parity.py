@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 __all__ = [
     "BYTES_LIMIT",
     "PIXEL_LIMIT",
-    "Answers",
+    "Limits",
+    "Outputs",
     "make_report",
     "read_by_pillow",
     "render_probes",
@@ -30,51 +31,70 @@ Measured: 0 for what both decode alike, 9.4e-4 for a CMYK photo, where they diff
 
 
 @dataclass(frozen=True)
-class Answers:
+class Limits:
+    """Largest differences from the Keras model that are published.
+
+    Attributes:
+        pixels: From the same pixels on both sides.
+        encoded: From encoded images, which the Keras side has decoded by Pillow.
+    """
+
+    pixels: float = PIXEL_LIMIT
+    encoded: float = BYTES_LIMIT
+
+
+@dataclass(frozen=True)
+class Outputs:
     """What an exported model returned, by the names of its outputs.
 
     Attributes:
-        pixels: For each batch of pixels its outputs (n, ...), as the signature gives them.
-        encoded: For each file its outputs, without the batch's axis; those encoded as PNG are
-            decoded.
+        pixels: Outputs for batches of pixels, (n, ...) as the signature gives them.
+        encoded: Outputs for files, without the batch's axis; those encoded as PNG are decoded.
         class_names: Names in the order of the outputs.
+        numerics: The arithmetic that the process worked with.
     """
 
     pixels: tuple[Mapping[str, np.ndarray], ...]
     encoded: tuple[Mapping[str, np.ndarray], ...]
     class_names: tuple[str, ...]
+    numerics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_report(
-    rows: Sequence[tuple[str, float, float]], *, labels_equal: bool, class_names_equal: bool
+    images: Sequence[tuple[str, float, float]],
+    *,
+    labels_equal: bool,
+    class_names_equal: bool,
+    limits: Limits,
 ) -> dict[str, Any]:
     """Returns the report of a comparison, and whether it holds.
 
     Args:
-        rows: Name of each image, its largest difference from pixels and that from bytes.
+        images: Name of each image, its largest difference from pixels and that from bytes.
         labels_equal: Whether predictions that are clear are equal.
         class_names_equal: Whether the class names are.
+        limits: Largest differences that hold.
     """
     # Of numpy: Python's max may lose a NaN.
-    from_pixels, from_bytes = (float(np.max([row[side] for row in rows])) for side in (1, 2))
+    from_pixels, from_bytes = (float(np.max([image[side] for image in images])) for side in (1, 2))
     return {
-        "holds": from_pixels <= PIXEL_LIMIT
-        and from_bytes <= BYTES_LIMIT
+        "holds": from_pixels <= limits.pixels
+        and from_bytes <= limits.encoded
         and labels_equal
         and class_names_equal,
-        "pixels": {"largest_difference": from_pixels, "limit": PIXEL_LIMIT},
-        "bytes": {"largest_difference": from_bytes, "limit": BYTES_LIMIT},
+        "pixels": {"largest_difference": from_pixels, "limit": limits.pixels},
+        "bytes": {"largest_difference": from_bytes, "limit": limits.encoded},
         "labels_equal": labels_equal,
         "class_names_equal": class_names_equal,
         "images": [
             {"name": name, "pixels": float(pixels), "bytes": float(encoded)}
-            for name, pixels, encoded in rows
+            for name, pixels, encoded in images
         ],
     }
 
 
 def render_probes() -> dict[str, bytes]:
-    """Draws images that naive decoders get wrong: turned by EXIF, grey, CMYK.
+    """Renders images that naive decoders get wrong: turned by EXIF, grey, CMYK.
 
     Returns:
         JPEG files by name, 96 x 64 pixels: a ramp with a bright corner, so that a turn shows.

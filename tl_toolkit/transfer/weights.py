@@ -26,6 +26,7 @@ from tl_toolkit.catalog.weight_files import (
 )
 from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
 from tl_toolkit.errors import Problem, WeightsError
+from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import drafted
 
 __all__ = [
@@ -252,7 +253,7 @@ def load_weights(
 
 def _settle(layers: Sequence[keras.layers.Layer]) -> None:
     """Lets layers take notice: Normalization computes with copies that it makes of its weights."""
-    for member in (member for layer in layers for member in layer._flatten_layers()):
+    for member in (member for layer in layers for member in flatten_layers(layer)):
         if hasattr(member, "finalize_state"):
             member.finalize_state()
 

@@ -22,16 +22,22 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.runtime import derive_seed, describe_arithmetic
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, load_images, scan_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    scan_images,
+)
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 
@@ -148,8 +154,8 @@ class Engine:
             seed = self.recipe.seed + count
             score, errors = None, []
             with self._outliving(errors, OutputError):
-                recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
-                score = self._score(self._find_trainer(recipe).train(recipe))
+                recipe = trial_recipe(self.recipe, best.values, seed=seed)
+                score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
             for error in errors:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
@@ -184,14 +190,16 @@ class Engine:
                 before, number=proposal.number, budget=proposal.budget, seconds=0.0,
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
+        seed = self._choose_seed(proposal)
         training, errors = None, []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
-            recipe = trial_recipe(self.recipe, proposal.values)
+            recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
             trainer = self._find_trainer(recipe)
-            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            settings = training_settings(recipe)
+            widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+            training = trainer.train(settings, pause_after=proposal.budget, paused=paused)
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
@@ -209,7 +217,16 @@ class Engine:
             error="".join(errors),
             budget=proposal.budget,
             continues=proposal.continues,
+            seed=seed,
         )
+
+    def _choose_seed(self, proposal: Proposal) -> int | None:
+        """The seed of a trial's own, which one that continues has from where it began."""
+        if not self.search.vary_seed:
+            return None
+        if proposal.continues is not None:
+            return self._known[proposal.continues].seed
+        return derive_seed(self.recipe.seed, "trial", proposal.number)
 
     @property
     def _fatal(self) -> tuple[type[ToolkitError], ...]:
@@ -249,20 +266,12 @@ class Engine:
     def _find_trainer(self, recipe: Recipe) -> Trainer:
         """Returns a trainer that serves this recipe, and all that share its graph and images."""
         template = self._with_dropouts(recipe)
+        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
+        if recipe.model.weights == "random" or recipe.augment is not None:
+            shared.add("seed")  # else it decides nothing that a trainer keeps
         key = _as_text(
             {
-                **template.model_dump(
-                    mode="json",
-                    include={
-                        "seed",
-                        "deterministic",
-                        "augment",
-                        "features",
-                        "model",
-                        "pixels",
-                        "task",
-                    },
-                ),
+                **template.model_dump(mode="json", include=shared),
                 "data": _describe_data(template),
             }
         )
@@ -273,7 +282,7 @@ class Engine:
             task = build_task(template, plan.classes)
             images = self._load_images(plan, task)
             transfer = assemble_model(plan, task, self._progress)
-            self._trainers[key] = Trainer(
+            self._trainers[key] = build_trainer(
                 CompiledPhases(transfer),
                 template,
                 images,

@@ -30,6 +30,7 @@ class Trial:
         error: Why it failed; "" if it did not.
         budget: Epochs of the last phase after which it was to pause; None if never.
         continues: Number of the trial that it went on from; None if from the start.
+        seed: The seed of its recipe, if that is its own; None for the recipe's.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Trial:
     error: str = ""
     budget: int | None = None
     continues: int | None = None
+    seed: int | None = None
 
 
 class Journal:
@@ -56,8 +58,8 @@ class Journal:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._identity = folder.path / "search.json"
-        self._trials = folder.path / "trials"
+        self._identity = folder.search
+        self._trials = folder.trials
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Notes what the search is made from; one that goes on must be made from the same.

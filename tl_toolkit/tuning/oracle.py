@@ -18,6 +18,7 @@ from typing import Any
 
 import keras_tuner
 
+from tl_toolkit.keras_private import set_max_collisions, set_oracle_folder
 from tl_toolkit.plan.space import Space
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
@@ -79,10 +80,10 @@ class Chooser:
             **settings,
         )
         if self._halves:  # it stops, with what is paused never gone on, if it finds no new values
-            self._oracle._max_collisions = _COLLISIONS
+            set_max_collisions(self._oracle, _COLLISIONS)
         self._oracle.verbose = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
-        self._oracle._set_project_dir(self._folder.name, "oracle")
+        set_oracle_folder(self._oracle, self._folder.name)
         self._trials: list[Any] = []
         self._failed: set[str] = set()
 

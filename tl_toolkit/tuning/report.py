@@ -55,10 +55,12 @@ def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> 
     """Writes trials.csv: a row for each trial, with a column for each searched field.
 
     Where trials are paused, `budget` and `continues` tell after how many epochs of the last phase,
-    and which trial they went on from.
+    and which trial they went on from; `seed` the seed of each trial that has its own.
     """
     halved = any(trial.budget is not None for trial in trials)
     rungs = ["budget", "continues"] if halved else []
+    if any(trial.seed is not None for trial in trials):
+        rungs.append("seed")
     bests = [trial.best for trial in trials if trial.best]
     measured = [name for name in bests[0] if name.startswith("val_")] if bests else []
     columns = [

@@ -99,7 +99,9 @@ def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
-    found = DensePredictor(transfer.model).answer_large(draw_photo((50, 61)), transfer.task.postprocess)
+    found = DensePredictor(transfer.model).answer_large(
+        draw_photo((50, 61)), transfer.task.postprocess
+    )
 
     assert {name: one.shape for name, one in found.items()} == {
         "mask": (50, 61),

@@ -193,7 +193,9 @@ def test_the_score_is_1_for_a_perfect_answer_and_0_without_an_edge():
 def test_an_answer_is_a_grey_image_of_probabilities():
     answer = balanced().postprocess(tf.constant([[[0.0], [0.2], [1.0]]]))
 
-    image = balanced().render({name: kept.numpy() for name, kept in answer.items()}, np.zeros((0, 3)))
+    image = balanced().render(
+        {name: kept.numpy() for name, kept in answer.items()}, np.zeros((0, 3))
+    )
 
     assert image.mode == "L"
     assert np.asarray(image).tolist() == [[0, 51, 255]]

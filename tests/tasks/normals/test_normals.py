@@ -221,7 +221,9 @@ def test_without_a_normal_all_metrics_are_0():
 
 def test_an_answer_is_drawn_as_the_files_are_coded(tmp_path):
     normals = random_normals(6, 5)
-    answer = {name: kept.numpy() for name, kept in TASK.postprocess(tf.constant(normals * 3)).items()}
+    answer = {
+        name: kept.numpy() for name, kept in TASK.postprocess(tf.constant(normals * 3)).items()
+    }
 
     TASK.render(answer, NO_PALETTE).save(tmp_path / "normals.png")
 

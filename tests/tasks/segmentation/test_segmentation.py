@@ -219,7 +219,9 @@ def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_pat
     task = Segmentation([str(index) for index in range(num_classes)], Pixels())
     mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
 
-    task.render({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(tmp_path / "mask.png")
+    task.render({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(
+        tmp_path / "mask.png"
+    )
 
     with Image.open(tmp_path / "mask.png") as image:
         assert np.asarray(image).tolist() == mask.tolist()

@@ -15,7 +15,7 @@ from tl_toolkit.sources.survey import (
     count_builtin,
     list_builtin,
     list_class_folders,
-    list_labels,
+    list_class_table,
     survey_folders,
 )
 
@@ -31,7 +31,7 @@ class Planning(TaskPlanning):
         if data.builtin is not None:
             return self._survey_builtin(data.builtin)
         if data.csv is not None:
-            return self.as_survey(*list_labels(data.csv, splits, data.classes))
+            return self.as_survey(*list_class_table(data.csv, splits, data.classes))
         return self.as_survey(*survey_folders(splits, data.classes))
 
     def _survey_builtin(self, name: str) -> Survey:
@@ -91,7 +91,7 @@ class Planning(TaskPlanning):
             header, _ = read_header(source, expected="")
             if "label" not in header:
                 return None
-            listing, problems = list_labels(source, Splits(validation=0.2))
+            listing, problems = list_class_table(source, Splits(validation=0.2))
             data, folder = write_table(source, place, "each class"), source.with_suffix("")
         else:
             folders = find_splits(source)

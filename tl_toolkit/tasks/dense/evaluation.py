@@ -69,7 +69,7 @@ def measure_maps(
     """
     predictor = DensePredictor(view.model, source=view.source)
     metric = task.build_metric()
-    scores = []
+    scores: list[dict[str, float]] = []
     for batch, indices in _batches(view.features, len(targets)):
         maps = predictor.read_maps(batch)
         for place, index in enumerate(indices):

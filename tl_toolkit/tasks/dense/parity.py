@@ -19,7 +19,7 @@ from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import RANGES
 from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
-from tl_toolkit.tasks.parity import BYTES_LIMIT, make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
 
 __all__ = ["compare_maps"]
 
@@ -53,7 +53,13 @@ class _Expected:
 
 
 def compare_maps(
-    model: keras.Model, files: Mapping[str, bytes], task: DenseTask, resize: Resize, ask: Ask
+    model: keras.Model,
+    files: Mapping[str, bytes],
+    task: DenseTask,
+    resize: Resize,
+    *,
+    ask: Ask,
+    limits: Limits,
 ) -> dict[str, Any]:
     """Asks an exported model in a process of its own and the Keras model here, and compares.
 
@@ -66,6 +72,7 @@ def compare_maps(
         task: Says what is kept of the outputs.
         resize: How images come to the model's size.
         ask: Asks the exported model.
+        limits: What it may differ by.
 
     Returns:
         The report. A clear pixel with another class counts as a difference of 1.
@@ -86,7 +93,10 @@ def compare_maps(
         rows.append((name, one, other))
         wrong += wrong_here + wrong_there
     return make_report(
-        rows, labels_equal=not wrong, class_names_equal=answers.class_names == task.classes
+        rows,
+        labels_equal=not wrong,
+        class_names_equal=answers.class_names == task.classes,
+        limits=limits,
     )
 
 
@@ -163,7 +173,7 @@ def _first(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[str, np.ndarray]:
     """Returns answers as they were before they became PNG files; see `build_endpoints`."""
-    if (encoded["height"], encoded["width"]) != expected.size:
+    if (int(encoded["height"]), int(encoded["width"])) != expected.size:
         return {}
     found = {}
     for name, right in expected.answer.items():

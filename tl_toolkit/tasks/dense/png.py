@@ -39,7 +39,7 @@ def read_png(path: str) -> np.ndarray:
     kind = tf.uint16 if encoded[24] == 16 else tf.uint8
     try:
         with tf.device("CPU:0"):
-            pixels = tf.io.decode_png(encoded, channels=0, dtype=kind).numpy()
+            pixels: np.ndarray = tf.io.decode_png(encoded, channels=0, dtype=kind).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise OSError("a damaged PNG file") from error
     return pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]

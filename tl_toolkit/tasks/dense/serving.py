@@ -53,7 +53,10 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
             name: tf.TensorSpec((None, None, *values.shape[2:]), values.dtype)
             for name, values in kept.items()
         }
-        return tf.map_fn(predict, image, parallel_iterations=1, fn_output_signature=signature)
+        maps: _Maps = tf.map_fn(
+            predict, image, parallel_iterations=1, fn_output_signature=signature
+        )
+        return maps
 
     def serve_file(encoded: tf.Tensor) -> _Maps:
         image = decode_image(encoded)
@@ -64,13 +67,16 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     def serve_bytes(encoded: tf.Tensor) -> _Maps:
         signature = {name: tf.TensorSpec((), tf.string) for name in kept}
         signature |= {side: tf.TensorSpec((), tf.int32) for side in ("height", "width")}
-        return tf.map_fn(serve_file, encoded, parallel_iterations=1, fn_output_signature=signature)
+        maps: _Maps = tf.map_fn(
+            serve_file, encoded, parallel_iterations=1, fn_output_signature=signature
+        )
+        return maps
 
     return Endpoints(serve_images, serve_bytes)
 
 
 def _build_prediction(
-    predictor: DensePredictor, task: DenseTask, resize: str
+    predictor: DensePredictor, task: DenseTask, resize: Resize
 ) -> tf.types.experimental.Callable:
     """Returns the function from one image, uint8 (h, w, 3), to its maps, (h, w, ...) each."""
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,7 @@ class TargetReader(Protocol):
         hint: What to type; may be empty.
     """
 
-    dtype: type[np.generic]
+    dtype: type[Any]
     ignored: float
     num_sampling_groups: int
     fault: str

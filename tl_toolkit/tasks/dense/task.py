@@ -33,6 +33,7 @@ from tl_toolkit.tasks.base import (
 from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
 from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
+from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
 
@@ -214,7 +215,7 @@ class DenseTask(Task):
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 
         metrics, scores = measure_maps(view, targets, self)
-        names = list(max(scores, key=len))  # an image that cannot be measured has no score
+        names = max(map(list, scores), key=len)  # an image that cannot be measured has no score
         return Evaluation(metrics, Table(names, [list(map(row.get, names)) for row in scores]))
 
     def predict(
@@ -274,7 +275,12 @@ class DenseTask(Task):
         return build_endpoints(model, self, resize)
 
     def compare_served(
-        self, model: keras.Model, files: Mapping[str, bytes], resize: Resize, ask: Ask
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
     ) -> dict[str, Any]:
         """Asks an exported model in a process of its own and the Keras model here, and compares.
 
@@ -283,7 +289,8 @@ class DenseTask(Task):
             files: Encoded images by name, at least one.
             resize: How images come to the model's size.
             ask: Asks the exported model.
+            limits: What it may differ by.
         """
         from tl_toolkit.tasks.dense.parity import compare_maps
 
-        return compare_maps(model, files, self, resize, ask)
+        return compare_maps(model, files, self, resize, ask=ask, limits=limits)

@@ -134,8 +134,12 @@ def _find_matched(near: sparse.csr_array) -> np.ndarray:
     """Returns which edges get a pixel of the truth of their own, as they come, bool (edges,).
 
     Each takes one if all before it can keep one, though perhaps another (Kuhn, 1955). So those of
-    the first n, for any n, are as many as any matching of the first n has: one pass is the answer
-    for all thresholds.
+    the first n, for any n, are as many as any matching of the first n has: one pass gives the
+    counts of all thresholds.
+
+    SciPy's maximum_bipartite_matching cannot continue a matching of fewer edges: it starts anew at
+    each of the 33 thresholds. For a 321 x 481 map with 25,000 edges it took 0.2 to 18 s, and this
+    pass 0.15 to 0.65 s; for a megapixel over 300 s, and 0.44 s.
     """
     owners = np.full(near.shape[1], _FREE).tolist()
     seen = np.full(near.shape[1], -1).tolist()  # by which edge's search; or _SETTLED

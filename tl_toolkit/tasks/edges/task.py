@@ -40,7 +40,7 @@ class EdgeReader:
         ignore: Value, of 8 bits, of pixels that count nowhere; in files of 16 bits, 257 times it.
     """
 
-    dtype = np.float32
+    dtype: type[Any] = np.float32
     ignored = -1.0
     num_sampling_groups = 2
     fault = "are no maps of edges"

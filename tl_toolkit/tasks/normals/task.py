@@ -42,7 +42,7 @@ class NormalReader:
             in files of 16 bits, 257 times it.
     """
 
-    dtype = np.float32
+    dtype: type[Any] = np.float32
     ignored = 0.0
     num_sampling_groups = 1
     fault = "are no maps of normals"
@@ -198,7 +198,8 @@ def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     first, second = first.astype(np.float64), second.astype(np.float64)
     difference = np.linalg.norm(first - second, axis=-1)
-    return np.degrees(2 * np.arctan2(difference, np.linalg.norm(first + second, axis=-1)))
+    halves = np.arctan2(difference, np.linalg.norm(first + second, axis=-1))
+    return np.asarray(np.degrees(2 * halves))
 
 
 class NormalMetric:

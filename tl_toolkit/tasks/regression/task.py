@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.architectures.affine import Affine
+from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,8 +24,8 @@ class MaskReader:
         num_classes: Number of classes.
     """
 
-    dtype = np.int32
-    ignored = IGNORE
+    dtype: type[Any] = np.int32
+    ignored: float = IGNORE
     fault = "hold values that are no class"
     hint = "data.masks.ignore=VALUE for pixels of no class, or data.masks.ids"
 

@@ -29,13 +29,24 @@ class TrialTable:
         self._console = console
         self._live: Live | None = None
 
-    def began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
-        """Shows a trial as running."""
+    def begin(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
+        """Shows a trial as running.
+
+        Args:
+            number: Of the trial, from 1.
+            total: Of trials at most; None if that is not known.
+            values: Of the searched fields.
+        """
         self._running = number, total, values
         self._show()
 
-    def ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """Adds a row."""
+    def end(self, trial: Mapping[str, Any], *, best: bool) -> None:
+        """Adds a row.
+
+        Args:
+            trial: The columns of `tl_toolkit.tuning.journal.Trial`.
+            best: Whether it is the best so far.
+        """
         self._rows.append((trial, best))
         self._best = trial if best else self._best
         self._show()
@@ -69,25 +80,25 @@ class TrialTable:
         for name in ("trial", *fields, "score", "seconds"):
             # The table must not wrap: a long field is known by its end.
             table.add_column(name if len(name) < 24 else f"...{name[-21:]}", no_wrap=True)
-        for trial, best in self._rows[-_ROWS:]:
+        for trial, is_best in self._rows[-_ROWS:]:
             score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
             if trial["state"] == "paused":
                 score += f" after {trial['budget']}"
-            values = [_show(trial["values"][field]) for field in fields]
-            mark = "bold green" if best else ("red" if trial["score"] is None else "")
-            number = str(trial["number"])
+            texts = [_show(trial["values"][field]) for field in fields]
+            mark = "bold green" if is_best else ("red" if trial["score"] is None else "")
+            label = str(trial["number"])
             if trial["continues"]:
-                number += f" ({trial['continues']})"
-            cells = [number, *values, score, f"{trial['seconds']:.1f}"]
+                label += f" ({trial['continues']})"
+            cells = [label, *texts, score, f"{trial['seconds']:.1f}"]
             table.add_row(*cells, style=mark)
         if self._running is None:
             return Group(table)
         number, total, values = self._running
         if not self._rows or self._rows[-1][0]["number"] != number:
             table.add_row(str(number), *map(_show, values.values()), "...", "", style="dim")
-        return Group(table, Text(self._tell_rest(number, total)))
+        return Group(table, Text(self._describe_rest(number, total)))
 
-    def _tell_rest(self, number: int, total: int | None) -> str:
+    def _describe_rest(self, number: int, total: int | None) -> str:
         parts = [f"trial {number} of {total}" if total else f"trial {number}"]
         if self._best is not None:
             parts.append(f"best so far {self._best['score']:.4f} in trial {self._best['number']}")
@@ -99,5 +110,5 @@ class TrialTable:
 
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {one}" for key, one in value.items())
+        return ", ".join(f"{key} {part}" for key, part in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
