@@ -18,6 +18,7 @@ __all__ = [
     "describe_rate",
     "first_rate",
     "name_rate",
+    "tabulate_rate",
 ]
 
 
@@ -56,6 +57,19 @@ def describe_rate(rate: LearningRate) -> float | str:
         rate: The rate.
     """
     return rate if isinstance(rate, float) else rate.describe()
+
+
+def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase.
+
+    Args:
+        rate: The rate.
+        epochs: Of the phase.
+        steps_per_epoch: At least 1.
+    """
+    if isinstance(rate, float):
+        return rate
+    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
 
 
 def first_rate(rate: LearningRate) -> float:

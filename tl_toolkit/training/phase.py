@@ -128,8 +128,8 @@ class PhaseRun:
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
         self._progress(Event("phase_began", facts=facts))
         patience = Patience(stopping)
-        for epoch in self._rows:
-            self._is_out_of_patience(patience, epoch)
+        for row in self._rows:
+            self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(

@@ -145,7 +145,8 @@ def save_state(state: PhaseState, path: Path) -> None:
     # Without the digest a bit that flips in an array would show nowhere.
     metadata = json.dumps({**rest, "sha256": _digest(arrays, rest)}).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, **{_METADATA: np.frombuffer(metadata, np.uint8)}, **arrays)
+    named: Any = {_METADATA: np.frombuffer(metadata, np.uint8), **arrays}
+    np.savez(buffer, **named)
     write_atomically(path, buffer.getvalue())
 
 

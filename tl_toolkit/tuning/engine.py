@@ -149,10 +149,15 @@ class Engine:
             chooser.close()
 
     def refit(self, best: Trial) -> Iterator[Refit]:
-        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
+
+        Args:
+            best: The winner.
+        """
         for count in range(1, self.search.refit + 1):
             seed = self.recipe.seed + count
-            score, errors = None, []
+            score = None
+            errors: list[str] = []
             with self._outliving(errors, OutputError):
                 recipe = trial_recipe(self.recipe, best.values, seed=seed)
                 score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
@@ -161,7 +166,12 @@ class Engine:
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never.
+
+        Args:
+            trial: The later one.
+            than: The best so far; None if there is none.
+        """
         if trial.score is None or trial.state == "paused":
             return False
         if than is None or than.score is None:
@@ -191,7 +201,8 @@ class Engine:
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
         seed = self._choose_seed(proposal)
-        training, errors = None, []
+        training: Training | None = None
+        errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values, seed=seed)

@@ -34,7 +34,7 @@ from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
 
 
-class RecipeHyperModel(keras_tuner.HyperModel):
+class RecipeHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
@@ -59,6 +59,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
         What the last phase trains is trainable, and the loss is that of its steps.
+
+        Args:
+            hp: KerasTuner's values.
         """
         with numerics(deterministic=self._plan.recipe.deterministic):
             return self._build(hp)
@@ -79,10 +82,14 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._built = transfer.model, transfer, plan
         return transfer.model
 
-    def fit(
+    def fit(  # noqa: D417
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
+
+        Args:
+            hp: The values that `build` was given.
+            model: What `build` returned.
 
         Returns:
             The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and
