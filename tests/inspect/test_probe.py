@@ -8,7 +8,7 @@ from PIL import Image
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import DataError, WeightsError
-from tl_toolkit.inspect.probe import render_images, probe_base
+from tl_toolkit.inspect.probe import probe_base, render_images
 from tl_toolkit.transfer.weights import save_weights
 
 ROUNDING = 1e-5  # float32 sums in another order
