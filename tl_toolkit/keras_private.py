@@ -29,7 +29,7 @@ __all__ = [
     "fold_constants",
     "inner_graph",
     "is_op_determinism_enabled",
-    "keep_producers",
+    "keep_input_calls",
     "producer_of",
     "rand_augment_layers",
     "rebuild_graph",
@@ -78,11 +78,12 @@ def producer_of(tensor: keras.KerasTensor) -> keras.Operation:
 
 
 @contextlib.contextmanager
-def keep_producers(tensors: Sequence[keras.KerasTensor]) -> Iterator[None]:
-    """Gives tensors the same producers after the block as before it.
+def keep_input_calls(tensors: Sequence[keras.KerasTensor]) -> Iterator[None]:
+    """Lets the inputs of a graph come from the same calls after the block as before it.
 
-    Keras replaces the producer of an Input with a new InputLayer when a second model begins at it
-    and at other tensors. The first model could not be saved any more.
+    A second model that begins at an Input and at tensors of other layers calls the InputLayer once
+    more, and Keras takes the input of the first model for the outcome of that call: the first model
+    cannot be saved any more.
 
     Args:
         tensors: Inputs of a graph.

@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
+import signal
 import threading
+import time
 
 import pytest
 
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
+from tl_toolkit.api.finetune import _Finetuning
+from tl_toolkit.events import Event
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +100,88 @@ def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):
     assert {leak["equals_split"] for leak in leaks} <= {"train", "validation"}
 
 
-def test_an_interrupt_waits_for_the_thread_that_builds_the_model(recipe, tmp_path):
-    # A process that ends while a thread of TensorFlow's still traces is aborted.
+@pytest.fixture
+def built(monkeypatch):
+    """The models that were built aside, each after `delay`."""
+    build = _Finetuning._compile
+    built = _Built()
+
+    def build_late(self, *arguments):
+        built.delay()
+        built.append(build(self, *arguments))
+        return built[-1]
+
+    monkeypatch.setattr(_Finetuning, "_compile", build_late)
+    return built
+
+
+class _Built(list):
+    """Models; `delay` is called before each one is built."""
+
+    def delay(self):
+        time.sleep(3.0)  # longer than the scan
+
+
+def state_of(folder):
+    return json.loads((folder / "status.json").read_text())["state"]
+
+
+def test_an_interrupt_of_the_scan_waits_for_the_model_that_is_built_aside(recipe, tmp_path, built):
     def interrupt(event):
         if event.kind == "images_inspected":
             raise KeyboardInterrupt
 
-    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(recipe, out=tmp_path / "run", progress=interrupt)
 
-    assert set(threading.enumerate()) <= before
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    assert len(built) == 1
+    assert state_of(tmp_path / "run") == "interrupted"
+
+
+def test_an_interrupt_after_the_scan_waits_for_the_model_too(recipe, tmp_path, built):
+    scanned = threading.Event()
+    # Tests that run in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt_main():
+        scanned.wait(30)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1.0)
+
+    def handle(event):
+        if event.text.startswith("2 images are in two splits"):
+            scanned.set()
+
+    built.delay = interrupt_main
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tl.finetune(recipe, out=tmp_path / "run", progress=handle)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert len(built) == 1
+    assert state_of(tmp_path / "run") == "interrupted"
+
+
+def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch):
+    def handle(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    stopped = []
+
+    def download(self, *arguments):
+        try:
+            while True:  # a piece each time
+                time.sleep(0.05)
+                self._report_aside(Event("weights_fetched", done=1))
+        except RuntimeError as error:
+            stopped.append(str(error))
+            raise
+
+    monkeypatch.setattr(_Finetuning, "_compile", download)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, out=tmp_path / "run", progress=handle)
+
+    assert stopped == ["the run is ending"]

@@ -4,9 +4,9 @@ import csv
 import io
 
 import pytest
+from tl_toolkit.evaluation.predict import Prediction
 
 from tl_toolkit.cli import using
-from tl_toolkit.evaluation.predict import Prediction
 from tl_toolkit.tasks.dense.evaluation import MaskPrediction
 
 REFUSED = "no image"

@@ -7,8 +7,9 @@ import pytest
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe, history, train
+from tl_toolkit.plan.training import describe_phases
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.training.seeds import describe_phases, phase_seed
+from tl_toolkit.training.seeds import phase_seed
 
 PHASE = {"name": "head", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
 

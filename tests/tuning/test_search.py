@@ -104,7 +104,7 @@ def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr(
         PhaseRun,
         "epochs",
-        lambda self, *rest: began.append(self._phase.name) or epochs(self, *rest),
+        lambda self, *rest, **more: began.append(self._phase.name) or epochs(self, *rest, **more),
     )
     recipe["search"] = {"algorithm": "grid", "space": SPACE}
 

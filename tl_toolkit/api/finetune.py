@@ -16,12 +16,13 @@ from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, start_tensorflow
+from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -36,9 +37,9 @@ _PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs ta
 
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
@@ -49,14 +50,16 @@ def finetune(
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
-            Python, NumPy and TensorFlow.
+        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns. Training
+            sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
+            and Keras's dtype policy are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on the whole
+            model.
         progress: True prints to stderr what the command line prints; a function receives each
             `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
@@ -67,6 +70,7 @@ def finetune(
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     plan = check_recipe(loaded)
+    refuse_dtype_policy()
     with (
         handling(progress) as handle,
         create_run(
@@ -74,10 +78,10 @@ def finetune(
         ) as folder,
     ):
         handle(Event("run_began", facts={"folder": folder.path}))
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if plan.ignored:
-            handle(message(plan.ignored))
-        run = _Finetuning(plan, folder, handle, callbacks).run()
+        with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if plan.ignored:
+                handle(message(plan.ignored))
+            run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
@@ -94,6 +98,7 @@ class _Finetuning:
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
+        self._settings = training_settings(plan.recipe, plan.units)
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
@@ -119,8 +124,7 @@ class _Finetuning:
 
     def run(self) -> Run:
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import start_aside, survey_images
+        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
@@ -139,7 +143,7 @@ class _Finetuning:
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
+        trainer = build_trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, task, images, training)
@@ -170,7 +174,7 @@ class _Finetuning:
         from tl_toolkit.training.prepare import assemble_model
 
         compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
-        compiled.trace(self.recipe)
+        compiled.trace(self._settings)
         return compiled
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
@@ -193,11 +197,12 @@ class _Finetuning:
                 "numerics": describe_numerics(),
             },
         )
-        self.progress(Event("planned", facts={"phases": plan_phases(transfer, recipe.phases)}))
+        phases = plan_phases(transfer, self._settings.phases)
+        self.progress(Event("planned", facts={"phases": phases}))
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
-            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
+            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
         except (NonFiniteError, KeyboardInterrupt):
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 self._save(transfer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.model import load_model
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
@@ -18,7 +20,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +62,16 @@ class Run(InFolder):
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        return self.folder.read_json(self.folder.metrics)
+        metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
+        return metrics
+
+    def numerics(self) -> AbstractContextManager[None]:
+        """Sets the arithmetic that the run was trained with, for a `with` block.
+
+        `evaluate`, `predict` and `export` use it. Calls of `model` of your own need it to repeat
+        their figures to the last digit: a GPU rounds otherwise with TensorFloat-32.
+        """
+        return numerics(deterministic=self.recipe.deterministic)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -69,13 +80,6 @@ class Run(InFolder):
         Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
         float32 (batch, n, 2), y and x of those that are asked for.
         """
-        start_tensorflow()
-        import keras
-
-        # Keras must know them to load them.
-        import tl_toolkit.architectures.layers
-        import tl_toolkit.architectures.sampling  # noqa: F401
-
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
             raise RecipeError(
@@ -86,17 +90,7 @@ class Run(InFolder):
                     hint=f"tltool finetune {self.folder.recipe}",
                 )
             )
-        try:
-            return keras.saving.load_model(self.folder.model, compile=False)
-        except Exception as error:  # Keras raises whatever the first damaged part makes it
-            raise DataError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
-                    expected="The file is damaged, or was written by another Keras.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            ) from error
+        return load_model(self.folder.model)
 
     def evaluate(
         self, data: str | Path | None = None, *, progress: Handler | bool = False
@@ -116,8 +110,7 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        with handling(progress) as handle:
-            start_tensorflow()
+        with handling(progress) as handle, self.numerics():
             return self._evaluate(data, handle)
 
     def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
@@ -201,8 +194,8 @@ class Run(InFolder):
         several = [paths] if isinstance(paths, str | Path) else paths
         with handling(progress) as handle:
             files = _list_files(several, folder, handle)
-            start_tensorflow()
-            return self._predict(files, folder, native=native, report=handle)
+            with self.numerics():
+                return self._predict(files, folder, native=native, report=handle)
 
     def _predict(
         self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
@@ -252,7 +245,10 @@ class Run(InFolder):
             RecipeError: A format is unknown.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
-        start_tensorflow()
+        with self.numerics():
+            return self._export(chosen_formats)
+
+    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
@@ -279,12 +275,12 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
 
     files, left_out = [], 0
     for path in paths:
-        found = list_images(path)
+        images = list_images(path)
         if out is not None and Path(path).is_dir():
-            outside = [file for file in found if not _is_same(file.parent, out)]
-            left_out += len(found) - len(outside)
-            found = outside
-        files += found
+            outside = [image for image in images if not _is_same(image.parent, out)]
+            left_out += len(images) - len(outside)
+            images = outside
+        files += images
     if left_out and not files:
         what = f"receives the answers, so that the {left_out} images in it are not asked about"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
@@ -293,8 +289,8 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
     return files
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _is_same(folder: Path, out: Path) -> bool:
+    return out.exists() and folder.samefile(out)
 
 
 def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -18,12 +18,19 @@ from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths, trial_recipe
 from tl_toolkit.plan.tasks import plan_task
-from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
+from tl_toolkit.recipe.load import (
+    LoadedRecipe,
+    RecipeSource,
+    build_recipe,
+    dump_recipe,
+    read_recipe,
+)
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, resume_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -49,7 +56,8 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
-        return self.folder.read_json(self.folder.summary)
+        summary: dict[str, Any] = self.folder.read_json(self.folder.summary)
+        return summary
 
     @property
     def best_recipe(self) -> Path:
@@ -58,9 +66,9 @@ class SearchRun(InFolder):
 
 
 def search(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -71,18 +79,17 @@ def search(
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe; its `search` section says what is
-            tried.
+        recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
-        resume: Go on with the search that `out` holds, by default the newest one of the recipe.
+        resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         progress: As for `finetune`.
 
     Returns:
-        The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
+        The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
         SearchError: No trial was completed.
@@ -100,9 +107,9 @@ def search(
 
 
 def sweep(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     phase: str | None = None,
     units: bool = False,
     out: str | Path | None = None,
@@ -146,9 +153,9 @@ def sweep(
 
 
 def hypermodel(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
@@ -165,7 +172,8 @@ def hypermodel(
     """
     loaded = read_recipe(recipe, overrides)
     plan = check_recipe(_with_search(loaded))
-    start_tensorflow(deterministic=loaded.recipe.deterministic)
+    refuse_dtype_policy()
+    start_tensorflow()
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
     return RecipeHyperModel(plan, progress=log_warnings)
@@ -180,7 +188,7 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
 
 def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     recipe = plan.recipe
-    names = [one.name for one in recipe.phases]
+    names = [phase.name for phase in recipe.phases]
     if phase is not None and phase not in names:
         raise RecipeError(
             Problem(
@@ -203,7 +211,7 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
 
 
-def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
+def _write_sweep(recipe: Recipe, run: SearchRun) -> None:
     from tl_toolkit.plan.space import resolve_space
     from tl_toolkit.tuning.report import SweepRow, describe_value, write_sweep
 
@@ -216,9 +224,9 @@ def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
             trial.score,
             trial.seconds,
         )
-        for trial in found.trials
+        for trial in run.trials
     ]
-    write_sweep(found.path, rows, recipe.search.objective.name if recipe.search else "")
+    write_sweep(run.path, rows, recipe.search.objective.name if recipe.search else "")
 
 
 def _open_folder(
@@ -230,6 +238,7 @@ def _open_folder(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
+    refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
@@ -262,8 +271,8 @@ class _Searching:
 
     def run(self, threads: int | None) -> SearchRun:
         self.progress(Event("run_began", facts={"folder": self.folder.path}))
-        start_tensorflow(threads=threads, deterministic=self.recipe.deterministic)
-        self._search()
+        with numerics(deterministic=self.recipe.deterministic, threads=threads):
+            self._search()
         return SearchRun(self.folder)
 
     def _search(self) -> None:
@@ -296,7 +305,7 @@ class _Searching:
                 Problem(
                     where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
-                    expected=next((one.error for one in reversed(trials) if one.error), "")
+                    expected=next((trial.error for trial in reversed(trials) if trial.error), "")
                     or "The space holds no value.",
                     hint="tltool finetune with the values of a trial, to see it alone",
                 )

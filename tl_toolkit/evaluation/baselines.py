@@ -12,11 +12,12 @@ from tl_toolkit.events import Event, Handler
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_baseline
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Trainer, plan_phases
-from tl_toolkit.training.prepare import assemble_model
+from tl_toolkit.training.loop import plan_phases
+from tl_toolkit.training.prepare import assemble_model, build_trainer
 
 
 def train_baseline(
@@ -43,10 +44,11 @@ def train_baseline(
     task = build_task(baseline.recipe, baseline.classes)
     transfer = assemble_model(baseline, task, report)
     place = RunFolder(folder.baseline)
-    report(Event("planned", facts={"phases": plan_phases(transfer, baseline.recipe.phases)}))
-    trainer = Trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
+    settings = training_settings(baseline.recipe, baseline.units)
+    report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
+    trainer = build_trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
     try:
-        training = trainer.train(baseline.recipe, place)
+        training = trainer.train(settings, place)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {

@@ -1,8 +1,13 @@
 """Random changes to training images, by Keras's own layers with seeds of our own.
 
 What an image becomes depends on the seed, the epoch and the image's key alone: not on its place in
+<<<<<<< HEAD
 a batch, the size of the batch, the order of the images or the process. So how its pixels move can
 be computed without it, and what is known of each pixel can be moved as the image is.
+=======
+a batch, the size of the batch, the order of the images or the process. How its pixels move can
+therefore be computed without it, and the targets of the pixels can move as the image does.
+>>>>>>> move
 """
 
 from __future__ import annotations
@@ -22,11 +27,12 @@ from tl_toolkit.keras_private import (
     translation_matrix,
     zoom_matrix,
 )
-from tl_toolkit.recipe.schema import Augment
 
 __all__ = [
     "AugmentFunction",
+    "AugmentSettings",
     "GeometricTransform",
+    "RandAugmentSettings",
     "TransformFunction",
     "build_augment",
     "build_geometric_transform",
@@ -41,6 +47,103 @@ TransformFunction = Callable[[int, int, int], "GeometricTransform"]
 _RANGE = (0, 255)
 
 
+<<<<<<< HEAD
+=======
+@dataclass(frozen=True)
+class RandAugmentSettings:
+    """RandAugment (Cubuk et al., 2020): a few operations chosen at random for each image.
+
+    Attributes:
+        num_ops: Operations per image.
+        magnitude: Their strength, 0 to 1.
+    """
+
+    num_ops: int = 2
+    magnitude: float = 0.5
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes to training images, in this order; what is None or 0 changes nothing.
+
+    Attributes:
+        flip: "horizontal", "vertical" or "both": mirror half of the images.
+        rotation: Largest turn either way as a fraction of a full turn.
+        zoom: Largest zoom in or out as a fraction of the size.
+        contrast: Largest change of contrast as a fraction.
+        rand_augment: RandAugment, after the rest.
+    """
+
+    flip: str | None = None
+    rotation: float | None = None
+    zoom: float | None = None
+    contrast: float | None = None
+    rand_augment: RandAugmentSettings | None = None
+
+
+@dataclass(frozen=True)
+class GeometricTransform:
+    """How the pixels of an image move, step by step.
+
+    Attributes:
+        steps: float (n, 3, 3). Each takes a place (x, y, 1) in the image after a step to the one in
+            the image before it that it shows. x is to the right, y down; the first pixel's centre
+            is 0.
+    """
+
+    steps: np.ndarray
+
+    def move(self, values: np.ndarray, fill: Any) -> np.ndarray:
+        """Moves what is known of each pixel, taking the nearest one's.
+
+        Args:
+            values: (h, w, ...), of the image before. What points somewhere is moved and keeps its
+                direction; `turn` is for that.
+            fill: For pixels from outside: a number, or an array (...). The image shows its own
+                reflection there: a mirrored answer would be right for classes, but not for what has
+                a direction, so there is none.
+        """
+        source = self._find_source(*values.shape[:2])
+        moved = values.reshape(-1, *values.shape[2:]).take(source, axis=0)
+        moved[source < 0] = fill
+        return moved
+
+    @property
+    def linear(self) -> np.ndarray:
+        """What a step (x, y) in the changed image is in the image before: float64 (2, 2)."""
+        whole = np.eye(3)
+        for step in self.steps:
+            whole = whole @ step
+        return whole[:2, :2]
+
+    @property
+    def turn(self) -> np.ndarray:
+        """How directions turn: float64 (2, 2), from (x, y) before to (x, y) in the changed image.
+
+        The orthogonal matrix nearest to `linear`, turned round: scale and shear leave lengths
+        alone, as the normal of a surface that is seen closer stays what it is.
+        """
+        left, _, right = np.linalg.svd(self.linear)
+        return (left @ right).T
+
+    def _find_source(self, height: int, width: int) -> np.ndarray:
+        """Returns int (height, width), indices into the flat image before, -1 from outside."""
+        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
+        xs, ys = np.broadcast_arrays(x, y)
+        inside = np.ones((height, width), bool)
+        whole = np.eye(3)
+        # Backwards, and each step alone: what one takes out of the image, a later one, that would
+        # bring its place back, finds lost.
+        for step in self.steps[::-1]:
+            if not np.array_equal(step, np.eye(3)):
+                whole = step @ whole
+                xs, ys = (row[0] * x + row[1] * y + row[2] for row in whole[:2])
+                inside &= (xs >= -0.5) & (xs < width - 0.5) & (ys >= -0.5) & (ys < height - 0.5)
+        nearest = np.floor(ys + 0.5) * width + np.floor(xs + 0.5)
+        return np.where(inside, nearest, -1).astype(np.intp)
+
+
+>>>>>>> move
 class _ImageSeeds(keras.random.SeedGenerator):
     """Gives the first, second, ... seed of the current image, in place of a stream with a state.
 
@@ -91,11 +194,11 @@ def _transform(layer: keras.Layer, images: tf.Tensor, transformation: dict[str, 
     return tf.cast(layer.transform_images(images, transformation), tf.float32)
 
 
-def build_augment(augment: Augment | None) -> AugmentFunction:
+def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
     """Builds the function that changes training images.
 
     Args:
-        augment: The recipe's section; None changes nothing.
+        augment: The changes; None changes nothing.
 
     Returns:
         A function of uint8 or float images (n, h, w, 3) in 0..255, the run's seed, the epoch, and
@@ -122,11 +225,18 @@ def build_augment(augment: Augment | None) -> AugmentFunction:
     return run
 
 
+<<<<<<< HEAD
 def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> TransformFunction:
     """Builds the function that finds how `build_augment`'s function moves the pixels of an image.
+=======
+def build_geometric_transform(
+    augment: AugmentSettings, image_size: tuple[int, int]
+) -> TransformFunction:
+    """Builds the function that says how `build_augment`'s function moves the pixels of an image.
+>>>>>>> move
 
     Args:
-        augment: The recipe's section.
+        augment: The changes.
         image_size: Height and width of the images.
 
     Returns:
@@ -147,8 +257,13 @@ def build_geometric_transform(augment: Augment, image_size: tuple[int, int]) -> 
     return run
 
 
+<<<<<<< HEAD
 def _build_layers(augment: Augment, seeds: _ImageSeeds) -> list[keras.Layer]:
     # A fixed seed keeps Keras from sampling one for each layer from Python's random numbers.
+=======
+def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.Layer]:
+    # A fixed seed keeps Keras from drawing one for each layer from Python's random numbers.
+>>>>>>> move
     common = {"seed": 0, "dtype": "float32", "data_format": "channels_last"}
     layers: list[keras.Layer] = []
     if augment.flip:

@@ -129,7 +129,7 @@ class Section(BaseModel):
         # A rule is checked even where a field is wrong, so that one pass shows every problem.
         conflicts: list[Conflict] = []
         if isinstance(values, Mapping):
-            values = cls.settle(values)
+            values = cls.settle({name: _as_given(value) for name, value in values.items()})
             conflicts += cls.find_conflicts(values)
         details = [
             InitErrorDetails(type=in_words(expected, hint=hint), loc=path, input=values)
@@ -144,6 +144,15 @@ class Section(BaseModel):
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details)
         return section
+
+
+def _as_given(value: object) -> object:
+    """Returns what sections that were built in Python were given: defaults may depend on others."""
+    if isinstance(value, Section):
+        return {name: _as_given(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_given, value))
+    return value
 
 
 def refuse_repeated(values: object, field: str) -> Iterator[Conflict]:

@@ -1,7 +1,7 @@
 """Sections of which there are several kinds: `{kind: adamw, weight_decay: 1e-4}`, or the word."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any
 
 from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import Section, in_words
@@ -9,10 +9,8 @@ from tl_toolkit.recipe.tree import show
 
 __all__ = ["choose_kind", "table_of"]
 
-_S = TypeVar("_S", bound=Section)
 
-
-def table_of(sections: Iterable[type[_S]]) -> dict[str, type[_S]]:
+def table_of(sections: Iterable[Any]) -> dict[str, type[Section]]:
     """Returns sections by the word that their field `kind` has.
 
     Args:

@@ -21,6 +21,7 @@ from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
 
 __all__ = [
     "LoadedRecipe",
+    "RecipeSource",
     "build_baseline",
     "build_recipe",
     "dump_recipe",
@@ -58,6 +59,10 @@ class LoadedRecipe:
     locate: Callable[[FieldPath], str]
 
 
+RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
+"""What a recipe may be given as: its file, its contents, a recipe, or a recipe that was loaded."""
+
+
 def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> LoadedRecipe:
     """Returns the recipe in a file, changed by overrides.
 
@@ -91,18 +96,25 @@ def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) 
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
 
 
+<<<<<<< HEAD
 def read_recipe(
     source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Overrides = ()
 ) -> LoadedRecipe:
     """Returns a recipe from a file, its contents, or a recipe.
+=======
+def read_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
+    """Returns a recipe from whatever it is given as.
+>>>>>>> move
 
     Args:
-        source: As of `load_recipe` or `build_recipe`.
+        source: As of `load_recipe` or `build_recipe`, or what either returns.
         overrides: As for `load_recipe`.
 
     Raises:
         RecipeError: With all problems found.
     """
+    if isinstance(source, LoadedRecipe):
+        return build_recipe(source.recipe, overrides) if overrides else source
     if isinstance(source, Mapping | Recipe):
         return build_recipe(source, overrides)
     return load_recipe(source, overrides)

@@ -164,32 +164,35 @@ class _Explainer:
     def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
         """Returns the JSON Schema of a field, merged over references and alternatives."""
         schemas = [self._schema]
-        for depth, name in enumerate(path):
-            parents = self._choose(self._expand(schemas), path[:depth])
-            schemas = [child for schema in parents for child in _step(schema, name)]
+        node: Node | None = self._tree
+        for name in path:
+            expanded = self._expand(schemas, _kind_of(node))
+            schemas = [below for schema in expanded for below in _step(schema, name)]
+            node = node.child(name) if node else None
         merged: dict[str, Any] = {}
-        for schema in self._choose(self._expand(schemas), path):
+        for schema in self._expand(schemas, _kind_of(node)):
             if not holding or holding in schema:
                 merged = {**schema, **merged}
         return merged
 
-    def _choose(
-        self, schemas: Iterable[dict[str, Any]], path: FieldPath
-    ) -> Iterator[dict[str, Any]]:
-        """Leaves out sections of another kind than the one that is written there."""
-        node = self._tree.find(path)
-        kind = node.child("kind") if node else None
+    def _expand(self, schemas: Iterable[dict[str, Any]], kind: object) -> Iterator[dict[str, Any]]:
+        """Yields schemas and their alternatives, but for sections of another kind."""
         for schema in schemas:
             const = schema.get("properties", {}).get("kind", {}).get("const")
-            if kind is None or const in (None, kind.value):
-                yield schema
-
-    def _expand(self, schemas: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for schema in schemas:
+            if kind is not None and const not in (None, kind):
+                continue
             yield schema
-            yield from self._expand(schema.get("anyOf", ()))
+            yield from self._expand(schema.get("anyOf", ()), kind)
             if "$ref" in schema:
-                yield from self._expand([self._schema["$defs"][schema["$ref"].rpartition("/")[2]]])
+                name = schema["$ref"].rpartition("/")[2]
+                yield from self._expand([self._schema["$defs"][name]], kind)
+
+
+def _kind_of(node: Node | None) -> object:
+    """Returns the kind of a section; of one given as a word, the word."""
+    child = node.child("kind") if node else None
+    value = child.value if child else node and node.value
+    return value if isinstance(value, str) else None
 
 
 def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
+    "DEFAULT_OPTIMIZER",
     "OPTIMIZERS",
     "SGD",
     "Adam",
@@ -108,6 +109,7 @@ class SGD(Optimizer):
 
 
 OPTIMIZERS = table_of([Adam, AdamW, SGD])
+DEFAULT_OPTIMIZER: Optimizer = Adam()
 
 _INPUT: Any = Union[Literal[tuple(OPTIMIZERS)], *OPTIMIZERS.values()]  # noqa: UP007
 OptimizerField = Annotated[

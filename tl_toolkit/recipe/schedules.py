@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     import numpy as np
     from keras.optimizers.schedules import LearningRateSchedule
 
-__all__ = ["SCHEDULES", "LearningRate", "Schedule"]
+__all__ = [
+    "SCHEDULES",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "ExponentialSchedule",
+    "LearningRate",
+    "Schedule",
+    "StepSchedule",
+]
 
 
 class Schedule(Section):

@@ -29,20 +29,22 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.optimizers import (
+    DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     OptimizerField,
     find_misplaced,
     move_into_optimizer,
 )
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.schedules import LearningRate
-from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask, Monitor
 from tl_toolkit.recipe.tasks import field_of, find_task, task_of
 
 __all__ = [
     "Augment",
     "Data",
+    "Dimension",
     "EarlyStopping",
     "Export",
     "Features",
@@ -50,6 +52,7 @@ __all__ = [
     "Hidden",
     "Masks",
     "Model",
+    "Objective",
     "Phase",
     "Pixels",
     "RandAugment",
@@ -210,16 +213,16 @@ class Phase(Section):
         ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
     )
     optimizer: OptimizerField = Field(
-        default=OPTIMIZERS["adam"](),
+        default=DEFAULT_OPTIMIZER,
         json_schema_extra={"default": "adam"},
-        description="Optimizer, fresh at the start of the phase: a word (adam, adamw, sgd), or a "
-        "section with its settings.",
+        description="Optimizer, fresh at the start of the phase: a word "
+        f"({', '.join(OPTIMIZERS)}), or a section with its settings.",
         examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
     )
     learning_rate: LearningRate = Field(
         default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind (cosine, "
-        "exponential, step, constant).",
+        description="Learning rate, above 0, or a schedule: a section with a kind "
+        f"({', '.join(SCHEDULES)}).",
         examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
     )
     momentum: _Rate | None = Field(

@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.recipe.optimizers import Optimizer
+from tl_toolkit.recipe.schedules import Schedule
+
 __all__ = [
     "LearningRate",
-    "OptimizerSpec",
     "RateTable",
-    "Schedule",
     "build_optimizer",
     "describe_rate",
     "first_rate",
     "name_rate",
+    "tabulate_rate",
 ]
-
-
-class OptimizerSpec(Protocol):
-    """An optimizer's settings, as a recipe's section has them."""
-
-    @property
-    def kind(self) -> str:
-        """The word for it."""
-
-    @property
-    def key(self) -> Hashable:
-        """What compiled steps depend on."""
-
-    def build(
-        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
-    ) -> keras.optimizers.Optimizer:
-        """Returns a fresh optimizer.
-
-        Args:
-            learning_rate: A number, or a schedule of Keras.
-        """
-
-
-class Schedule(Protocol):
-    """A learning rate that changes from step to step, as a recipe's section has it."""
-
-    @property
-    def initial(self) -> float:
-        """The rate after the warm-up."""
-
-    def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
-        """Returns the rate of each step, and at the end that of the step to follow.
-
-        Args:
-            epochs: Of the phase.
-            steps_per_epoch: At least 1.
-        """
-
-    def describe(self) -> str:
-        """Returns the schedule in a few words."""
 
 
 LearningRate: TypeAlias = float | Schedule
@@ -68,7 +29,7 @@ class _Settings(Protocol):
     """What an optimizer is built from: a phase has it."""
 
     @property
-    def optimizer(self) -> OptimizerSpec:
+    def optimizer(self) -> Optimizer:
         """The optimizer's settings."""
 
     @property
@@ -96,6 +57,19 @@ def describe_rate(rate: LearningRate) -> float | str:
         rate: The rate.
     """
     return rate if isinstance(rate, float) else rate.describe()
+
+
+def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase.
+
+    Args:
+        rate: The rate.
+        epochs: Of the phase.
+        steps_per_epoch: At least 1.
+    """
+    if isinstance(rate, float):
+        return rate
+    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
 
 
 def first_rate(rate: LearningRate) -> float:

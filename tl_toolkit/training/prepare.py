@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 
 _T = TypeVar("_T")
@@ -36,6 +42,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
     """
     found: list[_T] = []
     errors: list[BaseException] = []
+    is_done = threading.Event()
     policy = keras.config.dtype_policy()
 
     def run() -> None:
@@ -44,13 +51,14 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
             found.append(work())
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
+        finally:
+            is_done.set()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threading.Thread(target=run, daemon=True).start()
 
     def wait(timeout_seconds: float | None = None) -> _T:
-        thread.join(timeout_seconds)
-        if thread.is_alive():
+        # Not by `join`: once interrupted, Python 3.11 takes the thread for one that has ended.
+        if not is_done.wait(timeout_seconds):
             raise TimeoutError
         if errors:
             raise errors[0]
@@ -151,6 +159,58 @@ def load_images(
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def build_trainer(
+    compiled: CompiledPhases,
+    recipe: Recipe,
+    images: Mapping[str, Images],
+    *,
+    progress: Handler = ignore,
+    ahead: Sequence[Sequence[str]] = (),
+) -> Trainer:
+    """Returns what trains a recipe, and all others that share its model, features and images.
+
+    Args:
+        compiled: The recipe's model, and its steps.
+        recipe: Says how images are augmented, and which features are kept.
+        images: By split.
+        progress: As of `Trainer`.
+        ahead: Likewise.
+    """
+    source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)
+    return Trainer(compiled, source, images, progress=progress, ahead=ahead)
+
+
+def read_feature_settings(recipe: Recipe) -> FeatureSettings:
+    """Returns what a recipe says of the features, and of the images that they are of.
+
+    Args:
+        recipe: The recipe.
+    """
+    features, augment = recipe.features, recipe.augment
+    return FeatureSettings(
+        image_size=recipe.data.image_size,
+        resize=recipe.data.resize,
+        augment=None if augment is None else _read_augment_settings(augment),
+        seed=recipe.seed,
+        views=features.views,
+        store=features.store,
+        dtype=features.dtype,
+        constant_folded=features.folded,
+        max_gb=features.max_gb,
+    )
+
+
+def _read_augment_settings(augment: Augment) -> AugmentSettings:
+    chosen = augment.rand_augment
+    return AugmentSettings(
+        flip=augment.flip,
+        rotation=augment.rotation,
+        zoom=augment.zoom,
+        contrast=augment.contrast,
+        rand_augment=chosen and RandAugmentSettings(chosen.num_ops, chosen.magnitude),
+    )
 
 
 def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:

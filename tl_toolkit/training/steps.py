@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -33,6 +33,7 @@ class Steps:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
+        last_outputs: For the last examples that were evaluated, (n, ...); None before.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Steps:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
+        self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
         self._batch_size = batch_size
@@ -56,7 +58,7 @@ class Steps:
         signature = [self._features(), task.targets]
         self._train = tf.function(self._train_rows, input_signature=signature)
         self._evaluate = tf.function(self._evaluate_rows, input_signature=signature)
-        self._penalize = tf.function(self._penalty, input_signature=[])
+        self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
         """Returns what the compiled functions take: rows of each tensor of the cut."""
@@ -97,28 +99,42 @@ class Steps:
 
         Args:
             features: What crosses the cut, any number of rows.
-            targets: The right answer for each row.
+            targets: One for each row.
 
         Returns:
-            Of each step the mean loss of its batch before it, without the penalty, and the tally
-            of its batch.
+            Of each step the mean loss of its batch before it, without the regularization loss, and
+            the metric state of its batch.
         """
-        losses, tallies = self._train(features, targets)
-        return losses.numpy(), tallies.numpy()
+        losses, states = self._train(features, targets)
+        return losses.numpy(), states.numpy()
 
-    def evaluate(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> tuple[float, float]:
-        """Returns mean loss, without the penalty, and the task's score over all rows.
+    def evaluate(
+        self,
+        chunks: Iterable[tuple[Batch, np.ndarray]],
+        *,
+        report: Callable[[float, float], None] | None = None,
+    ) -> tuple[float, float]:
+        """Returns mean loss, without the regularization loss, and the task's score over all rows.
 
         Args:
-            chunks: Features and right answers; whole multiples of the suffix's batch size but for
-                the last one: batches are padded, so that a row's loss does not hang on its batch.
+            chunks: Features and targets; whole multiples of the suffix's batch size but for the
+                last one: batches are padded, so that an example's loss depends on no other.
+            report: Is told both, of all rows so far, after each chunk.
         """
-        losses, tallies = [], []
-        for loss, _, tally in self._assess(chunks):
+        losses: list[np.ndarray] = []
+        states: list[np.ndarray] = []
+
+        def so_far() -> tuple[float, float]:
+            loss = float(np.concatenate(losses).mean(dtype=np.float64))
+            return loss, self.task.score_of(np.sum(states, axis=0))
+
+        for loss, outputs, state in self._assess(chunks):
             losses.append(loss)
-            tallies.append(tally.sum(axis=0, dtype=wide_type(tally)))
-        score = self.task.score_of(np.sum(tallies, axis=0))
-        return float(np.concatenate(losses).mean(dtype=np.float64)), score
+            states.append(state.sum(axis=0, dtype=wide_type(state)))
+            self.last_outputs = outputs
+            if report is not None:
+                report(*so_far())
+        return so_far()
 
     def assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the loss of each example, float32 (n,), and its outputs, float32 (n, ...).
@@ -131,39 +147,39 @@ class Steps:
         return np.concatenate(losses), np.concatenate(outputs)
 
     def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """Yields losses, outputs and tallies of the rows of each chunk."""
+        """Yields losses, outputs and metric states of the rows of each chunk."""
         for features, targets in chunks:
             missing = -len(targets) % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
             rows = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
             yield [column.numpy()[: len(targets)] for column in rows]
 
-    def penalty(self) -> float:
-        """The sum of all L1 and L2 penalties on what trains; a step's gradient includes theirs."""
-        return float(self._penalize()) if self.model.losses else 0.0
+    def regularization_loss(self) -> float:
+        """The L1 and L2 loss of what trains; a step's gradient includes it."""
+        return float(self._regularize()) if self.model.losses else 0.0
 
     def _train_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.shape(targets)[0]
         steps = -(-rows // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
-        tallies = tf.TensorArray(self.task.state_dtype, steps)
+        states = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, rows)
-            loss, tally = self._take_step(take_examples(features, start, stop), targets[start:stop])
+            loss, state = self._take_step(take_examples(features, start, stop), targets[start:stop])
             losses = losses.write(step, loss)
-            tallies = tallies.write(step, tally)
-        return losses.stack(), tallies.stack()
+            states = states.write(step, state)
+        return losses.stack(), states.stack()
 
     def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
-            losses, tallies = self.task.compare(self.model(features, training=True), targets)
+            losses, states = self.task.compare(self.model(features, training=True), targets)
             loss = tf.reduce_mean(losses)
-            objective = loss + self._penalty()
+            objective = loss + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizer.apply(gradients, variables)
-        return loss, tf.reduce_sum(tallies, axis=0)
+        return loss, tf.reduce_sum(states, axis=0)
 
     def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
@@ -178,14 +194,14 @@ class Steps:
                 take_examples((features, targets), start, start + size),
             )
             outputs = self.model(rows[0], training=False)
-            losses, tallies = self.task.compare(outputs, rows[1])
-            found = (losses, outputs, tallies)
+            losses, states = self.task.compare(outputs, rows[1])
+            values = (losses, outputs, states)
             columns = [
-                column.write(batch, value) for column, value in zip(columns, found, strict=True)
+                column.write(batch, value) for column, value in zip(columns, values, strict=True)
             ]
         return tuple(column.concat() for column in columns)
 
-    def _penalty(self) -> tf.Tensor:
+    def _regularization(self) -> tf.Tensor:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
 
 

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
-from tl_toolkit.recipe.schema import Head
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.transfer.wrappers import VariableDropout
 
 
 def is_head(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer was drawn as part of a head, by its name."""
-    return layer.name == OUTPUT_LAYER or layer.name.startswith("head_")
+    """Tells whether a layer was drawn as part of a head, by its name.
+
+    Args:
+        layer: Any layer of a model.
+    """
+    name = str(layer.name)
+    return name == OUTPUT_LAYER or name.startswith("head_")
 
 
 def is_head_dropout(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer is a dropout that the recipe's head asks for."""
+    """Tells whether a layer is a dropout that the recipe's head asks for.
+
+    Args:
+        layer: Any layer of a model.
+    """
     return is_head(layer) and isinstance(layer, keras.layers.Dropout)
 
 
-def set_dropout(layers: Iterable[VariableDropout], head: Head) -> None:
-    """Gives the dropouts of a suffix the rates of a head of the same shape."""
-    rates = {f"head_hidden{n}_dropout": one.dropout for n, one in enumerate(head.hidden, start=1)}
-    rates["head_dropout"] = head.dropout
+def set_dropout(layers: Iterable[VariableDropout], rates: Mapping[str, float]) -> None:
+    """Gives the dropouts of a suffix their rates.
+
+    Args:
+        layers: The dropouts.
+        rates: By the name of the layer that each stands in for.
+    """
     for layer in layers:
         layer.set_rate(rates[layer.layer.name])
 

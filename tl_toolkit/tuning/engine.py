@@ -22,6 +22,7 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
@@ -31,7 +32,12 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, load_images, scan_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    scan_images,
+)
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 
@@ -143,19 +149,29 @@ class Engine:
             chooser.close()
 
     def refit(self, best: Trial) -> Iterator[Refit]:
-        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
+
+        Args:
+            best: The winner.
+        """
         for count in range(1, self.search.refit + 1):
             seed = self.recipe.seed + count
-            score, errors = None, []
+            score = None
+            errors: list[str] = []
             with self._outliving(errors, OutputError):
                 recipe = trial_recipe(self.recipe, best.values, seed=seed)
-                score = self._score(self._find_trainer(recipe).train(recipe))
+                score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
             for error in errors:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never.
+
+        Args:
+            trial: The later one.
+            than: The best so far; None if there is none.
+        """
         if trial.score is None or trial.state == "paused":
             return False
         if than is None or than.score is None:
@@ -185,14 +201,16 @@ class Engine:
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
         seed = self._choose_seed(proposal)
-        training, errors = None, []
+        training: Training | None = None
+        errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
             trainer = self._find_trainer(recipe)
-            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            settings = training_settings(recipe)
+            widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+            training = trainer.train(settings, pause_after=proposal.budget, paused=paused)
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
@@ -275,7 +293,7 @@ class Engine:
             task = build_task(template, plan.classes)
             images = self._load_images(plan, task)
             transfer = assemble_model(plan, task, self._progress)
-            self._trainers[key] = Trainer(
+            self._trainers[key] = build_trainer(
                 CompiledPhases(transfer),
                 template,
                 images,

@@ -16,19 +16,25 @@ from tl_toolkit.events import Handler, ignore
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.registry import build_task
-from tl_toolkit.training.compiled import CompiledPhases, what_trains
-from tl_toolkit.training.loop import Trainer
+from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer
-from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    survey_images,
+)
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
 
 
-class RecipeHyperModel(keras_tuner.HyperModel):
+class RecipeHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
@@ -53,14 +59,20 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
         What the last phase trains is trainable, and the loss is that of its steps.
+
+        Args:
+            hp: KerasTuner's values.
         """
+        with numerics(deterministic=self._plan.recipe.deterministic):
+            return self._build(hp)
+
+    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
-        phase = plan.recipe.phases[-1]
-        units, train_batch_norm = what_trains(transfer, phase)
-        set_trainable(transfer, units, train_batch_norm=train_batch_norm)
+        phase = training_settings(plan.recipe, plan.units).phases[-1]
+        set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
         if not isinstance(phase.learning_rate, float):
             count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
@@ -70,10 +82,14 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._built = transfer.model, transfer, plan
         return transfer.model
 
-    def fit(
+    def fit(  # noqa: D417
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
+
+        Args:
+            hp: The values that `build` was given.
+            model: What `build` returned.
 
         Returns:
             The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and
@@ -82,12 +98,16 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
         _, transfer, plan = self._built
+        with numerics(deterministic=plan.recipe.deterministic):
+            return self._train(transfer, plan)
+
+    def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
         size = _size_of(plan.recipe)
         if size not in self._images:  # those of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, transfer.task, self._manifest)}
         images = self._images[size]
-        trainer = Trainer(CompiledPhases(transfer), plan.recipe, images)
-        best = trainer.train(plan.recipe).best.as_row()
+        trainer = build_trainer(CompiledPhases(transfer), plan.recipe, images)
+        best = trainer.train(training_settings(plan.recipe, plan.units)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
 
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tl_toolkit.images.targets import place_pixels
 
 from tests.export.unequal import Noise, assert_the_old_one_stays
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.errors import ParityError
-from tl_toolkit.tasks.dense import parity as pixel_parity
 from tl_toolkit.export.parity import ask, check_report, read_by_pillow, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.pipeline import resize_pixels
-from tl_toolkit.images.targets import place_pixels
 from tl_toolkit.recipe.schema import Model, Pixels
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense import parity as pixel_parity
 from tl_toolkit.tasks.dense.parity import compare_pixels
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import place_pixels_in_graph, write_pixel_model
