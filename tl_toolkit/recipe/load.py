@@ -96,15 +96,8 @@ def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) 
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
 
 
-<<<<<<< HEAD
-def read_recipe(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Overrides = ()
-) -> LoadedRecipe:
-    """Returns a recipe from a file, its contents, or a recipe.
-=======
 def read_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
     """Returns a recipe from whatever it is given as.
->>>>>>> move
 
     Args:
         source: As of `load_recipe` or `build_recipe`, or what either returns.
