@@ -92,7 +92,7 @@ def test_file_that_changed_since_the_scan_is_named(examples, draw, encode):
     with open(examples[4].path, "wb") as file:
         file.write(encode(draw(), "JPEG"))
 
-    with pytest.raises(DataError, match=r"4\.jpg  is not the image that was looked at before"):
+    with pytest.raises(DataError, match=r"4\.jpg  is not the image that was scanned before"):
         images(examples).load(range(10))
 
 

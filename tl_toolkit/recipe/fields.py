@@ -224,7 +224,7 @@ class Settings(Mapping[str, Any]):
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names in the order given."""
+        """Iterates over the names in their order."""
         return iter(self._values)
 
     def __len__(self) -> int:
