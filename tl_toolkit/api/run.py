@@ -275,12 +275,12 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
 
     files, left_out = [], 0
     for path in paths:
-        found = list_images(path)
+        images = list_images(path)
         if out is not None and Path(path).is_dir():
-            outside = [file for file in found if not _is_same(file.parent, out)]
-            left_out += len(found) - len(outside)
-            found = outside
-        files += found
+            outside = [image for image in images if not _is_same(image.parent, out)]
+            left_out += len(images) - len(outside)
+            images = outside
+        files += images
     if left_out and not files:
         what = f"receives the answers, so that the {left_out} images in it are not asked about"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
@@ -289,8 +289,8 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
     return files
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _is_same(folder: Path, out: Path) -> bool:
+    return out.exists() and folder.samefile(out)
 
 
 def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:

@@ -82,14 +82,14 @@ def search(
         recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
-        resume: Go on with the search that `out` holds, by default the newest one of the recipe.
+        resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         progress: As for `finetune`.
 
     Returns:
-        The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
+        The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
         SearchError: No trial was completed.
@@ -188,7 +188,7 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
 
 def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     recipe = plan.recipe
-    names = [one.name for one in recipe.phases]
+    names = [phase.name for phase in recipe.phases]
     if phase is not None and phase not in names:
         raise RecipeError(
             Problem(
@@ -211,7 +211,7 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
 
 
-def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
+def _write_sweep(recipe: Recipe, run: SearchRun) -> None:
     from tl_toolkit.plan.space import resolve_space
     from tl_toolkit.tuning.report import SweepRow, describe_value, write_sweep
 
@@ -224,9 +224,9 @@ def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
             trial.score,
             trial.seconds,
         )
-        for trial in found.trials
+        for trial in run.trials
     ]
-    write_sweep(found.path, rows, recipe.search.objective.name if recipe.search else "")
+    write_sweep(run.path, rows, recipe.search.objective.name if recipe.search else "")
 
 
 def _open_folder(
@@ -305,7 +305,7 @@ class _Searching:
                 Problem(
                     where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
-                    expected=next((one.error for one in reversed(trials) if one.error), "")
+                    expected=next((trial.error for trial in reversed(trials) if trial.error), "")
                     or "The space holds no value.",
                     hint="tltool finetune with the values of a trial, to see it alone",
                 )

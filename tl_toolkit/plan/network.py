@@ -93,7 +93,7 @@ def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings
     for path, expected, _ in recipe.task.find_recipe_conflicts({"model": resolved}):
         if path[:2] == ("model", "head"):
             what = f"model.head = 'paper' with {architecture.name}: {path[-1]}"
-            hint = "model.head: a section with the layers you want"
+            hint = "model.head={hidden: [{units: 256}]}"
             yield Finding(("model", "head"), Problem("", what, f"{expected}.", hint))
 
 

@@ -24,7 +24,6 @@ WHOLE_LIMIT = 1e-5
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
 
 _CHECK_IMAGES = 2
-_CHECK_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,8 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     random = np.random.default_rng(0)
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
     images = tf.constant(random.uniform(0, 255, shape), tf.float32)
-    others = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    others = [tf.constant(values) for values in sampled]  # Keras mixes no tensors and arrays
     whole = transfer.model(transfer.join_inputs(images, others), training=False)
     entering = transfer.join_inputs(split.prefix.model(images, training=False), others)
     parts = split.suffix.model(entering, training=False)
