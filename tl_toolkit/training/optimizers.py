@@ -90,7 +90,7 @@ def name_rate(rate: LearningRate) -> str:
     return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
 
 
-class RateTable(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class RateTable(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of each step, in a variable, so that compiled steps serve every schedule.
 
     They are also compiled before the images are counted, and with them the steps.

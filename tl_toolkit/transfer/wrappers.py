@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 
-class InInferenceMode(keras.layers.Layer):  # type: ignore[misc]
+class InInferenceMode(keras.layers.Layer):
     """A layer that never trains, whatever the model around it does.
 
     Args:
@@ -24,7 +24,7 @@ class InInferenceMode(keras.layers.Layer):  # type: ignore[misc]
         return self.layer(*args, training=False, **kwargs)
 
 
-class VariableDropout(keras.layers.Layer):  # type: ignore[misc]
+class VariableDropout(keras.layers.Layer):
     """Keras's Dropout with its rate in a variable, equal to it bit for bit.
 
     Compiled steps keep a number that they were traced with; a variable lets them serve every rate.

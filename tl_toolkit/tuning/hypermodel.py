@@ -34,7 +34,7 @@ from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
 
 
-class RecipeHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
+class RecipeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
@@ -64,9 +64,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             hp: KerasTuner's values.
         """
         with numerics(deterministic=self._plan.recipe.deterministic):
-            return self._build(hp)
+            return self._build_model(hp)
 
-    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+    def _build_model(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
