@@ -13,8 +13,8 @@ from tl_toolkit.evaluation.splits import evaluate_trained
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.tasks.base import PredictionOptions
 from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.tasks.types import PredictionOptions
 
 
 @pytest.fixture(scope="module")

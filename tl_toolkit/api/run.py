@@ -25,7 +25,8 @@ from tl_toolkit.runtime import numerics
 if TYPE_CHECKING:
     import keras
 
-    from tl_toolkit.tasks.base import Prediction, Table, Task
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.tasks.types import Prediction, Table
 
 
 PARITY_IMAGES = 16
@@ -200,7 +201,7 @@ class Run(InFolder):
     def _predict(
         self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
     ) -> list[Prediction]:
-        from tl_toolkit.tasks.base import PredictionOptions
+        from tl_toolkit.tasks.types import PredictionOptions
 
         options = PredictionOptions(
             self.recipe.data.image_size,

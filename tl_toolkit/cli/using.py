@@ -20,7 +20,7 @@ from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, s
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
-    from tl_toolkit.tasks.base import Prediction
+    from tl_toolkit.tasks.types import Prediction
 
 
 @click.command("evaluate")

@@ -16,7 +16,7 @@ from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.training import TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.base import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog

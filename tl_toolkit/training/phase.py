@@ -15,7 +15,7 @@ from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
-from tl_toolkit.tasks.base import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate

@@ -14,7 +14,6 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
 from tl_toolkit.tasks.image import ImageTask, layers_of
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
@@ -24,6 +23,7 @@ from tl_toolkit.tasks.multilabel.metrics import (
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
 

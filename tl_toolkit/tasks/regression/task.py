@@ -15,10 +15,10 @@ from tl_toolkit.architectures.affine import Affine
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
 from tl_toolkit.tasks.image import ImageTask, layers_of
 from tl_toolkit.tasks.regression.metrics import measure_regression
 from tl_toolkit.tasks.regression.spec import RegressionSection
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
 
