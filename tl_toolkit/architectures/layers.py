@@ -34,7 +34,7 @@ def _wide(dtype: str) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-@_register  # type: ignore[untyped-decorator]
+@_register
 def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
     """Returns 1.7159 tanh(2x / 3), the squashing function of LeNet-5 (LeCun et al., 1998, app. A).
 
