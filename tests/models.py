@@ -33,10 +33,9 @@ def plan_values(values, changes=()):
 
 def build_trainer(plan, task, folder):
     """A trainer of its own for a plan, and the images of each split."""
+    from tl_toolkit.training import prepare
     from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.loop import Trainer
-    from tl_toolkit.training.prepare import assemble_model, survey_images
 
-    _, images = survey_images(plan, task, RunFolder(folder), ignore)
-    compiled = CompiledPhases(assemble_model(plan, task, ignore))
-    return Trainer(compiled, plan.recipe, images), images
+    _, images = prepare.survey_images(plan, task, RunFolder(folder), ignore)
+    compiled = CompiledPhases(prepare.assemble_model(plan, task, ignore))
+    return prepare.build_trainer(compiled, plan.recipe, images), images

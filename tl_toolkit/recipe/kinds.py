@@ -7,7 +7,21 @@ from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import Section, in_words
 from tl_toolkit.recipe.tree import show
 
-__all__ = ["choose_kind", "table_of"]
+__all__ = ["KindSection", "choose_kind", "table_of"]
+
+
+class KindSection(Section):
+    """A section of one of several kinds, which its field `kind` tells."""
+
+    kind: str
+
+    def model_post_init(self, context: Any) -> None:
+        """Counts the kind as given: a section is read again from what it was given.
+
+        Args:
+            context: Of pydantic; not used.
+        """
+        self.model_fields_set.add("kind")
 
 
 def table_of(sections: Iterable[Any]) -> dict[str, type[Section]]:
