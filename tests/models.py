@@ -3,7 +3,7 @@
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.check import check_recipe
-from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.registry import build_task
@@ -26,17 +26,16 @@ def layers_of(head=None):
 
 
 def plan_values(values, changes=()):
-    """The plan of a recipe's values, and its task."""
-    plan = check_recipe(build_recipe(values, changes))
+    """The plan of a recipe, or of its values, and its task."""
+    plan = check_recipe(read_recipe(values, changes))
     return plan, build_task(plan.recipe, plan.classes)
 
 
 def build_trainer(plan, task, folder):
     """A trainer of its own for a plan, and the images of each split."""
+    from tl_toolkit.training import prepare
     from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.loop import Trainer
-    from tl_toolkit.training.prepare import assemble_model, survey_images
 
-    _, images = survey_images(plan, task, RunFolder(folder), ignore)
-    compiled = CompiledPhases(assemble_model(plan, task, ignore))
-    return Trainer(compiled, plan.recipe, images), images
+    _, images = prepare.survey_images(plan, task, RunFolder(folder), ignore)
+    compiled = CompiledPhases(prepare.assemble_model(plan, task, ignore))
+    return prepare.build_trainer(compiled, plan.recipe, images), images

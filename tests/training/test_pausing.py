@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.models import build_trainer, plan_values
 from tl_toolkit.errors import DataError
-from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics, start_tensorflow
 from tl_toolkit.training.state import load_state, save_state
 
@@ -42,21 +41,10 @@ RECIPE = {
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
     start_tensorflow()
-    from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.prepare import (
-        assemble_model,
-        build_trainer,
-        load_images,
-        survey_images,
-    )
-
-    folder = RunFolder(tmp_path_factory.mktemp("images"))
+    folder = tmp_path_factory.mktemp("images")
 
     def make(recipe):
-        manifest, decoded = survey_images(recipe, folder, ignore)
-        images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, manifest.classes, ignore)
-        return build_trainer(CompiledPhases(transfer), recipe, images)
+        return build_trainer(*plan_values(recipe), folder)[0]
 
     with numerics(deterministic=True):
         yield make
