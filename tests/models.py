@@ -3,7 +3,7 @@
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.check import check_recipe
-from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.registry import build_task
@@ -26,8 +26,8 @@ def layers_of(head=None):
 
 
 def plan_values(values, changes=()):
-    """The plan of a recipe's values, and its task."""
-    plan = check_recipe(build_recipe(values, changes))
+    """The plan of a recipe, or of its values, and its task."""
+    plan = check_recipe(read_recipe(values, changes))
     return plan, build_task(plan.recipe, plan.classes)
 
 

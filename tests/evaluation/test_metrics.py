@@ -9,6 +9,7 @@ from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.tasks.edges.task import EdgeMetric
 from tl_toolkit.tasks.normals.task import NormalMetric
 
+TASKS = {name: find_task(name)() for name in ("edges", "normals")}
 NORMALS = ["mean_angle", "median_angle", "rmse_angle", "within_11_25", "within_22_5", "within_30"]
 
 

@@ -41,9 +41,10 @@ RECIPE = {
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
     start_tensorflow()
+    folder = tmp_path_factory.mktemp("images")
 
     def make(recipe):
-        return build_trainer(*plan_values(recipe), tmp_path_factory.mktemp("images"))[0]
+        return build_trainer(*plan_values(recipe), folder)[0]
 
     with numerics(deterministic=True):
         yield make

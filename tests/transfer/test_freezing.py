@@ -24,6 +24,7 @@ from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
 CLASSES = ("a", "b", "c")
 LABELS = np.arange(10, dtype=np.int32) % 3
+TASK = Classification(("a", "b", "c"))
 
 
 def assemble_mobilenet(**head):
@@ -47,12 +48,12 @@ def toy_model():
         Part("c", "third", (layer("third"),), (second,)),
         Part("head", "head", (layer("predictions"),), (third,)),
     )
-    return TransferModel(model, find_architecture("lenet5"), parts, Classification(CLASSES))
+    return TransferModel(model, find_architecture("lenet5"), parts, TASK)
 
 
 def take_steps(split, rows, *, steps=2, **phase):
     optimizer = build_optimizer(Phase(name="tune", epochs=1, **phase))
-    trainer = Steps(split, optimizer, task=Classification(CLASSES), batch_size=32)
+    trainer = Steps(split, optimizer, task=TASK, batch_size=32)
     for _ in range(steps):
         trainer.train(split.prefix(rows), LABELS[: len(rows)])
 
@@ -293,7 +294,7 @@ def test_batch_norm_inside_a_nested_model_stays_frozen():
         model,
         find_architecture("lenet5"),
         (Part("a", "nested", (inner,), (image,)), head),
-        Classification(CLASSES),
+        TASK,
     )
 
     split_at(transfer, ("nested",))
