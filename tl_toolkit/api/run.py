@@ -71,6 +71,7 @@ class Run(InFolder):
         import keras
 
         # Keras must know them to load them.
+        import tl_toolkit.architectures.affine
         import tl_toolkit.architectures.layers
         import tl_toolkit.architectures.sampling  # noqa: F401
 
