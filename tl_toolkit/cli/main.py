@@ -26,7 +26,7 @@ _VERBS = {
     "predict": "Ask a run's model about images.",
     "export": "Export a run's model, checked against it.",
     "validate": "Check a recipe, its data and its weights; trains nothing.",
-    "init": "Inspection at a folder of images and write a recipe for it.",
+    "init": "Write a first recipe for a folder or table of images.",
     "recipes": "List, show and copy the shipped recipes.",
     "models": "List, show, draw and probe architectures.",
     "cache": "Show and empty the feature store.",

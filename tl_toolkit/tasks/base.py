@@ -133,15 +133,15 @@ class Evaluation:
 
 
 class Prediction(Protocol):
-    """A model's prediction for one file.
+    """A model's prediction for one file."""
 
-    Attributes:
-        path: The file.
-        error: Why the file was refused; None when it was not.
-    """
+    @property
+    def path(self) -> str:
+        """The file."""
 
-    path: str
-    error: str | None
+    @property
+    def error(self) -> str | None:
+        """Why the file was refused; None when it was not."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns plain values, which JSON can hold."""
