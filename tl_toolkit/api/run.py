@@ -99,8 +99,8 @@ class Run(InFolder):
         """Measures the kept model.
 
         Args:
-            data: A folder per class, of some or all of the run's classes; where each pixel has an
-                answer, a folder of images and masks as in the recipe. By default the run's own test
+            data: Images and targets as in the recipe: a folder per class or a table, of some or all
+                of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
             progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 

@@ -201,6 +201,8 @@ def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
             yield schema["items"]
     elif name in schema.get("properties", {}):
         yield schema["properties"][name]
+    elif isinstance(schema.get("additionalProperties"), dict):
+        yield schema["additionalProperties"]
 
 
 def _say_range(schema: Mapping[str, Any]) -> str:

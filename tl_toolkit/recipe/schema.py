@@ -363,8 +363,9 @@ class Recipe(Section):
     baseline: Changes | None = Field(
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping and "
-        "data.batch_size) and their values.",
+        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
+        "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
+        "and their values.",
         examples=[{"model.weights": "random"}],
     )
 
@@ -393,7 +394,10 @@ class Recipe(Section):
         baseline = values.get("baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
-            if field != "data.batch_size" and field.partition(".")[0] not in _BASELINE_SECTIONS:
+            section, _, rest = field.partition(".")
+            if section == "task" and rest not in ("", "kind"):
+                continue  # which of its fields may change, the task itself says
+            if field != "data.batch_size" and section not in _BASELINE_SECTIONS:
                 sections = ", ".join(_BASELINE_SECTIONS)
                 expected = f"expected a change to {sections} or data.batch_size, got {key!r}"
                 yield Conflict(("baseline", str(key)), f"{expected}: it uses the same images")
