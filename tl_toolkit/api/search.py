@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -10,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError, SearchError
@@ -23,7 +26,6 @@ from tl_toolkit.recipe.load import (
     RecipeSource,
     build_recipe,
     dump_recipe,
-    read_recipe,
 )
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -33,6 +35,7 @@ from tl_toolkit.runs.places import create_run, resume_run
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
+    import keras
     import keras_tuner
 
     from tl_toolkit.tuning.engine import Engine
@@ -69,6 +72,7 @@ def search(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -81,6 +85,7 @@ def search(
     Args:
         recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
+        base: As for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
         resume: Go on with the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
@@ -95,21 +100,25 @@ def search(
         SearchError: No trial was completed.
         ToolkitError: A child of it for whatever else can be mended: recipe, data, weights, output.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(_with_search(loaded))
-    if loaded.recipe.search is None:  # the default one, which only the check needed
-        plan = plan_trial(plan, {})
-    with (
-        handling(progress) as handle,
-        _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
-    ):
-        return _Searching(plan, folder, handle).run(threads)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(
+            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
+        )
+        plan = check_recipe(_with_search(loaded))
+        if loaded.recipe.search is None:  # the default one, which only the check needed
+            plan = plan_trial(plan, {})
+        handle = stack.enter_context(handling(progress))
+        folder = stack.enter_context(
+            _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
+        )
+        return _Searching(keep_base(plan, folder), folder, handle).run(threads)
 
 
 def sweep(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
     phase: str | None = None,
     units: bool = False,
     out: str | Path | None = None,
@@ -126,6 +135,7 @@ def sweep(
     Args:
         recipe: As for `search`; its `search` section, but for objective and refit, does not count.
         overrides: As for `search`.
+        base: As for `search`.
         phase: Name of the phase whose `unfreeze` is swept; the last one by default.
         units: Go through units instead of blocks.
         out: As for `search`; by default under `root`/<recipe name>-sweep.
@@ -138,17 +148,19 @@ def sweep(
     Raises:
         RecipeError: There is no such phase, and as for `search`.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(loaded)
-    swept = _as_sweep(plan, phase, units=units)
-    with (
-        handling(progress) as handle,
-        _open_folder(
-            swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
-        ) as folder,
-    ):
-        run = _Searching(replace(plan, recipe=swept), folder, handle).run(threads)
-        _write_sweep(swept, run)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(
+            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
+        )
+        plan = check_recipe(loaded)
+        swept = _as_sweep(plan, phase, units=units)
+        handle = stack.enter_context(handling(progress))
+        folder = stack.enter_context(
+            _open_folder(swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep")
+        )
+        plan = keep_base(replace(plan, recipe=swept), folder)
+        run = _Searching(plan, folder, handle).run(threads)
+        _write_sweep(plan.recipe, run)
     return run
 
 
@@ -156,6 +168,7 @@ def hypermodel(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
@@ -166,17 +179,21 @@ def hypermodel(
     Args:
         recipe: As for `search`.
         overrides: As for `search`.
+        base: As for `search`.
 
     Raises:
         ToolkitError: As `search` does before its first trial.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(_with_search(loaded))
-    refuse_dtype_policy()
-    start_tensorflow()
-    from tl_toolkit.tuning.hypermodel import RecipeHyperModel
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
+        plan = check_recipe(_with_search(loaded))
+        refuse_dtype_policy()
+        start_tensorflow()
+        from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(plan, progress=log_warnings)
+        model = RecipeHyperModel(plan, progress=log_warnings)
+        weakref.finalize(model, stack.pop_all().close)  # it loads the base for each trial
+        return model
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:

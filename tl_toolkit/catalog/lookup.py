@@ -144,11 +144,15 @@ def _parse_shapes(layers: Mapping[str, str]) -> LayerShapes:
 
 def find_unit_name(architecture: Architecture, layer_name: str) -> str | None:
     """Returns the unit that a layer's name tells, None where the rules are silent about it."""
-    return rename(layer_name, architecture.unit_names)
+    known = architecture.layer_units.get(layer_name)
+    return known or rename(layer_name, architecture.unit_names)
 
 
 def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
     """Returns the block that a unit's name tells, None for what is no unit."""
+    if architecture.layer_units:
+        blocks = {unit.name: block.name for block in architecture.blocks for unit in block.units}
+        return blocks.get(unit_name)
     return rename(unit_name, architecture.block_names)
 
 
@@ -176,7 +180,7 @@ def check_arguments(
     for name, value in arguments.items():
         expected = _expect_argument(architecture, name, value)
         if expected:
-            hint = f"tltool models show {architecture.name}"
+            hint = f"tltool models show {architecture.reference}"
             problems[name] = Problem("", f"model.arguments.{name} = {value!r}", expected, hint)
     return problems
 
@@ -213,6 +217,14 @@ def check_image_size(architecture: Architecture, image_size: tuple[int, int]) ->
     """Returns what is wrong with (height, width) for this base, None when it is large enough."""
     least, step = architecture.minimum_size, architecture.size_step
     height, width = image_size
+    if architecture.fixed_size not in (None, image_size):
+        h, w = architecture.fixed_size or image_size
+        return Problem(
+            "",
+            f"data.image_size = [{height}, {width}]",
+            f"{architecture.name} was built for images of {h} x {w} pixels and takes no others.",
+            f"data.image_size=[{h}, {w}]",
+        )
     if min(image_size) >= least:
         if all((side - least) % step == 0 for side in image_size):
             return None
@@ -255,9 +267,11 @@ def resolve_unfreeze(
     if isinstance(unfreeze, Sequence):
         return _units_of_blocks(architecture, unfreeze)
     units = _unit_names(blocks)
-    if unfreeze.unit not in units:
+    # In a model of the user's own any layer stands for its unit: who built it knows the layers.
+    first = architecture.layer_units.get(unfreeze.unit, unfreeze.unit)
+    if first not in units:
         raise _unknown_unit_error(architecture, unfreeze.unit)
-    return units[units.index(unfreeze.unit) :]
+    return units[units.index(first) :]
 
 
 def _unit_names(blocks: Sequence[Block]) -> tuple[str, ...]:
@@ -268,7 +282,7 @@ def _unfreeze_error(architecture: Architecture, found: str) -> RecipeError:
     names = ", ".join(block.name for block in architecture.blocks)
     count = len(architecture.blocks)
     expected = f"{architecture.name} has {count} blocks ({names}): expected 0 to {count}."
-    hint = f"tltool models show {architecture.name}"
+    hint = f"tltool models show {architecture.reference}"
     return RecipeError(Problem("", f"unfreeze = {found}", expected, hint))
 
 
@@ -282,7 +296,7 @@ def _units_of_blocks(architecture: Architecture, names: Sequence[str]) -> tuple[
         if unknown[0] in _unit_names(architecture.blocks):
             near = f"{unknown[0]!r} is a unit: unfreeze: {{from: {unknown[0]}}} trains from it on."
         expected = " ".join(part for part in (expected, near) if part)
-        hint = f"tltool models show {architecture.name}"
+        hint = f"tltool models show {architecture.reference}"
         raise RecipeError(Problem("", f"unfreeze = {text}", expected, hint))
     return _unit_names([block for block in architecture.blocks if block.name in names])
 
@@ -297,7 +311,7 @@ def _unknown_unit_error(architecture: Architecture, name: str) -> RecipeError:
         expected = f"{architecture.name} has no unit {name!r}; " + (
             near or f"expected one of: {', '.join(units)}."
         )
-    hint = f"tltool models show {architecture.name}"
+    hint = f"tltool models show {architecture.reference}"
     return RecipeError(Problem("", f"unfreeze.from = {name!r}", expected, hint))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import (
     NonFiniteError,
     OutputError,
@@ -20,6 +20,7 @@ from tl_toolkit.errors import (
 from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.plan.training import training_settings
@@ -102,6 +103,8 @@ class Engine:
         left_out: Any = {
             "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
         }  # fmt: skip
+        if self.recipe.model.own_file is not None:
+            left_out["model"] = {"base": {"model"}}  # the folder holds it, wherever that lies
         settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
         chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
         space = {
@@ -314,7 +317,7 @@ class Engine:
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
         """Units of every unfreezing that trials may have: one pass is to serve them all."""
-        architecture = find_architecture(recipe.model.base)
+        architecture = find_base(recipe)
         found = []
         for field, dimension in self.space.items():
             if field.startswith("phases.") and field.endswith(".unfreeze"):
