@@ -28,6 +28,7 @@ __all__ = [
     "Conflict",
     "FileName",
     "Fraction",
+    "KerasFile",
     "Listed",
     "LocalPath",
     "PhaseName",
@@ -260,7 +261,18 @@ def _check_setting(value: object) -> object:
     return value
 
 
+def _as_keras_file(value: object) -> Path:
+    path = _as_local_path(value)
+    if path.suffix != ".keras":
+        raise in_words(
+            f"expected a file that ends in .keras, got {path.name!r}",
+            hint="model.save('base.keras')",
+        )
+    return path
+
+
 LocalPath = Annotated[Path, BeforeValidator(_as_local_path, json_schema_input_type=str)]
+KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[
     str,
     BeforeValidator(
