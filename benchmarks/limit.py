@@ -141,7 +141,7 @@ def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
     from tl_toolkit.images import scan
     from tl_toolkit.runtime import start_tensorflow
 
-    start_tensorflow(deterministic=True)
+    start_tensorflow()
     import tl_toolkit.training.loop  # noqa: F401  (imports are no part of this)
     import tl_toolkit.tuning.engine
 

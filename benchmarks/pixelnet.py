@@ -109,7 +109,7 @@ def train_one(recipe: str, out: str) -> None:
     """Trains a recipe in this process, and writes what its steps took."""
     import tl_toolkit as tl
 
-    class Clock(tl.Progress):
+    class Clock:
         """Notes how long the steps of each epoch take, drawing of pixels included."""
 
         def __init__(self) -> None:
@@ -117,17 +117,17 @@ def train_one(recipe: str, out: str) -> None:
             self._began = self._ended = 0.0
             self._taken = 0
 
-        def stepped(self, step: int, loss: float) -> None:
-            self._ended = time.perf_counter()
-            self._taken = step
-
-        def epoch_ended(self, row: Any, *, best: bool) -> None:
-            if row["epoch"]:
-                self.steps.append((self._ended - self._began) / self._taken)
-            self._began = time.perf_counter()
+        def handle(self, event: tl.Event) -> None:
+            if event.kind == "step_ended":
+                self._ended = time.perf_counter()
+                self._taken = event.done
+            elif event.kind == "epoch_ended":
+                if event.facts["epoch"]:
+                    self.steps.append((self._ended - self._began) / self._taken)
+                self._began = time.perf_counter()
 
     clock = Clock()
-    found = tl.finetune(recipe, out=out, progress=clock).metrics["validation"]["mean_iou"]
+    found = tl.finetune(recipe, out=out, progress=clock.handle).metrics["validation"]["mean_iou"]
     step = statistics.median(clock.steps[1:] or clock.steps)
     (Path(out) / "steps.json").write_text(json.dumps({"step": step, "mean_iou": found}))
 

@@ -1,4 +1,4 @@
-"""Writes what is generated from the recipe's schema: docs/recipe.md and recipes/recipe.schema.json.
+"""Writes what is generated: docs/recipe.md, recipes/recipe.schema.json and docs/runs.md.
 
 python docs/build.py
 """
@@ -11,6 +11,9 @@ from typing import Any
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
+from tl_toolkit.recipe.optimizers import OPTIMIZERS
+from tl_toolkit.recipe.schedules import SCHEDULES
+from tl_toolkit.runs.folder import describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = [
@@ -25,7 +28,13 @@ SECTIONS = [
     "Head",
     "Hidden",
 ]
-SECTIONS += ["Phase", "UnfreezeFrom", "EarlyStopping", "Export", "Search", "Objective", "Dimension"]
+_KINDS = {
+    section.__name__: f"phases.NAME.{field}, as {{kind: {kind}, ...}}"
+    for field, table in (("optimizer", OPTIMIZERS), ("learning_rate", SCHEDULES))
+    for kind, section in table.items()
+}
+SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
+SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     "Data": "data",
@@ -43,6 +52,7 @@ PLACES = {
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",
+    **_KINDS,
     "Dimension": "search.space, a dimension for each dotted field",
 }
 OPENING = """# Recipe reference
@@ -51,6 +61,13 @@ Written by `python docs/build.py` from the schema that validates recipes. A fiel
 must be there. Paths are relative to the recipe file; in overrides (`tltool finetune r.yaml a.b=v`)
 to the working directory. `phases.head.epochs=3` names a phase, `phases.0.epochs=3` counts it, and
 `~data.test` removes a field.
+"""
+RUNS = """# The run folder
+
+Written by `python docs/build.py` from the list in `tl_toolkit/runs/folder.py`. A run or a search is
+a folder, `runs/<recipe name>/<NNN>` or the one that `--out` names. `--overwrite` removes what is
+listed here and nothing else. `.writing` is there while a process writes to the folder.
+
 """
 
 
@@ -84,11 +101,12 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Writes both files."""
+    """Writes the three files."""
     schema = json_schema(ARCHITECTURES)
     (ROOT / "docs" / "recipe.md").write_text(build_reference(schema), encoding="utf-8")
     text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "runs.md").write_text(RUNS + describe_artifacts(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from unittest import mock
 
 from click.testing import CliRunner
 
-from tl_toolkit.cli import console
 from tl_toolkit.cli.main import run
 
 TLTOOL = Path(sys.executable).with_name("tltool")
@@ -27,7 +26,6 @@ def tltool(*arguments, cwd, code=0):
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["tltool", *arguments]),
         CliRunner().isolation() as (out, err, _),
-        console.sent_to(sys.stderr),
     ):
         returncode = run(arguments)
         sys.stdout.flush()

@@ -11,12 +11,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 
 # A row a folder, lowest first: each may import itself and the rows above it.
 LIGHT = [
-    ["errors", "events", "runtime"],
+    ["errors", "events", "keras_private", "runtime"],
     ["runs"],
     ["recipe"],
     ["catalog"],
     ["sources"],
     ["plan"],
+    ["printing"],
 ]
 HEAVY = [
     ["images"],
@@ -67,7 +68,7 @@ def test_what_must_answer_at_once_imports_no_tensorflow():
     modules = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
-        if room_of(path) in rooms
+        if room_of(path) in rooms or path.name in ("spec.py", "planning.py")
     ]
     code = (
         f"import sys, {', '.join(modules)}; "

@@ -2,11 +2,12 @@
 
     import tl_toolkit as tl
 
-    run = tl.finetune("recipe.yaml", overrides={"phases.head.epochs": 3})
+    run = tl.finetune("recipe.yaml", overrides={"phases.head.epochs": 3}, progress=True)
     run.predict(["photo.jpg"])
     run.export()
 
-Importing this package costs no TensorFlow; the first verb that needs it does.
+`tl.recipe` and `tl.tasks` hold the sections of a recipe, to build one in Python, and `tl.errors`
+what the verbs raise. Importing this package costs no TensorFlow; the first verb that needs it does.
 """
 
 from __future__ import annotations
@@ -15,66 +16,88 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
+        list_architectures,
         probe_architecture,
         render_architecture,
     )
+    from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.run import Run, load_run
-    from tl_toolkit.api.search import SearchRun, hypermodel, search, sweep
+    from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.sweep import sweep
+    from tl_toolkit.api.validate import validate
     from tl_toolkit.errors import ToolkitError
-    from tl_toolkit.events import Progress
+    from tl_toolkit.events import Event
     from tl_toolkit.features.store import FeatureCache
-    from tl_toolkit.recipe.load import load_recipe
+    from tl_toolkit.recipe.load import LoadedRecipe, load_recipe
     from tl_toolkit.recipe.schema import Recipe
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "FeatureCache": "tl_toolkit.features.store",
-    "Progress": "tl_toolkit.events",
-    "Recipe": "tl_toolkit.recipe.schema",
-    "Run": "tl_toolkit.api.run",
-    "ToolkitError": "tl_toolkit.errors",
-    "describe_architecture": "tl_toolkit.api.inspect",
-    "render_architecture": "tl_toolkit.api.inspect",
-    "finetune": "tl_toolkit.api.finetune",
-    "load_recipe": "tl_toolkit.recipe.load",
-    "load_run": "tl_toolkit.api.run",
-    "SearchRun": "tl_toolkit.api.search",
-    "hypermodel": "tl_toolkit.api.search",
-    "probe_architecture": "tl_toolkit.api.inspect",
-    "search": "tl_toolkit.api.search",
-    "sweep": "tl_toolkit.api.search",
-}
-
 __all__ = [
+    "Event",
     "FeatureCache",
-    "Progress",
+    "LoadedRecipe",
     "Recipe",
     "Run",
     "SearchRun",
     "ToolkitError",
+    "build_model",
     "describe_architecture",
-    "render_architecture",
+    "errors",
     "finetune",
     "hypermodel",
+    "list_architectures",
+    "load_model",
     "load_recipe",
     "load_run",
     "probe_architecture",
+    "recipe",
+    "render_architecture",
     "search",
     "sweep",
+    "tasks",
+    "validate",
 ]
 
+# Each name is imported when it is asked for, from here: a folder or module, and what it gives.
+_NAMES_IN = {
+    "api.finetune": ("finetune",),
+    "api.inspect": (
+        "describe_architecture",
+        "list_architectures",
+        "probe_architecture",
+        "render_architecture",
+    ),
+    "api.model": ("build_model", "load_model"),
+    "api.run": ("Run", "load_run"),
+    "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.sweep": ("sweep",),
+    "api.validate": ("validate",),
+    "errors": ("ToolkitError",),
+    "events": ("Event",),
+    "features.store": ("FeatureCache",),
+    "recipe.load": ("LoadedRecipe", "load_recipe"),
+    "recipe.schema": ("Recipe",),
+}
+_HOMES = {name: module for module, names in _NAMES_IN.items() for name in names}
+_MODULES = ("errors", "recipe", "tasks")
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+
+if not TYPE_CHECKING:  # a checker would take any name for granted
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

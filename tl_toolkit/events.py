@@ -1,113 +1,116 @@
-"""What a run tells while it goes on: the base class says nothing, a caller shows what it likes."""
+"""What happens in a run, as events: work reports them, and one function handles them.
+
+def handle(event: Event) -> None:
+    if event.kind == "epoch_ended":
+        print(event.facts["val_loss"])
+
+tl.finetune("recipe.yaml", progress=handle)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Event", "Handler", "Kind", "ignore", "message", "report_counts", "warning"]
+
+Kind = Literal[
+    "run_began",
+    "weights_fetched",
+    "images_inspected",
+    "planned",
+    "phase_began",
+    "features_computed",
+    "step_ended",
+    "epoch_ended",
+    "trial_began",
+    "trial_ended",
+    "search_ended",
+    "message",
+    "warning",
+    "run_ended",
+]
 
 
-class Progress:
-    """Receives the events of a run, in the order of the methods below. All of them do nothing."""
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run, a search, an evaluation or a prediction.
 
-    def began(self, folder: Path) -> None:
-        """A run begins; its files go under `folder`."""
+    A kind's facts, and the counts that it has:
 
-    def fetched(self, done: int, total: int) -> None:
-        """`done` of `total` bytes of a weight file have been fetched."""
+    * run_began: folder (a path).
+    * weights_fetched: `done` of `total` bytes; `total` is None where the server does not say.
+    * images_inspected: `done` of `total` images.
+    * planned: phases, a list of mappings with name, epochs, trains, parameters, total_parameters,
+      optimizer and learning_rate.
+    * phase_began: phase (its name), epochs, steps (of one epoch).
+    * features_computed: the frozen part ran for `done` of `total` images, for the store.
+    * step_ended: loss; `done` steps of the epoch.
+    * epoch_ended: a row of history.csv; `is_best` if its weights are kept.
+    * trial_began: number (from 1), values; at most `total` trials.
+    * trial_ended: the columns of `tl_toolkit.tuning.journal.Trial`; `is_best` so far.
+    * search_ended: the content of summary.json.
+    * message, warning: a sentence in `text`. A warning is about something that its reader may want
+      to mend: a skipped file, an image in two splits.
+    * run_ended: metrics (the content of metrics.json), exported (the path of each format).
 
-    def scanned(self, done: int, total: int) -> None:
-        """`done` of `total` images have been looked at."""
-
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        """A row for each phase: name, epochs, trains, parameters, optimizer, learning_rate."""
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """A phase of so many epochs of so many steps begins."""
-
-    def computed(self, done: int, total: int) -> None:
-        """The frozen part has been computed for `done` of `total` images, for the store."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Step `step` (from 1) of the current epoch is done."""
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """An epoch ended with this row of the history; `best` if its weights are kept."""
-
-    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
-        """Trial `number` (from 1) of at most `total` begins, with these values."""
-
-    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """A trial is over: the columns of `tl_toolkit.tuning.journal.Trial`; `best` so far."""
-
-    def searched(self, summary: Mapping[str, Any]) -> None:
-        """The search is done: the content of its summary.json."""
-
-    def said(self, message: str) -> None:
-        """A plain sentence."""
-
-    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
-        """The run is done: the content of metrics.json, and the path of each exported format."""
-
-
-class Relay(Progress):
-    """Passes every event on; a child changes what it needs to.
-
-    Args:
-        progress: Receives the events.
+    Attributes:
+        kind: What happened.
+        text: The sentence of a message or warning.
+        done: A count.
+        total: What the count ends with.
+        is_best: Whether an epoch or a trial is the best so far.
+        facts: The rest, by name.
     """
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    kind: Kind
+    text: str = ""
+    done: int = 0
+    total: int | None = None
+    is_best: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def began(self, folder: Path) -> None:
-        """Passes it on."""
-        self._progress.began(folder)
 
-    def fetched(self, done: int, total: int) -> None:
-        """Passes it on."""
-        self._progress.fetched(done, total)
+Handler = Callable[[Event], None]
+"""What receives the events of a run. An exception that it raises ends the run."""
 
-    def scanned(self, done: int, total: int) -> None:
-        """Passes it on."""
-        self._progress.scanned(done, total)
 
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        """Passes it on."""
-        self._progress.planned(phases)
+def ignore(event: Event) -> None:
+    """Handles an event by doing nothing.
 
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Passes it on."""
-        self._progress.phase_began(name, epochs, steps)
+    Args:
+        event: Any event.
+    """
 
-    def computed(self, done: int, total: int) -> None:
-        """Passes it on."""
-        self._progress.computed(done, total)
 
-    def stepped(self, step: int, loss: float) -> None:
-        """Passes it on."""
-        self._progress.stepped(step, loss)
+def message(text: str) -> Event:
+    """Returns the event of a plain sentence.
 
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Passes it on."""
-        self._progress.epoch_ended(row, best=best)
+    Args:
+        text: The sentence.
+    """
+    return Event("message", text)
 
-    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
-        """Passes it on."""
-        self._progress.trial_began(number, total, values)
 
-    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """Passes it on."""
-        self._progress.trial_ended(trial, best=best)
+def warning(text: str) -> Event:
+    """Returns the event of a sentence about something that its reader may want to mend.
 
-    def searched(self, summary: Mapping[str, Any]) -> None:
-        """Passes it on."""
-        self._progress.searched(summary)
+    Args:
+        text: The sentence.
+    """
+    return Event("warning", text)
 
-    def said(self, message: str) -> None:
-        """Passes it on."""
-        self._progress.said(message)
 
-    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
-        """Passes it on."""
-        self._progress.finished(metrics, exported)
+def report_counts(handle: Handler, kind: Kind) -> Callable[[int, int | None], None]:
+    """Returns a function of (done, total) that reports counts as events.
+
+    Args:
+        handle: Receives the events.
+        kind: What is counted, as "images_inspected".
+    """
+
+    def report(done: int, total: int | None) -> None:
+        handle(Event(kind, done=done, total=total))
+
+    return report

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds, measure
 
@@ -53,6 +54,7 @@ def run(photos, tmp_path_factory):
 
 def test_a_run_leaves_the_files_of_the_run_folder(run):
     assert {entry.name for entry in run.path.iterdir()} == FILES
+    assert_all_are_listed(run.folder)
     assert json.loads((run.path / "status.json").read_text())["state"] == "done"
     assert run.recipe.seed == 3
 
@@ -179,6 +181,7 @@ def test_images_that_moved_are_told_when_a_run_is_exported(tmp_path, draw_photos
 
     with pytest.raises(DataError, match="cannot be read"):
         run.export()
+    assert run.export(["weights"])["weights"].is_file()  # needs no image
 
 
 def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):
@@ -230,6 +233,7 @@ def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
     assert run.metrics["baseline"]["validation"]["images"] == 6
     receipt = run.path / "baseline" / "phases" / "1-head" / "receipt.json"
     assert json.loads(receipt.read_text())["cut"] == "c1"
+    assert_all_are_listed(run.folder)
 
 
 def test_a_sigmoid_answers_like_a_softmax(tmp_path, draw_photos, write_recipe):

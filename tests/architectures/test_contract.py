@@ -15,7 +15,8 @@ from tl_toolkit.recipe.schema import Head, Model, Phase
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import assemble
-from tl_toolkit.transfer.freezing import check_whole, digest_variables, split_at, write_receipt
+from tl_toolkit.transfer.freezing import check_whole, digest_variables, split_at
+from tl_toolkit.transfer.receipt import write_receipt
 
 TOO_LARGE = 100_000_000
 """Parameters above which an architecture is drawn and counted, and never run."""

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 import tl_toolkit as tl
 from tl_toolkit.catalog.lookup import find_architecture
-from tl_toolkit.cli import console
 from tl_toolkit.cli.models import models_command
 from tl_toolkit.recipe.schema import Head, Model
 from tl_toolkit.transfer.assemble import assemble
@@ -16,7 +15,6 @@ from tl_toolkit.transfer.assemble import assemble
 
 def models(*arguments):
     """Runs `tltool models ...` in this process; returns what it printed on stdout."""
-    console._console.cache_clear()  # it holds on to the stdout of the call before
     done = CliRunner().invoke(models_command, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout

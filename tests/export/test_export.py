@@ -1,4 +1,4 @@
-"""The exported model answers as the Keras model does, or is not published."""
+"""The exported model returns what the Keras model does, or is not published."""
 
 import io
 import json
@@ -15,7 +15,6 @@ from tl_toolkit.errors import ParityError
 from tl_toolkit.export.parity import check_report, compare, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
-from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 
@@ -44,26 +43,14 @@ def draw_photos():
     return files
 
 
-def make_recipe(resize="stretch"):
-    return build_recipe(
-        {
-            "version": 1,
-            "name": "export",
-            "data": {"builtin": "digits", "image_size": [24, 32], "resize": resize},
-            "model": {"base": "lenet5", "weights": "random"},
-            "phases": [{"name": "head", "epochs": 1}],
-        }
-    ).recipe
-
-
-def publish_model(model, path, *, resize="stretch"):
+def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
     return publish(
         model,
         RunFolder(path),
-        make_recipe(resize),
         classes=CLASSES,
+        resize=resize,
         files=draw_photos(),
-        formats=("saved_model",),
+        formats=formats,
         task=Classification(len(CLASSES)),
     )
 
@@ -120,25 +107,26 @@ import sys, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 data = open(sys.argv[2], "rb").read()
 pixels = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")[None]
-one = model.signatures["serving_default"](image=pixels)
-two = model.signatures["serve_bytes"](bytes=tf.constant([data, data]))
-assert sorted(one) == ["index", "label", "probabilities"], sorted(one)
-assert one["probabilities"].shape == (1, 2) and two["probabilities"].shape == (2, 2)
-assert abs(one["probabilities"] - two["probabilities"]).numpy().max() < 1e-6
+by_pixels = model.signatures["serving_default"](image=pixels)
+by_bytes = model.signatures["serve_bytes"](bytes=tf.constant([data, data]))
+assert sorted(by_pixels) == ["index", "label", "probabilities"], sorted(by_pixels)
+assert by_pixels["probabilities"].shape == (1, 2)
+assert by_bytes["probabilities"].shape == (2, 2)
+assert abs(by_pixels["probabilities"] - by_bytes["probabilities"]).numpy().max() < 1e-6
 names = [name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()]
-assert two["label"][1].numpy().decode() == names[int(two["index"][1])]
+assert by_bytes["label"][1].numpy().decode() == names[int(by_bytes["index"][1])]
 assert "tl_toolkit" not in sys.modules
 print(names)
 """
 
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "photo.jpg")],
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert found.stdout.strip() == str(list(CLASSES)), found.stderr[-2000:]
+    assert done.stdout.strip() == str(list(CLASSES)), done.stderr[-2000:]
 
 
 def test_probes_are_what_they_say():

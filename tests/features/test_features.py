@@ -11,7 +11,8 @@ import pytest
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.features.store import FeatureCache, ShardWriter
+from tl_toolkit.features.shards import ShardWriter
+from tl_toolkit.features.store import FeatureCache
 
 PHASES = (
     {"name": "head", "epochs": 2, "learning_rate": 1e-2},
@@ -43,18 +44,18 @@ def cache(tmp_path, monkeypatch):
     return FeatureCache()
 
 
-class Listener(tl.Progress):
-    """Keeps what a run says, and how many images it computed."""
+class Listener:
+    """Keeps the sentences of a run, and how many images it computed."""
 
     def __init__(self):
         self.sentences = []
         self.images = 0
 
-    def said(self, message):
-        self.sentences.append(message)
-
-    def computed(self, done, total):
-        self.images = total
+    def handle(self, event):
+        if event.text:
+            self.sentences.append(event.text)
+        if event.kind == "features_computed":
+            self.images = event.total
 
 
 def outcome(run):
@@ -67,7 +68,7 @@ def outcome(run):
 def finetune(recipe, out, store="always", **features):
     listener = Listener()
     settings = {"store": store, **features}
-    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener)
+    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener.handle)
     return run, listener
 
 
@@ -182,6 +183,30 @@ def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
     assert outcome(fewer) == outcome(fewer_live)
 
 
+def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, cache):
+    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
+    finetune(recipe, tmp_path / "first", views=1)
+    before = {shard.path: shard.size for shard in cache.shards()}
+    budget = sum(before.values()) + 100
+
+    _, listener = finetune(recipe, tmp_path / "second", views=2, max_gb=budget / 1e9)
+
+    (sentence,) = [text for text in listener.sentences if text.startswith("features")]
+    assert sentence.endswith("GB do not fit into features.max_gb or on the disk")
+    assert {shard.path: shard.size for shard in cache.shards()} == before
+
+
+def test_views_that_are_complete_are_read_beside_those_that_are_added(tmp_path, photos, cache):
+    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
+    finetune(recipe, tmp_path / "first", views=1)
+    first = {shard.path for shard in cache.shards()}
+
+    _, listener = finetune(recipe, tmp_path / "second", views=2)
+
+    assert listener.images == 21  # the second view of the training images alone
+    assert first < {shard.path for shard in cache.shards()}
+
+
 def test_views_need_augmentation_and_a_store_of_augmented_images_needs_views(photos):
     augment = {"flip": "horizontal"}
     with pytest.raises(RecipeError, match=r"features\.views = 2\n  expected a section augment"):
@@ -252,17 +277,18 @@ def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, m
     class Counter(Listener):
         batches = before_training = 0
 
-        def computed(self, done, total):
-            self.batches += 1
-
-        def phase_began(self, name, epochs, steps):
-            self.before_training = self.batches
+        def handle(self, event):
+            super().handle(event)
+            if event.kind == "features_computed":
+                self.batches += 1
+            elif event.kind == "phase_began":
+                self.before_training = self.batches
 
     monkeypatch.setattr(ShardWriter, "finish", run_full)
     recipe = recipe_of(photos, phases=PHASES[:1], features={"store": "always"})
     listener = Counter()
 
-    tl.finetune(recipe, out=tmp_path / "run", progress=listener)
+    tl.finetune(recipe, out=tmp_path / "run", progress=listener.handle)
 
     assert any("No space left on device" in text for text in listener.sentences)
     assert listener.before_training == 1  # the 21 images of train are one batch
@@ -329,7 +355,7 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.images.scan import scan
     from tl_toolkit.recipe.load import build_recipe
-    from tl_toolkit.runtime import derive_seed
+    from tl_toolkit.runtime import derive_seed, numerics
     from tl_toolkit.training.optimizers import build_optimizer
     from tl_toolkit.training.seeds import phase_seed
     from tl_toolkit.transfer.assemble import assemble
@@ -347,20 +373,22 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     manifest = scan(recipe.data)
     images = Images(manifest.of("train"), manifest.classes, image_size=(32, 32))
     transfer = assemble(recipe.model, image_size=(32, 32), num_classes=3)
-    seed = phase_seed(recipe, 0)
-    initialize_head(transfer.parts[-1].layers, seed)
+    seed = phase_seed(recipe.seed, "order", 0)
+    initialize_head(transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
     transfer.model.trainable = False
     transfer.model.get_layer("predictions").trainable = True
     dropout = transfer.model.get_layer("head_dropout")
-    dropout.seed_generator.state.assign([derive_seed(seed, "head_dropout"), 0])
+    masks = phase_seed(recipe.seed, "dropout", 0)
+    dropout.seed_generator.state.assign([derive_seed(masks, "head_dropout"), 0])
     head = keras.Model(transfer.parts[-1].inputs[0], transfer.model.output)
     base = FixedBatch(keras.Model(transfer.model.input, transfer.parts[-1].inputs[0]))
-    rows = base(images.load(np.arange(len(images)))).numpy()
-    head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
-    for epoch in (1, 2, 3):
-        order = np.random.default_rng((seed, epoch)).permutation(len(images))
-        labels = images.labels[order]
-        head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
+    with numerics(deterministic=True):
+        rows = base(images.load(np.arange(len(images)))).numpy()
+        head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
+        for epoch in (1, 2, 3):
+            order = np.random.default_rng((seed, epoch)).permutation(len(images))
+            labels = images.labels[order]
+            head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
 
     assert keep.epoch == 2 and set(keep.logs) >= {"loss", "val_loss", "val_accuracy"}
     for mine, theirs in zip(keep.weights[-1], head.get_weights(), strict=True):

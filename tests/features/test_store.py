@@ -40,10 +40,10 @@ def test_rows_come_back_in_any_order(cache):
 
     assert first.dtype == np.float32 and first[:, 0].tolist() == [1, 3, 1]
     assert second.shape == (3, 2, 1) and second[:, 0, 0].tolist() == [1, 9, 1]
-    assert rows.row_bytes == 24
+    assert rows.example_bytes == 24
 
 
-def test_rows_of_several_segments_are_one(cache):
+def test_examples_of_several_shards_are_one(cache):
     entry = cache.entry("key")
     fill(entry, [1, 2])
     fill(entry, [3])
@@ -83,7 +83,7 @@ def test_an_interrupted_writer_leaves_nothing(cache):
 
 def test_too_few_rows_are_not_published(cache):
     entry = cache.entry("key")
-    with pytest.raises(ValueError, match="expected 2 rows, got 1"):
+    with pytest.raises(ValueError, match="expected 2 examples, got 1"):
         with entry.write([digest(1), digest(2)], [(4,)], "float32", "a test") as writer:
             writer.add([np.zeros((1, 4))])
 
@@ -118,9 +118,21 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read_and_is_swept_away(c
     assert not list((cache.root / "key").iterdir())
 
 
+def test_a_draft_that_is_new_and_not_yet_locked_stays(cache):
+    draft = cache.entry("key").folder / ".draft-1-2-3"
+    draft.mkdir(parents=True)
+
+    assert cache.make_room(1, 10**9)
+
+    assert draft.is_dir()
+
+
 def test_a_draft_of_a_living_process_stays(cache):
     entry = cache.entry("key")
     with entry.write([digest(1)], [(4,)], "float32", "a test") as writer:
+        (draft,) = entry.folder.iterdir()
+        for path in (*draft.iterdir(), draft):
+            os.utime(path, (1, 1))  # its batches take long to compute
         assert cache.make_room(1, 10**9)
         writer.add([np.zeros((1, 4))])
 
@@ -128,7 +140,7 @@ def test_a_draft_of_a_living_process_stays(cache):
 
 
 @pytest.mark.parametrize("name", ["0.npy", "images.npy", "whole.json"])
-def test_a_torn_segment_is_not_read_and_goes(cache, name):
+def test_a_torn_shard_is_not_read_and_goes(cache, name):
     entry = cache.entry("key")
     fill(entry, [1])
     (shard,) = cache.shards()
@@ -142,7 +154,7 @@ def test_a_torn_segment_is_not_read_and_goes(cache, name):
     assert cache.entry("key").read([digest(1)]).take(np.array([0]))[0].tolist() == [[1.0] * 4]
 
 
-def test_a_segment_whose_list_of_images_is_empty_is_passed_over(cache):
+def test_a_shard_whose_list_of_images_is_empty_is_passed_over(cache):
     fill(cache.entry("key"), [1])
     (shard,) = cache.shards()
     (shard.path / "images.npy").write_bytes(b"")
@@ -157,6 +169,7 @@ def test_a_segment_whose_list_of_images_is_empty_is_passed_over(cache):
 def test_a_folder_that_is_named_like_a_draft_ends_no_sweep(cache, name, stays):
     foreign = cache.entry("key").folder / f".draft-{name}"
     foreign.mkdir(parents=True)
+    os.utime(foreign, (1, 1))
 
     assert cache.make_room(1, 10**9)
     assert foreign.is_dir() == stays
@@ -173,7 +186,7 @@ def test_rows_that_are_mapped_outlive_their_deletion(cache):
     assert not list(cache.root.iterdir())
 
 
-def test_the_least_recently_used_segment_makes_room(cache):
+def test_the_least_recently_used_shard_makes_room(cache):
     for number in (1, 2, 3):
         fill(cache.entry(f"key{number}"), [number])
     for number, shard in zip((1, 2, 3), sorted(cache.shards(), key=by_key), strict=True):

@@ -10,21 +10,26 @@ import pytest
 import tensorflow as tf
 
 from tl_toolkit.images import augment as augment_module
-from tl_toolkit.images.augment import GeometricTransform, build_augment, build_geometric_transform
+from tl_toolkit.images.augment import (
+    AugmentSettings,
+    GeometricTransform,
+    RandAugmentSettings,
+    build_augment,
+    build_geometric_transform,
+)
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.pixel_schema import IGNORE
-from tl_toolkit.recipe.schema import Augment, RandAugment
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 KEYS = np.array([5, -9_000_000_000_000_000_000, 3, 1, 4_000_000_000, 9, 2, 6])
 SETTINGS = {
-    "flip": Augment(flip="horizontal"),
-    "rotation": Augment(rotation=0.1),
-    "zoom": Augment(zoom=0.3),
-    "contrast": Augment(contrast=0.5),
+    "flip": AugmentSettings(flip="horizontal"),
+    "rotation": AugmentSettings(rotation=0.1),
+    "zoom": AugmentSettings(zoom=0.3),
+    "contrast": AugmentSettings(contrast=0.5),
 }
-EVERYTHING = Augment(
-    flip="both", rotation=0.1, zoom=0.2, contrast=0.3, rand_augment=RandAugment(num_ops=1)
+EVERYTHING = AugmentSettings(
+    flip="both", rotation=0.1, zoom=0.2, contrast=0.3, rand_augment=RandAugmentSettings(num_ops=1)
 )
 
 
@@ -46,7 +51,7 @@ def change(request, everything):
 
 
 def test_nothing_configured_changes_nothing(images):
-    for augment in (None, Augment(), Augment(rotation=0.0, zoom=0.0, contrast=0.0)):
+    for augment in (None, AugmentSettings(), AugmentSettings(rotation=0.0, zoom=0.0, contrast=0.0)):
         changed = build_augment(augment)(images, 0, 1, KEYS)
 
         assert changed.dtype == tf.float32
@@ -97,7 +102,7 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
     for number in range(8):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number))
-        rows.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "a", "train"))
+        rows.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "train", ("a",)))
     code = (
         "import hashlib, keras, tensorflow as tf\n"
         "tf.config.experimental.enable_op_determinism()\n"
@@ -106,9 +111,9 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
         "from tl_toolkit.images.augment import build_augment\n"
         "from tl_toolkit.images.manifest import Example\n"
         "from tl_toolkit.images.pipeline import Images\n"
-        "from tl_toolkit.recipe.schema import Augment, RandAugment\n"
+        "from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings\n"
         "[keras.layers.RandomFlip() for _ in range(3)]\n"  # moves Keras's counters and seeds
-        f"images = Images([Example(*row) for row in {rows!r}], ['a'], image_size=(24, 30))\n"
+        f"images = Images([Example(*row) for row in {rows!r}], image_size=(24, 30))\n"
         f"run = build_augment({EVERYTHING!r})\n"
         "changed = run(images.load(range(8)), 3, 7, images.keys)\n"
         "print(hashlib.sha256(changed.numpy().tobytes()).hexdigest())"
@@ -116,7 +121,7 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    images = Images([Example(*row) for row in rows], ["a"], image_size=(24, 30))
+    images = Images([Example(*row) for row in rows], image_size=(24, 30))
     changed = everything(images.load(range(8)), 3, 7, images.keys).numpy()
     assert result.stdout.strip() == hashlib.sha256(changed.tobytes()).hexdigest(), result.stderr
 
@@ -177,12 +182,12 @@ def test_rand_augment_equals_that_of_keras(images):
 # What each pixel is known to be moves with its image.
 
 MOVES = {
-    "horizontal": Augment(flip="horizontal"),
-    "vertical": Augment(flip="vertical"),
-    "both": Augment(flip="both"),
-    "rotation": Augment(rotation=0.5),
-    "zoom": Augment(zoom=0.9),
-    "together": Augment(flip="horizontal", rotation=0.2, zoom=0.3),
+    "horizontal": AugmentSettings(flip="horizontal"),
+    "vertical": AugmentSettings(flip="vertical"),
+    "both": AugmentSettings(flip="both"),
+    "rotation": AugmentSettings(rotation=0.5),
+    "zoom": AugmentSettings(zoom=0.9),
+    "together": AugmentSettings(flip="horizontal", rotation=0.2, zoom=0.3),
 }
 OPERATIONS = keras.layers.RandAugment._AUGMENT_LAYERS
 GEOMETRIC = ("random_shear", "random_translation", "random_rotation")
@@ -258,7 +263,7 @@ def test_a_flipped_mask_equals_the_flipped_image_everywhere(name, scenes):
 def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, monkeypatch):
     masks, images = scenes
     monkeypatch.setattr(augment_module._RandAugment, "_AUGMENT_LAYERS", [name])
-    augment = Augment(rand_augment=RandAugment(num_ops=num_ops, magnitude=0.3))
+    augment = AugmentSettings(rand_augment=RandAugmentSettings(num_ops=num_ops, magnitude=0.3))
 
     changed = build_augment(augment)(images, 0, 1, KEYS).numpy()
     moved = move(augment, masks)
@@ -271,7 +276,7 @@ def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, m
 def test_colours_leave_a_mask_alone(name, scenes, monkeypatch):
     masks, images = scenes
     monkeypatch.setattr(augment_module._RandAugment, "_AUGMENT_LAYERS", [name])
-    augment = Augment(rand_augment=RandAugment())
+    augment = AugmentSettings(rand_augment=RandAugmentSettings())
 
     changed = build_augment(augment)(images, 0, 1, KEYS).numpy()
 
@@ -282,16 +287,16 @@ def test_colours_leave_a_mask_alone(name, scenes, monkeypatch):
 def test_contrast_and_nothing_leave_a_mask_alone(scenes):
     masks, _ = scenes
 
-    np.testing.assert_array_equal(move(Augment(contrast=0.5), masks), masks)
-    np.testing.assert_array_equal(move(Augment(), masks), masks)
+    np.testing.assert_array_equal(move(AugmentSettings(contrast=0.5), masks), masks)
+    np.testing.assert_array_equal(move(AugmentSettings(), masks), masks)
 
 
 def test_a_mask_moves_as_its_image_among_colours_that_draw_too(scenes):
     masks, images = (np.tile(values, (3, *[1] * (values.ndim - 1))) for values in scenes)
     keys = np.arange(len(masks))
-    augment = Augment(
+    augment = AugmentSettings(
         flip="horizontal", rotation=0.1, zoom=0.2, contrast=0.3,
-        rand_augment=RandAugment(num_ops=2, magnitude=0.3),
+        rand_augment=RandAugmentSettings(num_ops=2, magnitude=0.3),
     )  # fmt: skip
 
     changed = build_augment(augment)(images, 0, 1, keys).numpy()
@@ -405,11 +410,11 @@ def test_a_quarter_turn_turns_arrows(quarter, monkeypatch):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
     arrows = random.normal(size=(16, 16, 2)).astype(np.float32)
-    changed = build_augment(Augment())(image, 0, 1, KEYS[:1]).numpy()[0]
+    changed = build_augment(AugmentSettings())(image, 0, 1, KEYS[:1]).numpy()[0]
     left = np.allclose(np.rot90(image[0]), changed, atol=0.1)
     assert left or np.allclose(np.rot90(image[0], 3), changed, atol=0.1)
 
-    motion = build_geometric_transform(Augment(), (16, 16))(0, 1, int(KEYS[0]))
+    motion = build_geometric_transform(AugmentSettings(), (16, 16))(0, 1, int(KEYS[0]))
     moved = motion.move(arrows, 0) @ motion.turn.T
 
     # Turned to the left, what pointed right points up, where y is negative.

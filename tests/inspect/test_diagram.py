@@ -1,11 +1,13 @@
 """The block diagram: well-formed, folded, coloured."""
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tl_toolkit.inspect.diagram import Box, fold_boxes, render_diagram
 
+ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -78,3 +80,19 @@ def test_names_are_escaped_and_the_image_size_is_told():
 
     assert "a<b&c" in text and "x < y & z" in text
     assert "image 32 × 48 × 3" in text
+
+
+def test_the_template_is_part_of_an_installed_package():
+    patterns = (ROOT / "setup.cfg").read_text().partition("[options.package_data]")[2].split()
+
+    assert "inspect/*.jinja" in patterns
+
+
+def test_connections_that_overlap_have_lanes_of_their_own():
+    boxes = [box(name, block=name, reads=reads) for name, reads in
+             [("a", ()), ("b", ()), ("c", ("a",)), ("d", ("b",)), ("e", ("c",))]]  # fmt: skip
+
+    paths = [e.get("d") for e in ElementTree.fromstring(draw(boxes)).iter(f"{SVG}path")]
+
+    lanes = [path.split(" H")[1].split()[0] for path in paths if " H" in path]
+    assert lanes[0] == lanes[2] != lanes[1]  # from a to c and from c to e; b to d overlaps both

@@ -330,9 +330,9 @@ def test_json_schema_serves_editors():
         assert section["description"]
         assert all("description" in field for field in section["properties"].values())
     phase = schema["$defs"]["Phase"]["properties"]
-    assert phase["optimizer"]["enum"] == ["adam", "adamw", "sgd"]
+    assert phase["optimizer"]["anyOf"][0]["enum"] == ["adam", "adamw", "sgd"]
     assert phase["optimizer"]["default"] == "adam"
-    assert phase["learning_rate"]["exclusiveMinimum"] == 0
+    assert phase["learning_rate"]["anyOf"][0]["exclusiveMinimum"] == 0
     assert list(schema["$defs"]["UnfreezeFrom"]["properties"]) == ["from"]
     assert schema["$defs"]["Model"]["properties"]["base"]["enum"] == ["lenet5", "mobilenet"]
 

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe.yaml_reader import read_scalar, read_yaml
@@ -58,6 +60,24 @@ def test_scalar_means_what_yaml_1_2_says(text, value):
 
     assert result == value
     assert type(result) is type(value)
+
+
+@pytest.mark.parametrize("text", ["1_000", "0b1", "-0x1F", "2024-01-01", ".5e3", "._"])
+def test_ruamel_reads_scalars_otherwise_which_is_why_they_are_typed_here(text):
+    """Where ruamel.yaml follows the core schema one day, `read_scalar` can be its resolver."""
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except ValueError:
+        value = None
+
+    assert value != read_scalar(text)
+
+
+def test_ruamel_stops_at_the_first_key_that_is_written_twice_which_is_why_they_are_found_here():
+    with pytest.raises(DuplicateKeyError) as caught:
+        YAML(pure=True).load("a: 1\na: 2\nb: 1\nb: 2\n")
+
+    assert '"a"' in str(caught.value) and '"b"' not in str(caught.value)
 
 
 def test_unquoted_scalar_may_be_read_alone():

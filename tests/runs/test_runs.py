@@ -1,5 +1,6 @@
-"""Run folders: numbered, found by name, never mixed, never torn."""
+"""Run folders: numbered, found by name, never mixed, written by one process."""
 
+import contextlib
 import json
 import os
 import threading
@@ -7,36 +8,43 @@ import threading
 import pytest
 
 from tl_toolkit.errors import DataError, OutputError, RecipeError
-from tl_toolkit.runs.files import drafted, write_atomically, write_json
-from tl_toolkit.runs.places import create_run, find_run, point_latest
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.runs.folder import ARTIFACTS, RunFolder
+from tl_toolkit.runs.places import create_run, find_run, point_latest, resume_run
 
 
 def finished_run(root, name="flowers", **options):
-    folder = create_run(name, root=root, **options)
-    folder.write_status("done")
+    with create_run(name, root=root, **options) as folder:
+        pass
     point_latest(folder, root=root, name=name)
     return folder
 
 
+def state_of(folder):
+    return json.loads(folder.status.read_text())["state"]
+
+
 def test_runs_of_one_name_are_numbered_from_001(tmp_path):
-    paths = [create_run("flowers", root=tmp_path).path for _ in range(3)]
+    paths = [finished_run(tmp_path).path for _ in range(3)]
 
     assert [path.name for path in paths] == ["001", "002", "003"]
 
 
 def test_racing_runs_get_numbers_of_their_own(tmp_path):
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(create_run("flowers", root=tmp_path).path))
-        for _ in range(16)
-    ]
+    paths = []
+
+    def write():
+        with create_run("flowers", root=tmp_path) as folder:
+            paths.append(folder.path)
+
+    threads = [threading.Thread(target=write) for _ in range(16)]
 
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(set(found)) == 16
+    assert len(set(paths)) == 16
 
 
 @pytest.mark.parametrize("word", ["flowers/002", "flowers/latest", "latest"])
@@ -49,15 +57,10 @@ def test_a_run_is_found_by_number_and_by_latest(tmp_path, word):
 
 def test_latest_is_not_moved_by_a_run_that_did_not_end(tmp_path):
     good = finished_run(tmp_path)
-    create_run("flowers", root=tmp_path).write_status("failed")
+    with pytest.raises(RuntimeError), create_run("flowers", root=tmp_path):
+        raise RuntimeError("no memory")
 
     assert find_run("latest", root=tmp_path).path == good.path
-
-
-def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
-    write_atomically(tmp_path / "a.csv", "N\udce9.jpg")
-
-    assert (tmp_path / "a.csv").read_bytes() == b"N\xe9.jpg"
 
 
 def test_a_run_is_found_by_its_folder(tmp_path):
@@ -79,19 +82,32 @@ def test_out_that_holds_a_run_is_refused_and_untouched(tmp_path):
     (out / "model.keras").write_bytes(b"precious")
 
     with pytest.raises(RecipeError, match="holds a run already(.|\n)*--overwrite"):
-        create_run("flowers", out=out)
+        finished_run(tmp_path, out=out)
 
     assert (out / "model.keras").read_bytes() == b"precious"
 
 
-def test_overwrite_replaces_a_run(tmp_path):
-    out = tmp_path / "here"
-    finished_run(tmp_path, out=out)
-    (out / "model.keras").write_bytes(b"old")
+def test_overwrite_removes_all_artifacts_and_drafts_and_nothing_else(tmp_path):
+    folder = finished_run(tmp_path, out=tmp_path / "here")
+    for artifact in ARTIFACTS:
+        path = folder.path / artifact.relative
+        path.mkdir(parents=True, exist_ok=True) if not path.suffix else touch(path)
+    touch(folder.path / ".metrics.123.0a1b2c3d.json")
+    touch(folder.path / "notes.md")
+    (tmp_path / "elsewhere" / "kept").mkdir(parents=True)
+    folder.tensorboard.rmdir()
+    folder.tensorboard.symlink_to(tmp_path / "elsewhere")
 
-    create_run("flowers", out=out, overwrite=True)
+    with create_run("flowers", out=folder.path, overwrite=True):
+        left = sorted(entry.name for entry in folder.path.iterdir())
 
-    assert list(out.iterdir()) == []
+    assert left == [".writing", "notes.md", "status.json"]
+    assert (tmp_path / "elsewhere" / "kept").is_dir()
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 def test_overwrite_never_deletes_what_is_no_run(tmp_path):
@@ -99,58 +115,20 @@ def test_overwrite_never_deletes_what_is_no_run(tmp_path):
     (tmp_path / "photos" / "a.jpg").write_bytes(b"precious")
 
     with pytest.raises(RecipeError, match="is not empty and holds no run"):
-        create_run("flowers", out=tmp_path / "photos", overwrite=True)
+        finished_run(tmp_path, out=tmp_path / "photos", overwrite=True)
 
-    assert (tmp_path / "photos" / "a.jpg").exists()
-
-
-def test_a_run_in_progress_is_not_overwritten(tmp_path):
-    folder = create_run("flowers", out=tmp_path / "here")
-    write_json(folder.status, {"state": "running", "pid": os.getppid(), "started": 0})
-
-    with pytest.raises(RecipeError, match=f"is being written by process {os.getppid()}"):
-        create_run("flowers", out=tmp_path / "here", overwrite=True)
-
-
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path):
-    path = tmp_path / "metrics.json"
-    write_atomically(path, "old")
-
-    with pytest.raises(RuntimeError), drafted(path) as draft:
-        draft.write_text("half of the n")
-        raise RuntimeError("killed")
-
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    for version in ("one", "two"):
-        with drafted(tmp_path / "model") as draft:
-            draft.mkdir()
-            (draft / version).touch()
-
-    assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["two"]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path):
-    (tmp_path / "file").touch()
-
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_atomically(tmp_path / "file" / "metrics.json", "text")
+    assert [entry.name for entry in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
 def test_out_below_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(OutputError, match="cannot be written"):
-        create_run("flowers", out=tmp_path / "file" / "run")
+        finished_run(tmp_path, out=tmp_path / "file" / "run")
 
 
 def test_status_keeps_the_time_of_the_start(tmp_path):
-    folder = create_run("flowers", root=tmp_path)
-    folder.write_status("running")
+    folder = finished_run(tmp_path)
     started = json.loads(folder.status.read_text())["started"]
 
     folder.write_status("done", note=1)
@@ -159,7 +137,64 @@ def test_status_keeps_the_time_of_the_start(tmp_path):
     assert json.loads(folder.status.read_text())["note"] == 1
 
 
-def test_numbers_that_are_not_finite_become_null(tmp_path):
-    write_json(tmp_path / "a.json", {"loss": [float("nan"), float("inf"), 0.5]})
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "done"), (KeyboardInterrupt, "interrupted"), (SystemExit, "failed")],
+)
+def test_the_status_says_how_a_run_ended(tmp_path, error, state):
+    with contextlib.suppress(KeyboardInterrupt, SystemExit), create_run("a", root=tmp_path) as run:
+        during = state_of(run)
+        if error:
+            raise error
 
-    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": [None, None, 0.5]}
+    assert (during, state_of(run)) == ("running", state)
+
+
+def test_a_run_in_progress_is_neither_overwritten_nor_resumed(tmp_path):
+    out = tmp_path / "here"
+    claim = "is being written by process"
+
+    with create_run("flowers", out=out) as folder:
+        touch(folder.model)
+        with pytest.raises(RecipeError, match=claim):
+            finished_run(tmp_path, out=out, overwrite=True)
+        with pytest.raises(RecipeError, match=claim), resume_run(folder):
+            pass
+        assert folder.model.exists() and state_of(folder) == "running"
+
+    with resume_run(folder):
+        assert folder.model.exists()
+    finished_run(tmp_path, out=out, overwrite=True)
+    assert not folder.model.exists()
+
+
+def test_of_runs_that_begin_at_once_in_one_folder_one_may_have_it(tmp_path):
+    barrier = threading.Barrier(4)
+    ends = []
+
+    def write():
+        barrier.wait()
+        try:
+            finished_run(tmp_path, out=tmp_path / "same")
+            ends.append("done")
+        except RecipeError:
+            ends.append("refused")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(ends) == ["done", "refused", "refused", "refused"]
+
+
+@pytest.mark.parametrize("pid", [1, os.getppid()])
+def test_a_killed_run_is_replaced_although_its_number_is_now_somebody_elses(tmp_path, pid):
+    folder = RunFolder(tmp_path / "here")
+    write_json(folder.status, {"state": "running", "pid": pid, "started": 0})
+    (folder.path / ".writing").write_text(json.dumps({"pid": pid, "host": "here"}))
+
+    finished_run(tmp_path, out=folder.path, overwrite=True)
+
+    assert state_of(folder) == "done"

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.recipe.schema import Model, Phase
+from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.plan.training import PhaseSettings
+from tl_toolkit.recipe.optimizers import SGD
+from tl_toolkit.recipe.schema import Model
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.seeds import describe_phases
 from tl_toolkit.transfer.assemble import assemble
 
 
@@ -18,14 +19,22 @@ def compiled():
 
 def phase(**fields):
     # So small a rate that the weights stay as they are.
-    return Phase(name="all", epochs=1, optimizer="sgd", learning_rate=1e-30, **fields)
+    return PhaseSettings(name="all", epochs=1, optimizer=SGD(), learning_rate=1e-30, **fields)
+
+
+def whole(momentum):
+    return phase(
+        units=resolve_unfreeze(find_architecture("vgg_tiny"), 4),
+        train_batch_norm=True,
+        batch_norm_momentum=momentum,
+    )
 
 
 @pytest.mark.parametrize(("momentum", "kept"), [(0.5, 0.5), (0.8, 0.8), (None, 0.9)])
 def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, kept):
     layer = compiled.transfer.model.get_layer("block1_conv1_bn")
     grey = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
-    settings = phase(unfreeze=4, batch_norm="train", batch_norm_momentum=momentum)
+    settings = whole(momentum)
     moves = []
     for start in (0.0, 1.0):
         layer.moving_mean.assign(np.full(layer.moving_mean.shape, start))
@@ -39,19 +48,7 @@ def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, kept
 def test_a_later_phase_has_each_layer_s_own_momentum_again(compiled):
     layer = compiled.transfer.model.get_layer("block1_conv1_bn")
 
-    compiled.get(phase(unfreeze=4, batch_norm="train", batch_norm_momentum=0.5), 4)
+    compiled.get(whole(0.5), 4)
     assert layer.momentum == 0.5
     compiled.get(phase(), 4)
     assert layer.momentum == 0.9
-
-
-def test_a_momentum_that_nobody_told_decides_no_seed():
-    fields = {"version": 1, "name": "one", "data": {"builtin": "digits", "image_size": 32}}
-    values = fields | {"model": {"base": "lenet5", "weights": "random"}}
-    train = {"name": "a", "epochs": 1, "batch_norm": "train", "unfreeze": 1}
-    texts = [
-        describe_phases(build_recipe(values | {"phases": [train | more]}).recipe, 0)
-        for more in ({}, {"batch_norm_momentum": 0.9})
-    ]
-
-    assert "batch_norm_momentum" not in texts[0] and "batch_norm_momentum" in texts[1]

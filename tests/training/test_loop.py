@@ -8,9 +8,9 @@ import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
-from tl_toolkit.recipe.schema import EarlyStopping
-from tl_toolkit.training.checkpoint import Epoch, is_better
-from tl_toolkit.training.phase import _Patience
+from tl_toolkit.plan.training import StoppingRule
+from tl_toolkit.training.checkpoint import Epoch, Patience, is_better
+from tl_toolkit.transfer.receipt import _describe_outputs
 
 
 def digits_recipe(**sections):
@@ -130,7 +130,7 @@ def test_early_stopping_ends_a_phase(tmp_path):
 
     run = train(tmp_path, phases=phases, early_stopping={"patience": 3, "min_delta": 0.01})
 
-    assert history(run, "1-head")[-1]["epoch"] == "3"
+    assert history(run, "1-head")[-1]["epoch"] == "4"
 
 
 def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
@@ -149,6 +149,71 @@ def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
     ]
 
 
+def test_a_head_that_was_never_trained_is_not_kept_and_it_is_said(tmp_path):
+    """Each trained epoch is worse than the start here: the rate is ruinous."""
+    phases = [
+        {"name": "head", "epochs": 2, "optimizer": "sgd", "learning_rate": 50.0},
+        {"name": "more", "epochs": 0},
+    ]
+    sentences = []
+
+    class Listener(tl.Progress):
+        def said(self, message):
+            sentences.append(message)
+
+    recipe = digits_recipe(phases=phases, early_stopping={"monitor": "val_loss"})
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=Listener())
+
+    rows = history(run, "1-head")
+    losses = [float(row["val_loss"]) for row in rows]
+    assert losses[0] < min(losses[1:])
+    assert run.metrics["best"]["val_loss"] == min(losses[1:])
+    assert run.metrics["best"]["epoch"] > 0
+    assert any("no epoch beats the untrained head" in sentence for sentence in sentences)
+    assert float(history(run, "2-more")[0]["val_loss"]) == pytest.approx(min(losses[1:]))
+
+
+def test_without_any_epoch_the_state_is_kept_as_it_is(tmp_path):
+    run = train(tmp_path, phases=[{"name": "head", "epochs": 0}])
+
+    assert run.metrics["best"]["epoch"] == 0
+    assert run.evaluate()["accuracy"] == run.metrics["best"]["val_accuracy"]
+
+
+def test_a_head_that_diverged_is_told_at_the_end_of_its_phase(tmp_path):
+    phases = [
+        {"name": "head", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e10},
+        {"name": "tune", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e-3},
+    ]
+
+    with pytest.raises(ReceiptError) as error:
+        train(tmp_path, phases=phases)
+
+    first = json.loads((tmp_path / "run" / "phases" / "1-head" / "receipt.json").read_text())
+    assert "every output is exactly 0 or 1, so that it is saturated" in first["warnings"][-1]
+    assert "a lower learning_rate" in first["warnings"][-1]
+    text = str(error.value)
+    assert "phase 'tune': head: trainable, but nothing in it moved: its weights reach" in text
+    assert "Try: a lower learning_rate for the head" in text
+    assert "higher" not in text
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "said"),
+    [
+        ([[0.2, 0.8], [0.2, 0.8]], "softmax", "every image gets the same outputs"),
+        ([[0.0, 1.0], [1.0, 0.0]], "softmax", "every output is exactly 0 or 1"),
+        ([[0.0, 1.0], [1.0, 0.0]], "linear", ""),
+        ([[0.0, 1.0], [0.3, 0.7]], "softmax", ""),
+        ([[0.2, 0.8]], "softmax", ""),
+    ],
+)
+def test_outputs_tell_a_dead_head_from_a_saturated_one(outputs, activation, said):
+    found = _describe_outputs(np.array(outputs, np.float32), activation)
+
+    assert found.startswith(said) and bool(found) == bool(said)
+
+
 def test_receipts_and_logs_are_written(plain):
     receipt = json.loads((plain.path / "phases" / "1-head" / "receipt.json").read_text())
     states = {row["part"]: row["state"] for row in receipt["parts"]}
@@ -160,7 +225,7 @@ def test_receipts_and_logs_are_written(plain):
 
 
 def test_patience_counts_from_the_last_improvement():
-    patience = _Patience(EarlyStopping(patience=2))
+    patience = Patience(StoppingRule(patience=2))
 
     over = [patience.is_over(epoch(value, 1.0)) for value in (0.5, 0.6, 0.6, 0.7, 0.7, 0.7)]
 
@@ -182,7 +247,7 @@ def epoch(val_accuracy, val_loss):
     ],
 )
 def test_the_better_epoch_is_told_by_the_monitor_and_ties_by_the_other(other, monitor, better):
-    rule = EarlyStopping(monitor=monitor)
+    rule = StoppingRule(monitor=monitor)
 
     assert is_better(other, epoch(0.8, 0.5), rule) is better
 
@@ -222,7 +287,7 @@ def test_penalties_do_not_count_in_the_losses_that_choose_between_phases(tmp_pat
     end, start = history(run, "1-head"), history(run, "2-all")[0]
     best = min(end, key=lambda row: float(row["val_loss"]))
     assert float(start["val_loss"]) == pytest.approx(float(best["val_loss"]), rel=1e-5)
-    assert float(start["penalty"]) > 10 * float(best["penalty"]) > 0
+    assert float(start["regularization_loss"]) > 10 * float(best["regularization_loss"]) > 0
     assert run.metrics["validation"]["loss"] == pytest.approx(
         run.metrics["best"]["val_loss"], rel=1e-4
     )

@@ -1,12 +1,17 @@
 """Paused and gone on is the same as never paused, whatever is trained in between."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tl_toolkit.events import Progress
+from tl_toolkit.errors import DataError
+from tl_toolkit.events import ignore
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, start_tensorflow
+from tl_toolkit.training.state import load_state, save_state
 
 RECIPE = {
     "version": 1,
@@ -36,20 +41,25 @@ RECIPE = {
 @pytest.fixture(scope="module")
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
-    start_tensorflow(deterministic=True)
+    start_tensorflow()
     from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.loop import Trainer
-    from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
+    from tl_toolkit.training.prepare import (
+        assemble_model,
+        build_trainer,
+        load_images,
+        survey_images,
+    )
 
     folder = RunFolder(tmp_path_factory.mktemp("images"))
 
     def make(recipe):
-        manifest, decoded = survey_images(recipe, folder, Progress())
+        manifest, decoded = survey_images(recipe, folder, ignore)
         images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, manifest.classes, Progress())
-        return Trainer(CompiledPhases(transfer), recipe, images)
+        transfer = assemble_model(recipe, manifest.classes, ignore)
+        return build_trainer(CompiledPhases(transfer), recipe, images)
 
-    return make
+    with numerics(deterministic=True):
+        yield make
 
 
 def recipe_with(**changes):
@@ -74,15 +84,15 @@ def outcome(training):
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
     recipe = recipe_with(**changes)
     other = recipe_with(**{"phases.tune.learning_rate": 1e-2, "model.head.dropout": 0.6})
-    whole = make_trainer(recipe).train(recipe)
+    whole = make_trainer(recipe).train(training_settings(recipe))
     trainer = make_trainer(recipe)
 
-    first = trainer.train(recipe, pause_after=1)
-    trainer.train(other)
-    second = trainer.train(recipe, pause_after=3, paused=first.paused)
+    first = trainer.train(training_settings(recipe), pause_after=1)
+    trainer.train(training_settings(other))
+    second = trainer.train(training_settings(recipe), pause_after=3, paused=first.paused)
     stranger = make_trainer(recipe)
-    stranger.train(other, pause_after=2)
-    last = stranger.train(recipe, paused=second.paused)
+    stranger.train(training_settings(other), pause_after=2)
+    last = stranger.train(training_settings(recipe), paused=second.paused)
 
     assert len(first.history) == 3 + 2 and len(second.history) == 3 + 4
     assert first.history == whole.history[:5] and second.history == whole.history[:7]
@@ -90,11 +100,51 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
     assert outcome(last) == outcome(whole)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", {"kind": "sgd", "momentum": 0.9}])
+def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
+    schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}
+    recipe = recipe_with(
+        **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
+    )
+    whole = make_trainer(recipe).train(training_settings(recipe))
+    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=2).paused
+
+    save_state(paused.phase, tmp_path / "state.npz")
+    loaded = load_state(tmp_path / "state.npz")
+    last = make_trainer(recipe).train(
+        training_settings(recipe), paused=replace(paused, phase=loaded)
+    )
+
+    assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
+    assert outcome(last) == outcome(whole)
+
+
+def test_a_state_holds_plain_arrays_and_damage_is_told(make_trainer, tmp_path):
+    recipe = recipe_with()
+    state = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused.phase
+    path = tmp_path / "state.npz"
+    save_state(state, path)
+
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    kinds = {name.partition("/")[0] for name in arrays}
+    assert kinds == {"metadata", "weights", "optimizer", "streams"}
+    name = next(name for name in arrays if name.startswith("weights/"))
+    np.savez(path, **arrays | {name: arrays[name] + 1e-7})
+    with pytest.raises(DataError, match="its checksum or its version differs"):
+        load_state(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="holds no state of a phase"):
+        load_state(path)
+    with pytest.raises(DataError, match=r"missing\.npz"):
+        load_state(tmp_path / "missing.npz")
+
+
 def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
     recipe = recipe_with()
     trainer = make_trainer(recipe)
 
-    short = trainer.train(recipe, pause_after=2)
+    short = trainer.train(training_settings(recipe), pause_after=2)
 
     assert short.best in short.history
     assert short.best.val_score == max(epoch.val_score for epoch in short.history)
@@ -104,9 +154,12 @@ def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
 def test_a_pause_can_be_gone_on_from_twice(make_trainer):
     recipe = recipe_with()
     trainer = make_trainer(recipe)
-    paused = trainer.train(recipe, pause_after=1).paused
+    paused = trainer.train(training_settings(recipe), pause_after=1).paused
 
-    once, again = trainer.train(recipe, paused=paused), trainer.train(recipe, paused=paused)
+    once, again = (
+        trainer.train(training_settings(recipe), paused=paused),
+        trainer.train(training_settings(recipe), paused=paused),
+    )
 
     assert outcome(once) == outcome(again)
 
@@ -115,12 +168,12 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
     rule = {"patience": 2, "min_delta": 0.9}
     recipe = recipe_with(early_stopping=rule)
     trainer = make_trainer(recipe)
-    whole = trainer.train(recipe)
+    whole = trainer.train(training_settings(recipe))
     assert whole.history[-1].epoch == 2  # epoch 0 is the improvement, 1 and 2 are none
 
-    paused = trainer.train(recipe, pause_after=1)
-    at_the_stop = trainer.train(recipe, pause_after=2)
-    gone_on = trainer.train(recipe, pause_after=4, paused=paused.paused)
+    paused = trainer.train(training_settings(recipe), pause_after=1)
+    at_the_stop = trainer.train(training_settings(recipe), pause_after=2)
+    gone_on = trainer.train(training_settings(recipe), pause_after=4, paused=paused.paused)
 
     assert paused.paused is not None and at_the_stop.paused is None
     assert outcome(gone_on) == outcome(at_the_stop) == outcome(whole)
@@ -128,18 +181,20 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
 
 def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer):
     recipe, other = recipe_with(), recipe_with(seed=1)
-    paused = make_trainer(recipe).train(recipe, pause_after=1).paused
+    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused
     trainer = make_trainer(recipe)
 
-    trainer.train(recipe, paused=paused)
+    trainer.train(training_settings(recipe), paused=paused)
 
-    assert outcome(trainer.train(other)) == outcome(make_trainer(recipe).train(other))
+    assert outcome(trainer.train(training_settings(other))) == outcome(
+        make_trainer(recipe).train(training_settings(other))
+    )
 
 
 def test_a_state_knows_what_it_takes(make_trainer):
     recipe = recipe_with()
 
-    paused = make_trainer(recipe).train(recipe, pause_after=1).paused
+    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused
 
     weights = sum(np.asarray(value).nbytes for value in paused.phase.weights.values())
     assert paused.size > 2 * weights > 0

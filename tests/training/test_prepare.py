@@ -1,5 +1,7 @@
 """What is prepared beside the survey of the images."""
 
+import threading
+
 import keras
 import pytest
 
@@ -26,3 +28,14 @@ def test_an_error_of_work_aside_is_raised_where_it_is_waited_for():
 
     with pytest.raises(DataError, match="no image"):
         wait()
+
+
+def test_work_that_goes_on_too_long_is_not_waited_for():
+    release = threading.Event()
+    wait = start_aside(lambda: release.wait(30))
+
+    with pytest.raises(TimeoutError):
+        wait(0.01)
+    release.set()
+
+    assert wait() is True

@@ -14,12 +14,11 @@ from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
 from tl_toolkit.transfer.freezing import (
-    check_receipt,
     check_whole,
     digest_variables,
     split_at,
-    write_receipt,
 )
+from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(10, dtype=np.int32) % 3

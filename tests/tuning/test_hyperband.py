@@ -182,7 +182,7 @@ def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr(
         PhaseRun,
         "_train_epoch",
-        lambda self, number: trained.append(self._phase.name) or train(self, number),
+        lambda self, *rest: trained.append(self._phase.name) or train(self, *rest),
     )
 
     tl.search(recipe, out=tmp_path / "search")
@@ -196,16 +196,15 @@ def test_a_hyperband_goes_on_where_it_stopped_without_the_states(tmp_path, recip
 
     whole = tl.search(recipe, out=tmp_path / "whole")
 
-    class Stop(tl.Progress):
-        def trial_ended(self, trial, *, best):
-            if trial["number"] in (5, 9):
-                raise KeyboardInterrupt
+    def stop(event):
+        if event.kind == "trial_ended" and event.facts["number"] in (5, 9):
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "_PAUSED_BYTES", 0)  # and none is kept for later either
     with pytest.raises(KeyboardInterrupt):
-        tl.search(recipe, out=tmp_path / "search", progress=Stop())
+        tl.search(recipe, out=tmp_path / "search", progress=stop)
     with pytest.raises(KeyboardInterrupt):
-        tl.search(recipe, out=tmp_path / "search", resume=True, progress=Stop())
+        tl.search(recipe, out=tmp_path / "search", resume=True, progress=stop)
     found = tl.search(recipe, out=tmp_path / "search", resume=True)
 
     assert without_times(found.trials) == without_times(whole.trials)

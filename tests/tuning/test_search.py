@@ -14,10 +14,11 @@ import pytest
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.pixels import draw_balls, make_recipe
-from tl_toolkit.api.search import _open_folder
-from tl_toolkit.cli.console import _describe_refit
+from tests.runs.listed import assert_all_are_listed
+from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
-from tl_toolkit.training.steps import class_probabilities
+from tl_toolkit.printing.printer import describe_refit
+from tl_toolkit.tasks.classification.task import class_probabilities
 
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
@@ -48,25 +49,24 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-class Listener(tl.Progress):
+class Listener:
     def __init__(self):
         self.passes = 0
         self.ended = []
         self.sentences = []
 
-    def said(self, message):
-        self.sentences.append(message)
-
-    def computed(self, done, total):
-        self.passes += done == total
-
-    def trial_ended(self, trial, *, best):
-        self.ended.append((trial["number"], best))
+    def handle(self, event):
+        if event.text:
+            self.sentences.append(event.text)
+        if event.kind == "features_computed":
+            self.passes += event.done == event.total
+        elif event.kind == "trial_ended":
+            self.ended.append((event.facts["number"], event.is_best))
 
 
 def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
     listener = Listener()
-    found = tl.search(recipe, out=tmp_path / "search", progress=listener)
+    found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
     for store, run in (("always", tltool), ("never", tltool_process)):
         out = ["--out", tmp_path / store, f"features.store={store}"]
         run("finetune", found.best_recipe, "export=false", *out, cwd=tmp_path)
@@ -104,7 +104,7 @@ def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
     monkeypatch.setattr(
         PhaseRun,
         "epochs",
-        lambda self, *rest: began.append(self._phase.name) or epochs(self, *rest),
+        lambda self, *rest, **more: began.append(self._phase.name) or epochs(self, *rest, **more),
     )
     recipe["search"] = {"algorithm": "grid", "space": SPACE}
 
@@ -170,23 +170,23 @@ def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
     recipe["search"] = {"trials": 1, "space": SPACE, "refit": 2}
     listener = Listener()
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=listener)
+    found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
 
     refit = found.summary["refit"]
     assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
     assert refit["mean"] == refit["scores"][1]
     assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
-    assert re.match(told, _describe_refit(refit))
+    assert re.match(told, describe_refit(refit))
 
 
-class Remover(tl.Progress):
-    """Deletes a file when the first trial begins."""
+def remover(path):
+    """Returns a handler that deletes a file when the first trial begins."""
 
-    def __init__(self, path):
-        self.path = path
+    def handle(event):
+        if event.kind == "trial_began":
+            path.unlink(missing_ok=True)
 
-    def trial_began(self, number, total, values):
-        self.path.unlink(missing_ok=True)
+    return handle
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_weights_that_no_trial_can_load_end_the_search(tmp_path, recipe, base_we
     recipe["model"]["weights"] = str(base_weights)
 
     with pytest.raises(WeightsError, match=r"lenet\.weights\.h5") as caught:
-        tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+        tl.search(recipe, out=tmp_path / "search", progress=remover(base_weights))
 
     assert caught.value.exit_code == 3
     assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "failed"
@@ -215,20 +215,20 @@ def test_weights_that_one_trial_cannot_load_end_that_trial(tmp_path, recipe, bas
     choices = {"choices": [str(base_weights), "random"]}
     recipe["search"] = {"space": {"model.weights": choices}}
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=Remover(base_weights))
+    found = tl.search(recipe, out=tmp_path / "search", progress=remover(base_weights))
 
     states = {trial.values["model.weights"]: trial.state for trial in found.trials}
     assert states == {str(base_weights): "failed", "random": "completed"}
 
 
 def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
-    class Spoiler(tl.Progress):
-        def trial_began(self, number, total, values):
+    def spoil(event):
+        if event.kind == "trial_began":
             (tmp_path / "photos" / "bees" / "torn.jpg").write_bytes(b"torn")
 
     recipe["search"] = {"space": {"data.batch_size": {"choices": [4, 8]}}}
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=Spoiler())
+    found = tl.search(recipe, out=tmp_path / "search", progress=spoil)
 
     assert [trial.state for trial in found.trials] == ["completed"] * 2
 
@@ -254,16 +254,15 @@ def test_a_search_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
     recipe["search"]["algorithm"] = algorithm
     whole = tl.search(recipe, out=tmp_path / "whole")
 
-    class Stop(tl.Progress):
-        def trial_ended(self, trial, *, best):
-            if trial["number"] == 3:
-                raise KeyboardInterrupt
+    def stop(event):
+        if event.kind == "trial_ended" and event.facts["number"] == 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tl.search(recipe, out=tmp_path / "search", progress=Stop())
+        tl.search(recipe, out=tmp_path / "search", progress=stop)
     assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "interrupted"
     listener = Listener()
-    found = tl.search(recipe, out=tmp_path / "search", resume=True, progress=listener)
+    found = tl.search(recipe, out=tmp_path / "search", resume=True, progress=listener.handle)
 
     assert [number for number, _ in listener.ended] == [4, 5, 6]
     assert [trial.weights_sha256 for trial in found.trials] == [
@@ -347,7 +346,7 @@ def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
         overrides={"search.trials": 1},
         out=tmp_path / "search",
         resume=True,
-        progress=listener,
+        progress=listener.handle,
     )
 
     assert listener.ended == []
@@ -372,10 +371,11 @@ def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
     tl.search(recipe, root=tmp_path / "runs")
     second = tl.search(recipe, root=tmp_path / "runs")
 
-    folder = _open_folder(
+    with open_search(
         tl.load_recipe(second.folder.recipe).recipe,
         tmp_path / "runs", None, resume=True, overwrite=False,
-    )  # fmt: skip
+    ) as folder:  # fmt: skip
+        pass
 
     assert folder.path == second.path == tmp_path / "runs" / "photos-search" / "002"
 
@@ -408,6 +408,7 @@ def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
     parameters = [int(row["parameters"]) for row in rows]
     assert parameters == sorted(set(parameters))
     assert "</svg>" in (found.path / "sweep.svg").read_text()
+    assert_all_are_listed(found.folder)
 
 
 @pytest.mark.slow

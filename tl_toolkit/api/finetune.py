@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
-from tl_toolkit.plan.check import Summary, check_recipe
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, start_tensorflow
+from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -29,30 +33,35 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
+_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs takes longer
+
 
 def finetune(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    progress: Progress | None = None,
+    progress: Handler | bool = False,
 ) -> Run:
     """Turns a recipe into a fine-tuned, evaluated and exported model.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe. Training sets the global seeds of
-            Python, NumPy and TensorFlow.
+        recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns. Training
+            sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
+            and Keras's dtype policy are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on its suffix.
-        progress: Is told what happens; nothing is printed by default.
+        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on the whole
+            model.
+        progress: True prints to stderr what the command line prints; a function receives each
+            `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
         ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
@@ -60,25 +69,19 @@ def finetune(
     loaded = read_recipe(recipe, overrides)
     if overwrite and out is None:
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
-    summary = check_recipe(loaded)
-    folder = create_run(
-        loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-    )
-    folder.write_status("running", phase=None, epoch=None)
-    progress = progress or Progress()
-    try:
-        progress.began(folder.path)
-        start_tensorflow(threads=threads, deterministic=loaded.recipe.deterministic)
-        if summary.ignored:
-            progress.said(summary.ignored)
-        run = _Finetuning(summary, folder, progress, callbacks).run()
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
-    except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
-        raise
-    folder.write_status("done")
+    plan = check_recipe(loaded)
+    refuse_dtype_policy()
+    with (
+        handling(progress) as handle,
+        create_run(
+            loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
+        ) as folder,
+    ):
+        handle(Event("run_began", facts={"folder": folder.path}))
+        with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if plan.ignored:
+                handle(message(plan.ignored))
+            run = _Finetuning(plan, folder, handle, callbacks).run()
     point_latest(folder, root=Path(root), name=loaded.recipe.name)
     return run
 
@@ -88,53 +91,75 @@ class _Finetuning:
 
     def __init__(
         self,
-        summary: Summary,
+        plan: Plan,
         folder: RunFolder,
-        progress: Progress,
+        progress: Handler,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
-        self.recipe = summary.recipe
-        self._classes = summary.classes
+        self.plan = plan
+        self.recipe = plan.recipe
+        self._settings = training_settings(plan.recipe, plan.units)
         self._callbacks = callbacks
         self.folder = folder
-        self.progress = _Recorded(progress, folder)
+        self._handle = progress
+        self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
         self._clock = time.perf_counter()
 
+    def progress(self, event: Event) -> None:
+        """Passes an event on, and keeps the run's status up to date."""
+        if event.kind == "epoch_ended":
+            phase, epoch = event.facts["phase"], event.facts["epoch"]
+            self.folder.write_status("running", phase=phase, epoch=epoch)
+        self._handle(event)
+
+    def _report_aside(self, event: Event) -> None:
+        """Passes on an event of the thread that builds the model, or ends that thread.
+
+        A download reports each piece: it need not be waited for.
+        """
+        if self._is_ending.is_set():
+            raise RuntimeError("the run is ending")
+        self.progress(event)
+
     def run(self) -> Run:
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import start_aside, survey_images
+        from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Drawing and tracing are Python's work, decoding is not: they go on side by side.
-        wait_for_model = start_aside(self._compile)
+        task = build_task(self.recipe, self.plan.classes)
+        wait_for_model = start_aside(lambda: self._compile(task))
         try:
-            manifest, images = survey_images(self.recipe, self.folder, self.progress)
-        except Exception:
-            # TensorFlow aborts a process that ends while a thread of it still traces.
+            manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            compiled = wait_for_model()
+        except BaseException:  # interrupts too
+            self._is_ending.set()
+            # TensorFlow aborts a process that ends while a thread of it still traces. Tracing has
+            # no switch to end it; a second interrupt ends the wait.
             with contextlib.suppress(Exception):
-                wait_for_model()
+                wait_for_model(_PATIENCE_SECONDS)
             raise
-        compiled = wait_for_model()
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = Trainer(compiled, self.recipe, images, progress=self.progress)
+        trainer = build_trainer(compiled, self.recipe, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(trainer, transfer.task, images, manifest.classes, training)
+        metrics = self._evaluate(trainer, task, images, training)
+        metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
-            self.progress.said(f"exporting {', '.join(self.recipe.export.formats)}")
+            self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))
             exported = run.export(self.recipe.export.formats)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            metrics["baseline"] = self._train_baseline(images, manifest.classes)
+            metrics["baseline"] = self._train_baseline(images)
             self._lap("baseline", metrics)
-        self.progress.finished(metrics, exported)
+        self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
         return run
 
     def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
@@ -144,12 +169,12 @@ class _Finetuning:
         if metrics is not None:
             write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
-    def _compile(self) -> CompiledPhases:
+    def _compile(self, task: Task) -> CompiledPhases:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.recipe, self._classes, self.progress))
-        compiled.trace(self.recipe)
+        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
+        compiled.trace(self._settings)
         return compiled
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
@@ -172,11 +197,12 @@ class _Finetuning:
                 "numerics": describe_numerics(),
             },
         )
-        self.progress.planned(plan_phases(transfer, recipe.phases))
+        phases = plan_phases(transfer, self._settings.phases)
+        self.progress(Event("planned", facts={"phases": phases}))
 
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
-            training = trainer.train(self.recipe, self.folder, callbacks=self._callbacks)
+            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
         except (NonFiniteError, KeyboardInterrupt):
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 self._save(transfer)
@@ -189,39 +215,22 @@ class _Finetuning:
             transfer.model.save(draft)
 
     def _evaluate(
-        self,
-        trainer: Trainer,
-        task: Task,
-        images: Mapping[str, Images],
-        classes: Sequence[str],
-        training: Training,
+        self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
     ) -> dict[str, Any]:
-        from tl_toolkit.evaluation.splits import measure_trained, write_predictions
+        from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
-        found, predictions = measure_trained(trainer, task, images, classes)
+        metrics, predictions = evaluate_trained(trainer, task, images)
         write_predictions(self.folder.predictions, predictions)
+        if state := task.state():
+            write_json(self.folder.task_state, state)
         return {
             "best": training.best.as_row(),
             "weights_sha256": training.weights_sha256,
-            **found,
+            **metrics,
         }
 
-    def _train_baseline(
-        self, images: Mapping[str, Images], classes: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any]:
         from tl_toolkit.evaluation.baselines import train_baseline
 
-        self.progress.said("training the baseline beside it")
-        return train_baseline(self.recipe, images, classes, self.folder, progress=self.progress)
-
-
-class _Recorded(Relay):
-    """Passes events on, and keeps the run's status up to date."""
-
-    def __init__(self, progress: Progress, folder: RunFolder) -> None:
-        super().__init__(progress)
-        self._folder = folder
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        self._folder.write_status("running", phase=row["phase"], epoch=row["epoch"])
-        super().epoch_ended(row, best=best)
+        self.progress(message("training the baseline beside it"))
+        return train_baseline(self.plan, images, self.folder, progress=self.progress)

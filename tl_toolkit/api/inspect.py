@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.catalog.lookup import (
+    ARCHITECTURES,
     Architecture,
     UnfreezeFrom,
     check_image_size,
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from tl_toolkit.inspect.describe import Description
     from tl_toolkit.inspect.probe import Probe
 
-__all__ = ["describe_architecture", "render_architecture", "probe_architecture"]
+__all__ = [
+    "describe_architecture",
+    "render_architecture",
+    "probe_architecture",
+    "list_architectures",
+]
+
+
+def list_architectures() -> list[str]:
+    """Returns the names that a recipe's `model.base` may have; starts no TensorFlow."""
+    return list(ARCHITECTURES)
 
 
 def describe_architecture(
@@ -86,7 +97,7 @@ def render_architecture(
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
         OutputError: The file cannot be written.
     """
-    found = describe_architecture(
+    description = describe_architecture(
         name, arguments, image_size=image_size, num_classes=num_classes, unfreeze=unfreeze
     )
     from tl_toolkit.inspect.diagram import Box, render_diagram
@@ -103,11 +114,10 @@ def render_architecture(
             receptive_field=row.receptive_field,
             reads=row.reads,
         )
-        for row in found.units
+        for row in description.units
     ]
-    write_atomically(
-        Path(path), render_diagram(boxes, title=found.title, image_size=found.image_size)
-    )
+    diagram = render_diagram(boxes, title=description.title, image_size=description.image_size)
+    write_atomically(Path(path), diagram)
     return Path(path)
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.model import load_model
+from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
-from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
 
-    from tl_toolkit.evaluation.predict import Prediction
-    from tl_toolkit.tasks.base import Task
-    from tl_toolkit.tasks.dense.evaluation import MaskPrediction
+    from tl_toolkit.tasks.base import Prediction, Table, Task
 
 
 PARITY_IMAGES = 16
@@ -46,17 +49,29 @@ class Run(InFolder):
         """Class names in the order of the model's outputs."""
         return tuple(self.folder.read_json(self.folder.classes))
 
-    @property
+    @cached_property
     def _task(self) -> Task:
         """The task, which says what its outputs mean; needs TensorFlow."""
         from tl_toolkit.tasks.registry import build_task
 
-        return build_task(self.recipe, self.classes)
+        task = build_task(self.recipe, self.classes)
+        if self.folder.task_state.is_file():
+            task.restore(self.folder.read_json(self.folder.task_state))
+        return task
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        return self.folder.read_json(self.folder.metrics)
+        metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
+        return metrics
+
+    def numerics(self) -> AbstractContextManager[None]:
+        """Sets the arithmetic that the run was trained with, for a `with` block.
+
+        `evaluate`, `predict` and `export` use it. Calls of `model` of your own need it to repeat
+        their figures to the last digit: a GPU rounds otherwise with TensorFloat-32.
+        """
+        return numerics(deterministic=self.recipe.deterministic)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -65,13 +80,6 @@ class Run(InFolder):
         Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
         float32 (batch, n, 2), y and x of those that are asked for.
         """
-        start_tensorflow()
-        import keras
-
-        # Keras must know them to load them.
-        import tl_toolkit.architectures.layers
-        import tl_toolkit.architectures.sampling  # noqa: F401
-
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
             raise RecipeError(
@@ -82,20 +90,10 @@ class Run(InFolder):
                     hint=f"tltool finetune {self.folder.recipe}",
                 )
             )
-        try:
-            return keras.saving.load_model(self.folder.model, compile=False)
-        except Exception as error:  # Keras raises whatever the first damaged part makes it
-            raise DataError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"cannot be loaded: {str(error).splitlines()[0]}",
-                    expected="The file is damaged, or was written by another Keras.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            ) from error
+        return load_model(self.folder.model)
 
     def evaluate(
-        self, data: str | Path | None = None, *, progress: Progress | None = None
+        self, data: str | Path | None = None, *, progress: Handler | bool = False
     ) -> dict[str, Any]:
         """Measures the kept model.
 
@@ -103,55 +101,60 @@ class Run(InFolder):
             data: A folder per class, of some or all of the run's classes; where each pixel has an
                 answer, a folder of images and masks as in the recipe. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: Is told of the images looked at.
+            progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 
         Returns:
-            The metrics of the task (of `tl_toolkit.evaluation.metrics.measure` for a
-            classification), with the `split` or folder, and as `skipped` the images that cannot be
-            decoded, with their reasons by path.
+            The metrics of the task, with the `split` or folder, and as `skipped` the images that
+            cannot be decoded, with their reasons by path.
 
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
-        start_tensorflow()
-        from tl_toolkit.evaluation.splits import measure_kept
-        from tl_toolkit.training.prepare import load_images
+        with handling(progress) as handle, self.numerics():
+            return self._evaluate(data, handle)
 
+    def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
+        from tl_toolkit.evaluation.splits import evaluate_images
+        from tl_toolkit.images.pipeline import Images
+
+        task, settings = self._task, self.recipe.data
         if data is None:
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._look_at(data, progress or Progress())
+            manifest = self._inspect(Path(data), task, progress)
             name = "test"
-        images = load_images(self.recipe, manifest)[name]
-        found = measure_kept(self.model, self._task, images, self.classes)
-        skipped = {one.path: one.reason for one in manifest.examples if not one.usable}
-        skipped = {} if data is None else skipped
-        return {"split": name if data is None else str(data), **found, "skipped": skipped}
+        examples = manifest.of(name)
+        images = Images(
+            examples,
+            image_size=settings.image_size,
+            resize=settings.resize,
+            targets=task.load_targets(examples, settings.image_size, settings.resize),
+        )
+        metrics = evaluate_images(self.model, task, images).metrics
+        inspected = () if data is None else manifest.examples
+        skipped = {example.path: example.reason for example in inspected if not example.usable}
+        for path, reason in skipped.items():
+            progress(warning(f"skipped {path}: {reason}"))
+        return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
 
-    def _look_at(self, data: str | Path, progress: Progress) -> Manifest:
+    def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
         from tl_toolkit.images.scan import inspect_images
-        from tl_toolkit.images.targets import inspect_targets
-        from tl_toolkit.sources.survey import list_folder, list_folder_with_masks
-        from tl_toolkit.tasks.registry import build_reader
 
-        masks, reader = self.recipe.data.masks, build_reader(self.recipe)
-        if masks is None:
-            files = list_folder(data, classes=self.classes).files
-        else:
-            files = list_folder_with_masks(Path(data), masks).files
+        listing = plan_task(self.recipe).list_for_evaluation(data, self.classes)
         convert_dir = self.folder.converted if self.recipe.data.convert else None
-        looks = inspect_images(
-            [file.path for file in files], convert_dir=convert_dir, progress=progress.scanned
+        inspections = inspect_images(
+            [file.path for file in listing.files],
+            convert_dir=convert_dir,
+            progress=report_counts(progress, "images_inspected"),
         )
         examples = [
-            Example(look.path, look.sha256, file.label, "test", look.verdict, look.reason)
-            for look, file in zip(looks, files, strict=True)
+            Example(*inspection[:2], "test", file.targets, *inspection[2:])
+            for inspection, file in zip(inspections, listing.files, strict=True)
         ]
-        if reader is not None:
-            examples = inspect_targets(examples, [file.mask for file in files], reader)
-        manifest = Manifest(tuple(examples), self.classes)
+        manifest = Manifest(tuple(examples), self.classes, listing.columns)
+        manifest = task.inspect_targets(manifest)
         if not manifest.of("test"):
             raise DataError(Problem(str(data), "holds no image that can be decoded"))
         return manifest
@@ -162,8 +165,8 @@ class Run(InFolder):
         *,
         out: str | Path | None = None,
         native: bool = False,
-        progress: Progress | None = None,
-    ) -> list[Prediction] | list[MaskPrediction]:
+        progress: Handler | bool = False,
+    ) -> list[Prediction]:
         """Asks the kept model about image files, and about folders with all images inside.
 
         Args:
@@ -175,7 +178,7 @@ class Run(InFolder):
             native: Likewise: run the base on files as they are, in windows where they are large,
                 instead of resizing them. Things should be as large in them, in pixels, as in what
                 the model was trained on.
-            progress: Is told of the files answered, and of images in `out`.
+            progress: As for `tl.finetune`: receives counts of files.
 
         Returns:
             An answer for each file; a file that cannot be decoded carries its `error`.
@@ -186,98 +189,108 @@ class Run(InFolder):
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
-        teller = progress or Progress()
         folder = None if out is None else Path(out)
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
-        files = _list_files(several, folder, teller)
-        start_tensorflow()
-        from tl_toolkit.evaluation.predict import predict_files
-        from tl_toolkit.tasks.base import answers_pixels
-        from tl_toolkit.tasks.dense.evaluation import predict_masks
+        with handling(progress) as handle:
+            files = _list_files(several, folder, handle)
+            with self.numerics():
+                return self._predict(files, folder, native=native, report=handle)
 
-        def done(count: int) -> None:
-            teller.scanned(count, len(files))
+    def _predict(
+        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+    ) -> list[Prediction]:
+        from tl_toolkit.tasks.base import PredictionOptions
 
-        task = self._task
-        if answers_pixels(task):
-            return list(
-                predict_masks(
-                    self.model, files, task, self.recipe, self.classes, folder=folder,
-                    native=native, said=teller.said, done=done,
-                )
-            )  # fmt: skip
-        resize = self.recipe.data.resize
-        return list(
-            predict_files(self.model, files, classes=self.classes, resize=resize, done=done)
+        options = PredictionOptions(
+            self.recipe.data.image_size,
+            self.recipe.data.resize,
+            out=folder,
+            native=native,
+            report=lambda text: report(message(text)),
+            done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
         )
+        return list(self._task.predict(self.model, files, options))
+
+    def tabulate(self, predictions: Sequence[Prediction], *, wide: bool = False) -> Table:
+        """Returns predictions as columns and rows.
+
+        Args:
+            predictions: Of `predict`, those that carry no error.
+            wide: With every number, for CSV; else what fits a terminal.
+        """
+        return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
 
     def _check_use(self, out: Path | None, *, native: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
         task = self.recipe.task
-        given = [name for name, one in (("--out", out), ("--native", native)) if one]
-        if given and task not in PIXEL_TASKS:
-            what = f"goes with tasks that answer each pixel, not with {task}"
-            raise RecipeError([Problem(one, what, "", "predict without it") for one in given])
+        options = [name for name, value in (("--out", out), ("--native", native)) if value]
+        if options and not task.is_dense:
+            what = f"goes with tasks that have an output for each pixel, not with {task.kind}"
+            raise RecipeError([Problem(name, what, "", "predict without it") for name in options])
         if out is not None:
-            from tl_toolkit.tasks.dense.pictures import check_folder
-
             check_folder(out)
 
     def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
         """Exports the kept model; a SavedModel is published only if it proves equal.
 
         Args:
-            formats: `saved_model`, and `weights` for the base alone as a weight file.
+            formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
 
         Returns:
             The path of each format.
 
         Raises:
             ParityError: The SavedModel does not answer as the Keras model does.
+            RecipeError: A format is unknown.
         """
-        start_tensorflow()
+        chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
+        with self.numerics():
+            return self._export(chosen_formats)
+
+    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
+        from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
         from tl_toolkit.images.pipeline import read_encoded
 
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-        examples = manifest.of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        chosen = [examples[index * len(examples) // count] for index in range(count)]
+        files = {}
+        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            examples = manifest.of("validation")
+            count = min(PARITY_IMAGES, len(examples))
+            # The manifest is ordered by class, so that equal steps go through all of them.
+            chosen = [examples[index * len(examples) // count] for index in range(count)]
+            files = {example.path: read_encoded(example) for example in chosen}
         return publish(
-            self.model,
+            FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
-            self.recipe,
-            classes=self.classes,
-            task=self._task,
-            files={example.path: read_encoded(example) for example in chosen},
-            formats=formats,
+            files=files,
+            formats=chosen_formats,
         )
 
 
-def _list_files(paths: Sequence[str | Path], out: Path | None, teller: Progress) -> list[Path]:
+def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:
     """Lists what is asked about: no image in `out`, where answers are, unless it is named."""
     from tl_toolkit.sources.survey import list_images
 
     files, left_out = [], 0
     for path in paths:
-        found = list_images(path)
+        images = list_images(path)
         if out is not None and Path(path).is_dir():
-            outside = [file for file in found if not _is_same(file.parent, out)]
-            left_out += len(found) - len(outside)
-            found = outside
-        files += found
+            outside = [image for image in images if not _is_same(image.parent, out)]
+            left_out += len(images) - len(outside)
+            images = outside
+        files += images
     if left_out and not files:
         what = f"receives the answers, so that the {left_out} images in it are not asked about"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
     if left_out:
-        teller.said(f"left out: {left_out} images in {out}, which receives the answers")
+        report(message(f"left out: {left_out} images in {out}, which receives the answers"))
     return files
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _is_same(folder: Path, out: Path) -> bool:
+    return out.exists() and folder.samefile(out)
 
 
 def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:

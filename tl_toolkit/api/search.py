@@ -1,26 +1,34 @@
-"""The verbs `search` and `sweep`: from a recipe to the best recipe of its kind."""
+"""The verb `search`: from a recipe to the best recipe of its kind."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
-from tl_toolkit.catalog.taps import units_read
+from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Progress
-from tl_toolkit.plan.check import check_recipe
-from tl_toolkit.plan.space import find_depths, trial_recipe
-from tl_toolkit.recipe.load import LoadedRecipe, build_recipe, dump_recipe, read_recipe
+from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.plan.check import check_recipe, plan_trial
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.space import trial_recipe
+from tl_toolkit.recipe.load import (
+    LoadedRecipe,
+    RecipeSource,
+    build_recipe,
+    dump_recipe,
+    read_recipe,
+)
+from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, refuse_running
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runs.places import create_run, resume_run
+from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -46,98 +54,60 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
-        return self.folder.read_json(self.path / "summary.json")
+        summary: dict[str, Any] = self.folder.read_json(self.folder.summary)
+        return summary
 
     @property
     def best_recipe(self) -> Path:
         """The winner as a recipe, for `finetune`."""
-        return self.path / "best.yaml"
+        return self.folder.best_recipe
 
 
 def search(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: Path of a recipe, its contents, or a recipe; its `search` section says what is
-            tried.
+        recipe: As for `finetune`; its `search` section says what is tried.
         overrides: Fields to replace, as for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
-        resume: Go on with the search that `out` holds, by default the newest one of the recipe.
+        resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        progress: Is told what happens; nothing is printed by default.
+        progress: As for `finetune`.
 
     Returns:
-        The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
+        The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
         SearchError: No trial was completed.
         ToolkitError: A child of it for whatever else can be mended: recipe, data, weights, output.
     """
     loaded = read_recipe(recipe, overrides)
-    check_recipe(_with_search(loaded))
-    folder = _open_folder(loaded.recipe, Path(root), out, resume=resume, overwrite=overwrite)
-    return _Searching(loaded.recipe, folder, progress or Progress()).run(threads)
-
-
-def sweep(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
-    *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
-    phase: str | None = None,
-    units: bool = False,
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    root: str | Path = "runs",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> SearchRun:
-    """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
-
-    Writes sweep.csv and sweep.svg beside what a search writes: accuracy and cost of each depth.
-
-    Args:
-        recipe: As for `search`; its `search` section, but for objective and refit, does not count.
-        overrides: As for `search`.
-        phase: Name of the phase whose `unfreeze` is swept; the last one by default.
-        units: Go through units instead of blocks.
-        out: As for `search`; by default under `root`/<recipe name>-sweep.
-        resume: As for `search`.
-        overwrite: As for `search`.
-        root: As for `search`.
-        threads: As for `search`.
-        progress: As for `search`.
-
-    Raises:
-        RecipeError: There is no such phase, and as for `search`.
-    """
-    loaded = read_recipe(recipe, overrides)
-    check_recipe(loaded)
-    swept = _as_sweep(loaded.recipe, phase, units=units)
-    folder = _open_folder(
-        swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
-    )  # fmt: skip
-    found = _Searching(swept, folder, progress or Progress()).run(threads)
-    _write_sweep(swept, found)
-    return found
+    plan = check_recipe(_with_search(loaded))
+    if loaded.recipe.search is None:  # the default one, which only the check needed
+        plan = plan_trial(plan, {})
+    with (
+        handling(progress) as handle,
+        open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
+    ):
+        return Searching(plan, folder, handle).run(threads)
 
 
 def hypermodel(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     *,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
@@ -153,11 +123,12 @@ def hypermodel(
         ToolkitError: As `search` does before its first trial.
     """
     loaded = read_recipe(recipe, overrides)
-    check_recipe(_with_search(loaded))
-    start_tensorflow(deterministic=loaded.recipe.deterministic)
+    plan = check_recipe(_with_search(loaded))
+    refuse_dtype_policy()
+    start_tensorflow()
     from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(loaded.recipe)
+    return RecipeHyperModel(plan, progress=log_warnings)
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
@@ -167,49 +138,7 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
     return build_recipe(loaded.recipe, {"search": {}})
 
 
-def _as_sweep(recipe: Recipe, phase: str | None, *, units: bool) -> Recipe:
-    names = [one.name for one in recipe.phases]
-    if phase is not None and phase not in names:
-        raise RecipeError(
-            Problem(
-                where="--phase",
-                what=f"{phase!r} is no phase of the recipe",
-                expected=f"expected one of {', '.join(names)}.",
-                hint=f"--phase {names[-1]}",
-            )
-        )
-    depths: list[Any] = list(find_depths(recipe))
-    if units:
-        architecture = find_architecture(recipe.model.base)
-        every = resolve_unfreeze(architecture, len(architecture.blocks))
-        if recipe.pixels is not None:
-            every = units_read(architecture, recipe.pixels.taps) or every
-        depths = [0, *({"from": unit} for unit in reversed(every))]
-    given = recipe.search.model_dump(mode="json") if recipe.search else {}
-    kept = {name: given[name] for name in ("objective", "refit") if name in given}
-    space = {f"phases.{phase or names[-1]}.unfreeze": {"choices": depths}}
-    return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
-
-
-def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
-    from tl_toolkit.plan.space import resolve_space
-    from tl_toolkit.tuning.report import SweepRow, describe_value, write_sweep
-
-    (field,) = resolve_space(recipe)
-    rows = [
-        SweepRow(
-            describe_value(trial.values[field]),
-            trial.trains,
-            trial.parameters,
-            trial.score,
-            trial.seconds,
-        )
-        for trial in found.trials
-    ]
-    write_sweep(found.path, rows, recipe.search.objective.name if recipe.search else "")
-
-
-def _open_folder(
+def open_search(
     recipe: Recipe,
     root: Path,
     out: str | Path | None,
@@ -217,7 +146,22 @@ def _open_folder(
     resume: bool,
     overwrite: bool,
     kind: str = "search",
-) -> RunFolder:
+) -> AbstractContextManager[RunFolder]:
+    """Creates the folder of a search, or opens that of one that was interrupted.
+
+    Args:
+        recipe: Its name is that of the folder, with the kind.
+        root: As of `search`.
+        out: As of `search`.
+        resume: As of `search`.
+        overwrite: As of `search`.
+        kind: What it is: search or sweep.
+
+    Raises:
+        RecipeError: Options do not go together, or there is nothing to resume.
+        OutputError: The folder is used, or cannot be written.
+    """
+    refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
@@ -226,7 +170,7 @@ def _open_folder(
     numbered = sorted(path for path in (root / name).glob("[0-9]*") if path.name.isdigit())
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not (folder.path / "search.json").is_file():
+    if not folder.search.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -235,39 +179,48 @@ def _open_folder(
                 hint="--resume --out DIR, or the same command without --resume",
             )
         )
-    refuse_running(folder)
-    return folder
+    return resume_run(folder)
 
 
-class _Searching:
-    """The steps of a search after its folder is there, in order."""
+class Searching:
+    """The steps of a search after its folder is there, in order.
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress) -> None:
-        self.recipe = recipe
+    Args:
+        plan: What is searched; its recipe has a `search` section.
+        folder: The folder, new or of the search that is resumed.
+        progress: Receives the events.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder, progress: Handler) -> None:
+        self.plan = plan
+        self.recipe = plan.recipe
         self.folder = folder
         self.progress = progress
+        self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
-        self.folder.write_status("running", trial=None)
-        try:
-            self.progress.began(self.folder.path)
-            start_tensorflow(threads=threads, deterministic=self.recipe.deterministic)
+        """Runs the trials that are left, and writes the winner.
+
+        Args:
+            threads: As of `search`.
+
+        Raises:
+            SearchError: No trial was completed.
+        """
+        self.progress(Event("run_began", facts={"folder": self.folder.path}))
+        with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
-        except KeyboardInterrupt:
-            self.folder.write_status("interrupted")
-            raise
-        except BaseException as error:
-            self.folder.write_status("failed", error=str(error) or type(error).__name__)
-            raise
-        self.folder.write_status("done")
         return SearchRun(self.folder)
 
     def _search(self) -> None:
+        from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import survey_images
         from tl_toolkit.tuning.engine import Engine
 
-        manifest, images = survey_images(self.recipe, self.folder, self.progress)
-        engine = Engine(self.recipe, manifest, self.folder, self.progress, images=images)
+        task = build_task(self.recipe, self.plan.classes)
+        manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+        self._leaks = manifest.describe_leaks()
+        engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
         del images  # no trial looks at those of test, perhaps none at this size
         trials = engine.begin()
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
@@ -275,7 +228,7 @@ class _Searching:
         for trial in trials:
             best = trial if engine.is_better(trial, best) else best
         if trials:
-            self.progress.said(f"going on after {len(trials)} trials that are done")
+            self.progress(message(f"resuming after {len(trials)} trials that are done"))
             self._write_table(engine, trials)  # the last row may not have got there
         for trial in engine.run(list(trials)):
             trials.append(trial)
@@ -283,13 +236,13 @@ class _Searching:
             best = trial if is_best else best
             self._write_table(engine, trials)
             self.folder.write_status("running", trial=trial.number)
-            self.progress.trial_ended(asdict(trial), best=is_best)
+            self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
         if best is None:
             raise SearchError(
                 Problem(
-                    where=str(self.folder.path / "trials.csv"),
+                    where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
-                    expected=next((one.error for one in reversed(trials) if one.error), "")
+                    expected=next((trial.error for trial in reversed(trials) if trial.error), "")
                     or "The space holds no value.",
                     hint="tltool finetune with the values of a trial, to see it alone",
                 )
@@ -299,14 +252,13 @@ class _Searching:
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials
 
-        write_trials(self.folder.path / "trials.csv", trials, list(engine.space))
+        write_trials(self.folder.trials_table, trials, list(engine.space))
 
     def _write_best(self, engine: Engine, trials: Sequence[Trial], best: Trial) -> None:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
-        write_atomically(
-            self.folder.path / "best.yaml", dump_recipe(trial_recipe(self.recipe, best.values))
-        )
+        winner = trial_recipe(self.recipe, best.values, seed=best.seed)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner))
         objective = engine.search.objective
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {
@@ -317,16 +269,17 @@ class _Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             "seconds": trials[-1].elapsed,
-            "best_recipe": str(self.folder.path / "best.yaml"),
+            "leaks": self._leaks,
+            "best_recipe": str(self.folder.best_recipe),
         }
-        write_json(self.folder.path / "summary.json", summary)
+        write_json(self.folder.summary, summary)
         fields = list(engine.space)
-        plot_fields(self.folder.path / "fields.svg", trials, fields, objective.name, best)
+        plot_fields(self.folder.fields_plot, trials, fields, objective.name, best)
         plot_time(
-            self.folder.path / "time.svg", trials, objective.name, is_max=objective.is_max
+            self.folder.time_plot, trials, objective.name, is_max=objective.is_max
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
-        self.progress.searched(summary)
+        self.progress(Event("search_ended", facts=summary))
 
 
 def _summarize_refit(scores: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Calls of one fixed batch size, and rows of what crosses a cut: one tensor, or several."""
+"""Calls of one fixed batch size, and batches of what crosses a cut: one tensor, or several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tl_toolkit.keras_private import fold_constants
 
 __all__ = [
     "PREFIX_BATCH",
@@ -17,7 +18,7 @@ __all__ = [
     "Batch",
     "as_list",
     "connect",
-    "count_rows",
+    "count_examples",
     "join_batches",
     "pad_batch",
     "take_examples",
@@ -28,38 +29,61 @@ PREFIX_BATCH = 32
 the last bits of their result, by batch size."""
 
 Batch: TypeAlias = np.ndarray | tf.Tensor | Sequence[tf.Tensor]
-"""A tensor (n, ...), or the list of tensors that cross a boundary together, n rows in each."""
+"""A tensor (n, ...), or the list of tensors that cross a cut together, n examples in each."""
 
 
 def as_list(tensors: Any) -> list[Any]:
-    """Returns one tensor, or several, as a list."""
+    """Returns one tensor, or several, as a list.
+
+    Args:
+        tensors: A tensor, or a list or tuple of tensors.
+    """
     return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
 
 
-def count_rows(rows: Batch) -> int:
-    """Returns n."""
-    return len(tf.nest.flatten(rows)[0])
+def count_examples(batch: Batch) -> int:
+    """Returns n.
+
+    Args:
+        batch: A tensor (n, ...), or the list of those that cross a cut.
+    """
+    return len(tf.nest.flatten(batch)[0])
 
 
-def take_examples(rows: Batch, start: int, stop: int | None = None) -> Batch:
-    """Returns the rows from `start` to before `stop`, by default to the end."""
-    return tf.nest.map_structure(lambda tensor: tensor[start:stop], rows)
+def take_examples(batch: Batch, start: int, stop: int | None = None) -> Batch:
+    """Returns consecutive examples of a batch.
+
+    Args:
+        batch: A tensor (n, ...), or the list of those that cross a cut.
+        start: Place of the first one.
+        stop: Place after the last one; None goes to the end.
+    """
+    return tf.nest.map_structure(lambda tensor: tensor[start:stop], batch)
 
 
-def pad_batch(rows: Batch, missing: int) -> Batch:
-    """Returns the rows with `missing` rows of zeros below them."""
+def pad_batch(batch: Batch, missing: int) -> Batch:
+    """Returns a batch with examples of zeros after its own.
+
+    Args:
+        batch: A tensor (n, ...), or the list of those that cross a cut.
+        missing: How many examples of zeros.
+    """
     if not missing:
-        return rows
+        return batch
     return tf.nest.map_structure(
-        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (len(tensor.shape) - 1)), rows
+        lambda tensor: tf.pad(tensor, [[0, missing]] + [[0, 0]] * (len(tensor.shape) - 1)), batch
     )
 
 
-def join_batches(pieces: Sequence[Batch]) -> Batch:
-    """Returns the rows of several pieces, one below the other; at least one piece."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *pieces)
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """Returns the examples of several batches, one batch after the next.
+
+    Args:
+        batches: At least one.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *batches)
 
 
 class FixedBatch:
@@ -71,16 +95,20 @@ class FixedBatch:
     Args:
         model: Any Keras model; it may have several inputs or outputs.
         batch_size: Images per call, at least 1.
-        folded: Make constants of the weights as they are at the first call: layers are merged, the
-            last digits change, and later changes of the weights do not show.
+        constant_folded: Make constants of the weights as they are at the first call: layers are
+            merged, the last digits change, and later changes of the weights do not show.
     """
 
     def __init__(
-        self, model: keras.Model, *, batch_size: int = PREFIX_BATCH, folded: bool = False
+        self,
+        model: keras.Model,
+        *,
+        batch_size: int = PREFIX_BATCH,
+        constant_folded: bool = False,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
-        self._folded = folded
+        self._constant_folded = constant_folded
         signature = tf.nest.map_structure(
             lambda tensor: tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32), model.input
         )
@@ -90,53 +118,57 @@ class FixedBatch:
 
     @functools.cached_property
     def _run(self) -> Callable[[Batch], Batch]:
-        if not self._folded:
-            return self._function
+        if not self._constant_folded:
+            function: Callable[[Batch], Batch] = self._function
+            return function
         traced = self._function.get_concrete_function()
-        folded = convert_variables_to_constants_v2(traced)
-        return lambda rows: tf.nest.pack_sequence_as(
-            traced.structured_outputs, folded(*tf.nest.flatten(rows))
+        folded = fold_constants(traced)
+        return lambda batch: tf.nest.pack_sequence_as(
+            traced.structured_outputs, folded(*tf.nest.flatten(batch))
         )
 
-    def __call__(self, values: Batch) -> Batch:
-        """Returns the float32 outputs for any number of rows, at least 1."""
+    def __call__(self, batch: Batch) -> Batch:
+        """Returns the float32 outputs of any number of examples, at least 1."""
         outputs = []
-        for start in range(0, count_rows(values), self.batch_size):
-            rows = tf.nest.map_structure(
+        for start in range(0, count_examples(batch), self.batch_size):
+            part = tf.nest.map_structure(
                 lambda tensor: tf.cast(tensor, tf.float32),
-                take_examples(values, start, start + self.batch_size),
+                take_examples(batch, start, start + self.batch_size),
             )
-            missing = self.batch_size - count_rows(rows)
-            found = self._run(pad_batch(rows, missing))
-            outputs.append(take_examples(found, 0, self.batch_size - missing))
+            missing = self.batch_size - count_examples(part)
+            padded = self._run(pad_batch(part, missing))
+            outputs.append(take_examples(padded, 0, self.batch_size - missing))
         return join_batches(outputs)
 
 
 def connect(
-    source: Any, tensors: Sequence[keras.KerasTensor], *, batch_size: int, folded: bool = False
+    source: Any,
+    tensors: Sequence[keras.KerasTensor],
+    *,
+    batch_size: int,
+    constant_folded: bool = False,
 ) -> Callable[[Batch], list[tf.Tensor]]:
     """Returns the function from some tensors of a graph to others, as a `FixedBatch`.
 
-    Tensors that are among the source's own are handed on: Keras draws no model of which an input is
-    an output.
+    Tensors that are among the source's own are handed on: Keras builds no model of which an input
+    is an output.
 
     Args:
         source: A tensor of the graph, or the list of those that cross a cut.
-        tensors: What is wanted.
+        tensors: What the function returns.
         batch_size: As of `FixedBatch`.
-        folded: As of `FixedBatch`.
+        constant_folded: As of `FixedBatch`.
     """
-    given = list(map(id, as_list(source)))
-    missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in given}
-    computed = list(missing.values())
+    entering = list(map(id, as_list(source)))
+    missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in entering}
     run: Callable[[Batch], Batch] | None = None
-    if computed:
-        model = keras.Model(source, computed)
-        run = FixedBatch(model, batch_size=batch_size, folded=folded)
+    if missing:
+        model = keras.Model(source, list(missing.values()))
+        run = FixedBatch(model, batch_size=batch_size, constant_folded=constant_folded)
 
-    def compute(rows: Batch) -> list[tf.Tensor]:
-        found = dict(zip(given, as_list(rows), strict=True))
-        found |= dict(zip(missing, as_list(run(rows)) if run else (), strict=True))
-        return [tf.convert_to_tensor(found[id(tensor)]) for tensor in tensors]
+    def compute(batch: Batch) -> list[tf.Tensor]:
+        values = dict(zip(entering, as_list(batch), strict=True))
+        values |= dict(zip(missing, as_list(run(batch)) if run else (), strict=True))
+        return [tf.convert_to_tensor(values[id(tensor)]) for tensor in tensors]
 
     return compute

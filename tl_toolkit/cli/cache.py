@@ -6,7 +6,8 @@ import time
 
 import click
 
-from tl_toolkit.cli.console import build_table, show, show_json, tell
+from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.printing.tables import build_table
 
 
 @click.group("cache")
@@ -26,18 +27,19 @@ def show_info(as_json: bool) -> None:
     if as_json:
         entries = [
             {
-                "path": str(one.path),
-                "bytes": one.size,
-                "images": one.images,
-                "used": one.used,
-                "made_by": one.made_by,
+                "path": str(shard.path),
+                "bytes": shard.size,
+                "images": shard.images,
+                "used": shard.used,
+                "made_by": shard.made_by,
             }
-            for one in shards
+            for shard in shards
         ]
         show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
         return
     rows = [
-        [one.made_by, one.images, f"{one.size / 1e6:.1f} MB", _tell_age(one.used)] for one in shards
+        [shard.made_by, shard.images, f"{shard.size / 1e6:.1f} MB", _describe_age(shard.used)]
+        for shard in shards
     ]
     if rows:
         show(build_table(["computed by", "images", "size", "last used"], rows))
@@ -55,7 +57,7 @@ def clear_cache() -> None:
     tell(f"{entries} deleted, {size / 1e9:.2f} GB, from {cache.root}")
 
 
-def _tell_age(used: float) -> str:
+def _describe_age(used: float) -> str:
     seconds = max(0.0, time.time() - used)
     for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:

@@ -1,430 +1,88 @@
-"""What people see: tables and messages, bars on a terminal, one line per epoch elsewhere."""
+"""What people see of a command: results on stdout, all other text on stderr."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tl_toolkit.events import Progress
-from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.cli.command import current
+from tl_toolkit.printing.tables import build_table, numbers_of, open_console, title_of
+from tl_toolkit.recipe.tasks import list_baselines
 
 if TYPE_CHECKING:
-    from rich import progress as bars
-    from rich.console import Console
     from rich.table import Table
-
-    from tl_toolkit.cli.trials import TrialTable
-
-# A descriptor of our own for people's text, so that the process's stderr can be turned away from
-# the terminal: C++ libraries write there what no setting silences.
-_terminal: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
-_noise = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
-_owns_stderr = True
-_FILE_WIDTH = 160  # columns where output goes to a file or a pipe: tables must not fold at 80
-
-
-@cache
-def _console(*, results: bool = False) -> Console:
-    """The console for results (stdout) or for narration (stderr); rich is imported only here."""
-    from rich.console import Console
-
-    file = sys.stdout if results else _terminal
-    width = None if file.isatty() else _FILE_WIDTH
-    return Console(file=file, highlight=False, soft_wrap=True, width=width)
-
-
-_live: ConsoleProgress | None = None
-
-
-@contextlib.contextmanager
-def sent_to(stream: TextIO) -> Iterator[None]:
-    """Sends people's text to a stream, and leaves the process's stderr alone, in the block.
-
-    Args:
-        stream: What a command in the block writes to instead of the terminal.
-    """
-    global _terminal, _owns_stderr, _live
-    kept = _terminal, _owns_stderr, _live
-    _terminal, _owns_stderr, _live = stream, False, None
-    _console.cache_clear()  # it holds the streams that it was made with
-    try:
-        yield
-    finally:
-        _terminal, _owns_stderr, _live = kept
-        _console.cache_clear()
-
-
-def divert_noise() -> None:
-    """Turns the process's stderr away from the terminal, until `restore_noise`."""
-    if not _owns_stderr:
-        return
-    sys.stderr.flush()
-    os.dup2(_noise.fileno(), 2)
-
-
-def restore_noise() -> str:
-    """Turns stderr back, and returns what was written to it."""
-    if not _owns_stderr:
-        return ""
-    sys.stderr.flush()
-    os.dup2(_terminal.fileno(), 2)
-    _noise.seek(0)
-    return _noise.read().decode(errors="replace")
 
 
 def tell(message: str) -> None:
-    """Prints a sentence for people, to stderr."""
-    print(message, file=_terminal, flush=True)
+    """Prints a sentence for people, to stderr.
+
+    Args:
+        message: The sentence.
+    """
+    print(message, file=current.terminal, flush=True)
 
 
 def warn(message: str) -> None:
-    """Prints an error for people, to stderr; red where colours are welcome."""
-    colours = _terminal.isatty() and "NO_COLOR" not in os.environ
+    """Prints an error for people, to stderr; red where colours are welcome.
+
+    Args:
+        message: The error.
+    """
+    colours = current.terminal.isatty() and "NO_COLOR" not in os.environ
     tell(click.style(message, fg="red") if colours else message)
 
 
 def show(table: Table | str) -> None:
-    """Prints a result for people, to stdout."""
+    """Prints a result for people, to stdout.
+
+    Args:
+        table: The result.
+    """
     if isinstance(table, str):
         click.echo(table)
     else:
-        _console(results=True).print(table)
+        open_console(sys.stdout).print(table)
 
 
 def show_json(value: Any) -> None:
-    """Prints a result for machines, to stdout."""
+    """Prints a result for machines, to stdout.
+
+    Args:
+        value: What JSON can hold, and paths.
+    """
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
-    """Draws a table; numbers are set to the right, None is left empty."""
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for index, name in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_as_text, row))
-    return table
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return str(value).replace("[", "\\[")
-
-
-_TITLES = {
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "f1": "F1",
-    "iou": "IoU",
-    "mean_iou": "mean IoU",
-    "frequency_weighted_iou": "weighted IoU",
-    "f_score": "F score",
-    "ods": "ODS",
-    "ods_threshold": "ODS threshold",
-    "ods_precision": "ODS precision",
-    "ods_recall": "ODS recall",
-    "ois": "OIS",
-    "rmse_angle": "RMSE angle",
-    "within_11_25": "within 11.25",
-    "within_22_5": "within 22.5",
-}
-
-
-_TRIVIAL = {"majority": "majority class", "facing": "facing the viewer"}
-"""Answers that need no model, by the name that a task measures them by."""
-
-
-def _title(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " "))
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-
-
 def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
-    """Prints the metrics of one split, and of each class where there are classes."""
-    numbers = _numbers(metrics)
-    rows = [list(numbers.values())]
-    trivial = next((key for key in _TRIVIAL if key in metrics), None)
+    """Prints the metrics of one split, and of each class where there are classes.
+
+    Args:
+        name: The split, or the folder of its images.
+        metrics: As in metrics.json.
+    """
+    numbers = numbers_of(metrics)
+    columns = [title_of(key) for key in numbers]
+    rows: list[list[Any]] = [list(numbers.values())]
+    trivial = next((key for key in list_baselines() if key in metrics), None)
     if trivial is not None:
-        rows.append([metrics[trivial].get(key) for key in numbers])
-        labels = ("", _TRIVIAL[trivial])
-        rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]
-        numbers = {"": None, **numbers}
+        columns = ["", *columns]
+        rows = [
+            ["", *rows[0]],
+            [list_baselines()[trivial], *(metrics[trivial].get(key) for key in numbers)],
+        ]
     show(f"{name}\n")
-    show(build_table([_title(key) for key in numbers], rows))
-    classes = metrics.get("per_class")
+    show(build_table(columns, rows))
+    kind = "column" if "per_column" in metrics else "class"
+    classes = metrics.get(f"per_{kind}")
     if classes:
         columns = list(next(iter(classes.values())))
         # Counts first: they say how much the others are worth.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
-        show(build_table(["class", *map(_title, columns)], rows))
-
-
-def current_log() -> Path | None:
-    """The log of the run that this command writes, if there is one."""
-    return _live.folder.log if _live and _live.folder else None
-
-
-def stop_live() -> None:
-    """Takes a bar off the terminal before something else is printed there."""
-    if _live:
-        _live.stop()
-
-
-class ConsoleProgress(Progress):
-    """Tells a run on stderr: bars on a terminal, else one line per epoch.
-
-    Args:
-        command: The command line, for the run's log.
-    """
-
-    def __init__(self, command: str = "") -> None:
-        global _live
-        _live = self
-        self.folder: RunFolder | None = None
-        self._command = command
-        self._bars: bars.Progress | None = None
-        self._task: bars.TaskID | None = None
-        self._bar = ""
-        self._phase, self._epochs, self._steps = "", 0, 0
-        self._in_baseline = False
-        self._trials: TrialTable | None = None
-
-    def began(self, folder: Path) -> None:
-        """Names the folder and starts its log."""
-        self.folder = RunFolder(folder)
-        self.folder.append_log(f"$ {self._command}")
-        self._tell(f"run {folder}")
-
-    def fetched(self, done: int, total: int) -> None:
-        """Moves the bar of a download."""
-        self._show("weights", done, total)
-
-    def scanned(self, done: int, total: int) -> None:
-        """Moves the bar of the image scan."""
-        self._show("images", done, total)
-
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        """Prints the table of phases."""
-        rows = [
-            [
-                row["name"],
-                row["epochs"],
-                row["trains"],
-                row["parameters"],
-                f"{row['parameters'] / row['total_parameters']:.1%}",
-                row["optimizer"],
-                f"{row['learning_rate']:g}",
-            ]
-            for row in phases
-        ]
-        columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
-        self._tell(build_table(columns, rows))
-        self._tell("* the best epoch so far, whose weights are kept")
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Starts the bar of a phase."""
-        self.stop()
-        self._phase, self._epochs, self._steps = name, epochs, steps
-        self._start(name, epochs * steps)
-
-    def computed(self, done: int, total: int) -> None:
-        """Moves the bar of the pass through the frozen part."""
-        self._show("frozen part", done, total)
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Moves the bar by one step."""
-        if self._bars and self._task is not None:
-            self._bars.advance(self._task)
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Prints one line for the epoch."""
-        parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
-        score = _score_of(row)
-        if row["loss"] is not None:
-            parts.append(f"loss {row['loss']:.4f}  {_title(score)} {row[score]:.3f}")
-        parts.append(f"val loss {row['val_loss']:.4f}  {_title(score)} {row[f'val_{score}']:.3f}")
-        self._tell("  ".join(parts) + (" *" if best else ""))  # within 80 columns
-        if row["epoch"] == self._epochs:
-            self.stop()
-
-    def trial_began(self, number: int, total: int | None, values: Mapping[str, Any]) -> None:
-        """Moves the bar of trials on a terminal."""
-        if self._trials is None and _terminal.isatty():
-            from tl_toolkit.cli.trials import TrialTable
-
-            self._trials = TrialTable(_console())
-        if self._trials is not None:
-            self._trials.began(number, total, values)
-
-    def trial_ended(self, trial: Mapping[str, Any], *, best: bool) -> None:
-        """Adds a row to the live table, else prints one line for the trial."""
-        if self._trials is not None:
-            self._trials.ended(trial, best=best)
-            return
-        values = "  ".join(
-            f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items()
-        )
-        score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
-        if trial["state"] == "paused":
-            score += f" after epoch {trial['budget']}"
-        number = str(trial["number"])
-        if trial["continues"]:
-            number += f" ({trial['continues']} going on)"
-        self._tell(f"trial {number}  {values}  {score}" + (" *" if best else ""))
-
-    def searched(self, summary: Mapping[str, Any]) -> None:
-        """Prints the winner and the next command."""
-        self.stop()
-        best = summary["best"]
-        values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
-        failed = f", {summary['failed']} failed" if summary["failed"] else ""
-        paused = f", {summary['paused']} paused" if summary["paused"] else ""
-        self._tell(
-            f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
-            f"{summary['objective']} {best['score']:.4f}\n  {values}"
-        )
-        if summary["refit"]:
-            self._tell(f"  {_describe_refit(summary['refit'])}")
-        # A file, not a run: only a path names it.
-        best = Path(summary["best_recipe"])
-        typed = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
-        self._tell(f"\nnext:\n  tltool finetune {typed}")
-
-    def said(self, message: str) -> None:
-        """Prints a sentence; above the table of trials if there is one."""
-        self._stop_bar()
-        self._tell(message)
-
-    def finished(self, metrics: Mapping[str, Any], exported: Mapping[str, Path]) -> None:
-        """Prints the summary and the next commands."""
-        self.stop()
-        best = metrics["best"]
-        self._tell(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")
-        self._tell(_summary_table(metrics))
-        for path in exported.values():
-            self._tell(f"exported: {path}")
-        if self.folder:
-            run = _shortest(self.folder.path)
-            self._tell(
-                f"\nnext:\n  tltool evaluate {run}\n  tltool predict {run} IMAGE...\n"
-                f"  tltool export {run}"
-            )
-
-    def stop(self) -> None:
-        """Takes the bar off the terminal; a table of trials stays as it is."""
-        self._stop_bar()
-        if self._trials:
-            self._trials.stop()
-            self._trials = None
-
-    def _stop_bar(self) -> None:
-        if self._bars:
-            self._bars.stop()
-            self._bars = None
-
-    def _start(self, name: str, total: int) -> None:
-        if not _terminal.isatty() or not total:
-            return
-        from rich import progress as bars
-
-        if self._trials:
-            self._trials.pause()  # a terminal shows one live thing at a time
-        self._bars = bars.Progress(
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeRemainingColumn(),
-            console=_console(),
-            transient=True,
-        )
-        self._bar = name
-        self._task = self._bars.add_task(name, total=total)
-        self._bars.start()
-
-    def _show(self, name: str, done: int, total: int) -> None:
-        """Moves a bar of its own for this, unless another one is on the terminal."""
-        if not self._bars and done < total:
-            self._start(name, total)
-        if self._bars and self._task is not None and self._bar == name:
-            self._bars.update(self._task, completed=done)
-            if done >= total:
-                self._stop_bar()
-
-    def _tell(self, message: str | Table) -> None:
-        console = _console()
-        if not isinstance(message, str):
-            with console.capture() as text:
-                console.print(message)
-            message = text.get().rstrip("\n")
-        # Through rich, which moves a bar out of the way first.
-        console.print(message, markup=False)
-        if self.folder:
-            self.folder.append_log(click.unstyle(message))
-
-
-def _score_of(row: Mapping[str, Any]) -> str:
-    """Returns the name of an epoch's score, of which it has one on validation images too."""
-    return next(
-        name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
-    )
-
-
-def _summary_table(metrics: Mapping[str, Any]) -> Table:
-    """Draws the first metrics of each split, of the run and of its baseline."""
-    rows = []
-    columns: list[str] = []
-    for split in ("validation", "test"):
-        if split not in metrics:
-            continue
-        for name, found in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
-            if split in found:
-                numbers = _numbers(found[split])
-                columns = _HEADLINES if "accuracy" in numbers else list(numbers)
-                rows.append([name, split, *(numbers[column] for column in columns)])
-    return build_table(["", "split", *map(_title, columns)], rows)
-
-
-_HEADLINES = ["images", "accuracy", "loss"]
-"""Of a classification, whose other metrics `evaluate` prints."""
-
-
-def _describe_refit(refit: Mapping[str, Any]) -> str:
-    scores = refit["scores"]
-    failed = scores.count(None)
-    seeds = f"with {len(scores)} other seeds: "
-    if failed == len(scores):
-        return f"{seeds}all failed"
-    spread = f"mean {refit['mean']:.4f}, {refit['min']:.4f} to {refit['max']:.4f}"
-    return seeds + spread + (f", {failed} failed" if failed else "")
-
-
-def _shortest(path: Path) -> str:
-    """A run's path as one would type it: `<name>/<NNN>` under runs/, else relative if it can be."""
-    for root in (Path("runs").absolute(), Path.cwd()):
-        if path.is_relative_to(root):
-            return str(path.relative_to(root))
-    return str(path)
+        show(build_table([kind, *map(title_of, columns)], rows))

@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
 from tl_toolkit.runtime import skip_optional_imports
 
+
+@dataclass(frozen=True)
+class _Verb:
+    """A verb: `module` of this folder holds its command, `<name>_command`."""
+
+    module: str
+    help: str
+
+
 _VERBS = {
-    "finetune": "Fine-tune, evaluate and export what a recipe says.",
-    "search": "Try other values of a recipe's fields and keep the best.",
-    "sweep": "Train a recipe with each depth of unfreezing.",
-    "evaluate": "Measure a run's model.",
-    "predict": "Ask a run's model about images.",
-    "export": "Export a run's model, checked against it.",
-    "validate": "Check a recipe, its data and its weights; trains nothing.",
-    "init": "Inspection at a folder of images and write a recipe for it.",
-    "recipes": "List, show and copy the shipped recipes.",
-    "models": "List, show, draw and probe architectures.",
-    "cache": "Show and empty the feature store.",
-    "schema": "Print the JSON Schema of recipes.",
-    "env": "Print versions and devices.",
+    "finetune": _Verb("training", "Fine-tune, evaluate and export what a recipe says."),
+    "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
+    "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
+    "evaluate": _Verb("using", "Measure a run's model."),
+    "predict": _Verb("using", "Run a run's model on images."),
+    "export": _Verb("using", "Export a run's model, checked against it."),
+    "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
+    "init": _Verb("recipes", "Inspect a folder of images and write a recipe for it."),
+    "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
+    "models": _Verb("models", "List, show, draw and probe architectures."),
+    "cache": _Verb("cache", "Show and empty the feature store."),
+    "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
+    "env": _Verb("env", "Print versions and devices."),
 }
-_HOMES = {
-    "finetune": "training",
-    "search": "searching",
-    "sweep": "searching",
-    "evaluate": "using",
-    "predict": "using",
-    "export": "using",
-    "validate": "recipes",
-    "init": "recipes",
-    "recipes": "recipes",
-    "models": "models",
-    "cache": "cache",
-    "schema": "recipes",
-    "env": "models",
-}
+"""All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
@@ -60,13 +59,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             ctx.fail(f"There is no command {cmd_name!r}; {closest(cmd_name, _VERBS)}".rstrip("; "))
-        module = import_module(f"tl_toolkit.cli.{_HOMES[cmd_name]}")
+        module = import_module(f"tl_toolkit.cli.{_VERBS[cmd_name].module}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+            formatter.write_dl([(name, verb.help) for name, verb in _VERBS.items()])
 
 
 @click.group(
@@ -82,6 +81,7 @@ def tltool() -> None:
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     signal.signal(signal.SIGTERM, _interrupt)
     skip_optional_imports()
     sys.exit(run(sys.argv[1:]))
@@ -90,32 +90,44 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command.
 
+    Args:
+        arguments: As typed after `tltool`.
+
     Returns:
         Its exit code: 0 done, 1 unexpected failure, 2 usage or recipe, 3 data or weights, 4 a check
         failed, 5 a search without a completed trial, 6 not finite, 7 output unwritable, 130
         interrupted.
     """
+    current.begin()
     try:
         result = tltool.main(arguments, prog_name="tltool", standalone_mode=False)
-    except click.ClickException as error:
+    except (Exception, KeyboardInterrupt) as error:  # never a traceback on the terminal
+        current.end()
+        return _report(error, arguments)
+    finally:
+        current.end()
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: BaseException, arguments: list[str]) -> int:
+    """Prints an error for people, and returns its exit code."""
+    causes = list(_causes(error))
+    if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    except ToolkitError as error:
-        return _report(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _report_interrupt()
-    except BrokenPipeError:
+    if isinstance(error, ToolkitError):
+        return _warn(str(error), error.exit_code)
+    if isinstance(error, BrokenPipeError):
         # The reader of our output went away, as `head` does; nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # the last line of defence: never a traceback on the terminal
-        causes = list(_causes(error))
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
-            return _report_interrupt()  # libraries wrap it while they are imported
-        if any(_is_full(cause) for cause in causes):
-            return _report("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
-        return _report_unexpected(error, arguments)
-    return result if isinstance(result, int) else 0
+    # Libraries wrap an interrupt while they are imported.
+    if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
+        kept = f" The best weights so far are kept in {current.run.path}" if current.run else ""
+        return _warn(f"Interrupted.{kept}", 130)
+    if any(_is_full(cause) for cause in causes):
+        return _warn("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
+    return _report_unexpected(error, arguments)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -130,40 +142,26 @@ def _is_full(error: BaseException) -> bool:
     return is_told or (isinstance(error, OSError) and error.errno in _FULL)
 
 
-def _report_interrupt() -> int:
-    from tl_toolkit.cli.console import current_log
-
-    log = current_log()
-    kept = f" The best weights so far are kept in {log.parent}" if log else ""
-    return _report(f"Interrupted.{kept}", 130)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _report(message: str, code: int) -> int:
-    from tl_toolkit.cli.console import restore_noise, stop_live, warn
+def _warn(message: str, code: int) -> int:
+    from tl_toolkit.cli.console import warn
 
-    restore_noise()
-    stop_live()
     warn(message)
     return code
 
 
-def _report_unexpected(error: Exception, arguments: list[str]) -> int:
-    """Keeps the traceback in a log and tells where."""
-    from tl_toolkit.cli.console import current_log, restore_noise
-
-    noise = restore_noise()
-    log = current_log() or Path(tempfile.mkdtemp(prefix="tltool-"), "command.log")
+def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
+    """Writes the traceback to a log and prints where it is."""
+    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), "command.log")
     text = "".join(traceback.format_exception(error))
     try:
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"$ tltool {' '.join(arguments)}\n{noise}{text}")
+            file.write(f"$ tltool {' '.join(arguments)}\n{text}")
     except OSError:
         log = Path("(nowhere: the log cannot be written)")
-    message = (
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    )
-    return _report(f"Unexpected failure: {message}\n  The traceback is in {log}", 1)
+    first = str(error).splitlines()[0] if str(error) else "no message"
+    message = f"{type(error).__name__}: {first}"
+    return _warn(f"Unexpected failure: {message}\n  The traceback is in {log}", 1)

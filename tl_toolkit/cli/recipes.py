@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.console import build_table, show, show_json, tell
+from tl_toolkit.cli.console import show, show_json, tell
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.printing.tables import build_table
 from tl_toolkit.runs.files import write_atomically
 
 
 @click.command("validate")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check RECIPE, its data and its weights, and name all problems at once.
 
@@ -24,13 +25,12 @@ def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) ->
     from tl_toolkit.plan.check import check_recipe
     from tl_toolkit.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides)
-    found = check_recipe(loaded)
+    summary = check_recipe(load_recipe(recipe, overrides))
     if as_json:
-        show_json(found.as_json())
+        show_json(summary.as_json())
     else:
         tell(f"{recipe}: valid")
-        tell(found.describe())
+        tell(summary.describe())
 
 
 @click.command("schema")
@@ -53,11 +53,12 @@ def list_recipes(as_json: bool) -> None:
     """List the shipped recipes."""
     from tl_toolkit.recipe.shipped import list_shipped
 
-    found = list_shipped()
+    recipes = list_shipped()
     if as_json:
-        show_json([{"name": one.name, "path": str(one.path)} for one in found])
+        show_json([{"name": recipe.name, "path": str(recipe.path)} for recipe in recipes])
     else:
-        show(build_table(["recipe", "what it does"], [[one.name, one.summary] for one in found]))
+        rows = [[recipe.name, recipe.summary] for recipe in recipes]
+        show(build_table(["recipe", "what it does"], rows))
 
 
 @recipes_command.command("show")
@@ -93,7 +94,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
 def init_command(data_dir: Path, output: Path | None, base: str) -> None:
-    """Inspection at DATA_DIR and write a recipe for it.
+    """Inspect DATA_DIR and write a recipe for it.
 
     DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
     segmentation, whose classes you name), or train/validation/test folders with these.

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tl_toolkit.cli.console import ConsoleProgress, build_table, divert_noise, show, show_json, tell
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.printing.tables import build_table
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("recipe", type=click.Path(path_type=Path)),
     click.argument("overrides", nargs=-1),
     click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
-    click.option("--resume", is_flag=True, help="Go on where it was interrupted."),
+    click.option("--resume", is_flag=True, help="Resume where it was interrupted."),
     click.option("--overwrite", is_flag=True, help="Replace what --out holds."),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools."
@@ -39,12 +40,11 @@ def search_command(as_json: bool, **options: Any) -> None:
     The recipe's section `search` says what is tried; without one, the head's dropout and how many
     blocks the last phase unfreezes. The winner is written as best.yaml.
     """
-    divert_noise()
     from tl_toolkit.api.search import search
 
-    found = search(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    run = search(**options, progress=current.print_run())
     if as_json:
-        show_json({"search": found.path, **found.summary})
+        show_json({"search": run.path, **run.summary})
 
 
 @click.command("sweep")
@@ -56,14 +56,13 @@ def sweep_command(as_json: bool, **options: Any) -> None:
 
     Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
     """
-    divert_noise()
-    from tl_toolkit.api.search import sweep
+    from tl_toolkit.api.sweep import sweep
 
-    found = sweep(**options, progress=ConsoleProgress(" ".join(["tltool", *sys.argv[1:]])))
+    run = sweep(**options, progress=current.print_run())
     if as_json:
-        show_json({"sweep": found.path, **found.summary})
+        show_json({"sweep": run.path, **run.summary})
         return
-    with open(found.path / "sweep.csv", encoding="utf-8", newline="") as file:
+    with open(run.path / "sweep.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     # Depth and parameters are as they are in the file, scores need not be so long.
     show(
@@ -71,4 +70,4 @@ def sweep_command(as_json: bool, **options: Any) -> None:
             header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
         )
     )
-    tell(f"drawn in {found.path / 'sweep.svg'}")
+    tell(f"plotted in {run.path / 'sweep.svg'}")

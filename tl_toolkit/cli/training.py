@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.console import ConsoleProgress, divert_noise, show_json
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show_json
 from tl_toolkit.errors import Problem, RecipeError
 
 
@@ -41,17 +41,15 @@ def finetune_command(
                 hint="the same command without --resume",
             )
         )
-    divert_noise()
     from tl_toolkit.api.finetune import finetune
 
-    progress = ConsoleProgress(" ".join(["tltool", *sys.argv[1:]]))
     run = finetune(
         recipe,
         overrides=overrides,
         out=out,
         overwrite=overwrite,
         threads=threads,
-        progress=progress,
+        progress=current.print_run(),
     )
     if as_json:
         show_json({"run": run.path, **run.metrics})

@@ -8,21 +8,19 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tl_toolkit.cli.console import (
-    ConsoleProgress,
-    build_table,
-    divert_noise,
-    show,
-    show_json,
-    show_metrics,
-    tell,
-    warn,
-)
+from tl_toolkit.cli.command import current
+from tl_toolkit.cli.console import show, show_json, show_metrics, tell, warn
 from tl_toolkit.errors import DataError
+from tl_toolkit.printing.tables import build_table
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
+
+if TYPE_CHECKING:
+    from tl_toolkit.api.run import Run
+    from tl_toolkit.tasks.base import Prediction
 
 
 @click.command("evaluate")
@@ -44,26 +42,23 @@ def evaluate_command(
     or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
-    divert_noise()
     from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
-    from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
-        check_names(thresholds, opened.metrics)
-    metrics = opened.evaluate(data, progress=ConsoleProgress())
-    for path, reason in metrics["skipped"].items():
-        warn(f"skipped {path}: {reason}")
+        check_names(thresholds, opened.metrics, opened.recipe.task)
+    metrics = opened.evaluate(data, progress=current.print_events())
     classes = metrics.get("per_class", {})
     absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
-        warn(_tell_absent(absent, of_pixels=opened.recipe.task in PIXEL_TASKS))
+        warn(_tell_absent(absent, of_pixels=opened.recipe.task.is_dense))
     if as_json:
         show_json(metrics)
     else:
         show_metrics(metrics["split"], metrics)
-    check_thresholds(metrics, thresholds)
+    check_thresholds(metrics, thresholds, opened.recipe.task)
 
 
 def _tell_absent(classes: list[str], *, of_pixels: bool) -> str:
@@ -108,19 +103,22 @@ def predict_command(
     A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
     each pixel has an answer, a file's mask and an overlay are written as PNG.
     """
-    divert_noise()
     from tl_toolkit.api.run import load_run
-    from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS
 
     opened = load_run(run)
-    if out is None and opened.recipe.task in PIXEL_TASKS:
+    current.use_run(opened.folder)
+    if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, native=native, progress=ConsoleProgress())
-    records = [one.as_record() for one in found]
-    if form == "csv":
-        _print_csv(records, opened.classes)
+    found = opened.predict(paths, out=out, native=native, progress=current.print_events())
+    records = [prediction.as_record() for prediction in found]
+    if form == "jsonl":
+        for record in records:
+            click.echo(json.dumps(record, ensure_ascii=False))
+    elif form == "csv":
+        _print_csv(opened, found)
     else:
-        {"table": _print_table, "jsonl": _print_lines}[form](records)
+        table = opened.tabulate([item for item in found if item.error is None])
+        show(build_table(table.columns, table.rows))
     refused = [record for record in records if record["error"]]
     for record in refused:
         warn(f"{record['path']}: {record['error']}")
@@ -128,70 +126,40 @@ def predict_command(
         raise DataError(f"{len(refused)} of {len(found)} files could not be decoded")
 
 
-def _print_table(records: list[dict[str, Any]]) -> None:
-    answered = [record for record in records if not record["error"]]
-    if any("probabilities" in record for record in records):
-        rows = [[record["path"], record["label"], record["probability"]] for record in answered]
-        show(build_table(["file", "class", "probability"], rows))
-        return
-    pictures = _pictures(records)
-    has_classes = any(record["shares"] for record in answered)
-    rows = []
-    for record in answered:
-        most = next(iter(record["shares"].items()), (None, None)) if has_classes else ()
-        rows.append([record["path"], *most, *map(record["files"].get, pictures)])
-    columns = ["most of it", "share"] if has_classes else []
-    show(build_table(["file", *columns, *pictures], rows))
-
-
-def _print_csv(records: list[dict[str, Any]], classes: Sequence[str]) -> None:
-    """Prints a row for each file, with a column for each class of the run."""
-    first = ["path"] if "shares" in records[0] else ["path", "label", "probability"]
-    plain = [*first, *_pictures(records)]
+def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
+    """Prints a row for each file; of a refused one its path and error."""
+    table = run.tabulate([item for item in predictions if item.error is None], wide=True)
+    rows = iter(table.rows)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*plain, *classes, "error"])
-    for record in records:
-        values = [_by_class(record).get(name) for name in classes]
-        found = {**record, **record.get("files", {})}
-        writer.writerow([*map(found.get, plain), *values, record["error"]])
-
-
-def _pictures(records: list[dict[str, Any]]) -> list[str]:
-    """Returns the kinds of pictures that were written, as mask and overlay."""
-    return next((list(record["files"]) for record in records if record.get("files")), [])
-
-
-def _by_class(record: dict[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = record.get("probabilities") or record.get("shares") or {}
-    return found
-
-
-def _print_lines(records: list[dict[str, Any]]) -> None:
-    for record in records:
-        click.echo(json.dumps(record, ensure_ascii=False))
+    writer.writerow([*table.columns, "error"])
+    for item in predictions:
+        blank = [item.path, *[None] * (len(table.columns) - 1)]
+        writer.writerow([*(next(rows) if item.error is None else blank), item.error])
 
 
 @click.command("export")
 @click.argument("run")
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(["saved_model", "weights"]),
-    default=("saved_model",), show_default=True,
+    "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
+    callback=lambda _, __, values: split_formats(values),
+    help=f"{describe_formats()}. May be given again, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     """Export the model of RUN; a SavedModel is published only if it answers as the model does."""
-    divert_noise()
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
+    current.use_run(opened.folder)
     paths = opened.export(formats)
     for path in paths.values():
         tell(f"exported: {path}")
-    if "saved_model" in paths:
-        report = opened.folder.read_json(opened.folder.export / "parity.json")
-        tell(
-            f"largest difference: {report['pixels']['largest_difference']:.1e} from "
-            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-        )
+    for proof in (EXPORT_FORMATS[name].proof for name in paths):
+        if proof:
+            report = opened.folder.read_json(opened.folder.export / proof)
+            tell(
+                f"largest difference: {report['pixels']['largest_difference']:.1e} from "
+                f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
+            )
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})

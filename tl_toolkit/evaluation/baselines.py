@@ -2,75 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.evaluation.splits import measure_trained
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.evaluation.splits import evaluate_trained
+from tl_toolkit.events import Event, Handler
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.load import build_baseline
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.plan.check import plan_baseline
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Trainer, plan_phases
-from tl_toolkit.training.prepare import assemble_model
+from tl_toolkit.training.loop import plan_phases
+from tl_toolkit.training.prepare import assemble_model, build_trainer
 
 
 def train_baseline(
-    recipe: Recipe,
-    images: Mapping[str, Images],
-    classes: tuple[str, ...],
-    folder: RunFolder,
-    *,
-    progress: Progress,
+    plan: Plan, images: Mapping[str, Images], folder: RunFolder, *, progress: Handler
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
     Args:
-        recipe: A recipe with a `baseline`; its data are used as they are.
+        plan: Of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
-        classes: Class names in order.
         folder: The run; the baseline's histories go under baseline/.
-        progress: Is told of its epochs.
+        progress: Receives its events, named as the baseline's.
 
     Returns:
         The replaced fields, the kept epoch, and metrics by split.
     """
-    other = build_baseline(recipe)
-    if other is None:
+    baseline = plan_baseline(plan)
+    if baseline is None:
         raise ValueError("recipe.baseline: expected changes, got none")
-    labelled = _Labelled(progress)
-    transfer = assemble_model(other, classes, labelled)
-    place = RunFolder(folder.path / "baseline")
-    labelled.planned(plan_phases(transfer, other.phases))
-    trainer = Trainer(CompiledPhases(transfer), other, images, progress=labelled)
+
+    def report(event: Event) -> None:
+        progress(_label(event))
+
+    task = build_task(baseline.recipe, baseline.classes)
+    transfer = assemble_model(baseline, task, report)
+    place = RunFolder(folder.baseline)
+    settings = training_settings(baseline.recipe, baseline.units)
+    report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
+    trainer = build_trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
     try:
-        training = trainer.train(other, place)
+        training = trainer.train(settings, place)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {
-        "changes": dict(recipe.baseline or {}),
+        "changes": dict(plan.recipe.baseline or {}),
         "best": training.best.as_row(),
-        **measure_trained(trainer, transfer.task, images, classes)[0],
+        **evaluate_trained(trainer, task, images)[0],
     }
 
 
-class _Labelled(Relay):
-    """Passes events on under names that tell the baseline from the run."""
-
-    def planned(self, phases: Sequence[Mapping[str, Any]]) -> None:
-        super().planned([{**row, "name": f"baseline {row['name']}"} for row in phases])
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        super().phase_began(f"baseline {name}", epochs, steps)
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        super().epoch_ended({**row, "phase": f"baseline {row['phase']}"}, best=best)
-
-    def said(self, message: str) -> None:
-        super().said(f"baseline: {message}")
+def _label(event: Event) -> Event:
+    """The same event under names that tell the baseline from the run."""
+    facts = dict(event.facts)
+    if "phase" in facts:
+        facts["phase"] = f"baseline {facts['phase']}"
+    if "phases" in facts:
+        facts["phases"] = [
+            {**phase, "name": f"baseline {phase['name']}"} for phase in facts["phases"]
+        ]
+    text = event.text and f"baseline: {event.text}"
+    return replace(event, text=text, facts=facts)
 
 
 def _relabel(error: ToolkitError) -> ToolkitError:

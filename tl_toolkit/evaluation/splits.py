@@ -1,86 +1,144 @@
-"""What a model's answers for whole splits come to: one for each image, or one for each pixel."""
+"""What a model makes of whole splits: metrics, and a prediction for each image."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from tl_toolkit.evaluation.metrics import measure
-from tl_toolkit.evaluation.predict import predict_images
+from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.tasks.base import Task, answers_pixels
-from tl_toolkit.tasks.dense.evaluation import measure_masks, measure_trained_masks
+from tl_toolkit.tasks.base import Evaluation, ExampleSource, SplitView, Table, Task
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["Predictions", "measure_kept", "measure_trained", "write_predictions"]
+__all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]
+
+_SPLITS = ("validation", "test")
 
 
-class Predictions(NamedTuple):
-    """The columns and rows of predictions.csv."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-
-
-def measure_trained(
-    trainer: Trainer, task: Task, images: Mapping[str, Images], classes: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], Predictions]:
+def evaluate_trained(
+    trainer: Trainer, task: Task, images: Mapping[str, Images]
+) -> tuple[dict[str, dict[str, Any]], Table]:
     """Measures what a trainer kept on validation and test images, from the features at hand.
 
     Args:
         trainer: After its training.
-        task: The task of the recipe.
+        task: The task of the recipe, which takes from the validation images what it needs.
         images: Its images by split.
-        classes: Class names in the order of the outputs.
 
     Returns:
-        The metrics of each split there is, and the answers for each image.
+        The metrics of each split there is, and the predictions for each image.
     """
-    metrics: dict[str, dict[str, Any]] = {}
-    columns = ["path", "split"]
-    rows: list[list[Any]] = []
-    for split in ("validation", "test"):
-        if split not in images:
-            continue
-        examples = images[split].examples
-        if answers_pixels(task):
-            metrics[split], scores = measure_trained_masks(trainer, split, images[split], task)
-            names = list(max(scores, key=len))  # an image that cannot be measured has no score
-            columns = ["path", "split", *names]
-            rows += [
-                [example.path, split, *map(row.get, names)]
-                for example, row in zip(examples, scores, strict=True)
-            ]
-            continue
-        found = trainer.predict(split)
-        metrics[split] = measure(images[split].labels, found, classes)
-        columns = ["path", "split", "label", "predicted", "probability", *classes]
-        for example, row in zip(examples, found, strict=True):
-            best = int(row.argmax())
-            answer = [classes[best], float(row[best]), *map(float, row)]
-            rows.append([example.path, split, str(example.label), *answer])
-    return metrics, Predictions(columns, rows)
+    views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
+             if split in images}  # fmt: skip
+    task.finish(views["validation"], images["validation"].targets)
+    evaluations = {split: task.evaluate(view, images[split].targets)
+                   for split, view in views.items()}  # fmt: skip
+    columns = max((one.predictions.columns for one in evaluations.values()), key=len)
+    rows = [
+        [example.path, split, *row]
+        for split, evaluation in evaluations.items()
+        for example, row in zip(images[split].examples, evaluation.predictions.rows, strict=True)
+    ]
+    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    return metrics, Table(["path", "split", *columns], rows)
 
 
-def measure_kept(
-    model: keras.Model, task: Task, images: Images, classes: Sequence[str]
-) -> dict[str, Any]:
-    """Measures a kept model on the images of one split."""
-    if answers_pixels(task):
-        return measure_masks(model, images, task)
-    return measure(images.labels, predict_images(model, images), classes)
+def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluation:
+    """Measures a whole model on the images of one split.
+
+    Args:
+        model: The model.
+        task: What it has learned.
+        images: The images, with their targets.
+    """
+    return task.evaluate(_ModelView(model, task, images), images.targets)
 
 
-def write_predictions(path: Path, found: Predictions) -> None:
-    """Writes predictions.csv."""
+def write_predictions(path: Path, predictions: Table) -> None:
+    """Writes predictions.csv.
+
+    Args:
+        path: The file.
+        predictions: Its columns and rows.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(found.columns)
-    writer.writerows(found.rows)
+    writer.writerow(predictions.columns)
+    writer.writerows(predictions.rows)
     write_atomically(path, buffer.getvalue())
+
+
+class _TrainedView(SplitView):
+    """A split as the model sees it that a trainer holds: by the features of its last phase."""
+
+    def __init__(self, trainer: Trainer, split: str, images: Images) -> None:
+        self.examples = images.examples
+        self.model = trainer.model
+        cut, self.features = trainer.features(split)
+        self.source = cut.tensors
+        self._assess = trainer.assess
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        return self._assess(inputs, len(self.examples))
+
+
+class _ModelView(SplitView):
+    """A split as a whole model sees it: by its images."""
+
+    def __init__(self, model: keras.Model, task: Task, images: Images) -> None:
+        self.examples = images.examples
+        self.model = model
+        self.source = None
+        self.features = _Pixels(images)
+        self._task = task
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        size = self._task.prefix_batch_size
+        run = self._compile(size)
+        losses: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
+        for batch, targets in inputs.chunks(np.arange(len(self.examples)), size):
+            missing = size - len(targets)
+            padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
+            results = run(pad_batch(batch, missing), np.pad(targets, padding))
+            for column, values in zip((losses, outputs), results, strict=True):
+                column.append(values.numpy()[: len(targets)])
+        return np.concatenate(losses), np.concatenate(outputs)
+
+    def _compile(self, size: int) -> Any:
+        """Compiles model and loss as one function: only so does Keras find the logits."""
+        inputs = [
+            tf.TensorSpec((size, *tensor.shape[1:]), tf.float32) for tensor in self.model.inputs
+        ]
+        shape = self._task.targets.shape[1:]
+        targets = tf.TensorSpec((size, *shape), self._task.targets.dtype)
+
+        @tf.function(input_signature=[inputs, targets], autograph=False)
+        def run(batch: Any, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            outputs = self.model(batch if len(batch) > 1 else batch[0], training=False)
+            return self._task.compare(outputs, targets)[0], outputs
+
+        def call(batch: Batch, targets: np.ndarray) -> Any:
+            return run([tf.cast(tensor, tf.float32) for tensor in as_list(batch)], targets)
+
+        return call
+
+
+class _Pixels:
+    """The images themselves, as features at the entrance of a model."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        yield from self._images.batches(order, batch_size)

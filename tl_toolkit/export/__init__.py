@@ -1,1 +1,1 @@
-"""A run's product: a SavedModel that is proved equal to the Keras model before it is published."""
+"""Exported models: the formats, and the proof that an export equals the Keras model."""

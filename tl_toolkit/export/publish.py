@@ -1,95 +1,78 @@
-"""Publishes the formats of a run; a SavedModel is checked before anyone can see it."""
+"""Publishes a run's model in the formats that are asked for, each after its proof."""
 
 from __future__ import annotations
 
+import functools
 import os
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from tl_toolkit.export.parity import check_report, compare
-from tl_toolkit.export.saved_model import write_saved_model
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.export.formats import FinishedModel, Format, find_format
+from tl_toolkit.export.parity import check_report
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, ExportFormat, split_formats
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.base import Task, answers_pixels
-from tl_toolkit.tasks.dense.parity import compare_pixels
-from tl_toolkit.tasks.dense.serving import write_pixel_model
-from tl_toolkit.transfer.heads import is_head
-from tl_toolkit.transfer.weights import save_weights
+
+__all__ = ["publish"]
 
 
 def publish(
-    model: keras.Model,
+    finished: FinishedModel,
     folder: RunFolder,
-    recipe: Recipe,
     *,
-    classes: Sequence[str],
     files: Mapping[str, bytes],
     formats: Sequence[str],
-    task: Task,
 ) -> dict[str, Path]:
     """Writes each format under the run's export folder.
 
     Args:
-        model: The kept model.
+        finished: The kept model.
         folder: The run.
-        recipe: The run's recipe.
-        classes: Class names in the order of the model's outputs.
-        files: Encoded validation images by name, which a SavedModel is compared on.
-        formats: `saved_model`, `weights`.
-        task: What the model was trained for.
+        files: Encoded validation images by name, on which an exported model is compared.
+        formats: Words of the table of formats.
 
     Returns:
         The path of each format.
 
     Raises:
-        ParityError: The SavedModel differs from the model; the published one, if any, is untouched.
+        ParityError: An exported model differs from the model; what was published before stays.
+        RecipeError: A format is unknown.
     """
-    paths = {}
-    for name in formats:
-        if name == "saved_model":
-            paths[name] = _publish_saved_model(model, folder, recipe, classes, files, task)
-        elif name == "weights":
-            paths[name] = folder.export / "base.weights.h5"
-            with drafted(paths[name]) as draft:
-                save_weights([layer for layer in model.layers if not is_head(layer)], draft)
-        else:
-            raise ValueError(f"formats: expected saved_model or weights, got {name!r}")
-    return paths
+    return {
+        name: _publish(finished, folder.export, EXPORT_FORMATS[name], find_format(name), files)
+        for name in split_formats(formats)
+    }
 
 
-def _publish_saved_model(
-    model: keras.Model,
-    folder: RunFolder,
-    recipe: Recipe,
-    classes: Sequence[str],
+def _publish(
+    finished: FinishedModel,
+    folder: Path,
+    line: ExportFormat,
+    form: Format,
     files: Mapping[str, bytes],
-    task: Task,
 ) -> Path:
-    path = folder.export / "saved_model" / "1"
-    report_path = folder.export / "parity.json"
+    path = folder / line.path
+    folder.mkdir(exist_ok=True)
     # Not beside its place: servers watch that folder for new versions.
-    draft = folder.export / f".saved_model.{os.getpid()}"
-    same: dict[str, Any] = {"classes": classes, "resize": recipe.data.resize}
-    try:
-        folder.export.mkdir(exist_ok=True)
-        if answers_pixels(task):
-            same["task"] = task
-            write_pixel_model(model, draft, **same)
-            report = compare_pixels(model, draft, files, **same)
-        else:
-            write_saved_model(model, draft, **same)
-            report = compare(model, draft, files, **same)
-        if not report["holds"]:  # parity.json stays the proof of what is published
-            report_path = report_path.with_name("parity.failed.json")
-        write_json(report_path, report)
-        check_report(report, where=str(report_path))
+    with tempfile.TemporaryDirectory(prefix=f".{line.name}.", dir=folder) as scratch:
+        draft = Path(scratch, path.name)
+        form.write(finished, draft)
+        if form.ask is not None:
+            report = finished.task.compare_served(
+                finished.model, files, finished.resize,
+                ask=functools.partial(form.ask, draft), limits=form.limits,
+            )  # fmt: skip
+            _prove(report, folder / line.proof)
         with drafted(path) as place:
             os.rename(draft, place)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return path
+
+
+def _prove(report: Mapping[str, Any], path: Path) -> None:
+    """Writes the report; a failed report lies beside the proof of what is published."""
+    failed = path.with_name(f"{path.stem}.failed{path.suffix}")
+    write_json(path if report["holds"] else failed, report)
+    check_report(report, where=str(failed))
+    failed.unlink(missing_ok=True)

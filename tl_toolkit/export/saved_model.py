@@ -2,91 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.export.asking import ask
+from tl_toolkit.export.formats import FinishedModel, Format
+
+__all__ = ["FORMAT", "write_saved_model"]
 
 
-def write_saved_model(
-    model: keras.Model,
-    path: Path,
-    *,
-    classes: Sequence[str],
-    resize: Literal["stretch", "crop"] = "stretch",
-) -> None:
+def write_saved_model(finished: FinishedModel, path: Path) -> None:
     """Writes a model for TensorFlow Serving or plain TensorFlow.
 
     Three signatures: `serving_default(image)` takes uint8 RGB (batch, h, w, 3) of any size,
-    `serve_bytes(bytes)` encoded images (batch,), and both return `probabilities` float32 (batch,
-    classes), `label` string (batch,) and `index` int32 (batch,); `class_names()` returns the names.
-    Decoding, turning, resizing, preprocessing and softmax are inside.
+    `serve_bytes(bytes)` encoded images (batch,), and both return what the task's endpoints return;
+    `class_names()` returns what the outputs stand for. Decoding, turning, resizing and
+    preprocessing are inside.
 
     Args:
-        model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
+        finished: The model.
         path: Folder to write; must not exist.
-        classes: Class names in the order of the model's outputs.
-        resize: How images come to the model's size, as in the recipe.
     """
-    size = tuple(model.input.shape[1:3])
-    names = tf.constant(list(classes))
-
-    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model(tf.cast(pixels, tf.float32), training=False)
-        if probabilities.shape[-1] == 1:
-            probabilities = tf.concat([1.0 - probabilities, probabilities], axis=-1)
-        index = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        return {"probabilities": probabilities, "label": tf.gather(names, index), "index": index}
-
-    def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(resize_image(image, size, resize))
-
-    def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.map_fn(
-            lambda one: resize_image(decode_image(one), size, resize),
-            encoded,
-            fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
-        )
-        return answer(pixels)
-
-    write_signatures(
-        model, path, serve_images=serve_images, serve_bytes=serve_bytes, classes=classes
-    )
-
-
-def write_signatures(
-    model: keras.Model,
-    path: Path,
-    *,
-    serve_images: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
-    serve_bytes: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
-    classes: Sequence[str],
-) -> None:
-    """Writes the signatures that every exported model has, whatever its task.
-
-    Args:
-        model: What the functions call.
-        path: Folder to write; must not exist.
-        serve_images: Answers uint8 (batch, h, w, 3), as `serving_default(image)`.
-        serve_bytes: Answers encoded images (batch,), as `serve_bytes(bytes)`.
-        classes: What `class_names()` returns; none for a task without.
-    """
-    names = tf.constant(list(classes), tf.string)
+    endpoints = finished.task.build_endpoints(finished.model, finished.resize)
+    names = tf.constant(list(finished.task.classes), tf.string)
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(finished.model)
     archive.add_endpoint(
         "serving_default",
-        serve_images,
+        endpoints.serve_images,
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")],
     )
     archive.add_endpoint(
         "serve_bytes",
-        serve_bytes,
+        endpoints.serve_bytes,
         input_signature=[tf.TensorSpec((None,), tf.string, name="bytes")],
     )
     archive.add_endpoint("class_names", lambda: {"class_names": names}, input_signature=[])
     archive.write_out(str(path), verbose=False)
+
+
+FORMAT = Format(write_saved_model, ask=ask)

@@ -1,31 +1,112 @@
 """Asks an exported model in a process of its own. Run as a script: it imports TensorFlow only.
 
-    python serving_process.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
+    python -I serving_process.py SAVED_MODEL INPUTS.npz OUTPUTS.npz [SETTINGS]
 
 INPUTS holds batches of images, `image/0`, `image/1`, ..., uint8 (n, h, w, 3), and `bytes`, uint8,
 the files one after the other, of as many bytes as `lengths` says. OUTPUTS holds by the names of the
-model's outputs what each batch was answered, `pixels/0/NAME`, and each file, `bytes/0/NAME`;
-answers that are PNG files are decoded.
+model's outputs those for each batch, `pixels/0/NAME`, and for each file, `bytes/0/NAME`; outputs
+that are PNG files are decoded. SETTINGS is a JSON object: `path` is where modules are looked for,
+the rest is the arithmetic of the process that asks (`export.asking.read_numerics`).
+
+Whatever the path holds, the toolkit cannot be imported here: the model must work without it.
 """
 
+import json
 import sys
-
-import numpy as np
-import tensorflow as tf
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from typing import Any
 
 PNG = b"\x89PNG"
+TOOLKIT = "tl_toolkit"
 
 
-def main(model_path: str, inputs_path: str, outputs_path: str) -> None:
-    """Writes the answers of both signatures, and the class names."""
+class WithoutToolkit:
+    """Refuses to import the toolkit, as if it were not installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Raises for the toolkit's modules, and leaves all others to the next finder.
+
+        Args:
+            name: The module's full name.
+            path: Not used.
+            target: Not used.
+
+        Raises:
+            ModuleNotFoundError: It is a module of the toolkit.
+        """
+        if name.split(".")[0] == TOOLKIT:
+            raise ModuleNotFoundError(f"an exported model must work without {TOOLKIT}", name=name)
+        return None
+
+
+def set_numerics(settings: Mapping[str, Any]) -> None:
+    """Makes TensorFlow compute as in the process that asks; must come before its first operation.
+
+    Args:
+        settings: What `read_numerics` returned there; what is missing stays as it is.
+    """
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # The process that asks holds memory already, and by default this process reserves all.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if "tf32" in settings:
+        tf.config.experimental.enable_tensor_float_32_execution(settings["tf32"])
+    if settings.get("op_determinism"):
+        tf.config.experimental.enable_op_determinism()
+    if "intra_op_threads" in settings:
+        tf.config.threading.set_intra_op_parallelism_threads(settings["intra_op_threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(settings["inter_op_threads"])
+
+
+def get_numerics() -> dict[str, Any]:
+    """Returns what TensorFlow says of its arithmetic."""
+    import tensorflow as tf
+
+    return {
+        "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
+        "op_determinism": is_deterministic(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def is_deterministic() -> bool:
+    """Tells whether op determinism is on; TensorFlow's own function for this is private."""
+    import tensorflow as tf
+
+    try:
+        tf.random.uniform(())
+    except RuntimeError:  # a random operation without a seed
+        return True
+    return False
+
+
+def main(model_path: str, inputs_path: str, outputs_path: str, settings: str = "{}") -> None:
+    """Writes the outputs of both signatures, and the class names.
+
+    Args:
+        model_path: Folder of the SavedModel.
+        inputs_path: File with what is asked.
+        outputs_path: File to write.
+        settings: Search path and arithmetic, as JSON.
+    """
+    numerics: dict[str, Any] = json.loads(settings)
+    sys.path[:] = numerics.pop("path", sys.path)
+    sys.meta_path.insert(0, WithoutToolkit())
+    import numpy as np
+    import tensorflow as tf
+
+    set_numerics(numerics)
     model = tf.saved_model.load(model_path)
     inputs = np.load(inputs_path, allow_pickle=False)
-    answers = {}
+    outputs = {}
     for key in inputs.files:
         if key.startswith("image/"):
-            found = model.signatures["serving_default"](image=tf.constant(inputs[key]))
-            for name, values in found.items():
-                answers[f"pixels/{key.removeprefix('image/')}/{name}"] = read(values.numpy())
+            batch = model.signatures["serving_default"](image=tf.constant(inputs[key]))
+            for name, values in batch.items():
+                outputs[f"pixels/{key.removeprefix('image/')}/{name}"] = read(values.numpy())
     ends = np.cumsum(inputs["lengths"])
     encoded = [
         inputs["bytes"][end - length : end].tobytes()
@@ -33,17 +114,25 @@ def main(model_path: str, inputs_path: str, outputs_path: str) -> None:
     ]
     for name, values in model.signatures["serve_bytes"](bytes=tf.constant(encoded)).items():
         for number, value in enumerate(values.numpy()):
-            answers[f"bytes/{number}/{name}"] = read(value)
+            outputs[f"bytes/{number}/{name}"] = read(value)
     np.savez(
         outputs_path,
-        **answers,
+        **outputs,
         class_names=read(model.signatures["class_names"]()["class_names"].numpy()),
-        imported_toolkit="tl_toolkit" in sys.modules,
+        numerics=json.dumps(get_numerics()),
+        imported_toolkit=TOOLKIT in sys.modules,
     )
 
 
-def read(value):
-    """Returns numbers as they are, text as text, and the pixels of a PNG file, (h, w, channels)."""
+def read(value: Any) -> Any:
+    """Returns numbers as they are, text as text, and the pixels of a PNG file, (h, w, channels).
+
+    Args:
+        value: An output, or the output for one file.
+    """
+    import numpy as np
+    import tensorflow as tf
+
     if isinstance(value, bytes) and value.startswith(PNG):
         depth = tf.uint16 if value[24] == 16 else tf.uint8  # the header says how many bits
         return tf.io.decode_png(value, dtype=depth).numpy()

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
@@ -29,22 +29,18 @@ class Example:
         path: The file that is decoded, or `builtin:digits/<index>`. For a converted image this is
             the converted file; its reason names the original.
         sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
-        label: Its class; None where it is not known.
         split: One of SPLITS.
+        targets: What is learned of it, as text: a value for each of the manifest's columns.
         verdict: One of VERDICTS: what the decoder makes of it.
         reason: Why it is not good, or what it was converted from; "" for a good one.
-        mask: Path of its mask; "" where it has none.
-        mask_sha256: Of the mask's bytes, in hex.
     """
 
     path: str
     sha256: str
-    label: str | None
     split: str
+    targets: tuple[str, ...] = ()
     verdict: str = "good"
     reason: str = ""
-    mask: str = ""
-    mask_sha256: str = ""
 
     @property
     def usable(self) -> bool:
@@ -52,7 +48,8 @@ class Example:
         return self.verdict in USABLE
 
 
-_COLUMNS = tuple(column.name for column in fields(Example))
+_BEFORE = ("path", "sha256")
+_AFTER = ("split", "verdict", "reason")
 
 
 @dataclass(frozen=True)
@@ -62,21 +59,34 @@ class Manifest:
     Attributes:
         examples: Each image once, also those that cannot be used.
         classes: Class names in the order of the model's outputs.
+        columns: Names of the targets of each example. A column that is the path of a file has a
+            second one, `<name>_sha256`, of its content.
     """
 
     examples: tuple[Example, ...]
     classes: tuple[str, ...]
+    columns: tuple[str, ...] = ("label",)
 
     def of(self, split: str) -> tuple[Example, ...]:
-        """Returns the usable images of a split, in the manifest's order."""
+        """Returns the usable images of a split, in the manifest's order.
+
+        Args:
+            split: One of SPLITS.
+        """
         return tuple(entry for entry in self.examples if entry.split == split and entry.usable)
 
-    def count(self) -> dict[str, dict[str, int]]:
-        """Returns the usable images of each class in each split that has any."""
-        counts = {split: dict.fromkeys(self.classes, 0) for split in SPLITS}
+    def count(self, column: str = "label") -> dict[str, dict[str, int]]:
+        """Returns the usable images of each class in each split that has any.
+
+        Args:
+            column: The column that names the classes; "" counts all together, under "".
+        """
+        place = self.columns.index(column) if column else None
+        names = self.classes if column else ("",)
+        counts = {split: dict.fromkeys(names, 0) for split in SPLITS}
         for entry in self.examples:
-            if entry.usable and entry.label is not None:
-                counts[entry.split][entry.label] += 1
+            if entry.usable:
+                counts[entry.split]["" if place is None else entry.targets[place]] += 1
         return {split: of_split for split, of_split in counts.items() if any(of_split.values())}
 
     def find_leaks(self) -> list[tuple[Example, Example]]:
@@ -85,75 +95,102 @@ class Manifest:
         leaks = []
         for entry in self.examples:
             if entry.usable:
-                other = first.setdefault(entry.sha256, entry)
-                if other.split != entry.split:
-                    leaks.append((other, entry))
+                earlier = first.setdefault(entry.sha256, entry)
+                if earlier.split != entry.split:
+                    leaks.append((earlier, entry))
         return leaks
+
+    def describe_leaks(self) -> list[dict[str, str]]:
+        """Returns the pairs of `find_leaks` as plain values, for a file of the run."""
+        return [
+            {
+                "path": leak.path,
+                "split": leak.split,
+                "equals": first.path,
+                "equals_split": first.split,
+            }
+            for first, leak in self.find_leaks()
+        ]
 
     @property
     def digest(self) -> str:
-        """SHA-256 over content, class and split of the usable images in order, and the classes."""
+        """SHA-256 over content, targets and split of the usable images in order, and the classes.
+
+        Files of targets count with their content, not with their paths.
+        """
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
+        counted = [
+            place for place, name in enumerate(self.columns) if f"{name}_sha256" not in self.columns
+        ]
         for entry in self.examples:
             if entry.usable:
-                facts = (entry.sha256, entry.label, entry.split)
-                line = repr((*facts, entry.mask_sha256) if entry.mask else facts)
-                digest.update(line.encode("utf-8", "surrogateescape"))
+                facts = (entry.sha256, *(entry.targets[place] for place in counted), entry.split)
+                digest.update(repr(facts).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the examples as CSV, atomically; the class order is not part of it.
+
+        Args:
+            path: The file.
 
         Raises:
             OutputError: The file cannot be written.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        columns = _COLUMNS if any(entry.mask for entry in self.examples) else _COLUMNS[:-2]
-        writer.writerow(columns)
+        writer.writerow((*_BEFORE, *self.columns, *_AFTER))
         for entry in self.examples:
-            values = astuple(entry)[: len(columns)]
-            writer.writerow("" if value is None else value for value in values)
+            targets = entry.targets or ("",) * len(self.columns)
+            row = (entry.path, entry.sha256, *targets, entry.split, entry.verdict, entry.reason)
+            writer.writerow(row)
         # A file name need not be UTF-8; its bytes come back as they were.
         write_atomically(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, classes: Sequence[str] | None = None
-    ) -> Manifest:
+    def load(cls, path: str | os.PathLike[str], *, classes: Sequence[str] = ()) -> Manifest:
         """Reads what `save` wrote.
 
         Args:
             path: The CSV file.
-            classes: The class order; by default the labels in it, sorted.
+            classes: The class order.
 
         Raises:
             DataError: It is missing or is not a manifest.
         """
         try:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) not in (_COLUMNS, _COLUMNS[:-2]):
-                raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
-            if any(len(row) != len(header) for row in rows):
-                raise ValueError(f"expected the columns {', '.join(_COLUMNS)}")
-            examples = tuple(_as_example(row) for row in rows)
+                reader = csv.DictReader(file)
+                header = tuple(reader.fieldnames or ())
+                missing = [name for name in (*_BEFORE, *_AFTER) if name not in header]
+                if missing:
+                    raise ValueError(f"it has no column {', '.join(missing)}")
+                columns = tuple(name for name in header if name not in (*_BEFORE, *_AFTER))
+                examples = tuple(_as_example(row, columns) for row in reader)
         except (OSError, ValueError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(Problem(str(path), f"is not a readable manifest: {reason}")) from error
-        labels = {entry.label for entry in examples if entry.label is not None}
-        return cls(examples, tuple(sorted(labels)) if classes is None else tuple(classes))
+        return cls(examples, tuple(classes), columns)
 
 
-def _as_example(row: Sequence[str]) -> Example:
-    path, sha256, label, split, verdict, reason, *mask = row
-    if split not in SPLITS or verdict not in VERDICTS:
-        raise ValueError(f"unknown split or verdict: {split!r}, {verdict!r}")
-    return Example(path, sha256, label or None, split, verdict, reason, *mask)
+def _as_example(row: Mapping[str | None, str | None], columns: Sequence[str]) -> Example:
+    if None in row or None in row.values():
+        raise ValueError("a row has more or fewer values than there are columns")
+    values = {str(name): str(value) for name, value in row.items()}
+    if values["split"] not in SPLITS or values["verdict"] not in VERDICTS:
+        raise ValueError(f"unknown split or verdict: {values['split']!r}, {values['verdict']!r}")
+    targets = tuple(values[name] for name in columns)
+    names = ("path", "sha256", "split", "verdict", "reason")
+    path, sha256, split, verdict, reason = (values[name] for name in names)
+    return Example(path, sha256, split, targets, verdict, reason)
 
 
 def sample_splits(
-    examples: Sequence[Example], fractions: Mapping[str, float], *, seed: int
+    examples: Sequence[Example],
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    stratify: int | None = 0,
 ) -> list[Example]:
     """Gives a fraction of the training images of each class to other splits.
 
@@ -163,7 +200,8 @@ def sample_splits(
     Args:
         examples: Images; the usable ones in "train" are divided, the others stay as they are.
         fractions: The share of each split in each class, as {"validation": 0.2}.
-        seed: Draws another split.
+        seed: Samples another split.
+        stratify: Place of the target whose values each split has its share of; None for none.
 
     Returns:
         The examples in their order, with their splits.
@@ -174,7 +212,7 @@ def sample_splits(
     groups: dict[str, list[str]] = {}
     for entry in examples:
         if _is_training(entry):
-            groups.setdefault(entry.sha256, []).append(str(entry.label))
+            groups.setdefault(entry.sha256, []).append(_group_of(entry, stratify))
     _check_distinct_images(groups, len(fractions) + 1)
     totals = collections.Counter(label for labels in groups.values() for label in labels)
     free = sorted(groups, key=lambda sha256: _rank(seed, sha256))
@@ -188,8 +226,12 @@ def sample_splits(
         replace(entry, split=chosen.get(entry.sha256, "train")) if _is_training(entry) else entry
         for entry in examples
     ]
-    _check_drawn(result, fractions, totals)
+    _check_sampled(result, fractions, totals, stratify)
     return result
+
+
+def _group_of(entry: Example, stratify: int | None) -> str:
+    return "" if stratify is None else entry.targets[stratify]
 
 
 def _is_training(entry: Example) -> bool:
@@ -242,22 +284,28 @@ def _rank(seed: int, sha256: str) -> bytes:
 
 def _check_distinct_images(groups: Mapping[str, Sequence[str]], needed: int) -> None:
     distinct = collections.Counter(label for labels in groups.values() for label in set(labels))
-    few = [f"{label!r} ({count})" for label, count in sorted(distinct.items()) if count < needed]
+    few = {label: count for label, count in sorted(distinct.items()) if count < needed}
     if few:
+        named = name_some(f"{label!r} ({count})" for label, count in few.items() if label)
+        number = next(iter(few.values()))  # without classes, all images are counted together
         raise DataError(
             Problem(
                 "data",
-                f"too few different images of {name_some(few)} to split",
-                f"At least {needed} of each class are needed, one for each split.",
+                f"too few different images {f'of {named}' if named else f'({number})'} to split",
+                f"At least {needed}{' of each class' if named else ''} are needed, one for each "
+                "split.",
                 "add images, or name a folder for each split",
             )
         )
 
 
-def _check_drawn(
-    examples: Sequence[Example], fractions: Mapping[str, float], labels: Iterable[str]
+def _check_sampled(
+    examples: Sequence[Example],
+    fractions: Mapping[str, float],
+    labels: Iterable[str],
+    stratify: int | None,
 ) -> None:
-    held = {(entry.split, str(entry.label)) for entry in examples if entry.usable}
+    held = {(entry.split, _group_of(entry, stratify)) for entry in examples if entry.usable}
     missing = [
         f"{label!r} for {split}"
         for split in ("train", *fractions)
@@ -285,10 +333,10 @@ def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[
         per_class: How many to keep, at least 1.
         seed: Draws other images.
     """
-    by_class: dict[str | None, list[int]] = {}
+    by_class: dict[str, list[int]] = {}
     for index, entry in enumerate(examples):
         if _is_training(entry):
-            by_class.setdefault(entry.label, []).append(index)
+            by_class.setdefault(entry.targets[0], []).append(index)
     dropped: set[int] = set()
     for indices in by_class.values():
         ordered = sorted(indices, key=lambda index: (_rank(seed, examples[index].sha256), index))

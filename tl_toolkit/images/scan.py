@@ -7,8 +7,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import PIL
 import tensorflow as tf
@@ -17,17 +18,19 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
 from tl_toolkit.images.manifest import Example, Manifest, keep_few, sample_splits
-from tl_toolkit.images.targets import TargetReader, inspect_targets
 from tl_toolkit.images.verdicts import KnownFiles, Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
-from tl_toolkit.sources.listing import MAX_BYTES, MAX_NAMED, SourceFile, count_threads, name_some
-from tl_toolkit.sources.survey import list_sources
+from tl_toolkit.sources.listing import (
+    MAX_BYTES,
+    MAX_NAMED,
+    Listing,
+    SourceFile,
+    count_threads,
+    name_some,
+)
 
-if TYPE_CHECKING:
-    from tl_toolkit.recipe.schema import Data
-
-__all__ = ["Inspection", "judge", "inspect_images", "scan", "scan_files"]
+__all__ = ["Inspection", "judge", "inspect_images", "ScanSettings", "scan", "scan_files"]
 
 # (images looked at, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
@@ -44,25 +47,45 @@ class Inspection(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True)
+class ScanSettings:
+    """How images are scanned.
+
+    Attributes:
+        broken: Whether images that nothing reads are skipped or refused.
+        convert: Whether images that only Pillow reads are re-encoded.
+        split_seed: Samples the splits that fractions ask for.
+        examples_per_class: Training images to keep of each class; None for all.
+    """
+
+    broken: Literal["skip", "refuse"] = "refuse"
+    convert: bool = False
+    split_seed: int = 0
+    examples_per_class: int | None = None
+
+
 def scan(
-    data: Data,
+    listing: Listing,
+    settings: ScanSettings,
     *,
-    reader: TargetReader | None = None,
+    inspect_targets: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     cache_dir: Path | None = None,
     convert_dir: Path | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
 ) -> Manifest:
-    """Looks at all images of a recipe and draws the splits.
+    """Inspects all images of a listing and samples the splits.
 
     Args:
-        data: The recipe's section.
-        reader: Reads the masks, where each pixel has an answer.
+        listing: The images.
+        settings: What is done about awkward ones, and how splits are sampled.
+        inspect_targets: Opens files of targets, where there are any, and adds what it notes to the
+            manifest.
         cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
-        convert_dir: Takes the images re-encoded under `data.convert`; by default in `cache_dir`.
-        progress: Told how many images are done.
-        keep: Given the pixels of each image that is decoded, so that it need not be decoded again;
-            one whose verdict is known is not.
+        convert_dir: Takes the images re-encoded under `convert`; by default in `cache_dir`.
+        progress: Is told how many images are done.
+        keep: Is given the pixels of each image that is decoded, so that it need not be decoded
+            again; one whose verdict is known is not.
 
     Returns:
         The manifest; images that were skipped are part of it, with their reasons.
@@ -70,25 +93,26 @@ def scan(
     Raises:
         DataError: Images cannot be used and may not be skipped, or a class or split has none left.
     """
-    listing = list_sources(data)
     cache_dir = cache_dir or default_cache_dir()
     examples = scan_files(
         listing.files,
-        broken=data.broken,
-        convert_dir=(convert_dir or cache_dir / "converted") if data.convert else None,
+        broken=settings.broken,
+        convert_dir=(convert_dir or cache_dir / "converted") if settings.convert else None,
         cache_dir=cache_dir,
         progress=progress,
         keep=keep,
     )
-    if reader is not None:
-        examples = inspect_targets(examples, [file.mask for file in listing.files], reader)
+    manifest = inspect_targets(Manifest(tuple(examples), listing.classes, listing.columns))
+    examples = list(manifest.examples)
+    stratify = listing.columns.index(listing.stratify) if listing.stratify else None
+    seed = settings.split_seed
     if listing.fractions:
-        examples = sample_splits(examples, listing.fractions, seed=data.split_seed)
-    if data.examples_per_class is not None:
-        examples = keep_few(examples, data.examples_per_class, seed=data.split_seed)
-    manifest = Manifest(tuple(examples), listing.classes)
+        examples = sample_splits(examples, listing.fractions, seed=seed, stratify=stratify)
+    if settings.examples_per_class is not None:
+        examples = keep_few(examples, settings.examples_per_class, seed=seed)
+    manifest = replace(manifest, examples=tuple(examples))
     splits = {file.split or "train" for file in listing.files} | listing.fractions.keys()
-    _check_left(manifest, splits, has_masks=data.masks is not None)
+    _check_left(manifest, splits, listing.stratify)
     return manifest
 
 
@@ -123,7 +147,7 @@ def scan_files(
     )
     _refuse(looks, skip_broken=broken == "skip")
     return [
-        Example(*look[:2], file.label, file.split or "train", *look[2:])
+        Example(*look[:2], file.split or "train", file.targets, *look[2:])
         for file, look in zip(files, looks, strict=True)
     ]
 
@@ -263,13 +287,13 @@ def _name(looks: Sequence[Inspection]) -> str:
     return "\n  ".join(lines)
 
 
-def _check_left(manifest: Manifest, splits: set[str], *, has_masks: bool) -> None:
-    if has_masks:
+def _check_left(manifest: Manifest, splits: set[str], column: str) -> None:
+    if not column:
         empty = [split for split in sorted(splits) if not manifest.of(split)]
         if empty:
             raise DataError(Problem("data", f"no usable image is left in {' and '.join(empty)}"))
         return
-    counts = manifest.count()
+    counts = manifest.count(column)
     problems = list(_tell_empty(manifest.classes, counts, sorted(splits)))
     if problems:
         raise DataError(problems)

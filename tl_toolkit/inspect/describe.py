@@ -11,12 +11,12 @@ import keras
 
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.architectures.taps import find_taps, pad_to_cells
-from tl_toolkit.catalog.lookup import Architecture, resolve_unfreeze
-from tl_toolkit.recipe.schema import Head, UnfreezeFrom
+from tl_toolkit.catalog.lookup import Architecture, UnfreezeFrom, resolve_unfreeze
+from tl_toolkit.keras_private import calls_of, producer_of
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
-from tl_toolkit.transfer.heads import build_head
 
 Shape = tuple[int, ...]
 
@@ -127,7 +127,7 @@ def describe_base(
     *,
     num_classes: int | None = None,
 ) -> Description:
-    """Draws a base, with random weights, and counts.
+    """Builds a base, with random weights, and counts.
 
     Args:
         architecture: The catalog's record.
@@ -147,8 +147,8 @@ def describe_base(
     pieces = _base_pieces(architecture, pixels, features, trained)
     outputs = features
     if num_classes is not None:
-        head = Head.model_validate(dict(architecture.head or {}))
-        outputs = build_head(features, head, num_classes=num_classes)
+        head = HeadLayers.from_values(architecture.head or {})
+        outputs = build_head(features, head, units=num_classes, activation="softmax")
         pieces.append(_head_piece(features, outputs))
     costs = measure_graph(image, outputs)
     return Description(
@@ -177,7 +177,7 @@ def _channels_of_taps(
     if padded is not pixels:  # as for a task of pixels, which reads whole cells
         pixels, features = padded, build_base(architecture, padded, arguments)
     taps = find_taps(architecture, pixels, features)
-    return {tap._keras_history.operation.name: tap.shape[-1] for tap in taps}
+    return {producer_of(tap).name: tap.shape[-1] for tap in taps}
 
 
 def _base_pieces(
@@ -197,7 +197,7 @@ def _base_pieces(
     pieces: list[_Piece] = []
     for block, unit in units:
         before = {pieces[-1].name if pieces else None, unit.name}
-        read = (makers.get(id(one)) for op in unit.operations for one in _read(op))
+        read = (makers.get(id(tensor)) for op in unit.operations for tensor in _read(op))
         reads = dict.fromkeys(name for name in read if name is not None and name not in before)
         pieces.append(
             _Piece(
@@ -209,11 +209,11 @@ def _base_pieces(
 
 
 def _made(operation: keras.Operation) -> Iterable[keras.KerasTensor]:
-    return (tensor for node in operation._inbound_nodes for tensor in node.outputs)
+    return (tensor for node in calls_of(operation) for tensor in node.outputs)
 
 
 def _read(operation: keras.Operation) -> Iterable[keras.KerasTensor]:
-    return (tensor for node in operation._inbound_nodes for tensor in node.input_tensors)
+    return (tensor for node in calls_of(operation) for tensor in node.input_tensors)
 
 
 def _head_piece(features: keras.KerasTensor, outputs: keras.KerasTensor) -> _Piece:
@@ -222,7 +222,7 @@ def _head_piece(features: keras.KerasTensor, outputs: keras.KerasTensor) -> _Pie
         operation
         for operation in graph.operations
         if not isinstance(operation, keras.layers.InputLayer)
-        and operation is not features._keras_history.operation
+        and operation is not producer_of(features)
     )
     end = operations[-1].name
     return _Piece(HEAD, HEAD, end, (outputs,), operations, (), trains=True)

@@ -1,38 +1,31 @@
-"""The block diagram of an architecture: from rows to the text of an SVG file."""
+"""The block diagram of an architecture: what stands where, filled into an SVG template."""
+
+from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+from importlib import resources
 from itertools import groupby
 
-__all__ = ["Box", "render_diagram", "fold_boxes"]
+import jinja2
+
+__all__ = ["Box", "fold_boxes", "render_diagram"]
 
 # Pixels.
-_WIDTH = 860
-_MARGIN = 24
 _TOP = 104
-_BLOCK_LEFT = 24
-_BOX_LEFT = 208
-_BOX_WIDTH = 500
 _BOX_HEIGHT = 48
 _GAP = 20
 _PADDING = 12
-_ARC_STEP = 16
+_MARGIN = 24
 
-_LEAST_RUN = 3  # units alike in a row that are drawn as one
+_MIN_RUN = 3  # units alike in a row that are plotted as one
 _KIND_LETTERS = 72
-
-_FROZEN = ("#dfe9f3", "#6d87a3")
-_TRAINABLE = ("#ffe2bd", "#d07c1f")
-_EMPTY = ("#f4f4f4", "#9a9a9a")
-_INK = "#1f2933"
-_GREY = "#5b6670"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A unit as it is drawn.
+    """A unit as it is plotted.
 
     Attributes:
         block: Name of its block; boxes of one block stand in one frame.
@@ -57,23 +50,80 @@ class Box:
     reads: tuple[str, ...] = ()
 
     @property
-    def colors(self) -> tuple[str, str]:
-        """Fill and border: what trains, what is frozen, what has no weights."""
+    def state(self) -> str:
+        """Whether it is "trainable" or "frozen", or has "no weights"."""
         if not self.parameters:
-            return _EMPTY
-        return _TRAINABLE if self.trainable else _FROZEN
+            return "no weights"
+        return "trainable" if self.trainable else "frozen"
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A run of boxes, drawn as one, and where."""
+class _Unit:
+    """A run of boxes that is plotted as one, and the words in it."""
 
     boxes: tuple[Box, ...]
     top: int
 
     @property
-    def middle(self) -> int:
-        return self.top + _BOX_HEIGHT // 2
+    def folded(self) -> bool:
+        return len(self.boxes) > 1
+
+    @property
+    def state(self) -> str:
+        return self.boxes[0].state
+
+    @property
+    def name(self) -> str:
+        first, last = self.boxes[0].name, self.boxes[-1].name
+        return f"{first} … {last}  × {len(self.boxes)}" if self.folded else first
+
+    @property
+    def kinds(self) -> str:
+        return _summarize_kinds(self.boxes[0].kind)
+
+    @property
+    def shape(self) -> str:
+        first, last = self.boxes[0].shape, self.boxes[-1].shape
+        return _join(last) if first == last else f"{_join(first)} … {last[-1]}"
+
+    @property
+    def weights(self) -> str:
+        if self.folded and self.boxes[0].parameters == self.boxes[-1].parameters:
+            return f"{_abbreviate(self.boxes[0].parameters)} each"
+        return _abbreviate(sum(box.parameters for box in self.boxes))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The frame of a block, and the words in it."""
+
+    boxes: tuple[Box, ...]
+    top: int
+    bottom: int
+
+    @property
+    def name(self) -> str:
+        return self.boxes[0].block
+
+    @property
+    def weights(self) -> str:
+        parameters = sum(box.parameters for box in self.boxes)
+        fraction = sum(box.trainable for box in self.boxes) / max(parameters, 1)
+        return f"{_abbreviate(parameters)} weights, {fraction:.0%} train"
+
+    @property
+    def receptive_field(self) -> str:
+        field = self.boxes[-1].receptive_field
+        return "sees the whole image" if field is None else f"sees {_join(field)} pixels"
+
+
+@dataclass(frozen=True)
+class _Arc:
+    """A connection that passes over units; arcs of one lane do not overlap."""
+
+    top: int
+    bottom: int
+    lane: int
 
 
 def fold_boxes(boxes: Sequence[Box]) -> list[tuple[Box, ...]]:
@@ -91,15 +141,15 @@ def fold_boxes(boxes: Sequence[Box]) -> list[tuple[Box, ...]]:
     groups: list[tuple[Box, ...]] = []
     for _, run in groupby(boxes, key=signature):
         members = tuple(run)
-        groups += [members] if len(members) >= _LEAST_RUN else [(box,) for box in members]
+        groups += [members] if len(members) >= _MIN_RUN else [(box,) for box in members]
     return groups
 
 
 def render_diagram(boxes: Sequence[Box], *, title: str, image_size: tuple[int, int]) -> str:
-    """Draws a diagram, input at the top: a frame for each block, a box for each unit.
+    """Renders a diagram, input at the top: a frame for each block, a box for each unit.
 
-    Units that repeat are folded into one box. Connections that pass over a box are drawn on the
-    right. The text needs no font, script or file besides itself.
+    Units that repeat are folded into one box. Connections that pass over a box are on the right.
+    The text needs no font, script or file besides itself.
 
     Args:
         boxes: Units, input to output; at least one.
@@ -109,205 +159,77 @@ def render_diagram(boxes: Sequence[Box], *, title: str, image_size: tuple[int, i
     Returns:
         An SVG document.
     """
-    drawn, frames, bottom = _place(fold_boxes(boxes))
-    arcs = _draw_arcs(drawn)
-    height = bottom + _MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="{_WIDTH}" height="{height}" role="img" '
-        f'font-family="Helvetica, Arial, sans-serif" fill="{_INK}">',
-        f"<title>{escape(title)}</title>",
-        f'<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-        f'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="{_GREY}"/></marker>'
-        "</defs>",
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        *_draw_heading(boxes, title, image_size),
-        *(_draw_frame(members, top, end) for members, top, end in frames),
-        _arrow(_TOP - 10, drawn[0].top),
-        *(
-            _arrow(one.top + _BOX_HEIGHT, two.top)
-            for one, two in zip(drawn, drawn[1:], strict=False)
-        ),
-        *arcs,
-        *(_draw_box(one) for one in drawn),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    units, frames = _place(fold_boxes(boxes))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = resources.files(__package__).joinpath("diagram.svg.jinja").read_text("utf-8")
+    document = environment.from_string(source).render(
+        title=title,
+        summary=_summarize(boxes),
+        image=f"image {_join((*image_size, 3))}",
+        height=frames[-1].bottom + _MARGIN,
+        top=_TOP,
+        box_height=_BOX_HEIGHT,
+        frames=frames,
+        units=units,
+        arcs=list(_place_arcs(units)),
+    )
+    return document + "\n"
 
 
-def _place(
-    groups: Sequence[tuple[Box, ...]],
-) -> tuple[list[_Drawn], list[tuple[list[Box], int, int]], int]:
-    """Returns the runs with their places, the frames (boxes, top, bottom), and the lower end."""
-    drawn: list[_Drawn] = []
-    frames = []
+def _place(groups: Sequence[tuple[Box, ...]]) -> tuple[list[_Unit], list[_Frame]]:
+    units: list[_Unit] = []
+    frames: list[_Frame] = []
     y = _TOP + 6
     for _, run in groupby(groups, key=lambda group: group[0].block):
         top = y
         members: list[Box] = []
         y += _PADDING
         for group in run:
-            drawn.append(_Drawn(group, y))
+            units.append(_Unit(group, y))
             members += group
             y += _BOX_HEIGHT + _GAP
         y += _PADDING - _GAP
-        frames.append((members, top, y))
+        frames.append(_Frame(tuple(members), top, y))
         y += _GAP
-    return drawn, frames, y - _GAP
+    return units, frames
 
 
-def _draw_heading(boxes: Sequence[Box], title: str, image_size: tuple[int, int]) -> list[str]:
-    parameters = sum(box.parameters for box in boxes)
-    trainable = sum(box.trainable for box in boxes)
-    accumulates = sum(box.multiply_accumulates for box in boxes)
-    line = (
-        f"{parameters:,} parameters, {trainable:,} of them trainable · "
-        f"{_count(accumulates)} multiply-accumulates"
-    )
-    legend = [
-        _legend(x, fill, border, word)
-        for x, (fill, border), word in (
-            (_WIDTH - 320, _FROZEN, "frozen"),
-            (_WIDTH - 232, _TRAINABLE, "trainable"),
-            (_WIDTH - 126, _EMPTY, "no weights"),
-        )
-    ]
-    height, width = image_size
-    return [
-        _text(_MARGIN, 36, title, size=20, weight="bold"),
-        _text(_MARGIN, 58, line, size=13, color=_GREY),
-        _text(
-            _BOX_LEFT + _BOX_WIDTH // 2, _TOP - 16, f"image {height} × {width} × 3", anchor="middle"
-        ),
-        *legend,
-    ]
-
-
-def _legend(x: int, fill: str, border: str, word: str) -> str:
-    square = f'<rect x="{x}" y="24" width="14" height="14" rx="3" fill="{fill}" stroke="{border}"/>'
-    return square + _text(x + 20, 36, word, size=13)
-
-
-def _draw_frame(members: Sequence[Box], top: int, bottom: int) -> str:
-    parameters = sum(box.parameters for box in members)
-    trainable = sum(box.trainable for box in members)
-    share = trainable / parameters if parameters else 0.0
-    field = members[-1].receptive_field
-    sees = "sees the whole image" if field is None else f"sees {_times(field)} pixels"
-    lines = [f"{_count(parameters)} weights, {share:.0%} train", sees]
-    left, width = _BLOCK_LEFT + 12, _BOX_LEFT + _BOX_WIDTH + 14 - _BLOCK_LEFT
-    return "".join(
-        [
-            f'<rect x="{_BLOCK_LEFT}" y="{top}" width="{width}" '
-            f'height="{bottom - top}" rx="8" fill="#fafbfc" stroke="#cfd6dd"/>',
-            _text(left, top + 26, members[0].block, size=15, weight="bold"),
-            *(
-                _text(left, top + 44 + 16 * number, line, size=11.5, color=_GREY)
-                for number, line in enumerate(lines)
-            ),
-        ]
-    )
-
-
-def _draw_box(drawn: _Drawn) -> str:
-    first, last = drawn.boxes[0], drawn.boxes[-1]
-    fill, border = first.colors
-    count = len(drawn.boxes)
-    rectangle = (
-        '<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="6" fill="{fill}" stroke="{border}"/>'
-    )
-    # A folded run looks like a pile of sheets.
-    parts = [
-        rectangle.format(
-            x=_BOX_LEFT + shift,
-            y=drawn.top + shift,
-            w=_BOX_WIDTH,
-            h=_BOX_HEIGHT,
-            fill=fill,
-            border=border,
-        )
-        for shift in ((6, 3, 0) if count > 1 else (0,))
-    ]
-    name = first.name if count == 1 else f"{first.name} … {last.name}  × {count}"
-    shape = _times(last.shape)
-    if first.shape != last.shape:
-        shape = f"{_times(first.shape)} … {last.shape[-1]}"
-    each = " each" if count > 1 and first.parameters == last.parameters else ""
-    weights = _count(first.parameters if each else sum(box.parameters for box in drawn.boxes))
-    right = _BOX_LEFT + _BOX_WIDTH - 12
-    parts += [
-        _text(_BOX_LEFT + 12, drawn.top + 21, name, size=14, weight="bold"),
-        _text(_BOX_LEFT + 12, drawn.top + 38, _tell_kinds(first.kind), size=11.5, color=_GREY),
-        _text(right, drawn.top + 21, shape, size=14, anchor="end"),
-        _text(right, drawn.top + 38, f"{weights}{each}", size=11.5, color=_GREY, anchor="end"),
-    ]
-    return "".join(parts)
-
-
-def _draw_arcs(drawn: Sequence[_Drawn]) -> list[str]:
-    """Draws what a unit reads of units further back, each on a line of its own."""
-    places = {box.name: index for index, one in enumerate(drawn) for box in one.boxes}
-    pairs = sorted(
-        {
-            (places[name], index)
-            for index, one in enumerate(drawn)
-            for box in one.boxes
-            for name in box.reads
-            if name in places and places[name] < index - 1
-        },
-        key=lambda pair: pair[1] - pair[0],
-    )
+def _place_arcs(units: Sequence[_Unit]) -> Iterator[_Arc]:
+    """Gives each connection over other units a lane, the short ones the inner lanes."""
+    places = {box.name: index for index, unit in enumerate(units) for box in unit.boxes}
+    pairs = {
+        (places[name], index)
+        for index, unit in enumerate(units)
+        for box in unit.boxes
+        for name in box.reads
+        if name in places and places[name] < index - 1
+    }
     lanes: list[list[tuple[int, int]]] = []
-    arcs = []
-    for start, end in pairs:
-        lane = next(
-            (
-                number
-                for number, taken in enumerate(lanes)
-                if all(end <= one or start >= two for one, two in taken)
-            ),
-            len(lanes),
-        )
+    for start, end in sorted(pairs, key=lambda pair: (pair[1] - pair[0], pair)):
+        lane = 0
+        while lane < len(lanes) and any(
+            start < last and first < end for first, last in lanes[lane]
+        ):
+            lane += 1
         if lane == len(lanes):
             lanes.append([])
         lanes[lane].append((start, end))
-        edge = _BOX_LEFT + _BOX_WIDTH
-        # Lanes beyond the margin lie on each other: legible still, as no network here has more.
-        x = min(edge + 26 + _ARC_STEP * lane, _WIDTH - 8)
-        top, bottom = drawn[start].middle + 8, drawn[end].middle - 8
-        arcs.append(
-            f'<path d="M{edge},{top} H{x} V{bottom} H{edge + 2}" fill="none" stroke="{_GREY}" '
-            f'stroke-width="1.5" marker-end="url(#tip)"/>'
-        )
-    return arcs
+        middle = _BOX_HEIGHT // 2
+        yield _Arc(units[start].top + middle + 8, units[end].top + middle - 8, lane)
 
 
-def _arrow(top: int, bottom: int) -> str:
-    x = _BOX_LEFT + _BOX_WIDTH // 2
+def _summarize(boxes: Sequence[Box]) -> str:
     return (
-        f'<path d="M{x},{top} V{bottom - 1}" stroke="{_GREY}" stroke-width="1.5" '
-        f'marker-end="url(#tip)"/>'
+        f"{sum(box.parameters for box in boxes):,} parameters, "
+        f"{sum(box.trainable for box in boxes):,} of them trainable · "
+        f"{_abbreviate(sum(box.multiply_accumulates for box in boxes))} multiply-accumulates"
     )
 
 
-def _text(
-    x: int,
-    y: int,
-    text: str,
-    *,
-    size: float = 13,
-    weight: str = "normal",
-    color: str = _INK,
-    anchor: str = "start",
-) -> str:
-    return (
-        f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{color}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )
-
-
-def _tell_kinds(kind: str) -> str:
-    """Counts classes of layers, those that say most first, in at most one line."""
+def _summarize_kinds(kind: str) -> str:
+    """Counts classes of layers, the most telling first, in at most one line."""
     counts = Counter(kind.split())
     ordered = sorted(counts, key=lambda name: ("Conv" not in name, "Dense" not in name))
     words = [name if counts[name] == 1 else f"{counts[name]} {name}" for name in ordered]
@@ -318,12 +240,12 @@ def _tell_kinds(kind: str) -> str:
     return line
 
 
-def _times(sizes: Sequence[int]) -> str:
+def _join(sizes: Sequence[int]) -> str:
     return " × ".join(map(str, sizes))
 
 
-def _count(number: int) -> str:
-    """Writes a count with three digits and a unit: 25.6 M."""
+def _abbreviate(number: int) -> str:
+    """Returns a count with three digits and a unit: 25.6 M."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
             return f"{number / size:.3g} {unit}"

@@ -5,7 +5,8 @@ from math import ceil, log, prod
 from typing import Any, TypeAlias
 
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
-from tl_toolkit.catalog.taps import units_read
+from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
@@ -52,7 +53,7 @@ def find_depths(recipe: Recipe) -> list[int]:
     Without those that are all behind the last map that pixels are read from.
     """
     architecture = find_architecture(recipe.model.base)
-    read = units_read(architecture, recipe.pixels.taps) if recipe.pixels is not None else None
+    read = plan_task(recipe).readable_units(architecture)
     return [
         depth
         for depth in range(len(architecture.blocks) + 1)
@@ -102,13 +103,20 @@ def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
     ]
 
 
-def trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+def trial_recipe(recipe: Recipe, values: Mapping[str, Any], *, seed: int | None = None) -> Recipe:
     """Returns the recipe of a trial: fields replaced, and no search.
+
+    Args:
+        recipe: The recipe that is searched.
+        values: Fields and their values.
+        seed: The trial's own, if it has one.
 
     Raises:
         RecipeError: The values do not make a valid recipe.
     """
-    return replace_fields(recipe, {**({"~search": None} if recipe.search else {}), **values})
+    without = {"~search": None} if recipe.search else {}
+    own = {} if seed is None else {"seed": seed}
+    return resolve_head(replace_fields(recipe, {**without, **own, **values}))
 
 
 def probe_space(space: Space) -> Iterator[tuple[str, Any]]:

@@ -1,42 +1,36 @@
-"""A first recipe for a folder of images: what was seen there, and choices with their reasons."""
+"""A first recipe for a folder or table of images: what was seen there, and choices with reasons."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.recipe.schema import PIXEL_BATCH_SIZE, Data, Masks
+from tl_toolkit.plan.tasks import Proposal
+from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
-from tl_toolkit.sources.survey import check_sources, count_sources
+
+__all__ = ["find_splits", "remark", "write_paths", "write_starter", "write_table"]
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
-
-# No file tells the names of the classes, and without them the recipe is not valid.
-_MASKS = [
-    "  # The classes, in the order of their values in the masks; put yours here:",
-    "  # classes: [background, cat]",
-    "  # masks:",
-    "  #   ids: [0, 1]                # their values, if not 0, 1, 2, ...",
-    "  #   ignore: 255                # the value of pixels of no class, if there are any",
-]
+_NAMED_COUNTS = 20
 
 
 def write_starter(
     data_dir: Path, *, base: str = "mobilenet", place: Path = Path()
 ) -> tuple[str, str]:
-    """Looks at a folder and writes a recipe for it.
+    """Inspects a folder or a table and writes a recipe for it.
 
     Args:
-        data_dir: A folder per class, or folders images and masks; or folders train, validation (or
-            val) and test with these.
+        data_dir: A folder per class, or folders images and masks, either in folders train,
+            validation (or val) and test if wanted; or a CSV table of images and targets.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
 
@@ -45,18 +39,41 @@ def write_starter(
         valid until the user has named the classes.
 
     Raises:
-        DataError: The folder is missing, or holds neither classes nor images with masks.
+        DataError: There is no such folder or table, or it holds nothing that a task recognizes.
         RecipeError: There is no such architecture.
     """
     record = find_architecture(base)
-    folders = _find_splits(data_dir)
-    masks = Masks() if _has_masks(folders["train"]) else None
-    data = Data(**folders, masks=masks, image_size=record.default_size)
-    problems = [problem for _, problem in check_sources(data)]
-    if problems:
-        raise DataError(problems)
-    name = _name_recipe(data_dir.resolve())
-    return _compose(name, record, folders, count_sources(data), place), name
+    if not data_dir.is_dir() and not data_dir.is_file():
+        raise DataError(
+            Problem(
+                where=str(data_dir),
+                what="is no folder and no table",
+                expected="Expected a folder per class, or images/ and masks/, or train and "
+                "validation folders with either; or a CSV table of images and targets.",
+                hint="tltool init DATA_DIR",
+            )
+        )
+    proposal = _find_proposal(data_dir, place, record.default_size)
+    name = _name_recipe(proposal.folder.resolve())
+    return _compose(name, record, proposal), name
+
+
+def _find_proposal(source: Path, place: Path, image_size: int) -> Proposal:
+    """Asks the tasks one after the other; classification, which takes any folder, comes last."""
+    for kind in (*TASKS[1:], TASKS[0]):
+        planning = find_task(kind)().open("planning").Planning
+        proposal: Proposal | None = planning.propose(source, place, image_size)
+        if proposal is not None:
+            return proposal
+    raise DataError(
+        Problem(
+            where=str(source),
+            what="is a table of no task",
+            expected="Expected the columns path and label, path and labels (names with | between "
+            "them), or path and columns of numbers.",
+            hint="tltool init TABLE.csv",
+        )
+    )
 
 
 def _name_recipe(folder: Path) -> str:
@@ -69,17 +86,12 @@ def _name_recipe(folder: Path) -> str:
     return name if is_name else f"images_{name}"
 
 
-def _find_splits(data_dir: Path) -> dict[str, Path]:
-    if not data_dir.is_dir():
-        raise DataError(
-            Problem(
-                where=str(data_dir),
-                what="is no folder",
-                expected="Expected a folder per class, or images/ and masks/, or train and "
-                "validation folders with either.",
-                hint="tltool init DATA_DIR",
-            )
-        )
+def find_splits(data_dir: Path) -> dict[str, Path]:
+    """Returns the folder of each split: those called so, else the folder itself for training.
+
+    Args:
+        data_dir: The folder.
+    """
     below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
     found = {
         split: below[name]
@@ -90,76 +102,79 @@ def _find_splits(data_dir: Path) -> dict[str, Path]:
     return found if "train" in found else {"train": data_dir}
 
 
-def _has_masks(folder: Path) -> bool:
-    """Whether it holds folders of images and of masks, and not folders of classes."""
-    return all((folder / name).is_dir() for name in ("images", "masks"))
-
-
-def _compose(
-    name: str,
-    record: Architecture,
-    folders: Mapping[str, Path],
-    counts: Mapping[str | None, Mapping[str, int]],
-    place: Path,
-) -> str:
-    paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
-    train = counts.get("train") or counts.get(None) or {}
-    has_masks = _has_masks(folders["train"])
-    data = [f"  train: {paths['train']}"]
-    if "validation" in paths:
-        data.append(f"  validation: {paths['validation']}")
-    else:
-        of_what = "the images" if has_masks else "each class"
-        data.append(_remark("  validation: 0.2", f"this fraction of {of_what}"))
-    if "test" in paths:
-        data.append(f"  test: {paths['test']}")
-    classes = [f"#   {count:6,}  {label!r}" for label, count in _at_most(train, 20)]
-    of_what = f"of {len(train)} classes"
-    task = []
-    if has_masks:
-        data += _MASKS
-        classes, of_what = [], "each with a mask"
-        task = [_remark("task: segmentation", "or edges, or normals: those have no classes")]
+def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
     lines = [
-        f"# {name}: {sum(train.values()):,} images to train from, {of_what}.",
+        f"# {name}: {proposal.opening}.",
         "# yaml-language-server: $schema=recipe.schema.json",
         "#",
         "#   tltool validate THIS_FILE",
         "#   tltool finetune THIS_FILE",
         "#",
-        *classes,
+        *(f"#   {count:6,}  {text}" for count, text in _at_most(proposal.counts)),
         "version: 1",
         f"name: {name}",
-        *task,
+        *proposal.task,
         "seed: 0",
         "",
         "data:",
-        *data,
-        _remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
-        f"  batch_size: {PIXEL_BATCH_SIZE if has_masks else 32}",
-        _remark("  broken: skip", "damaged images are named and left out; or refuse"),
-        _remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),
+        *proposal.data,
+        remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
+        f"  batch_size: {proposal.batch_size}",
+        remark("  broken: skip", "damaged images are named and left out; or refuse"),
+        remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),
         "",
-        _remark("# augment:", "random changes of training images; slower, better with few"),
+        remark("# augment:", "random changes of training images; slower, better with few"),
         "#   flip: horizontal",
         "#   rotation: 0.05",
         "",
         "model:",
-        _remark(f"  base: {record.name}", "tltool models list"),
-        *_write_training(record, hidden=has_masks),
+        remark(f"  base: {record.name}", "tltool models list"),
+        *_write_training(record, proposal.head),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _write_training(record: Architecture, *, hidden: bool) -> list[str]:
+def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[str]:
+    """Returns lines of `data` for folders of splits.
+
+    Args:
+        folders: By split, `train` among them.
+        place: Folder that the recipe will be in.
+        of_what: What a fraction is taken of, as "each class".
+    """
+    paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
+    lines = [f"  train: {paths['train']}"]
+    if "validation" in paths:
+        lines.append(f"  validation: {paths['validation']}")
+    else:
+        lines.append(remark("  validation: 0.2", f"this fraction of {of_what}"))
+    if "test" in paths:
+        lines.append(f"  test: {paths['test']}")
+    return lines
+
+
+def write_table(table: Path, place: Path, of_what: str) -> list[str]:
+    """Returns lines of `data` for a table.
+
+    Args:
+        table: The CSV file.
+        place: Folder that the recipe will be in.
+        of_what: As of `write_paths`.
+    """
+    return [
+        f"  csv: {_quote(_relative(table, place))}",
+        remark("  validation: 0.2", f"this fraction of {of_what}"),
+    ]
+
+
+def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
     """The rest of `model`, and the phases: fine-tuning if there is something to fine-tune."""
-    layers = ["    hidden:", "      - units: 256"] if hidden else []
     head = ["  head:", *layers, "    dropout: 0.2", "", "phases:"]
     if not record.weight_files:
         return [
-            _remark("  weights: random", "none were published; a file is taken too"),
+            remark("  weights: random", "none were published; a file is taken too"),
             *head,
-            _remark("  - name: all", "from random weights, everything trains"),
+            remark("  - name: all", "from random weights, everything trains"),
             "    epochs: 30",
             "    learning_rate: 1e-3",
             f"    unfreeze: {len(record.blocks)}",
@@ -168,20 +183,26 @@ def _write_training(record: Architecture, *, hidden: bool) -> list[str]:
         ]
     last = record.blocks[-1].units[-2:][0].name
     return [
-        _remark("  weights: imagenet", "or a file"),
+        remark("  weights: imagenet", "or a file"),
         *head,
-        _remark("  - name: head", "the new head alone, on a frozen base"),
+        remark("  - name: head", "the new head alone, on a frozen base"),
         "    epochs: 10",
         "    learning_rate: 1e-3",
-        _remark("  - name: tune", "then the last units too, at a tenth of the rate"),
+        remark("  - name: tune", "then the last units too, at a tenth of the rate"),
         "    epochs: 5",
         "    learning_rate: 1e-4",
-        _remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
+        remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
     ]
 
 
-def _remark(line: str, remark: str) -> str:
-    return f"{line:<32} # {remark}"
+def remark(line: str, text: str) -> str:
+    """Returns a line with a remark behind it.
+
+    Args:
+        line: Of a recipe.
+        text: The remark.
+    """
+    return f"{line:<32} # {text}"
 
 
 def _relative(path: Path, place: Path) -> str:
@@ -190,13 +211,13 @@ def _relative(path: Path, place: Path) -> str:
     return str(path.absolute()) if relative.startswith("../..") else relative
 
 
-def _at_most(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
-    """The first classes, and one line for the others."""
-    rows = list(counts.items())
-    rest = rows[limit:]
+def _at_most(counts: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Returns the first lines of a table, and one for the others."""
+    rest = counts[_NAMED_COUNTS:]
     if not rest:
-        return rows
-    return [*rows[:limit], (f"in {len(rest)} more classes", sum(count for _, count in rest))]
+        return list(counts)
+    total = sum(count for count, _ in rest)
+    return [*counts[:_NAMED_COUNTS], (total, f"in {len(rest)} more classes")]
 
 
 def _quote(path: str) -> str:

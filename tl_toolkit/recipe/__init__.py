@@ -1,1 +1,49 @@
-"""Recipes: their schema, and how they are read, changed and written."""
+"""Recipes: their schema, and how they are read, changed and written.
+
+The sections are classes here, to build a recipe in Python:
+
+    import tl_toolkit as tl
+
+    tl.Recipe(
+        version=1,
+        name="flowers",
+        data=tl.recipe.Data(train=Path("data/flowers"), validation=0.2, image_size=(224, 224)),
+        model=tl.recipe.Model(base="mobilenet", weights="imagenet"),
+        phases=(tl.recipe.Phase(name="head", epochs=3),),
+    )
+
+A class refuses what does not fit with pydantic's ValidationError; `tl.validate` and the verbs raise
+the errors of `tl_toolkit.errors`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tl_toolkit.recipe.optimizers import *  # noqa: F403
+    from tl_toolkit.recipe.schedules import *  # noqa: F403
+    from tl_toolkit.recipe.schema import *  # noqa: F403
+
+_HOMES = ("schema", "optimizers", "schedules")
+"""Modules whose classes are here: those that their `__all__` names."""
+
+
+def _find_classes() -> dict[str, type]:
+    modules = [import_module(f"{__name__}.{home}") for home in _HOMES]
+    values = {name: getattr(module, name) for module in modules for name in module.__all__}
+    return {name: value for name, value in values.items() if isinstance(value, type)}
+
+
+if not TYPE_CHECKING:  # a checker would take any name for granted
+
+    def __getattr__(name: str) -> Any:
+        # A module of this folder is imported as ever: its name is no class's.
+        if name[:1].isupper() and name in (classes := _find_classes()):
+            return classes[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_find_classes()])

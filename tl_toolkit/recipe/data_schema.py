@@ -17,7 +17,7 @@ from tl_toolkit.recipe.fields import (
     expects,
     refuse_repeated,
 )
-from tl_toolkit.recipe.pixel_schema import Masks
+from tl_toolkit.recipe.pixels import Masks
 
 __all__ = ["Augment", "Data", "RandAugment"]
 

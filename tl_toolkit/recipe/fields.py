@@ -43,7 +43,7 @@ __all__ = [
     "expects",
 ]
 
-# The types of our own errors: both are plain sentences, and `told` may replace only the second.
+# The types of our own errors: both are plain sentences, and `messages` may replace only the second.
 WORDS = "words"
 KIND = "kind"
 _REMOTE = re.compile(
@@ -54,14 +54,22 @@ _T = TypeVar("_T")
 
 
 def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
-    """Returns a validation error that says the sentence `expected`; `hint` is what to type."""
+    """Returns a validation error in plain words.
+
+    Args:
+        expected: The sentence that it says.
+        hint: What to type; may be empty.
+    """
     return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
 
 
 def expects(expected: str) -> WrapValidator:
-    """Returns a validator that says `expected` in place of what each member of a union says.
+    """Returns a validator that says one sentence in place of what each member of a union says.
 
     What is already in words, as about a path on another machine, stays.
+
+    Args:
+        expected: The sentence.
     """
 
     def say(value: object, validate: Callable[[object], _T]) -> _T:
@@ -102,13 +110,13 @@ class Section(BaseModel):
         """Yields the broken rules between fields.
 
         Args:
-            values: What was given, not yet validated: any key may be missing or of a wrong type.
+            values: Not yet validated: any key may be missing or of a wrong type.
         """
         return ()
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns what was given, with the defaults of fields that hang on other fields.
+        """Returns the values, with the defaults of fields that depend on other fields.
 
         Args:
             values: As of `find_conflicts`.
@@ -121,7 +129,7 @@ class Section(BaseModel):
         # A rule is checked even where a field is wrong, so that one pass shows every problem.
         conflicts: list[Conflict] = []
         if isinstance(values, Mapping):
-            values = cls.settle(values)
+            values = cls.settle({name: _as_given(value) for name, value in values.items()})
             conflicts += cls.find_conflicts(values)
         details = [
             InitErrorDetails(type=in_words(expected, hint=hint), loc=path, input=values)
@@ -138,8 +146,22 @@ class Section(BaseModel):
         return section
 
 
+def _as_given(value: object) -> object:
+    """Returns what sections that were built in Python were given: defaults may depend on others."""
+    if isinstance(value, Section):
+        return {name: _as_given(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_given, value))
+    return value
+
+
 def refuse_repeated(values: object, field: str) -> Iterator[Conflict]:
-    """Yields a conflict for each entry of a list that has come before."""
+    """Yields a conflict for each entry of a list that has come before.
+
+    Args:
+        values: The list; anything else has no conflict.
+        field: Its name in the section.
+    """
     if isinstance(values, list | tuple):
         for index, value in enumerate(values):
             if value in values[:index]:
@@ -155,7 +177,11 @@ def _repeat(detail: Any) -> InitErrorDetails:
 
 
 def find_path_fault(path: str) -> str:
-    """Returns what makes `path` unusable as a local file name, or ""."""
+    """Returns what makes a path unusable as a local file name, or "".
+
+    Args:
+        path: As it was written.
+    """
     if not path:
         return "expected a path, got an empty text"
     if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
@@ -180,7 +206,13 @@ def _as_local_path(value: object) -> Path:
 
 
 class Settings(Mapping[str, Any]):
-    """A read-only mapping that compares like a dict and can be hashed; its lists are tuples."""
+    """A read-only mapping that compares like a dict and can be hashed; its lists are tuples.
+
+    types.MappingProxyType can be neither pickled nor, before Python 3.12, hashed; recipes are both.
+
+    Args:
+        values: Settings by name; what they hold is made read-only too.
+    """
 
     __slots__ = ("_values",)
 
@@ -192,7 +224,7 @@ class Settings(Mapping[str, Any]):
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names in the order given."""
+        """Iterates over the names in their order."""
         return iter(self._values)
 
     def __len__(self) -> int:

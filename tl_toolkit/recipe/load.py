@@ -21,6 +21,7 @@ from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
 
 __all__ = [
     "LoadedRecipe",
+    "RecipeSource",
     "build_baseline",
     "build_recipe",
     "dump_recipe",
@@ -58,6 +59,10 @@ class LoadedRecipe:
     locate: Callable[[FieldPath], str]
 
 
+RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
+"""What a recipe may be given as: its file, its contents, a recipe, or a recipe that was loaded."""
+
+
 def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> LoadedRecipe:
     """Returns the recipe in a file, changed by overrides.
 
@@ -91,18 +96,18 @@ def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) 
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
 
 
-def read_recipe(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Overrides = ()
-) -> LoadedRecipe:
-    """Returns a recipe from whatever it is given as: a file, its contents, or a recipe.
+def read_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
+    """Returns a recipe from whatever it is given as.
 
     Args:
-        source: As of `load_recipe` or `build_recipe`.
+        source: As of `load_recipe` or `build_recipe`, or what either returns.
         overrides: As for `load_recipe`.
 
     Raises:
         RecipeError: With all problems found.
     """
+    if isinstance(source, LoadedRecipe):
+        return build_recipe(source.recipe, overrides) if overrides else source
     if isinstance(source, Mapping | Recipe):
         return build_recipe(source, overrides)
     return load_recipe(source, overrides)
@@ -122,14 +127,22 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 
 def build_baseline(recipe: Recipe) -> Recipe | None:
-    """Returns the recipe that is trained beside this one: its baseline changes applied, or None."""
+    """Returns the recipe that is trained beside this one: its baseline changes applied, or None.
+
+    Args:
+        recipe: Stays as it is.
+    """
     if recipe.baseline is None:
         return None
     return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe."""
+    """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe.
+
+    Args:
+        recipe: A validated recipe.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -155,9 +168,9 @@ def json_schema(bases: Iterable[str] = ()) -> dict[str, Any]:
 
 def _finish(tree: Node, path: Path, folder: Path, overrides: Overrides) -> LoadedRecipe:
     if not isinstance(tree.value, dict):
-        found = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
+        what = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
         expected = "expected a recipe: lines such as `name: flowers`."
-        raise RecipeError(Problem(tree.where, found, expected, "tltool recipes list"))
+        raise RecipeError(Problem(tree.where, what, expected, "tltool recipes list"))
     _anchor_paths(tree, folder)
     problems = apply_overrides(tree, overrides)
     _anchor_paths(tree, Path())
@@ -210,7 +223,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
-    # Fields that are None are left out, as None stands for "not given"; but not among the pixels,
+    # Fields that are None are left out, as None stands for "not set"; but not among the pixels,
     # where null may turn off what is a task's default.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if recipe.pixels is not None:

@@ -8,10 +8,10 @@ field means against the catalog and the file system (names, ranges, files) is ch
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
+from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
     Arguments,
     Changes,
@@ -28,22 +28,23 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
-from tl_toolkit.recipe.pixel_schema import (
-    CLASS_TASKS,
-    MONITORS,
-    PIXEL_TASKS,
-    TASKS,
-    Masks,
-    Monitor,
-    Pixels,
-    TaskName,
-    find_conflicts_of_pixels,
+from tl_toolkit.recipe.optimizers import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    OptimizerField,
+    find_misplaced,
+    move_into_optimizer,
 )
-from tl_toolkit.recipe.search_schema import Search
+from tl_toolkit.recipe.pixels import Masks, Pixels
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
+from tl_toolkit.recipe.task_types import AnyTask, Monitor
+from tl_toolkit.recipe.tasks import field_of, find_task, task_of
 
 __all__ = [
     "Augment",
     "Data",
+    "Dimension",
     "EarlyStopping",
     "Export",
     "Features",
@@ -51,6 +52,7 @@ __all__ = [
     "Hidden",
     "Masks",
     "Model",
+    "Objective",
     "Phase",
     "Pixels",
     "RandAugment",
@@ -131,10 +133,11 @@ EdgeKind = Literal[
 """The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
 
 
-def _refuse_word(head: object) -> object:
-    if isinstance(head, str):
+def _as_head(head: object) -> object:
+    if isinstance(head, str) and head != "paper":
         raise in_words(f"expected paper, or a section of the head's fields, got {head!r}")
-    return head
+    # Validated here, as a union would name its members in the place of every problem.
+    return Head.model_validate(head) if isinstance(head, Mapping) else head
 
 
 class Model(Section):
@@ -165,23 +168,24 @@ class Model(Section):
         "channel, is what the base sees.",
     )
     head: Annotated[
-        Head, BeforeValidator(_refuse_word, json_schema_input_type=Head | Literal["paper"])
+        Head | Literal["paper"],
+        BeforeValidator(_as_head, json_schema_input_type=Head | Literal["paper"]),
     ] = Field(
         default=Head(),
         description="The classifier on the base; paper for the one that its paper has, as the "
         "dense layers of VGG. The resolved recipe holds its layers in place of the word.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _draw_from_paper(cls, values: object) -> object:
-        # A base that does not exist is told by `check`, against the whole catalog.
-        if not isinstance(values, Mapping) or values.get("head") != "paper":
-            return values
-        record = ARCHITECTURES.get(str(values.get("base")))
-        if record is not None and record.head is None:
-            raise in_words(f"expected a head of your own: {record.name}'s paper has no classifier")
-        return {**values, "head": dict(record.head or {}) if record else {}}
+    @property
+    def classifier(self) -> Head:
+        """The head's fields.
+
+        Raises:
+            ValueError: The head is still the word paper, which `tl_toolkit.plan` replaces.
+        """
+        if not isinstance(self.head, Head):
+            raise ValueError("model.head = 'paper': expected a head that a plan has resolved")
+        return self.head
 
 
 class UnfreezeFrom(Section):
@@ -208,13 +212,27 @@ class Phase(Section):
     epochs: int = Field(
         ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(
-        default="adam", description="Optimizer, fresh at the start of the phase."
+    optimizer: OptimizerField = Field(
+        default=DEFAULT_OPTIMIZER,
+        json_schema_extra={"default": "adam"},
+        description="Optimizer, fresh at the start of the phase: a word "
+        f"({', '.join(OPTIMIZERS)}), or a section with its settings.",
+        examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate, above 0.")
-    momentum: _Rate = Field(default=0.0, description="Momentum of sgd, 0 to below 1.")
+    learning_rate: LearningRate = Field(
+        default=1e-3,
+        description="Learning rate, above 0, or a schedule: a section with a kind "
+        f"({', '.join(SCHEDULES)}).",
+        examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
+    )
+    momentum: _Rate | None = Field(
+        default=None,
+        description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
+    )
     weight_decay: _Penalty | None = Field(
-        default=None, description="Weight decay of adamw, 0 or more; 0.004 by default, as in Keras."
+        default=None,
+        description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
+        "weight_decay: D}.",
     )
     unfreeze: Annotated[
         Annotated[int, Field(ge=0)]
@@ -239,18 +257,19 @@ class Phase(Section):
     )
 
     @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Moves momentum and weight decay into the optimizer's section."""
+        return move_into_optimizer(values)
+
+    @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields settings that would change nothing, and blocks named twice."""
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
             yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
-        optimizer = values.get("optimizer", "adam")
-        for name, owner in (("momentum", "sgd"), ("weight_decay", "adamw")):
-            if values.get(name) not in (None, 0) and optimizer != owner:
-                expected = (
-                    f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {optimizer!r}"
-                )
-                yield Conflict((name,), expected, f"optimizer: {owner}")
+        for name, owner, kind in find_misplaced(values):
+            expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
+            yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
 
 
@@ -274,12 +293,8 @@ class EarlyStopping(Section):
 class Export(Section):
     """What is written for use elsewhere when training is done."""
 
-    formats: Annotated[
-        tuple[Literal["saved_model", "weights"], ...], Field(min_length=1), Listed
-    ] = Field(
-        default=("saved_model",),
-        description="saved_model (for TensorFlow Serving; published only if it answers as the "
-        "model does) and weights (the base, as a weight file).",
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
+        default=("saved_model",), description=f"{describe_formats()}."
     )
 
     @classmethod
@@ -295,72 +310,6 @@ def _as_export(value: object) -> object:
     if value is False or isinstance(value, Export):
         return value
     raise in_words("expected true, false or a section with formats")
-
-
-def _field_of(section: object, name: str) -> object:
-    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
-
-
-def _add_missing(section: object, defaults: Mapping[str, object]) -> object:
-    """Returns a section with what it was not given; what is no section, as it is."""
-    if isinstance(section, Section):  # built in Python, where its task was not known
-        section = {name: getattr(section, name) for name in section.model_fields_set}
-    return {**defaults, **section} if isinstance(section, Mapping) else section
-
-
-PIXEL_BATCH_SIZE = 5
-"""Images in a training step where each pixel has an answer, if the recipe tells no number."""
-
-
-def _find_conflicts_of_task(values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Yields settings that the chosen task does not have."""
-    task = str(values.get("task", "classification"))
-    if task not in TASKS:
-        return  # told by the field itself
-    score = f"val_{TASKS[task].score}"
-    monitor = _field_of(values.get("early_stopping"), "monitor")
-    if str(monitor) in MONITORS and monitor != score:
-        expected = f"expected {score} or val_loss for {task}, got {monitor!r}"
-        yield Conflict(("early_stopping", "monitor"), expected, f"monitor: {score}")
-    objective = _field_of(values.get("search"), "objective")
-    name = objective if isinstance(objective, str) else _field_of(objective, "name")
-    if str(name) in MONITORS and name != score:
-        expected = f"expected {score} or val_loss for {task}, got {name!r}"
-        yield Conflict(("search", "objective"), expected, f"objective: {score}")
-    if task not in PIXEL_TASKS:
-        for path, given in (
-            (("pixels",), values.get("pixels")),
-            (("data", "masks"), _field_of(values.get("data"), "masks")),
-        ):
-            if given is not None:
-                others = ", ".join(sorted(PIXEL_TASKS))
-                expected = f"expected no such section for {task}: it goes with the tasks {others}"
-                yield Conflict(path, expected, "task: segmentation")
-        return
-    data = values.get("data")
-    for field in ("csv", "builtin", "examples_per_class"):
-        if _field_of(data, field) is not None:
-            expected = f"expected data.train, a folder of images and masks, for {task}"
-            yield Conflict(("data", field), expected, f"~data.{field}")
-    classes = _field_of(data, "classes")
-    if task not in CLASS_TASKS and classes is not None:
-        expected = f"expected none for {task}: no pixel has a class"
-        yield Conflict(("data", "classes"), expected, "~data.classes")
-    if task in CLASS_TASKS and data is not None and not classes:
-        expected = f"expected the classes for {task}, in the order of their ids, got none"
-        yield Conflict(("data", "classes"), expected, "classes: [background, cat]")
-    pixels, masks = values.get("pixels"), _field_of(data, "masks")
-    yield from find_conflicts_of_pixels(
-        task,
-        {field: _field_of(pixels, field) for field in Pixels.model_fields},
-        {field: _field_of(masks, field) for field in Masks.model_fields},
-        classes,
-    )
-    head = _field_of(values.get("model"), "head")
-    for field, plain in (("pooling", None), ("activation", "softmax")):
-        if _field_of(head, field) not in (None, plain):
-            expected = f"expected none for {task}: each pixel has an answer of its own"
-            yield Conflict(("model", "head", field), expected, f"~model.head.{field}")
 
 
 class Recipe(Section):
@@ -379,11 +328,13 @@ class Recipe(Section):
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
     )
-    task: TaskName = Field(
-        default="classification",
-        description="What the model learns: classification, one class per image; segmentation, one "
-        "class per pixel; edges, the probability of an edge at each pixel; normals, the direction "
-        "that the surface faces there.",
+    task: AnyTask = Field(
+        default=find_task("classification")(),
+        description="What the model learns, as a word or as a section of the task's own fields: "
+        "classification, one class per image; multilabel, any number of classes per image; "
+        "regression, numbers; segmentation, one class per pixel; edges, the probability of an edge "
+        "at each pixel; normals, the direction that the surface faces there.",
+        examples=["segmentation", {"kind": "regression", "columns": ["age"]}],
     )
     data: Data = Field(description="Where the images are and how they are split and resized.")
     augment: Augment | None = Field(
@@ -419,40 +370,24 @@ class Recipe(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Gives fields that hang on the task the default that theirs has."""
-        task = str(values.get("task"))
-        if task not in PIXEL_TASKS:
-            return values
-        rules = TASKS[task]
-        score = f"val_{rules.score}"
-        pixels = {} if values.get("pixels") is None else values["pixels"]
-        data = _add_missing(values.get("data"), {"batch_size": PIXEL_BATCH_SIZE})
-        if isinstance(data, Mapping) and data.get("masks") is None:
-            data = {**data, "masks": {}}
-        search = _add_missing(values.get("search"), {"objective": {}})
-        if isinstance(search, Mapping):
-            objective = _add_missing(search["objective"], {"name": score})
-            search = {**search, "objective": objective}
-        settled = {
-            "pixels": _add_missing(pixels, {name: one[0] for name, one in rules.choices.items()}),
-            "data": data,
-            "early_stopping": _add_missing(values.get("early_stopping"), {"monitor": score}),
-            "search": search,
-        }
-        return {**values, **{name: one for name, one in settled.items() if one is not None}}
+        """Gives fields that depend on the task the default that theirs has."""
+        task = task_of(values.get("task"))
+        return values if task is None else task.settle_recipe(values)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
-        yield from _find_conflicts_of_task(values)
+        task = task_of(values.get("task"))
+        if task is not None:  # what is no task, the field itself refuses
+            yield from task.find_recipe_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")
-        if not values.get("augment") and _field_of(features, "views"):
+        if not values.get("augment") and field_of(features, "views"):
             expected = "expected a section augment: without it, all views of an image are the same"
             yield Conflict(("features", "views"), expected, "~features.views")
-        if values.get("augment") and _field_of(features, "store") == "always":
-            if not _field_of(features, "views"):
+        if values.get("augment") and field_of(features, "store") == "always":
+            if not field_of(features, "views"):
                 expected = "expected a number of views: each epoch augments images anew"
                 yield Conflict(("features",), expected, "features.views=4")
         baseline = values.get("baseline")
@@ -465,7 +400,7 @@ class Recipe(Section):
         phases = values.get("phases")
         names: list[object] = []
         for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
-            name = _field_of(phase, "name")
+            name = field_of(phase, "name")
             if isinstance(name, str) and name in names:
                 expected = f"expected a name of its own, got that of phases[{names.index(name)}]"
                 yield Conflict(("phases", index, "name"), expected)

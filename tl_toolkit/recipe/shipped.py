@@ -1,8 +1,7 @@
-"""The recipes that come with the package, in a checkout or in an installation's share folder."""
+"""The recipes that come with the package, in a checkout or inside an installed package."""
 
 from __future__ import annotations
 
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,11 @@ class ShippedRecipe:
     path: Path
 
     def read_for(self, folder: Path) -> str:
-        """Returns its text for a copy in `folder`: shipped weights are named by their full path."""
+        """Returns its text for a copy: shipped weights are named by their full path.
+
+        Args:
+            folder: Where the copy will lie.
+        """
         text = self.path.read_text(encoding="utf-8")
         if folder.resolve() == self.path.parent.resolve():
             return text
@@ -41,39 +44,58 @@ class ShippedRecipe:
         return ""
 
 
-def _folder() -> Path:
-    checkout = Path(__file__).resolve().parents[2] / "recipes"
-    if checkout.is_dir():
-        return checkout
-    return Path(sysconfig.get_path("data"), "share", "tl_toolkit", "recipes")
+def _find_folder() -> Path:
+    """Returns the folder that holds `recipes` and `models`.
+
+    A wheel holds them inside the package, whatever folder it is installed to. A checkout holds them
+    beside the package, where an installed one may have neighbours of the same names: a checkout is
+    known by its setup.cfg.
+    """
+    package = Path(__file__).resolve().parents[1]
+    if (package / "shipped").is_dir():
+        return package / "shipped"
+    if (package.parent / "setup.cfg").is_file():
+        return package.parent
+    raise RecipeError(
+        Problem(
+            where=str(package),
+            what="is installed without its recipes",
+            expected=f"Expected the folder {package / 'shipped'}.",
+            hint="pip install --force-reinstall --no-deps tl-toolkit",
+        )
+    )
 
 
 def list_shipped() -> tuple[ShippedRecipe, ...]:
     """Returns the shipped recipes by name."""
-    return tuple(ShippedRecipe(path.stem, path) for path in sorted(_folder().glob("*.yaml")))
+    paths = sorted((_find_folder() / "recipes").glob("*.yaml"))
+    return tuple(ShippedRecipe(path.stem, path) for path in paths)
 
 
 def find_schema() -> Path:
     """Returns the JSON Schema that shipped recipes name in their first lines."""
-    return _folder() / "recipe.schema.json"
+    return _find_folder() / "recipes" / "recipe.schema.json"
 
 
 def find_shipped(name: str) -> ShippedRecipe:
     """Finds a shipped recipe.
 
+    Args:
+        name: Its name, with or without .yaml.
+
     Raises:
         RecipeError: There is none of that name.
     """
-    found = {recipe.name: recipe for recipe in list_shipped()}
+    recipes = {recipe.name: recipe for recipe in list_shipped()}
     stem = Path(name).stem if name.endswith(".yaml") else name
-    if stem in found:
-        return found[stem]
-    near = closest(stem, found)
+    if stem in recipes:
+        return recipes[stem]
+    near = closest(stem, recipes)
     raise RecipeError(
         Problem(
             where=name,
             what="is no shipped recipe" + (f"; {near}" if near else ""),
-            expected=f"Shipped: {', '.join(found)}.",
+            expected=f"Shipped: {', '.join(recipes)}.",
             hint="tltool recipes list",
         )
     )

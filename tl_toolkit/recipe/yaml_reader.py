@@ -1,4 +1,12 @@
-"""Reads YAML 1.2 into a tree of values with places, within limits, and without tags."""
+"""Reads YAML 1.2 into a tree of values with places, within limits, and without tags.
+
+The syntax is ruamel.yaml's. Its nodes and its constructor are not used, because they lack:
+
+- the core schema of YAML 1.2, which `read_scalar` has: to ruamel.yaml 1_000, 0b1 and -0x1F are
+  numbers, 2024-01-01 is a date, .5e3 a text, and `._` an error of Python's own;
+- all keys that are written twice: it stops at the first;
+- the places of aliases, and a limit on what they expand to.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -30,7 +38,7 @@ __all__ = ["MAX_BYTES", "read_scalar", "read_yaml"]
 MAX_BYTES = 256 * 1024
 MAX_ALIASES = 50
 
-# The core schema of YAML 1.2.2, section 10.3.2: `yes`, `on` and 1_000 are text, 1e-4 is a number.
+# YAML 1.2.2, section 10.3.2: `yes`, `on` and 1_000 are text, 1e-4 is a number.
 _CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -81,13 +89,13 @@ def read_yaml(text: str, place: Place) -> Node:
         place: Makes a place of a line and a column, both counted from 1.
 
     Raises:
-        RecipeError: The text is no YAML, has keys twice (all are told), a tag, more than one
+        RecipeError: The text is no YAML, has keys twice (all are reported), a tag, more than one
             document, more than 50 aliases, 10,000 values or 20 levels.
     """
-    if found := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        column = found.start() - text.rfind("\n", 0, found.start())
-        what = f"holds the character {found.group()!r}"
+    if match := _UNPRINTABLE.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        column = match.start() - text.rfind("\n", 0, match.start())
+        what = f"holds the character {match.group()!r}"
         raise RecipeError(Problem(place(line, column), what, "expected printable text."))
     reader = _Reader(text, place)
     tree = reader.read_document()
@@ -97,7 +105,11 @@ def read_yaml(text: str, place: Place) -> Node:
 
 
 def read_scalar(text: str) -> Any:
-    """Returns what an unquoted scalar means in YAML 1.2: None, bool, int, float or the text."""
+    """Returns what an unquoted scalar means in YAML 1.2: None, bool, int, float or the text.
+
+    Args:
+        text: The scalar, without spaces around it.
+    """
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
@@ -207,16 +219,18 @@ class _Reader:
     def _at(self, event: Any) -> str:
         return self._place(event.start_mark.line + 1, event.start_mark.column + 1)
 
-    def _refuse(self, event: Any, found: str, expected: str) -> RecipeError:
-        return RecipeError(Problem(self._at(event), found, f"expected {expected}."))
+    def _refuse(self, event: Any, what: str, expected: str) -> RecipeError:
+        return RecipeError(Problem(self._at(event), what, f"expected {expected}."))
 
 
 def _explain(error: Exception, place: Place) -> Problem:
-    said = str(getattr(error, "problem", None) or error).partition("\n")[0]
-    advice = next((told for pattern, told in _ADVICE.items() if re.search(pattern, said)), None)
+    message = str(getattr(error, "problem", None) or error).partition("\n")[0]
+    advice = next(
+        (words for pattern, words in _ADVICE.items() if re.search(pattern, message)), None
+    )
     expected, hint = advice or ("expected YAML 1.2.", "")
     # Where something was left open, the place of its opening helps; the other is the file's end.
     marks = [getattr(error, "problem_mark", None), getattr(error, "context_mark", None)]
     mark = next(filter(None, reversed(marks) if "close" in hint else marks), None)
     where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
-    return Problem(where, f"not YAML: {said}", expected, hint)
+    return Problem(where, f"not YAML: {message}", expected, hint)

@@ -1,1 +1,1 @@
-"""Run folders: numbered, without a torn file ever, and found again."""
+"""Run folders: their numbers, artifacts, atomic files and locks."""

@@ -1,21 +1,34 @@
-"""Files that are never torn: written beside their place, and renamed into it."""
+"""Files that are never torn: written beside their place, and swapped into it."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import OutputError, Problem
 
+_DRAFT = re.compile(r"^\..+\.\d+\.[0-9a-f]{8}(\.\w+)?$")
+_AT_FDCWD = -100  # from <fcntl.h>: paths are relative to the working directory
+_RENAME_EXCHANGE = 2  # from <linux/fs.h>
+# What a kernel or a file system answers that cannot exchange two names.
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
 
 @contextlib.contextmanager
 def drafted(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it into place when the block succeeds.
+    """Gives a path beside `path` to write to, and swaps it into place when the block succeeds.
+
+    What was written is forced to the disk first. A folder takes the place of another one in one
+    step where the kernel and the file system can do so (Linux, local disks); elsewhere the path is
+    missing between two renames, and an error puts the old folder back.
 
     Args:
         path: File or folder to publish. Readers see the old one or the new one, never a part.
@@ -33,25 +46,98 @@ def drafted(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         _sync(draft)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        os.replace(draft, path)
+        _put(draft, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise describe_unwritable(path, error) from error
     finally:
+        # Either an unfinished draft, or the old folder after the swap.
         with contextlib.suppress(OSError):
             shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
+def is_draft(name: str) -> bool:
+    """Tells whether `drafted` makes such names: what an interrupted writer left.
+
+    Args:
+        name: A file's or folder's name.
+    """
+    return _DRAFT.match(name) is not None
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Renames the draft to the path; what was there is gone, or under the draft's name."""
+    if not path.is_dir() or path.is_symlink():
+        os.replace(draft, path)
+    elif not _exchange(draft, path):
+        _put_in_two_steps(draft, path)
+
+
+def _exchange(draft: Path, path: Path) -> bool:
+    """Swaps two names in one step; returns False where that cannot be done."""
+    rename = _find_renameat2()
+    if rename is None:
+        return False
+    names = os.fsencode(draft), os.fsencode(path)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(path))
+
+
+def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):  # not Linux, or a C library of before 2018
+        return None
+    rename.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    rename.restype = ctypes.c_int
+    return rename
+
+
+def _put_in_two_steps(draft: Path, path: Path) -> None:
+    aside = draft.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    os.rename(path, aside)
+    try:
+        os.rename(draft, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
-    """Forces a file's bytes to the disk, so that the rename cannot outrun them."""
+    """Forces a draft to the disk, with all that is in it, so that the rename cannot outrun it."""
     if path.is_file():
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if not os.path.islink(file_path := os.path.join(folder, name)):
+                with open(file_path, "rb") as file:
+                    os.fsync(file.fileno())
+        _sync_folder(Path(folder))
+
+
+def _sync_folder(path: Path) -> None:
+    """Forces a folder's names to the disk; not every file system can, and then it does so alone."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def describe_unwritable(path: Path, error: OSError) -> OutputError:
-    """Returns the error for a path that cannot be written."""
+    """Returns the error for a path that cannot be written.
+
+    Args:
+        path: The path.
+        error: What the system said.
+    """
     return OutputError(
         Problem(
             where=str(path),
@@ -65,6 +151,10 @@ def describe_unwritable(path: Path, error: OSError) -> OutputError:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes one file beside its place and renames it into it.
 
+    Args:
+        path: The file.
+        content: Its bytes, or its text, which becomes UTF-8.
+
     Raises:
         OutputError: The folder cannot be written, or the disk is full.
     """
@@ -75,7 +165,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically; a non-finite number becomes null."""
+    """Writes a value as indented JSON, atomically; a non-finite number becomes null.
+
+    Args:
+        path: The file.
+        value: What JSON can hold.
+
+    Raises:
+        OutputError: The folder cannot be written, or the disk is full.
+    """
     write_atomically(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -95,3 +193,25 @@ def default_cache_dir() -> Path:
     if chosen:
         return Path(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that can neither be written nor made.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: It, or what it should lie in, is a file or write-protected.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return
+    raise OutputError(
+        Problem(
+            where=f"--out {folder}",
+            what=f"{there} {'cannot be written' if there.is_dir() else 'is a file'}",
+            expected="A folder is needed that receives an image for each file.",
+            hint="--out DIR with another folder",
+        )
+    )

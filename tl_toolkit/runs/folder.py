@@ -4,93 +4,99 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.runs.files import write_json
+from tl_toolkit.runs.artifacts import Artifact
+from tl_toolkit.runs.files import is_draft, write_json
+from tl_toolkit.runs.locks import LOCK_NAMES, describe_process
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, by name. Holds paths only; nothing is read until asked for."""
+    """A run's or a search's folder. Holds paths only; nothing is read until asked for.
+
+    The artifacts below are the whole list of what a run writes and `--overwrite` removes.
+
+    Args:
+        path: The folder.
+    """
 
     path: Path
 
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.yaml"
+    # Of runs and searches.
+    recipe = Artifact("recipe.yaml", "The resolved recipe.")
+    status = Artifact("status.json", "State: running, done, failed or interrupted.")
+    log = Artifact("command.log", "The command, its output, the traceback of a failure.")
+    manifest = Artifact("manifest.csv", "Every image with its digest, label, split and verdict.")
+    tensorboard = Artifact("logs", "TensorBoard's event files.")
+    converted = Artifact("converted", "Images that were re-encoded under `data.convert`.")
 
-    @property
-    def lock(self) -> Path:
-        """Versions, seeds, and digests of data and weights."""
-        return self.path / "lock.json"
+    # Of runs.
+    lock = Artifact("lock.json", "Versions, seeds, and digests of data and weights.")
+    classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
+    phases = Artifact("phases", "A folder for each phase: history.csv and receipt.json.")
+    checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
+    task_state = Artifact("task.json", "What the task took from data, as thresholds; not of all.")
+    metrics = Artifact("metrics.json", "Metrics of the kept state.")
+    predictions = Artifact("predictions.csv", "Predictions for all validation and test images.")
+    model = Artifact("model.keras", "The kept model, whole: raw RGB pixels to outputs.")
+    export = Artifact("export", "Exported models.")
+    parity = Artifact("export/parity.json", "Proof that the exported model equals model.keras.")
+    parity_failed = Artifact("export/parity.failed.json", "Why an export was not published.")
+    baseline = Artifact("baseline", "The baseline's run, trained beside this one.")
 
-    @property
-    def status(self) -> Path:
-        """State of the run: running, done, failed or interrupted."""
-        return self.path / "status.json"
-
-    @property
-    def log(self) -> Path:
-        """The command, what it printed, and the traceback of an unexpected failure."""
-        return self.path / "command.log"
-
-    @property
-    def manifest(self) -> Path:
-        """Every image with its digest, label, split and verdict."""
-        return self.path / "manifest.csv"
-
-    @property
-    def classes(self) -> Path:
-        """Class names in the order of the model's outputs."""
-        return self.path / "classes.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics of the kept state."""
-        return self.path / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        """The kept model's answer for every validation and test image."""
-        return self.path / "predictions.csv"
-
-    @property
-    def model(self) -> Path:
-        """The kept model, whole: raw RGB pixels to probabilities."""
-        return self.path / "model.keras"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The best state so far, as arrays."""
-        return self.path / "checkpoints" / "best.npz"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's event files."""
-        return self.path / "logs"
-
-    @property
-    def converted(self) -> Path:
-        """Images that were re-encoded under `data.convert`."""
-        return self.path / "converted"
-
-    @property
-    def export(self) -> Path:
-        """Exported models and their parity reports."""
-        return self.path / "export"
+    # Of searches.
+    search = Artifact("search.json", "What the search was begun with; a resumed one must agree.")
+    trials = Artifact("trials", "A JSON file for each finished trial.")
+    trials_table = Artifact("trials.csv", "A row for each trial.")
+    best_recipe = Artifact("best.yaml", "The winner as a recipe, for `finetune`.")
+    summary = Artifact("summary.json", "The winner, its values, score and repeats, and counts.")
+    fields_plot = Artifact("fields.svg", "The score by the values of each searched field.")
+    time_plot = Artifact("time.svg", "The best score by time.")
+    sweep_table = Artifact("sweep.csv", "Score and cost of each depth of unfreezing.")
+    sweep_plot = Artifact("sweep.svg", "Score by the number of trained parameters.")
 
     def phase(self, index: int, name: str) -> Path:
-        """Folder of one phase; `index` counts from 0, the folder's number from 1."""
-        return self.path / "phases" / f"{index + 1}-{name}"
+        """Returns the folder of one phase.
+
+        Args:
+            index: Counts from 0; the folder's number counts from 1.
+            name: The phase's name.
+        """
+        return self.phases / f"{index + 1}-{name}"
+
+    def list_artifacts(self) -> list[Artifact]:
+        """Returns those artifacts that are there."""
+        return [artifact for artifact in ARTIFACTS if (self.path / artifact.relative).exists()]
+
+    def is_empty(self) -> bool:
+        """Tells whether nothing is in the folder but locks, and drafts of a killed writer."""
+        names = [entry.name for entry in self.path.iterdir()]
+        return all(name in LOCK_NAMES or is_draft(name) for name in names)
+
+    def remove_artifacts(self) -> None:
+        """Deletes all artifacts, and the drafts of interrupted writers; all else stays."""
+        names = {artifact.relative.split("/")[0] for artifact in ARTIFACTS}
+        # The status comes last: a folder that is half removed still says that it is a run.
+        names.discard(RunFolder.status.relative)
+        drafts = {entry.name for entry in self.path.iterdir() if is_draft(entry.name)}
+        for name in (*sorted(names | drafts), RunFolder.status.relative):
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def read_json(self, path: Path) -> Any:
         """Reads one of the run's JSON files.
+
+        Args:
+            path: The file.
 
         Raises:
             DataError: It is missing or damaged.
@@ -108,17 +114,36 @@ class RunFolder:
             ) from error
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Replaces the run's status; `started` is kept from the first one."""
+        """Replaces the run's status; `started` stays as first written.
+
+        Args:
+            state: running, done, failed or interrupted.
+            **facts: What else it says, as JSON can hold it.
+        """
         started = time.time()
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             started = json.loads(self.status.read_text())["started"]
-        now = {"state": state, "pid": os.getpid(), "started": started, "updated": time.time()}
+        now = {"state": state, **describe_process(), "started": started, "updated": time.time()}
         write_json(self.status, now | facts)
 
     def append_log(self, text: str) -> None:
-        """Adds lines to the command log; a log that cannot be written never ends a run."""
+        """Adds lines to the command log; a log that cannot be written never ends a run.
+
+        Args:
+            text: The lines.
+        """
         with contextlib.suppress(OSError), _open_log(self.log) as file:
             file.write(text.rstrip("\n") + "\n")
+
+
+ARTIFACTS = tuple(value for value in vars(RunFolder).values() if isinstance(value, Artifact))
+"""All artifacts, in the order of their lines."""
+
+
+def describe_artifacts() -> str:
+    """Returns the list of artifacts as a Markdown table."""
+    rows = [f"| `{artifact.relative}` | {artifact.about} |" for artifact in ARTIFACTS]
+    return "\n".join(["| path | what it holds |", "| --- | --- |", *rows]) + "\n"
 
 
 class InFolder:

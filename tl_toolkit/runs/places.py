@@ -1,43 +1,93 @@
-"""Where runs are: numbered folders, found again by name, and never mixed."""
+"""Where runs are: numbered folders, which are found by name and never mixed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.locks import hold
 
 
+@contextlib.contextmanager
 def create_run(
     name: str, *, root: Path = Path("runs"), out: Path | None = None, overwrite: bool = False
-) -> RunFolder:
-    """Makes an empty run folder.
+) -> Iterator[RunFolder]:
+    """Makes an empty run folder and holds it while the block writes to it.
+
+    The folder's status says `running` in the block, and afterwards how the block ended.
 
     Args:
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
         root: Folder of all runs.
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
-        overwrite: Replace the run that `out` holds. Anything else is never deleted.
+        overwrite: Remove the artifacts of the run that `out` holds. All else in there stays.
+
+    Yields:
+        The folder.
 
     Raises:
         OutputError: The folder cannot be made.
         RecipeError: `out` is in use.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            if out is None:
+                folder = _create_numbered(Path(root).absolute(), name)
+                stack.enter_context(hold(folder.path))
+            else:
+                folder = RunFolder(Path(out).resolve())
+                _check_free(folder, overwrite)  # before a lock file is put into a foreign folder
+                folder.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(folder.path))
+                _check_free(folder, overwrite)
+                folder.remove_artifacts()
+        except OSError as error:
+            raise describe_unwritable(Path(out or root), error) from error
+        with _recorded(folder):
+            yield folder
+
+
+@contextlib.contextmanager
+def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
+    """Holds an existing folder while the block continues its run.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        The same folder.
+
+    Raises:
+        OutputError: It cannot be written.
+        RecipeError: Another process writes to it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder.path))
+        except OSError as error:
+            raise describe_unwritable(folder.path, error) from error
+        with _recorded(folder):
+            yield folder
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder) -> Iterator[None]:
+    """Writes the status: running, and how the block ended."""
+    folder.write_status("running")
     try:
-        if out is None:
-            return _create_numbered(Path(root).absolute(), name)
-        folder = RunFolder(Path(out).resolve())
-        _clear(folder, overwrite)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.path):
-            pass  # proves that files can be made here before an hour of training
-        return folder
-    except OSError as error:
-        raise describe_unwritable(Path(out or root), error) from error
+        yield
+    except KeyboardInterrupt:
+        folder.write_status("interrupted")
+        raise
+    except BaseException as error:
+        folder.write_status("failed", error=str(error) or type(error).__name__)
+        raise
+    folder.write_status("done")
 
 
 def _create_numbered(root: Path, name: str) -> RunFolder:
@@ -56,9 +106,14 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
 
 
 def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
-    """Makes `latest` mean this run, if it is one of the numbered ones.
+    """Makes `latest` mean this run, if it is numbered.
 
     Only a run that holds a model is pointed at: a failed one must not hide the last good one.
+
+    Args:
+        folder: The run.
+        root: Folder of all runs.
+        name: The recipe's name.
     """
     root = Path(root).absolute()
     if folder.path.parent == root / name:
@@ -72,12 +127,12 @@ def _point(link: Path, target: str) -> None:
     os.replace(draft, link)
 
 
-def _clear(folder: RunFolder, overwrite: bool) -> None:
+def _check_free(folder: RunFolder, overwrite: bool) -> None:
     if folder.path.is_file():
         raise OutputError(
             Problem(where=f"--out {folder.path}", what="is a file", expected="A folder is needed.")
         )
-    if not folder.path.is_dir() or not any(folder.path.iterdir()):
+    if not folder.path.is_dir() or folder.is_empty():
         return
     if not folder.status.is_file():
         raise RecipeError(
@@ -97,42 +152,14 @@ def _clear(folder: RunFolder, overwrite: bool) -> None:
                 hint="--overwrite to replace it, another --out, or none: runs are numbered",
             )
         )
-    refuse_running(folder)
-    shutil.rmtree(folder.path)
-
-
-def refuse_running(folder: RunFolder) -> None:
-    """Leaves a folder alone that another living process writes to.
-
-    Raises:
-        RecipeError: There is one.
-    """
-    status = folder.read_json(folder.status)
-    alive = status.get("state") == "running" and is_alive(int(status.get("pid", 0)))
-    if alive and status["pid"] != os.getpid():
-        raise RecipeError(
-            Problem(
-                where=str(folder.path),
-                what=f"is being written by process {status['pid']}",
-                expected="What is in progress is not replaced.",
-                hint="wait for it, or another --out",
-            )
-        )
-
-
-def is_alive(pid: int) -> bool:
-    """Tells whether a process of this machine has this number."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # a number that no process can have
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
     """Finds a run by folder, `<name>/<NNN>`, `<name>/latest` or `latest`.
+
+    Args:
+        run: The run in one of these forms.
+        root: Folder of all runs.
 
     Raises:
         DataError: There is no such run; the message lists those that there are.

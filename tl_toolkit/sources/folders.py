@@ -45,7 +45,7 @@ class ClassFolders:
         """Yields the images of these classes, ordered by class name and path."""
         for name in sorted(classes):
             for path in self.classes.get(name, ()):
-                yield SourceFile(path, name, split)
+                yield SourceFile(path, split, (name,))
 
 
 def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[Found]]:

@@ -1,18 +1,19 @@
-"""Letters, signs and scribbles drawn in code in the format of scikit-learn's digits.
+"""Letters, signs and scribbles, rendered in code in the format of scikit-learn's digits.
 
 They are strokes, not a font's outlines: fonts differ between machines. Letters that may look like a
-digit when drawn carelessly are left out (B, D, G, I, O, Q, S, Z, a, b, g, i, l, o, p, q, s, y, z,
-Omega), and lower case that is its capital made smaller. Scribbles are random, not looked through.
+digit when written carelessly are left out (B, D, G, I, O, Q, S, Z, a, b, g, i, l, o, p, q, s, y, z,
+Omega), and lower case that is its capital made smaller. Scribbles are random, not inspected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["COUNTS", "GLYPHS", "render_all_glyphs", "render_glyphs"]
+__all__ = ["GLYPHS", "render_all_glyphs", "render_glyphs"]
 
 # Strokes, separated by commas, each a line through its points; ~ begins a curve through them. A
 # point is two digits: 0 to 8 from left to right, 0 to 9 downwards.
@@ -61,36 +62,36 @@ GLYPHS = {
     "plus": "40 49, 04 84",
 }
 
-_SCRIBBLES = 160
-_PER_CLASS = 60
-
-COUNTS = dict.fromkeys(
-    [*GLYPHS, *(f"scribble_{number:03}" for number in range(_SCRIBBLES))], _PER_CLASS
-)
-"""Images of each class: the letters and signs, then the scribbles."""
-
-_SIDE = 32  # Pixels that are drawn, by which 8 x 8 blocks are counted.
+_SIDE = 32  # Pixels that are rendered, by which 8 x 8 blocks are counted.
 _WIDTH = 24  # Digits are three quarters as wide as high.
 _PEN = (3.0, 6.5)  # Pixels; the digits' ink, 31% of the image, is met on average.
 _SAMPLES = 5  # Straight pieces from one point of a stroke to the next.
 
 
-def render_all_glyphs() -> np.ndarray:
-    """Draws the images of COUNTS in their order, always the same.
+def render_all_glyphs(counts: Mapping[str, int]) -> np.ndarray:
+    """Renders the images of all classes in their order, the same ones each time.
 
     A scribble is one to three strokes through random points: letters alone are too few shapes.
 
+    Args:
+        counts: Images of each class; a name that is no key of GLYPHS stands for a scribble.
+
     Returns:
-        (sum of COUNTS, 8, 8), ink in sixteenths: whole numbers in 0..16.
+        (sum of counts, 8, 8), ink in sixteenths: whole numbers in 0..16.
     """
     import numpy as np
 
     rng = np.random.default_rng(0)
-    glyphs = [*GLYPHS.values(), *(_scribble(rng) for _ in range(_SCRIBBLES))]
-    return np.concatenate([render_glyphs(glyph, rng, _PER_CLASS) for glyph in glyphs])
+    glyphs = [GLYPHS.get(name) or _sample_scribble(rng) for name in counts]
+    return np.concatenate(
+        [
+            render_glyphs(glyph, rng, count)
+            for glyph, count in zip(glyphs, counts.values(), strict=True)
+        ]
+    )
 
 
-def _scribble(rng: np.random.Generator) -> str:
+def _sample_scribble(rng: np.random.Generator) -> str:
     """Returns strokes as those of GLYPHS, of 2 to 5 points first and of 2 or 3 then."""
     strokes: list[str] = []
     for _ in range(rng.integers(1, 4)):
@@ -104,7 +105,7 @@ def _scribble(rng: np.random.Generator) -> str:
 
 
 def render_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draws one glyph again and again, each time in another hand.
+    """Renders one glyph again and again, each time in another hand.
 
     Points are moved alone, by a random turn, slant and width, and by a smooth warp; the pen's
     width is random. The height is filled, as in scikit-learn's digits.
@@ -126,8 +127,9 @@ def render_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarra
     ink = np.zeros((count, _SIDE, _SIDE), np.float32)
     for stroke in np.split(points, ends, axis=1):
         for index in range(stroke.shape[1] - 1):
-            np.maximum(ink, _draw_piece(stroke[:, index], stroke[:, index + 1], pens), out=ink)
-    return np.rint(ink.reshape(count, 8, 4, 8, 4).sum(axis=(2, 4)))
+            np.maximum(ink, _render_piece(stroke[:, index], stroke[:, index + 1], pens), out=ink)
+    sixteenths: np.ndarray = np.rint(ink.reshape(count, 8, 4, 8, 4).sum(axis=(2, 4)))
+    return sixteenths
 
 
 def _trace(stroke: str, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -135,20 +137,23 @@ def _trace(stroke: str, rng: np.random.Generator, count: int) -> np.ndarray:
     import numpy as np
 
     pairs = stroke.replace("~", "").split()
-    knots = np.array([[int(x) / 8, int(y) / 9] for x, y in pairs]) - 0.5
-    knots = knots + rng.normal(0, 0.04, (count, *knots.shape))
+    places = np.array([[int(pair[0]) / 8, int(pair[1]) / 9] for pair in pairs]) - 0.5
+    knots: np.ndarray = places + rng.normal(0, 0.04, (count, *places.shape))
     t = np.linspace(0, len(pairs) - 1, _SAMPLES * (len(pairs) - 1) + 1)
     first = np.minimum(t.astype(int), len(pairs) - 2)
     t = (t - first)[:, np.newaxis]
-    here, there = knots[:, first], knots[:, first + 1]
+    here: np.ndarray = knots[:, first]
+    there: np.ndarray = knots[:, first + 1]
     if "~" not in stroke:
-        return here + t * (there - here)
+        line: np.ndarray = here + t * (there - here)
+        return line
     # Catmull and Rom's spline, its ends repeated.
     before = knots[:, np.maximum(first - 1, 0)]
     after = knots[:, np.minimum(first + 2, len(pairs) - 1)]
     bend = 2 * before - 5 * here + 4 * there - after
     twist = 3 * (here - there) + after - before
-    return here + 0.5 * t * (there - before + t * (bend + t * twist))
+    curve: np.ndarray = here + 0.5 * t * (there - before + t * (bend + t * twist))
+    return curve
 
 
 def _warp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -169,7 +174,8 @@ def _warp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.arange(count)[:, np.newaxis]
     above = (1 - right) * mesh[image, i, j] + right * mesh[image, i, j + 1]
     below = (1 - right) * mesh[image, i + 1, j] + right * mesh[image, i + 1, j + 1]
-    return np.stack([x, y], axis=-1) + (1 - down) * above + down * below
+    bent: np.ndarray = np.stack([x, y], axis=-1) + (1 - down) * above + down * below
+    return bent
 
 
 def _fit(points: np.ndarray, pens: np.ndarray) -> np.ndarray:
@@ -181,10 +187,11 @@ def _fit(points: np.ndarray, pens: np.ndarray) -> np.ndarray:
     down = (_SIDE - pens) / size[..., 1:]
     across = np.minimum(down * _WIDTH / _SIDE, (_WIDTH - pens) / size[..., :1])
     scale = np.concatenate([across, down], axis=-1)
-    return ((points - (low + high) / 2) * scale + _SIDE / 2).astype(np.float32)
+    scaled: np.ndarray = (points - (low + high) / 2) * scale + _SIDE / 2
+    return scaled.astype(np.float32)
 
 
-def _draw_piece(start: np.ndarray, end: np.ndarray, pens: np.ndarray) -> np.ndarray:
+def _render_piece(start: np.ndarray, end: np.ndarray, pens: np.ndarray) -> np.ndarray:
     """Returns float32 (count, side, side) in 0..1: how much of a pixel a round pen covers."""
     import numpy as np
 
@@ -195,4 +202,5 @@ def _draw_piece(start: np.ndarray, end: np.ndarray, pens: np.ndarray) -> np.ndar
     length = np.maximum(along**2 + down**2, 1e-6)
     t = np.clip((x * along + y * down) / length, 0, 1)
     distance = np.sqrt((x - t * along) ** 2 + (y - t * down) ** 2)
-    return np.clip(pens / 2 - distance + 0.5, 0, 1)
+    cover: np.ndarray = np.clip(pens / 2 - distance + 0.5, 0, 1)
+    return cover

@@ -15,8 +15,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".
 MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
-WITH_MASK = "with mask"
-
 # A field of the recipe's `data` section, and what is wrong with it.
 Found = tuple[str, Problem]
 
@@ -26,15 +24,13 @@ class SourceFile(NamedTuple):
 
     Attributes:
         path: Absolute path, or `builtin:digits/<index>`.
-        label: Its class; None where each pixel has one.
         split: One of SPLITS, or None if fractions decide.
-        mask: Absolute path of its mask, "" where there is none.
+        targets: What is learned of it, as text: a value for each column of the listing.
     """
 
     path: str
-    label: str | None
     split: str | None
-    mask: str = ""
+    targets: tuple[str, ...] = ()
 
 
 class Ignored(NamedTuple):
@@ -49,27 +45,32 @@ class Listing:
     """The images of a recipe, in an order that depends on their names only.
 
     Attributes:
-        classes: Class names in the order of the model's outputs.
-        files: Images of these classes.
-        fractions: Splits still to be drawn from the files that have none, and their shares.
+        classes: Class names in the order of the model's outputs; none where outputs are no classes.
+        files: The images.
+        fractions: Splits still to be sampled from the files that have none, and their shares.
         ignored: Files beside them that are not taken for images; hidden ones are not listed.
+        columns: Names of the targets of each file.
+        stratify: The column whose values each split has its share of; "" for none.
     """
 
     classes: tuple[str, ...]
     files: tuple[SourceFile, ...]
     fractions: Mapping[str, float] = field(default_factory=dict)
     ignored: tuple[Ignored, ...] = ()
+    columns: tuple[str, ...] = ("label",)
+    stratify: str = "label"
 
     def count(self) -> dict[str | None, dict[str, int]]:
         """Returns the number of images of each class in each split (None: fractions decide).
 
-        Images with masks are counted as of the class "with mask".
+        Where splits are not stratified all images are counted together, under "".
         """
         counts: dict[str | None, dict[str, int]] = {}
-        names = (WITH_MASK,) if any(file.mask for file in self.files) else self.classes
+        place = self.columns.index(self.stratify) if self.stratify else None
+        names = ("",) if place is None else self.classes
         for file in self.files:
             of_split = counts.setdefault(file.split, dict.fromkeys(names, 0))
-            of_split[file.label or WITH_MASK] += 1
+            of_split["" if place is None else file.targets[place]] += 1
         return counts
 
     def describe_ignored(self) -> str:

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import Problem, nearest
-from tl_toolkit.recipe.pixel_schema import Masks
 from tl_toolkit.sources.folders import describe_unreadable, list_below
 from tl_toolkit.sources.listing import IMAGE_SUFFIXES, Found, SourceFile, name_some
 
-__all__ = ["list_pairs"]
+__all__ = ["PairFolders", "list_pairs"]
+
+
+@dataclass(frozen=True)
+class PairFolders:
+    """How images and masks are told apart and matched.
+
+    Attributes:
+        images: Name of the folder of images in the folder of a split.
+        masks: Name of the folder of masks beside it.
+        ending: What the name of a mask has more than its image's, before the suffix.
+    """
+
+    images: str = "images"
+    masks: str = "masks"
+    ending: str = ""
 
 
 def list_pairs(
-    folder: Path, split: str, masks: Masks, *, where: str
+    folder: Path, split: str, names: PairFolders, *, where: str
 ) -> tuple[list[SourceFile], list[Found]]:
     """Lists the images of a split with their masks, ordered by path, and what is wrong.
 
     A mask lies below the folder of masks as its image lies below that of images, and has its name
-    but for the suffix, and for `masks.ending` before it.
+    but for the suffix, and for `names.ending` before it.
 
     Args:
-        folder: Holds the two folders that `masks` names.
+        folder: Holds the two folders.
         split: One of SPLITS.
-        masks: The recipe's section.
+        names: What they are called.
         where: What messages call the folder, as "data.train".
     """
-    places = {"images": folder / masks.images, "masks": folder / masks.masks}
+    places = {"images": folder / names.images, "masks": folder / names.masks}
     problems: list[Found] = []
     for kind, place in places.items():
         expected = f"A folder of {kind} is expected (data.masks.{kind} has its name)"
@@ -41,10 +56,10 @@ def list_pairs(
     if problems:
         return [], problems
     images = _by_name(places["images"])
-    found = _by_name(places["masks"], masks.ending)
+    found = _by_name(places["masks"], names.ending)
     doubles = [*_tell_doubles(images, split, where), *_tell_doubles(found, split, where)]
     files = [
-        SourceFile(images[name][0], None, split, found[name][0])
+        SourceFile(images[name][0], split, (found[name][0],))
         for name in sorted(images.keys() & found.keys())
     ]
     problems += doubles

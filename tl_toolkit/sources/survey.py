@@ -1,17 +1,14 @@
-"""Where the images of a recipe are: listed from folders, a table or a built-in set, not opened.
-
-Nothing here imports NumPy or TensorFlow: `tltool validate` lists a recipe's files in milliseconds.
-"""
+"""Images and their classes: listed from folders, a table or a built-in set, not opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, load_builtin
+from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, list_labels
 from tl_toolkit.sources.folders import (
     check_classes,
     check_distinct,
@@ -29,64 +26,106 @@ from tl_toolkit.sources.listing import (
     find_fractions,
     name_some,
 )
-from tl_toolkit.sources.pairs import list_pairs
-from tl_toolkit.sources.tables import check_table, read_table
-
-if TYPE_CHECKING:
-    from tl_toolkit.recipe.pixel_schema import Masks
-    from tl_toolkit.recipe.schema import Data
+from tl_toolkit.sources.tables import check_classes_of_table, read_table
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
     "Listing",
     "SourceFile",
-    "check_sources",
-    "count_sources",
-    "list_folder",
-    "list_folder_with_masks",
+    "Splits",
+    "check_builtin",
+    "count_builtin",
+    "list_builtin",
+    "list_class_folders",
     "list_images",
-    "list_sources",
+    "list_class_table",
+    "survey_folders",
 ]
 
 
-def list_sources(data: Data) -> Listing:
-    """Lists the images of a recipe's `data` section.
+@dataclass(frozen=True)
+class Splits:
+    """What a recipe says of each split.
 
-    Raises:
-        DataError: With everything that `check_sources` finds.
+    Attributes:
+        train: Folder of training images; None where a table or a built-in set holds them.
+        validation: A folder, or a fraction of the images without a split.
+        test: Likewise; None for no test images.
     """
-    listing, found = _survey(data)
-    if found:
-        raise DataError([problem for _, problem in found])
-    return listing
+
+    train: Path | None = None
+    validation: Path | float | None = None
+    test: Path | float | None = None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The splits that have folders of their own."""
+        values = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: value for name, value in values.items() if isinstance(value, Path)}
+
+    @property
+    def fractions(self) -> dict[str, object]:
+        """What is said of the splits that fractions may be sampled for."""
+        return {"validation": self.validation, "test": self.test}
 
 
-def check_sources(data: Data) -> list[Found]:
-    """Returns what is wrong by the names of folders and files, or by the table.
+def survey_folders(
+    splits: Splits, classes: Sequence[str] | None = None
+) -> tuple[Listing, list[Found]]:
+    """Lists a folder per class, and returns what is wrong by the names of folders and files.
+
+    Args:
+        splits: Their folders and fractions.
+        classes: The classes to use, in the order of the outputs; all, by name, by default.
 
     Returns:
-        Pairs of a field of the `data` section, as "train", and the problem; none if all is well.
+        The listing, and pairs of a field of the `data` section, as "train", and its problem.
     """
-    return _check_builtin(data) if data.builtin is not None else _survey(data)[1]
+    problems = list(check_distinct(splits.folders))
+    readable = {}
+    for name, folder in splits.folders.items():
+        contents, unreadable = read_folders(folder, name, f"data.{name}")
+        problems += unreadable
+        if not unreadable:
+            readable[name] = contents
+    if "train" not in readable:
+        return Listing(tuple(classes or ()), ()), problems
+    chosen = tuple(classes or sorted(readable["train"].classes))
+    selected = classes is not None
+    wrong = check_training(readable["train"], chosen, selected=selected)
+    for name in readable if not wrong else ():
+        if name != "train":
+            wrong += check_classes(readable[name], chosen, selected=selected)
+    listed = [file for name in readable for file in readable[name].select(chosen, name)]
+    files, fractions = find_fractions(listed, splits.fractions)
+    ignored = tuple(entry for contents in readable.values() for entry in contents.ignored)
+    return Listing(chosen, files, fractions, ignored), problems + wrong
 
 
-def count_sources(data: Data) -> dict[str | None, dict[str, int]]:
-    """Returns images per class in each split, as `Listing.count`; loads no built-in set.
+def list_class_table(
+    path: Path, splits: Splits, classes: Sequence[str] | None = None
+) -> tuple[Listing, list[Found]]:
+    """Lists a table with the columns path and label, and returns what is wrong with it.
 
-    Raises:
-        DataError: As `list_sources`.
+    Args:
+        path: The table.
+        splits: Fractions for rows without a split.
+        classes: As of `survey_folders`.
     """
-    if data.builtin is None:
-        return list_sources(data).count()
-    found = _check_builtin(data)
-    if found:
-        raise DataError([problem for _, problem in found])
-    counts = describe_builtin(data.builtin).counts
-    return {None: {name: counts[name] for name in data.classes or counts}}
+    listed, problems = read_table(path)
+    labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
+    chosen = tuple(classes or labels)
+    files, fractions = find_fractions(
+        [file for file in listed if file.targets[0] in set(chosen)], splits.fractions
+    )
+    listing = Listing(chosen, files, fractions)
+    if not problems:
+        problems = list(check_classes_of_table(listing, path, labels))
+    return listing, problems
 
 
-def list_folder(
+def list_class_folders(
     folder: str | os.PathLike[str], *, classes: Sequence[str], where: str = "--data"
 ) -> Listing:
     """Lists a folder of class folders for evaluation, all in the split "test".
@@ -99,115 +138,63 @@ def list_folder(
     Raises:
         DataError: The folder is missing, or its classes are other ones.
     """
-    found, problems = read_folders(Path(folder), "test", where)
-    problems = problems or check_classes(found, classes, partial=True)
+    contents, problems = read_folders(Path(folder), "test", where)
+    problems = problems or check_classes(contents, classes, partial=True)
     if problems:
         raise DataError([problem for _, problem in problems])
-    files = tuple(found.select(classes, "test"))
-    return Listing(tuple(classes), files, ignored=tuple(found.ignored))
+    files = tuple(contents.select(classes, "test"))
+    return Listing(tuple(classes), files, ignored=tuple(contents.ignored))
 
 
-def list_folder_with_masks(folder: Path, masks: Masks, *, where: str = "--data") -> Listing:
-    """Lists a folder of images and masks for evaluation, all in the split "test".
+def check_builtin(name: str, classes: Sequence[str] | None) -> list[Found]:
+    """Returns what is wrong with the classes chosen of a built-in set, without loading it.
 
-    Raises:
-        DataError: Folders, images or masks are missing.
+    Args:
+        name: Of the set.
+        classes: The classes to use; None for all.
     """
-    files, problems = list_pairs(folder, "test", masks, where=where)
-    if problems:
-        raise DataError([problem for _, problem in problems])
-    return Listing((), tuple(files))
-
-
-def _survey(data: Data) -> tuple[Listing, list[Found]]:
-    if data.builtin is not None:
-        return _survey_builtin(data)
-    if data.csv is not None:
-        return _survey_table(data, data.csv)
-    if data.masks is not None:
-        return _survey_pairs(data, data.masks)
-    return _survey_folders(data)
-
-
-def _fractions_of(data: Data) -> dict[str, object]:
-    return {"validation": data.validation, "test": data.test}
-
-
-def _survey_pairs(data: Data, masks: Masks) -> tuple[Listing, list[Found]]:
-    values = {"train": data.train, "validation": data.validation, "test": data.test}
-    folders = {field: value for field, value in values.items() if isinstance(value, Path)}
-    problems = list(check_distinct(folders))
-    listed: list[SourceFile] = []
-    for field, folder in folders.items():
-        found, wrong = list_pairs(folder, field, masks, where=f"data.{field}")
-        listed += found
-        problems += wrong
-    files, fractions = find_fractions(listed, _fractions_of(data))
-    return Listing(data.classes or (), files, fractions), problems
-
-
-def _survey_folders(data: Data) -> tuple[Listing, list[Found]]:
-    values = {"train": data.train, "validation": data.validation, "test": data.test}
-    folders = {field: value for field, value in values.items() if isinstance(value, Path)}
-    problems = list(check_distinct(folders))
-    readable = {}
-    for field, folder in folders.items():
-        found, unreadable = read_folders(folder, field, f"data.{field}")
-        problems += unreadable
-        if not unreadable:
-            readable[field] = found
-    if "train" not in readable:
-        return Listing(data.classes or (), ()), problems
-    selected = data.classes is not None
-    classes = data.classes or tuple(sorted(readable["train"].classes))
-    wrong = check_training(readable["train"], classes, selected=selected)
-    for field in readable if not wrong else ():
-        if field != "train":
-            wrong += check_classes(readable[field], classes, selected=selected)
-    listed = [file for field in readable for file in readable[field].select(classes, field)]
-    files, fractions = find_fractions(listed, _fractions_of(data))
-    ignored = tuple(entry for found in readable.values() for entry in found.ignored)
-    return Listing(classes, files, fractions, ignored), problems + wrong
-
-
-def _survey_table(data: Data, path: Path) -> tuple[Listing, list[Found]]:
-    listed, problems = read_table(path)
-    labels = tuple(sorted({file.label for file in listed if file.label}))
-    classes = data.classes or labels
-    chosen = [file for file in listed if file.label in set(classes)]
-    files, fractions = find_fractions(chosen, _fractions_of(data))
-    listing = Listing(classes, files, fractions)
-    if not problems:
-        problems = list(check_table(listing, path, labels))
-    return listing, problems
-
-
-def _check_builtin(data: Data) -> list[Found]:
-    known = tuple(describe_builtin(data.builtin).counts)
-    missing = [name for name in data.classes or () if name not in known]
+    known = tuple(describe_builtin(name).counts)
+    missing = [label for label in classes or () if label not in known]
     if not missing:
         return []
-    what = f"{data.builtin} has no class {name_some(map(repr, missing))}"
+    what = f"{name} has no class {name_some(map(repr, missing))}"
     return [("classes", Problem("data.classes", what, f"Its classes: {name_some(known)}."))]
 
 
-def _survey_builtin(data: Data) -> tuple[Listing, list[Found]]:
-    classes = data.classes or tuple(describe_builtin(data.builtin).counts)
-    problems = _check_builtin(data)
-    if problems:
-        return Listing(classes, ()), problems
-    wanted = set(classes)
+def count_builtin(name: str, classes: Sequence[str] | None) -> Mapping[str, int]:
+    """Returns the images of each class of a built-in set, without loading it.
+
+    Args:
+        name: Of the set.
+        classes: The classes to use, all of the set; None for all.
+    """
+    counts = describe_builtin(name).counts
+    return {label: counts[label] for label in classes or counts}
+
+
+def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Listing:
+    """Lists the images of a built-in set, which loads it.
+
+    Args:
+        name: Of the set.
+        splits: Fractions.
+        classes: As of `count_builtin`.
+    """
+    chosen = tuple(count_builtin(name, classes))
     listed = [
-        SourceFile(f"{BUILTIN}{data.builtin}/{index}", label, None)
-        for index, label in enumerate(load_builtin(data.builtin)[1])
-        if label in wanted
+        SourceFile(f"{BUILTIN}{name}/{index}", None, (label,))
+        for index, label in enumerate(list_labels(name))
+        if label in set(chosen)
     ]
-    files, fractions = find_fractions(listed, _fractions_of(data))
-    return Listing(classes, files, fractions), problems
+    files, fractions = find_fractions(listed, splits.fractions)
+    return Listing(chosen, files, fractions)
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
     """Lists what a person names for prediction: a file itself, or the images below a folder.
+
+    Args:
+        path: The file or folder.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -218,7 +205,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
             expected = "An image or a folder of images is needed"
             raise DataError(describe_unreadable(place, "", expected, FileNotFoundError()))
         return [place]
-    found = [Path(file) for file in list_below(str(place))]
-    if not found:
+    images = [Path(file) for file in list_below(str(place))]
+    if not images:
         raise DataError(Problem(str(path), "holds no images"))
-    return found
+    return images

@@ -1,10 +1,10 @@
-"""Images named in a CSV table with the columns path, label and, if wanted, split."""
+"""Images named in a CSV table: a column path, a column split if wanted, and columns of targets."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,15 @@ from tl_toolkit.errors import Problem, closest
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import MAX_NAMED, Found, Listing, SourceFile, name_some
 
-_EXPECTED = "A table is expected with the columns path and label, and split if you like"
+__all__ = ["NOT_TARGETS", "check_classes_of_table", "read_header", "read_table"]
+
+NOT_TARGETS = ("path", "split")
+"""Columns that say which image, and where it goes."""
+
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+Refusal = Callable[[str, str], str]
+"""Says what is wrong with a value, given its column and itself; "" if nothing is."""
 
 
 class _Row(NamedTuple):
@@ -22,44 +29,93 @@ class _Row(NamedTuple):
     split: str  # as written
 
 
-def read_table(path: Path) -> tuple[list[SourceFile], list[Found]]:
-    """Lists the rows of a table in their order, and what is wrong with it or with single rows."""
+def refuse_empty(column: str, value: str) -> str:
+    """Refuses a target that is missing; see `Refusal`.
+
+    Args:
+        column: Name of the column.
+        value: What stands there.
+    """
+    return "" if value else f"no {column}"
+
+
+def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
+    """Returns the names of a table's columns, or why they cannot be read.
+
+    Args:
+        path: The table.
+        expected: What messages say should be there.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return (), [describe_unreadable(path, "data.csv", expected, error)]
+    return tuple(name.strip() for name in columns), []
+
+
+def read_table(
+    path: Path,
+    columns: Sequence[str] = ("label",),
+    *,
+    refuse: Refusal = refuse_empty,
+    expected: str = "",
+) -> tuple[list[SourceFile], list[Found]]:
+    """Lists the rows of a table in their order, and what is wrong with it or with single rows.
+
+    Args:
+        path: The table, CSV in UTF-8; relative paths in it are relative to its folder.
+        columns: The columns of targets.
+        refuse: Says what is wrong with a target.
+        expected: What messages say a table should hold; by default by its columns.
+    """
     path = Path(os.path.abspath(path))
-    rows, problems = _read_rows(path)
+    names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
+        ("path", *columns)
+    )  # fmt: skip
+    expected = expected or (f"A table is expected with the columns {names}, and split if you like")
+    rows, problems = _read_rows(path, columns, expected)
     if not problems:
-        problems = list(_check_rows(rows, path))
+        problems = list(_check_rows(rows, path, columns, refuse))
     return [row.file for row in rows], [("csv", problem) for problem in problems]
 
 
-def _read_rows(path: Path) -> tuple[list[_Row], list[Problem]]:
+def _read_rows(
+    path: Path, columns: Sequence[str], expected: str
+) -> tuple[list[_Row], list[Problem]]:
+    header, problems = read_header(path, expected=expected)
+    if problems:
+        return [], problems
+    missing = [name for name in ("path", *columns) if name not in header]
+    if missing:
+        what = f"{str(path)!r} has no column {' and no column '.join(missing)}"
+        there = f"{expected}; it has {', '.join(header) or 'none'}."
+        return [], [Problem("data.csv", what, there)]
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [(name or "").strip() for name in reader.fieldnames or ()]
-            missing = [name for name in ("path", "label") if name not in columns]
-            if missing:
-                what = f"{str(path)!r} has no column {' and no column '.join(missing)}"
-                expected = f"{_EXPECTED}; it has {', '.join(columns) or 'none'}."
-                return [], [Problem("data.csv", what, expected)]
-            reader.fieldnames = columns
-            return [_as_row(reader.line_num, row, path.parent) for row in reader], []
+            reader = csv.DictReader(file, fieldnames=header)
+            next(reader, None)  # the header itself
+            return [_as_row(reader.line_num, row, path.parent, columns) for row in reader], []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [describe_unreadable(path, "data.csv", _EXPECTED, error)]
+        return [], [describe_unreadable(path, "data.csv", expected, error)]
 
 
-def _as_row(line: int, row: Mapping[str, str | None], folder: Path) -> _Row:
-    path, label, split = ((row.get(name) or "").strip() for name in ("path", "label", "split"))
+def _as_row(line: int, row: Mapping[str, str | None], folder: Path, columns: Sequence[str]) -> _Row:
+    path, split = ((row.get(name) or "").strip() for name in NOT_TARGETS)
+    targets = tuple((row.get(name) or "").strip() for name in columns)
     full = os.path.normpath(folder / path) if path else ""
-    return _Row(line, SourceFile(full, label, _SPLITS.get(split.lower())), split)
+    return _Row(line, SourceFile(full, _SPLITS.get(split.lower()), targets), split)
 
 
-def _check_rows(rows: Sequence[_Row], path: Path) -> Iterator[Problem]:
+def _check_rows(
+    rows: Sequence[_Row], path: Path, columns: Sequence[str], refuse: Refusal
+) -> Iterator[Problem]:
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     first_lines: dict[str, int] = {}
     wrong: list[str] = []
     for row in rows:
-        wrong += [f"line {row.line}: {words}" for words in _tell_row(row)]
+        wrong += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
         first = first_lines.setdefault(row.file.path, row.line)
         if row.file.path and first != row.line:
             wrong.append(f"line {row.line}: the image of line {first} again")
@@ -69,18 +125,19 @@ def _check_rows(rows: Sequence[_Row], path: Path) -> Iterator[Problem]:
         yield Problem("data.csv", f"{path.name!r} has {len(wrong) - MAX_NAMED} more wrong lines")
 
 
-def _tell_row(row: _Row) -> Iterator[str]:
+def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
     if not row.file.path:
         yield "no path"
     elif not os.path.isfile(row.file.path):
         yield f"no file {row.file.path!r}"
-    if not row.file.label:
-        yield "no label"
+    for column, value in zip(columns, row.file.targets, strict=True):
+        if words := refuse(column, value):
+            yield words
     if row.split and row.file.split is None:
         yield f"split {row.split!r}; expected train, validation, test or nothing"
 
 
-def check_table(listing: Listing, path: Path, labels: Sequence[str]) -> Iterator[Found]:
+def check_classes_of_table(listing: Listing, path: Path, labels: Sequence[str]) -> Iterator[Found]:
     """Yields classes that the table lacks, as a whole or in one of its splits.
 
     Args:

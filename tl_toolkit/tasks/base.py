@@ -1,44 +1,317 @@
-"""What every task says of its outputs, its loss and its score."""
+"""The contract of a task: its targets, head, loss, metrics, predictions and served model.
+
+A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (what a plan asks
+of it, light) and `task.py`, which defines `build(recipe, classes)` and returns a `Task`. What tasks
+with one vector of outputs per image share is in `tl_toolkit.tasks.image`, what those with one
+output per pixel share in `tl_toolkit.tasks.dense`. Nothing outside this folder asks which task it
+is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeGuard
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from tl_toolkit.images.targets import TargetReader
-from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.tasks.parity import Limits, Outputs
 
-__all__ = ["PixelTally", "PixelTask", "Task", "answers_pixels"]
+__all__ = [
+    "Endpoints",
+    "Evaluation",
+    "ExampleSource",
+    "Features",
+    "Prediction",
+    "PredictionOptions",
+    "SplitView",
+    "Table",
+    "Targets",
+    "Task",
+    "Transform",
+]
+
+Resize = Literal["stretch", "crop"]
+
+Transform = Callable[[int, int], GeometricTransform]
+"""Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
+
+Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
+"""Asks an exported model, in a process of its own, about batches of pixels and encoded files."""
 
 
-class Task(Protocol):
-    """How outputs are compared with the right answers.
+class Targets(Protocol):
+    """The targets of one split, in the order of its examples."""
 
-    A score need not be a mean over images (a mean IoU is none), so that each image gives a tally:
-    numbers that add up over images, and that the score is worked out from.
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+
+class Features(Protocol):
+    """What crosses a cut, for the images of a split."""
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields features, and the indices of their images, in the given order.
+
+        Args:
+            order: Indices of images.
+            batch_size: Each chunk has a multiple of so many; the last one may have any number.
+            epoch: Decides augmentation; 0 has none.
+        """
+
+
+class ExampleSource(Protocol):
+    """What a suffix trains on: inputs and targets."""
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields inputs of the suffix, and their targets.
+
+        Args:
+            order: As of `Features.chunks`, as are the others.
+            batch_size: Likewise.
+            epoch: Likewise; targets move with their images.
+        """
+
+
+class SplitView(Protocol):
+    """A split as a model sees it: through the features it was trained on, or from its images.
 
     Attributes:
-        name: The word in recipes.
-        score: Name of what epochs are compared by, in [0, 1]; more is better.
-        units: Outputs of the last layer.
-        activation: Of the last layer.
-        answers_pixels: Whether each pixel has an answer; else each image has.
-        targets: Shape and type of the right answers for a batch of images.
+        examples: The images.
+        model: The whole model.
+        source: Tensors of the model's graph that `features` are of; None for images.
+        features: What enters the model there.
     """
 
-    name: str
+    examples: Sequence[Example]
+    model: keras.Model
+    source: Any
+    features: Features
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the rest of the model.
+
+        Args:
+            inputs: The features joined with targets.
+
+        Returns:
+            The loss of each example, float32 (n,), from logits where there are any, and its
+            outputs, float32 (n, ...).
+        """
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, to be printed or written as CSV."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a split.
+
+    Attributes:
+        metrics: By name; numbers, and tables of them as `per_class`.
+        predictions: A row for each image: its path, and what the task says of it.
+    """
+
+    metrics: dict[str, Any]
+    predictions: Table
+
+
+class Prediction(Protocol):
+    """A model's prediction for one file."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the file was refused; None when it was not."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns plain values, which JSON can hold."""
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How files are predicted.
+
+    Attributes:
+        image_size: (height, width) that the model takes.
+        resize: How images come to that size.
+        out: Folder that receives pictures, for tasks that make some.
+        native: Run on images at their own size, where the task can.
+        report: Receives sentences worth knowing.
+        done: Receives the number of files predicted so far.
+    """
+
+    image_size: tuple[int, int]
+    resize: Resize = "stretch"
+    out: Path | None = None
+    native: bool = False
+    report: Callable[[str], None] = field(default=lambda text: None)
+    done: Callable[[int], None] = field(default=lambda count: None)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What an exported model computes.
+
+    Attributes:
+        serve_images: From uint8 (batch, h, w, 3) of any size to named outputs.
+        serve_bytes: From encoded images, string (batch,), likewise.
+    """
+
+    serve_images: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    serve_bytes: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+
+
+class Task:
+    """What a model learns, and what its outputs mean.
+
+    A score need not be a mean over images (a mean IoU is none). So each image gives a metric state:
+    numbers that add up over images, and that the score is computed from.
+
+    Args:
+        classes: What the outputs stand for, in their order.
+
+    Attributes:
+        score: Name of what epochs are compared by; more is better.
+        units: Outputs of the last layer.
+        activation: Of the last layer.
+        targets: Shape and type of the targets of a batch, inside a compiled function.
+        state_dtype: Type of metric states.
+        prefix_batch_size: Images per call of a compiled prefix.
+    """
+
     score: str
     units: int
     activation: str
-    answers_pixels: bool
     targets: tf.TensorSpec
+    state_dtype: tf.DType = tf.int32
+    prefix_batch_size: int = PREFIX_BATCH
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+
+    # ------------------------------------------------------------------------------------- targets
+
+    def inspect_targets(self, manifest: Manifest) -> Manifest:
+        """Opens files of targets, once, and notes their content; most tasks have none.
+
+        Args:
+            manifest: Images that were inspected.
+
+        Raises:
+            DataError: Files cannot be read, or hold no targets; all of them at once.
+        """
+        return manifest
+
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> Any:
+        """Returns the targets of a split.
+
+        Args:
+            examples: Usable images of a manifest.
+            size: (height, width) of the images.
+            resize: How they come to that size.
+        """
+        raise NotImplementedError
+
+    def prepare(self, targets: Any) -> None:
+        """Takes what it needs from the training targets, before the first step.
+
+        Args:
+            targets: Of `load_targets`, of the training images.
+        """
+
+    def join_targets(
+        self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None
+    ) -> ExampleSource:
+        """Returns the features of a split with their targets.
+
+        Args:
+            features: What crosses the cut.
+            targets: Of `load_targets`, of the same images.
+            seed: What is sampled depends on it, and on the epoch and the image's place.
+            transform: How the images were moved; by default not at all.
+        """
+        raise NotImplementedError
+
+    # --------------------------------------------------------------------------------------- model
+
+    def prepare_input(self, image: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns what enters the base, given preprocessed images.
+
+        Args:
+            image: float32 (batch, h, w, 3).
+        """
+        return image
+
+    def find_maps(
+        self,
+        architecture: Architecture,
+        image: keras.KerasTensor,
+        features: keras.KerasTensor,
+    ) -> tuple[keras.KerasTensor, ...]:
+        """Returns the tensors of a base that the head reads, in the order of the graph.
+
+        Args:
+            architecture: The record of the base.
+            image: What enters the base.
+            features: Its output.
+
+        Raises:
+            RecipeError: The base has none.
+        """
+        return (features,)
+
+    def build_outputs(
+        self, maps: Sequence[keras.KerasTensor], image: keras.KerasTensor
+    ) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+        """Builds the head.
+
+        Args:
+            maps: Of `find_maps`.
+            image: What enters the base.
+
+        Returns:
+            Inputs that the model takes beside the images, and the outputs (batch, ..., units).
+        """
+        raise NotImplementedError
+
+    def sample_inputs(
+        self, random: np.random.Generator, count: int, size: tuple[int, int]
+    ) -> list[np.ndarray]:
+        """Samples values for the inputs beside the images, to compare models by.
+
+        Args:
+            random: Samples them.
+            count: Images.
+            size: (height, width) of the images.
+        """
+        return []
+
+    # ------------------------------------------------------------------------------- loss and score
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Compares a batch with its right answers, inside a compiled function.
+        """Compares a batch with its targets, inside a compiled function.
 
         Args:
             outputs: What the model gives, as its last layer's output so that Keras finds the
@@ -46,59 +319,117 @@ class Task(Protocol):
             targets: As `targets` says.
 
         Returns:
-            float32 (batch,), the loss of each image; int32 (batch, m), its tally.
+            float32 (batch,), the loss of each image; (batch, m), its metric state.
         """
+        raise NotImplementedError
 
-    def weigh(self, count: Callable[[], np.ndarray]) -> None:
-        """Is asked before the first step.
+    def score_of(self, state: np.ndarray) -> float:
+        """Returns the score of images whose metric states were added up to this one.
 
         Args:
-            count: Counts the pixels of each stratum in the training images, in a pass over all of
-                their files.
+            state: (m,).
         """
+        raise NotImplementedError
 
-    def score_of(self, tally: np.ndarray) -> float:
-        """Returns the score of images whose tallies were added up to this one."""
+    def compile_arguments(self) -> dict[str, Any]:
+        """Returns loss and metrics as `keras.Model.compile` takes them."""
+        return {"loss": _TaskLoss(self)}
 
+    # ----------------------------------------------------------------------------- a finished model
 
-class PixelTask(Task, Protocol):
-    """A task with an answer for each pixel.
-
-    Attributes:
-        picture: What an answer drawn as an image is called, in names of files.
-    """
-
-    picture: str
-
-    @staticmethod
-    def reader(data: Data) -> TargetReader:
-        """Returns what reads the right answers that a recipe's `data` section names."""
-
-    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns, by name, what an answer for whole images keeps of outputs (..., units)."""
-
-    def measure(self) -> PixelTally:
-        """Returns what compares whole answers with whole right answers."""
-
-    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
-        """Returns an answer for one image as an image to save.
+    def finish(self, view: SplitView, targets: Any) -> None:
+        """Takes what it needs from the validation images, after the last step.
 
         Args:
-            answer: What `keep` named, (h, w, ...).
-            palette: uint8 (classes, 3), a colour for each class; of use where there are classes.
+            view: The validation images, as the kept model sees them.
+            targets: Of `load_targets`.
         """
 
+    def state(self) -> dict[str, Any]:
+        """Returns what it took from data, as plain values; {} for most tasks."""
+        return {}
 
-class PixelTally(Protocol):
-    """Compares answers with right answers, image by image."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes in what `state` returned.
 
-    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
-        """Takes in an image, and returns the scores of it alone."""
+        Args:
+            state: Plain values.
+        """
 
-    def result(self) -> dict[str, Any]:
-        """Returns the metrics over all images."""
+    def evaluate(self, view: SplitView, targets: Any) -> Evaluation:
+        """Measures a model on a split.
+
+        Args:
+            view: The split as the model sees it.
+            targets: Of `load_targets`.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
+    ) -> Iterator[Prediction]:
+        """Yields a prediction for each file, in order; what cannot be decoded carries its error.
+
+        Args:
+            model: The whole model.
+            paths: Image files.
+            options: How they are read, and what is made of them.
+
+        Raises:
+            OutputError: Pictures cannot be written.
+        """
+        raise NotImplementedError
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns predictions as a table.
+
+        Args:
+            records: Of `Prediction.as_record`, those that carry no error.
+            wide: With every number, for CSV; else what fits a terminal.
+        """
+        raise NotImplementedError
+
+    # -------------------------------------------------------------------------------------- serving
+
+    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+        """Returns what an exported model computes, decoding and resizing included.
+
+        Args:
+            model: The whole model.
+            resize: How images come to the model's size.
+        """
+        raise NotImplementedError
+
+    def compare_served(
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
+    ) -> dict[str, Any]:
+        """Compares an exported model with the Keras model.
+
+        Args:
+            model: The Keras model.
+            files: Encoded images by name, at least one.
+            resize: How images come to the model's size.
+            ask: Asks the exported model.
+            limits: What it may differ by.
+
+        Returns:
+            A report of `tl_toolkit.tasks.parity.make_report`.
+        """
+        raise NotImplementedError
 
 
-def answers_pixels(task: Task) -> TypeGuard[PixelTask]:
-    """Tells whether each pixel has an answer."""
-    return task.answers_pixels
+class _TaskLoss(keras.losses.Loss):
+    """The loss of a task, of each image."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(name=f"{type(task).__name__.lower()}_loss")
+        self._task = task
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        # Keras has cast them to the type of the outputs.
+        return self._task.compare(y_pred, tf.cast(y_true, self._task.targets.dtype))[0]

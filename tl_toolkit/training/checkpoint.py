@@ -1,16 +1,18 @@
-"""The best state over all phases, in memory and on disk."""
+"""Epochs: their rows, which is better, when to stop; and the best state, in memory and on disk."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Set
+import math
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tl_toolkit.recipe.schema import EarlyStopping
+from tl_toolkit.plan.training import StoppingRule
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
@@ -24,12 +26,12 @@ class Epoch:
         phase: Name of the phase.
         epoch: 0 before the first step, then 1, 2, ...
         learning_rate: The optimizer's rate.
-        loss: Mean training loss without the penalty; None at epoch 0.
+        loss: Mean training loss without the regularization loss; None at epoch 0.
         score: The task's score on training images, as their accuracy, in [0, 1]; None at epoch 0.
-        val_loss: Validation loss without the penalty, so that phases can be compared: what trains,
-            and with it the penalty, differs between them.
+        val_loss: Validation loss without the regularization loss, so that phases can be compared:
+            what trains, and with it what is regularized, differs between them.
         val_score: The score on validation images.
-        penalty: L1 and L2 penalties on what trains, which its gradients include; 0 without any.
+        regularization_loss: L1 and L2 of what trains, which its gradients include; 0 without any.
         score_name: What the task calls its score.
     """
 
@@ -40,7 +42,7 @@ class Epoch:
     score: float | None
     val_loss: float
     val_score: float
-    penalty: float = 0.0
+    regularization_loss: float = 0.0
     score_name: str = "accuracy"
 
     def as_row(self) -> dict[str, Any]:
@@ -53,22 +55,68 @@ class Epoch:
     def as_logs(self) -> dict[str, Any]:
         """Returns what a Keras callback is told at the end of the epoch."""
         row = self.as_row()
-        return {key: row[key] for key in row if key not in ("phase", "epoch", "penalty")}
+        hidden = ("phase", "epoch", "regularization_loss")
+        return {key: row[key] for key in row if key not in hidden}
 
 
-def is_better(epoch: Epoch, best: Epoch | None, rule: EarlyStopping | None) -> bool:
-    """Tells whether an epoch beats the best so far.
+def is_better(epoch: Epoch, best: Epoch, rule: StoppingRule | None) -> bool:
+    """Tells whether an epoch beats another one.
 
-    By `early_stopping.monitor` (the score on validation images if the recipe has none), ties by the
-    other of score and loss.
+    By the rule's monitor (the score on validation images without a rule), ties by the other of
+    score and loss.
+
+    Args:
+        epoch: The later one.
+        best: The best so far.
+        rule: What counts.
     """
-    if best is None:
-        return True
     by_score = epoch.val_score - best.val_score
     by_loss = best.val_loss - epoch.val_loss
     if rule is not None and rule.monitor == "val_loss":
         return by_loss > 0 or (by_loss == 0 and by_score > 0)
     return by_score > 0 or (by_score == 0 and by_loss > 0)
+
+
+class Patience:
+    """Counts the epochs of a phase without an improvement.
+
+    Args:
+        rule: When to stop; None for never.
+    """
+
+    def __init__(self, rule: StoppingRule | None) -> None:
+        self.rule = rule or StoppingRule()
+        self._active = rule is not None
+        self._best = -math.inf
+        self._waited = 0
+
+    def is_over(self, epoch: Epoch) -> bool:
+        """Tells, after each epoch, whether to stop.
+
+        Args:
+            epoch: The latest.
+        """
+        score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
+        if score > self._best + self.rule.min_delta:
+            self._best = score
+            self._waited = 0
+        else:
+            self._waited += 1
+        return self._active and self._waited >= self.rule.patience
+
+
+def write_history(path: Path, rows: Sequence[Epoch]) -> None:
+    """Writes epochs as CSV; floats with all their digits, so that equal files mean equal bits.
+
+    Args:
+        path: The file.
+        rows: At least one epoch.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0].as_row()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.as_row() for row in rows)
+    write_atomically(path, buffer.getvalue())
 
 
 @dataclass
@@ -77,7 +125,8 @@ class BestState:
 
     Attributes:
         path: File that holds them too, by canonical name, so that a killed run keeps them.
-        epoch: The epoch they are from.
+        epoch: The epoch they are from. Epoch 0 is kept only until one was trained, which always
+            takes its place: a head that was never trained may score well by luck alone.
     """
 
     path: Path | None = None
@@ -102,6 +151,10 @@ class BestState:
         """Takes in what the coming phase may change, as it is before its first step.
 
         Without it, weights that only later phases train would have no best state to go back to.
+
+        Args:
+            transfer: The model.
+            split: The phase's.
         """
         changing = {id(variable) for variable in split.suffix.model.variables}
         for _, name, variable in transfer.variables():
@@ -109,24 +162,52 @@ class BestState:
                 self._arrays[name] = variable.numpy()
 
     def watch_named(self, transfer: TransferModel, names: Set[str]) -> None:
-        """Takes in weights by name, as they are now, if it does not hold them."""
+        """Takes in weights by name, as they are now, if it does not hold them.
+
+        Args:
+            transfer: The model.
+            names: Canonical names.
+        """
         for _, name, variable in transfer.variables():
             if name in names and name not in self._arrays:
                 self._arrays[name] = variable.numpy()
 
+    def is_beaten_by(self, epoch: Epoch, rule: StoppingRule | None) -> bool:
+        """Tells whether an epoch is to be kept in its place.
+
+        Args:
+            epoch: An epoch whose weights the model has.
+            rule: What counts.
+        """
+        if self.epoch is None:
+            return True
+        if epoch.epoch == 0:  # the best state itself, computed through another cut
+            return False
+        return self.epoch.epoch == 0 or is_better(epoch, self.epoch, rule)
+
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
-        """Takes the current weights as the best."""
+        """Takes the current weights as the best.
+
+        Args:
+            transfer: The model.
+            epoch: What they achieve.
+        """
         for _, name, variable in transfer.variables():
             if name in self._arrays:
                 self._arrays[name] = variable.numpy()
         self.epoch = epoch
         if self.path is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, **self._arrays)
+            named: Any = self._arrays  # NumPy types every keyword as its one option
+            np.savez(buffer, **named)
             write_atomically(self.path, buffer.getvalue())
 
     def restore(self, transfer: TransferModel) -> None:
-        """Puts the best weights back."""
+        """Puts the best weights back.
+
+        Args:
+            transfer: The model.
+        """
         for _, name, variable in transfer.variables():
             if name in self._arrays:
                 variable.assign(self._arrays[name])

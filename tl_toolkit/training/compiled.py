@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.recipe.schema import Phase, Recipe
-from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
-from tl_toolkit.transfer.freezing import Split, batch_norms, check_whole, set_trainable, split_at
+from tl_toolkit.transfer.freezing import (
+    Split,
+    batch_norms,
+    check_whole,
+    find_cut,
+    set_trainable,
+    split_at,
+)
 
 
 class CompiledPhases:
@@ -32,21 +40,30 @@ class CompiledPhases:
             for layer in batch_norms(member)
         ]
 
-    def get(self, phase: Phase, batch_size: int) -> tuple[Split, Steps]:
+    def get(self, phase: PhaseSettings, batch_size: int) -> tuple[Split, Steps]:
         """Returns the split of a phase and its steps, with every flag set as the phase has it.
+
+        Args:
+            phase: The phase.
+            batch_size: Images in a step.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model.
         """
-        units, train_batch_norm = what_trains(self.transfer, phase)
+        check_units(self.transfer, phase)
+        units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer, phase.momentum, phase.weight_decay)
+        optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size)
         if key in self._made:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._made[key]
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        steps = Steps(split, build_optimizer(phase), task=self.transfer.task, batch_size=batch_size)
+        schedule = None if isinstance(phase.learning_rate, float) else RateTable()
+        steps = Steps(
+            split, build_optimizer(phase, schedule), task=self.transfer.task,
+            batch_size=batch_size, schedule=schedule,
+        )  # fmt: skip
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
@@ -61,20 +78,28 @@ class CompiledPhases:
         for layer, own in self._momenta:
             layer.momentum = own if momentum is None else momentum
 
-    def trace(self, recipe: Recipe) -> None:
-        """Compiles the steps of all phases now, while something else goes on."""
-        for phase in recipe.phases:
-            _, steps = self.get(phase, recipe.data.batch_size)
+    def trace(self, settings: TrainingSettings) -> None:
+        """Compiles the steps of all phases now, while something else goes on.
+
+        Args:
+            settings: The phases and their batch size.
+        """
+        for phase in settings.phases:
+            _, steps = self.get(phase, settings.batch_size)
             steps.trace()
 
 
-def what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...], bool]:
-    """Returns the units of the base that a phase trains, and whether BatchNormalization does.
+def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
+    """Refuses a phase of whose units the model has none.
+
+    Args:
+        transfer: The model.
+        phase: The phase.
 
     Raises:
         RecipeError: They all lie behind the last map that pixels are read from.
     """
-    units = resolve_unfreeze(transfer.architecture, phase.unfreeze)
+    units = phase.units
     drawn = [part.name for part in transfer.parts]
     if units and not set(units) & set(drawn):
         raise RecipeError(
@@ -85,4 +110,35 @@ def what_trains(transfer: TransferModel, phase: Phase) -> tuple[tuple[str, ...],
                 hint=f"unfreeze: {{from: {drawn[-2]}}}",
             )
         )
-    return tuple(units), phase.batch_norm == "train"
+
+
+def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
+    """Says of each phase what it trains, before anything is trained.
+
+    Args:
+        transfer: The model.
+        phases: The phases.
+
+    Returns:
+        Rows with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
+        learning_rate (a number, or a schedule in a few words).
+    """
+    total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
+    rows = []
+    for phase in phases:
+        check_units(transfer, phase)
+        trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
+        first = find_cut(transfer, phase.units).name
+        weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
+        rows.append(
+            {
+                "name": phase.name,
+                "epochs": phase.epochs,
+                "trains": "head" if first == HEAD else f"{first} to head",
+                "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
+                "total_parameters": total,
+                "optimizer": phase.optimizer.kind,
+                "learning_rate": describe_rate(phase.learning_rate),
+            }
+        )
+    return rows

@@ -1,17 +1,118 @@
-"""The optimizer of a phase, always a fresh one."""
+"""The optimizer of a phase, always a fresh one, and the rates of its steps."""
 
 from __future__ import annotations
 
+from typing import Any, Protocol, TypeAlias
+
 import keras
+import numpy as np
+import tensorflow as tf
 
-from tl_toolkit.recipe.schema import Phase
+from tl_toolkit.recipe.optimizers import Optimizer
+from tl_toolkit.recipe.schedules import Schedule
+
+__all__ = [
+    "LearningRate",
+    "RateTable",
+    "build_optimizer",
+    "describe_rate",
+    "first_rate",
+    "name_rate",
+    "tabulate_rate",
+]
 
 
-def build_optimizer(phase: Phase) -> keras.optimizers.Optimizer:
-    """Builds a phase's optimizer; its state starts from nothing, as its learning rate does."""
-    if phase.optimizer == "sgd":
-        return keras.optimizers.SGD(phase.learning_rate, momentum=phase.momentum)
-    if phase.optimizer == "adamw":
-        decay = {} if phase.weight_decay is None else {"weight_decay": phase.weight_decay}
-        return keras.optimizers.AdamW(phase.learning_rate, **decay)
-    return keras.optimizers.Adam(phase.learning_rate)
+LearningRate: TypeAlias = float | Schedule
+
+
+class _Settings(Protocol):
+    """What an optimizer is built from: a phase has it."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer's settings."""
+
+    @property
+    def learning_rate(self) -> LearningRate:
+        """Its rate."""
+
+
+def build_optimizer(
+    phase: _Settings, schedule: RateTable | None = None
+) -> keras.optimizers.Optimizer:
+    """Builds a phase's optimizer; its state starts from nothing, as its learning rate does.
+
+    Args:
+        phase: Has the optimizer and its rate.
+        schedule: Holds the rates of the steps, if the rate is none but a schedule.
+    """
+    rate = phase.learning_rate
+    return phase.optimizer.build(rate if isinstance(rate, float) else schedule or RateTable())
+
+
+def describe_rate(rate: LearningRate) -> float | str:
+    """Returns a rate as a table shows it: the number, or a schedule in a few words.
+
+    Args:
+        rate: The rate.
+    """
+    return rate if isinstance(rate, float) else rate.describe()
+
+
+def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase.
+
+    Args:
+        rate: The rate.
+        epochs: Of the phase.
+        steps_per_epoch: At least 1.
+    """
+    if isinstance(rate, float):
+        return rate
+    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
+
+
+def first_rate(rate: LearningRate) -> float:
+    """Returns the number, or the rate that a schedule begins at.
+
+    Args:
+        rate: The rate.
+    """
+    return rate if isinstance(rate, float) else rate.initial
+
+
+def name_rate(rate: LearningRate) -> str:
+    """Returns the field of a phase that holds that number.
+
+    Args:
+        rate: The rate.
+    """
+    return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
+
+
+class RateTable(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of each step, in a variable, so that compiled steps serve every schedule.
+
+    They are also compiled before the images are counted, and with them the steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rates = tf.Variable([0.0], shape=tf.TensorShape([None]), trainable=False)
+
+    def set(self, rates: np.ndarray) -> None:
+        """Takes the rates of the steps to come.
+
+        Args:
+            rates: float32 (n,), at least one; steps after them have the last one's.
+        """
+        self._rates.assign(rates)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the rate of a step, counted from 0."""
+        index = tf.cast(keras.ops.convert_to_tensor(step), tf.int32)
+        return tf.gather(self._rates, tf.minimum(index, tf.size(self._rates) - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns nothing: where it was used, the recipe holds the schedule."""
+        return {}

@@ -1,46 +1,68 @@
-"""One phase of training: its epochs, who listens to them, and its receipt."""
+"""One phase of training: its epochs, who hears of them, and its receipt."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import NonFiniteError, Problem
-from tl_toolkit.events import Progress
-from tl_toolkit.features.source import FeatureSet
-from tl_toolkit.recipe.schema import EarlyStopping, Phase, Recipe
-from tl_toolkit.runs.files import write_atomically, write_json
-from tl_toolkit.tasks.dense.sampling import SampledPixels
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
-from tl_toolkit.training.pausing import PhaseState, save_phase
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.plan.training import PhaseSettings, StoppingRule
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.tasks.base import ExampleSource
+from tl_toolkit.training.callbacks import PhaseCallbacks
+from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
+from tl_toolkit.training.optimizers import first_rate, name_rate
+from tl_toolkit.training.state import PhaseState, take_state
+from tl_toolkit.training.steps import Steps, wide_type
 from tl_toolkit.transfer.assemble import TransferModel
-from tl_toolkit.transfer.freezing import Split, check_receipt, write_receipt
+from tl_toolkit.transfer.freezing import Split
+from tl_toolkit.transfer.receipt import check_receipt, write_receipt
+
+__all__ = ["PhaseRun"]
 
 
 class PhaseRun:
-    """One phase: its epochs, and what its receipt compares with."""
+    """One phase: its epochs, and what its receipt compares with.
+
+    Args:
+        transfer: The model.
+        phase: What is trained, and how.
+        split: Where the model is cut for it.
+        steps: Compiled for it, and restarted.
+        features: By split: what the steps take.
+        digests: Of all weights before the first step.
+        sizes: Images in each split.
+        order_seed: The order of images in each epoch follows from it.
+        batch_size: Images in a step.
+        progress: Is told of steps and epochs.
+        is_new: Whether the head has never been trained when the phase begins.
+
+    Attributes:
+        split: As given.
+        steps: As given.
+    """
 
     def __init__(
         self,
         transfer: TransferModel,
-        phase: Phase,
+        phase: PhaseSettings,
         split: Split,
         steps: Steps,
-        features: Mapping[str, FeatureSet | SampledPixels],
+        features: Mapping[str, ExampleSource],
         digests: Mapping[tuple[str, str], str],
         *,
         sizes: Mapping[str, int],
-        seed: int,
+        order_seed: int,
         batch_size: int,
-        progress: Progress,
+        progress: Handler,
+        is_new: bool,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -49,9 +71,10 @@ class PhaseRun:
         self._features = features
         self._digests = digests
         self._sizes = sizes
-        self._seed = seed
+        self._order_seed = order_seed
         self._batch_size = batch_size
         self._progress = progress
+        self._is_new = is_new
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -62,14 +85,22 @@ class PhaseRun:
         return not self._is_over and len(self._rows) <= self._phase.epochs
 
     def save(self, names: Set[str]) -> PhaseState:
-        """Returns the state after the last epoch, with the weights of these canonical names."""
-        return save_phase(
+        """Returns the state after the last epoch.
+
+        Args:
+            names: Canonical names of the weights that it holds.
+        """
+        return take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
             steps_taken=self._steps_taken,
         )  # fmt: skip
 
-    def go_on(self, state: PhaseState) -> None:
-        """Takes up a state: the first epoch to come is the one after its last."""
+    def resume(self, state: PhaseState) -> None:
+        """Takes up a state: the first epoch to come is the one after its last.
+
+        Args:
+            state: Of the same phase.
+        """
         state.restore(self._transfer, self.steps)
         self._rows = list(state.epochs)
         self._digests = state.digests
@@ -77,65 +108,174 @@ class PhaseRun:
 
     def epochs(
         self,
-        recipe: Recipe,
         best: BestState,
-        path: Path | None,
-        callbacks: Sequence[keras.callbacks.Callback],
+        *,
+        stopping: StoppingRule | None,
+        path: Path | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
         pause_after: int | None = None,
     ) -> Iterator[Epoch]:
         """Yields the epochs, after the best state, the history and callbacks have taken them in.
 
-        After epoch `pause_after` no more come, though they may be left.
+        Args:
+            best: Takes in what is better.
+            stopping: When the phase ends early.
+            path: Folder that receives history.csv.
+            callbacks: See a call of `fit` on the whole model; epoch 0 is no part of it.
+            pause_after: Epoch after which no more come, though they may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
-        self._progress.phase_began(self._phase.name, self._phase.epochs, steps)
-        rows = self._rows
-        patience = _Patience(recipe.early_stopping)
-        for epoch in rows:
-            patience.is_over(epoch)
+        facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
+        self._progress(Event("phase_began", facts=facts))
+        patience = Patience(stopping)
+        for row in self._rows:
+            self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
-        listeners = _Listeners(callbacks, self.steps, self._phase.epochs)
-        for epoch in self._run(listeners, range(len(rows), min(last, self._phase.epochs) + 1)):
-            rows.append(epoch)
-            # Epoch 0 of a later phase is the best state itself, computed through another cut.
-            is_new = epoch.epoch > 0 or best.epoch is None
-            kept = is_new and is_better(epoch, best.epoch, recipe.early_stopping)
-            if kept:
-                best.keep(self._transfer, epoch)
-            if path is not None:
-                _write_history(path / "history.csv", rows)
-            self._progress.epoch_ended(epoch.as_row(), best=kept)
-            listeners.epoch_ended(epoch)
-            yield epoch
-            if patience.is_over(epoch):
-                self._is_over = True
-                self._progress.said(
-                    f"{self._phase.name}: stopped early after epoch {epoch.epoch}, no better "
-                    f"{patience.rule.monitor} for {patience.rule.patience} epochs"
-                )
-                break
-            if listeners.want_to_stop:
-                self._is_over = True
-                self._progress.said(f"{self._phase.name}: a callback stopped it")
-                break
-        listeners.phase_ended()
+        numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
+        listeners = PhaseCallbacks(
+            callbacks, self._transfer.model, self.steps.optimizer,
+            epochs=self._phase.epochs, steps=steps,
+        )  # fmt: skip
+        with listeners:
+            for number in numbers:
+                epoch = self._run_epoch(number, listeners)
+                if epoch is None:
+                    break
+                self._rows.append(epoch)
+                kept = best.is_beaten_by(epoch, stopping)
+                if kept:
+                    best.keep(self._transfer, epoch)
+                if path is not None:
+                    write_history(path / "history.csv", self._rows)
+                is_best = kept and number > 0
+                self._progress(Event("epoch_ended", facts=epoch.as_row(), is_best=is_best))
+                if number:
+                    listeners.call("on_epoch_end", number - 1, epoch.as_logs())
+                yield epoch
+                if self._is_out_of_patience(patience, epoch):
+                    self._end_early(
+                        f"stopped early after epoch {number}, no better {patience.rule.monitor} "
+                        f"for {patience.rule.patience} epochs"
+                    )
+                elif listeners.want_to_stop:
+                    self._end_early("a callback stopped it")
+                if self._is_over:
+                    break
+            listeners.call("on_train_end", self._rows[-1].as_logs() if self._rows else None)
 
-    def _run(self, listeners: _Listeners, numbers: Iterable[int]) -> Iterator[Epoch]:
-        """Yields epoch 0, the state as it is, and then each trained epoch."""
-        for number in numbers:
-            if number:
-                listeners.epoch_began(number)
-            loss, score = self._train_epoch(number) if number else (None, None)
-            val_loss, val_score = self._evaluate(number)
-            penalty = self.steps.penalty()
-            rate = self.steps.learning_rate
-            yield Epoch(
-                self._phase.name, number, rate, loss, score, val_loss, val_score, penalty,
-                score_name=self.steps.task.score,
-            )  # fmt: skip
+    def _end_early(self, reason: str) -> None:
+        self._is_over = True
+        self._progress(message(f"{self._phase.name}: {reason}"))
+
+    def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
+        """Tells whether to stop; a head that was never trained is no result to wait for."""
+        return (epoch.epoch > 0 or not self._is_new) and patience.is_over(epoch)
+
+    def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
+        """Trains an epoch and evaluates it; epoch 0 is the state as it is.
+
+        None if a callback ended it at a loss that is not finite.
+        """
+        loss = score = None
+        if number:
+            listeners.call("on_epoch_begin", number - 1)
+            trained = self._train_epoch(number, listeners)
+            if trained is None:
+                self._end_early(f"a callback stopped it in epoch {number}, at a loss not finite")
+                return None
+            loss, score = trained
+        val_loss, val_score = self._evaluate(number, listeners if number else None)
+        return Epoch(
+            self._phase.name, number, self.steps.learning_rate, loss, score, val_loss, val_score,
+            self.steps.regularization_loss(), score_name=self.steps.task.score,
+        )  # fmt: skip
+
+    def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
+        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
+        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
+        if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
+            chunks = _in_batches(chunks, self._batch_size)
+        step = examples = 0
+        total = 0.0
+        state: Any = 0
+        for features, targets in chunks:
+            if listeners.wants_batches:
+                listeners.call("on_train_batch_begin", step)
+            losses, states = self.steps.train(features, targets)
+            bad = None
+            for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
+                step += 1
+                if bad is None and not math.isfinite(loss):
+                    bad = f"the loss of step {step} is {loss}"
+                size = min(self._batch_size, len(targets) - start)
+                total += float(loss) * size
+                examples += size
+                if bad is None:
+                    event = Event("step_ended", done=step, facts={"loss": float(loss)})
+                    self._progress(event)
+            self._steps_taken += len(losses)
+            state = state + states.sum(axis=0, dtype=wide_type(states))
+            if listeners.wants_batches:
+                logs = self._as_logs(total / examples, self.steps.task.score_of(state))
+                listeners.call("on_train_batch_end", step - 1, logs)
+            if bad is not None:
+                if listeners.want_to_stop:  # as TerminateOnNaN asks for
+                    return None
+                raise _not_finite(self._phase, number, bad)
+            if listeners.want_to_stop:
+                break
+        return total / examples, self.steps.task.score_of(state)
+
+    def _evaluate(self, number: int, listeners: PhaseCallbacks | None) -> tuple[float, float]:
+        order = np.arange(self._sizes["validation"])
+        # Whole compiled batches: the suffix would pad shorter ones.
+        size = self.split.suffix.batch_size
+        chunks = self._features["validation"].chunks(order, size)
+        if listeners is None:
+            loss, score = self.steps.evaluate(chunks)
+        else:
+            loss, score = self._evaluate_aloud(chunks, size, listeners)
+        if not math.isfinite(loss):
+            raise _not_finite(self._phase, number, f"the validation loss is {loss}")
+        return loss, score
+
+    def _evaluate_aloud(
+        self,
+        chunks: Iterator[tuple[Batch, np.ndarray]],
+        size: int,
+        listeners: PhaseCallbacks,
+    ) -> tuple[float, float]:
+        """Evaluates with the hooks of `evaluate`; batches one by one if a callback wants them."""
+        listeners.call("on_test_begin")
+        if not listeners.wants_test_batches:
+            loss, score = self.steps.evaluate(chunks)
+        else:
+            batch = -1
+
+            def announced() -> Iterator[tuple[Batch, np.ndarray]]:
+                nonlocal batch
+                for rows in _in_batches(chunks, size):
+                    batch += 1
+                    listeners.call("on_test_batch_begin", batch)
+                    yield rows
+
+            loss, score = self.steps.evaluate(
+                announced(),
+                report=lambda loss, score: listeners.call(
+                    "on_test_batch_end", batch, self._as_logs(loss, score)
+                ),
+            )
+        listeners.call("on_test_end", self._as_logs(loss, score))
+        return loss, score
+
+    def _as_logs(self, loss: float, score: float) -> dict[str, float]:
+        return {"loss": loss, self.steps.task.score: score}
 
     def receipt(self, path: Path | None) -> dict[str, Any]:
         """Compares every tensor with what it was before the first step.
+
+        Args:
+            path: Folder that receives receipt.json.
 
         Raises:
             ReceiptError: The receipt, which is written before, does not hold.
@@ -146,117 +286,35 @@ class PhaseRun:
             self._digests,
             phase=self._phase.name,
             steps=self._steps_taken,
-            learning_rate=self._phase.learning_rate,
+            learning_rate=first_rate(self._phase.learning_rate),
+            outputs=self.steps.last_outputs if self._steps_taken else None,
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
         check_receipt(receipt, where=where)
-        for warning in receipt["warnings"]:
-            self._progress.said(f"{self._phase.name}: {warning}")
+        for text in receipt["warnings"]:
+            self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
 
-    def _train_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng((self._seed, number)).permutation(self._sizes["train"])
-        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
-        step = 0
-        total = 0.0
-        tally = np.int64(0)
-        for features, targets in chunks:
-            losses, tallies = self.steps.train(features, targets)
-            for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
-                step += 1
-                if not math.isfinite(loss):
-                    raise _not_finite(self._phase, number, f"the loss of step {step} is {loss}")
-                total += float(loss) * min(self._batch_size, len(targets) - start)
-                self._progress.stepped(step, float(loss))
-            self._steps_taken += len(losses)
-            tally = tally + tallies.sum(axis=0, dtype=np.int64)
-        return total / self._sizes["train"], self.steps.task.score_of(tally)
 
-    def _evaluate(self, number: int) -> tuple[float, float]:
-        order = np.arange(self._sizes["validation"])
-        # Whole compiled batches: the suffix would pad shorter ones.
-        chunks = self._features["validation"].chunks(order, self.split.suffix.batch_size)
-        loss, score = self.steps.evaluate(chunks)
-        if not math.isfinite(loss):
-            raise _not_finite(self._phase, number, f"the validation loss is {loss}")
-        return loss, score
+def _in_batches(
+    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields the same rows in single batches."""
+    for features, targets in chunks:
+        for start in range(0, len(targets), size):
+            yield take_examples(features, start, start + size), targets[start : start + size]
 
 
-class _Listeners:
-    """Keras callbacks, to whom a phase looks like a call of `fit` on its suffix.
-
-    They are called one by one: Keras's own CallbackList swallows an interrupt that comes while it
-    looks at the logs.
-    """
-
-    def __init__(
-        self, callbacks: Sequence[keras.callbacks.Callback], steps: Steps, epochs: int
-    ) -> None:
-        self._callbacks = callbacks
-        self._model = steps.model
-        self._model.stop_training = False
-        self._model.optimizer = steps.optimizer  # schedulers look for it there
-        for callback in callbacks:
-            callback.set_params({"epochs": epochs, "verbose": 0})
-            callback.set_model(self._model)
-            callback.on_train_begin({})
-
-    @property
-    def want_to_stop(self) -> bool:
-        return bool(self._model.stop_training)
-
-    def epoch_began(self, number: int) -> None:
-        for callback in self._callbacks:
-            callback.on_epoch_begin(number - 1, {})
-
-    def epoch_ended(self, epoch: Epoch) -> None:
-        logs = epoch.as_logs()
-        for callback in self._callbacks if epoch.epoch else ():
-            callback.on_epoch_end(epoch.epoch - 1, dict(logs))
-
-    def phase_ended(self) -> None:
-        for callback in self._callbacks:
-            callback.on_train_end({})
-
-
-class _Patience:
-    """Counts the epochs of a phase without an improvement."""
-
-    def __init__(self, rule: EarlyStopping | None) -> None:
-        self.rule = rule or EarlyStopping()
-        self._active = rule is not None
-        self._best = -math.inf
-        self._waited = 0
-
-    def is_over(self, epoch: Epoch) -> bool:
-        """Tells, after each epoch, whether to stop."""
-        score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
-        if score > self._best + self.rule.min_delta:
-            self._best = score
-            self._waited = 0
-        else:
-            self._waited += 1
-        return self._active and self._waited >= self.rule.patience
-
-
-def _not_finite(phase: Phase, epoch: int, what: str) -> NonFiniteError:
+def _not_finite(phase: PhaseSettings, epoch: int, what: str) -> NonFiniteError:
+    rate = first_rate(phase.learning_rate)
     return NonFiniteError(
         Problem(
             where=f"phase {phase.name!r}, epoch {epoch}",
             what=what,
             expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.learning_rate={phase.learning_rate / 10:g}",
+            hint=f"phases.{phase.name}.{name_rate(phase.learning_rate)}={rate / 10:g}",
         )
     )
-
-
-def _write_history(path: Path, rows: Sequence[Epoch]) -> None:
-    """Writes epochs as CSV; floats with all their digits, so that equal files mean equal bits."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0].as_row()), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.as_row() for row in rows)
-    write_atomically(path, buffer.getvalue())

@@ -1,38 +1,48 @@
-"""From a recipe to what is trained on and what is trained: images and a model."""
+"""From a plan to what is trained on and what is trained: images and a model."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import keras
 
 from tl_toolkit.catalog.lookup import complete_arguments
-from tl_toolkit.events import Progress
+from tl_toolkit.events import Handler, ignore, message, report_counts, warning
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
-from tl_toolkit.images.scan import scan
-from tl_toolkit.images.targets import Targets
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.images.scan import Keep, ScanSettings, scan
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.registry import build_reader, build_task
-from tl_toolkit.transfer.assemble import TransferModel, assemble
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Trainer
+from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 
 _T = TypeVar("_T")
 
 
-def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
-    """Begins work in a thread of its own, which an interrupt does not wait for.
+def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
+    """Begins work in a thread of its own.
 
     The caller's dtype policy counts there too: Keras keeps one for each thread.
 
+    Args:
+        work: Is called without arguments.
+
     Returns:
-        What waits for it, and returns or raises what it did.
+        A function that waits for the work, at most for the seconds that it is called with, and
+        returns or raises what the work did. It raises TimeoutError if the work goes on.
     """
     found: list[_T] = []
     errors: list[BaseException] = []
+    is_done = threading.Event()
     policy = keras.config.dtype_policy()
 
     def run() -> None:
@@ -41,12 +51,15 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
             found.append(work())
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
+        finally:
+            is_done.set()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threading.Thread(target=run, daemon=True).start()
 
-    def wait() -> _T:
-        thread.join()
+    def wait(timeout_seconds: float | None = None) -> _T:
+        # Not by `join`: once interrupted, Python 3.11 takes the thread for one that has ended.
+        if not is_done.wait(timeout_seconds):
+            raise TimeoutError
         if errors:
             raise errors[0]
         return found[0]
@@ -55,9 +68,15 @@ def start_aside(work: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def survey_images(
-    recipe: Recipe, folder: RunFolder, progress: Progress
+    plan: Plan, task: Task, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
-    """Looks at all images and notes manifest and classes in the folder.
+    """Inspects all images and writes manifest and classes into the folder.
+
+    Args:
+        plan: Says which images there are.
+        task: Reads their targets.
+        folder: The run.
+        progress: Receives the number of images inspected, and warnings.
 
     Returns:
         The manifest, and `load_images` of it; what was decoded for it is not decoded again.
@@ -65,78 +84,171 @@ def survey_images(
     Raises:
         DataError: Images cannot be used.
     """
-    decoded = DecodedImages(recipe.data.image_size, recipe.data.resize)
-    manifest = scan(
-        recipe.data,
-        reader=build_reader(recipe),
-        convert_dir=folder.converted,
-        progress=progress.scanned,
-        keep=decoded.add,
-    )
+    data = plan.recipe.data
+    decoded = DecodedImages(data.image_size, data.resize)
+    manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
     for example in manifest.examples:
         if example.verdict == "broken":
-            progress.said(f"skipped {example.path}: {example.reason}")
+            progress(warning(f"skipped {example.path}: {example.reason}"))
     if leaks := manifest.find_leaks():
-        one, other = leaks[0]
-        progress.said(
-            f"{len(leaks)} images are in two splits, and flatter what is measured there: "
-            f"{one.path} is {other.path}"
+        first, second = leaks[0]
+        progress(
+            warning(
+                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
+                f"{first.path} is {second.path}"
+            )
         )
-    return manifest, load_images(recipe, manifest, decoded)
+    return manifest, load_images(plan, task, manifest, decoded)
+
+
+def scan_images(
+    plan: Plan,
+    task: Task,
+    folder: RunFolder,
+    progress: Handler = ignore,
+    *,
+    keep: Keep | None = None,
+) -> Manifest:
+    """Inspects all images of a plan.
+
+    Args:
+        plan: Says which images there are.
+        task: Inspects files of targets.
+        folder: Receives converted images.
+        progress: Receives the number of images inspected.
+        keep: As of `tl_toolkit.images.scan.scan`.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
+    data = plan.recipe.data
+    settings = ScanSettings(data.broken, data.convert, data.split_seed, data.examples_per_class)
+    return scan(
+        plan.listing,
+        settings,
+        inspect_targets=task.inspect_targets,
+        convert_dir=folder.converted,
+        progress=report_counts(progress, "images_inspected"),
+        keep=keep,
+    )
 
 
 def load_images(
-    recipe: Recipe, manifest: Manifest, decoded: DecodedImages | None = None
+    plan: Plan, task: Task, manifest: Manifest, decoded: DecodedImages | None = None
 ) -> dict[str, Images]:
-    """Returns the images of each split that has any; what is not decoded yet will be when used."""
-    size = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
-    reader = build_reader(recipe)
+    """Returns the images of each split that has any; what is not decoded yet will be when used.
+
+    Args:
+        plan: Says how they are resized.
+        task: Loads their targets.
+        manifest: The images.
+        decoded: What is decoded already.
+    """
+    data = plan.recipe.data
     return {
         split: Images(
             examples,
-            manifest.classes,
-            **size,
+            image_size=data.image_size,
+            resize=data.resize,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
-            targets=Targets(examples, reader, **size) if reader else None,
+            targets=task.load_targets(examples, data.image_size, data.resize),
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
 
 
-def assemble_model(recipe: Recipe, classes: Sequence[str], progress: Progress) -> TransferModel:
-    """Draws a recipe's model and loads its base.
+def build_trainer(
+    compiled: CompiledPhases,
+    recipe: Recipe,
+    images: Mapping[str, Images],
+    *,
+    progress: Handler = ignore,
+    ahead: Sequence[Sequence[str]] = (),
+) -> Trainer:
+    """Returns what trains a recipe, and all others that share its model, features and images.
+
+    Args:
+        compiled: The recipe's model, and its steps.
+        recipe: Says how images are augmented, and which features are kept.
+        images: By split.
+        progress: As of `Trainer`.
+        ahead: Likewise.
+    """
+    source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)
+    return Trainer(compiled, source, images, progress=progress, ahead=ahead)
+
+
+def read_feature_settings(recipe: Recipe) -> FeatureSettings:
+    """Returns what a recipe says of the features, and of the images that they are of.
 
     Args:
         recipe: The recipe.
-        classes: Class names in the order of the outputs.
-        progress: Is told of a file that is fetched, and of what is worth knowing of it.
+    """
+    features, augment = recipe.features, recipe.augment
+    return FeatureSettings(
+        image_size=recipe.data.image_size,
+        resize=recipe.data.resize,
+        augment=None if augment is None else _read_augment_settings(augment),
+        seed=recipe.seed,
+        views=features.views,
+        store=features.store,
+        dtype=features.dtype,
+        constant_folded=features.folded,
+        max_gb=features.max_gb,
+    )
+
+
+def _read_augment_settings(augment: Augment) -> AugmentSettings:
+    rand = augment.rand_augment
+    return AugmentSettings(
+        flip=augment.flip,
+        rotation=augment.rotation,
+        zoom=augment.zoom,
+        contrast=augment.contrast,
+        rand_augment=None if rand is None else RandAugmentSettings(rand.num_ops, rand.magnitude),
+    )
+
+
+def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
+    """Builds a plan's model and loads its base.
+
+    Args:
+        plan: The plan.
+        task: Builds the head.
+        progress: Receives the bytes of a file that is fetched, and what is worth knowing of it.
 
     Raises:
         WeightsError: The weight file is missing, damaged, or of another network.
     """
+    recipe, model = plan.recipe, plan.recipe.model
     transfer = assemble(
-        recipe.model,
+        BaseSettings(
+            model.base, model.weights, model.arguments, model.l1, model.l2, model.edge_filter
+        ),
+        task,
         image_size=recipe.data.image_size,
-        num_classes=len(classes),
         seed=recipe.seed,
-        task=build_task(recipe, classes),
-        pixels=recipe.pixels,
-        progress=progress.fetched,
+        progress=report_counts(progress, "weights_fetched"),
     )
     loaded = transfer.weights
     if loaded is not None and loaded.by == "order":
-        progress.said(
-            f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+        progress(
+            warning(
+                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
+            )
         )
-    arguments = complete_arguments(transfer.architecture, recipe.model.arguments)
-    if loaded is not None and recipe.model.weights != "imagenet":
+    arguments = complete_arguments(transfer.architecture, model.arguments)
+    if loaded is not None and model.weights != "imagenet":
         if arguments.get("imagenet_rescaling"):
-            progress.said(
-                f"{loaded.path}: taken for weights that began with Keras's own file; for those of "
-                "a model drawn with weights=None set model.arguments.imagenet_rescaling=false"
+            progress(
+                message(
+                    f"{loaded.path}: taken for weights that began with Keras's own file; for those "
+                    "of a model drawn with weights=None set "
+                    "model.arguments.imagenet_rescaling=false"
+                )
             )
     return transfer

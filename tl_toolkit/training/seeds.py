@@ -1,39 +1,26 @@
-"""Seeds belong to phases: what decides a phase decides its seed."""
+"""Seeds follow from the recipe's seed, a role and a phase's place; nothing else changes them."""
 
 from __future__ import annotations
 
-import json
+from typing import Literal, TypeAlias
 
-from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runtime import derive_seed
 
+__all__ = ["Role", "phase_seed"]
 
-def describe_phases(recipe: Recipe, index: int) -> str:
-    """All that decides a phase besides images and given weights: its settings and those before it.
+Role: TypeAlias = Literal["head", "order", "dropout", "sampling"]
+"""What is random: the head's first weights, the order of images, dropout's masks, pixels drawn."""
 
-    Two recipes with the same description have equal phases up to this one, bit for bit.
+
+def phase_seed(seed: int, role: Role, index: int) -> int:
+    """Returns the seed of one role in one phase.
+
+    Two recipes that differ in any setting start from the same head and see the same order, so that
+    they can be compared in pairs.
 
     Args:
-        recipe: The recipe.
+        seed: The recipe's.
+        role: What it is for.
         index: Place of the phase, from 0.
     """
-    chosen = recipe.model_dump(
-        mode="json", include={"seed", "augment", "model", "early_stopping", "phases"}
-    )
-    del chosen["model"]["weights"]  # a path, which may differ where the file does not
-    if recipe.pixels is not None:
-        chosen["pixels"] = recipe.pixels.model_dump(mode="json")
-    for phase in chosen["phases"]:
-        if phase["batch_norm_momentum"] is None:
-            del phase["batch_norm_momentum"]  # as phases were described before there was one
-    settings = {**chosen, "phases": chosen["phases"][: index + 1]}
-    return json.dumps({**settings, "batch_size": recipe.data.batch_size}, sort_keys=True)
-
-
-def phase_seed(recipe: Recipe, index: int) -> int:
-    """Decides order, dropout masks and, in the first phase, the head's initial weights.
-
-    It belongs to a phase with its settings and not to a run or a trial: an equal phase is equal
-    wherever it is, and phases with other settings are as independent as their draws can be.
-    """
-    return derive_seed(recipe.seed, recipe.phases[index].name, describe_phases(recipe, index))
+    return derive_seed(seed, role, index)

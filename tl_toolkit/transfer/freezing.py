@@ -1,10 +1,10 @@
-"""Where the trainable part begins: prefix and suffix, trainable flags, and the receipt."""
+"""Where the trainable part begins: prefix and suffix, trainable flags, and digests."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import FixedBatch
-from tl_toolkit.errors import CheckFailedError, Problem, ReceiptError
+from tl_toolkit.errors import CheckFailedError, Problem
+from tl_toolkit.keras_private import flatten_layers, keep_input_calls
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
@@ -23,7 +24,6 @@ WHOLE_LIMIT = 1e-5
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
 
 _CHECK_IMAGES = 2
-_CHECK_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,9 @@ def split_at(
     trained = set_trainable(transfer, units, train_batch_norm=train_batch_norm)
     cut = find_cut(transfer, units)
     prefix = keras.Model(transfer.image, cut.tensors, name="prefix")
-    entering = transfer.join_pixels(cut.tensors)
-    origins = [tensor._keras_history for tensor in transfer.model.inputs]
-    suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
-    # An Input among other tensors is drawn anew as itself: the whole model could not be saved.
-    for tensor, origin in zip(transfer.model.inputs, origins, strict=True):
-        tensor._keras_history = origin
+    entering = transfer.join_inputs(cut.tensors)
+    with keep_input_calls(transfer.model.inputs):  # else the whole model could not be saved
+        suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size
     return Split(
@@ -96,6 +93,11 @@ def set_trainable(
     """Sets every trainable flag, as `split_at` does, and returns the parts that train.
 
     Compiled steps keep the flags that they were traced with; receipts read them as they are.
+
+    Args:
+        transfer: The model.
+        units: As of `split_at`.
+        train_batch_norm: Likewise.
     """
     trained = _find_trained(transfer, units)
     for layer in transfer.model.layers:
@@ -108,7 +110,12 @@ def set_trainable(
 
 
 def find_cut(transfer: TransferModel, units: Sequence[str]) -> Cut:
-    """Finds where the model is cut when these units and the head train."""
+    """Finds where the model is cut when these units and the head train.
+
+    Args:
+        transfer: The model.
+        units: Names of the units, in any order.
+    """
     first = _find_trained(transfer, units)[0]
     return Cut(first.name, transfer.parts.index(first), _cut_tensors(first))
 
@@ -131,10 +138,10 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     random = np.random.default_rng(0)
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
     images = tf.constant(random.uniform(0, 255, shape), tf.float32)
-    places = random.uniform(0, 1, (_CHECK_IMAGES, _CHECK_PIXELS, 2)) * shape[1:3]
-    pixels = tf.constant(places, tf.float32)
-    whole = transfer.model(transfer.join_pixels(images, pixels), training=False)
-    entering = transfer.join_pixels(split.prefix.model(images, training=False), pixels)
+    sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    others = [tf.constant(values) for values in sampled]  # Keras mixes no tensors and arrays
+    whole = transfer.model(transfer.join_inputs(images, others), training=False)
+    entering = transfer.join_inputs(split.prefix.model(images, training=False), others)
     parts = split.suffix.model(entering, training=False)
     difference = float(np.abs(parts.numpy() - whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
@@ -149,10 +156,14 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
 
 
 def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
-    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model."""
+    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model.
+
+    Args:
+        layer: A layer, or a nested model.
+    """
     return [
         member
-        for member in layer._flatten_layers()
+        for member in flatten_layers(layer)
         if isinstance(member, keras.layers.BatchNormalization)
     ]
 
@@ -185,7 +196,11 @@ def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
 
 
 def takes_training(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer behaves differently in training."""
+    """Tells whether a layer behaves differently in training.
+
+    Args:
+        layer: The layer.
+    """
     return "training" in inspect.signature(layer.call).parameters
 
 
@@ -203,122 +218,3 @@ def digest_variables(
         for part, name, variable in transfer.variables()
         if only is None or name in only
     }
-
-
-def write_receipt(
-    transfer: TransferModel,
-    split: Split,
-    before: Mapping[tuple[str, str], str],
-    *,
-    phase: str,
-    steps: int,
-    learning_rate: float,
-) -> dict[str, Any]:
-    """Compares the digests of every tensor before the first and after the last step of a phase.
-
-    Args:
-        transfer: The model, after the phase.
-        split: The phase's split.
-        before: `digest_variables` as it was before the first step.
-        phase: Name of the phase.
-        steps: Number of steps taken.
-        learning_rate: Rate of those steps; at 0 nothing has to move.
-
-    Returns:
-        The receipt: a row for each part, whether it holds, problems and warnings.
-    """
-    after = digest_variables(transfer)
-    moved = {key for key in after if before[key] != after[key]}
-    moving = _may_move(transfer, split)
-    still: list[tuple[str, str]] = []
-    if steps > 0 and learning_rate > 0:
-        still = [key for key in after if key in moving and key not in moved]
-    blocks = {part.name: part.block for part in transfer.parts}
-    alive = {blocks[part] for part, _ in moved}
-    dead = sorted({blocks[part] for part, _ in still} - alive)
-    problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
-    problems += [f"{block}: trainable, but nothing in it moved" for block in dead]
-    return {
-        "phase": phase,
-        "cut": split.cut.name,
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "holds": not problems,
-        "problems": problems,
-        "warnings": [
-            f"{name}: trainable, but did not move" for part, name in still if blocks[part] in alive
-        ],
-        "parts": [
-            _receipt_row(part, before, after, frozen=not any(key[0] == part.name for key in moving))
-            for part in transfer.parts
-        ],
-    }
-
-
-def _receipt_row(
-    part: Part,
-    before: Mapping[tuple[str, str], str],
-    after: Mapping[tuple[str, str], str],
-    *,
-    frozen: bool,
-) -> dict[str, Any]:
-    keys = [key for key in after if key[0] == part.name]
-    return {
-        "block": part.block,
-        "part": part.name,
-        "state": "frozen" if frozen else "trainable",
-        "parameters": sum(layer.count_params() for layer in part.layers),
-        "tensors": len(keys),
-        "moved": sum(before[key] != after[key] for key in keys),
-        "sha256_before": _join_digests(before, keys),
-        "sha256_after": _join_digests(after, keys),
-    }
-
-
-def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
-    """Ends a run whose receipt does not hold.
-
-    Raises:
-        ReceiptError: A frozen tensor moved, or a trainable block stood still.
-    """
-    if receipt["holds"]:
-        return
-    hints = {
-        True: "report it: the toolkit, or a layer with hidden state, is at fault",
-        False: f"phases.{receipt['phase']}.batch_norm=train if the base has random weights, "
-        "else a higher learning_rate",
-    }
-    raise ReceiptError(
-        [
-            Problem(
-                where=where,
-                what=f"phase {receipt['phase']!r}: {problem}",
-                expected="What is frozen keeps every bit, and what trains moves.",
-                hint=hints["frozen" in problem],
-            )
-            for problem in receipt["problems"]
-        ]
-    )
-
-
-def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
-    """Trained weights, and the moving statistics of a BatchNormalization that trains."""
-    trained = {id(variable) for variable in split.trainable}
-    allowed = set()
-    for part in transfer.parts:
-        for layer in part.layers:
-            moving = {
-                id(variable)
-                for member in batch_norms(layer)
-                if member.trainable
-                for variable in member.weights
-            }
-            for index, variable in enumerate(layer.weights):
-                if id(variable) in trained | moving:
-                    allowed.add((part.name, f"{layer.name}/{index}"))
-    return allowed
-
-
-def _join_digests(digests: Mapping[tuple[str, str], str], keys: Sequence[tuple[str, str]]) -> str:
-    lines = "\n".join(f"{key[1]} {digests[key]}" for key in keys)
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.errors import (
     NonFiniteError,
     OutputError,
@@ -17,24 +15,20 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Progress, Relay
+from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.images.scan import scan
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
-from tl_toolkit.recipe.load import replace_fields
-from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_arithmetic
-from tl_toolkit.tasks.registry import build_reader
-from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import assemble_model, load_images
+from tl_toolkit.runtime import derive_seed, describe_arithmetic
+from tl_toolkit.training.loop import Paused, Training
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
+from tl_toolkit.tuning.trainers import Trainers, as_text
 
-_KEPT_TRAINERS = 2
 _PAUSED_BYTES = 1 << 30
 """States of paused trials that are kept; others are trained again, with the same outcome."""
 
@@ -56,7 +50,7 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        recipe: A recipe; without a `search` section the default one counts.
+        plan: Of a recipe; without a `search` section the default one counts.
         manifest: Its images.
         folder: The search's folder, new or of the search that goes on.
         progress: Is told of trials, and of what else takes time.
@@ -65,22 +59,24 @@ class Engine:
 
     def __init__(
         self,
-        recipe: Recipe,
+        plan: Plan,
         manifest: Manifest,
         folder: RunFolder,
-        progress: Progress,
+        progress: Handler,
         *,
         images: Mapping[str, Images],
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
+        self._plan = plan
         self.space: Space = resolve_space(recipe)
         self._folder = folder
         self._progress = progress
         self._journal = Journal(folder)
         self._manifest = manifest
-        self._images = {_describe_data(recipe): _without_test(images)}
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers = Trainers(
+            plan, self.space, folder, progress=progress, quiet=self._report_work, images=images
+        )
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused]] = {}
 
@@ -130,7 +126,8 @@ class Engine:
                 self._replay(chooser, trial)
                 self._known[trial.number] = trial
             while (proposal := chooser.propose()) is not None:
-                self._progress.trial_began(proposal.number, total, proposal.values)
+                facts = {"number": proposal.number, "values": proposal.values}
+                self._progress(Event("trial_began", total=total, facts=facts))
                 trial = self._run_trial(proposal, started)
                 self._journal.add(trial)
                 self._known[trial.number] = trial
@@ -140,19 +137,29 @@ class Engine:
             chooser.close()
 
     def refit(self, best: Trial) -> Iterator[Refit]:
-        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
+
+        Args:
+            best: The winner.
+        """
         for count in range(1, self.search.refit + 1):
             seed = self.recipe.seed + count
-            score, errors = None, []
+            score = None
+            errors: list[str] = []
             with self._outliving(errors, OutputError):
-                recipe = replace_fields(trial_recipe(self.recipe, best.values), {"seed": seed})
-                score = self._score(self._find_trainer(recipe).train(recipe))
+                recipe = trial_recipe(self.recipe, best.values, seed=seed)
+                score = self._score(self._trainers.find(recipe).train(training_settings(recipe)))
             for error in errors:
-                self._progress.said(f"the winner with seed {seed} failed: {error}")
+                self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never.
+
+        Args:
+            trial: The later one.
+            than: The best so far; None if there is none.
+        """
         if trial.score is None or trial.state == "paused":
             return False
         if than is None or than.score is None:
@@ -164,7 +171,7 @@ class Engine:
     def _replay(self, chooser: Chooser, trial: Trial) -> None:
         proposal = chooser.propose()
         given = (trial.values, trial.budget, trial.continues)
-        if proposal is None or _as_text(given) != _as_text(
+        if proposal is None or as_text(given) != as_text(
             (proposal.values, proposal.budget, proposal.continues)
         ):
             raise RecipeError(
@@ -181,14 +188,17 @@ class Engine:
                 before, number=proposal.number, budget=proposal.budget, seconds=0.0,
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
-        training, errors = None, []
+        seed = self._choose_seed(proposal)
+        training: Training | None = None
+        errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
-            recipe = trial_recipe(self.recipe, proposal.values)
-            trainer = self._find_trainer(recipe)
-            widest = max(trainer.plan(recipe), key=lambda phase: phase["parameters"])
+            recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
+            trainer = self._trainers.find(recipe)
+            settings = training_settings(recipe)
+            widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = trainer.train(recipe, pause_after=proposal.budget, paused=paused)
+            training = trainer.train(settings, pause_after=proposal.budget, paused=paused)
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
@@ -206,7 +216,16 @@ class Engine:
             error="".join(errors),
             budget=proposal.budget,
             continues=proposal.continues,
+            seed=seed,
         )
+
+    def _choose_seed(self, proposal: Proposal) -> int | None:
+        """The seed of a trial's own, which one that continues has from where it began."""
+        if not self.search.vary_seed:
+            return None
+        if proposal.continues is not None:
+            return self._known[proposal.continues].seed
+        return derive_seed(self.recipe.seed, "trial", proposal.number)
 
     @property
     def _fatal(self) -> tuple[type[ToolkitError], ...]:
@@ -243,94 +262,13 @@ class Engine:
     def _score(self, training: Training) -> float:
         return float(training.best.as_row()[self.search.objective.name])
 
-    def _find_trainer(self, recipe: Recipe) -> Trainer:
-        """Returns a trainer that serves this recipe, and all that share its graph and images."""
-        template = self._with_dropouts(recipe)
-        key = _as_text(
-            {
-                **template.model_dump(
-                    mode="json",
-                    include={"seed", "deterministic", "augment", "features", "model", "pixels"},
-                ),
-                "data": _describe_data(template),
-            }
-        )
-        if key not in self._trainers:
-            while len(self._trainers) >= _KEPT_TRAINERS:
-                del self._trainers[next(iter(self._trainers))]
-            images = self._load_images(recipe)
-            transfer = assemble_model(template, self._manifest.classes, self._progress)
-            self._trainers[key] = Trainer(
-                CompiledPhases(transfer),
-                template,
-                images,
-                progress=_Quiet(self._progress),
-                ahead=self._find_cuts(recipe),
-            )
-        return self._trainers[key]
-
-    def _with_dropouts(self, recipe: Recipe) -> Recipe:
-        """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
-        drawn = {
-            field: 0.5
-            for field in self.space
-            if field.startswith("model.head.") and field.endswith("dropout")
-        }
-        return replace_fields(recipe, drawn) if drawn else recipe
-
-    def _load_images(self, recipe: Recipe) -> dict[str, Images]:
-        key = _describe_data(recipe)
-        if key not in self._images:
-            manifest = scan(
-                recipe.data, reader=build_reader(recipe), convert_dir=self._folder.converted
-            )
-            self._images = {key: _without_test(load_images(recipe, manifest))}
-        return self._images[key]
-
-    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Units of every unfreezing that trials may have: one pass is to serve them all."""
-        architecture = find_architecture(recipe.model.base)
-        found = []
-        for field, dimension in self.space.items():
-            if field.startswith("phases.") and field.endswith(".unfreeze"):
-                for value in dimension.values or ():
-                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
-                    found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
-        return found
-
-
-class _Quiet(Relay):
-    """Passes on what takes time and happens once, not the epochs of each trial."""
-
-    def phase_began(self, name: str, epochs: int, steps: int) -> None:
-        """Says nothing."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Says nothing."""
-
-    def epoch_ended(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Says nothing."""
-
-
-def _describe_data(recipe: Recipe) -> str:
-    """All that decides which images there are, and what they look like."""
-    return _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
-
-
-def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
-    """The splits that trials look at."""
-    return {split: images[split] for split in ("train", "validation")}
+    def _report_work(self, event: Event) -> None:
+        """Passes on what takes time and happens once, not the epochs of each trial."""
+        if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
+            self._progress(event)
 
 
 def _tell_state(training: Training | None) -> str:
     if training is None:
         return "failed"
     return "completed" if training.paused is None else "paused"
-
-
-def _as_text(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, default=_as_plain)
-
-
-def _as_plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)

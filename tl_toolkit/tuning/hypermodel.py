@@ -5,22 +5,30 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-import tensorflow as tf
 
-from tl_toolkit.events import Progress
-from tl_toolkit.plan.space import resolve_space, trial_recipe
+from tl_toolkit.events import Handler, ignore
+from tl_toolkit.plan.check import plan_trial
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.space import resolve_space
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.base import Task, answers_pixels
-from tl_toolkit.training.compiled import CompiledPhases, what_trains
-from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.optimizers import build_optimizer
-from tl_toolkit.training.prepare import assemble_model, load_images, survey_images
+from tl_toolkit.runtime import numerics
+from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.optimizers import RateTable, build_optimizer
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    survey_images,
+)
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
@@ -30,39 +38,58 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
-        recipe: The recipe.
+        plan: Of the recipe.
+        progress: Receives the events of reading images and weights.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(name=recipe.name)
-        self._recipe = recipe
-        self._space = resolve_space(recipe)
+    def __init__(self, plan: Plan, *, progress: Handler = ignore) -> None:
+        super().__init__(name=plan.recipe.name)
+        self._plan = plan
+        self._progress = progress
+        self._space = resolve_space(plan.recipe)
         # The manifest that a run would keep is of no use here; images that were converted are.
         folder = Path(tempfile.mkdtemp(prefix="tltool-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._manifest, images = survey_images(recipe, RunFolder(folder), Progress())
-        self._images = {_size_of(recipe): images}
-        self._built: tuple[keras.Model, TransferModel, Recipe] | None = None
+        task = build_task(plan.recipe, plan.classes)
+        self._manifest, images = survey_images(plan, task, RunFolder(folder), progress)
+        self._images = {_size_of(plan.recipe): images}
+        self._built: tuple[keras.Model, TransferModel, Plan] | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
         What the last phase trains is trainable, and the loss is that of its steps.
+
+        Args:
+            hp: KerasTuner's values.
         """
+        with numerics(deterministic=self._plan.recipe.deterministic):
+            return self._build_model(hp)
+
+    def _build_model(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
-        recipe = trial_recipe(self._recipe, values)
-        transfer = assemble_model(recipe, self._manifest.classes, Progress())
-        phase = recipe.phases[-1]
-        units, train_batch_norm = what_trains(transfer, phase)
-        set_trainable(transfer, units, train_batch_norm=train_batch_norm)
-        transfer.model.compile(build_optimizer(phase), **_compile_arguments(transfer.task))
-        self._built = transfer.model, transfer, recipe
+        plan = plan_trial(self._plan, values)
+        task = build_task(plan.recipe, plan.classes)
+        transfer = assemble_model(plan, task, self._progress)
+        phase = training_settings(plan.recipe, plan.units).phases[-1]
+        set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
+        table = RateTable()
+        if not isinstance(phase.learning_rate, float):
+            count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
+            table.set(phase.learning_rate.rates(epochs=phase.epochs, steps_per_epoch=count))
+        optimizer = build_optimizer(phase, table)
+        transfer.model.compile(optimizer, **transfer.task.compile_arguments())
+        self._built = transfer.model, transfer, plan
         return transfer.model
 
-    def fit(
+    def fit(  # noqa: D417
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
+
+        Args:
+            hp: The values that `build` was given.
+            model: What `build` returned.
 
         Returns:
             The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and
@@ -70,34 +97,19 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
-        _, transfer, recipe = self._built
-        size = _size_of(recipe)
+        _, transfer, plan = self._built
+        with numerics(deterministic=plan.recipe.deterministic):
+            return self._train(transfer, plan)
+
+    def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
+        size = _size_of(plan.recipe)
         if size not in self._images:  # those of one size are kept: trials would decode them anew
-            self._images = {size: load_images(recipe, self._manifest)}
+            self._images = {size: load_images(plan, transfer.task, self._manifest)}
         images = self._images[size]
-        best = Trainer(CompiledPhases(transfer), recipe, images).train(recipe).best.as_row()
+        trainer = build_trainer(CompiledPhases(transfer), plan.recipe, images)
+        best = trainer.train(training_settings(plan.recipe, plan.units)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
 
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:
     return recipe.data.image_size, recipe.data.resize
-
-
-def _compile_arguments(task: Task) -> dict[str, Any]:
-    """Returns loss and metrics as Keras compiles them; a model of pixels has a loss alone."""
-    if answers_pixels(task):
-        return {"loss": _PixelLoss(task)}
-    loss = "binary_crossentropy" if task.units == 1 else "sparse_categorical_crossentropy"
-    return {"loss": loss, "metrics": ["accuracy"]}
-
-
-class _PixelLoss(keras.losses.Loss):
-    """The loss of a task: of each image, over its pixels."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(name=f"{task.name}_loss")
-        self._task = task
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        # Keras has cast them to the type of the outputs.
-        return self._task.compare(y_pred, tf.cast(y_true, self._task.targets.dtype))[0]

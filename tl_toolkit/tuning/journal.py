@@ -30,6 +30,7 @@ class Trial:
         error: Why it failed; "" if it did not.
         budget: Epochs of the last phase after which it was to pause; None if never.
         continues: Number of the trial that it went on from; None if from the start.
+        seed: The seed of its recipe, if that is its own; None for the recipe's.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Trial:
     error: str = ""
     budget: int | None = None
     continues: int | None = None
+    seed: int | None = None
 
 
 class Journal:
@@ -56,11 +58,14 @@ class Journal:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._identity = folder.path / "search.json"
-        self._trials = folder.path / "trials"
+        self._identity = folder.search
+        self._trials = folder.trials
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Notes what the search is made from; one that goes on must be made from the same.
+
+        Args:
+            identity: All that its scores depend on.
 
         Raises:
             RecipeError: It goes on from something else; names what differs.
@@ -84,7 +89,11 @@ class Journal:
             )
 
     def add(self, trial: Trial) -> None:
-        """Writes a trial that is over."""
+        """Writes a trial that is over.
+
+        Args:
+            trial: The trial.
+        """
         write_json(self._trials / f"{trial.number:05d}.json", asdict(trial))
 
     def read(self) -> list[Trial]:

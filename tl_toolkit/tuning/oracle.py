@@ -18,6 +18,7 @@ from typing import Any
 
 import keras_tuner
 
+from tl_toolkit.keras_private import set_max_collisions, set_oracle_folder
 from tl_toolkit.plan.space import Space
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
@@ -79,10 +80,10 @@ class Chooser:
             **settings,
         )
         if self._halves:  # it stops, with what is paused never gone on, if it finds no new values
-            self._oracle._max_collisions = _COLLISIONS
+            set_max_collisions(self._oracle, _COLLISIONS)
         self._oracle.verbose = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
-        self._oracle._set_project_dir(self._folder.name, "oracle")
+        set_oracle_folder(self._oracle, self._folder.name)
         self._trials: list[Any] = []
         self._failed: set[str] = set()
 
@@ -118,7 +119,12 @@ class Chooser:
         )
 
     def report(self, proposal: Proposal, score: float | None) -> None:
-        """Takes in the score of a proposed trial; None for one that failed."""
+        """Takes in the score of a proposed trial; None for one that failed.
+
+        Args:
+            proposal: One that was proposed.
+            score: Its objective.
+        """
         self._end(self._trials[proposal.number - 1], score)
 
     def _end(self, trial: Any, score: float | None) -> None:
@@ -148,7 +154,12 @@ def _quiet() -> Iterator[None]:
 def register_space(
     space: Space, parameters: keras_tuner.HyperParameters | None = None
 ) -> keras_tuner.HyperParameters:
-    """Declares a space to KerasTuner, under the names of its fields."""
+    """Declares a space to KerasTuner, under the names of its fields.
+
+    Args:
+        space: Fields and values.
+        parameters: What they are declared to; new ones by default.
+    """
     if parameters is None:
         parameters = keras_tuner.HyperParameters()
     for field, dimension in space.items():
@@ -176,7 +187,12 @@ def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Di
 
 
 def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[str, Any]:
-    """Returns KerasTuner's values as a recipe has them."""
+    """Returns KerasTuner's values as a recipe has them.
+
+    Args:
+        parameters: With the values of a trial.
+        space: The fields that are read.
+    """
     found = {}
     for field, dimension in space.items():
         value = parameters.get(field)

@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tl_toolkit.images.targets import place_pixels
 
 from tests.export.unequal import Noise, assert_the_old_one_stays
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.errors import ParityError
-from tl_toolkit.tasks.dense import parity as pixel_parity
 from tl_toolkit.export.parity import ask, check_report, read_by_pillow, render_probes
 from tl_toolkit.export.publish import publish
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.pipeline import resize_pixels
-from tl_toolkit.images.targets import place_pixels
-from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.schema import Model, Pixels
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense import parity as pixel_parity
 from tl_toolkit.tasks.dense.parity import compare_pixels
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import place_pixels_in_graph, write_pixel_model
@@ -279,24 +278,12 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
     )
 
 
-def make_recipe(resize="stretch"):
-    return build_recipe(
-        {
-            "version": 1,
-            "name": "export",
-            "data": {"builtin": "digits", "image_size": [24, 32], "resize": resize},
-            "model": {"base": "lenet5", "weights": "random"},
-            "phases": [{"name": "head", "epochs": 1}],
-        }
-    ).recipe
-
-
 def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
     return publish(
         model,
         RunFolder(path),
-        make_recipe(resize),
         classes=CLASSES,
+        resize=resize,
         files=draw_files(),
         formats=formats,
         task=TASK,

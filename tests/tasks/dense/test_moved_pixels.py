@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from tl_toolkit.architectures.batches import as_list
-from tl_toolkit.events import Progress
+from tl_toolkit.events import ignore
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.runtime import numerics, start_tensorflow
 
 COLORS = np.array([[0, 200, 90], [50, 10, 240], [100, 90, 20], [150, 250, 130]], np.uint8)
 SIZE = 64
@@ -55,16 +55,16 @@ class Trained:
     """What a phase of a recipe is trained on."""
 
     def __init__(self, recipe, folder):
-        start_tensorflow(deterministic=True)
+        start_tensorflow()
         from tl_toolkit.images.augment import build_augment
+        from tl_toolkit.plan.training import training_settings
         from tl_toolkit.training.compiled import CompiledPhases
-        from tl_toolkit.training.loop import Trainer
-        from tl_toolkit.training.prepare import assemble_model, survey_images
+        from tl_toolkit.training.prepare import assemble_model, build_trainer, survey_images
 
-        manifest, self.images = survey_images(recipe, RunFolder(folder), Progress())
-        compiled = CompiledPhases(assemble_model(recipe, manifest.classes, Progress()))
-        trainer = Trainer(compiled, recipe, self.images)
-        run = trainer._prepare(recipe, 0, trainer._initial)
+        manifest, self.images = survey_images(recipe, RunFolder(folder), ignore)
+        compiled = CompiledPhases(assemble_model(recipe, manifest.classes, ignore))
+        trainer = build_trainer(compiled, recipe, self.images)
+        run = trainer._prepare(training_settings(recipe), 0, trainer._initial, is_new=True)
         self.prefix = run.split.prefix
         self.features = run._features
         self.change = build_augment(recipe.augment)
@@ -86,6 +86,12 @@ class Trained:
             if all(map(np.array_equal, as_list(self.prefix(changed)), features)):
                 return changed.numpy(), number
         raise AssertionError("These features are of none of these images.")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    with numerics(deterministic=True):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -38,17 +38,17 @@ def run(request, balls, tmp_path_factory):
     return tl.finetune(recipe, out=tmp_path_factory.mktemp("runs") / request.param)
 
 
-class Told(tl.Progress):
-    """Keeps what it is told."""
+class Record:
+    """Keeps the sentences and the counts of images that are reported."""
 
     def __init__(self):
         self.lines, self.counts = [], []
 
-    def said(self, message):
-        self.lines.append(message)
-
-    def scanned(self, done, total):
-        self.counts.append((done, total))
+    def handle(self, event):
+        if event.kind == "message":
+            self.lines.append(event.text)
+        elif event.kind == "images_inspected":
+            self.counts.append((event.done, event.total))
 
 
 def photo_of(run):
@@ -151,25 +151,25 @@ def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
 
 def test_predicting_again_leaves_the_first_answers_out_and_replaces_them(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
-    progress = Told()
+    record = Record()
 
     for _ in range(2):
-        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=progress)
+        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=record.handle)
 
     assert answer.path == str(tmp_path / "cat.png")
     assert len(list((tmp_path / "answers").iterdir())) == 2
-    assert [line for line in progress.lines if "left out: 2 images in" in line]
+    assert [line for line in record.lines if "left out: 2 images in" in line]
 
 
 def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
     (tmp_path / "dog.png").write_text("no image")
-    progress = Told()
+    record = Record()
 
-    _, dog = run.predict(tmp_path, progress=progress)
+    _, dog = run.predict(tmp_path, progress=record.handle)
 
     assert dog.error
-    assert progress.counts == [(1, 2), (2, 2)]
+    assert record.counts == [(1, 2), (2, 2)]
 
 
 def test_thresholds_are_those_of_the_task(run, tmp_path):

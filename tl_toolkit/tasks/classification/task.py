@@ -2,34 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Classification"]
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.images.manifest import Example
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.classification.metrics import measure_classification
+from tl_toolkit.tasks.classification.spec import ClassificationSection
+from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.parity import BYTES_LIMIT
+
+__all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
 
 
-class Classification:
-    """Cross-entropy over classes; the score is the fraction of right answers.
+def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
+    """Returns the task of a recipe.
 
     Args:
-        num_classes: Number of classes, at least 2.
+        recipe: The recipe, with its head resolved.
+        classes: Class names in the order of the outputs.
+    """
+    head = recipe.model.classifier
+    return Classification(classes, layers_of(head), activation=head.activation)
+
+
+class Classification(ImageTask):
+    """Cross-entropy over classes; the score is the accuracy.
+
+    Args:
+        classes: Class names in the order of the outputs, at least 2.
+        head: Layers between the features and the outputs.
         activation: softmax, or sigmoid: one output for both of two classes.
     """
 
-    name = "classification"
-    score = "accuracy"
-    answers_pixels = False
+    score = ClassificationSection.score
     targets = tf.TensorSpec((None,), tf.int32)
 
-    def __init__(self, num_classes: int, activation: str = "softmax") -> None:
-        self.units = 1 if activation == "sigmoid" else num_classes
+    def __init__(
+        self,
+        classes: Sequence[str],
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        *,
+        activation: str = "softmax",
+    ) -> None:
+        super().__init__(classes, head)
+        self.units = 1 if activation == "sigmoid" else len(self.classes)
         self.activation = activation
 
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> np.ndarray:
+        """Returns int32 (n,), indices into the classes.
+
+        Args:
+            examples: Images with the target `label`.
+            size: Of no use.
+            resize: Of no use.
+        """
+        places = {name: place for place, name in enumerate(self.classes)}
+        return np.array([places[example.targets[0]] for example in examples], np.int32)
+
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the loss of each image, and (right answers, answers) of each.
+        """Returns the loss of each image, and (correct predictions, predictions) of each.
 
         Given a model's own output, Keras finds the logits behind it: a confident error costs its
         full price in training and in evaluation alike, where a clipped probability caps it.
@@ -39,19 +81,157 @@ class Classification:
             targets: int32 (batch,), indices into the classes.
         """
         if self.units == 1:
-            wanted = tf.cast(targets[:, None], tf.float32)
-            losses = keras.losses.binary_crossentropy(wanted, outputs)
-            answers = tf.cast(outputs[:, 0] > 0.5, tf.int32)
+            positive = tf.cast(targets[:, None], tf.float32)
+            losses = keras.losses.binary_crossentropy(positive, outputs)
+            predictions = tf.cast(outputs[:, 0] > 0.5, tf.int32)
         else:
             losses = keras.losses.sparse_categorical_crossentropy(targets, outputs)
-            answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
-        hits = tf.cast(answers == targets, tf.int32)
+            predictions = tf.argmax(outputs, axis=-1, output_type=tf.int32)
+        hits = tf.cast(predictions == targets, tf.int32)
         return losses, tf.stack([hits, tf.ones_like(hits)], axis=-1)
 
-    def weigh(self, count: Callable[[], np.ndarray]) -> None:
-        """Has no use for it."""
+    def score_of(self, state: np.ndarray) -> float:
+        """Returns the accuracy.
 
-    def score_of(self, tally: np.ndarray) -> float:
-        """Returns the accuracy."""
-        hits, answers = tally
-        return float(hits / answers)
+        Args:
+            state: (2,), as of `compare`.
+        """
+        hits, predictions = state
+        return float(hits / predictions)
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Returns loss and metrics as `keras.Model.compile` takes them."""
+        loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
+        return {"loss": loss, "metrics": ["accuracy"]}
+
+    def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
+        """Measures a model on a split; metrics as of `measure_classification`.
+
+        Args:
+            view: The split as the model sees it.
+            targets: int32 (n,).
+        """
+        inputs = self.join_targets(view.features, targets, seed=0)
+        losses, outputs = view.assess(inputs)
+        probabilities = class_probabilities(outputs)
+        rows = []
+        for example, row in zip(view.examples, probabilities, strict=True):
+            best = int(row.argmax())
+            label = example.targets[0]
+            rows.append([label, self.classes[best], float(row[best]), *map(float, row)])
+        return Evaluation(
+            measure_classification(targets, probabilities, self.classes, losses=losses),
+            Table(["label", "predicted", "probability", *self.classes], rows),
+        )
+
+    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: float32 (units,), or None.
+            error: Why the file was refused, or None.
+        """
+        if output is None:
+            return ClassPrediction(str(path), None, {}, error)
+        row = class_probabilities(output[np.newaxis])[0]
+        return ClassPrediction(
+            str(path),
+            self.classes[int(row.argmax())],
+            dict(zip(self.classes, map(float, row), strict=True)),
+        )
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns class and probability of each file.
+
+        Args:
+            records: Predictions.
+            wide: With the probability of every class.
+        """
+        names = self.classes if wide else ()
+        return Table(
+            ["path" if wide else "file", "label" if wide else "class", "probability", *names],
+            [
+                [
+                    record["path"],
+                    record["label"],
+                    record["probability"],
+                    *map(record["probabilities"].get, names),
+                ]
+                for record in records
+            ],
+        )
+
+    def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns.
+
+        Args:
+            outputs: float32 (batch, units).
+
+        Returns:
+            `probabilities` float32 (batch, classes), `label` string (batch,) and `index` int32
+            (batch,).
+        """
+        probabilities = outputs
+        if self.units == 1:
+            probabilities = tf.concat([1.0 - outputs, outputs], axis=-1)
+        index = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        label = tf.gather(tf.constant(list(self.classes)), index)
+        return {"probabilities": probabilities, "label": label, "index": index}
+
+    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Tells whether the label is that of the greatest probability, unless two are nearly equal.
+
+        Args:
+            answer: What the exported model returned for an image.
+            expected: Probabilities, float32 (classes,).
+        """
+        second, best = np.sort(expected)[-2:]
+        is_clear = best - second > 2 * BYTES_LIMIT
+        return not is_clear or str(answer["label"]) == self.classes[int(expected.argmax())]
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """The classes of one file.
+
+    Attributes:
+        path: The file.
+        label: The most probable class; None when the file was refused.
+        probabilities: Probability in [0, 1] by class name; empty when refused.
+        error: Why the file was refused; None when it was not.
+    """
+
+    path: str
+    label: str | None
+    probabilities: Mapping[str, float]
+    error: str | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of `label`."""
+        return self.probabilities[self.label] if self.label is not None else None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": dict(self.probabilities),
+            "error": self.error,
+        }
+
+
+def class_probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Turns a sigmoid's single column into two; leaves a softmax's columns as they are.
+
+    Args:
+        outputs: float32 (n, 1) or (n, classes).
+
+    Returns:
+        float32 (n, classes), at least two columns.
+    """
+    if outputs.shape[1] > 1:
+        return outputs
+    return np.concatenate([1.0 - outputs, outputs], axis=1)

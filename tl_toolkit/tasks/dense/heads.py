@@ -11,31 +11,33 @@ from collections.abc import Sequence
 
 import keras
 
+from tl_toolkit.architectures.graph import find_blocks, sorted_calls
+from tl_toolkit.architectures.heads import HeadLayers, build_dense
 from tl_toolkit.architectures.sampling import PixelSample
-from tl_toolkit.architectures.taps import find_stride
-from tl_toolkit.recipe.schema import Head
-from tl_toolkit.transfer.heads import build_dense
+from tl_toolkit.architectures.taps import find_maps, find_stride, find_taps
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.errors import Problem, RecipeError, closest
 
-__all__ = ["build_pixel_head"]
+__all__ = ["build_pixel_head", "find_named_maps"]
 
 
 def build_pixel_head(
     taps: Sequence[keras.KerasTensor],
     image: keras.KerasTensor,
     pixels: keras.KerasTensor,
-    head: Head,
+    head: HeadLayers,
     *,
     units: int,
     activation: str,
     normalize: bool = False,
 ) -> keras.KerasTensor:
-    """Draws hypercolumn and predictor.
+    """Builds hypercolumn and predictor.
 
     Args:
         taps: Maps (batch, h, w, channels), each on a whole stride of the image.
         image: The image as the base sees it, padded to whole cells; only its size counts.
         pixels: float32 (batch, n, 2), y and x of the pixels asked for.
-        head: Hidden layers and dropout, as in the recipe; no hidden layer is a linear predictor.
+        head: Hidden layers and dropout; no hidden layer is a linear predictor.
             Without hidden layers its dropout lies on the hypercolumn.
         units: Outputs for each pixel.
         activation: Of the outputs.
@@ -58,3 +60,54 @@ def build_pixel_head(
     if len(columns) > 1:
         x = keras.layers.Concatenate(name="head_hypercolumn")(columns)
     return build_dense(x, head, units=units, activation=activation)
+
+
+def find_named_maps(
+    architecture: Architecture,
+    names: Sequence[str] | None,
+    image: keras.KerasTensor,
+    features: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, ...]:
+    """Finds the maps that a recipe names, by layer or else by unit, in the order of the graph.
+
+    Args:
+        architecture: The record of the base.
+        names: Layers or units; None for the base's own maps.
+        image: What enters the base, padded to whole cells.
+        features: Its output.
+
+    Raises:
+        RecipeError: A name is no map of the base, or the base has none.
+    """
+    if names is None:
+        taps = find_taps(architecture, image, features)
+        if not taps:
+            height, width = image.shape[1:3]
+            what = f"no map of {architecture.name} covers {height} x {width} pixels in whole cells"
+            expected = "A base that pads its convolutions does, or pixels.taps names such a map."
+            raise RecipeError(Problem("model.base", what, expected, "model.base=mobilenet"))
+        return taps
+    graph = keras.Function(image, features)
+    ends = {
+        unit.name: unit.tensor
+        for block in find_blocks(architecture, image, features)
+        for unit in block.units
+    }
+    layers = {call.operation.name: call.outputs[0] for call in sorted_calls(graph)}
+    known = {**ends, **layers}
+    whole = {id(tensor) for tensor in find_maps(image, features)}
+    maps = [name for name, tensor in known.items() if id(tensor) in whole]
+    problems = [
+        Problem(
+            where="pixels.taps",
+            what=f"{name!r} is no map of {architecture.name} that covers the image in whole cells",
+            expected=closest(name, maps) or f"They end with {', '.join(maps[-3:])}.",
+            hint=f"tltool models show {architecture.name} --layers",
+        )
+        for name in names
+        if name not in maps
+    ]
+    if problems:
+        raise RecipeError(problems)
+    places = {id(tensor): place for place, tensor in enumerate(layers.values())}
+    return tuple(sorted((known[name] for name in names), key=lambda tap: places[id(tap)]))

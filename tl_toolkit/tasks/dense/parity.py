@@ -5,24 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.export.parity import BYTES_LIMIT, ask, make_report, read_by_pillow, render_probes
 from tl_toolkit.images.decoder import decode_image, resize_image
-from tl_toolkit.images.targets import place_pixels
-from tl_toolkit.tasks.base import PixelTask
+from tl_toolkit.tasks.base import Ask, Resize
 from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import RANGES
-from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
+from tl_toolkit.tasks.dense.targets import place_pixels
+from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
+from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
 
-__all__ = ["compare_pixels"]
+__all__ = ["compare_maps"]
 
 MAX_PIXELS = 8 << 20
 """Pixels of all images together: each is answered twice, which takes minutes for large photos."""
@@ -53,34 +52,34 @@ class _Expected:
     clear: np.ndarray
 
 
-def compare_pixels(
+def compare_maps(
     model: keras.Model,
-    saved_model: Path,
     files: Mapping[str, bytes],
+    task: DenseTask,
+    resize: Resize,
     *,
-    task: PixelTask,
-    classes: Sequence[str],
-    resize: Literal["stretch", "crop"],
+    ask: Ask,
+    limits: Limits,
 ) -> dict[str, Any]:
-    """Asks a SavedModel in a fresh process and the Keras model here, and compares.
+    """Asks an exported model in a process of its own and the Keras model here, and compares.
 
-    As `tl_toolkit.export.parity.compare`, with images at their own sizes. The Keras side
-    interpolates the hypercolumn before its first dense layer, the SavedModel behind it.
+    Images keep their own sizes. The Keras side interpolates the hypercolumn before its first dense
+    layer, the exported model behind it.
 
     Args:
         model: [images, pixels] to outputs.
-        saved_model: Its SavedModel, as `write_pixel_model` writes it.
         files: Encoded images by name, at least 1; those behind MAX_PIXELS are left out.
         task: Says what is kept of the outputs.
-        classes: Class names in the order of the outputs.
-        resize: As in the recipe.
+        resize: How images come to the model's size.
+        ask: Asks the exported model.
+        limits: What it may differ by.
 
     Returns:
-        The report, as there. A clear pixel with another class counts as a difference of 1.
+        The report. A clear pixel with another class counts as a difference of 1.
     """
     asked = {**_choose(files), **render_probes()}
     images = {name: read_by_pillow(data) for name, data in asked.items()}
-    answers = ask(saved_model, [image[np.newaxis] for image in images.values()], [*asked.values()])
+    answers = ask([image[np.newaxis] for image in images.values()], [*asked.values()])
     otherwise = _decode_otherwise(asked, images)
     found = list(_answer_in_keras(model, [*images.values(), *otherwise.values()], task, resize))
     expecting = dict(zip(images, found, strict=False))
@@ -94,7 +93,10 @@ def compare_pixels(
         rows.append((name, one, other))
         wrong += wrong_here + wrong_there
     return make_report(
-        rows, labels_equal=not wrong, class_names_equal=answers.class_names == tuple(classes)
+        rows,
+        labels_equal=not wrong,
+        class_names_equal=answers.class_names == task.classes,
+        limits=limits,
     )
 
 
@@ -129,16 +131,16 @@ def _decode_otherwise(
 
 
 def _answer_in_keras(
-    model: keras.Model, images: Sequence[np.ndarray], task: PixelTask, resize: str
+    model: keras.Model, images: Sequence[np.ndarray], task: DenseTask, resize: Resize
 ) -> Iterator[_Expected]:
     predictor = DensePredictor(model, mode="gather_first")
     size = predictor.image_size
 
     def keep(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**task.keep(outputs), _MARGIN: _find_margin(outputs)}
+        return {**task.postprocess(outputs), _MARGIN: _find_margin(outputs)}
 
-    for start in range(0, len(images), PIXEL_PREFIX_BATCH):
-        some = images[start : start + PIXEL_PREFIX_BATCH]
+    for start in range(0, len(images), PREFIX_BATCH):
+        some = images[start : start + PREFIX_BATCH]
         maps = predictor.read_maps(np.stack([resize_image(one, size, resize) for one in some]))
         for number, image in enumerate(some):
             rows, columns = (_pick(length) for length in image.shape[:2])
@@ -170,8 +172,8 @@ def _first(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[str, np.ndarray]:
-    """Returns answers as they were before they became PNG files; see `write_pixel_model`."""
-    if (encoded["height"], encoded["width"]) != expected.size:
+    """Returns answers as they were before they became PNG files; see `build_endpoints`."""
+    if (int(encoded["height"]), int(encoded["width"])) != expected.size:
         return {}
     found = {}
     for name, right in expected.answer.items():

@@ -12,10 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tl_toolkit.errors import OutputError, Problem
-from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted
 
-__all__ = ["Pictures", "check_folder", "choose_palette"]
+__all__ = ["Pictures", "choose_palette"]
 
 _OVERLAY = 0.5
 """Share of the answer's colour in an overlay."""
@@ -115,33 +114,15 @@ def _is_own(place: Path) -> bool:
         return f"Software\0{_MAKER}".encode() in file.read(_HEAD_BYTES)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses a folder that can neither be written nor made.
-
-    Raises:
-        OutputError: It, or what it should lie in, is a file or write-protected.
-    """
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if there.is_dir() and os.access(there, os.W_OK):
-        return
-    raise OutputError(
-        Problem(
-            where=f"--out {folder}",
-            what=f"{there} {'cannot be written' if there.is_dir() else 'is a file'}",
-            expected="A folder is needed that receives an image for each file.",
-            hint="--out DIR with another folder",
-        )
-    )
-
-
-def choose_palette(count: int, recipe: Recipe) -> np.ndarray:
-    """Returns uint8 (count, 3): the recipe's colours, or those of the PASCAL VOC colour map.
+def choose_palette(count: int) -> np.ndarray:
+    """Returns uint8 (count, 3), the colours of the PASCAL VOC colour map.
 
     In that map the bits of a class's number, lowest first, are dealt out to red, green and blue
     from their highest bit down, so that neighbours differ.
+
+    Args:
+        count: Classes.
     """
-    if recipe.data.masks is not None and recipe.data.masks.colors is not None:
-        return np.array(recipe.data.masks.colors, np.uint8)
     colors = np.zeros((count, 3), np.uint8)
     for index in range(count):
         for bit in range(8):

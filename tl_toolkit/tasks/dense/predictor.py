@@ -22,7 +22,6 @@ from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.architectures.sampling import PixelSample, sample_axis
 from tl_toolkit.catalog.lookup import PIXEL_STEP
 from tl_toolkit.tasks.dense.windows import SizelessBase, pair_spans
-from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH
 
 __all__ = ["TILE_BYTES", "WINDOW", "DensePredictor"]
 
@@ -33,6 +32,9 @@ WINDOW = 512
 """Side in pixels of the parts that a large image is answered in."""
 
 _FLOAT_BYTES = 4
+
+_PREFIX_BATCH = 4
+"""Images per call of the base, as of `tl_toolkit.tasks.dense.task`."""
 
 Reduction = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 """Makes of outputs (rows, columns, units) what is kept of them, by name."""
@@ -87,7 +89,7 @@ class DensePredictor:
         self._run = connect(
             model.inputs[0] if source is None else source,
             [tap.tensor for tap in self._taps],
-            batch_size=PIXEL_PREFIX_BATCH,
+            batch_size=_PREFIX_BATCH,
         )
         self._compiled: dict[Any, Callable[..., Any]] = {}
 

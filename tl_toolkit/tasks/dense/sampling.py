@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch
-from tl_toolkit.features.source import FeatureSet
-from tl_toolkit.images.augment import GeometricTransform
-from tl_toolkit.images.targets import Targets
-from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.architectures.batches import Batch, as_list
+from tl_toolkit.recipe.schema import Pixels
+from tl_toolkit.tasks.base import Features, Transform
+from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.targets import Targets
 
 __all__ = ["SampledPixels", "sample_pixels"]
-
-Movement: TypeAlias = Callable[[int, int], GeometricTransform]
-"""Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
 
 _BORDER = 2
 """Pixels up to this far from another class count as beside a border."""
@@ -38,12 +34,12 @@ class SampledPixels:
 
     def __init__(
         self,
-        features: FeatureSet,
+        features: Features,
         targets: Targets,
         settings: Pixels,
         *,
         seed: int,
-        augment: Movement | None = None,
+        augment: Transform | None = None,
     ) -> None:
         self._features = features
         self._targets = targets
@@ -65,17 +61,13 @@ class SampledPixels:
             The features and float32 (n, pixels, 2), the places drawn, in one list; their
             right answers (n, pixels, ...), of the reader's type.
         """
-        start = 0
-        for rows, labels in self._features.chunks(order, batch_size, epoch=epoch):
-            part = order[start : start + len(labels)]
-            start += len(part)
+        for batch, indices in self._features.chunks(order, batch_size, epoch=epoch):
             with ThreadPoolExecutor(2) as pool:
-                drawn = list(pool.map(lambda index: self._draw(int(index), epoch), part))
-            several = list(rows) if isinstance(rows, list | tuple) else [rows]
-            places = np.stack([place for place, _ in drawn])
-            yield [*several, places], np.stack([answers for _, answers in drawn])
+                sampled = list(pool.map(lambda index: self._sample(int(index), epoch), indices))
+            places = np.stack([place for place, _ in sampled])
+            yield [*as_list(batch), places], np.stack([targets for _, targets in sampled])
 
-    def _draw(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _sample(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         target, reader = self._targets.resized(index), self._targets.reader
         if epoch and self._augment is not None:
             motion = self._augment(index, epoch)
@@ -122,11 +114,11 @@ def sample_pixels(
     quotas = np.full(len(groups), count // len(groups))
     quotas[random.permutation(len(groups))[: count % len(groups)]] += 1
     return np.concatenate(
-        [_draw(group, quota, random) for group, quota in zip(groups, quotas, strict=True)]
+        [_sample(group, quota, random) for group, quota in zip(groups, quotas, strict=True)]
     )
 
 
-def _draw(group: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def _sample(group: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     if count <= len(group):
         return random.choice(group, count, replace=False)
     return np.concatenate([group, random.choice(group, count - len(group))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,23 +10,27 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.images.png import read_png, scale_from_8_bits, scale_to_unit
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.recipe.schema import Pixels, Recipe
+from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.edges.boundaries import (
     THRESHOLDS,
     BoundaryCounts,
     count_matches,
     summarize,
 )
+from tl_toolkit.tasks.edges.spec import EdgesSection
+from tl_toolkit.tasks.image import layers_of
 
-__all__ = ["EdgeReader", "EdgeTally", "Edges"]
+__all__ = ["EdgeReader", "EdgeMetric", "Edges"]
 
 _IS_EDGE = 0.5
-"""The fraction of annotators from which on a pixel of the truth is an edge."""
+"""The fraction of annotators from which on a pixel of the target is an edge."""
 
 _BINS = 100
-"""Steps of the probability in a tally."""
+"""Steps of the probability in a state."""
 
 
 class EdgeReader:
@@ -36,7 +40,7 @@ class EdgeReader:
         ignore: Value, of 8 bits, of pixels that count nowhere; in files of 16 bits, 257 times it.
     """
 
-    dtype = np.float32
+    dtype: type[Any] = np.float32
     ignored = -1.0
     num_sampling_groups = 2
     fault = "are no maps of edges"
@@ -77,37 +81,48 @@ class EdgeReader:
         return target
 
 
-class Edges:
-    """Cross-entropy with a sigmoid over the drawn pixels; the score is an F-measure of them.
+def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
+    """Returns the task of a recipe.
 
     Args:
+        recipe: The recipe, with its head resolved.
         classes: None.
-        settings: The recipe's `pixels` section. With balanced class weights, edges and other pixels
+    """
+    ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
+    return Edges(
+        recipe.pixels or Pixels(),
+        EdgeReader(ignore if isinstance(ignore, int) else None),
+        layers_of(recipe.model.classifier),
+    )
+
+
+class Edges(DenseTask):
+    """Cross-entropy with a sigmoid over the sampled pixels; the score is an F-measure of them.
+
+    Args:
+        pixels: How pixels are read and sampled. With balanced class weights, edges and other pixels
             of an image weigh alike, however few there are of either, as in HED (Xie and Tu, 2015):
-            the weight of each is the share of the others, among the pixels drawn of that image. An
-            image of which only one of them was drawn counts all its pixels alike; there HED has no
-            loss at all. Without class weights all pixels count alike.
+            the weight of each is the share of the others, among the pixels sampled of that image.
+            An image of which only one of them was sampled counts all its pixels alike; there HED
+            has no loss at all. Without class weights all pixels count alike.
+        reader: Reads maps of edges.
+        head: Hidden layers and dropout of the predictor.
     """
 
-    name = "edges"
-    score = "f_score"
+    score = EdgesSection.score
     units = 1
     activation = "sigmoid"
-    answers_pixels = True
     picture = "edges"
     targets = tf.TensorSpec((None, None), tf.float32)
 
-    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
-        self._balanced = settings.class_weights == "balanced"
-
-    @staticmethod
-    def reader(data: Data) -> EdgeReader:
-        """Returns what reads the maps of a recipe's `data` section."""
-        ignore = data.masks.ignore if data.masks is not None else None
-        return EdgeReader(ignore if isinstance(ignore, int) else None)
-
-    def weigh(self, count: Callable[[], np.ndarray]) -> None:
-        """Has no use for it: edges are weighed in each image."""
+    def __init__(
+        self,
+        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        reader: EdgeReader | None = None,
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__((), pixels, reader or EdgeReader(), head)
+        self._balanced = pixels.class_weights == "balanced"
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and how probable its edges and other pixels were.
@@ -134,8 +149,8 @@ class Edges:
         bins = tf.cast(tf.clip_by_value(outputs[..., 0] * _BINS, 0, _BINS - 1), tf.int32)
         # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
         kinds = tf.one_hot(tf.where(counted, tf.cast(targets >= _IS_EDGE, tf.int32), -1), 2)
-        tally = tf.matmul(kinds, tf.one_hot(bins, _BINS), transpose_a=True)
-        return losses, tf.reshape(tf.cast(tally, tf.int32), (-1, 2 * _BINS))
+        state = tf.matmul(kinds, tf.one_hot(bins, _BINS), transpose_a=True)
+        return losses, tf.reshape(tf.cast(state, tf.int32), (-1, 2 * _BINS))
 
     def _join(
         self, on_edges: tf.Tensor, elsewhere: tf.Tensor, edges: tf.Tensor, others: tf.Tensor
@@ -147,60 +162,63 @@ class Edges:
         means = tf.math.divide_no_nan(on_edges, edges) + tf.math.divide_no_nan(elsewhere, others)
         return tf.math.divide_no_nan(means, kinds)
 
-    def score_of(self, tally: np.ndarray) -> float:
+    def score_of(self, state: np.ndarray) -> float:
         """Returns the best F-measure of single pixels over 100 thresholds.
 
         Nothing is thinned and no pixel next to an edge is taken for it: whole images are measured
         otherwise (see `boundaries`). 0 without an edge.
         """
-        others, edges = tally.reshape(2, _BINS)
+        others, edges = state.reshape(2, _BINS)
         hits = np.cumsum(edges[::-1])
         detected = hits + np.cumsum(others[::-1])
         scores = 2 * hits / np.maximum(detected + edges.sum(), 1)
         return float(scores.max())
 
-    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what an answer for whole images keeps of outputs (..., 1).
+    def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what whole maps keep of outputs.
+
+        Args:
+            outputs: float32 (..., 1).
 
         Returns:
             `probability`, float32 (...), of an edge.
         """
         return {"probability": outputs[..., 0]}
 
-    def measure(self) -> EdgeTally:
-        """Returns what compares whole answers with whole maps of edges."""
-        return EdgeTally()
+    def build_metric(self) -> EdgeMetric:
+        """Returns what compares whole maps with whole maps of edges."""
+        return EdgeMetric()
 
-    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
-        """Returns an answer as a grey image: white for a probability of 1; not thinned.
+    def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns a prediction as a grey image: white for a probability of 1; not thinned.
 
         Args:
-            answer: What `keep` named, (h, w).
+            prediction: What `postprocess` named, (h, w).
             palette: Of no use here.
         """
-        return Image.fromarray((answer["probability"] * 255).round().astype(np.uint8))
+        return Image.fromarray((prediction["probability"] * 255).round().astype(np.uint8))
 
 
-class EdgeTally:
+class EdgeMetric:
     """Compares probabilities with maps of edges, image by image."""
 
     def __init__(self) -> None:
         self._images: list[BoundaryCounts] = []
 
-    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+    def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
         """Takes in an image.
 
         Args:
-            answer: What `keep` named, (h, w).
-            truth: float32 (h, w), fractions of annotators or -1.
+            prediction: What `postprocess` named, (h, w).
+            target: float32 (h, w), fractions of annotators or -1.
 
         Returns:
             The best F-measure of this image alone, 0 without an edge, and its threshold.
         """
-        counts = count_matches(answer["probability"], truth >= _IS_EDGE, counted=truth >= 0)
+        counts = count_matches(prediction["probability"], target >= _IS_EDGE, counted=target >= 0)
         self._images.append(counts)
         best = int(counts.f_scores.argmax())
-        score = float(counts.f_scores[best]) if counts.truth else 0.0
+        score = float(counts.f_scores[best]) if counts.expected else 0.0
         return {"f_score": score, "threshold": float(THRESHOLDS[best])}
 
     def result(self) -> dict[str, Any]:

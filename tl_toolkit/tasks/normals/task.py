@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.images.png import read_png, scale_from_8_bits, scale_to_unit
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.recipe.schema import Pixels, Recipe
+from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.image import layers_of
+from tl_toolkit.tasks.normals.spec import NormalsSection
 
-__all__ = ["NormalReader", "NormalTally", "Normals", "measure_angles"]
+__all__ = ["NormalReader", "NormalMetric", "Normals", "measure_angles"]
 
 _SHORTEST = 0.5
 """Vectors below this length are no normals, as the grey (128, 128, 128) of many data sets."""
@@ -38,7 +42,7 @@ class NormalReader:
             in files of 16 bits, 257 times it.
     """
 
-    dtype = np.float32
+    dtype: type[Any] = np.float32
     ignored = 0.0
     num_sampling_groups = 1
     fault = "are no maps of normals"
@@ -94,32 +98,41 @@ def _refuse_long(pixels: np.ndarray, lengths: np.ndarray) -> None:
         )
 
 
-class Normals:
-    """Angular loss over the drawn pixels; the score is the share of them within 22.5 degrees.
+def build(recipe: Recipe, classes: Sequence[str]) -> Normals:
+    """Returns the task of a recipe.
 
     Args:
+        recipe: The recipe, with its head resolved.
         classes: None.
-        settings: The recipe's `pixels` section, which has nothing to choose here.
+    """
+    ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
+    return Normals(
+        recipe.pixels or Pixels(), NormalReader(ignore), layers_of(recipe.model.classifier)
+    )
+
+
+class Normals(DenseTask):
+    """Angular loss over the sampled pixels; the score is the share of them within 22.5 degrees.
+
+    Args:
+        pixels: How pixels are read and sampled.
+        reader: Reads maps of normals.
+        head: Hidden layers and dropout of the predictor.
     """
 
-    name = "normals"
-    score = "within_22_5"
+    score = NormalsSection.score
     units = 3
     activation = "linear"
-    answers_pixels = True
     picture = "normals"
     targets = tf.TensorSpec((None, None, 3), tf.float32)
 
-    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
-        pass
-
-    @staticmethod
-    def reader(data: Data) -> NormalReader:
-        """Returns what reads the maps of a recipe's `data` section."""
-        return NormalReader(data.masks.ignore if data.masks is not None else None)
-
-    def weigh(self, count: Callable[[], np.ndarray]) -> None:
-        """Has no use for it."""
+    def __init__(
+        self,
+        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        reader: NormalReader | None = None,
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__((), pixels, reader or NormalReader(), head)
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and how many of its pixels were answered well.
@@ -141,47 +154,55 @@ class Normals:
         pixels = tf.reduce_sum(tf.cast(counted, tf.float32), axis=-1)
         losses = tf.where(counted, 1 - cosines, 0.0)
         within = counted & (cosines >= np.float32(np.cos(np.radians(22.5))))
-        tally = [tf.reduce_sum(tf.cast(one, tf.int32), axis=-1) for one in (within, counted)]
-        return tf.math.divide_no_nan(tf.reduce_sum(losses, axis=-1), pixels), tf.stack(tally, -1)
+        state = [tf.reduce_sum(tf.cast(one, tf.int32), axis=-1) for one in (within, counted)]
+        return tf.math.divide_no_nan(tf.reduce_sum(losses, axis=-1), pixels), tf.stack(state, -1)
 
-    def score_of(self, tally: np.ndarray) -> float:
+    def score_of(self, state: np.ndarray) -> float:
         """Returns the share of pixels within 22.5 degrees, 0 without any."""
-        within, pixels = tally
+        within, pixels = state
         return float(within / pixels) if pixels else 0.0
 
-    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what an answer for whole images keeps of outputs (..., 3).
+    def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what whole maps keep of outputs.
+
+        Args:
+            outputs: float32 (..., 3).
 
         Returns:
             `normal`, float32 (..., 3), of length 1.
         """
         return {"normal": tf.math.l2_normalize(outputs, axis=-1)}
 
-    def measure(self) -> NormalTally:
-        """Returns what compares whole answers with whole maps of normals."""
-        return NormalTally()
+    def build_metric(self) -> NormalMetric:
+        """Returns what compares whole maps with whole maps of normals."""
+        return NormalMetric()
 
-    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
-        """Returns an answer as an RGB image of 8 bits, coded as the files that are learned from.
+    def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns a prediction as an RGB image of 8 bits, coded as the files that are learned from.
 
         Args:
-            answer: What `keep` named, (h, w, 3).
+            prediction: What `postprocess` named, (h, w, 3).
             palette: Of no use here.
         """
-        return Image.fromarray(((answer["normal"] + 1) / 2 * 255).round().astype(np.uint8))
+        return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
 
 
-def measure_angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the angles in degrees, float64 in [0, 180], between vectors (..., 3) of length 1.
 
     By the sum and the difference of the two, which loses no digits near 0 and 180 as a cosine does.
+
+    Args:
+        first: Vectors.
+        second: Vectors.
     """
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    difference = np.linalg.norm(one - other, axis=-1)
-    return np.degrees(2 * np.arctan2(difference, np.linalg.norm(one + other, axis=-1)))
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    difference = np.linalg.norm(first - second, axis=-1)
+    halves = np.arctan2(difference, np.linalg.norm(first + second, axis=-1))
+    return np.asarray(np.degrees(2 * halves))
 
 
-class NormalTally:
+class NormalMetric:
     """Compares normals with right ones, image by image."""
 
     def __init__(self) -> None:
@@ -189,21 +210,21 @@ class NormalTally:
         self._angles = _Angles()
         self._facing = _Angles()
 
-    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+    def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
         """Takes in an image.
 
         Args:
-            answer: What `keep` named, (h, w, 3).
-            truth: float32 (h, w, 3), of length 1, or zeros.
+            prediction: What `postprocess` named, (h, w, 3).
+            target: float32 (h, w, 3), of length 1, or zeros.
 
         Returns:
             The metrics of this image alone.
         """
-        counted = truth.any(axis=-1)
-        angles = measure_angles(answer["normal"][counted], truth[counted])
+        counted = target.any(axis=-1)
+        angles = measure_angles(prediction["normal"][counted], target[counted])
         self._images += 1
         self._angles.add(angles)
-        self._facing.add(measure_angles(np.array([0.0, 0.0, 1.0]), truth[counted]))
+        self._facing.add(measure_angles(np.array([0.0, 0.0, 1.0]), target[counted]))
         alone = _Angles()
         alone.add(angles)
         return alone.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,12 +10,17 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.images.masks import MaskReader
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks, Pixels
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.recipe.schema import Masks, Pixels, Recipe
+from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.targets import Targets
+from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.image import layers_of
 from tl_toolkit.tasks.segmentation.confusion import count_confusion, mean_iou, measure_confusion
+from tl_toolkit.tasks.segmentation.masks import MaskReader
+from tl_toolkit.tasks.segmentation.spec import SegmentationSection
 
-__all__ = ["MaskTally", "Segmentation"]
+__all__ = ["MaskMetric", "Segmentation", "build"]
 
 _FOCUS = 2.0
 """The exponent of the focal loss (Lin et al., 2017)."""
@@ -24,39 +29,60 @@ _HEAVIEST = 50.0
 """The greatest of balanced weights."""
 
 
-class Segmentation:
-    """Cross-entropy, Dice or focal loss over the drawn pixels; the score is the mean IoU.
+def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
+    """Returns the task of a recipe.
+
+    Args:
+        recipe: The recipe, with its head resolved.
+        classes: Class names in the order of the outputs.
+    """
+    masks = recipe.data.masks or Masks()
+    return Segmentation(
+        classes,
+        recipe.pixels or Pixels(),
+        MaskReader(masks, len(classes)),
+        layers_of(recipe.model.classifier),
+        None if masks.colors is None else np.array(masks.colors, np.uint8),
+    )
+
+
+class Segmentation(DenseTask):
+    """Cross-entropy, Dice or focal loss over the sampled pixels; the score is the mean IoU.
 
     Args:
         classes: Class names in the order of the outputs.
-        settings: The recipe's `pixels` section.
+        pixels: How pixels are read, sampled and compared.
+        reader: Reads masks.
+        head: Hidden layers and dropout of the predictor.
+        palette: Colours of the classes, for pictures.
     """
 
-    name = "segmentation"
-    score = "mean_iou"
+    score = SegmentationSection.score
     activation = "softmax"
-    answers_pixels = True
     picture = "mask"
     targets = tf.TensorSpec((None, None), tf.int32)
 
-    def __init__(self, classes: Sequence[str], settings: Pixels) -> None:
-        self.units = len(classes)
-        self._classes = tuple(classes)
-        self._settings = settings
+    def __init__(
+        self,
+        classes: Sequence[str],
+        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        reader: MaskReader | None = None,
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        palette: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(
+            classes, pixels, reader or MaskReader(Masks(), len(classes)), head, palette
+        )
+        self.units = len(self.classes)
         # A variable: the step is compiled before the masks have been counted.
-        self.class_weights = tf.Variable(self._told_weights(), trainable=False)
+        self.class_weights = tf.Variable(self._read_weights(), trainable=False)
 
-    @staticmethod
-    def reader(data: Data) -> MaskReader:
-        """Returns what reads the masks of a recipe's `data` section."""
-        return MaskReader(data.masks or Masks(), len(data.classes or ()))
+    def _read_weights(self) -> np.ndarray:
+        weights = self.pixels.class_weights
+        by_name = weights if isinstance(weights, Mapping) else {}
+        return np.array([by_name.get(name, 1.0) for name in self.classes], np.float32)
 
-    def _told_weights(self) -> np.ndarray:
-        given = self._settings.class_weights
-        told = given if isinstance(given, Mapping) else {}
-        return np.array([told.get(name, 1.0) for name in self._classes], np.float32)
-
-    def weigh(self, count: Callable[[], np.ndarray]) -> None:
+    def prepare(self, targets: Targets) -> None:
         """Settles balanced weights by the pixels of each class in the training images.
 
         The median of the classes' frequencies over each one's own, after Eigen and Fergus (2015),
@@ -65,11 +91,11 @@ class Segmentation:
         class.
 
         Args:
-            count: Counts them, int (classes,).
+            targets: Of the training images, which are all read for it.
         """
-        if self._settings.class_weights != "balanced":
+        if self.pixels.class_weights != "balanced":
             return
-        counts = count()
+        counts = targets.count()
         seen = counts > 0
         weights = np.ones(len(counts), np.float32)
         if seen.any():
@@ -89,21 +115,21 @@ class Segmentation:
         counted = targets != IGNORE
         labels = tf.where(counted, targets, 0)
         weights = tf.gather(self.class_weights, labels) * tf.cast(counted, tf.float32)
-        if self._settings.loss == "dice":
+        if self.pixels.loss == "dice":
             losses = self._dice(outputs, labels, weights)
         else:
             losses = self._cross_entropy(outputs, labels, weights)
         # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
         answers = tf.one_hot(tf.argmax(outputs, axis=-1), self.units)
         truth = tf.one_hot(tf.where(counted, labels, -1), self.units)
-        tally = tf.cast(tf.matmul(truth, answers, transpose_a=True), tf.int32)
-        return losses, tf.reshape(tally, (-1, self.units**2))
+        state = tf.cast(tf.matmul(truth, answers, transpose_a=True), tf.int32)
+        return losses, tf.reshape(state, (-1, self.units**2))
 
     def _cross_entropy(
         self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tf.Tensor:
         losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
-        if self._settings.loss == "focal":
+        if self.pixels.loss == "focal":
             losses *= (1 - tf.exp(-losses)) ** _FOCUS
         # Over the pixels, not over their weights: an image of one class alone would lose them.
         counted = tf.reduce_sum(tf.sign(weights), axis=-1)
@@ -120,12 +146,15 @@ class Segmentation:
         total = tf.reduce_sum(shares, axis=-1)
         return tf.math.divide_no_nan(tf.reduce_sum((1 - overlap) * shares, axis=-1), total)
 
-    def score_of(self, tally: np.ndarray) -> float:
+    def score_of(self, state: np.ndarray) -> float:
         """Returns the mean IoU."""
-        return mean_iou(tally.reshape(self.units, self.units))
+        return mean_iou(state.reshape(self.units, self.units))
 
-    def keep(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what an answer for whole images keeps of probabilities (..., classes).
+    def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what whole maps keep of probabilities.
+
+        Args:
+            outputs: float32 (..., classes).
 
         Returns:
             `mask`, uint8 (...), index of the most probable class, and `probability`, float32 (...),
@@ -136,27 +165,27 @@ class Segmentation:
             "probability": tf.reduce_max(outputs, axis=-1),
         }
 
-    def measure(self) -> MaskTally:
-        """Returns what compares whole answers with whole masks."""
-        return MaskTally(self._classes)
+    def build_metric(self) -> MaskMetric:
+        """Returns what compares whole maps with whole masks."""
+        return MaskMetric(self.classes)
 
-    def draw(self, answer: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
-        """Returns an answer as a palette image: its values are indices into the classes.
+    def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns a prediction as a palette image: its values are indices into the classes.
 
         Args:
-            answer: What `keep` named, (h, w); IGNORE, where nothing was seen, is drawn black.
+            prediction: What `postprocess` named, (h, w); IGNORE, where nothing was seen, is black.
             palette: uint8 (classes, 3), a colour for each class.
         """
         # All 256 colours: with fewer, Pillow saves fewer bits, and IGNORE would become a class.
         colors = np.zeros((256, 3), np.uint8)
         colors[: len(palette)] = palette
-        image = Image.fromarray(answer["mask"], mode="P")
+        image = Image.fromarray(prediction["mask"], mode="P")
         image.putpalette(colors.tobytes())
         return image
 
 
-class MaskTally:
-    """Compares answers with masks, image by image.
+class MaskMetric:
+    """Compares maps with masks, image by image.
 
     Args:
         classes: Class names in the order of the outputs.
@@ -167,21 +196,21 @@ class MaskTally:
         self._confusion = np.zeros((len(classes), len(classes)), np.int64)
         self._images = 0
 
-    def add(self, answer: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+    def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
         """Takes in an image.
 
         Args:
-            answer: What `keep` named, (h, w).
-            truth: uint8 (h, w), indices into the classes or IGNORE.
+            prediction: What `postprocess` named, (h, w).
+            target: uint8 (h, w), indices into the classes or IGNORE.
 
         Returns:
             The scores of this image alone.
         """
-        confusion = count_confusion(truth, answer["mask"], len(self._classes), IGNORE)
+        confusion = count_confusion(target, prediction["mask"], len(self._classes), IGNORE)
         self._confusion += confusion
         self._images += 1
-        found = measure_confusion(confusion, self._classes)
-        return {name: found[name] for name in ("pixel_accuracy", "mean_iou")}
+        metrics = measure_confusion(confusion, self._classes)
+        return {name: metrics[name] for name in ("pixel_accuracy", "mean_iou")}
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""

@@ -1,0 +1,187 @@
+"""What a script sees of a run: nothing but warnings, what the command line prints, or events."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+import tl_toolkit as tl
+from tests.conftest import draw_class_folders
+from tl_toolkit.api.finetune import _Finetuning
+from tl_toolkit.events import Event
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A recipe whose test images are two of the training images, beside a broken file."""
+    place = tmp_path_factory.mktemp("photos")
+    photos = draw_class_folders(place / "all")
+    draw_class_folders(place / "test", seed=1)
+    for name in ("ants", "bees"):
+        (place / "test" / name / "0.jpg").write_bytes((photos / name / "0.jpg").read_bytes())
+    (photos / "ants" / "torn.jpg").write_bytes(b"torn")
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {
+            "train": str(photos),
+            "validation": 0.25,
+            "test": str(place / "test"),
+            "image_size": 32,
+            "batch_size": 8,
+            "broken": "skip",
+        },
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+        "export": False,
+    }
+
+
+def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, capsys):
+    with caplog.at_level(logging.DEBUG, logger="tl_toolkit"):
+        run = tl.finetune(recipe, out=tmp_path / "run")
+        run.evaluate(recipe["data"]["train"])
+
+    texts = [record.getMessage() for record in caplog.records]
+    assert {(record.name, record.levelname) for record in caplog.records} == {
+        ("tl_toolkit", "WARNING")
+    }
+    skips = [text for text in texts if "torn.jpg: " in text]
+    assert len(skips) == 2 and all(text.startswith("skipped ") for text in skips)
+    assert [text for text in texts if text.startswith("2 images are in two splits")]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, capsys, caplog):
+    tl.finetune(recipe, out=tmp_path / "run", progress=True)
+
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and not caplog.records
+    assert lines[0] == f"run {tmp_path / 'run'}"
+    assert [line for line in lines if line.startswith("head 1/1  loss ")]
+    assert [line for line in lines if line.startswith("warning: 2 images are in two splits")]
+    assert "kept: phase head" in err
+
+
+def test_a_function_receives_every_event(recipe, tmp_path):
+    events = []
+
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=events.append)
+
+    kinds = [event.kind for event in events]
+    assert kinds[0] == "run_began" and kinds[-1] == "run_ended"
+    assert {"images_inspected", "planned", "phase_began", "step_ended", "warning"} <= set(kinds)
+    row = next(event for event in events if event.kind == "epoch_ended" and event.is_best).facts
+    assert run.metrics["best"]["phase"] == row["phase"] == "head"
+
+
+def test_a_handler_that_is_no_function_is_refused(recipe, tmp_path):
+    with pytest.raises(TypeError, match="progress = 'yes': expected True, False or a function"):
+        tl.finetune(recipe, out=tmp_path / "run", progress="yes")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):
+    run = tl.finetune(recipe, out=tmp_path / "run")
+
+    leaks = json.loads((run.path / "metrics.json").read_text())["leaks"]
+    train, test = recipe["data"]["train"], recipe["data"]["test"]
+    assert [leak["path"] for leak in leaks] == [f"{test}/{name}/0.jpg" for name in ("ants", "bees")]
+    assert [leak["equals"] for leak in leaks] == [
+        f"{train}/{name}/0.jpg" for name in ("ants", "bees")
+    ]
+    assert {leak["split"] for leak in leaks} == {"test"}
+    assert {leak["equals_split"] for leak in leaks} <= {"train", "validation"}
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The models that were built aside, each after `delay`."""
+    build = _Finetuning._compile
+    built = _Built()
+
+    def build_late(self, *arguments):
+        built.delay()
+        built.append(build(self, *arguments))
+        return built[-1]
+
+    monkeypatch.setattr(_Finetuning, "_compile", build_late)
+    return built
+
+
+class _Built(list):
+    """Models; `delay` is called before each one is built."""
+
+    def delay(self):
+        time.sleep(3.0)  # longer than the scan
+
+
+def state_of(folder):
+    return json.loads((folder / "status.json").read_text())["state"]
+
+
+def test_an_interrupt_of_the_scan_waits_for_the_model_that_is_built_aside(recipe, tmp_path, built):
+    def interrupt(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, out=tmp_path / "run", progress=interrupt)
+
+    assert len(built) == 1
+    assert state_of(tmp_path / "run") == "interrupted"
+
+
+def test_an_interrupt_after_the_scan_waits_for_the_model_too(recipe, tmp_path, built):
+    scanned = threading.Event()
+    # Tests that run in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt_main():
+        scanned.wait(30)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1.0)
+
+    def handle(event):
+        if event.text.startswith("2 images are in two splits"):
+            scanned.set()
+
+    built.delay = interrupt_main
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tl.finetune(recipe, out=tmp_path / "run", progress=handle)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert len(built) == 1
+    assert state_of(tmp_path / "run") == "interrupted"
+
+
+def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch):
+    def handle(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    stopped = []
+
+    def download(self, *arguments):
+        try:
+            while True:  # a piece each time
+                time.sleep(0.05)
+                self._report_aside(Event("weights_fetched", done=1))
+        except RuntimeError as error:
+            stopped.append(str(error))
+            raise
+
+    monkeypatch.setattr(_Finetuning, "_compile", download)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, out=tmp_path / "run", progress=handle)
+
+    assert stopped == ["the run is ending"]

@@ -1,0 +1,38 @@
+"""The table of verbs: each line leads to a command of the same name."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tests.command import tltool
+from tl_toolkit.cli.main import _VERBS
+from tl_toolkit.cli.main import tltool as group
+
+
+@pytest.mark.parametrize("name", _VERBS)
+def test_a_verb_of_the_table_is_a_command_of_its_module(name):
+    command = group.get_command(click.Context(group), name)
+
+    assert command.name == name
+    assert command.callback.__module__ == f"tl_toolkit.cli.{_VERBS[name].module}"
+
+
+def test_help_lists_every_verb_with_its_line(tmp_path):
+    printed = " ".join(tltool("--help", cwd=tmp_path).stdout.split())
+
+    for name, verb in _VERBS.items():
+        assert f"{name} {verb.help}" in printed
+
+
+def test_help_imports_nothing_that_takes_long():
+    slow = ["pydantic", "ruamel.yaml", "rich", "numpy", "keras", "tensorflow"]
+    code = (
+        "import sys; from tl_toolkit.cli.main import run; run(['--help']); "
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

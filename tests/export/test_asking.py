@@ -1,0 +1,98 @@
+"""The process that asks an export: without the toolkit, with its caller's arithmetic."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tl_toolkit
+from tl_toolkit.export import serving_process
+from tl_toolkit.export.asking import ask, read_numerics
+
+PIXELS = np.full((1, 2, 2, 3), 7, np.uint8)
+
+
+class Served(tf.Module):
+    """The signatures of an export, in a few operations."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")])
+    def serve_images(self, image):
+        return {"mean": tf.reduce_mean(tf.cast(image, tf.float32), axis=[1, 2, 3])}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="bytes")])
+    def serve_bytes(self, encoded):
+        return {"length": tf.strings.length(encoded)}
+
+    @tf.function(input_signature=[])
+    def class_names(self):
+        return {"class_names": tf.constant(["a", "b"])}
+
+
+def save(module, path):
+    signatures = {
+        "serving_default": module.serve_images,
+        "serve_bytes": module.serve_bytes,
+        "class_names": module.class_names,
+    }
+    tf.saved_model.save(module, path, signatures=signatures)
+    return path
+
+
+@pytest.fixture(scope="module")
+def numerics():
+    return {"tf32": False, "op_determinism": True, "intra_op_threads": 1, "inter_op_threads": 1}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory, numerics):
+    """What the interpreter below the environment returns: its own site has no TensorFlow."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    bare = subprocess.run([base, "-I", "-c", "import tensorflow"], capture_output=True, check=False)
+    assert bare.returncode, "this test needs an environment above an interpreter without TensorFlow"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", base)
+        patch.setattr("tl_toolkit.export.asking.read_numerics", lambda: numerics)
+        model = save(Served(), tmp_path_factory.mktemp("served") / "model")
+        return ask(model, [PIXELS], [b"four", b"x"])
+
+
+def test_the_process_finds_tensorflow_where_its_caller_does(outputs):
+    assert outputs.pixels[0]["mean"] == [7.0]
+    assert [int(output["length"]) for output in outputs.encoded] == [4, 1]
+    assert outputs.class_names == ("a", "b")
+
+
+def test_the_process_computes_as_it_is_told(outputs, numerics):
+    assert outputs.numerics == numerics
+
+
+def test_it_is_told_what_its_caller_computes_with():
+    set_tf32 = tf.config.experimental.enable_tensor_float_32_execution
+    before = read_numerics()
+    set_tf32(not before["tf32"])
+    try:
+        assert read_numerics() == before | {"tf32": not before["tf32"]}
+    finally:
+        set_tf32(before["tf32"])
+
+
+def test_the_toolkit_cannot_be_imported_there_although_the_path_holds_it():
+    """A process of its own, as the script is run; without TensorFlow."""
+    code = f"""
+import runpy, sys
+script = runpy.run_path({serving_process.__file__!r})
+sys.path[:] = [{str(Path(tl_toolkit.__file__).parents[1])!r}, *sys.path]
+import tl_toolkit
+del sys.modules["tl_toolkit"]
+sys.meta_path.insert(0, script["WithoutToolkit"]())
+import tl_toolkit.errors
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert "ModuleNotFoundError: an exported model must work without tl_toolkit" in done.stderr

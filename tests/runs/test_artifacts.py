@@ -1,0 +1,41 @@
+"""The list of artifacts: one line each, from which paths, documentation and removal are read."""
+
+from pathlib import Path
+
+import pytest
+
+from tl_toolkit.runs.folder import ARTIFACTS, RunFolder, describe_artifacts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_an_artifact_is_a_path_of_a_folder_and_a_line_of_the_class():
+    folder = RunFolder(Path("runs/a/001"))
+
+    assert folder.checkpoint == Path("runs/a/001/checkpoints/best.npz")
+    assert RunFolder.checkpoint.name == "checkpoint"
+    assert RunFolder.checkpoint in ARTIFACTS
+    with pytest.raises(AttributeError):
+        folder.checkpoint = Path("elsewhere")
+
+
+def test_artifacts_have_paths_of_their_own_and_say_what_they_hold():
+    paths = [artifact.relative for artifact in ARTIFACTS]
+
+    assert len(set(paths)) == len(paths)
+    assert all(artifact.about.endswith(".") for artifact in ARTIFACTS)
+
+
+def test_those_that_are_there_are_listed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.touch()
+    folder.checkpoint.parent.mkdir()
+    (tmp_path / "notes.md").touch()
+
+    assert folder.list_artifacts() == [RunFolder.metrics]
+
+
+def test_the_documentation_has_the_list():
+    text = (ROOT / "docs" / "runs.md").read_text()
+
+    assert describe_artifacts() in text, "python docs/build.py"

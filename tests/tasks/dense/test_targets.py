@@ -1,0 +1,197 @@
+"""Files of targets: how faults are reported, how targets follow their images."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.images.decoder import resize_image
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.recipe.schema import Masks
+from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
+from tl_toolkit.tasks.segmentation.masks import MaskReader
+
+VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+
+
+def inspect(images, masks, settings=None, num_classes=2):
+    examples = tuple(
+        Example(path, "0", "train", (mask,)) for path, mask in zip(images, masks, strict=True)
+    )
+    manifest = Manifest(examples, (), columns=("mask",))
+    return inspect_targets(manifest, MaskReader(settings or Masks(), num_classes))
+
+
+def test_inspected_masks_are_noted_with_their_content(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    one, other = save(VALUES % 2), save(VALUES // 2, "other.png")
+
+    manifest = inspect([image, image], [one, other])
+
+    assert manifest.columns == ("mask", "mask_sha256")
+    paths, hashes = zip(*(example.targets for example in manifest.examples), strict=True)
+    assert paths == (one, other)
+    assert hashes[0] != hashes[1] and len(hashes[0]) == 64
+
+
+def test_all_problems_are_told_at_once_by_name(save, tmp_path):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    (tmp_path / "text.png").write_text("not an image")
+    missing, text = str(tmp_path / "missing.png"), str(tmp_path / "text.png")
+    small = save(np.zeros((1, 3), np.uint8), "small.png")
+    unknown = save(np.full((2, 3), 7, np.uint8), "unknown.png")
+    good = save(np.zeros((2, 3), np.uint8), "good.png")
+
+    with pytest.raises(DataError) as caught:
+        inspect([image] * 5, [missing, small, good, unknown, text], Masks(ignore=200))
+
+    message = str(caught.value)
+    assert "2 masks: cannot be read" in message
+    assert f"{missing}: No such file or directory" in message and f"{text}: " in message
+    assert "1 mask: differ in size from their images" in message
+    assert f"{small}: 3 x 1, its image is 3 x 2" in message
+    assert "1 mask: hold values that are no class" in message
+    assert "Expected the values 0, 1 and 200 (ignored)." in message
+    assert f"{unknown}: 7 (6 pixels)" in message
+    assert "data.masks.ignore=VALUE" in message
+    assert "good.png" not in message
+
+
+def test_many_problems_are_named_up_to_a_limit(save, tmp_path):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    missing = [str(tmp_path / f"missing{number}.png") for number in range(25)]
+
+    with pytest.raises(DataError, match="25 masks: cannot be read") as caught:
+        inspect([image] * 25, missing)
+
+    assert str(caught.value).count("No such file") == 20
+    assert "and 5 more" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [lambda one: one[:60], lambda one: one[:-20] + bytes(20)])
+def test_a_damaged_mask_is_a_problem_not_a_traceback(save, tmp_path, damage):
+    image = save(np.zeros((40, 40, 3), np.uint8), "photo.png")
+    noise = np.random.default_rng(0).integers(0, 2, (40, 40), np.uint8)
+    encoded = Path(save(noise)).read_bytes()
+    (tmp_path / "mask.png").write_bytes(damage(encoded))
+
+    try:
+        inspect([image], [str(tmp_path / "mask.png")])
+    except DataError as error:
+        assert "mask.png" in str(error)
+
+
+def test_masks_of_skipped_images_are_not_opened(tmp_path):
+    broken = Example("gone.jpg", "", "train", ("gone.png",), "broken", "cannot be read")
+    manifest = Manifest((broken,), (), columns=("mask",))
+
+    (example,) = inspect_targets(manifest, MaskReader(Masks(), 2)).examples
+
+    assert example.targets == ("gone.png", "")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_mask_has_the_size_of_its_image_as_it_is_turned(tmp_path, draw, encode, orientation):
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(encode(draw(width=52, height=36), "JPEG", orientation=orientation))
+    size = (52, 36) if orientation in (6, 8) else (36, 52)
+    Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / "right.png")
+    Image.fromarray(np.zeros(size[::-1], np.uint8)).save(tmp_path / "wrong.png")
+
+    inspect([str(photo)], [str(tmp_path / "right.png")])
+
+    with pytest.raises(DataError, match="differ in size"):
+        inspect([str(photo)], [str(tmp_path / "wrong.png")])
+
+
+def save_targets(save, count=2, **options):
+    paths = [save(np.full((4, 6), number, np.uint8), f"{number}.png") for number in range(count)]
+    examples = [Example("", "0", "train", (path,)) for path in paths]
+    return Targets(examples, MaskReader(Masks(), count), image_size=(2, 3), **options)
+
+
+def test_pixels_of_each_class_are_counted_at_the_models_size(save):
+    assert save_targets(save).count().tolist() == [6, 6]
+
+
+def test_pixels_are_counted_once(save):
+    targets = save_targets(save, memory_budget=0)
+    counts = targets.count()
+    counts += 1  # what a caller does to them is its own affair
+
+    save(np.ones((4, 6), np.uint8), "0.png")
+
+    assert targets.count().tolist() == [6, 6]
+
+
+def test_masks_that_are_not_in_memory_are_counted_several_at_a_time(save, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    targets = save_targets(save)
+    both, read = threading.Barrier(2, timeout=10), targets.reader.read
+    monkeypatch.setattr(targets.reader, "read", lambda path: (both.wait(), read(path))[1])
+
+    assert targets.count().tolist() == [6, 6]  # a reader alone would wait until the barrier breaks
+
+
+@pytest.mark.parametrize("memory_budget", [0, 6, 1000])
+def test_what_is_kept_in_memory_changes_nothing(save, memory_budget):
+    targets = save_targets(save, memory_budget=memory_budget)
+
+    for _ in range(2):
+        assert [targets.resized(index).tolist() for index in (0, 1)] == [
+            [[0] * 3] * 2, [[1] * 3] * 2
+        ]  # fmt: skip
+
+
+def test_a_mask_that_changes_during_a_run_is_told(save):
+    targets = save_targets(save)
+    save(np.full((4, 6), 9, np.uint8), "1.png")
+
+    with pytest.raises(DataError, match=r"1\.png  is not what it was: 9 \(24 pixels\)"):
+        targets.whole(1)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "crop"])
+@pytest.mark.parametrize("size", [(36, 52), (18, 26), (40, 40), (72, 30), (13, 90)])
+def test_a_mask_follows_its_image_through_resizing(mode, size):
+    # A step from black to white in each direction, found in the image and in the mask alike.
+    values = np.zeros((36, 52), np.uint8)
+    values[14:, 20:] = 1
+    image = np.repeat(values[..., None] * 255, 3, axis=-1)
+
+    resized = resize_image(image, size, mode).numpy()[..., 0] > 127
+    found = resize_target(values, size, mode)
+
+    assert found.shape == size
+    # The two may differ where a new pixel lies across the step: in one row, or one column.
+    differs = resized != found.astype(bool)
+    assert differs.any(axis=1).sum() <= 1 or differs.any(axis=0).sum() <= 1
+    assert differs.mean() < 0.06
+
+
+def test_a_target_of_several_channels_is_resized_as_each_of_them():
+    target = np.random.default_rng(0).normal(size=(9, 7, 3))
+
+    found = resize_target(target, (4, 5), "crop")
+
+    for channel in range(3):
+        np.testing.assert_array_equal(
+            found[..., channel], resize_target(target[..., channel], (4, 5), "crop")
+        )
+
+
+def test_places_are_where_pixels_lie_in_the_resized_image():
+    ys, xs = place_pixels((4, 8), (8, 8))
+
+    assert ys.tolist() == [0.5, 2.5, 4.5, 6.5]
+    assert xs.tolist() == list(range(8))
+
+
+def test_places_beyond_the_image_are_those_that_cropping_cuts_off():
+    ys, xs = place_pixels((4, 8), (4, 4), "crop")
+
+    assert ys.tolist() == [0, 1, 2, 3]
+    assert xs.tolist() == [-2, -1, 0, 1, 2, 3, 4, 5]

@@ -1,0 +1,206 @@
+"""The arithmetic of a run: set for the run, put back in the caller's process."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tl_toolkit as tl
+from tests.conftest import draw_class_folders
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.keras_private import disable_op_determinism, is_op_determinism_enabled
+from tl_toolkit.runtime import describe_arithmetic, numerics, refuse_dtype_policy
+
+
+def settings():
+    """Returns op determinism, TensorFloat-32 and the dtype policy as they are now."""
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+    return is_op_determinism_enabled(), tf32, keras.config.dtype_policy().name
+
+
+@contextlib.contextmanager
+def calling(*, deterministic=False, tf32=True, policy="float32"):
+    """Gives a caller's process settings of its own, and takes them back."""
+    before = settings()
+    try:
+        disable_op_determinism()
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        keras.config.set_dtype_policy(policy)
+        yield
+    finally:
+        disable_op_determinism()
+        if before[0]:
+            tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(before[1])
+        keras.config.set_dtype_policy(before[2])
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        {},
+        {"deterministic": True, "tf32": False},
+        {"policy": "mixed_float16"},
+        {"tf32": False, "policy": "mixed_bfloat16"},
+    ],
+)
+def test_a_deterministic_block_sets_its_arithmetic_and_puts_the_callers_back(caller):
+    with calling(**caller):
+        before = settings()
+
+        with numerics(deterministic=True):
+            inside = settings()
+        after = settings()
+
+    assert inside == (True, False, "float32")
+    assert after == before
+
+
+def test_a_block_that_fails_puts_the_callers_arithmetic_back_too():
+    with calling(policy="mixed_float16"):
+        before = settings()
+
+        with pytest.raises(KeyError), numerics(deterministic=True):
+            raise KeyError("lost")
+
+        assert settings() == before
+
+
+@pytest.mark.parametrize("caller", [(True, False), (False, True)])
+def test_a_block_without_determinism_leaves_the_choice_to_the_caller(caller):
+    with calling(deterministic=caller[0], tf32=caller[1]):
+        with numerics(deterministic=False):
+            inside = settings()
+
+    assert inside == (*caller, "float32")
+
+
+def test_blocks_inside_each_other_end_one_by_one():
+    with calling(), numerics(deterministic=True):
+        with numerics(deterministic=True):
+            pass
+
+        assert settings() == (True, False, "float32")
+
+
+def test_what_is_described_is_what_is_in_force():
+    with calling(), numerics(deterministic=True):
+        arithmetic = describe_arithmetic()
+
+    assert arithmetic["op_determinism"] is True
+    assert arithmetic["tf32"] is False
+    assert arithmetic["precision"] == "float32"
+
+
+def test_a_dtype_policy_that_no_recipe_asked_for_is_refused():
+    with calling(policy="mixed_float16"), pytest.raises(RecipeError) as raised:
+        refuse_dtype_policy()
+
+    assert str(raised.value) == (
+        "keras.config.dtype_policy()  is 'mixed_float16'\n"
+        "  A recipe is trained in float32, without scaling of the loss.\n"
+        '  Try: keras.config.set_dtype_policy("float32") before the call'
+    )
+
+
+# ------------------------------------------------------------------------------------------- verbs
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_class_folders(tmp_path_factory.mktemp("photos"), side=32, count=4)
+
+
+@pytest.fixture(scope="module")
+def values(photos):
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": str(photos), "validation": 0.25, "image_size": 32, "batch_size": 8},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+        "export": False,
+    }
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the settings at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.settings = set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.settings.add(settings())
+
+
+@pytest.fixture(scope="module")
+def trained(values, tmp_path_factory):
+    """A run, and the settings before, during and after its training."""
+    watch = Watch()
+    with calling():
+        before = settings()
+        run = tl.finetune(values, root=tmp_path_factory.mktemp("runs"), callbacks=[watch])
+        after = settings()
+    return run, before, watch.settings, after
+
+
+def test_training_sets_the_arithmetic_of_the_recipe_and_puts_the_callers_back(trained):
+    run, before, during, after = trained
+
+    assert during == {(True, False, "float32")}
+    assert after == before == (False, True, "float32")
+    lock = json.loads((run.path / "lock.json").read_text())["numerics"]
+    assert (lock["op_determinism"], lock["tf32"]) == (True, False)
+
+
+@pytest.mark.parametrize("verb", ["finetune", "search", "sweep", "hypermodel"])
+def test_verbs_that_train_refuse_a_dtype_policy_before_anything_is_written(values, tmp_path, verb):
+    places = {} if verb == "hypermodel" else {"root": tmp_path}
+
+    with calling(policy="mixed_float16"), pytest.raises(RecipeError, match="is 'mixed_float16'"):
+        getattr(tl, verb)(values, **places)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reopened_run_works_with_its_own_arithmetic(trained, photos):
+    run = tl.load_run(trained[0].path)
+    during = set()
+
+    with calling(policy="mixed_float16"):
+        run.evaluate(photos, progress=lambda event: during.add(settings()))
+        run.predict(photos, progress=lambda event: during.add(settings()))
+        after = settings()
+
+    assert during == {(True, False, "float32")}
+    assert after == (False, True, "mixed_float16")
+
+
+def test_a_reopened_run_predicts_the_same_under_any_policy(trained, photos):
+    def predict():
+        predictions = tl.load_run(trained[0].path).predict(photos)
+        return [prediction.probabilities for prediction in predictions]
+
+    expected = predict()
+    with calling(policy="mixed_float16"):
+        under_policy = predict()
+
+    np.testing.assert_array_equal(under_policy, expected)
+
+
+def test_the_model_of_a_run_repeats_its_figures_in_the_arithmetic_of_the_run(trained):
+    run = tl.load_run(trained[0].path)
+
+    with calling(policy="mixed_float16"):
+        with run.numerics():
+            inside = settings()
+        kinds = {layer.compute_dtype for layer in run.model.layers}
+
+    assert inside == (True, False, "float32")
+    assert kinds == {"float32"}

@@ -1,0 +1,93 @@
+"""Models as Keras has them: that of a recipe before training, and one that was saved.
+
+Importing this module costs no TensorFlow; the functions start it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_toolkit.api.progress import handling
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.events import Handler
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.recipe.load import RecipeSource, read_recipe
+from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.runtime import numerics
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["build_model", "load_model"]
+
+
+def build_model(
+    recipe: RecipeSource, *, overrides: Overrides = (), progress: Handler | bool = False
+) -> keras.Model:
+    """Builds the model of a recipe as it is before training: weights loaded, head new.
+
+    `finetune` starts from the same weights. All layers are trainable: phases set what trains.
+
+    Args:
+        recipe: As for `tl.finetune`.
+        overrides: As for `tl.finetune`.
+        progress: As for `tl.finetune`; a weight file may have to be fetched.
+
+    Returns:
+        One flat functional model: float32 RGB (batch, h, w, 3) in 0..255 to the task's outputs;
+        for a dense task [images, pixels] to outputs (batch, n, units), as `Run.model`.
+
+    Raises:
+        ToolkitError: A child of it for whatever can be mended: recipe, data, weights.
+    """
+    plan = check_recipe(read_recipe(recipe, overrides))
+    with handling(progress) as handle, numerics(deterministic=plan.recipe.deterministic):
+        from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.prepare import assemble_model
+        from tl_toolkit.training.seeds import phase_seed
+        from tl_toolkit.transfer.heads import initialize_head
+
+        task = build_task(plan.recipe, plan.classes)
+        transfer = assemble_model(plan, task, handle)
+        initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
+        return transfer.model
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a model that a run saved, with the layers of this package known to Keras.
+
+    Args:
+        path: The model.keras of a run, or a copy of it.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise DataError(Problem(str(path), "no such file", "Expected a file model.keras of a run."))
+    with numerics(deterministic=False):  # a caller's dtype policy would change layers
+        return _load(Path(path))
+
+
+def _load(path: Path) -> keras.Model:
+    import keras
+
+    # Keras must know these layers to load them.
+    import tl_toolkit.architectures.affine
+    import tl_toolkit.architectures.layers
+    import tl_toolkit.architectures.sampling  # noqa: F401
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the first damaged part makes it
+        raise DataError(
+            Problem(
+                where=str(path),
+                what=f"cannot be loaded: {str(error).splitlines()[0]}",
+                expected="The file is damaged, or was written by another Keras.",
+                hint="tltool finetune with the recipe.yaml beside it",
+            )
+        ) from error

@@ -1,0 +1,70 @@
+"""What an export format is to the code: how to write it, how to ask it, and what it may differ by.
+
+The table is `tl_toolkit.recipe.export_formats`, which recipes and the command line read without
+TensorFlow; here each line of it is joined with its file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import keras
+import numpy as np
+
+from tl_toolkit.recipe.export_formats import split_formats
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.parity import Limits, Outputs
+
+__all__ = ["FinishedModel", "Format", "find_format"]
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """What is exported.
+
+    Attributes:
+        model: The whole model.
+        task: What it has learned; names its outputs.
+        resize: How images come to its size, as in the recipe.
+    """
+
+    model: keras.Model
+    task: Task
+    resize: Literal["stretch", "crop"]
+
+
+Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a finished model.
+
+    Attributes:
+        write: Writes it to a path that does not exist.
+        ask: Asks what was written, by images (n, h, w, 3) and encoded files; None where nothing
+            can be asked, which is then published without a proof.
+        limits: What the proof allows.
+    """
+
+    write: Callable[[FinishedModel, Path], None]
+    ask: Ask | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def find_format(name: str) -> Format:
+    """Returns a format of the table.
+
+    Args:
+        name: Its word in recipes.
+
+    Raises:
+        RecipeError: There is none of that name.
+    """
+    (name,) = split_formats([name])
+    export_format: Format = importlib.import_module(f"tl_toolkit.export.{name}").FORMAT
+    return export_format

@@ -1,0 +1,269 @@
+"""The feature store as one model and its images see it: read at a cut, and filled in one pass."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.batches import Batch, as_list, connect
+from tl_toolkit.features.fingerprint import Digests, PrefixKeys
+from tl_toolkit.features.sets import FeatureSet, StoredFeatures
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.shards import ShardWriter, StoredExamples
+from tl_toolkit.features.store import Entry, FeatureCache
+from tl_toolkit.features.views import TrainingViews
+from tl_toolkit.images.decoder import DECODER_VERSION
+from tl_toolkit.images.pipeline import Images
+from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.freezing import Cut, find_cut
+
+__all__ = ["Gap", "PrefixStore", "count_images"]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Images of one split, seen one way: as they are, or as one of their augmented views."""
+
+    split: str
+    view: int | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Images whose features at a cut are not stored.
+
+    Attributes:
+        of: The split and the view.
+        cut: The cut.
+        entry: Where the features belong.
+        images: SHA-256 of each image's content.
+    """
+
+    of: _Pass
+    cut: Cut
+    entry: Entry
+    images: list[bytes]
+
+
+def count_images(gaps: Sequence[Gap]) -> int:
+    """Returns how many images have to be computed; once for all cuts, but for each view.
+
+    Args:
+        gaps: All that is missing.
+    """
+    return sum(len(_union(group)) for _, group in itertools.groupby(gaps, key=lambda gap: gap.of))
+
+
+class PrefixStore:
+    """Reads and writes the outputs of a model's prefixes for its images.
+
+    Args:
+        transfer: The model.
+        settings: What its features are.
+        images: By split.
+        views: The random views of the training images; None without augmentation.
+    """
+
+    def __init__(
+        self,
+        transfer: TransferModel,
+        settings: FeatureSettings,
+        images: Mapping[str, Images],
+        views: TrainingViews | None,
+    ) -> None:
+        self.cache = FeatureCache()
+        self._transfer = transfer
+        self._settings = settings
+        self._images = images
+        self._views = views
+        self._keys = PrefixKeys(transfer, self._describe_context())
+        self._contents = {
+            split: [bytes.fromhex(example.sha256) for example in members.examples]
+            for split, members in images.items()
+        }
+        self._functions: dict[Any, Callable[[Batch], list[tf.Tensor]]] = {}
+
+    def _describe_context(self) -> dict[str, Any]:
+        return {
+            "image_size": list(self._settings.image_size),
+            "resize": self._settings.resize,
+            "decoder": DECODER_VERSION,
+            "batch": self._transfer.batch_size,
+            "constant_folded": self._settings.constant_folded,
+            "dtype": self._settings.dtype,
+            **describe_arithmetic(),
+        }
+
+    def example_bytes(self, cut: Cut) -> int:
+        """Returns how many bytes the features of one image take.
+
+        Args:
+            cut: Where they leave the prefix.
+        """
+        count: int = sum(math.prod(tensor.shape[1:]) for tensor in as_list(cut.tensors))
+        return count * np.dtype(self._settings.dtype).itemsize
+
+    def _passes(self) -> list[_Pass]:
+        views = range(1, (self._settings.views or 0) + 1) if self._views is not None else [None]
+        return [
+            _Pass(split, view)
+            for split in self._images
+            for view in (views if split == "train" else [None])
+        ]
+
+    def _entry(self, cut: Cut, digests: Digests, view: int | None) -> Entry:
+        facts = {}
+        if view is not None and self._views is not None:
+            facts = self._views.describe(view)
+        return self.cache.entry(self._keys.key(cut.tensors, digests, **facts))
+
+    def read(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
+        """Returns the features of every split; None unless all of them are stored.
+
+        Args:
+            cut: Where they leave the prefix.
+            digests: Of all weights as they are now.
+        """
+        stored: dict[str, list[StoredExamples]] = {}
+        for wanted in self._passes():
+            entry = self._entry(cut, digests, wanted.view)
+            examples = entry.read(self._contents[wanted.split])
+            if examples is None:
+                return None
+            stored.setdefault(wanted.split, []).append(examples)
+        several = isinstance(cut.tensors, list)
+        return {split: StoredFeatures(views, several=several) for split, views in stored.items()}
+
+    def keys(self, cuts: Sequence[Cut], digests: Digests) -> list[str]:
+        """Returns the keys of all entries that hold features of these cuts, complete or not.
+
+        Args:
+            cuts: The cuts.
+            digests: Of all weights as they are now.
+        """
+        return [
+            self._entry(cut, digests, wanted.view).folder.name
+            for wanted in self._passes()
+            for cut in cuts
+        ]
+
+    def find_gaps(self, cuts: Sequence[Cut], digests: Digests) -> list[Gap]:
+        """Returns what is not stored at these cuts: by split and view, shallower cuts first.
+
+        Args:
+            cuts: The cuts.
+            digests: Of all weights as they are now.
+        """
+        gaps = []
+        for wanted in self._passes():
+            for cut in sorted(cuts, key=lambda cut: cut.position):
+                entry = self._entry(cut, digests, wanted.view)
+                images = entry.missing(self._contents[wanted.split])
+                if images:
+                    gaps.append(Gap(wanted, cut, entry, images))
+        return gaps
+
+    def fill(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
+        """Computes and stores what is missing, in one pass for each split and view.
+
+        Args:
+            gaps: What is missing, as `find_gaps` returns it.
+            digests: Of all weights as they are now.
+
+        Yields:
+            The number of images of each step.
+
+        Raises:
+            OSError: The store cannot be written.
+        """
+        for _, group in itertools.groupby(gaps, key=lambda gap: gap.of):
+            yield from self._fill_pass(list(group), digests)
+
+    def _fill_pass(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
+        images = _union(gaps)
+        source, stored = self._find_source(gaps[0], images, digests)
+        compute = self._build_function(source, [gap.cut for gap in gaps], digests)
+        missing = [set(gap.images) for gap in gaps]
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(self._write(gap)) for gap in gaps]
+            for inputs, batch in self._batches(gaps[0].of, images, stored):
+                outputs = compute(inputs)
+                for writer, wanted, tensors in zip(writers, missing, outputs, strict=True):
+                    places = [place for place, image in enumerate(batch) if image in wanted]
+                    writer.add([tensor.numpy()[places] for tensor in tensors])
+                yield len(batch)
+
+    def _write(self, gap: Gap) -> contextlib.AbstractContextManager[ShardWriter]:
+        shapes = [tuple(tensor.shape[1:]) for tensor in as_list(gap.cut.tensors)]
+        made_by = f"{self._transfer.model.name} before {gap.cut.name}"
+        return gap.entry.write(gap.images, shapes, self._settings.dtype, made_by)
+
+    def _find_source(
+        self, gap: Gap, images: Sequence[bytes], digests: Digests
+    ) -> tuple[Any, StoredExamples | None]:
+        """Finds the deepest tensors before a cut that are stored; the images if there are none."""
+        image = self._transfer.image
+        if self._settings.dtype != "float32" or self._settings.constant_folded:
+            # A value that was rounded, or folded at another cut, would differ by its way.
+            return image, None
+        for part in self._transfer.parts[gap.cut.position - 1 : 0 : -1]:
+            earlier = find_cut(self._transfer, (part.name,))
+            stored = self._entry(earlier, digests, gap.of.view).read(images)
+            if stored is not None:
+                return earlier.tensors, stored
+        return image, None
+
+    def _build_function(
+        self, source: Any, cuts: Sequence[Cut], digests: Digests
+    ) -> Callable[[Batch], list[list[tf.Tensor]]]:
+        """Returns the function from the source to the tensors of several cuts, compiled once."""
+        flat = [tensor for cut in cuts for tensor in as_list(cut.tensors)]
+        # By the weights as well: a constant-folded function keeps those that it was built with.
+        key = tuple(map(id, as_list(source))), self._keys.key(flat, digests)
+        if key not in self._functions:
+            self._functions[key] = connect(
+                source,
+                flat,
+                batch_size=self._transfer.batch_size,
+                constant_folded=self._settings.constant_folded,
+            )
+        run = self._functions[key]
+
+        def compute(inputs: Batch) -> list[list[tf.Tensor]]:
+            tensors = iter(run(inputs))
+            return [[next(tensors) for _ in as_list(cut.tensors)] for cut in cuts]
+
+        return compute
+
+    def _batches(
+        self, wanted: _Pass, images: Sequence[bytes], stored: StoredExamples | None
+    ) -> Iterator[tuple[Batch, list[bytes]]]:
+        """Yields prefix batches of images, or of their stored features, and whose they are."""
+        size = self._transfer.batch_size
+        if stored is not None:
+            for start in range(0, len(images), size):
+                batch = list(images[start : start + size])
+                tensors = stored.take(np.arange(start, start + len(batch)))
+                yield tensors[0] if len(tensors) == 1 else tensors, batch
+            return
+        contents = self._contents[wanted.split]
+        places = {image: place for place, image in enumerate(contents)}
+        order = np.array([places[image] for image in images])
+        for pixels, indices in self._images[wanted.split].batches(order, size):
+            batch = [contents[index] for index in indices]
+            if wanted.view is None or self._views is None:
+                yield pixels, batch
+            else:
+                yield self._views.augment(pixels, indices, wanted.view), batch
+
+
+def _union(gaps: Iterator[Gap] | Sequence[Gap]) -> list[bytes]:
+    return list(dict.fromkeys(image for gap in gaps for image in gap.images))

@@ -1,0 +1,118 @@
+"""The features of one split, computed from its images or read from the store.
+
+Both give the same examples in the same order, bit for bit: the one prefix function of one fixed
+batch size computed every example, whoever asked for it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.batches import Batch, FixedBatch, join_batches, take_examples
+from tl_toolkit.features.shards import StoredExamples
+from tl_toolkit.images.pipeline import Images
+
+__all__ = ["CHUNK_BYTES", "Augmentation", "FeatureSet", "LiveFeatures", "StoredFeatures"]
+
+CHUNK_BYTES = 64 << 20
+"""Stored features that are handed over at a time."""
+
+Augmentation: TypeAlias = Callable[[np.ndarray, np.ndarray, int], tf.Tensor]
+"""Turns uint8 images (n, h, w, 3), their indices and the epoch (from 1) into float32 images."""
+
+
+class LiveFeatures:
+    """Prefix outputs computed from images, in whole prefix batches whatever the training batch is.
+
+    Args:
+        images: The images of one split.
+        prefix: The compiled prefix.
+        augment: Changes the images before the prefix; nothing does by default.
+        dtype: float16 rounds the outputs as a store of that precision does.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        prefix: FixedBatch,
+        *,
+        augment: Augmentation | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self._images = images
+        self._prefix = prefix
+        self._augment = augment
+        self._dtype = dtype
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields features, and the indices of their images, in an order.
+
+        Args:
+            order: Indices of images, each read once in this order.
+            batch_size: Each chunk has a multiple of so many examples; the last one may have any
+                number.
+            epoch: Decides the augmentation.
+
+        Yields:
+            float32 features (n, ...), a list where several tensors cross the cut, and indices
+            (n,).
+        """
+        waiting: list[Batch] = []
+        start = count = 0
+        for pixels, indices in self._images.batches(order, self._prefix.batch_size):
+            images = pixels if self._augment is None else self._augment(pixels, indices, epoch)
+            waiting.append(self._round(self._prefix(images)))
+            count += len(indices)
+            while count >= batch_size or (count and start + count == len(order)):
+                ready = join_batches(waiting)
+                size = min(batch_size, count)
+                yield take_examples(ready, 0, size), order[start : start + size]
+                waiting = [take_examples(ready, size)]
+                start += size
+                count -= size
+
+    def _round(self, features: Batch) -> Batch:
+        if self._dtype == "float32":
+            return features
+        return tf.nest.map_structure(
+            lambda tensor: tf.cast(tf.cast(tensor, self._dtype), tf.float32), features
+        )
+
+
+class StoredFeatures:
+    """Prefix outputs read from the store, without a look at the images.
+
+    Args:
+        views: The features of all images, once for each view.
+        several: Whether several tensors cross the cut.
+    """
+
+    def __init__(self, views: Sequence[StoredExamples], *, several: bool) -> None:
+        self._views = views
+        self._several = several
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields what `LiveFeatures.chunks` does, in larger chunks.
+
+        Args:
+            order: As there.
+            batch_size: As there.
+            epoch: Decides the view; epoch 1 has the first one.
+        """
+        examples = self._views[(epoch - 1) % len(self._views)]
+        size = max(1, CHUNK_BYTES // (examples.example_bytes * batch_size)) * batch_size
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            tensors = examples.take(part)
+            yield tensors if self._several else tensors[0], part
+
+
+FeatureSet: TypeAlias = LiveFeatures | StoredFeatures

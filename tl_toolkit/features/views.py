@@ -1,0 +1,83 @@
+"""The random views of the training images that the epochs see."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.images.augment import (
+    AugmentSettings,
+    GeometricTransform,
+    TransformFunction,
+    build_augment,
+    build_geometric_transform,
+)
+
+__all__ = ["TrainingViews"]
+
+
+class TrainingViews:
+    """Shows the training images as an epoch sees them, stored or live.
+
+    Args:
+        settings: Their augmentation, seed and number of views.
+        augment: The augmentation of `settings`.
+        keys: int64, one for each training image; its random changes depend on it.
+    """
+
+    def __init__(
+        self, settings: FeatureSettings, augment: AugmentSettings, keys: np.ndarray
+    ) -> None:
+        self._settings = settings
+        self._augment = augment
+        self._keys = keys
+        self._change = build_augment(augment)
+
+    def number(self, epoch: int) -> int:
+        """Returns which view an epoch sees.
+
+        Args:
+            epoch: Counts from 1, as views do.
+        """
+        views = self._settings.views
+        return epoch if views is None else (epoch - 1) % views + 1
+
+    def augment(self, pixels: np.ndarray, indices: np.ndarray, epoch: int) -> tf.Tensor:
+        """Changes images as an epoch sees them.
+
+        Args:
+            pixels: uint8 (n, h, w, 3), RGB in 0..255.
+            indices: Their places among the training images.
+            epoch: Counts from 1.
+
+        Returns:
+            float32 (n, h, w, 3) in 0..255.
+        """
+        keys = self._keys[indices]
+        return self._change(pixels, self._settings.seed, self.number(epoch), keys)
+
+    @functools.cached_property
+    def _transform(self) -> TransformFunction:
+        return build_geometric_transform(self._augment, self._settings.image_size)
+
+    def geometric_transform(self, index: int, epoch: int) -> GeometricTransform:
+        """Returns how the pixels of a training image move in an epoch.
+
+        Args:
+            index: Place of the image among the training images.
+            epoch: Counts from 1.
+        """
+        return self._transform(self._settings.seed, self.number(epoch), int(self._keys[index]))
+
+    def describe(self, view: int) -> dict[str, Any]:
+        """Returns all that the images of a view depend on besides the images, for a key.
+
+        Args:
+            view: Counts from 1.
+        """
+        return {"augment": asdict(self._augment), "seed": self._settings.seed, "view": view}

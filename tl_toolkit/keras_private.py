@@ -1,0 +1,291 @@
+"""What the toolkit needs of Keras, TensorFlow and KerasTuner that they keep private.
+
+No other module touches a private part of theirs. For each function tests/test_keras_private.py
+says what is relied on, and fails by name when a new version changes it. The libraries are imported
+when a function is called, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import keras
+    import keras_tuner
+    import tensorflow as tf
+
+__all__ = [
+    "Call",
+    "calls_by_depth",
+    "calls_of",
+    "constants_of",
+    "counted_name",
+    "disable_op_determinism",
+    "flatten_layers",
+    "fold_constants",
+    "inner_graph",
+    "is_op_determinism_enabled",
+    "keep_input_calls",
+    "producer_of",
+    "rand_augment_layers",
+    "rebuild_graph",
+    "set_oracle_folder",
+    "set_max_collisions",
+    "shear_matrix",
+    "translation_matrix",
+    "zoom_matrix",
+]
+
+
+class Call(Protocol):
+    """One call of an operation on tensors of a graph; Keras calls it a node.
+
+    Attributes:
+        operation: What was called. An operation that is called twice has two calls.
+        outputs: The tensors that left it.
+        input_tensors: The tensors that entered it, in the order of its arguments.
+        is_input: Whether it only marks an input of a graph.
+        arguments: All it was called with; see `constants_of`.
+    """
+
+    operation: keras.Operation
+    outputs: Sequence[keras.KerasTensor]
+    arguments: Any
+
+    @property
+    def input_tensors(self) -> Sequence[keras.KerasTensor]:
+        """The tensors that entered it."""
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it only marks an input of a graph."""
+
+
+# ------------------------------------------------------------------------------------------- graphs
+
+
+def producer_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """Returns the operation whose call made a tensor of a graph.
+
+    Args:
+        tensor: Any tensor of a functional graph; its inputs are made by an InputLayer.
+    """
+    return tensor._keras_history.operation
+
+
+@contextlib.contextmanager
+def keep_input_calls(tensors: Sequence[keras.KerasTensor]) -> Iterator[None]:
+    """Lets the inputs of a graph come from the same calls after the block as before it.
+
+    A second model that begins at an Input and at tensors of other layers calls the InputLayer once
+    more, and Keras takes the input of the first model for the outcome of that call: the first model
+    cannot be saved any more.
+
+    Args:
+        tensors: Inputs of a graph.
+    """
+    histories = [tensor._keras_history for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, history in zip(tensors, histories, strict=True):
+            tensor._keras_history = history
+
+
+def calls_by_depth(graph: keras.Function) -> Mapping[int, Sequence[Call]]:
+    """Returns the calls of a graph by their distance from its end.
+
+    An operation that other graphs share has more calls than these; see `calls_of`.
+
+    Args:
+        graph: A functional model, or a `keras.Function`.
+
+    Returns:
+        The calls of each depth. A call reads only from calls of greater depths.
+    """
+    calls: Mapping[int, Sequence[Call]] = graph._nodes_by_depth
+    return calls
+
+
+def calls_of(operation: keras.Operation) -> Sequence[Call]:
+    """Returns all calls of an operation, in every graph, the oldest first.
+
+    Args:
+        operation: A layer or an operation.
+    """
+    calls: Sequence[Call] = operation._inbound_nodes
+    return calls
+
+
+def constants_of(call: Call) -> list[Any]:
+    """Returns what a call was passed besides tensors of the graph, as the 2.0 of `x * 2.0`.
+
+    Args:
+        call: A call of a graph.
+
+    Returns:
+        The values of the positional arguments, then of the keyword arguments by name.
+    """
+    import keras
+    import tensorflow as tf
+
+    arguments = tf.nest.flatten([call.arguments.args, dict(call.arguments.kwargs)])
+    return [value for value in arguments if not isinstance(value, keras.KerasTensor)]
+
+
+def inner_graph(operation: keras.Operation) -> keras.Function | None:
+    """Returns the graph of a nested model, None for any operation that has none.
+
+    Args:
+        operation: A layer or an operation.
+    """
+    import keras
+
+    if isinstance(operation, keras.Sequential):
+        return operation._functional
+    return operation if isinstance(operation, keras.Function) else None
+
+
+def rebuild_graph(
+    model: keras.Model, inputs: keras.KerasTensor, call: Callable[..., Any]
+) -> keras.KerasTensor:
+    """Repeats every call of a functional model on another input, with the same layers.
+
+    Args:
+        model: A functional model with one input and one output.
+        inputs: The tensor that takes the place of its input.
+        call: Receives each operation and the arguments of its call, and returns the outputs.
+
+    Returns:
+        The tensor that takes the place of its output.
+    """
+    return model._run_through_graph(inputs, operation_fn=lambda operation: operation, call_fn=call)
+
+
+def flatten_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns a layer and all layers inside it, at every depth.
+
+    Args:
+        layer: A layer or a model. The public `layers` of a model leaves out what lies inside its
+            layers.
+    """
+    return list(layer._flatten_layers())
+
+
+def counted_name(operation: keras.Operation) -> str:
+    """Returns the name that Keras gives an unnamed operation, before it adds a number.
+
+    Args:
+        operation: A layer or an operation; "conv2d" for a Conv2D.
+    """
+    from keras.src.utils.naming import to_snake_case
+
+    return str(to_snake_case(type(operation).__name__))
+
+
+# ------------------------------------------------------------------------------------- augmentation
+
+
+def rand_augment_layers(layer: keras.layers.RandAugment) -> dict[str, keras.layers.Layer]:
+    """Returns the layers that a RandAugment chooses from, in the order of its `layer_idxes`.
+
+    Args:
+        layer: The layer. What it draws for each choice lies under `transforms` by the same names.
+    """
+    return {name: getattr(layer, name) for name in layer._AUGMENT_LAYERS}
+
+
+def zoom_matrix(
+    layer: keras.layers.RandomZoom, zooms: tf.Tensor, height: int, width: int
+) -> tf.Tensor:
+    """Returns where each pixel of a zoomed image comes from.
+
+    Args:
+        layer: The layer.
+        zooms: float32 (n, 2), the factors of width and height.
+        height: Height of the images.
+        width: Width of the images.
+
+    Returns:
+        float32 (n, 8): a 3 x 3 matrix row by row, without its last number, which is 1.
+    """
+    return layer._get_zoom_matrix(zooms, height, width)
+
+
+def translation_matrix(layer: keras.layers.RandomTranslation, translations: tf.Tensor) -> tf.Tensor:
+    """Returns where each pixel of a moved image comes from, as `zoom_matrix` does.
+
+    Args:
+        layer: The layer.
+        translations: float32 (n, 2), in pixels to the right and down.
+    """
+    return layer._get_translation_matrix(translations)
+
+
+def shear_matrix(layer: keras.layers.RandomShear, factors: tf.Tensor) -> tf.Tensor:
+    """Returns where each pixel of a sheared image comes from, as `zoom_matrix` does.
+
+    Args:
+        layer: The layer.
+        factors: float32 (n, 2), horizontal and vertical.
+    """
+    return layer._get_shear_matrix(factors)
+
+
+# --------------------------------------------------------------------------------------- TensorFlow
+
+
+def fold_constants(function: Any) -> Any:
+    """Returns a traced function in which the values of all variables are constants.
+
+    Args:
+        function: A concrete `tf.function`.
+
+    Returns:
+        A function of the same flat tensors to the list of its outputs, which later changes of the
+        variables do not reach.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def is_op_determinism_enabled() -> bool:
+    """Says whether `tf.config.experimental.enable_op_determinism` is in force."""
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def disable_op_determinism() -> None:
+    """Takes `tf.config.experimental.enable_op_determinism` back."""
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+# --------------------------------------------------------------------------------------- KerasTuner
+
+
+def set_max_collisions(oracle: keras_tuner.Oracle, count: int) -> None:
+    """Sets how often an oracle may draw values that it has tried before it gives up.
+
+    Args:
+        oracle: The oracle.
+        count: Draws in a row.
+    """
+    oracle._max_collisions = count
+
+
+def set_oracle_folder(oracle: keras_tuner.Oracle, folder: str | Path) -> None:
+    """Sets where an oracle writes its own files; by default that is the working directory.
+
+    Args:
+        oracle: The oracle.
+        folder: The folder; a folder `oracle` is made in it.
+    """
+    oracle._set_project_dir(str(folder), "oracle")

@@ -1,0 +1,37 @@
+"""What is wrong with a recipe, and where: collected by every check, raised together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tl_toolkit.errors import DataError, Problem, RecipeError, ToolkitError, WeightsError
+from tl_toolkit.recipe.messages import in_order
+from tl_toolkit.recipe.tree import FieldPath
+
+__all__ = ["Finding", "Findings", "as_error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem, the field it lies at, and the kind of error it makes."""
+
+    path: FieldPath
+    problem: Problem
+    kind: type[ToolkitError] = RecipeError
+
+
+Findings = Iterator[Finding]
+
+
+def as_error(findings: list[Finding], locate: Callable[[FieldPath], str]) -> ToolkitError:
+    """Returns all findings as one error.
+
+    Args:
+        findings: At least one.
+        locate: Gives the place of a field.
+    """
+    kinds = {finding.kind for finding in findings}
+    kind = next(kind for kind in (RecipeError, DataError, WeightsError) if kind in kinds)
+    problems = [replace(finding.problem, where=locate(finding.path)) for finding in findings]
+    return kind(in_order(problems))

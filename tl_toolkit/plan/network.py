@@ -1,0 +1,158 @@
+"""Holds a recipe's network against the catalog: model, head, phases and weight file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os.path import exists  # unlike Path.exists it raises for no path
+from pathlib import Path
+
+from tl_toolkit.catalog.lookup import (
+    ARCHITECTURES,
+    Architecture,
+    check_arguments,
+    check_image_size,
+    describe_unpublished,
+    find_architecture,
+    find_weight_file,
+    resolve_unfreeze,
+)
+from tl_toolkit.catalog.weight_files import cache_path, recall_weights
+from tl_toolkit.catalog.weight_matching import describe_misfit
+from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
+from tl_toolkit.plan.findings import Finding, Findings
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.schema import Head, Phase, Recipe, UnfreezeFrom
+from tl_toolkit.sources.listing import name_some
+
+__all__ = ["check_network", "find_weights", "resolve_head"]
+
+_WORDS = ("imagenet", "random")
+
+
+def resolve_head(recipe: Recipe) -> Recipe:
+    """Returns a recipe with its paper's head in place of the word, where there is one.
+
+    Args:
+        recipe: The recipe; that its base has a paper's head is checked by `check_network`.
+    """
+    record = ARCHITECTURES.get(recipe.model.base)
+    if isinstance(recipe.model.head, Head) or record is None or record.head is None:
+        return recipe
+    head = Head.model_validate(dict(record.head))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
+
+
+def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
+    """Holds model, head and phases against the record of the base.
+
+    Args:
+        recipe: The recipe.
+        classes: In the order of the outputs; none if they are not known.
+    """
+    planning = plan_task(resolve_head(recipe))
+    try:
+        architecture = find_architecture(recipe.model.base)
+    except RecipeError as error:
+        return [Finding(("model", "base"), error.problems[0])]
+    findings = [Finding(*entry) for entry in planning.check(architecture, classes)]
+    arguments = check_arguments(architecture, recipe.model.arguments)
+    for name, problem in arguments.items():
+        findings.append(Finding(("model", "arguments", name), problem))
+    if problem_of_size := check_image_size(architecture, recipe.data.image_size):
+        findings.append(Finding(("data", "image_size"), problem_of_size))
+    findings += _check_head(recipe, architecture)
+    units = planning.readable_units(architecture)
+    for index, phase in enumerate(recipe.phases):
+        findings += _check_unfreeze(phase, index, architecture, units)
+    if not arguments:
+        findings += _check_weights(recipe, architecture)
+    return findings
+
+
+def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
+    head = recipe.model.head
+    if not isinstance(head, Head):
+        if architecture.head is None:
+            expected = "expected a head of your own: its paper has no classifier."
+            what = f"model.head = 'paper' with {architecture.name}"
+            yield Finding(("model", "head"), Problem("", what, expected))
+        yield from _check_resolved_head(recipe, architecture)
+    elif head.pooling is not None and architecture.output == "vector":
+        expected = (
+            f"{architecture.name} ends in a vector: expected no pooling, got {head.pooling!r}."
+        )
+        what = f"model.head.pooling = {head.pooling!r}"
+        problem = Problem("", what, expected, "~model.head.pooling")
+        yield Finding(("model", "head", "pooling"), problem)
+
+
+def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings:
+    """Holds the head of a paper against the task, as the schema does one that is written out."""
+    resolved = resolve_head(recipe).model
+    for path, expected, _ in recipe.task.find_recipe_conflicts({"model": resolved}):
+        if path[:2] == ("model", "head"):
+            what = f"model.head = 'paper' with {architecture.name}: {path[-1]}"
+            hint = "model.head={hidden: [{units: 256}]}"
+            yield Finding(("model", "head"), Problem("", what, f"{expected}.", hint))
+
+
+def _check_unfreeze(
+    phase: Phase, index: int, architecture: Architecture, readable: Sequence[str] | None
+) -> Findings:
+    below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
+    path = ("phases", index, "unfreeze", *below)
+    try:
+        units = resolve_unfreeze(architecture, phase.unfreeze)
+    except RecipeError as error:
+        for problem in error.problems:
+            yield Finding(path, replace(problem, what=f"phases[{index}].{problem.what}"))
+        return
+    if units and readable is not None and not set(units) & set(readable):
+        what = f"phases[{index}].unfreeze: {name_some(units)} would train"
+        expected = (
+            f"expected {readable[-1]} or a unit before it: pixels are read from none behind it."
+        )
+        yield Finding(path, Problem("", what, expected, f"unfreeze: {{from: {readable[-1]}}}"))
+
+
+def _check_weights(recipe: Recipe, architecture: Architecture) -> Findings:
+    path = find_weights(recipe, architecture)
+    if path is None and recipe.model.weights == "imagenet":
+        yield Finding(
+            ("model", "weights"), describe_unpublished(architecture, recipe.model.arguments)
+        )
+    if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
+        return
+    what, expected, hint = "", "", ""
+    try:
+        info = recall_weights(path)
+    except WeightsError as error:
+        problem = error.problems[0]
+        what, expected, hint = problem.what, problem.expected, problem.hint
+        if not exists(path) and (word := nearest(path.name, _WORDS)):
+            hint = f"weights: {word}"
+    else:
+        misfit = describe_misfit(
+            architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
+        )
+        what = misfit or ""
+    if what:
+        problem = Problem("", f"model.weights: {str(path)!r} {what}", expected, hint)
+        yield Finding(("model", "weights"), problem, WeightsError)
+
+
+def find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
+    """Returns where a recipe's weight file is, or will be; None for random weights.
+
+    Args:
+        recipe: The recipe.
+        architecture: The record of its base.
+    """
+    model = recipe.model
+    if model.weights == "random":
+        return None
+    if model.weights != "imagenet":
+        return Path(model.weights)
+    file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
+    return cache_path(file) if file else None

@@ -1,0 +1,116 @@
+"""What a valid recipe will do: found once, before training, and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os.path import exists  # unlike Path.exists it raises for no path
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.plan.space import count_trials, resolve_space
+from tl_toolkit.plan.tasks import Survey
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.sources.listing import Listing
+
+__all__ = ["OPEN", "Plan"]
+
+OPEN = "to be split"
+"""What images are counted under that fractions will give to a split."""
+
+_NAMED_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a valid recipe will do.
+
+    Attributes:
+        recipe: The recipe, resolved: its head is a section.
+        survey: What lies where its data should be.
+        architecture: The catalog's record of the base.
+        units: For each phase the units of the base that train, input to output.
+        weights_file: The weight file; None for random weights.
+    """
+
+    recipe: Recipe
+    survey: Survey
+    architecture: Architecture
+    units: Mapping[str, tuple[str, ...]]
+    weights_file: Path | None
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The images, listed once."""
+        return self.survey.list_files()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the outputs; none where pixels have no class."""
+        return self.survey.classes
+
+    @property
+    def images(self) -> dict[str, Mapping[str, int]]:
+        """Images by class for each split, and for those still "to be split" by fractions."""
+        return {split or OPEN: counts for split, counts in self.survey.counts.items()}
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the weight file is on this machine."""
+        return self.weights_file is None or exists(self.weights_file)
+
+    @property
+    def ignored(self) -> str:
+        """What was not taken for an image, as "3 files ignored: 2 .txt", or ""."""
+        return "" if self.recipe.data.builtin else self.listing.describe_ignored()
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the plan as plain values."""
+        model = self.recipe.model
+        return {
+            "name": self.recipe.name,
+            "base": model.base,
+            "arguments": dict(model.arguments),
+            "weights": model.weights,
+            "weights_file": str(self.weights_file) if self.weights_file else None,
+            "weights_fetched": self.is_fetched,
+            "classes": list(self.classes),
+            "images": {split: dict(counts) for split, counts in self.images.items()},
+            "ignored": self.ignored,
+            "phases": [
+                {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
+                for phase in self.recipe.phases
+            ],
+        }
+
+    def describe(self) -> str:
+        """Returns the plan as lines to read."""
+        model = self.recipe.model
+        arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
+        weights = str(self.weights_file or model.weights)
+        fetch = "" if self.is_fetched else " (will be fetched)"
+        names = ", ".join(self.classes[:_NAMED_CLASSES])
+        more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
+        images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())
+        outputs = "classes" if self.recipe.task.has_classes else "targets"
+        return "\n".join(
+            (
+                f"base     {model.base}{arguments}; weights {weights}{fetch}",
+                *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
+                f"images   {images}",
+                f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
+                *([f"search   {self._describe_search()}"] if self.recipe.search else []),
+                *([f"note     {self.ignored}"] if self.ignored else []),
+            )
+        )
+
+    def _describe_search(self) -> str:
+        fields = ", ".join(resolve_space(self.recipe))
+        return f"{count_trials(self.recipe)} trials over {fields}"
+
+    def _describe_phase(self, phase: Phase) -> str:
+        units = self.units[phase.name]
+        trained = f"head and {len(units)} units from {units[0]}" if units else "head"
+        return f"{phase.name} {phase.epochs} epochs ({trained})"

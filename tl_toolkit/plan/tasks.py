@@ -1,0 +1,160 @@
+"""What a plan asks of a task: where its images and targets are, and what of a recipe fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.errors import Problem
+from tl_toolkit.recipe.schema import Data, Recipe
+from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.sources.listing import Found, Listing
+from tl_toolkit.sources.survey import Splits
+
+__all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies where a recipe's data should be.
+
+    Attributes:
+        classes: Class names in the order of the outputs; none where outputs are no classes, or
+            where the data is too wrong to tell.
+        counts: Images by class in each split (None: fractions decide).
+        problems: What is wrong, by field of the `data` section.
+        list_files: Lists all files; reads a built-in set, which counting does not.
+    """
+
+    classes: tuple[str, ...]
+    counts: Mapping[str | None, Mapping[str, int]]
+    problems: Sequence[Found]
+    list_files: Callable[[], Listing]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What `init` writes for data that a task recognizes.
+
+    Attributes:
+        opening: What was seen, for the first line, as "244 images to train from, of 2 classes".
+        counts: Lines of a table below it: a number and what it counts.
+        task: Lines of the recipe that name the task; none for the default.
+        data: Lines of the `data` section that say where images and targets are.
+        batch_size: Images in a training step.
+        head: Lines of the head before its dropout.
+        folder: What the recipe is named after.
+    """
+
+    opening: str
+    counts: Sequence[tuple[int, str]]
+    data: Sequence[str]
+    folder: Path
+    task: Sequence[str] = ()
+    batch_size: int = 32
+    head: Sequence[str] = ()
+
+
+class TaskPlanning:
+    """The light half of a task; each has a child called `Planning` in `planning.py` of its folder.
+
+    Args:
+        recipe: The recipe that is planned.
+
+    Attributes:
+        counted_as: What images are counted as where they are of no class.
+    """
+
+    counted_as: ClassVar[str] = "images"
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @property
+    def data(self) -> Data:
+        """The recipe's `data` section."""
+        return self.recipe.data
+
+    def survey(self) -> Survey:
+        """Looks where the recipe's data should be; opens no image."""
+        raise NotImplementedError
+
+    def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
+        """Lists other data of the same kind, all in the split "test".
+
+        Args:
+            source: A folder or a table.
+            classes: Of the run, in the order of the outputs.
+
+        Raises:
+            DataError: It is missing, or of another kind.
+        """
+        raise NotImplementedError
+
+    def check(
+        self, architecture: Architecture, classes: Sequence[str]
+    ) -> Iterator[tuple[FieldPath, Problem]]:
+        """Yields the fields that do not fit the task, and why.
+
+        Args:
+            architecture: The record of the base.
+            classes: In the order of the outputs; none if they are not known.
+        """
+        return iter(())
+
+    def readable_units(self, architecture: Architecture) -> tuple[str, ...] | None:
+        """Returns the units whose outputs reach the head, None for all.
+
+        Args:
+            architecture: The record of the base.
+        """
+        return None
+
+    @staticmethod
+    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+        """Returns what `init` writes for a folder or table, None if it is not this task's.
+
+        Args:
+            source: The folder or table.
+            place: Folder that the recipe will be in.
+            image_size: Side of the images.
+
+        Raises:
+            DataError: It is this task's, and something in it is wrong.
+        """
+        return None
+
+    def as_survey(self, listing: Listing, problems: Sequence[Found]) -> Survey:
+        """Returns what was listed as a survey.
+
+        Args:
+            listing: The files.
+            problems: What is wrong with them.
+        """
+        counted: dict[str | None, dict[str, int]] = {}
+        if not problems:
+            for split, by_class in listing.count().items():
+                counted[split] = {name or self.counted_as: by_class[name] for name in by_class}
+        return Survey(listing.classes, counted, problems, lambda: listing)
+
+
+def plan_task(recipe: Recipe) -> TaskPlanning:
+    """Returns the light half of a recipe's task.
+
+    Args:
+        recipe: The recipe.
+    """
+    planning: TaskPlanning = recipe.task.open("planning").Planning(recipe)
+    return planning
+
+
+def splits_of(data: Data) -> Splits:
+    """Returns what a `data` section says of each split.
+
+    Args:
+        data: The section.
+    """
+    return Splits(data.train, data.validation, data.test)

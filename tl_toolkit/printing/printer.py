@@ -1,0 +1,275 @@
+"""Prints the events of a run: bars on a terminal, else one line per epoch."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tl_toolkit.events import Event, Kind
+from tl_toolkit.printing.tables import build_summary, build_table, open_console, title_of
+from tl_toolkit.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.table import Table
+
+    from tl_toolkit.printing.trials import TrialTable
+
+_BARS: dict[Kind, str] = {
+    "weights_fetched": "weights",
+    "images_inspected": "images",
+    "features_computed": "frozen part",
+}
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Printer:
+    """Prints events; its method `handle` is an event handler.
+
+    Args:
+        file: Where to print; stderr by default.
+        command: A command line. With it, the run's command.log holds the command, and after it all
+            that is printed.
+    """
+
+    def __init__(self, file: TextIO | None = None, *, command: str = "") -> None:
+        self._file = sys.stderr if file is None else file
+        self._command = command
+        self._folder: RunFolder | None = None
+        self._opened: Console | None = None
+        self._bars: bars.Progress | None = None
+        self._task: bars.TaskID | None = None
+        self._bar = ""
+        self._epochs = 0
+        self._trials: TrialTable | None = None
+        self._handlers: dict[Kind, Callable[[Event], None]] = {
+            "run_began": self._begin_run,
+            "planned": self._print_phases,
+            "phase_began": self._begin_phase,
+            "step_ended": self._end_step,
+            "epoch_ended": self._end_epoch,
+            "trial_began": self._begin_trial,
+            "trial_ended": self._end_trial,
+            "search_ended": self._end_search,
+            "message": self._print_sentence,
+            "warning": self._print_sentence,
+            "run_ended": self._end_run,
+        }
+
+    def handle(self, event: Event) -> None:
+        """Prints an event, or moves a bar.
+
+        Args:
+            event: Any event of a run or a search.
+        """
+        if event.kind in _BARS:
+            self._move_bar(_BARS[event.kind], event.done, event.total or 0)
+        else:
+            self._handlers[event.kind](event)
+
+    def stop(self) -> None:
+        """Takes the bar off the terminal; a table of trials stays as it is."""
+        self._stop_bar()
+        if self._trials:
+            self._trials.stop()
+            self._trials = None
+
+    def _begin_run(self, event: Event) -> None:
+        folder = event.facts["folder"]
+        self._folder = RunFolder(folder)
+        if self._command:
+            self._folder.append_log(f"$ {self._command}")
+        self._print(f"run {folder}")
+
+    def _print_phases(self, event: Event) -> None:
+        rows = [
+            [
+                phase["name"],
+                phase["epochs"],
+                phase["trains"],
+                phase["parameters"],
+                f"{phase['parameters'] / phase['total_parameters']:.1%}",
+                phase["optimizer"],
+                _describe_rate(phase["learning_rate"]),
+            ]
+            for phase in event.facts["phases"]
+        ]
+        columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
+        self._print(build_table(columns, rows))
+        self._print("* the best epoch so far, whose weights are kept")
+
+    def _begin_phase(self, event: Event) -> None:
+        self.stop()
+        self._epochs = event.facts["epochs"]
+        self._start_bar(event.facts["phase"], self._epochs * event.facts["steps"])
+
+    def _end_step(self, event: Event) -> None:
+        if self._bars and self._task is not None:
+            self._bars.advance(self._task)
+
+    def _end_epoch(self, event: Event) -> None:
+        row = event.facts
+        parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
+        score = _score_of(row)
+        title = title_of(score)
+        if row["loss"] is not None:
+            parts.append(f"loss {row['loss']:.4f}  {title} {row[score]:.3f}")
+        parts.append(f"val loss {row['val_loss']:.4f}  {title} {row[f'val_{score}']:.3f}")
+        self._print("  ".join(parts) + (" *" if event.is_best else ""))  # within 80 columns
+        if row["epoch"] == self._epochs:
+            self.stop()
+
+    def _begin_trial(self, event: Event) -> None:
+        if self._trials is None and self._file.isatty():
+            from tl_toolkit.printing.trials import TrialTable
+
+            self._trials = TrialTable(self._console)
+        if self._trials is not None:
+            self._trials.begin(event.facts["number"], event.total, event.facts["values"])
+
+    def _end_trial(self, event: Event) -> None:
+        if self._trials is not None:
+            self._trials.end(event.facts, best=event.is_best)
+        else:
+            self._print(_describe_trial(event.facts) + (" *" if event.is_best else ""))
+
+    def _end_search(self, event: Event) -> None:
+        self.stop()
+        for line in _describe_search(event.facts):
+            self._print(line)
+
+    def _print_sentence(self, event: Event) -> None:
+        self._stop_bar()  # a table of trials stays: the sentence goes above it
+        self._print(f"warning: {event.text}" if event.kind == "warning" else event.text)
+
+    def _end_run(self, event: Event) -> None:
+        self.stop()
+        best = event.facts["metrics"]["best"]
+        self._print(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")
+        self._print(build_summary(event.facts["metrics"]))
+        for path in event.facts["exported"].values():
+            self._print(f"exported: {path}")
+        if self._folder:
+            run = _shorten(self._folder.path)
+            self._print(
+                f"\nnext:\n  tltool evaluate {run}\n  tltool predict {run} IMAGE...\n"
+                f"  tltool export {run}"
+            )
+
+    def _stop_bar(self) -> None:
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def _start_bar(self, name: str, total: int) -> None:
+        if not self._file.isatty() or not total:
+            return
+        from rich import progress as bars
+
+        if self._trials:
+            self._trials.pause()  # a terminal shows one live thing at a time
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bar = name
+        self._task = self._bars.add_task(name, total=total)
+        self._bars.start()
+
+    def _move_bar(self, name: str, done: int, total: int) -> None:
+        """Moves a bar of its own for this, unless another one is on the terminal."""
+        if not self._bars and done < total:
+            self._start_bar(name, total)
+        if self._bars and self._task is not None and self._bar == name:
+            self._bars.update(self._task, completed=done)
+            if done >= total:
+                self._stop_bar()
+
+    @property
+    def _console(self) -> Console:
+        if self._opened is None:
+            self._opened = open_console(self._file)
+        return self._opened
+
+    def _print(self, text: str | Table) -> None:
+        console = self._console
+        if not isinstance(text, str):
+            with console.capture() as captured:
+                console.print(text)
+            text = captured.get().rstrip("\n")
+        # Through rich, which moves a bar out of the way first.
+        console.print(text, markup=False)
+        if self._folder and self._command:
+            self._folder.append_log(_STYLES.sub("", text))
+
+
+def _score_of(row: Mapping[str, Any]) -> str:
+    """Returns the name of an epoch's score, of which it has one on validation images too."""
+    return next(
+        name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
+    )
+
+
+def _describe_rate(rate: float | str) -> str:
+    """Returns a learning rate, or the words of a schedule."""
+    return rate if isinstance(rate, str) else f"{rate:g}"
+
+
+def _describe_trial(trial: Mapping[str, Any]) -> str:
+    values = "  ".join(f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items())
+    score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
+    if trial["state"] == "paused":
+        score += f" after epoch {trial['budget']}"
+    number = str(trial["number"])
+    if trial["continues"]:
+        number += f" (resumes {trial['continues']})"
+    return f"trial {number}  {values}  {score}"
+
+
+def _describe_search(summary: Mapping[str, Any]) -> list[str]:
+    """Returns the lines about the winner, and the next command."""
+    best = summary["best"]
+    values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
+    failed = f", {summary['failed']} failed" if summary["failed"] else ""
+    paused = f", {summary['paused']} paused" if summary["paused"] else ""
+    lines = [
+        f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
+        f"{summary['objective']} {best['score']:.4f}\n  {values}"
+    ]
+    if summary["refit"]:
+        lines.append(f"  {describe_refit(summary['refit'])}")
+    # A file, not a run: only a path names it.
+    path = Path(summary["best_recipe"])
+    typed = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return [*lines, f"\nnext:\n  tltool finetune {typed}"]
+
+
+def describe_refit(refit: Mapping[str, Any]) -> str:
+    """Returns a line about the winner's scores with other seeds.
+
+    Args:
+        refit: As in summary.json.
+    """
+    scores = refit["scores"]
+    failed = scores.count(None)
+    seeds = f"with {len(scores)} other seeds: "
+    if failed == len(scores):
+        return f"{seeds}all failed"
+    spread = f"mean {refit['mean']:.4f}, {refit['min']:.4f} to {refit['max']:.4f}"
+    return seeds + spread + (f", {failed} failed" if failed else "")
+
+
+def _shorten(path: Path) -> str:
+    """A run's path as one would type it: `<name>/<NNN>` under runs/, else relative if it can be."""
+    for root in (Path("runs").absolute(), Path.cwd()):
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)

@@ -1,0 +1,51 @@
+"""Sections of which there are several kinds: `{kind: adamw, weight_decay: 1e-4}`, or the word."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tl_toolkit.errors import nearest
+from tl_toolkit.recipe.fields import Section, in_words
+from tl_toolkit.recipe.tree import show
+
+__all__ = ["choose_kind", "table_of"]
+
+
+def table_of(sections: Iterable[Any]) -> dict[str, type[Section]]:
+    """Returns sections by the word that their field `kind` has.
+
+    Args:
+        sections: Each has a field `kind` whose default is its word.
+    """
+    return {str(section.model_fields["kind"].default): section for section in sections}
+
+
+def choose_kind(
+    value: object, table: Mapping[str, type[Section]], *, field: str, takes_word: bool = False
+) -> object:
+    """Returns the section that a value describes; a value that is no section, as it is.
+
+    Args:
+        value: A mapping with a `kind`, a section, or anything else.
+        table: The sections by kind.
+        field: What to type the value after, for the hint.
+        takes_word: Whether the kind alone, as text, stands for its section with all defaults.
+
+    Raises:
+        PydanticCustomError: There is no such kind.
+        ValidationError: The section has other faults; they are told at its fields.
+    """
+    if takes_word and isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in table:
+        words = [f"{word!r}" for word in table]
+        near = nearest(kind, list(table)) if isinstance(kind, str) else ""
+        typed = near if takes_word else f"{{kind: {near}}}"
+        raise in_words(
+            f"expected a kind: {', '.join(words[:-1])} or {words[-1]}, got {show(kind)}",
+            hint=f"{field}: {typed}" if near else "",
+        )
+    # Validated here, as a union would name its members in the place of every problem.
+    return table[kind].model_validate(dict(value))

@@ -1,0 +1,167 @@
+"""Optimizers, which build themselves. A new one is a class, and its name in OPTIMIZERS.
+
+Keras is imported only where an optimizer is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from tl_toolkit.recipe.fields import Section
+from tl_toolkit.recipe.kinds import choose_kind, table_of
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = [
+    "DEFAULT_OPTIMIZER",
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "OptimizerField",
+    "find_misplaced",
+    "move_into_optimizer",
+]
+
+
+class Optimizer(Section):
+    """What all optimizers have."""
+
+    kind: str
+
+    def build(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    ) -> keras.optimizers.Optimizer:
+        """Returns a fresh optimizer.
+
+        Args:
+            learning_rate: A number, or a schedule of Keras.
+        """
+        raise NotImplementedError
+
+    @property
+    def key(self) -> Hashable:
+        """What compiled steps depend on: the kind and every setting."""
+        return tuple(self.model_dump().items())
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015)."""
+
+    kind: Literal["adam"] = Field(default="adam", description="adam.")
+
+    def build(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    ) -> keras.optimizers.Optimizer:
+        """Returns a fresh optimizer.
+
+        Args:
+            learning_rate: A number, or a schedule of Keras.
+        """
+        import keras
+
+        return keras.optimizers.Adam(learning_rate)
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    kind: Literal["adamw"] = Field(default="adamw", description="adamw.")
+    weight_decay: float = Field(
+        default=0.004, ge=0, description="Part of each weight lost in a step, times the rate."
+    )
+
+    def build(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    ) -> keras.optimizers.Optimizer:
+        """Returns a fresh optimizer.
+
+        Args:
+            learning_rate: A number, or a schedule of Keras.
+        """
+        import keras
+
+        return keras.optimizers.AdamW(learning_rate, weight_decay=self.weight_decay)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if it is above 0."""
+
+    kind: Literal["sgd"] = Field(default="sgd", description="sgd.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum, 0 to below 1.")
+
+    def build(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    ) -> keras.optimizers.Optimizer:
+        """Returns a fresh optimizer.
+
+        Args:
+            learning_rate: A number, or a schedule of Keras.
+        """
+        import keras
+
+        return keras.optimizers.SGD(learning_rate, momentum=self.momentum)
+
+
+OPTIMIZERS = table_of([Adam, AdamW, SGD])
+DEFAULT_OPTIMIZER: Optimizer = Adam()
+
+_INPUT: Any = Union[Literal[tuple(OPTIMIZERS)], *OPTIMIZERS.values()]  # noqa: UP007
+OptimizerField = Annotated[
+    SerializeAsAny[Optimizer],
+    BeforeValidator(
+        lambda value: choose_kind(value, OPTIMIZERS, field="optimizer", takes_word=True),
+        json_schema_input_type=_INPUT,
+    ),
+]
+
+_SHORT_FORMS = {"momentum": "sgd", "weight_decay": "adamw"}
+"""Settings that a phase may have beside `optimizer: WORD`, and whose they are."""
+
+
+def move_into_optimizer(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a phase with the settings that stand beside its optimizer in the optimizer's section.
+
+    What stands beside it replaces what the section holds, as an override of a resolved recipe does.
+    What does not fit stays where it is, for the checks of its own field.
+
+    Args:
+        values: A phase as it was given, not yet validated.
+    """
+    optimizer = values.get("optimizer", "adam")
+    section = optimizer.model_dump() if isinstance(optimizer, Optimizer) else optimizer
+    section = {"kind": section} if isinstance(section, str) else section
+    if not isinstance(section, Mapping):
+        return values
+    moved: dict[str, Any] = {}
+    rest = dict(values)
+    for name, kind in _SHORT_FORMS.items():
+        value = values.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        is_valid = 0 <= value and (name != "momentum" or value < 1)
+        if value == 0 or (is_valid and section.get("kind") == kind):
+            rest[name] = None
+            moved |= {name: value} if section.get("kind") == kind else {}
+    return {**rest, "optimizer": {**section, **moved}} if moved else rest
+
+
+def find_misplaced(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns settings beside an optimizer that does not have them, as (field, owner, optimizer).
+
+    Args:
+        values: As of `move_into_optimizer`, and what it has returned.
+    """
+    optimizer = values.get("optimizer", "adam")
+    kind = optimizer.get("kind") if isinstance(optimizer, Mapping) else optimizer
+    kind = getattr(kind, "kind", kind)
+    return [
+        (name, owner, str(kind))
+        for name, owner in _SHORT_FORMS.items()
+        if values.get(name) not in (None, 0) and kind != owner
+    ]

@@ -1,0 +1,110 @@
+"""The sections of a recipe that are about single pixels: where masks lie, how pixels are used."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, expects, refuse_repeated
+from tl_toolkit.recipe.task_types import Loss, Sampling
+
+__all__ = ["Masks", "Pixels"]
+
+_Id = Annotated[int, Field(ge=0, le=255)]
+_Color = Annotated[tuple[_Id, _Id, _Id], Listed]
+
+
+class Masks(Section):
+    """Where the masks of images lie, and what their values mean.
+
+    Maps of edges and of normals are called masks too.
+    """
+
+    images: Text = Field(
+        default="images", description="Folder of the images in the folder of each split."
+    )
+    masks: Text = Field(
+        default="masks",
+        description="Folder of the masks beside it; a mask has the name of its image, and any "
+        "suffix.",
+    )
+    ending: str = Field(
+        default="",
+        description="What the name of a mask has more than its image's, before the suffix: _mask "
+        "for cat_mask.png and cat.jpg.",
+    )
+    ids: Annotated[tuple[_Id, ...], Listed] | None = Field(
+        default=None,
+        description="The value of each class in masks of one channel, in the order of "
+        "data.classes; 0, 1, 2, ... by default.",
+    )
+    colors: Annotated[tuple[_Color, ...], Listed] | None = Field(
+        default=None,
+        description="The colour [red, green, blue] of each class in masks of RGB, in the order of "
+        "data.classes.",
+    )
+    ignore: Annotated[
+        _Id | _Color | None,
+        expects("expected a value from 0 to 255, or a colour [red, green, blue]"),
+    ] = Field(
+        default=None,
+        description="Value, or colour, of pixels without a right answer (of no class, without a "
+        "normal); they count nowhere. Of 8 bits: in maps of 16 bits it is 257 times as much.",
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields values told twice, and values and colours together."""
+        if values.get("ids") is not None and values.get("colors") is not None:
+            yield Conflict(("colors",), "expected ids or colors, got both")
+        yield from refuse_repeated(values.get("ids"), "ids")
+        colors = values.get("colors")
+        if isinstance(colors, list | tuple):
+            yield from refuse_repeated([str(list(color)) for color in colors
+                                        if isinstance(color, list | tuple)], "colors")  # fmt: skip
+
+
+class Pixels(Section):
+    """How single pixels are read from the base, drawn for training, and compared."""
+
+    per_image: int = Field(
+        default=2000,
+        ge=1,
+        le=1 << 22,
+        description="Pixels of each image in a training step (PixelNet's 2,000).",
+    )
+    sampling: Sampling = Field(
+        default="uniform",
+        description="How they are drawn, from those that count: uniform, all alike; balanced, as "
+        "many of each class that the image has (or of edges and others); edges, half of them "
+        "beside a border of classes (or an edge).",
+    )
+    taps: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
+        default=None,
+        description="Layers, or units, of the base whose maps are read; by default its paper's, or "
+        "the last map of each size. `tltool models show BASE --layers` lists them.",
+    )
+    normalize: bool = Field(
+        default=False,
+        description="Normalize each map by its own batch statistics before it is read: predictors "
+        "learn better by it, linear ones above all.",
+    )
+    loss: Loss = Field(
+        default="cross_entropy",
+        description="cross_entropy; dice, 1 minus the overlap of each class; focal, cross-entropy "
+        "times (1 - p)^2, less for what is easy. Edges have cross_entropy alone; normals angular, "
+        "1 minus the cosine of the angle, which is their default.",
+    )
+    class_weights: Literal["balanced"] | dict[Text, Annotated[float, Field(gt=0)]] | None = Field(
+        default=None,
+        description="Weight of each class in the loss, a mean over pixels: balanced, the median of "
+        "the classes' frequencies over each one's, at most 50; or a weight for each class by name, "
+        "1 where none is told. "
+        "For edges balanced is the default, and null turns it off: edges of an image weigh as much "
+        "as its other pixels.",
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields taps named twice."""
+        yield from refuse_repeated(values.get("taps"), "taps")

@@ -1,0 +1,227 @@
+"""Tasks as recipes name them: a section with a kind of its own, defined in the task's folder.
+
+Imports run downward, and tasks lie above recipes. What a recipe must know of a task (its fields,
+its defaults, the names of its metrics) is therefore opened by name: `spec.py` in the task's folder
+defines `SPEC`, a child of `TaskSection`, and imports no TensorFlow.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from tl_toolkit.recipe.fields import Conflict, Section
+
+__all__ = [
+    "TASKS",
+    "TaskSection",
+    "add_missing",
+    "field_of",
+    "find_task",
+    "list_baselines",
+    "list_choices",
+    "list_monitors",
+    "list_titles",
+    "refuse_head",
+    "require_table",
+    "select_headlines",
+    "task_of",
+]
+
+TASKS = ("classification", "multilabel", "regression", "segmentation", "edges", "normals")
+"""Every task, a folder of `tl_toolkit.tasks` each. A new task is a folder and a word here."""
+
+
+class TaskSection(Section):
+    """What a model learns: the fields of a task, and what recipes are checked by.
+
+    Attributes:
+        score: What epochs are compared by, more is better; `val_<score>` is its column.
+        is_dense: Whether there is one output per pixel; else there is one per image.
+        has_classes: Whether `data.classes` names what the outputs stand for.
+        titles: How metrics are written in tables, by name; others are their name with spaces.
+        headlines: Metrics that a summary is confined to; all numbers if there are none.
+        baselines: What predictions without a model are called, by the name of their metrics.
+        lower_is_better: Metrics that are the better the lower they are.
+        ungraded: Numbers in the metrics that no threshold can be set on.
+        choices: Values that the task takes for fields of `pixels`; the first is its default.
+        rooms: Modules of the task that lie in another folder, by their name in its own.
+    """
+
+    kind: str = Field(default="", description="Name of the task.")
+
+    score: ClassVar[str]
+    is_dense: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = True
+    titles: ClassVar[Mapping[str, str]] = {}
+    headlines: ClassVar[tuple[str, ...]] = ()
+    baselines: ClassVar[Mapping[str, str]] = {}
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
+    ungraded: ClassVar[frozenset[str]] = frozenset()
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    rooms: ClassVar[Mapping[str, str]] = {}
+
+    def open(self, room: str) -> Any:
+        """Imports a module of the task's folder.
+
+        Args:
+            room: `planning`, light, or `task`, which imports TensorFlow.
+        """
+        return import_module(self.rooms.get(room, f"tl_toolkit.tasks.{self.kind}.{room}"))
+
+    @classmethod
+    def settle_recipe(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns a recipe's values with the defaults that depend on the task.
+
+        Args:
+            values: The sections as they were given, not yet validated.
+        """
+        score = f"val_{cls.score}"
+        search = add_missing(values.get("search"), {"objective": {}})
+        if isinstance(search, Mapping):
+            search = {**search, "objective": add_missing(search["objective"], {"name": score})}
+        settled = {
+            "early_stopping": add_missing(values.get("early_stopping"), {"monitor": score}),
+            "search": search,
+        }
+        return {**values, **{name: value for name, value in settled.items() if value is not None}}
+
+    @classmethod
+    def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields settings of other sections that the task does not have.
+
+        Args:
+            values: As of `settle_recipe`.
+        """
+        name = cls.model_fields["kind"].default
+        score = f"val_{cls.score}"
+        monitor = field_of(values.get("early_stopping"), "monitor")
+        if str(monitor) in list_monitors() and monitor not in (score, "val_loss"):
+            expected = f"expected {score} or val_loss for {name}, got {monitor!r}"
+            yield Conflict(("early_stopping", "monitor"), expected, f"monitor: {score}")
+        objective = field_of(values.get("search"), "objective")
+        column = objective if isinstance(objective, str) else field_of(objective, "name")
+        if str(column) in list_monitors() and column not in (score, "val_loss"):
+            expected = f"expected {score} or val_loss for {name}, got {column!r}"
+            yield Conflict(("search", "objective"), expected, f"objective: {score}")
+        if not cls.is_dense:
+            yield from _refuse_dense_sections(name, values)
+
+
+def _refuse_dense_sections(name: str, values: Mapping[str, Any]) -> Iterable[Conflict]:
+    for path, section in (
+        (("pixels",), values.get("pixels")),
+        (("data", "masks"), field_of(values.get("data"), "masks")),
+    ):
+        if section is not None:
+            dense = ", ".join(sorted(kind for kind in TASKS if find_task(kind).is_dense))
+            expected = f"expected no such section for {name}: it goes with the tasks {dense}"
+            yield Conflict(path, expected, "task: segmentation")
+
+
+@cache
+def find_task(kind: str) -> type[TaskSection]:
+    """Returns the section of a task.
+
+    Args:
+        kind: One of TASKS.
+    """
+    spec: type[TaskSection] = import_module(f"tl_toolkit.tasks.{kind}.spec").SPEC
+    return spec
+
+
+@cache
+def list_monitors() -> tuple[str, ...]:
+    """Returns the column of every task's score, and `val_loss`."""
+    return (*dict.fromkeys(f"val_{find_task(kind).score}" for kind in TASKS), "val_loss")
+
+
+@cache
+def list_choices(field: str) -> tuple[Any, ...]:
+    """Returns what any task may choose for a field of `pixels`, each value once.
+
+    Args:
+        field: As `loss`.
+    """
+    chosen = (value for kind in TASKS for value in find_task(kind).choices.get(field, ()))
+    return tuple(dict.fromkeys(chosen))
+
+
+@cache
+def list_titles() -> Mapping[str, str]:
+    """Returns how metrics are written in tables, by name, of all tasks."""
+    return {name: title for kind in TASKS for name, title in find_task(kind).titles.items()}
+
+
+@cache
+def list_baselines() -> Mapping[str, str]:
+    """Returns what predictions without a model are called, of all tasks."""
+    return {name: title for kind in TASKS for name, title in find_task(kind).baselines.items()}
+
+
+def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the numbers that a summary of a split's metrics shows.
+
+    Args:
+        metrics: Of a split.
+    """
+    for kind in TASKS:
+        headlines = find_task(kind).headlines
+        if headlines and all(name in metrics for name in headlines):
+            return list(headlines)
+    return [name for name, value in metrics.items() if isinstance(value, int | float)]
+
+
+def task_of(value: object) -> type[TaskSection] | None:
+    """Returns the section of a task as a recipe gives it, None for what is no task.
+
+    Args:
+        value: A word, a section not yet validated, a validated one, or None for the default.
+    """
+    kind = "classification" if value is None else field_of(value, "kind") or value
+    return find_task(kind) if isinstance(kind, str) and kind in TASKS else None
+
+
+def field_of(section: object, name: str) -> Any:
+    """Returns a field of a section that may not be validated yet, None where it has none."""
+    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
+
+
+def add_missing(section: object, defaults: Mapping[str, object]) -> Any:
+    """Returns a section with what it was not given; what is no section, as it is.
+
+    Args:
+        section: Values, a section that was built in Python, or anything else.
+        defaults: Values by field.
+    """
+    if isinstance(section, Section):  # built in Python, where its task was not known
+        section = {name: getattr(section, name) for name in section.model_fields_set}
+    return {**defaults, **section} if isinstance(section, Mapping) else section
+
+
+def require_table(task: str, data: object) -> Iterable[Conflict]:
+    """Yields sources of a task whose targets stand in a table, other than a table.
+
+    Args:
+        task: Its name.
+        data: The section as it was given.
+    """
+    for field in ("train", "builtin", "examples_per_class"):
+        if field_of(data, field) is not None:
+            expected = f"expected data.csv, a table of images and targets, for {task}"
+            yield Conflict(("data", field), expected, f"~data.{field}")
+
+
+def refuse_head(task: str, head: object) -> Iterable[Conflict]:
+    """Yields an activation of a head whose task has one of its own.
+
+    Args:
+        task: Its name.
+        head: The section as it was given.
+    """
+    activation = field_of(head, "activation")
+    if activation not in (None, "softmax"):
+        expected = f"expected none for {task}, which has its own, got {activation!r}"
+        yield Conflict(("model", "head", "activation"), expected, "~model.head.activation")

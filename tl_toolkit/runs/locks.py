@@ -1,0 +1,196 @@
+"""One writer a folder: a lock that ends with the process that holds it.
+
+The lock is `flock` on a file in the folder. The kernel drops it when its process ends, however it
+ends, so that a process id that now belongs to another program blocks nobody. Where a file system
+has no `flock`, a file names the writer by host, boot, process id and start time instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.errors import Problem, RecipeError
+
+__all__ = ["LOCK_NAMES", "describe_process", "hold", "is_abandoned"]
+
+_LOCK, _CLAIM = ".writing", ".writing-by"
+LOCK_NAMES = (_LOCK, _CLAIM)
+"""Names of lock files; they are there while a folder is written, and after a kill."""
+
+_CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Holds a folder alone while the block writes to it. Threads exclude each other as well.
+
+    Args:
+        folder: The folder; must exist.
+
+    Raises:
+        RecipeError: Another process, or another thread, holds it.
+        OSError: The lock file cannot be made.
+    """
+    path, descriptor = _acquire(Path(folder))
+    try:
+        yield
+    finally:
+        # Removed while it is locked: who has opened it by now sees that it is gone.
+        with contextlib.suppress(OSError):
+            if _is_same(descriptor, path):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may share the descriptor
+        os.close(descriptor)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Tells whether a writer was killed in a folder: it left a lock that nobody holds.
+
+    Args:
+        folder: The folder.
+    """
+    claim = _read_holder(Path(folder) / _CLAIM)
+    if claim:
+        return _is_gone(claim)
+    path = Path(folder) / _LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # never locked, released by now, or not ours to lock
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _is_same(descriptor, path)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def describe_process() -> dict[str, Any]:
+    """Returns what tells this process from all others: host, boot, process id and start time."""
+    return {
+        "host": socket.gethostname(),
+        "boot": _read_boot(),
+        "pid": os.getpid(),
+        "process_started": _read_start(os.getpid()),
+    }
+
+
+def _acquire(folder: Path) -> tuple[Path, int]:
+    """Returns the lock file and its open descriptor."""
+    path = folder / _LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(describe_process()).encode())
+                return path, descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise _refuse(folder, path) from error
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _CANNOT_LOCK:
+                raise
+            path.unlink(missing_ok=True)
+            return _claim(folder)
+        os.close(descriptor)  # its holder removed it after it was opened here
+
+
+def _claim(folder: Path) -> tuple[Path, int]:
+    """Makes the file that names the writer, where there is no `flock`."""
+    path = folder / _CLAIM
+    holder = _read_holder(path)
+    if holder and _is_gone(holder):
+        _remove_claim(path, holder)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError as error:
+        raise _refuse(folder, path) from error
+    os.write(descriptor, json.dumps(describe_process()).encode())
+    return path, descriptor
+
+
+def _remove_claim(path: Path, holder: Mapping[str, Any]) -> None:
+    """Removes a dead writer's claim, and puts it back if another process was faster to claim."""
+    aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside)
+        if _read_holder(aside) == holder:
+            aside.unlink()
+        else:
+            os.rename(aside, path)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _refuse(folder: Path, path: Path) -> RecipeError:
+    holder = _read_holder(path)
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    return RecipeError(
+        Problem(
+            where=str(folder),
+            what=f"is being written by {who}",
+            expected="A folder has one writer at a time, and a run in progress is not replaced.",
+            hint="wait for it, or another --out"
+            + (f"; if it is gone: rm {path}" if path.name == _CLAIM else ""),
+        )
+    )
+
+
+def _read_holder(path: Path) -> dict[str, Any]:
+    """Returns who wrote a lock file; empty if that cannot be read."""
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) and {"pid", "host"} <= set(holder) else {}
+
+
+def _is_gone(holder: Mapping[str, Any]) -> bool:
+    """Tells whether a process has surely ended; of another host that cannot be known."""
+    here = describe_process()
+    if holder["host"] != here["host"]:
+        return False
+    if holder.get("boot") != here["boot"]:
+        return True
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and belongs to another user
+        pass
+    return bool(_read_start(holder["pid"]) != holder.get("process_started"))
+
+
+def _read_boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return None
+
+
+def _read_start(pid: int) -> int | None:
+    """Returns when a process started, in clock ticks since the boot; None where nobody says so."""
+    try:
+        # Its second field is the program's name, which may hold spaces and parentheses.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19])  # field 22 of proc(5)

@@ -1,0 +1,146 @@
+"""Images with maps of targets beside them, and the maps of a base that pixels are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.taps import is_no_layer, units_read
+from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
+from tl_toolkit.recipe.schema import Masks, Pixels
+from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.sources.folders import check_distinct
+from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions
+from tl_toolkit.sources.pairs import PairFolders, list_pairs
+from tl_toolkit.tasks.dense.spec import BATCH_SIZE
+
+__all__ = ["Planning"]
+
+# No file tells the names of the classes, and without them the recipe is not valid.
+_MASKS = (
+    "  # The classes, in the order of their values in the masks; put yours here:",
+    "  # classes: [background, cat]",
+    "  # masks:",
+    "  #   ids: [0, 1]                # their values, if not 0, 1, 2, ...",
+    "  #   ignore: 255                # the value of pixels of no class, if there are any",
+)
+
+
+class Planning(TaskPlanning):
+    """The light half of tasks with one output per pixel."""
+
+    counted_as: ClassVar[str] = "with mask"
+
+    def survey(self) -> Survey:
+        """Looks where images and masks should be; opens none."""
+        splits = splits_of(self.data)
+        problems: list[Found] = list(check_distinct(splits.folders))
+        listed: list[SourceFile] = []
+        for name, folder in splits.folders.items():
+            files, wrong = list_pairs(folder, name, self._pair_folders, where=f"data.{name}")
+            listed += files
+            problems += wrong
+        paired, fractions = find_fractions(listed, splits.fractions)
+        return self.as_survey(
+            Listing(self.data.classes or (), paired, fractions, columns=("mask",), stratify=""),
+            problems,
+        )
+
+    @property
+    def _pair_folders(self) -> PairFolders:
+        masks = self.data.masks or Masks()
+        return PairFolders(masks.images, masks.masks, masks.ending)
+
+    @property
+    def _pixels(self) -> Pixels:
+        return self.recipe.pixels or Pixels()
+
+    def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
+        """Lists a folder of images and masks, all in the split "test".
+
+        Args:
+            source: The folder.
+            classes: Of the run.
+
+        Raises:
+            DataError: Folders, images or masks are missing.
+        """
+        files, problems = list_pairs(source, "test", self._pair_folders, where="--data")
+        if problems:
+            raise DataError([problem for _, problem in problems])
+        return Listing(tuple(classes), tuple(files), columns=("mask",), stratify="")
+
+    def check(
+        self, architecture: Architecture, classes: Sequence[str]
+    ) -> Iterator[tuple[FieldPath, Problem]]:
+        """Yields maps that the base does not have, and weights of classes that there are not.
+
+        Args:
+            architecture: The record of the base.
+            classes: In the order of the outputs.
+        """
+        pixels = self._pixels
+        if pixels.taps is None and not architecture.taps:
+            what = f"model.base = {architecture.name!r}"
+            expected = "expected a base whose maps cover the image in whole cells, or pixels.taps."
+            yield ("model", "base"), Problem("", what, expected, "base: mobilenet")
+        units = [unit.name for block in architecture.blocks for unit in block.units]
+        for index, name in enumerate(pixels.taps or ()):
+            if is_no_layer(architecture, name):
+                what = f"pixels.taps[{index}] = {name!r}"
+                near = closest(name, [*units, *architecture.taps])
+                expected = f"{architecture.name} has no such layer or unit. {near}".rstrip()
+                hint = f"tltool models show {architecture.name} --layers"
+                yield ("pixels", "taps", index), Problem("", what, expected, hint)
+        weights = pixels.class_weights
+        for name in weights if isinstance(weights, Mapping) else ():
+            if classes and name not in classes:
+                what = f"pixels.class_weights: {name!r} is no class"
+                yield ("pixels", "class_weights", name), Problem("", what, closest(name, classes))
+
+    def readable_units(self, architecture: Architecture) -> tuple[str, ...] | None:
+        """Returns the units up to the last map that pixels are read from.
+
+        Args:
+            architecture: The record of the base.
+        """
+        units = units_read(architecture, self._pixels.taps)
+        return None if units is None else tuple(units)
+
+    @staticmethod
+    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+        """Recognizes folders of images and of masks, in splits or not, as segmentation.
+
+        Args:
+            source: The folder.
+            place: Folder that the recipe will be in.
+            image_size: Side of the images.
+
+        Raises:
+            DataError: Images or masks are missing.
+        """
+        from tl_toolkit.plan.starter import find_splits, remark, write_paths
+
+        folders = find_splits(source) if source.is_dir() else {"train": source}
+        if not all((folders["train"] / name).is_dir() for name in ("images", "masks")):
+            return None
+        problems: list[Found] = []
+        numbers = {}
+        for name, folder in folders.items():
+            files, wrong = list_pairs(folder, name, PairFolders(), where=f"data.{name}")
+            numbers[name] = len(files)
+            problems += wrong
+        if problems:
+            raise DataError([problem for _, problem in problems])
+        return Proposal(
+            opening=f"{numbers['train']:,} images to train from, each with a mask",
+            counts=(),
+            task=[remark("task: segmentation", "or edges, or normals: those have no classes")],
+            data=[*write_paths(folders, place, "the images"), *_MASKS],
+            batch_size=BATCH_SIZE,
+            head=("    hidden:", "      - units: 256"),
+            folder=source,
+        )

@@ -1,0 +1,273 @@
+"""Right answers for each pixel, kept in files: looked at before training, resized with images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.sources.listing import MAX_NAMED, count_threads
+from tl_toolkit.tasks.dense.spec import IGNORE
+
+__all__ = ["TargetReader", "Targets", "inspect_targets", "place_pixels", "resize_target"]
+
+_Mode = Literal["stretch", "crop"]
+_Size = tuple[int, int]
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+_KEPT_BYTES = 512 << 20
+"""Targets of the model's size that a split keeps in memory; the others are read at each call."""
+
+
+class TargetReader(Protocol):
+    """What a task knows of the files that hold its right answers.
+
+    Attributes:
+        dtype: Type of right answers inside a compiled step.
+        ignored: What each number of a pixel without a right answer is.
+        num_sampling_groups: Strata that `sampling_groups` tells apart.
+        fault: What is said of files that hold something else, as "hold values that are no class".
+        expected: What they should hold, as a sentence.
+        hint: What to type; may be empty.
+    """
+
+    dtype: type[Any]
+    ignored: float
+    num_sampling_groups: int
+    fault: str
+    expected: str
+    hint: str
+
+    def read(self, path: str) -> np.ndarray:
+        """Returns the right answers in a file, (h, w, ...).
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It holds something else; says what.
+        """
+
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
+        """Returns what pixels are drawn by, uint8 (h, w).
+
+        Numbers from 0 on, as of classes that each get their share, or IGNORE for pixels without a
+        right answer.
+        """
+
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns what pixels hold once their image has been turned, perhaps mirrored.
+
+        Each pixel stays where it is: what moves pixels is not the task's matter.
+
+        Args:
+            target: As of `read`.
+            turn: float (2, 2), orthogonal: what a direction (x, y) in the image has become, x to
+                the right and y down.
+        """
+
+
+class _Fault(NamedTuple):
+    """What is wrong with a file: a kind, to be told together with others, and the particulars."""
+
+    kind: str
+    what: str
+
+
+_UNREADABLE = "cannot be read"
+_OTHER_SIZE = "differ in size from their images"
+
+
+def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
+    """Opens the target of every image once, and notes its content.
+
+    Args:
+        manifest: Images that were inspected, with the column `mask`, the path of a target; those of
+            images that are skipped are not opened.
+        reader: Reads them.
+
+    Returns:
+        The manifest with the column `mask_sha256` too.
+
+    Raises:
+        DataError: Targets cannot be read, have another size than their images, or hold something
+            else; all of them at once.
+    """
+
+    def inspect(example: Example) -> tuple[Example, _Fault | None]:
+        path = example.targets[0]
+        if not example.usable:
+            return replace(example, targets=(path, "")), None
+        try:
+            with open(path, "rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = reader.read(path).shape[:2]
+        except OSError as error:
+            return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
+        except ValueError as error:
+            return example, _Fault(reader.fault, f"{path}: {error}")
+        expected = _upright_size(example.path)
+        if expected != size:
+            here, there = (f"{w} x {h}" for h, w in (size, expected))
+            return example, _Fault(_OTHER_SIZE, f"{path}: {here}, its image is {there}")
+        return replace(example, targets=(path, sha256)), None
+
+    with ThreadPoolExecutor(count_threads()) as pool:
+        inspected = list(pool.map(inspect, manifest.examples))
+    faults = [fault for _, fault in inspected if fault is not None]
+    if faults:
+        raise DataError(list(_tell(faults, reader)))
+    examples = tuple(example for example, _ in inspected)
+    return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
+
+
+def _tell(faults: Sequence[_Fault], reader: TargetReader) -> Iterator[Problem]:
+    for kind in (_UNREADABLE, _OTHER_SIZE, reader.fault):
+        same = [fault.what for fault in faults if fault.kind == kind]
+        if same:
+            more = [f"and {len(same) - MAX_NAMED} more"] if len(same) > MAX_NAMED else []
+            what = f"{len(same)} mask{'s' if len(same) > 1 else ''}: {kind}"
+            expected = "\n  ".join([*same[:MAX_NAMED], *more])
+            if kind == reader.fault:
+                expected = f"{reader.expected}\n  {expected}"
+            yield Problem("data.masks", what, expected, reader.hint if kind == reader.fault else "")
+
+
+def _upright_size(path: str) -> _Size:
+    """Returns height and width of an image as the decoder turns it."""
+    with Image.open(path) as image:
+        width, height = image.size
+        sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def place_pixels(
+    source: _Size, size: _Size, mode: _Mode = "stretch"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the rows and columns of an image lie once it is resized as `resize_image` does.
+
+    Args:
+        source: Height and width of the image.
+        size: Height and width that it is resized to.
+        mode: As of `resize_image`.
+
+    Returns:
+        float32 (height,) and (width,), in pixels of the resized image: the centre of its first one
+        is 0. With "crop", places below 0 or above the last pixel were cut off.
+    """
+    rows, columns = (
+        ((np.arange(length) + 0.5) * scale + shift - 0.5).astype(np.float32)
+        for length, (scale, shift) in zip(source, _scales(source, size, mode), strict=True)
+    )
+    return rows, columns
+
+
+def resize_target(target: np.ndarray, size: _Size, mode: _Mode = "stretch") -> np.ndarray:
+    """Resizes a target as `resize_image` does its image; each pixel takes the nearest one's answer.
+
+    Args:
+        target: (h, w, ...).
+        size: Height and width of the result.
+        mode: As of `resize_image`.
+    """
+    scales = _scales(target.shape[:2], size, mode)
+    for axis, (length, (scale, shift)) in enumerate(zip(size, scales, strict=True)):
+        nearest = np.floor((np.arange(length) + 0.5 - shift) / scale).astype(np.int64)
+        target = np.take(target, np.clip(nearest, 0, target.shape[axis] - 1), axis=axis)
+    return target
+
+
+def _scales(source: _Size, size: _Size, mode: _Mode) -> list[tuple[float, float]]:
+    """Returns the factor and the shift of rows and of columns."""
+    scales = [length / before for length, before in zip(size, source, strict=True)]
+    if mode == "crop":
+        scales = [max(scales)] * 2
+    return [
+        (scale, (length - before * scale) / 2)
+        for scale, length, before in zip(scales, size, source, strict=True)
+    ]
+
+
+class Targets:
+    """The right answers of one split, by index; those of the model's size stay in memory.
+
+    Args:
+        examples: Usable images of a manifest, with masks.
+        reader: Reads their files.
+        image_size: Height and width that images are resized to.
+        resize: As of `resize_image`.
+        memory_budget: Bytes that those in memory may take; the others are read at each call.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        reader: TargetReader,
+        *,
+        image_size: _Size,
+        resize: _Mode = "stretch",
+        memory_budget: int = _KEPT_BYTES,
+    ) -> None:
+        self._examples = tuple(examples)
+        self.reader = reader
+        self.image_size = image_size
+        self.resize = resize
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = memory_budget
+        self._counts: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def whole(self, index: int) -> np.ndarray:
+        """Returns a target as its file has it, (h, w, ...).
+
+        Raises:
+            DataError: The file is gone, or is no longer what was looked at.
+        """
+        path = self._examples[index].targets[0]
+        try:
+            return self.reader.read(path)
+        except (OSError, ValueError) as error:
+            hint = "run it again: a new run looks at all masks anew"
+            expected = "Masks must not change while a run uses them."
+            raise DataError(
+                Problem(path, f"is not what it was: {error}", expected, hint)
+            ) from error
+
+    def resized(self, index: int) -> np.ndarray:
+        """Returns a target of the model's size, (height, width, ...), which must not be changed."""
+        if index in self._kept:
+            return self._kept[index]
+        target = resize_target(self.whole(index), self.image_size, self.resize)
+        # Threads may add a little more than the room, and nothing goes wrong by it.
+        if target.nbytes <= self._room:
+            self._room -= target.nbytes
+            self._kept[index] = target
+        return target
+
+    def count(self) -> np.ndarray:
+        """Returns the pixels of each stratum at the model's size, int64 (sampling_groups,).
+
+        The first call reads, several at a time, what is not in memory; the others read nothing.
+
+        Raises:
+            DataError: As of `whole`.
+        """
+        if self._counts is None:
+            with ThreadPoolExecutor(count_threads()) as pool:
+                found = sum(
+                    pool.map(self._count_one, range(len(self))),
+                    start=np.zeros(IGNORE + 1, np.int64),
+                )
+            self._counts = found[: self.reader.num_sampling_groups]
+        return self._counts.copy()
+
+    def _count_one(self, index: int) -> np.ndarray:
+        sampling_groups = self.reader.sampling_groups(self.resized(index))
+        return np.bincount(sampling_groups.reshape(-1), minlength=IGNORE + 1)

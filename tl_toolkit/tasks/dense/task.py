@@ -1,0 +1,296 @@
+"""What tasks with one output per pixel share: hypercolumns, sampled pixels, whole maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.architectures.taps import pad_to_cells
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.recipe.schema import Pixels
+from tl_toolkit.tasks.base import (
+    Ask,
+    Endpoints,
+    Evaluation,
+    ExampleSource,
+    Features,
+    Prediction,
+    PredictionOptions,
+    Resize,
+    SplitView,
+    Table,
+    Task,
+    Transform,
+)
+from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
+from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
+from tl_toolkit.tasks.parity import Limits
+
+__all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
+
+PREFIX_BATCH = 4
+"""Images per call of a prefix whose outputs are whole maps: some 10 MB for each image."""
+
+_CHECKED_PIXELS = 64
+
+
+class MapMetric(Protocol):
+    """Compares predicted maps with targets, image by image."""
+
+    def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
+        """Takes in an image, and returns the scores of it alone."""
+
+    def result(self) -> dict[str, Any]:
+        """Returns the metrics over all images."""
+
+
+class DenseTask(Task):
+    """A task with one output per pixel: the model takes [images, pixels].
+
+    Args:
+        classes: Class names in the order of the outputs; none where pixels are of no class.
+        pixels: How pixels are read, sampled and compared.
+        reader: Reads the files of targets.
+        head: Hidden layers and dropout of the predictor.
+        palette: Colours of the classes, for pictures; None for a palette of our own.
+
+    Attributes:
+        picture: What a prediction rendered as an image is called, in names of files.
+    """
+
+    picture: ClassVar[str]
+    prefix_batch_size = PREFIX_BATCH
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        pixels: Pixels,
+        reader: TargetReader,
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        palette: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(classes)
+        self.pixels = pixels
+        self.reader = reader
+        self.palette = palette
+        self._head = head
+
+    # ------------------------------------------------------------------- what each task defines
+
+    def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns, by name, what whole maps keep of outputs.
+
+        Args:
+            outputs: float32 (..., units).
+        """
+        raise NotImplementedError
+
+    def build_metric(self) -> MapMetric:
+        """Returns what compares whole maps with whole maps of targets."""
+        raise NotImplementedError
+
+    def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
+        """Returns a prediction for one image as an image to save.
+
+        Args:
+            prediction: What `postprocess` named, (h, w, ...).
+            palette: uint8 (classes, 3), a colour for each class.
+        """
+        raise NotImplementedError
+
+    # --------------------------------------------------------------------------- what they share
+
+    def inspect_targets(self, manifest: Manifest) -> Manifest:
+        """Opens the target of every image once.
+
+        Args:
+            manifest: Images with the target `mask`, a path.
+
+        Raises:
+            DataError: Targets cannot be read, have another size than their images, or hold
+                something else; all of them at once.
+        """
+        return inspect_targets(manifest, self.reader)
+
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> Targets:
+        """Returns the maps of targets of a split, read when they are first asked for.
+
+        Args:
+            examples: Images with the target `mask`.
+            size: (height, width) of the images.
+            resize: How they come to that size.
+        """
+        return Targets(examples, self.reader, image_size=size, resize=resize)
+
+    def join_targets(
+        self, features: Features, targets: Targets, *, seed: int, transform: Transform | None = None
+    ) -> ExampleSource:
+        """Returns the features with the pixels that are sampled of each image, and their targets.
+
+        Args:
+            features: What crosses the cut.
+            targets: Of the same images.
+            seed: Which pixels are sampled depends on it, the epoch and the image's place.
+            transform: How the images were moved, which their targets then are too.
+        """
+        return SampledPixels(features, targets, self.pixels, seed=seed, augment=transform)
+
+    def prepare_input(self, image: keras.KerasTensor) -> keras.KerasTensor:
+        """Pads images to whole cells of every map.
+
+        Args:
+            image: float32 (batch, h, w, 3).
+        """
+        return pad_to_cells(image)
+
+    def find_maps(
+        self,
+        architecture: Architecture,
+        image: keras.KerasTensor,
+        features: keras.KerasTensor,
+    ) -> tuple[keras.KerasTensor, ...]:
+        """Returns the maps that pixels are read from: `pixels.taps`, or the base's own.
+
+        Args:
+            architecture: The record of the base.
+            image: What enters the base.
+            features: Its output.
+
+        Raises:
+            RecipeError: A tap is no map of the base, or the base has none.
+        """
+        return find_named_maps(architecture, self.pixels.taps, image, features)
+
+    def build_outputs(
+        self, maps: Sequence[keras.KerasTensor], image: keras.KerasTensor
+    ) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+        """Builds the hypercolumn and the predictor on it.
+
+        Args:
+            maps: Of `find_maps`.
+            image: What enters the base.
+
+        Returns:
+            The input `pixels`, float32 (batch, n, 2), y and x of the pixels asked for, and float32
+            outputs (batch, n, units).
+        """
+        places = keras.Input((None, 2), dtype="float32", name="pixels")
+        outputs = build_pixel_head(
+            maps, image, places, self._head, units=self.units, activation=self.activation,
+            normalize=self.pixels.normalize,
+        )  # fmt: skip
+        return [places], outputs
+
+    def sample_inputs(
+        self, random: np.random.Generator, count: int, size: tuple[int, int]
+    ) -> list[np.ndarray]:
+        """Samples places for the input `pixels`.
+
+        Args:
+            random: Samples them.
+            count: Images.
+            size: (height, width) of the images.
+        """
+        places = random.uniform(0, 1, (count, _CHECKED_PIXELS, 2)) * size
+        return [places.astype(np.float32)]
+
+    def evaluate(self, view: SplitView, targets: Targets) -> Evaluation:
+        """Compares predicted maps with the targets, each at the size of its own file.
+
+        Args:
+            view: The split as the model sees it.
+            targets: Of the same images.
+        """
+        from tl_toolkit.tasks.dense.evaluation import measure_maps
+
+        metrics, scores = measure_maps(view, targets, self)
+        names = max(map(list, scores), key=len)  # an image that cannot be measured has no score
+        return Evaluation(metrics, Table(names, [list(map(row.get, names)) for row in scores]))
+
+    def predict(
+        self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
+    ) -> Iterator[Prediction]:
+        """Yields the maps of each file, in order, at the file's own size.
+
+        Args:
+            model: [images, pixels] to outputs.
+            paths: Image files.
+            options: How they are read, and where pictures go.
+
+        Raises:
+            OutputError: The folder cannot be written, or a file in it would be replaced that no
+                earlier call wrote.
+        """
+        from tl_toolkit.tasks.dense.evaluation import predict_maps
+
+        yield from predict_maps(model, paths, self, options)
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns what each file shows most of, and the pictures written.
+
+        Args:
+            records: Predictions.
+            wide: With the share of every class.
+        """
+        pictures: list[str] = next(
+            (list(record["files"]) for record in records if record["files"]), []
+        )
+        if wide:
+            rows = [
+                [
+                    record["path"],
+                    *map(record["files"].get, pictures),
+                    *map(record["shares"].get, self.classes),
+                ]
+                for record in records
+            ]
+            return Table(["path", *pictures, *self.classes], rows)
+        has_classes = any(record["shares"] for record in records)
+        rows = []
+        for record in records:
+            most = next(iter(record["shares"].items()), (None, None)) if has_classes else ()
+            rows.append([record["path"], *most, *map(record["files"].get, pictures)])
+        return Table(["file", *(["most of it", "share"] if has_classes else []), *pictures], rows)
+
+    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+        """Returns what an exported model computes: maps of the size of the images.
+
+        Args:
+            model: [images, pixels] to outputs.
+            resize: How images come to the model's size.
+        """
+        from tl_toolkit.tasks.dense.serving import build_endpoints
+
+        return build_endpoints(model, self, resize)
+
+    def compare_served(
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
+    ) -> dict[str, Any]:
+        """Asks an exported model in a process of its own and the Keras model here, and compares.
+
+        Args:
+            model: The Keras model.
+            files: Encoded images by name, at least one.
+            resize: How images come to the model's size.
+            ask: Asks the exported model.
+            limits: What it may differ by.
+        """
+        from tl_toolkit.tasks.dense.parity import compare_maps
+
+        return compare_maps(model, files, self, resize, ask=ask, limits=limits)

@@ -1,0 +1,37 @@
+"""What recipes know of edges."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tl_toolkit.tasks.dense.spec import DenseSection
+
+__all__ = ["EdgesSection"]
+
+
+class EdgesSection(DenseSection):
+    """The probability of an edge at each pixel."""
+
+    kind: Literal["edges"] = Field(default="edges", description="The task.")
+
+    score: ClassVar[str] = "f_score"
+    has_classes: ClassVar[bool] = False
+    ignores_colors: ClassVar[bool] = False
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "loss": ("cross_entropy",),
+        "sampling": ("uniform", "balanced", "edges"),
+        "class_weights": ("balanced", None),
+    }
+    titles: ClassVar[Mapping[str, str]] = {
+        "f_score": "F score",
+        "ods": "ODS",
+        "ods_threshold": "ODS threshold",
+        "ods_precision": "ODS precision",
+        "ods_recall": "ODS recall",
+        "ois": "OIS",
+    }
+    ungraded: ClassVar[frozenset[str]] = frozenset({"ods_threshold"})
+
+
+SPEC = EdgesSection

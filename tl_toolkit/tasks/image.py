@@ -1,0 +1,240 @@
+"""What tasks with one vector of outputs per image share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch
+from tl_toolkit.architectures.heads import HeadLayers, build_head
+from tl_toolkit.errors import DataError
+from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.pipeline import read_image
+from tl_toolkit.recipe.schema import Head
+from tl_toolkit.tasks.base import (
+    Ask,
+    Endpoints,
+    ExampleSource,
+    Features,
+    Prediction,
+    PredictionOptions,
+    Resize,
+    Task,
+    Transform,
+)
+from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
+
+__all__ = ["ImageTask", "layers_of"]
+
+
+class ImageTask(Task):
+    """A task with one vector of outputs per image; its targets are an array, a row for each.
+
+    Args:
+        classes: What the outputs stand for, in their order.
+        head: Layers between the features and the outputs.
+
+    Attributes:
+        served: The float output of `serve` that an exported model is compared by.
+    """
+
+    served: ClassVar[str] = "probabilities"
+
+    def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
+        super().__init__(classes)
+        self._head = head
+
+    # ------------------------------------------------------------------- what each task defines
+
+    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: The model's outputs, float32 (units,); None for a file that was refused.
+            error: Why it was; None for one that was not.
+        """
+        raise NotImplementedError
+
+    def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns, by name.
+
+        Args:
+            outputs: float32 (batch, units).
+        """
+        raise NotImplementedError
+
+    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Tells whether an exported model draws the same conclusion, where it is clear.
+
+        Args:
+            answer: What it returned for an image.
+            expected: What `served` should be.
+        """
+        return True
+
+    @property
+    def served_scale(self) -> np.ndarray | float:
+        """What differences of `served` are divided by before they are held against limits."""
+        return 1.0
+
+    # --------------------------------------------------------------------------- what they share
+
+    def join_targets(
+        self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None
+    ) -> ExampleSource:
+        """Returns the features of a split with their targets, whatever moved the images.
+
+        Args:
+            features: What crosses the cut.
+            targets: A row for each image.
+            seed: Of no use.
+            transform: Of no use.
+        """
+        return _WithTargets(features, targets)
+
+    def build_outputs(
+        self, maps: Sequence[keras.KerasTensor], image: keras.KerasTensor
+    ) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+        """Builds pooling, hidden layers and the output.
+
+        Args:
+            maps: The base's output alone.
+            image: Of no use.
+
+        Returns:
+            No further inputs, and float32 outputs (batch, units).
+        """
+        (features,) = maps
+        outputs = build_head(features, self._head, units=self.units, activation=self.activation)
+        return [], outputs
+
+    def predict(
+        self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
+    ) -> Iterator[Prediction]:
+        """Yields a prediction for each file, in order; what cannot be decoded carries its error.
+
+        Args:
+            model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
+            paths: Image files.
+            options: How they are read; `out` and `native` are of no use.
+        """
+        run = FixedBatch(model)
+
+        def read(path: Path) -> np.ndarray | str:
+            try:
+                return read_image(path, options.image_size, options.resize)
+            except DataError as error:
+                return error.problems[0].what
+
+        count = 0
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            remaining = iter(paths)
+            while chunk := list(islice(remaining, PREFIX_BATCH)):
+                contents = list(pool.map(read, chunk))
+                pixels = [content for content in contents if not isinstance(content, str)]
+                outputs = iter(np.asarray(run(np.stack(pixels))) if pixels else ())
+                for path, content in zip(chunk, contents, strict=True):
+                    if isinstance(content, str):
+                        yield self.describe(path, None, content)
+                    else:
+                        yield self.describe(path, next(outputs), None)
+                count += len(chunk)
+                options.done(count)
+
+    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+        """Returns what an exported model computes: `serve` of the model's outputs.
+
+        Args:
+            model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
+            resize: How images come to the model's size.
+        """
+        size = tuple(model.input.shape[1:3])
+
+        def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.serve(model(tf.cast(pixels, tf.float32), training=False))
+
+        def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return answer(resize_image(image, size, resize))
+
+        def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+            pixels = tf.map_fn(
+                lambda data: resize_image(decode_image(data), size, resize),
+                encoded,
+                fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
+            )
+            return answer(pixels)
+
+        return Endpoints(serve_images, serve_bytes)
+
+    def compare_served(
+        self,
+        model: keras.Model,
+        files: Mapping[str, bytes],
+        resize: Resize,
+        ask: Ask,
+        limits: Limits,
+    ) -> dict[str, Any]:
+        """Asks an exported model in a process of its own and the Keras model here, and compares.
+
+        The Keras side is fed with pixels that Pillow decoded and turned, a second opinion on the
+        decoder inside the exported model. Probes (turned by EXIF, grey, CMYK) are added.
+
+        Args:
+            model: The Keras model.
+            files: Encoded images by name, at least one.
+            resize: How images come to the model's size.
+            ask: Asks the exported model.
+            limits: What it may differ by.
+
+        Returns:
+            Largest differences, limits, a row for each image, and whether it holds.
+        """
+        files = {**files, **render_probes()}
+        size = tuple(model.input.shape[1:3])
+        pixels = np.stack(
+            [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
+        )
+        outputs = FixedBatch(model)(pixels)
+        expected = self.serve(outputs)[self.served].numpy()
+        answers = ask([pixels], list(files.values()))
+        encoded = np.stack([answer[self.served] for answer in answers.encoded])
+        scale = self.served_scale
+        from_pixels = np.abs((answers.pixels[0][self.served] - expected) / scale).max(axis=1)
+        from_bytes = np.abs((encoded - expected) / scale).max(axis=1)
+        return make_report(
+            list(zip(files, from_pixels, from_bytes, strict=True)),
+            labels_equal=all(map(self.are_equal, answers.encoded, expected)),
+            class_names_equal=answers.class_names == self.classes,
+            limits=limits,
+        )
+
+
+class _WithTargets:
+    """Features with the targets of their images."""
+
+    def __init__(self, features: Features, targets: np.ndarray) -> None:
+        self._features = features
+        self._targets = targets
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        for batch, indices in self._features.chunks(order, batch_size, epoch=epoch):
+            yield batch, self._targets[indices]
+
+
+def layers_of(head: Head) -> HeadLayers:
+    """Returns the layers that a recipe's head describes.
+
+    Args:
+        head: The section.
+    """
+    return HeadLayers.from_values(head.model_dump())

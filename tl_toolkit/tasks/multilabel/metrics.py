@@ -1,0 +1,114 @@
+"""Metrics of multi-label classification, and the threshold of each class (scikit-learn)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+
+__all__ = ["DEFAULT_THRESHOLD", "choose_thresholds", "measure_multilabel"]
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def measure_multilabel(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: np.ndarray,
+    classes: Sequence[str],
+    *,
+    losses: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Compares the predicted probabilities of a split with its targets.
+
+    An image is predicted to have a class if its probability is at least the class's threshold.
+
+    Args:
+        targets: int (n, classes), n >= 1, 1 where an image has a class, else 0.
+        probabilities: float (n, classes), each in [0, 1].
+        thresholds: float (classes,).
+        classes: Class names in the order of the columns.
+        losses: float (n,), the training loss of each image, computed from logits. Without them the
+            loss is computed from the probabilities, and a mistake costs at most 36 nats.
+
+    Returns:
+        images, mean_average_precision and macro_f1 (means over the classes that have images),
+        micro_f1 (over all decisions together), loss (mean binary cross-entropy in nats) and
+        per_class (average_precision, f1, precision, recall, threshold, images). Values that are
+        undefined, as those of a class without images, are 0.
+    """
+    targets, predictions = targets.astype(int), (probabilities >= thresholds).astype(int)
+    per_class = {
+        name: _measure_class(targets[:, index], predictions[:, index], probabilities[:, index])
+        | {"threshold": float(thresholds[index]), "images": int(targets[:, index].sum())}
+        for index, name in enumerate(classes)
+    }
+    present = [values for values in per_class.values() if values["images"]]
+    return {
+        "images": len(targets),
+        "mean_average_precision": _mean([values["average_precision"] for values in present]),
+        "micro_f1": _measure_f1(targets.ravel(), predictions.ravel())["f1"],
+        "macro_f1": _mean([values["f1"] for values in present]),
+        "loss": _measure_loss(targets, probabilities) if losses is None else float(losses.mean()),
+        "per_class": per_class,
+    }
+
+
+def choose_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Chooses for each class the threshold that has the greatest F1.
+
+    All thresholds between two neighbouring probabilities decide alike. Their midpoint stands for
+    them, so that a last bit which differs between a model and its export flips no decision; or 0.5,
+    where it lies between the two. Among thresholds of equal F1 the one nearest to 0.5 is chosen,
+    and of two equally near the higher.
+
+    Args:
+        targets: int (n, classes), of validation images, 1 where an image has a class, else 0.
+        probabilities: float (n, classes), each in [0, 1].
+
+    Returns:
+        float64 (classes,), each in [0, 1]; 0.5 for a class that no image has.
+    """
+    columns = zip(targets.T, probabilities.astype(np.float64).T, strict=True)
+    return np.array([_choose_threshold(*column) for column in columns])
+
+
+def _choose_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    if not targets.any():
+        return DEFAULT_THRESHOLD
+    precision, recall, upper = metrics.precision_recall_curve(targets, probabilities)
+    lower = np.concatenate([[0.0], upper[:-1]])
+    precision, recall = precision[: len(upper)], recall[: len(upper)]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    holds_default = (lower < DEFAULT_THRESHOLD) & (DEFAULT_THRESHOLD <= upper)
+    candidates = np.where(holds_default, DEFAULT_THRESHOLD, (lower + upper) / 2)
+    best = candidates[np.isclose(f1, f1.max(), rtol=1e-12, atol=0)]
+    return float(min(best, key=lambda value: (abs(value - DEFAULT_THRESHOLD), -value)))
+
+
+def _measure_class(
+    targets: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray
+) -> dict[str, Any]:
+    average_precision = 0.0  # scikit-learn warns of a class without images
+    if targets.any():
+        average_precision = float(metrics.average_precision_score(targets, probabilities))
+    return {"average_precision": average_precision, **_measure_f1(targets, predictions)}
+
+
+def _measure_f1(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        targets, predictions, average="binary", zero_division=0.0
+    )
+    return {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
+
+
+def _measure_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Returns the mean binary cross-entropy of all decisions."""
+    decisions = probabilities.astype(np.float64).ravel()
+    return float(metrics.log_loss(targets.ravel(), decisions, labels=[0, 1]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,55 @@
+"""What recipes know of multi-label classification."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tl_toolkit.recipe.fields import Conflict, Text, expects
+from tl_toolkit.recipe.tasks import TaskSection, field_of, refuse_head, require_table
+
+__all__ = ["MultilabelSection"]
+
+
+class MultilabelSection(TaskSection):
+    """Any number of classes for each image, from a table: the column `labels`, or one a class."""
+
+    kind: Literal["multilabel"] = Field(default="multilabel", description="The task.")
+    labels: Text = Field(
+        default="labels",
+        description="Column of the table that names the classes of an image. A table without it "
+        "has a column of 0 and 1 for each class.",
+    )
+    separator: Text = Field(default="|", description="What stands between names in that column.")
+    threshold: Annotated[
+        Literal["validation"] | Annotated[float, Field(gt=0, lt=1)],
+        expects("expected validation, or a probability above 0 and below 1"),
+    ] = Field(
+        default="validation",
+        description="Probability from which on a class is predicted: validation, for each class "
+        "the one with the best F1 on the validation images; or one number for all.",
+    )
+
+    score: ClassVar[str] = "mean_average_precision"
+    titles: ClassVar[Mapping[str, str]] = {
+        "mean_average_precision": "mAP",
+        "average_precision": "AP",
+        "micro_f1": "micro F1",
+        "macro_f1": "macro F1",
+        "f1": "F1",
+    }
+    ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
+
+    @classmethod
+    def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields sources without a column of labels, and heads for one class an image.
+
+        Args:
+            values: The recipe's sections as they were given.
+        """
+        yield from super().find_recipe_conflicts(values)
+        yield from require_table("multilabel", values.get("data"))
+        yield from refuse_head("multilabel", field_of(values.get("model"), "head"))
+
+
+SPEC = MultilabelSection

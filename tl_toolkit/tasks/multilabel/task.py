@@ -1,0 +1,261 @@
+"""Any number of classes for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.images.manifest import Example
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.multilabel.metrics import (
+    DEFAULT_THRESHOLD,
+    choose_thresholds,
+    measure_multilabel,
+)
+from tl_toolkit.tasks.multilabel.planning import split_names
+from tl_toolkit.tasks.multilabel.spec import MultilabelSection
+from tl_toolkit.tasks.parity import BYTES_LIMIT
+
+__all__ = ["LabelsPrediction", "Multilabel", "build"]
+
+_BINS = 128
+"""Steps of the logit in a metric state, from -8 to 8."""
+
+_RANGE = 8.0
+
+
+def build(recipe: Recipe, classes: Sequence[str]) -> Multilabel:
+    """Returns the task of a recipe.
+
+    Args:
+        recipe: The recipe, with its head resolved.
+        classes: Class names in the order of the outputs.
+    """
+    section = recipe.task
+    if not isinstance(section, MultilabelSection):
+        raise TypeError(f"task: expected multilabel, got {section.kind}")
+    return Multilabel(classes, layers_of(recipe.model.classifier), section)
+
+
+class Multilabel(ImageTask):
+    """Binary cross-entropy for each class; the score is the mean average precision.
+
+    Epochs are compared by the precision over 128 steps of the logit, from which it adds up over
+    batches; the metrics of a finished model are exact.
+
+    Args:
+        classes: Class names in the order of the outputs.
+        head: Layers between the features and the outputs.
+        section: The recipe's `task`.
+    """
+
+    score = MultilabelSection.score
+    activation = "sigmoid"
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        section: MultilabelSection = MultilabelSection(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__(classes, head)
+        self.units = len(self.classes)
+        self.targets = tf.TensorSpec((None, self.units), tf.int32)
+        self._section = section
+        chosen = section.threshold
+        first = chosen if isinstance(chosen, float) else DEFAULT_THRESHOLD
+        self.thresholds = np.full(self.units, first, np.float32)
+
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> np.ndarray:
+        """Returns int32 (n, classes), 1 where an image is of a class, else 0.
+
+        Args:
+            examples: Images with the target `labels`.
+            size: Of no use.
+            resize: Of no use.
+        """
+        targets = np.zeros((len(examples), self.units), np.int32)
+        for row, example in zip(targets, examples, strict=True):
+            for name in split_names(example.targets[0], self._section.separator):
+                row[self.classes.index(name)] = 1
+        return targets
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of each image, the mean over classes, and where its logits lie.
+
+        Args:
+            outputs: Probabilities (batch, classes).
+            targets: int32 (batch, classes), 0 or 1.
+
+        Returns:
+            float32 (batch,); int32 (batch, 2 * classes * 128): for each class the images that are
+            not of it, by their logit, and those that are.
+        """
+        positive = tf.cast(targets, tf.float32)
+        losses = keras.losses.binary_crossentropy(positive, outputs)
+        logits = tf.math.log(outputs) - tf.math.log1p(-outputs)
+        steps = (tf.clip_by_value(logits, -_RANGE, _RANGE) + _RANGE) / (2 * _RANGE) * _BINS
+        bins = tf.one_hot(tf.cast(tf.minimum(steps, _BINS - 1), tf.int32), _BINS, dtype=tf.int32)
+        hits = bins * targets[..., tf.newaxis]
+        state = tf.stack([bins - hits, hits], axis=1)
+        return losses, tf.reshape(state, (-1, 2 * self.units * _BINS))
+
+    def score_of(self, state: np.ndarray) -> float:
+        """Returns the mean average precision over the classes that have images, 0 without any.
+
+        Args:
+            state: As of `compare`.
+        """
+        others, hits = state.reshape(2, self.units, _BINS)[..., ::-1].astype(np.float64)
+        present = hits.sum(axis=1) > 0
+        if not present.any():
+            return 0.0
+        found = hits.cumsum(axis=1)
+        precision = found / np.maximum(found + others.cumsum(axis=1), 1)
+        recall = hits[present] / hits[present].sum(axis=1, keepdims=True)
+        return float((precision[present] * recall).sum(axis=1).mean())
+
+    def finish(self, view: SplitView, targets: np.ndarray) -> None:
+        """Chooses the threshold of each class by the validation images.
+
+        Args:
+            view: Of the validation images.
+            targets: int32 (n, classes).
+        """
+        if self._section.threshold == "validation":
+            _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
+            self.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the thresholds by class."""
+        values = map(float, self.thresholds)
+        return {"thresholds": dict(zip(self.classes, values, strict=True))}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes in thresholds.
+
+        Args:
+            state: Of `state`.
+        """
+        self.thresholds = np.array([state["thresholds"][name] for name in self.classes], np.float32)
+
+    def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
+        """Measures a model on a split; metrics as of `measure_multilabel`.
+
+        Args:
+            view: The split as the model sees it.
+            targets: int32 (n, classes).
+        """
+        losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
+        rows = [
+            [example.targets[0], "|".join(self._select(row)), *map(float, row)]
+            for example, row in zip(view.examples, outputs, strict=True)
+        ]
+        return Evaluation(
+            measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses),
+            Table(["labels", "predicted", *self.classes], rows),
+        )
+
+    def _select(self, probabilities: np.ndarray) -> list[str]:
+        chosen = zip(self.classes, probabilities >= self.thresholds, strict=True)
+        return [name for name, is_chosen in chosen if is_chosen]
+
+    def describe(
+        self, path: Path, output: np.ndarray | None, error: str | None
+    ) -> LabelsPrediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: float32 (classes,), or None.
+            error: Why the file was refused, or None.
+        """
+        if output is None:
+            return LabelsPrediction(str(path), (), {}, error)
+        probabilities = dict(zip(self.classes, map(float, output), strict=True))
+        return LabelsPrediction(str(path), tuple(self._select(output)), probabilities)
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns the classes of each file.
+
+        Args:
+            records: Predictions.
+            wide: With the probability of every class.
+        """
+        names = self.classes if wide else ()
+        return Table(
+            ["path" if wide else "file", "labels", *names],
+            [
+                [
+                    record["path"],
+                    ("|" if wide else ", ").join(record["labels"]),
+                    *map(record["probabilities"].get, names),
+                ]
+                for record in records
+            ],
+        )
+
+    def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns.
+
+        Args:
+            outputs: float32 (batch, classes).
+
+        Returns:
+            `probabilities` float32 (batch, classes); `predicted` bool (batch, classes), whether
+            each is at least its class's threshold; `labels` string (batch,), the names of those
+            with | between them.
+        """
+        predicted = outputs >= tf.constant(self.thresholds)
+        names = tf.constant([f"{name}|" for name in self.classes])
+        words = tf.strings.reduce_join(tf.where(predicted, names, ""), axis=-1)
+        labels = tf.strings.regex_replace(words, r"\|$", "")
+        return {"probabilities": outputs, "predicted": predicted, "labels": labels}
+
+    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Tells whether the predicted classes are equal, but for those at their threshold.
+
+        Args:
+            answer: What the exported model returned for an image.
+            expected: Probabilities, float32 (classes,).
+        """
+        is_clear = np.abs(expected - self.thresholds) > 2 * BYTES_LIMIT
+        predicted = expected >= self.thresholds
+        return bool((answer["predicted"] == predicted)[is_clear].all())
+
+
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """The classes of one file.
+
+    Attributes:
+        path: The file.
+        labels: Those whose probability is at least their threshold; none when refused.
+        probabilities: Probability in [0, 1] by class name; empty when refused.
+        error: Why the file was refused; None when it was not.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+    error: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {
+            "path": self.path,
+            "labels": list(self.labels),
+            "probabilities": dict(self.probabilities),
+            "error": self.error,
+        }

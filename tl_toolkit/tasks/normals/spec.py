@@ -1,0 +1,37 @@
+"""What recipes know of surface normals."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tl_toolkit.tasks.dense.spec import DenseSection
+
+__all__ = ["NormalsSection"]
+
+
+class NormalsSection(DenseSection):
+    """The direction that the surface faces at each pixel."""
+
+    kind: Literal["normals"] = Field(default="normals", description="The task.")
+
+    score: ClassVar[str] = "within_22_5"
+    has_classes: ClassVar[bool] = False
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "loss": ("angular",),
+        "sampling": ("uniform",),
+        "class_weights": (None,),
+    }
+    titles: ClassVar[Mapping[str, str]] = {
+        "rmse_angle": "RMSE angle",
+        "within_11_25": "within 11.25",
+        "within_22_5": "within 22.5",
+        "within_30": "within 30",
+    }
+    baselines: ClassVar[Mapping[str, str]] = {"facing": "facing the viewer"}
+    lower_is_better: ClassVar[frozenset[str]] = frozenset(
+        {"mean_angle", "median_angle", "rmse_angle"}
+    )
+
+
+SPEC = NormalsSection

@@ -1,0 +1,134 @@
+"""What tasks compare an exported model with the Keras model by: probes, limits, the report."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = [
+    "BYTES_LIMIT",
+    "PIXEL_LIMIT",
+    "Limits",
+    "Outputs",
+    "make_report",
+    "read_by_pillow",
+    "render_probes",
+]
+
+PIXEL_LIMIT = 1e-5
+"""Largest difference of an output, the same pixels on both sides."""
+
+BYTES_LIMIT = 2e-3
+"""Largest difference of an output from encoded bytes, decoded by Pillow on the Keras side.
+
+Measured: 0 for what both decode alike, 9.4e-4 for a CMYK photo, where they differ by one level."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest differences from the Keras model that are published.
+
+    Attributes:
+        pixels: From the same pixels on both sides.
+        encoded: From encoded images, which the Keras side has decoded by Pillow.
+    """
+
+    pixels: float = PIXEL_LIMIT
+    encoded: float = BYTES_LIMIT
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an exported model returned, by the names of its outputs.
+
+    Attributes:
+        pixels: Outputs for batches of pixels, (n, ...) as the signature gives them.
+        encoded: Outputs for files, without the batch's axis; those encoded as PNG are decoded.
+        class_names: Names in the order of the outputs.
+        numerics: The arithmetic that the process worked with.
+    """
+
+    pixels: tuple[Mapping[str, np.ndarray], ...]
+    encoded: tuple[Mapping[str, np.ndarray], ...]
+    class_names: tuple[str, ...]
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_report(
+    images: Sequence[tuple[str, float, float]],
+    *,
+    labels_equal: bool,
+    class_names_equal: bool,
+    limits: Limits,
+) -> dict[str, Any]:
+    """Returns the report of a comparison, and whether it holds.
+
+    Args:
+        images: Name of each image, its largest difference from pixels and that from bytes.
+        labels_equal: Whether predictions that are clear are equal.
+        class_names_equal: Whether the class names are.
+        limits: Largest differences that hold.
+    """
+    # Of numpy: Python's max may lose a NaN.
+    from_pixels, from_bytes = (float(np.max([image[side] for image in images])) for side in (1, 2))
+    return {
+        "holds": from_pixels <= limits.pixels
+        and from_bytes <= limits.encoded
+        and labels_equal
+        and class_names_equal,
+        "pixels": {"largest_difference": from_pixels, "limit": limits.pixels},
+        "bytes": {"largest_difference": from_bytes, "limit": limits.encoded},
+        "labels_equal": labels_equal,
+        "class_names_equal": class_names_equal,
+        "images": [
+            {"name": name, "pixels": float(pixels), "bytes": float(encoded)}
+            for name, pixels, encoded in images
+        ],
+    }
+
+
+def render_probes() -> dict[str, bytes]:
+    """Renders images that naive decoders get wrong: turned by EXIF, grey, CMYK.
+
+    Returns:
+        JPEG files by name, 96 x 64 pixels: a ramp with a bright corner, so that a turn shows.
+    """
+    ramp = np.linspace(0, 200, 96, dtype=np.uint8)[None, :].repeat(64, axis=0)
+    picture = np.stack([ramp, ramp[:, ::-1], np.full_like(ramp, 90)], axis=-1)
+    picture[:16, :24] = (255, 240, 30)
+    image = Image.fromarray(picture)
+    probes = {
+        "probe: grey": _encode(image.convert("L")),
+        "probe: CMYK": _encode(image.convert("CMYK")),
+    }
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        probes[f"probe: EXIF orientation {orientation}"] = _encode(image, exif=exif)
+    return probes
+
+
+def _encode(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def read_by_pillow(data: bytes) -> np.ndarray:
+    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255.
+    """
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode.startswith("I;16"):
+            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        return np.asarray(turned.convert("RGB"))

@@ -1,0 +1,60 @@
+"""Metrics of regression, in the units of the targets (scikit-learn's definitions)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+
+__all__ = ["measure_regression"]
+
+
+def measure_regression(
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    columns: Sequence[str],
+    baseline_means: np.ndarray,
+) -> dict[str, Any]:
+    """Compares predictions with targets, and the mean of the training targets with them too.
+
+    Args:
+        targets: float (n, columns), n >= 1, finite.
+        predictions: float (n, columns), finite, in the units of the targets.
+        columns: Names of the columns.
+        baseline_means: float (columns,), the means of the training targets.
+
+    Returns:
+        images; mae, rmse and r2, each the mean of the columns' values; per_column (the same three
+        for each); and mean: all of these for a model that predicts `baseline_means` for every
+        image. r2 is 1 - (squared errors / squared deviations from the split's own mean). Where
+        the targets do not vary it is 1 if all predictions are exact and else 0.
+    """
+    baseline = np.broadcast_to(baseline_means, targets.shape)
+    return {
+        "images": len(targets),
+        **_measure(targets, predictions, columns),
+        "mean": _measure(targets, baseline, columns),
+    }
+
+
+def _measure(
+    targets: np.ndarray, predictions: np.ndarray, columns: Sequence[str]
+) -> dict[str, Any]:
+    # In float64: scikit-learn would subtract large float32 values as they are.
+    targets, predictions = targets.astype(np.float64), predictions.astype(np.float64)
+    if len(targets) == 1:  # has no variance, of which scikit-learn warns; two equal rows have none
+        targets, predictions = targets.repeat(2, axis=0), predictions.repeat(2, axis=0)
+    values = {
+        "mae": metrics.mean_absolute_error(targets, predictions, multioutput="raw_values"),
+        "rmse": metrics.root_mean_squared_error(targets, predictions, multioutput="raw_values"),
+        "r2": metrics.r2_score(targets, predictions, multioutput="raw_values"),
+    }
+    return {
+        **{name: float(value.mean()) for name, value in values.items()},
+        "per_column": {
+            column: {name: float(value[index]) for name, value in values.items()}
+            for index, column in enumerate(columns)
+        },
+    }

@@ -1,0 +1,243 @@
+"""One or several numbers for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.affine import Affine
+from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.images.manifest import Example
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.regression.metrics import measure_regression
+from tl_toolkit.tasks.regression.spec import RegressionSection
+
+__all__ = ["Regression", "ValuesPrediction", "build"]
+
+
+def build(recipe: Recipe, classes: Sequence[str]) -> Regression:
+    """Returns the task of a recipe.
+
+    Args:
+        recipe: The recipe, with its head resolved.
+        classes: The columns that are predicted, in the order of the outputs.
+    """
+    section = recipe.task
+    if not isinstance(section, RegressionSection):
+        raise TypeError(f"task: expected regression, got {section.kind}")
+    return Regression(classes, layers_of(recipe.model.classifier), section)
+
+
+class Regression(ImageTask):
+    """Squared, absolute or Huber's error of standardized targets; the score is R2.
+
+    The model's last layer, `head_units`, undoes the standardization: it gives numbers in the units
+    of the table.
+
+    Args:
+        classes: The columns that are predicted, in the order of the outputs.
+        head: Layers between the features and the outputs.
+        section: The recipe's `task`.
+    """
+
+    score = RegressionSection.score
+    served = "values"
+    activation = "linear"
+    state_dtype = tf.float32
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        section: RegressionSection = RegressionSection(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__(classes, head)
+        self.units = len(self.classes)
+        self.targets = tf.TensorSpec((None, self.units), tf.float32)
+        self._section = section
+        # Variables: the step is compiled before the targets have been read.
+        self._mean = tf.Variable(tf.zeros(self.units), trainable=False)
+        self._scale = tf.Variable(tf.ones(self.units), trainable=False)
+        self._layer: Affine | None = None
+
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> np.ndarray:
+        """Returns float32 (n, columns), in the units of the table.
+
+        Args:
+            examples: Images with a target for each column.
+            size: Of no use.
+            resize: Of no use.
+        """
+        return np.array([list(map(float, one.targets)) for one in examples], np.float32)
+
+    def prepare(self, targets: np.ndarray) -> None:
+        """Takes mean and standard deviation of the training targets.
+
+        Args:
+            targets: float32 (n, columns); a column that does not vary is divided by 1.
+        """
+        values = targets.astype(np.float64)
+        deviation = values.std(axis=0)
+        self._standardize(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+
+    def _standardize(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        self._mean.assign(mean.astype(np.float32))
+        self._scale.assign(scale.astype(np.float32))
+        if self._layer is not None:
+            self._layer.set(scale, mean)
+
+    def build_outputs(
+        self, maps: Sequence[keras.KerasTensor], image: keras.KerasTensor
+    ) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+        """Builds the head, and the layer that undoes the standardization.
+
+        Args:
+            maps: The base's output alone.
+            image: Of no use.
+
+        Returns:
+            No further inputs, and float32 outputs (batch, columns) in the units of the table.
+        """
+        inputs, outputs = super().build_outputs(maps, image)
+        self._layer = Affine(name="head_units")
+        return inputs, self._layer(outputs)
+
+    def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of each image, the mean over columns, and what R2 is computed from.
+
+        Args:
+            outputs: In the units of the table, (batch, columns).
+            targets: float32 (batch, columns), likewise.
+
+        Returns:
+            float32 (batch,); float32 (batch, 3 * columns + 1): of standardized values the squared
+            error, the target and its square, for each column; and 1.
+        """
+        errors = (outputs - targets) / self._scale
+        standardized = (targets - self._mean) / self._scale
+        if self._section.loss == "mae":
+            losses = tf.reduce_mean(tf.abs(errors), axis=-1)
+        elif self._section.loss == "huber":
+            delta = self._section.huber_delta
+            losses = keras.losses.huber(tf.zeros_like(errors), errors, delta=delta)
+        else:
+            losses = tf.reduce_mean(tf.square(errors), axis=-1)
+        columns = [tf.square(errors), standardized, tf.square(standardized)]
+        return losses, tf.concat([*columns, tf.ones_like(errors[:, :1])], axis=-1)
+
+    def score_of(self, state: np.ndarray) -> float:
+        """Returns R2, the mean over columns; of a column that does not vary, 0.
+
+        Args:
+            state: As of `compare`.
+        """
+        count = float(state[-1])
+        squares, sums, sums_of_squares = state[:-1].astype(np.float64).reshape(3, self.units)
+        total = sums_of_squares - sums**2 / count
+        varies = total > 1e-12 * count
+        r2 = np.where(varies, 1 - squares / np.where(varies, total, 1.0), 0.0)
+        return float(r2.mean())
+
+    def state(self) -> dict[str, Any]:
+        """Returns mean and standard deviation of each column in training."""
+        pairs = zip(self._mean.numpy(), self._scale.numpy(), strict=True)
+        values = [{"mean": float(mean), "scale": float(scale)} for mean, scale in pairs]
+        return {"columns": dict(zip(self.classes, values, strict=True))}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes in means and deviations; the model has its own copy.
+
+        Args:
+            state: Of `state`.
+        """
+        columns = [state["columns"][name] for name in self.classes]
+        mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
+        self._standardize(mean, scale)
+
+    def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
+        """Measures a model on a split; metrics as of `measure_regression`, and the loss.
+
+        Args:
+            view: The split as the model sees it.
+            targets: float32 (n, columns).
+        """
+        losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
+        metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
+        predicted = [f"predicted_{name}" for name in self.classes]
+        rows = [
+            [*map(float, target), *map(float, output)]
+            for target, output in zip(targets, outputs, strict=True)
+        ]
+        return Evaluation(
+            {"images": metrics.pop("images"), "loss": float(losses.mean(dtype=np.float64))}
+            | metrics,
+            Table([*self.classes, *predicted], rows),
+        )
+
+    def describe(
+        self, path: Path, output: np.ndarray | None, error: str | None
+    ) -> ValuesPrediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: float32 (columns,), or None.
+            error: Why the file was refused, or None.
+        """
+        values = () if output is None else zip(self.classes, map(float, output), strict=True)
+        return ValuesPrediction(str(path), dict(values), error)
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns the numbers of each file.
+
+        Args:
+            records: Predictions.
+            wide: Whether it is for CSV.
+        """
+        rows = [[record["path"], *map(record["values"].get, self.classes)] for record in records]
+        return Table(["path" if wide else "file", *self.classes], rows)
+
+    def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns.
+
+        Args:
+            outputs: float32 (batch, columns).
+
+        Returns:
+            `values` float32 (batch, columns), in the units of the table.
+        """
+        return {"values": outputs}
+
+    @property
+    def served_scale(self) -> np.ndarray:
+        """Differences count in standard deviations of the training targets."""
+        return np.asarray(self._scale.numpy())
+
+
+@dataclass(frozen=True)
+class ValuesPrediction:
+    """The numbers of one file.
+
+    Attributes:
+        path: The file.
+        values: By column, in the units of the table; empty when the file was refused.
+        error: Why it was refused; None when it was not.
+    """
+
+    path: str
+    values: Mapping[str, float]
+    error: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {"path": self.path, "values": dict(self.values), "error": self.error}

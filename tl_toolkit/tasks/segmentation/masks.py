@@ -1,0 +1,126 @@
+"""Masks: files that say what class each pixel of an image is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tl_toolkit.recipe.schema import Masks
+from tl_toolkit.tasks.dense.spec import IGNORE
+
+__all__ = ["MaskReader"]
+
+_NAMED_VALUES = 5
+
+
+class MaskReader:
+    """Reads masks, as a TargetReader; pixels are drawn by their classes.
+
+    Args:
+        masks: What their values mean.
+        num_classes: Number of classes.
+    """
+
+    dtype: type[Any] = np.int32
+    ignored: float = IGNORE
+    fault = "hold values that are no class"
+    hint = "data.masks.ignore=VALUE for pixels of no class, or data.masks.ids"
+
+    def __init__(self, masks: Masks, num_classes: int) -> None:
+        self._masks = masks
+        self.num_sampling_groups = num_classes
+        ids = masks.ids or tuple(range(num_classes))
+        known = "the colours of data.masks.colors" if masks.colors else f"the values {_list(ids)}"
+        ignored = f" and {masks.ignore} (ignored)" if masks.ignore is not None else ""
+        self.expected = f"Expected {known}{ignored}."
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads what class each pixel is of.
+
+        Args:
+            path: A file that Pillow reads: grey, palette or RGB.
+
+        Returns:
+            uint8 (h, w), indices into the classes; IGNORE for pixels of none.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It holds a value or colour that is no class.
+        """
+        pixels = _read_pixels(path, as_rgb=self._masks.colors is not None)
+        if self._masks.colors is not None:
+            return _look_up_colors(pixels, self._masks)
+        values = pixels
+        if pixels.ndim == 3:
+            if pixels.shape[-1] >= 3 and (pixels[..., :1] != pixels[..., :3]).any():
+                raise ValueError("a colour image; data.masks.colors says which colour is which")
+            values = pixels[..., 0]
+        return _look_up_values(values.astype(np.int64), self._masks, self.num_sampling_groups)
+
+    def sampling_groups(self, target: np.ndarray) -> np.ndarray:
+        """Returns the classes themselves."""
+        return target
+
+    def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Returns the classes as they are."""
+        return target
+
+
+def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
+    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.asarray(image.convert("RGB") if as_rgb else image)
+    except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
+        raise OSError(str(error)) from error
+
+
+def _list(values: Sequence[int]) -> str:
+    values = sorted(values)
+    if len(values) > 2 and values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values))
+
+
+def _look_up_values(values: np.ndarray, masks: Masks, num_classes: int) -> np.ndarray:
+    table = np.full(256, -1, np.int16)
+    table[list(masks.ids or range(num_classes))] = range(num_classes)
+    if isinstance(masks.ignore, int):
+        table[masks.ignore] = IGNORE
+    inside = (values >= 0) & (values <= 255)
+    found = np.where(inside, table[np.clip(values, 0, 255)], -1)
+    _refuse_unknown(found < 0, values)
+    return found.astype(np.uint8)
+
+
+def _look_up_colors(pixels: np.ndarray, masks: Masks) -> np.ndarray:
+    def pack(colors: np.ndarray) -> np.ndarray:
+        return colors.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+
+    packed = pack(pixels)
+    found = np.full(packed.shape, -1, np.int16)
+    for index, color in enumerate(masks.colors or ()):
+        found[packed == pack(np.array(color))] = index
+    if masks.ignore is not None:
+        ignored = masks.ignore if isinstance(masks.ignore, tuple) else (masks.ignore,) * 3
+        found[packed == pack(np.array(ignored))] = IGNORE
+    _refuse_unknown(found < 0, packed, spell=lambda value: f"#{value:06x}")
+    return found.astype(np.uint8)
+
+
+def _refuse_unknown(
+    unknown: np.ndarray, values: np.ndarray, spell: Callable[[int], str] = str
+) -> None:
+    if not unknown.any():
+        return
+    found, counts = np.unique(values[unknown], return_counts=True)
+    named = ", ".join(
+        f"{spell(int(value))} ({count:,} pixels)"
+        for value, count in zip(found[:_NAMED_VALUES], counts, strict=False)
+    )
+    more = f" and {len(found) - _NAMED_VALUES} more" if len(found) > _NAMED_VALUES else ""
+    raise ValueError(named + more)

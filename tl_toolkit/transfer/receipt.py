@@ -1,0 +1,181 @@
+"""The receipt of a phase: what moved, what stood still, and what was seen where that is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tl_toolkit.errors import Problem, ReceiptError
+from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
+from tl_toolkit.transfer.freezing import Split, batch_norms, digest_variables
+
+__all__ = ["check_receipt", "write_receipt"]
+
+_Digests = Mapping[tuple[str, str], str]
+
+_SATURATED = "every output is exactly 0 or 1, so that it is saturated"
+_DEAD = "every image gets the same outputs, so that nothing of it reaches them"
+_LOWER = "a lower learning_rate for the head, in this phase or in those before it"
+
+
+def write_receipt(
+    transfer: TransferModel,
+    split: Split,
+    before: _Digests,
+    *,
+    phase: str,
+    steps: int,
+    learning_rate: float,
+    outputs: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Compares the digests of every tensor before the first and after the last step of a phase.
+
+    Args:
+        transfer: The model, after the phase.
+        split: The phase's split.
+        before: `digest_variables` as it was before the first step.
+        phase: Name of the phase.
+        steps: Number of steps taken.
+        learning_rate: Rate of those steps; at 0 nothing has to move.
+        outputs: Of the model for some images after the phase, (n, ...).
+
+    Returns:
+        The receipt: a row for each part, whether it holds, problems and warnings.
+    """
+    after = digest_variables(transfer)
+    moved = {key for key in after if before[key] != after[key]}
+    moving = _may_move(transfer, split)
+    still: list[tuple[str, str]] = []
+    if steps > 0 and learning_rate > 0:
+        still = [key for key in after if key in moving and key not in moved]
+    blocks = {part.name: part.block for part in transfer.parts}
+    alive = {blocks[part] for part, _ in moved}
+    dead = sorted({blocks[part] for part, _ in still} - alive)
+    seen = _describe_outputs(outputs, transfer.task.activation)
+    problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
+    for block in dead:
+        facts = filter(None, (_describe_weights(transfer, block, learning_rate), seen))
+        problems.append(": ".join((f"{block}: trainable, but nothing in it moved", *facts)))
+    warnings = [
+        f"{name}: trainable, but did not move" for part, name in still if blocks[part] in alive
+    ]
+    if seen and not problems:
+        warnings.append(f"{HEAD}: {seen}. Try: {_LOWER}")
+    return {
+        "phase": phase,
+        "cut": split.cut.name,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "holds": not problems,
+        "problems": problems,
+        "warnings": warnings,
+        "parts": [
+            _receipt_row(part, before, after, frozen=not any(key[0] == part.name for key in moving))
+            for part in transfer.parts
+        ],
+    }
+
+
+def _describe_outputs(outputs: np.ndarray | None, activation: str) -> str:
+    """Says what is wrong with a head whose gradients are 0; "" if nothing is seen."""
+    if outputs is None or len(outputs) < 2:
+        return ""
+    # Rounding alone gives no 0: float32 has one only where logits are some 100 apart.
+    is_probability = activation in ("softmax", "sigmoid")
+    if is_probability and bool(np.isin(outputs, (0.0, 1.0)).all()):
+        return _SATURATED
+    return _DEAD if bool((outputs == outputs[:1]).all()) else ""
+
+
+def _describe_weights(transfer: TransferModel, block: str, learning_rate: float) -> str:
+    """Says so where weights of a block are too large for steps to change them; else ""."""
+    weights = np.concatenate(
+        [
+            np.abs(variable.numpy()).ravel()
+            for part, _, variable in transfer.variables()
+            if part.block == block
+        ]
+    ).astype(np.float32)
+    large = weights[weights > 0]
+    if not large.size or np.spacing(np.median(large)) <= learning_rate:
+        return ""
+    return (
+        f"its weights reach {weights.max():.2g}, and float32 loses steps at a rate of "
+        f"{learning_rate:g} beside them"
+    )
+
+
+def _receipt_row(part: Part, before: _Digests, after: _Digests, *, frozen: bool) -> dict[str, Any]:
+    keys = [key for key in after if key[0] == part.name]
+    return {
+        "block": part.block,
+        "part": part.name,
+        "state": "frozen" if frozen else "trainable",
+        "parameters": sum(layer.count_params() for layer in part.layers),
+        "tensors": len(keys),
+        "moved": sum(before[key] != after[key] for key in keys),
+        "sha256_before": _join_digests(before, keys),
+        "sha256_after": _join_digests(after, keys),
+    }
+
+
+def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
+    """Ends a run whose receipt does not hold.
+
+    Args:
+        receipt: As `write_receipt` returns it.
+        where: The place that the error names.
+
+    Raises:
+        ReceiptError: A frozen tensor moved, or a trainable block stood still.
+    """
+    if receipt["holds"]:
+        return
+    raise ReceiptError(
+        [
+            Problem(
+                where=where,
+                what=f"phase {receipt['phase']!r}: {problem}",
+                expected="What is frozen keeps every bit, and what trains moves.",
+                hint=_advise(receipt["phase"], problem),
+            )
+            for problem in receipt["problems"]
+        ]
+    )
+
+
+def _advise(phase: str, problem: str) -> str:
+    if "frozen" in problem:
+        return "report it: the toolkit, or a layer with hidden state, is at fault"
+    if _SATURATED in problem or "float32 loses" in problem:
+        return _LOWER
+    if problem.startswith(f"{HEAD}:") and _DEAD in problem:
+        return f"{_LOWER}, or another activation in model.head.hidden"
+    random_base = f"phases.{phase}.batch_norm=train if the base has random weights"
+    return random_base if _DEAD in problem else f"{random_base}, else a higher learning_rate"
+
+
+def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
+    """Trained weights, and the moving statistics of a BatchNormalization that trains."""
+    trained = {id(variable) for variable in split.trainable}
+    allowed = set()
+    for part in transfer.parts:
+        for layer in part.layers:
+            moving = {
+                id(variable)
+                for member in batch_norms(layer)
+                if member.trainable
+                for variable in member.weights
+            }
+            for index, variable in enumerate(layer.weights):
+                if id(variable) in trained | moving:
+                    allowed.add((part.name, f"{layer.name}/{index}"))
+    return allowed
+
+
+def _join_digests(digests: _Digests, keys: Sequence[tuple[str, str]]) -> str:
+    lines = "\n".join(f"{key[1]} {digests[key]}" for key in keys)
+    return hashlib.sha256(lines.encode()).hexdigest()
