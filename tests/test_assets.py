@@ -141,9 +141,7 @@ def test_every_good_odd_image_is_answered_as_pillow_decodes_it(assets, ants_and_
     good = {one.path: Path(one.path).read_bytes() for one in answers if one.error is None}
 
     finished = FinishedModel(ants_and_bees.model, ants_and_bees._task, "stretch")
-    report = compare_exported(
-        finished, ants_and_bees.path / "export" / "saved_model" / "1", good
-    )
+    report = compare_exported(finished, ants_and_bees.path / "export" / "saved_model" / "1", good)
 
     assert report["holds"], report
 

@@ -351,8 +351,8 @@ def test_processes_may_share_the_store(tmp_path, photos, cache):
 def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     import keras
 
-    from tl_toolkit.architectures.batches import FixedBatch
     from tests.models import plan_values
+    from tl_toolkit.architectures.batches import FixedBatch
     from tl_toolkit.events import ignore
     from tl_toolkit.runs.folder import RunFolder
     from tl_toolkit.runtime import derive_seed, numerics

@@ -18,7 +18,7 @@ from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import _open_folder
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
 from tl_toolkit.printing.printer import describe_refit
-from tl_toolkit.training.steps import class_probabilities
+from tl_toolkit.tasks.classification.task import class_probabilities
 
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
