@@ -38,10 +38,10 @@ def test_a_normal_may_be_off_by_at_most_an_angle_and_be_near_in_at_least_a_share
     if not name.endswith("_angle"):
         better, worse, bound = worse, better, "at least"
 
-    check_thresholds(metrics, {name: worse}, TASKS["normals"])
+    check_thresholds(metrics, {name: worse}, find_task("normals"))
 
     with pytest.raises(ThresholdError, match=f"Asked for {bound} "):
-        check_thresholds(metrics, {name: better}, TASKS["normals"])
+        check_thresholds(metrics, {name: better}, find_task("normals"))
 
 
 def test_the_trivial_answer_has_the_metrics_of_the_model():
@@ -51,9 +51,9 @@ def test_the_trivial_answer_has_the_metrics_of_the_model():
 def test_the_threshold_of_edges_is_no_quality_to_ask_for():
     metrics = measure_edges()
 
-    check_thresholds(metrics, {"ods": 0.5, "ods_precision": 0.5}, TASKS["edges"])
+    check_thresholds(metrics, {"ods": 0.5, "ods_precision": 0.5}, find_task("edges"))
 
     with pytest.raises(RecipeError, match="'ods_threshold' is no metric of the run"):
-        check_names({"ods_threshold": 0.5}, {"validation": metrics}, TASKS["edges"])
+        check_names({"ods_threshold": 0.5}, {"validation": metrics}, find_task("edges"))
     with pytest.raises(RecipeError, match="One of ods, ods_precision, ods_recall, ois, average_"):
-        check_thresholds(metrics, {"ods_threshold": 0.5}, TASKS["edges"])
+        check_thresholds(metrics, {"ods_threshold": 0.5}, find_task("edges"))

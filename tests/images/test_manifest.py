@@ -14,14 +14,14 @@ def sha(text):
 def examples(**counts):
     """Makes so many examples of each class, all of different content, for training."""
     return [
-        Example(f"{label}/{number}.jpg", sha(f"{label}{number}"), label, "train")
+        Example(f"{label}/{number}.jpg", sha(f"{label}{number}"), "train", (label,))
         for label, count in counts.items()
         for number in range(count)
     ]
 
 
 def count(drawn, split):
-    labels = [entry.label for entry in drawn if entry.split == split]
+    labels = [entry.targets[0] for entry in drawn if entry.split == split]
     return {label: labels.count(label) for label in sorted(set(labels))}
 
 
@@ -36,7 +36,7 @@ def test_every_class_gives_its_share():
     assert count(drawn, "train") == {"a": 70, "b": 7, "c": 1}
 
 
-def test_split_hangs_on_the_seed():
+def test_split_depends_on_the_seed():
     entries = examples(a=50, b=50)
 
     drawn = {tuple(sample_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
@@ -44,9 +44,9 @@ def test_split_hangs_on_the_seed():
     assert len(drawn) == 3
 
 
-def test_split_hangs_on_content_and_neither_on_names_nor_on_order():
+def test_split_depends_on_content_and_neither_on_names_nor_on_order():
     entries = examples(a=30, b=30)
-    moved = [Example(f"elsewhere/{e.sha256}", e.sha256, e.label, "train") for e in entries[::-1]]
+    moved = [Example(f"elsewhere/{e.sha256}", e.sha256, "train", e.targets) for e in entries[::-1]]
 
     chosen = [
         {
@@ -66,7 +66,7 @@ def test_a_new_image_moves_hardly_any_other():
     before = sample_splits(entries, {"validation": 0.2}, seed=0)
     after = sample_splits([*entries, *examples(c=5)], {"validation": 0.2}, seed=0)
     more = sample_splits(
-        [*entries, Example("new", sha("new"), "a", "train")], {"validation": 0.2}, seed=0
+        [*entries, Example("new", sha("new"), "train", ("a",))], {"validation": 0.2}, seed=0
     )
 
     assert after[:400] == before
@@ -74,8 +74,8 @@ def test_a_new_image_moves_hardly_any_other():
 
 
 def test_equal_images_stay_together_whatever_their_labels():
-    copies = [Example(f"copy{n}.jpg", sha(n % 20), "ab"[n % 2], "train") for n in range(60)]
-    crossed = [Example(f"b/{n}.jpg", sha(f"a{n}"), "b", "train") for n in range(10)]
+    copies = [Example(f"copy{n}.jpg", sha(n % 20), "train", ("ab"[n % 2],)) for n in range(60)]
+    crossed = [Example(f"b/{n}.jpg", sha(f"a{n}"), "train", ("b",)) for n in range(10)]
     entries = [*copies, *examples(a=40, b=10), *crossed]
 
     for seed in range(10):
@@ -85,7 +85,7 @@ def test_equal_images_stay_together_whatever_their_labels():
 
 
 def test_copies_do_not_make_a_split_larger_than_its_share():
-    copies = [Example(f"{n}", sha(n // 4), "a", "train") for n in range(8)]
+    copies = [Example(f"{n}", sha(n // 4), "train", ("a",)) for n in range(8)]
 
     for seed in range(10):
         drawn = sample_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
@@ -93,7 +93,7 @@ def test_copies_do_not_make_a_split_larger_than_its_share():
 
 
 def test_class_of_copies_is_divided_by_groups():
-    entries = [Example(f"{n}", sha(n // 5), "a", "train") for n in range(10)]
+    entries = [Example(f"{n}", sha(n // 5), "train", ("a",)) for n in range(10)]
 
     drawn = sample_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
 
@@ -108,7 +108,7 @@ def test_every_class_keeps_training_images_under_large_fractions():
 
 
 def test_too_few_different_images_are_refused_by_class():
-    entries = [*examples(a=1, b=5), *[Example(f"{n}", sha(1), "c", "train") for n in range(4)]]
+    entries = [*examples(a=1, b=5), *[Example(f"{n}", sha(1), "train", ("c",)) for n in range(4)]]
 
     with pytest.raises(DataError, match=r"too few different images of 'a' \(1\), 'c' \(1\)"):
         sample_splits(entries, {"validation": 0.2}, seed=0)
@@ -117,15 +117,29 @@ def test_too_few_different_images_are_refused_by_class():
 def test_classes_that_share_all_their_images_are_refused():
     # Whichever image is taken, one class has none there or none left for training.
     shared = [("a", 0), ("a", 1), ("b", 0), ("b", 2), ("c", 1), ("c", 2)]
-    entries = [Example(f"{label}{n}", sha(n), label, "train") for label, n in shared]
+    entries = [Example(f"{label}{n}", sha(n), "train", (label,)) for label, n in shared]
 
     with pytest.raises(DataError, match="no image is left of '.' for validation"):
         sample_splits(entries, {"validation": 0.2}, seed=0)
 
 
+def test_without_a_column_to_stratify_a_share_is_taken_of_all_images():
+    drawn = sample_splits(examples(a=50, b=1), {"validation": 0.2}, seed=0, stratify=None)
+
+    assert sum(entry.split == "validation" for entry in drawn) == 10
+
+
+def test_too_few_images_are_refused_without_classes_to_name():
+    with pytest.raises(DataError) as caught:
+        sample_splits(examples(a=1), {"validation": 0.2}, seed=0, stratify=None)
+
+    assert "too few different images (1) to split" in str(caught.value)
+    assert "At least 2 are needed, one for each split." in str(caught.value)
+
+
 def test_only_usable_training_images_are_divided():
-    fixed = Example("test.jpg", sha("t"), "a", "test")
-    broken = Example("broken.jpg", sha("b"), "a", "train", "broken", "an empty file")
+    fixed = Example("test.jpg", sha("t"), "test", ("a",))
+    broken = Example("broken.jpg", sha("b"), "train", ("a",), "broken", "an empty file")
 
     drawn = sample_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
 
@@ -136,7 +150,7 @@ def test_only_usable_training_images_are_divided():
 
 
 def test_few_training_images_are_kept_and_all_others():
-    entries = [*examples(a=20, b=20, c=2), Example("v.jpg", sha("v"), "a", "validation")]
+    entries = [*examples(a=20, b=20, c=2), Example("v.jpg", sha("v"), "validation", ("a",))]
 
     kept = keep_few(entries, 3, seed=0)
 
@@ -157,11 +171,10 @@ def test_more_examples_contain_the_fewer():
 @pytest.fixture
 def manifest():
     names = ['a, "b"\n.jpg', os.fsdecode(b"\xff.jpg"), "é.jpg", "builtin:digits/3"]
-    good = tuple(Example(name, sha(name), "x", "train") for name in names)
+    good = tuple(Example(name, sha(name), "train", ("x",)) for name in names)
     others = (
-        Example("v.png", sha("v"), "y", "validation", "converted", "a TIFF image, from v.tif"),
-        Example("b.png", "", "y", "train", "broken", "cannot be read: Permission denied"),
-        Example("unknown.png", sha("u"), None, "test"),
+        Example("v.png", sha("v"), "validation", ("y",), "converted", "a TIFF image, from v.tif"),
+        Example("b.png", "", "train", ("y",), "broken", "cannot be read: Permission denied"),
     )
     return Manifest(good + others, ("y", "x"))
 
@@ -173,7 +186,6 @@ def test_saved_manifest_is_read_back_equal(manifest, tmp_path):
 
     assert loaded == manifest
     assert loaded.digest == manifest.digest
-    assert Manifest.load(tmp_path / "deep" / "manifest.csv").classes == ("x", "y")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.csv"]
 
 
@@ -185,13 +197,32 @@ def test_manifest_has_the_documented_columns(manifest, tmp_path):
     assert first == b"path,sha256,label,split,verdict,reason"
 
 
+def test_targets_are_columns_of_their_own(tmp_path):
+    rows = (
+        Example("a.jpg", sha("a"), "train", ("3.5", "cat|dog")),
+        Example("b.jpg", sha("b"), "test", ("-1e3", "")),
+    )
+    manifest = Manifest(rows, ("age", "labels"), columns=("age", "labels"))
+    manifest.save(tmp_path / "manifest.csv")
+
+    header, *lines = (tmp_path / "manifest.csv").read_text().splitlines()
+
+    assert header == "path,sha256,age,labels,split,verdict,reason"
+    assert lines[1] == f"b.jpg,{sha('b')},-1e3,,test,good,"
+    assert Manifest.load(tmp_path / "manifest.csv", classes=manifest.classes) == manifest
+
+
+def test_all_images_are_counted_together_without_a_column_of_classes(manifest):
+    assert manifest.count("") == {"train": {"": 4}, "validation": {"": 1}}
+
+
 def test_splits_hold_usable_images_only(manifest):
     assert [entry.path for entry in manifest.of("validation")] == ["v.png"]
     assert len(manifest.of("train")) == 4
     assert manifest.count() == {"train": {"y": 0, "x": 4}, "validation": {"y": 1, "x": 0}}
 
 
-def test_digest_hangs_on_content_class_split_and_class_order(manifest):
+def test_digest_depends_on_content_targets_split_and_class_order(manifest):
     def changed(**fields):
         first, *others = manifest.examples
         return Manifest((Example(**{**vars(first), **fields}), *others), manifest.classes).digest
@@ -199,7 +230,7 @@ def test_digest_hangs_on_content_class_split_and_class_order(manifest):
     digests = {
         manifest.digest,
         changed(sha256=sha("other")),
-        changed(label="y"),
+        changed(targets=("y",)),
         changed(split="test"),
         changed(verdict="broken"),
         Manifest(manifest.examples, ("x", "y")).digest,
@@ -209,9 +240,18 @@ def test_digest_hangs_on_content_class_split_and_class_order(manifest):
     assert changed(path="moved.jpg") == manifest.digest
 
 
+def test_files_of_targets_count_in_the_digest_with_their_content_alone():
+    def digest(path, sha256):
+        example = Example("a.jpg", sha("a"), "train", (path, sha256))
+        return Manifest((example,), (), columns=("mask", "mask_sha256")).digest
+
+    assert digest("one.png", sha(1)) == digest("moved.png", sha(1))
+    assert digest("one.png", sha(1)) != digest("one.png", sha(2))
+
+
 def test_leaks_are_pairs_of_equal_images_in_different_splits():
-    first = Example("t.jpg", sha(1), "a", "train")
-    second = Example("v.jpg", sha(1), "a", "validation")
+    first = Example("t.jpg", sha(1), "train", ("a",))
+    second = Example("v.jpg", sha(1), "validation", ("a",))
 
     assert Manifest((first, second, first), ("a",)).find_leaks() == [(first, second)]
 

@@ -479,10 +479,12 @@ def test_listing_imports_no_library_in_a_process_of_its_own(make_folders):
     root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from tl_toolkit.sources.survey import Splits, count_builtin, list_builtin, survey_folders\n"
-        f"assert not survey_folders(Splits(Path({str(root)!r}), 0.2))[1]\n"
+        "from tl_toolkit.sources import survey\n"
+        f"splits = survey.Splits(Path({str(root)!r}), 0.2)\n"
+        "assert not survey.survey_folders(splits)[1]\n"
         "for name in ('digits', 'glyphs'):\n"
-        "    assert count_builtin(name, None) and list_builtin(name, Splits(None, 0.2), None).files\n"
+        "    assert survey.count_builtin(name, None)\n"
+        "    assert survey.list_builtin(name, splits, None).files\n"
         "heavy = {'numpy', 'tensorflow', 'keras', 'sklearn', 'PIL', 'tl_toolkit.sources.glyphs'}\n"
         "print(heavy & set(sys.modules))"
     )

@@ -22,6 +22,7 @@ from tl_toolkit.transfer.freezing import (
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+CLASSES = ("a", "b", "c")
 LABELS = np.arange(10, dtype=np.int32) % 3
 TASK = Classification(("a", "b", "c"))
 

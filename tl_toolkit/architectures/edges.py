@@ -72,7 +72,7 @@ def _turn(ring: Sequence[int], step: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
-class EdgeFilter(keras.layers.Layer):  # type: ignore[misc]
+class EdgeFilter(keras.layers.Layer):
     """Fixed edge filters, applied to each channel for itself; nothing in it trains.
 
     The response is the gradient's magnitude sqrt(x^2 + y^2) for "prewitt" and "sobel", the largest

@@ -34,7 +34,7 @@ def _wide(dtype: str) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-@_register  # type: ignore[untyped-decorator]
+@_register
 def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
     """Returns 1.7159 tanh(2x / 3), the squashing function of LeNet-5 (LeCun et al., 1998, app. A).
 
@@ -47,7 +47,7 @@ def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 @_register
-class FanInUniform(keras.initializers.Initializer):  # type: ignore[misc]
+class FanInUniform(keras.initializers.Initializer):
     """Samples weights uniformly in +-scale / fan-in, as for LeNet-5 (LeCun et al., 1998, app. A).
 
     Not to be taken for Keras's lecun_uniform, whose limit goes with 1 / sqrt(fan-in).
@@ -80,7 +80,7 @@ class FanInUniform(keras.initializers.Initializer):  # type: ignore[misc]
 
 
 @_register
-class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
+class LocalResponseNormalization(keras.layers.Layer):
     """Divides each activation by the energy of its neighbours in channel (Krizhevsky et al., 2012).
 
     b_c = a_c / (bias + alpha * sum of a_j^2 over |j - c| <= depth_radius) ^ beta
@@ -140,7 +140,7 @@ class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
 
 
 @_register
-class SumPooling2D(keras.layers.Layer):  # type: ignore[misc]
+class SumPooling2D(keras.layers.Layer):
     """Sums each window, times a trainable coefficient, plus a trainable bias; one pair a channel.
 
     The layers S2 and S4 of LeNet-5 (LeCun et al., 1998, section II.B), before their squashing. It
@@ -190,7 +190,7 @@ class SumPooling2D(keras.layers.Layer):  # type: ignore[misc]
 
 
 @_register
-class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
+class TableConv2D(keras.layers.Layer):
     """A valid convolution in which output map j sees only the input maps that a table lists for it.
 
     C3 of LeNet-5 (LeCun et al., 1998, table I). Only the links that exist have weights, so the

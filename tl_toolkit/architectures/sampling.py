@@ -9,7 +9,7 @@ __all__ = ["PixelSample", "sample_axis", "sample_pixels"]
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
-class PixelSample(keras.layers.Layer):  # type: ignore[misc]
+class PixelSample(keras.layers.Layer):
     """Reads a feature map at chosen pixels of the image (the sampling layer of PixelNet, RandBI).
 
     Half-pixel bilinear interpolation with edge clamping: what a resize of the map to the image's

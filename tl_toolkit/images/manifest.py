@@ -284,13 +284,16 @@ def _rank(seed: int, sha256: str) -> bytes:
 
 def _check_distinct_images(groups: Mapping[str, Sequence[str]], needed: int) -> None:
     distinct = collections.Counter(label for labels in groups.values() for label in set(labels))
-    few = [f"{label!r} ({count})" for label, count in sorted(distinct.items()) if count < needed]
+    few = {label: count for label, count in sorted(distinct.items()) if count < needed}
     if few:
+        named = name_some(f"{label!r} ({count})" for label, count in few.items() if label)
+        number = next(iter(few.values()))  # without classes, all images are counted together
         raise DataError(
             Problem(
                 "data",
-                f"too few different images of {name_some(few)} to split",
-                f"At least {needed} of each class are needed, one for each split.",
+                f"too few different images {f'of {named}' if named else f'({number})'} to split",
+                f"At least {needed}{' of each class' if named else ''} are needed, one for each "
+                "split.",
                 "add images, or name a folder for each split",
             )
         )

@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.recipe.optimizers import Optimizer
 from tl_toolkit.recipe.schedules import Schedule
-from tl_toolkit.recipe.schema import Head, Phase, Recipe
+from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe
 
 __all__ = [
     "PhaseSettings",
@@ -99,8 +100,7 @@ def training_settings(
     stopping = recipe.early_stopping
     return TrainingSettings(
         phases=tuple(
-            _phase_settings(phase, recipe.model.base, (units or {}).get(phase.name))
-            for phase in recipe.phases
+            _phase_settings(phase, recipe, (units or {}).get(phase.name)) for phase in recipe.phases
         ),
         batch_size=recipe.data.batch_size,
         seed=recipe.seed,
@@ -110,9 +110,9 @@ def training_settings(
     )
 
 
-def _phase_settings(phase: Phase, base: str, units: tuple[str, ...] | None) -> PhaseSettings:
+def _phase_settings(phase: Phase, recipe: Recipe, units: tuple[str, ...] | None) -> PhaseSettings:
     if units is None:
-        units = tuple(resolve_unfreeze(find_architecture(base), phase.unfreeze))
+        units = tuple(resolve_unfreeze(find_base(recipe), phase.unfreeze))
     return PhaseSettings(
         name=phase.name,
         epochs=phase.epochs,
@@ -147,6 +147,8 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
+    if isinstance(recipe.model.base, OwnBase):
+        del chosen["model"]["base"]["model"]
     if recipe.pixels is not None:
         chosen["pixels"] = recipe.pixels.model_dump(mode="json")
     settings = {**chosen, "phases": chosen["phases"][: index + 1]}

@@ -28,6 +28,7 @@ __all__ = [
     "Conflict",
     "FileName",
     "Fraction",
+    "KerasFile",
     "Listed",
     "LocalPath",
     "PhaseName",
@@ -224,7 +225,7 @@ class Settings(Mapping[str, Any]):
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names in the order given."""
+        """Iterates over the names in their order."""
         return iter(self._values)
 
     def __len__(self) -> int:
@@ -260,7 +261,18 @@ def _check_setting(value: object) -> object:
     return value
 
 
+def _as_keras_file(value: object) -> Path:
+    path = _as_local_path(value)
+    if path.suffix != ".keras":
+        raise in_words(
+            f"expected a file that ends in .keras, got {path.name!r}",
+            hint="model.save('base.keras')",
+        )
+    return path
+
+
 LocalPath = Annotated[Path, BeforeValidator(_as_local_path, json_schema_input_type=str)]
+KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[
     str,
     BeforeValidator(

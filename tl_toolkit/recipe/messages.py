@@ -34,18 +34,27 @@ _PLACE = re.compile(r":(\d+):(\d+)$")
 
 
 def explain(error: ValidationError, tree: Node) -> list[Problem]:
-    """Returns a located problem for each error of the schema."""
+    """Returns a located problem for each error of the schema.
+
+    Args:
+        error: What pydantic raised.
+        tree: The values that it checked, with their places.
+    """
     reader = _Explainer(tree)
     problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
     return [problem for problem in problems if problem is not None]
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Returns each problem once, those of a file first, by line and column."""
+    """Returns each problem once, those of a file first, by line and column.
+
+    Args:
+        problems: In any order, perhaps with repetitions.
+    """
 
     def place(problem: Problem) -> tuple[int, int, int]:
-        found = _PLACE.search(problem.where)
-        return (0, int(found[1]), int(found[2])) if found else (1, 0, 0)
+        match = _PLACE.search(problem.where)
+        return (0, int(match[1]), int(match[2])) if match else (1, 0, 0)
 
     return sorted(dict.fromkeys(problems), key=place)
 
@@ -71,9 +80,8 @@ class _Explainer:
         if kind == "extra_forbidden":
             return self._explain_unknown(path, detail["input"])
         if kind == "too_short" and node and len(node.value) >= context["min_length"]:
-            return (
-                None  # pydantic counts the entries that are right, and the others are told already
-            )
+            # pydantic counts the valid entries, and the others are reported already.
+            return None
         value = node.plain() if node else detail["input"]
         expected = self._expect(kind, context, path) or detail["msg"]
         if ", got " not in expected:
@@ -193,6 +201,8 @@ def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
             yield schema["items"]
     elif name in schema.get("properties", {}):
         yield schema["properties"][name]
+    elif isinstance(schema.get("additionalProperties"), dict):
+        yield schema["additionalProperties"]
 
 
 def _say_range(schema: Mapping[str, Any]) -> str:

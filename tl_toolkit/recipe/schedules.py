@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
-from tl_toolkit.recipe.fields import Section
-from tl_toolkit.recipe.kinds import choose_kind, table_of
+from tl_toolkit.recipe.kinds import KindSection, choose_kind, table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,10 +26,9 @@ __all__ = [
 ]
 
 
-class Schedule(Section):
+class Schedule(KindSection):
     """What all schedules have: the rate that they begin at, and a warm-up before it."""
 
-    kind: str
     initial: float = Field(
         gt=0, description="Learning rate that the schedule begins at, above 0.", examples=[1e-3]
     )

@@ -6,9 +6,11 @@ field means against the catalog and the file system (names, ranges, files) is ch
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
@@ -17,6 +19,7 @@ from tl_toolkit.recipe.fields import (
     Changes,
     Conflict,
     FileName,
+    KerasFile,
     Listed,
     PhaseName,
     Section,
@@ -29,13 +32,14 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.optimizers import (
+    DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     OptimizerField,
     find_misplaced,
     move_into_optimizer,
 )
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.schedules import LearningRate
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask, Monitor
 from tl_toolkit.recipe.tasks import field_of, find_task, task_of
@@ -52,6 +56,7 @@ __all__ = [
     "Masks",
     "Model",
     "Objective",
+    "OwnBase",
     "Phase",
     "Pixels",
     "RandAugment",
@@ -139,11 +144,49 @@ def _as_head(head: object) -> object:
     return Head.model_validate(head) if isinstance(head, Mapping) else head
 
 
+class OwnBase(Section):
+    """A Keras model of the user's own as the base, with the weights that it was saved with."""
+
+    model: KerasFile = Field(
+        description="A file that `model.save` wrote, .keras: a functional model, or a Sequential "
+        "one with an input, from one image to one map or vector. It is used whole: leave a "
+        "classifier out before it is saved.",
+        examples=["base.keras"],
+    )
+    preprocessing: Text = Field(
+        default="raw",
+        description="How RGB pixels enter it: raw (0..255), unit (0..1), tf (-1..1), torch "
+        "(ImageNet's mean and deviation, RGB), caffe (ImageNet's mean, BGR). A model of one "
+        "channel takes grey pixels, raw, unit or tf.",
+        examples=["tf"],
+    )
+
+
+_ITS_OWN = object()
+"""Stands for the weights that a base of the user's own brings, while a model is validated."""
+
+
+def _as_base(base: object) -> object:
+    # Validated here, as a union would name its members in the place of every problem.
+    return OwnBase.model_validate(base) if isinstance(base, Mapping) else base
+
+
+def _as_weights(weights: object) -> object:
+    if weights is None:
+        raise PydanticCustomError("missing", "Field required")
+    return None if weights is _ITS_OWN else weights
+
+
 class Model(Section):
     """The network: a base, its weights, and a head."""
 
-    base: str = Field(
-        description="Name of the architecture; `tltool models list` shows them.",
+    base: Annotated[
+        str | OwnBase,
+        expects("expected the name of an architecture, or {model: FILE.keras}"),
+        BeforeValidator(_as_base, json_schema_input_type=str | OwnBase),
+    ] = Field(
+        description="Name of the architecture, which `tltool models list` shows, or a Keras model "
+        "of your own: {model: FILE.keras}.",
         examples=["mobilenet"],
     )
     arguments: Arguments = Field(
@@ -151,8 +194,13 @@ class Model(Section):
         description="Arguments of the architecture, as {alpha: 0.25}; `tltool models show BASE` "
         "shows them.",
     )
-    weights: Weights = Field(
-        description="imagenet (the official file), random, or the path of a weight file.",
+    weights: Annotated[
+        Weights | None, BeforeValidator(_as_weights, json_schema_input_type=Weights)
+    ] = Field(
+        default=None,
+        validate_default=True,
+        description="imagenet (the official file), random, or the path of a weight file. Only a "
+        "model of your own needs none: it brings its weights.",
         examples=["imagenet"],
     )
     l1: _Penalty = Field(
@@ -174,6 +222,31 @@ class Model(Section):
         description="The classifier on the base; paper for the one that its paper has, as the "
         "dense layers of VGG. The resolved recipe holds its layers in place of the word.",
     )
+
+    @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Notes that a base of the user's own needs no weights."""
+        if isinstance(values.get("base"), Mapping) and values.get("weights") is None:
+            return {**values, "weights": _ITS_OWN}
+        return values
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields weights and arguments of an architecture beside a base of the user's own."""
+        if not isinstance(values.get("base"), Mapping):
+            return
+        weights = values.get("weights")
+        if weights is not _ITS_OWN:
+            expected = "expected none beside a model of your own, which brings its weights"
+            yield Conflict(("weights",), f"{expected}, got {weights!r}", "~model.weights")
+        if values.get("arguments"):
+            expected = "expected none beside a model of your own, got some"
+            yield Conflict(("arguments",), expected, "~model.arguments")
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file of a base of the user's own, None for an architecture."""
+        return self.base.model if isinstance(self.base, OwnBase) else None
 
     @property
     def classifier(self) -> Head:
@@ -212,16 +285,16 @@ class Phase(Section):
         ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
     )
     optimizer: OptimizerField = Field(
-        default=OPTIMIZERS["adam"](),
+        default=DEFAULT_OPTIMIZER,
         json_schema_extra={"default": "adam"},
-        description="Optimizer, fresh at the start of the phase: a word (adam, adamw, sgd), or a "
-        "section with its settings.",
+        description="Optimizer, fresh at the start of the phase: a word "
+        f"({', '.join(OPTIMIZERS)}), or a section with its settings.",
         examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
     )
     learning_rate: LearningRate = Field(
         default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind (cosine, "
-        "exponential, step, constant).",
+        description="Learning rate, above 0, or a schedule: a section with a kind "
+        f"({', '.join(SCHEDULES)}).",
         examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
     )
     momentum: _Rate | None = Field(
@@ -362,10 +435,26 @@ class Recipe(Section):
     baseline: Changes | None = Field(
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping and "
-        "data.batch_size) and their values.",
+        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
+        "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
+        "and their values.",
         examples=[{"model.weights": "random"}],
     )
+
+    def with_base(self, path: Path) -> "Recipe":
+        """Returns the recipe with the model of its own base in another file.
+
+        Args:
+            path: The file, which holds the same model.
+
+        Raises:
+            ValueError: The base is an architecture.
+        """
+        base = self.model.base
+        if not isinstance(base, OwnBase):
+            raise ValueError(f"model.base = {base!r}: expected a model of the user's own")
+        base = base.model_copy(update={"model": path.absolute()})
+        return self.model_copy(update={"model": self.model.model_copy(update={"base": base})})
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -392,7 +481,10 @@ class Recipe(Section):
         baseline = values.get("baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
-            if field != "data.batch_size" and field.partition(".")[0] not in _BASELINE_SECTIONS:
+            section, _, rest = field.partition(".")
+            if section == "task" and rest not in ("", "kind"):
+                continue  # which of its fields may change, the task itself says
+            if field != "data.batch_size" and section not in _BASELINE_SECTIONS:
                 sections = ", ".join(_BASELINE_SECTIONS)
                 expected = f"expected a change to {sections} or data.batch_size, got {key!r}"
                 yield Conflict(("baseline", str(key)), f"{expected}: it uses the same images")
