@@ -1,7 +1,8 @@
 """The sections `phases` and `early_stopping`: what trains, for how long, at what rate."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field
 
@@ -19,14 +20,15 @@ from tl_toolkit.recipe.fields import (
 from tl_toolkit.recipe.optimizers import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
+    Optimizer,
     OptimizerField,
     find_misplaced,
     move_into_optimizer,
 )
-from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 
-__all__ = ["EarlyStopping", "Phase", "UnfreezeFrom"]
+__all__ = ["EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
 
 
 class UnfreezeFrom(Section):
@@ -112,6 +114,45 @@ class Phase(Section):
             expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
             yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseSettings:
+    """What training is told of a phase, in plain values; a field of a phase's name holds its value.
+
+    Attributes:
+        name: Unique among the phases.
+        epochs: Passes over the training images, 0 or more.
+        optimizer: Builds itself, fresh at the start of the phase.
+        learning_rate: A number, or a schedule.
+        units: Names of the base's units that train besides the head, input to output.
+        batch_norm: frozen or train: whether BatchNormalization in them trains.
+        batch_norm_momentum: Of its moving statistics; None for each layer's own.
+    """
+
+    name: str
+    epochs: int
+    optimizer: Optimizer
+    learning_rate: float | Schedule = 1e-3
+    units: tuple[str, ...] = ()
+    batch_norm: str = "frozen"
+    batch_norm_momentum: float | None = None
+
+    @classmethod
+    def of(cls, phase: Phase, units: tuple[str, ...]) -> Self:
+        """Returns the settings of a recipe's phase.
+
+        Args:
+            phase: The section.
+            units: What its `unfreeze` resolves to.
+        """
+        names = {field.name for field in dataclasses.fields(cls)} - {"units"}
+        return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
+
+    @property
+    def train_batch_norm(self) -> bool:
+        """Whether BatchNormalization in the units trains."""
+        return self.batch_norm == "train"
 
 
 class EarlyStopping(Section):
