@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import build_base, find_blocks
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.transfer.weights import find_weights, load_weights

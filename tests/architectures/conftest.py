@@ -5,7 +5,8 @@ from functools import cache
 import keras
 import pytest
 
-from tl_toolkit.architectures.graph import BlockGraph, apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import find_architecture
 
 

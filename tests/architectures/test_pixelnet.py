@@ -4,8 +4,9 @@ import pytest
 
 from tests.architectures.networks import assert_equal_outputs, build_model, count, fill, run
 from tests.models import build_transfer, layers_of
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
+from tl_toolkit.architectures.graph import build_base
 from tl_toolkit.architectures.pixelnet import build_pixelnet
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
 from tl_toolkit.catalog.lookup import check_image_size, find_architecture, read_variants

@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, connect
 from tl_toolkit.architectures.graph import sorted_calls
-from tl_toolkit.architectures.sampling import PixelSample, sample_axis
+from tl_toolkit.architectures.sampling import sample_axis
 from tl_toolkit.catalog.lookup import PIXEL_STEP
+from tl_toolkit.tasks.dense.taps import Tap, find_taps, is_pixel_dense
 from tl_toolkit.tasks.dense.windows import SizelessBase, pair_spans
 
 __all__ = ["TILE_BYTES", "WINDOW", "DensePredictor"]
@@ -38,16 +39,6 @@ _PREFIX_BATCH = 4
 
 Reduction = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 """Makes of outputs (rows, columns, units) what is kept of them, by name."""
-
-
-@dataclass(frozen=True)
-class _Tap:
-    """A map that pixels are read from, and the channels of the hypercolumn that it fills."""
-
-    tensor: keras.KerasTensor
-    stride: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,8 @@ class DensePredictor:
         tile_bytes: int = TILE_BYTES,
     ) -> None:
         calls = sorted_calls(keras.Function(model.inputs, model.outputs))
-        self._taps = _find_taps(calls)
-        self._dense = [call.operation for call in calls if _is_dense(call)]
+        self._taps = find_taps(calls)
+        self._dense = [call.operation for call in calls if is_pixel_dense(call)]
         self._mode = mode
         self._tile_bytes = tile_bytes
         self.image_size = tuple(model.inputs[0].shape[1:3])
@@ -254,13 +245,13 @@ class DensePredictor:
         cells = one.shape[0] * one.shape[1]
         return bool(cells * self._dense[0].units * _FLOAT_BYTES <= self._tile_bytes)
 
-    def _prepare(self, tap: _Tap, one: tf.Tensor, fits: bool) -> _Ready:
+    def _prepare(self, tap: Tap, one: tf.Tensor, fits: bool) -> _Ready:
         """Takes a map through its part of the first layer, unless the result were too large."""
         if self._mode == "project_first" and fits:
             return _Ready(self._project(tap, one), projected=True)
         return _Ready(one, projected=False)
 
-    def _project(self, tap: _Tap, part: tf.Tensor) -> tf.Tensor:
+    def _project(self, tap: Tap, part: tf.Tensor) -> tf.Tensor:
         return tf.tensordot(part, self._dense[0].kernel[tap.start : tap.stop], 1)
 
     def _predict(self, ready: Sequence[_Ready], ys: tf.Tensor, xs: tf.Tensor) -> tf.Tensor:
@@ -306,30 +297,3 @@ def _read(cells: tf.Tensor, places: tf.Tensor, stride: int, *, axis: int) -> tf.
     if stride > 1:
         return between()
     return tf.cond(tf.reduce_all(places == tf.floor(places)), at, between)
-
-
-def _find_taps(calls: Sequence[Any]) -> tuple[_Tap, ...]:
-    """Returns the maps that a model reads, in the order of its hypercolumn."""
-    samplers = {
-        id(call.outputs[0]): call for call in calls if isinstance(call.operation, PixelSample)
-    }
-    joined = [
-        call.input_tensors
-        for call in calls
-        if any(id(tensor) in samplers for tensor in call.input_tensors)
-    ]
-    taps: list[_Tap] = []
-    start = 0
-    for tensor in joined[0]:
-        if (sampler := samplers.get(id(tensor))) is not None:
-            source = sampler.input_tensors[0]
-            stop = start + source.shape[-1]
-            taps.append(_Tap(source, sampler.operation.stride, start, stop))
-            start = stop
-    return tuple(taps)
-
-
-def _is_dense(call: Any) -> bool:
-    """Tells whether a call is one of the predictor's: a dense layer on rows of pixels."""
-    is_dense = isinstance(call.operation, keras.layers.Dense)
-    return is_dense and len(call.input_tensors[0].shape) == 3
