@@ -177,9 +177,9 @@ def ask_densely() -> None:
         for mode in ("gather_first", "project_first"):
             predictor = DensePredictor(model, mode=mode)
             maps = [one[0] for one in predictor.read_maps(image)]
-            predictor.answer(maps, ys[:8], xs, _highest)  # compiles
+            predictor.predict(maps, ys[:8], xs, _highest)  # compiles
             began = time.perf_counter()
-            answers.append(predictor.answer(maps, ys, xs, _highest)["highest"])
+            answers.append(predictor.predict(maps, ys, xs, _highest)["highest"])
             seconds.append(time.perf_counter() - began)
         found[name] = [*seconds, float(np.abs(answers[0] - answers[1]).max())]
         del model, predictor, maps

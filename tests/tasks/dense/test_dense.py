@@ -66,7 +66,7 @@ def answer(transfer, image, ys=None, xs=None, **settings):
         np.arange(side, dtype="float32") if places is None else np.asarray(places, "float32")
         for places, side in zip((ys, xs), image.shape[1:3], strict=True)
     )
-    return predictor.answer(maps, ys, xs, keep_all)["outputs"]
+    return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
 def assert_same(found, expected, tolerance=1e-6):
@@ -174,7 +174,7 @@ def test_images_are_answered_from_what_crosses_a_cut():
     maps = predictor.read_maps(split.prefix(draw_image()))
 
     places = np.arange(32, dtype="float32")
-    found = predictor.answer([one[0] for one in maps], places, places, keep_all)["outputs"]
+    found = predictor.predict([one[0] for one in maps], places, places, keep_all)["outputs"]
     assert_same(found, ask_all(transfer, draw_image()))
 
 
@@ -182,7 +182,7 @@ def test_images_of_many_sizes_share_their_compiled_functions():
     predictor = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
 
     sizes = [(20 + 9 * n, 90 - 7 * n) for n in range(8)]
-    found = [predictor.answer_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
+    found = [predictor.predict_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
 
     # One where all maps fit into a tile, and one for each number of maps that do not.
     functions = list(predictor._compiled.values())
@@ -191,7 +191,7 @@ def test_images_of_many_sizes_share_their_compiled_functions():
     for size, one in zip(sizes, found, strict=True):
         alone = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
         assert one.shape[:2] == size
-        assert np.array_equal(alone.answer_large(draw_image(size)[0], keep_all)["outputs"], one)
+        assert np.array_equal(alone.predict_large(draw_image(size)[0], keep_all)["outputs"], one)
 
 
 def test_a_model_that_was_saved_answers_alike(tmp_path):
@@ -203,7 +203,7 @@ def test_a_model_that_was_saved_answers_alike(tmp_path):
 
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
-    assert_same(predictor.answer(maps, places, places, keep_all)["outputs"], expected)
+    assert_same(predictor.predict(maps, places, places, keep_all)["outputs"], expected)
 
 
 def test_what_is_kept_of_the_outputs_is_what_a_task_says():
@@ -212,7 +212,7 @@ def test_what_is_kept_of_the_outputs_is_what_a_task_says():
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
 
-    found = predictor.answer(maps, places, places, transfer.task.postprocess)
+    found = predictor.predict(maps, places, places, transfer.task.postprocess)
 
     expected = ask_all(transfer, draw_image())
     assert found["mask"].dtype == np.uint8

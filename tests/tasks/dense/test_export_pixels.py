@@ -130,7 +130,7 @@ def answer_in_keras(model, image, resize="stretch"):
         return {**TASK.postprocess(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
 
     ys, xs = place_pixels(image.shape[:2], size, resize)
-    found = predictor.answer([one[0] for one in maps], ys, xs, keep)
+    found = predictor.predict([one[0] for one in maps], ys, xs, keep)
     return found, found.pop("clear")
 
 
@@ -251,7 +251,7 @@ def test_tiles_are_no_higher_than_they_must_be():
     # Two maps' parts of a first layer of three units, in float32.
     for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 2 * 3 * 4, 25)]:
         predictor = DensePredictor(build_model(), tile_bytes=tile_bytes)
-        assert np.unique(predictor.answer(maps, ys, xs, keep)["rows"]) == [rows]
+        assert np.unique(predictor.predict(maps, ys, xs, keep)["rows"]) == [rows]
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_answers_are_of_the_size_of_the_file(run, tmp_path):
     (answer,) = run.predict(tmp_path / "wide.png")
 
     (large,) = run.predict(tmp_path / "wide.png", native=True)
-    for one in (*answer.answer.values(), *large.answer.values()):
+    for one in (*answer.maps.values(), *large.maps.values()):
         assert one.shape[:2] == (50, 90)
 
 
@@ -98,8 +98,8 @@ def test_an_image_of_the_model_s_size_is_answered_alike_at_its_own(run):
     (resized,) = run.predict(photo_of(run))
     (native,) = run.predict(photo_of(run), native=True)
 
-    for name, one in resized.answer.items():
-        np.testing.assert_allclose(native.answer[name], one, atol=1e-5)
+    for name, one in resized.maps.items():
+        np.testing.assert_allclose(native.maps[name], one, atol=1e-5)
 
 
 def test_a_saved_model_answers_as_the_run_predicts(run):
@@ -110,7 +110,7 @@ def test_a_saved_model_answers_as_the_run_predicts(run):
                 [photo_of(run).read_bytes()]).pixels[0]  # fmt: skip
 
     (expected,) = run.predict(photo_of(run))
-    for name, one in expected.answer.items():
+    for name, one in expected.maps.items():
         if one.dtype == np.float32:
             np.testing.assert_allclose(given[name][0], one, atol=1e-5)
         else:

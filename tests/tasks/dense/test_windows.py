@@ -32,7 +32,7 @@ def answer_drawn(size, **model):
     predictor = DensePredictor(assemble_pixels(size, **model).model)
     maps = [one[0] for one in predictor.read_maps(draw_photo(size)[np.newaxis])]
     ys, xs = (np.arange(side, dtype="float32") for side in size)
-    return predictor.answer(maps, ys, xs, keep_all)["outputs"]
+    return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
 def assert_same(found, expected):
@@ -45,7 +45,7 @@ def assert_same(found, expected):
 def test_an_image_is_answered_as_by_a_model_of_its_size(size, trained):
     predictor = DensePredictor(assemble_pixels(trained).model)
 
-    found = predictor.answer_large(draw_photo(size), keep_all)["outputs"]
+    found = predictor.predict_large(draw_photo(size), keep_all)["outputs"]
 
     assert found.shape == (*size, 3)
     assert_same(found, answer_drawn(size))
@@ -55,9 +55,9 @@ def test_an_image_is_answered_as_by_a_model_of_its_size(size, trained):
 def test_a_large_image_is_answered_in_windows_without_seams(window):
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 333))
-    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+    expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
 
-    found = predictor.answer_large(photo, keep_all, window=window)["outputs"]
+    found = predictor.predict_large(photo, keep_all, window=window)["outputs"]
 
     assert predictor.is_seamless
     assert_same(found, expected)
@@ -66,10 +66,10 @@ def test_a_large_image_is_answered_in_windows_without_seams(window):
 def test_a_smaller_margin_would_leave_seams():
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 200))
-    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+    expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
     predictor._sizeless.margin = 0
 
-    found = predictor.answer_large(photo, keep_all, window=96)["outputs"]
+    found = predictor.predict_large(photo, keep_all, window=96)["outputs"]
 
     assert np.abs(found - expected).max() > 1e-3
 
@@ -78,7 +78,7 @@ def test_strided_convolutions_are_seamless_too():
     predictor = DensePredictor(assemble_pixels((64, 64), base="mobilenet", alpha=0.25).model)
     size = (96, 1100)
 
-    found = predictor.answer_large(draw_photo(size), keep_all, window=32)["outputs"]
+    found = predictor.predict_large(draw_photo(size), keep_all, window=32)["outputs"]
 
     margin = predictor._sizeless.margin
     assert size[1] > 4 * margin > 0  # more than one window
@@ -89,7 +89,7 @@ def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
     transfer = assemble_pixels((64, 64), base="mobilenet_v3_small", alpha=0.75)
     predictor = DensePredictor(transfer.model)
 
-    found = predictor.answer_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
+    found = predictor.predict_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
 
     assert not predictor.is_seamless
     assert found.shape == (100, 330, 3)
@@ -99,7 +99,7 @@ def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
-    found = DensePredictor(transfer.model).answer_large(
+    found = DensePredictor(transfer.model).predict_large(
         draw_photo((50, 61)), transfer.task.postprocess
     )
 
