@@ -49,8 +49,8 @@ class LoadedRecipe:
 
     Attributes:
         recipe: The validated recipe; its paths are absolute.
-        path: The file as it was named; `recipe` for one built in Python.
-        locate: Gives the place of a field, ("phases", 1, "unfreeze"), as `recipes/x.yaml:14:9` or
+        path: The file as the caller named it; `recipe` for one built in Python.
+        locate: Returns the place of a field, ("phases", 1, "unfreeze"), as `recipes/x.yaml:14:9` or
             `override phases.1.unfreeze=7`; of its nearest parent if the field was not written.
     """
 
@@ -60,7 +60,7 @@ class LoadedRecipe:
 
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
-"""What a recipe may be given as: its file, its contents, a recipe, or a recipe that was loaded."""
+"""What a recipe is read from: its file, its contents, a recipe, or a loaded recipe."""
 
 
 def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> LoadedRecipe:
@@ -74,7 +74,7 @@ def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> Lo
         overrides: Texts `a.b=value` or `~a.b`, or a mapping of dotted fields to values.
 
     Raises:
-        RecipeError: The file cannot be read, or with all problems found in it and in the overrides.
+        RecipeError: The file cannot be read; or all problems in it and in the overrides.
     """
     path = Path(source)
     tree = read_yaml(_read_text(path), lambda line, column: f"{path}:{line}:{column}")
@@ -90,21 +90,21 @@ def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) 
         overrides: As for `load_recipe`.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     values = _as_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
 
 
 def read_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
-    """Returns a recipe from whatever it is given as.
+    """Returns a recipe from any of its sources.
 
     Args:
         source: As of `load_recipe` or `build_recipe`, or what either returns.
         overrides: As for `load_recipe`.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     if isinstance(source, LoadedRecipe):
         return build_recipe(source.recipe, overrides) if overrides else source
@@ -121,7 +121,7 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         overrides: As `{"phases.head.epochs": 3}`; `{"~augment": None}` removes.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     return build_recipe(recipe, overrides).recipe
 

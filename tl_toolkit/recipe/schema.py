@@ -114,7 +114,7 @@ class Head(Section):
     l2: _Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
     activation: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
-        description="softmax gives one output per class; sigmoid one for both of two classes.",
+        description="softmax gives one output per class; sigmoid a single output for two classes.",
     )
 
 
@@ -203,7 +203,7 @@ class UnfreezeFrom(Section):
 
 
 class Phase(Section):
-    """One stretch of training: what trains, for how long, at what rate."""
+    """One phase of training: what trains, for how long, at what rate."""
 
     name: PhaseName = Field(
         description="Name of the phase: a letter, then letters, digits, - and _; unique.",
@@ -258,12 +258,20 @@ class Phase(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Moves momentum and weight decay into the optimizer's section."""
+        """Moves momentum and weight decay into the optimizer's section.
+
+        Args:
+            values: The fields, before validation.
+        """
         return move_into_optimizer(values)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings that would change nothing, and blocks named twice."""
+        """Yields settings without effect, and repeated blocks.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
             yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
@@ -299,7 +307,11 @@ class Export(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields formats named twice."""
+        """Yields repeated formats.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         yield from refuse_repeated(values.get("formats"), "formats")
 
 
@@ -346,7 +358,8 @@ class Recipe(Section):
     model: Model = Field(description="The network: base, weights and head.")
     pixels: Pixels | None = Field(
         default=None,
-        description="How single pixels are read, drawn and compared, for tasks that answer each.",
+        description="How single pixels are read, sampled and compared, for dense tasks (an output "
+        "per pixel).",
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
         description="Phases of training, one after the other; usually the head alone first.",
@@ -371,13 +384,21 @@ class Recipe(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Gives fields that depend on the task the default that theirs has."""
+        """Returns the values with the defaults that depend on the task.
+
+        Args:
+            values: The sections, before validation.
+        """
         task = task_of(values.get("task"))
         return values if task is None else task.settle_recipe(values)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
+        """Yields repeated names of phases, a reserved name, and baselines that change other fields.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         task = task_of(values.get("task"))
         if task is not None:  # what is no task, the field itself refuses
             yield from task.find_recipe_conflicts(values)
