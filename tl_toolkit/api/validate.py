@@ -9,7 +9,7 @@ from tl_toolkit.recipe.overrides import Overrides
 
 
 def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Plan:
-    """Checks a recipe, its data and its weights, and tells what it will do. Images stay closed.
+    """Checks a recipe, its data and its weights, and returns what it will do. Images stay closed.
 
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
