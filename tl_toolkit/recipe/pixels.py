@@ -110,5 +110,9 @@ class Pixels(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields taps named twice."""
+        """Yields repeated taps.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         yield from refuse_repeated(values.get("taps"), "taps")

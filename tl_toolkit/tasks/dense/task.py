@@ -47,7 +47,12 @@ class MapMetric(Protocol):
     """Compares predicted maps with targets, image by image."""
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image, and returns the scores of it alone."""
+        """Takes in an image, and returns the scores of it alone.
+
+        Args:
+            prediction: What `postprocess` named, (h, w, ...).
+            target: Of the same pixels, as its reader returns it.
+        """
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
