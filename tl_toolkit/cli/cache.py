@@ -18,7 +18,7 @@ def cache_command() -> None:
 @cache_command.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
-    """List what is stored, the least recently used first, which also goes first."""
+    """List the stored entries, the least recently used first, which is also deleted first."""
     from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()

@@ -178,7 +178,7 @@ def draw_model(
 @click.option(
     "--seed", default=0, show_default=True, help="Of random weights and synthetic images."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def probe_model(
     name: str,
     arguments: tuple[str, ...],

@@ -144,7 +144,7 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 @click.option(
     "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
     callback=lambda _, __, values: split_formats(values),
-    help=f"{describe_formats()}. May be given again, or name several with commas between.",
+    help=f"{describe_formats()}. May be repeated, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:

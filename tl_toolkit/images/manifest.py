@@ -30,7 +30,7 @@ class Example:
             the converted file; its reason names the original.
         sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
         split: One of SPLITS.
-        targets: What is learned of it, as text: a value for each of the manifest's columns.
+        targets: As text, a value for each of the manifest's columns.
         verdict: One of VERDICTS: what the decoder makes of it.
         reason: Why it is not good, or what it was converted from; "" for a good one.
     """
@@ -192,7 +192,7 @@ def sample_splits(
     seed: int,
     stratify: int | None = 0,
 ) -> list[Example]:
-    """Gives a fraction of the training images of each class to other splits.
+    """Moves a fraction of the training images of each class to other splits.
 
     The choice depends on the seed and on their content alone: neither names nor order matter, and a
     new image moves hardly any other. Equal images stay together, whatever their labels.

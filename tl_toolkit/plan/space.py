@@ -100,7 +100,7 @@ def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
 
     Args:
         epochs: Of a trial that is never stopped, 1 or more.
-        factor: About one trial in so many resumes.
+        factor: The best of each so many trials resumes.
 
     Returns:
         For each bracket its rungs: (trials, epochs after which they pause). The first bracket

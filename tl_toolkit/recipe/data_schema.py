@@ -196,7 +196,7 @@ class Features(Section):
     )
     dtype: Literal["float32", "float16"] = Field(
         default="float32",
-        description="float16 halves the size; what is trained on are the rounded values.",
+        description="float16 halves the size; training uses the rounded values.",
     )
     views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,

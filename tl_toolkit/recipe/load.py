@@ -201,7 +201,7 @@ def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:
 
 
 def _anchor_paths(tree: Node, folder: Path) -> None:
-    """Makes relative paths absolute; what is no local path is left for the schema to refuse."""
+    """Makes relative paths absolute; the schema refuses other values later."""
     for field in _PATH_FIELDS:
         _anchor(tree.find(field), field, folder)
     baseline = tree.child("baseline")
@@ -224,7 +224,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
     # Fields that are None are left out, as None stands for "not set"; but not among the pixels,
-    # where null may turn off what is a task's default.
+    # where null may turn off a default of the task.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if recipe.pixels is not None:
         values["pixels"] = recipe.pixels.model_dump(mode="json")

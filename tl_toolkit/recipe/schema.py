@@ -299,7 +299,7 @@ class EarlyStopping(Section):
 
 
 class Export(Section):
-    """What is written for use elsewhere when training is done."""
+    """The formats that are exported when training ends."""
 
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
         default=("saved_model",), description=f"{describe_formats()}."
@@ -325,7 +325,7 @@ def _as_export(value: object) -> object:
 
 
 class Recipe(Section):
-    """A whole run: data, model, phases of training, and what is made of the result."""
+    """A whole run: data, model, phases of training, and exports."""
 
     version: Annotated[Literal[1], expects("expected 1"), BeforeValidator(_as_version)] = Field(
         description="Version of the recipe format: 1.", examples=[1]
@@ -362,14 +362,14 @@ class Recipe(Section):
         "per pixel).",
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
-        description="Phases of training, one after the other; usually the head alone first.",
+        description="Phases of training, in order; usually the head alone first.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
     )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
-    ] = Field(default=Export(), description="What is exported at the end; false for nothing.")
+    ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
@@ -400,7 +400,7 @@ class Recipe(Section):
             values: As of `Section.find_conflicts`.
         """
         task = task_of(values.get("task"))
-        if task is not None:  # what is no task, the field itself refuses
+        if task is not None:  # an unknown task is refused by its field
             yield from task.find_recipe_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
@@ -417,7 +417,7 @@ class Recipe(Section):
             field = key.lstrip("~") if isinstance(key, str) else ""
             section, _, rest = field.partition(".")
             if section == "task" and rest not in ("", "kind"):
-                continue  # which of its fields may change, the task itself says
+                continue  # the task knows which of its fields may change
             if field != "data.batch_size" and section not in _BASELINE_SECTIONS:
                 sections = ", ".join(_BASELINE_SECTIONS)
                 expected = f"expected a change to {sections} or data.batch_size, got {key!r}"

@@ -25,7 +25,7 @@ class SourceFile(NamedTuple):
     Attributes:
         path: Absolute path, or `builtin:digits/<index>`.
         split: One of SPLITS, or None if fractions decide.
-        targets: What is learned of it, as text: a value for each column of the listing.
+        targets: As text, a value for each column of the listing.
     """
 
     path: str

@@ -106,7 +106,7 @@ class Task:
         Args:
             features: What crosses the cut.
             targets: Of `load_targets`, of the same images.
-            seed: What is sampled depends on it, and on the epoch and the image's place.
+            seed: Sampling depends on it, the epoch and the image's place.
             transform: The geometric transforms of the images; by default none.
         """
         raise NotImplementedError

@@ -221,7 +221,7 @@ class Engine:
         )
 
     def _choose_seed(self, proposal: Proposal) -> int | None:
-        """The seed of a trial's own, which one that continues has from where it began."""
+        """The seed of a trial's own, which a resumed trial takes over."""
         if not self.search.vary_seed:
             return None
         if proposal.continues is not None:

@@ -126,6 +126,6 @@ def choose_palette(count: int) -> np.ndarray:
     colors = np.zeros((count, 3), np.uint8)
     for index in range(count):
         for bit in range(8):
-            # From 1 on: 0 would be black, and black on a photo looks like nothing.
+            # From 1 on: 0 would be black, which is hard to see on a photo.
             colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
     return colors

@@ -141,7 +141,7 @@ def find_borders(mask: np.ndarray) -> np.ndarray:
                 & (first[step:] != IGNORE)
                 & (first[:-step] != IGNORE)
             )
-            seen = np.moveaxis(border, axis, 0)  # a view: what is set here is set in `border`
+            seen = np.moveaxis(border, axis, 0)  # a view: it writes to `border`
             seen[step:] |= differs
             seen[:-step] |= differs
     return border

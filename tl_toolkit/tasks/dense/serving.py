@@ -130,7 +130,7 @@ def place_pixels_in_graph(
 
 def _blank(values: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     """Empties a map (h, w, ...) where the model has not seen the image: bool (h, w)."""
-    # Not shared with `tl_toolkit.tasks.dense.evaluation.blank_unseen`: parity holds it to that one.
+    # Not shared with `tl_toolkit.tasks.dense.evaluation.blank_unseen`: parity compares the two.
     while seen.shape.rank < values.shape.rank:
         seen = seen[..., tf.newaxis]
     return tf.where(seen, values, tf.cast(IGNORE if values.dtype.is_integer else 0, values.dtype))
