@@ -158,7 +158,7 @@ def test_integers_are_fine_for_rates(values):
         ("augment.rotation", 0.6, "expected a number from 0 to 0.5, got 0.6."),
         ("augment.rand_augment.num_ops", 11, "expected an integer from 1 to 10, got 11."),
         ("augment", 3, "expected a section with the keys flip, rotation"),
-        ("model.base", 5, "expected text, got 5."),
+        ("model.base", 5, "expected the name of an architecture, or {model: FILE.keras}, got 5."),
         ("model.arguments", [], "expected a section of `key: value` lines"),
         ("model.arguments.alpha", [1], "expected a number, a word, true or false, got [1]."),
         ("model.arguments.alpha", float("nan"), "expected a finite number, got nan."),

@@ -23,7 +23,7 @@ def phase(**fields):
 def whole(momentum):
     return phase(
         units=resolve_unfreeze(find_architecture("vgg_tiny"), 4),
-        train_batch_norm=True,
+        batch_norm="train",
         batch_norm_momentum=momentum,
     )
 

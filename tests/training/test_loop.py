@@ -38,6 +38,12 @@ def train(tmp_path, out="run", **sections):
     return tl.finetune(digits_recipe(**sections), out=tmp_path / out, overwrite=True)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run of the recipe as it stands, for tests that only read it."""
+    return train(tmp_path_factory.mktemp("plain"))
+
+
 def history(run, phase):
     with open(run.path / "phases" / phase / "history.csv") as file:
         return list(csv.DictReader(file))
@@ -61,14 +67,14 @@ def test_the_same_recipe_gives_the_same_history_and_weights_bit_for_bit(tmp_path
     np.testing.assert_array_equal(weights(first), weights(second))
 
 
-def test_another_seed_gives_another_history(tmp_path):
-    first, second = train(tmp_path, "first"), train(tmp_path, "second", seed=1)
+def test_another_seed_gives_another_history(tmp_path, plain):
+    other = train(tmp_path, seed=1)
 
-    assert history(first, "1-head") != history(second, "1-head")
+    assert history(plain, "1-head") != history(other, "1-head")
 
 
-def test_epoch_0_is_the_state_before_the_first_step(tmp_path):
-    rows = history(train(tmp_path), "1-head")
+def test_epoch_0_is_the_state_before_the_first_step(plain):
+    rows = history(plain, "1-head")
 
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["loss"] == "" and float(rows[0]["val_loss"]) > 0
@@ -203,16 +209,14 @@ def test_outputs_tell_a_dead_head_from_a_saturated_one(outputs, activation, said
     assert found.startswith(said) and bool(found) == bool(said)
 
 
-def test_receipts_and_logs_are_written(tmp_path):
-    run = train(tmp_path)
-
-    receipt = json.loads((run.path / "phases" / "1-head" / "receipt.json").read_text())
+def test_receipts_and_logs_are_written(plain):
+    receipt = json.loads((plain.path / "phases" / "1-head" / "receipt.json").read_text())
     states = {row["part"]: row["state"] for row in receipt["parts"]}
     assert states == {"c1": "frozen", "c3": "frozen", "c5": "frozen", "f6": "frozen"} | {
         "head": "trainable"
     }
     assert receipt["holds"] and receipt["steps"] == 6
-    assert list((run.path / "logs" / "train").glob("events.*"))
+    assert list((plain.path / "logs" / "train").glob("events.*"))
 
 
 def test_patience_counts_from_the_last_improvement():

@@ -428,6 +428,7 @@ def test_a_sweep_of_units_or_of_another_phase(tmp_path, recipe):
 )
 def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depths):
     recipe = make_recipe("edges", draw_balls(tmp_path / "balls", train=2, validation=1))
+    recipe["model"] |= {"base": "mobilenet", "arguments": {"alpha": 0.25}}
     recipe["pixels"] |= {"taps": ["conv1_relu", "conv_pw_1_relu"], "per_image": 50}
     recipe["phases"] = [{"name": "head", "epochs": 1, "batch_norm": "train"}]
 

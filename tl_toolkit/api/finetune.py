@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
@@ -17,7 +18,7 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import training_settings
-from tl_toolkit.recipe.load import RecipeSource, dump_recipe, read_recipe
+from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
@@ -40,6 +41,7 @@ def finetune(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
@@ -54,6 +56,8 @@ def finetune(
             sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
             and Keras's dtype policy are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
+        base: A functional Keras model in place of the recipe's base, weights and arguments. It is
+            used whole and is not changed; the run keeps a copy.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
@@ -65,18 +69,22 @@ def finetune(
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
     """
-    loaded = read_recipe(recipe, overrides)
-    if overwrite and out is None:
-        raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
-    plan = check_recipe(loaded)
-    refuse_dtype_policy()
-    with (
-        handling(progress) as handle,
-        create_run(
-            loaded.recipe.name, root=Path(root), out=Path(out) if out else None, overwrite=overwrite
-        ) as folder,
-    ):
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(
+            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
+        )
+        if overwrite and out is None:
+            hint = "--out DIR --overwrite"
+            raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
+        plan = check_recipe(loaded)
+        refuse_dtype_policy()
+        handle = stack.enter_context(handling(progress))
+        place = Path(out) if out else None
+        folder = stack.enter_context(
+            create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
+        )
         handle(Event("run_began", facts={"folder": folder.path}))
+        plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if plan.ignored:
                 handle(message(plan.ignored))
@@ -183,14 +191,15 @@ class _Finetuning:
 
         recipe = self.recipe
         loaded = transfer.weights
+        weights = loaded.path if loaded else recipe.model.own_file
         write_json(
             self.folder.lock,
             {
                 "seed": recipe.seed,
                 "split_seed": recipe.data.split_seed,
                 "data_sha256": manifest.digest,
-                "weights": str(loaded.path) if loaded else recipe.model.weights,
-                "weights_sha256": hash_file(loaded.path) if loaded else None,
+                "weights": str(weights) if weights else recipe.model.weights,
+                "weights_sha256": hash_file(weights) if weights else None,
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
                 "numerics": describe_numerics(),

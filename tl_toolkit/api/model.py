@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
-from tl_toolkit.recipe.load import RecipeSource, read_recipe
+from tl_toolkit.recipe.load import RecipeSource
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runtime import numerics
 
@@ -23,7 +24,11 @@ __all__ = ["build_model", "load_model"]
 
 
 def build_model(
-    recipe: RecipeSource, *, overrides: Overrides = (), progress: Handler | bool = False
+    recipe: RecipeSource,
+    *,
+    overrides: Overrides = (),
+    base: keras.Model | None = None,
+    progress: Handler | bool = False,
 ) -> keras.Model:
     """Builds the model of a recipe as it is before training: weights loaded, head new.
 
@@ -32,6 +37,7 @@ def build_model(
     Args:
         recipe: As for `tl.finetune`.
         overrides: As for `tl.finetune`.
+        base: As for `tl.finetune`.
         progress: As for `tl.finetune`; a weight file may have to be fetched.
 
     Returns:
@@ -41,8 +47,12 @@ def build_model(
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights.
     """
-    plan = check_recipe(read_recipe(recipe, overrides))
-    with handling(progress) as handle, numerics(deterministic=plan.recipe.deterministic):
+    with (
+        reading_recipe(recipe, overrides, base=base) as loaded,
+        handling(progress) as handle,
+        numerics(deterministic=loaded.recipe.deterministic),
+    ):
+        plan = check_recipe(loaded)
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import assemble_model
         from tl_toolkit.training.seeds import phase_seed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -10,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message
@@ -21,7 +24,6 @@ from tl_toolkit.recipe.load import (
     RecipeSource,
     build_recipe,
     dump_recipe,
-    read_recipe,
 )
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -31,6 +33,7 @@ from tl_toolkit.runs.places import create_run, resume_run
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
+    import keras
     import keras_tuner
 
     from tl_toolkit.tuning.engine import Engine
@@ -67,6 +70,7 @@ def search(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -79,6 +83,7 @@ def search(
     Args:
         recipe: As for `finetune`; its `search` section names the fields and values.
         overrides: Fields to replace, as for `finetune`.
+        base: As for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
         resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
@@ -94,21 +99,25 @@ def search(
         ToolkitError: A child of it for whatever else a user can correct: recipe, data, weights,
             output.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(_with_search(loaded))
-    if loaded.recipe.search is None:  # a default search, which only the check needed
-        plan = plan_trial(plan, {})
-    with (
-        handling(progress) as handle,
-        open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite) as folder,
-    ):
-        return Searching(plan, folder, handle).run(threads)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(
+            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
+        )
+        plan = check_recipe(_with_search(loaded))
+        if loaded.recipe.search is None:  # a default search, which only the check needed
+            plan = plan_trial(plan, {})
+        handle = stack.enter_context(handling(progress))
+        folder = stack.enter_context(
+            open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
+        )
+        return Searching(keep_base(plan, folder), folder, handle).run(threads)
 
 
 def hypermodel(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
@@ -119,17 +128,21 @@ def hypermodel(
     Args:
         recipe: As for `search`.
         overrides: As for `search`.
+        base: As for `search`.
 
     Raises:
         ToolkitError: As `search` does before its first trial.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(_with_search(loaded))
-    refuse_dtype_policy()
-    start_tensorflow()
-    from tl_toolkit.tuning.hypermodel import RecipeHyperModel
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
+        plan = check_recipe(_with_search(loaded))
+        refuse_dtype_policy()
+        start_tensorflow()
+        from tl_toolkit.tuning.hypermodel import RecipeHyperModel
 
-    return RecipeHyperModel(plan, progress=log_warnings)
+        model = RecipeHyperModel(plan, progress=log_warnings)
+        weakref.finalize(model, stack.pop_all().close)  # it loads the base for each trial
+        return model
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:

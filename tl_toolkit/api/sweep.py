@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.search import Searching, SearchRun, open_search
 from tl_toolkit.catalog.lookup import resolve_unfreeze
@@ -15,15 +17,19 @@ from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths
 from tl_toolkit.plan.tasks import plan_task
-from tl_toolkit.recipe.load import RecipeSource, build_recipe, read_recipe
+from tl_toolkit.recipe.load import RecipeSource, build_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 
 def sweep(
     recipe: RecipeSource,
     *,
     overrides: Overrides = (),
+    base: keras.Model | None = None,
     phase: str | None = None,
     units: bool = False,
     out: str | Path | None = None,
@@ -40,6 +46,7 @@ def sweep(
     Args:
         recipe: As for `search`; its `search` section, but for objective and refit, does not count.
         overrides: As for `search`.
+        base: As for `search`.
         phase: Name of the phase whose `unfreeze` is swept; by default the last phase.
         units: Go through units instead of blocks.
         out: As for `search`; by default under `root`/<recipe name>-sweep.
@@ -52,17 +59,19 @@ def sweep(
     Raises:
         RecipeError: There is no such phase, and as for `search`.
     """
-    loaded = read_recipe(recipe, overrides)
-    plan = check_recipe(loaded)
-    swept = _as_sweep(plan, phase, units=units)
-    with (
-        handling(progress) as handle,
-        open_search(
-            swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
-        ) as folder,
-    ):
-        run = Searching(replace(plan, recipe=swept), folder, handle).run(threads)
-        _write_sweep(swept, run)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(
+            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
+        )
+        plan = check_recipe(loaded)
+        swept = _as_sweep(plan, phase, units=units)
+        handle = stack.enter_context(handling(progress))
+        folder = stack.enter_context(
+            open_search(swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep")
+        )
+        plan = keep_base(replace(plan, recipe=swept), folder)
+        run = Searching(plan, folder, handle).run(threads)
+        _write_sweep(plan.recipe, run)
     return run
 
 

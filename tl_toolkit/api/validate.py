@@ -1,19 +1,28 @@
-"""`validate`: what a recipe will do, without TensorFlow."""
+"""`validate`: what a recipe will do, without TensorFlow unless its base is the user's own."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.load import RecipeSource, read_recipe
+from tl_toolkit.recipe.load import RecipeSource
 from tl_toolkit.recipe.overrides import Overrides
 
+if TYPE_CHECKING:
+    import keras
 
-def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Plan:
+
+def validate(
+    recipe: RecipeSource, overrides: Overrides = (), *, base: keras.Model | None = None
+) -> Plan:
     """Checks a recipe, its data and its weights, and returns what it will do. Images stay closed.
 
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
         overrides: Fields to replace, as for `tl.finetune`.
+        base: As for `tl.finetune`.
 
     Returns:
         The plan: recipe, classes, images, units that train; `describe()` gives lines to read.
@@ -21,4 +30,5 @@ def validate(recipe: RecipeSource, overrides: Overrides = ()) -> Plan:
     Raises:
         ToolkitError: A child of it, with all problems: recipe, data, weights.
     """
-    return check_recipe(read_recipe(recipe, overrides))
+    with reading_recipe(recipe, overrides, base=base) as loaded:
+        return check_recipe(loaded)

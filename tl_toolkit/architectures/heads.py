@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import keras
 
+from tl_toolkit.keras_private import producer_of
+
 __all__ = [
     "OUTPUT_LAYER",
     "HeadLayers",
@@ -142,7 +144,9 @@ def pool_features(features: keras.KerasTensor, pooling: str | None) -> keras.Ker
     if pooling == "max":
         return keras.layers.GlobalMaxPooling2D(name="head_pool")(features)
     if pooling == "sum":
-        return keras.ops.sum(features, axis=(1, 2))  # a plain op: Keras has no such layer
+        pooled = keras.ops.sum(features, axis=(1, 2))  # a plain op: Keras has no such layer
+        producer_of(pooled).name = "head_sum"  # Keras's own, `sum`, may be taken by the base
+        return pooled
     if pooling == "flatten":
         return keras.layers.Flatten(name="head_pool")(features)
     return keras.layers.GlobalAveragePooling2D(name="head_pool")(features)

@@ -43,7 +43,7 @@ def check_arguments(
     for name, value in arguments.items():
         expected = _expect_argument(architecture, name, value)
         if expected:
-            hint = f"tltool models show {architecture.name}"
+            hint = f"tltool models show {architecture.reference}"
             problems[name] = Problem("", f"model.arguments.{name} = {value!r}", expected, hint)
     return problems
 

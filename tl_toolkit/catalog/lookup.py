@@ -149,7 +149,8 @@ def find_unit_name(architecture: Architecture, layer_name: str) -> str | None:
         architecture: The base's record.
         layer_name: Canonical name of a layer.
     """
-    return rename(layer_name, architecture.unit_names)
+    known = architecture.layer_units.get(layer_name)
+    return known or rename(layer_name, architecture.unit_names)
 
 
 def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
@@ -159,6 +160,9 @@ def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
         architecture: The base's record.
         unit_name: Name of a unit.
     """
+    if architecture.layer_units:
+        blocks = {unit.name: block.name for block in architecture.blocks for unit in block.units}
+        return blocks.get(unit_name)
     return rename(unit_name, architecture.block_names)
 
 
@@ -171,6 +175,14 @@ def check_image_size(architecture: Architecture, image_size: tuple[int, int]) ->
     """
     least, step = architecture.minimum_size, architecture.size_step
     height, width = image_size
+    if architecture.fixed_size not in (None, image_size):
+        h, w = architecture.fixed_size or image_size
+        return Problem(
+            "",
+            f"data.image_size = [{height}, {width}]",
+            f"{architecture.name} was built for images of {h} x {w} pixels and takes no others.",
+            f"data.image_size=[{h}, {w}]",
+        )
     if min(image_size) >= least:
         if all((side - least) % step == 0 for side in image_size):
             return None

@@ -167,6 +167,10 @@ class Architecture:
         output: Whether the base ends in a feature "map" or in a "vector" (generated).
         taps: Layers that single pixels are read from by default, for the default arguments; none
             where no map lies on a whole stride of the image (generated).
+        layer_units: The unit of each layer of a model of the user's own, whose layers have any
+            name; `unit_names` and `block_names` are empty then.
+        fixed_size: The only (height, width) that such a model takes; None if it takes others too.
+        file: Where such a model lies; "" for an architecture of the catalog.
     """
 
     name: str
@@ -190,6 +194,14 @@ class Architecture:
     parameters: int = 0
     output: Literal["map", "vector"] = "map"
     taps: tuple[str, ...] = ()
+    layer_units: Mapping[str, str] = field(default_factory=dict)
+    fixed_size: tuple[int, int] | None = None
+    file: str = ""
+
+    @property
+    def reference(self) -> str:
+        """What `tltool models show` takes it by."""
+        return self.file or self.name
 
     @property
     def units(self) -> tuple[Unit, ...]:

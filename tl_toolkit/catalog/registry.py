@@ -41,7 +41,9 @@ PIXEL_RULES = {
             (-103.939, -116.779, -123.68),
             "BGR in 0..255, minus ImageNet's mean",
         ),
+        PixelRule("grey", "grey", (1.0,), (0.0,), "one grey channel in 0..255"),
         PixelRule("grey_unit", "grey", (1 / 255,), (0.0,), "one grey channel in 0..1"),
+        PixelRule("grey_tf", "grey", (1 / 127.5,), (-1.0,), "one grey channel in -1..1"),
     )
 }
 

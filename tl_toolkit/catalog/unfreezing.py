@@ -40,9 +40,11 @@ def resolve_unfreeze(
     if isinstance(unfreeze, Sequence):
         return _units_of_blocks(architecture, unfreeze)
     units = _unit_names(blocks)
-    if unfreeze.unit not in units:
+    # In a model of the user's own any layer stands for its unit: who built it knows the layers.
+    first = architecture.layer_units.get(unfreeze.unit, unfreeze.unit)
+    if first not in units:
         raise _unknown_unit_error(architecture, unfreeze.unit)
-    return units[units.index(unfreeze.unit) :]
+    return units[units.index(first) :]
 
 
 def _unit_names(blocks: Sequence[Block]) -> tuple[str, ...]:
@@ -53,7 +55,7 @@ def _unfreeze_error(architecture: Architecture, value: str) -> RecipeError:
     names = ", ".join(block.name for block in architecture.blocks)
     count = len(architecture.blocks)
     expected = f"{architecture.name} has {count} blocks ({names}): expected 0 to {count}."
-    hint = f"tltool models show {architecture.name}"
+    hint = f"tltool models show {architecture.reference}"
     return RecipeError(Problem("", f"unfreeze = {value}", expected, hint))
 
 
@@ -67,7 +69,7 @@ def _units_of_blocks(architecture: Architecture, names: Sequence[str]) -> tuple[
         if unknown[0] in _unit_names(architecture.blocks):
             near = f"{unknown[0]!r} is a unit: unfreeze: {{from: {unknown[0]}}} trains from it on."
         expected = " ".join(part for part in (expected, near) if part)
-        hint = f"tltool models show {architecture.name}"
+        hint = f"tltool models show {architecture.reference}"
         raise RecipeError(Problem("", f"unfreeze = {text}", expected, hint))
     return _unit_names([block for block in architecture.blocks if block.name in names])
 
@@ -82,5 +84,5 @@ def _unknown_unit_error(architecture: Architecture, name: str) -> RecipeError:
         expected = f"{architecture.name} has no unit {name!r}; " + (
             near or f"expected one of: {', '.join(units)}."
         )
-    hint = f"tltool models show {architecture.name}"
+    hint = f"tltool models show {architecture.reference}"
     return RecipeError(Problem("", f"unfreeze.from = {name!r}", expected, hint))

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import check_network, find_weights, resolve_head
@@ -76,7 +77,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
 
 def _make_plan(recipe: Recipe, survey: Survey) -> Plan:
     recipe = resolve_head(recipe)
-    architecture = find_architecture(recipe.model.base)
+    architecture = find_base(recipe)
     return Plan(
         recipe=recipe,
         survey=survey,

@@ -13,16 +13,16 @@ from tl_toolkit.catalog.lookup import (
     check_arguments,
     check_image_size,
     describe_unpublished,
-    find_architecture,
     find_weight_file,
     resolve_unfreeze,
 )
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.tasks import plan_task
-from tl_toolkit.recipe.schema import Head, Phase, Recipe, UnfreezeFrom
+from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.sources.listing import name_some
 
 __all__ = ["check_network", "find_weights", "resolve_head"]
@@ -36,7 +36,8 @@ def resolve_head(recipe: Recipe) -> Recipe:
     Args:
         recipe: The recipe; `check_network` checks whether its base has a paper's head.
     """
-    record = ARCHITECTURES.get(recipe.model.base)
+    base = recipe.model.base
+    record = None if isinstance(base, OwnBase) else ARCHITECTURES.get(base)
     if isinstance(recipe.model.head, Head) or record is None or record.head is None:
         return recipe
     head = Head.model_validate(dict(record.head))
@@ -52,9 +53,9 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
     """
     planning = plan_task(resolve_head(recipe))
     try:
-        architecture = find_architecture(recipe.model.base)
-    except RecipeError as error:
-        return [Finding(("model", "base"), error.problems[0])]
+        architecture = find_base(recipe)
+    except (RecipeError, WeightsError) as error:
+        return [Finding(("model", "base"), error.problems[0], type(error))]
     findings = [Finding(*entry) for entry in planning.check(architecture, classes)]
     arguments = check_arguments(architecture, recipe.model.arguments)
     for name, problem in arguments.items():
@@ -141,14 +142,14 @@ def _check_weights(recipe: Recipe, architecture: Architecture) -> Findings:
 
 
 def find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
-    """Returns where a recipe's weight file is, or will be; None for random weights.
+    """Returns where a recipe's weight file is, or will be; None for random weights, or its own.
 
     Args:
         recipe: The recipe.
         architecture: The record of its base.
     """
     model = recipe.model
-    if model.weights == "random":
+    if model.weights is None or model.weights == "random":
         return None
     if model.weights != "imagenet":
         return Path(model.weights)

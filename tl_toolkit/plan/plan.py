@@ -71,7 +71,7 @@ class Plan:
         model = self.recipe.model
         return {
             "name": self.recipe.name,
-            "base": model.base,
+            "base": model.model_dump(mode="json")["base"],
             "arguments": dict(model.arguments),
             "weights": model.weights,
             "weights_file": str(self.weights_file) if self.weights_file else None,
@@ -89,7 +89,7 @@ class Plan:
         """Returns the plan as lines to read."""
         model = self.recipe.model
         arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
-        weights = str(self.weights_file or model.weights)
+        weights = str(self.weights_file or model.weights or "its own")
         fetch = "" if self.is_fetched else " (will be fetched)"
         names = ", ".join(self.classes[:_NAMED_CLASSES])
         more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
@@ -97,7 +97,7 @@ class Plan:
         outputs = "classes" if self.recipe.task.has_classes else "targets"
         return "\n".join(
             (
-                f"base     {model.base}{arguments}; weights {weights}{fetch}",
+                f"base     {self.architecture.reference}{arguments}; weights {weights}{fetch}",
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
                 f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",

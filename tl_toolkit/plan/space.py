@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from math import ceil, log, prod
 from typing import Any, TypeAlias
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import replace_fields
@@ -58,7 +59,7 @@ def find_depths(recipe: Recipe) -> list[int]:
     Args:
         recipe: The recipe.
     """
-    architecture = find_architecture(recipe.model.base)
+    architecture = find_base(recipe)
     read = plan_task(recipe).readable_units(architecture)
     return [
         depth

@@ -28,9 +28,12 @@ __all__ = [
     "Conflict",
     "FileName",
     "Fraction",
+    "KerasFile",
     "Listed",
     "LocalPath",
+    "Penalty",
     "PhaseName",
+    "Rate",
     "Section",
     "Seed",
     "Setting",
@@ -49,6 +52,12 @@ KIND = "kind"
 _REMOTE = re.compile(
     r"^(?:/(?:cns|cfs|gcs|hdfs|readahead|placer|tfhub)(?:/|$)|(?:gs|s3|hdfs):|\w[\w+.-]+://)"
 )
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""A fraction that must leave something over, as of dropout."""
+
+Penalty = Annotated[float, Field(ge=0)]
+"""A weight of L1, L2 or decay."""
 
 _T = TypeVar("_T")
 
@@ -260,7 +269,18 @@ def _check_setting(value: object) -> object:
     return value
 
 
+def _as_keras_file(value: object) -> Path:
+    path = _as_local_path(value)
+    if path.suffix != ".keras":
+        raise in_words(
+            f"expected a file that ends in .keras, got {path.name!r}",
+            hint="model.save('base.keras')",
+        )
+    return path
+
+
 LocalPath = Annotated[Path, BeforeValidator(_as_local_path, json_schema_input_type=str)]
+KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[
     str,
     BeforeValidator(

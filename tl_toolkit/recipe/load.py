@@ -37,6 +37,7 @@ _PATH_FIELDS: tuple[FieldPath, ...] = (
     ("data", "validation"),
     ("data", "test"),
     ("model", "weights"),
+    ("model", "base", "model"),
 )
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _OLD_SWITCHES = ("y", "yes", "n", "no", "on", "off")
@@ -63,7 +64,9 @@ RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecip
 """What a recipe is read from: its file, its contents, a recipe, or a loaded recipe."""
 
 
-def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> LoadedRecipe:
+def load_recipe(
+    source: str | os.PathLike[str], overrides: Overrides = (), *, base: Path | None = None
+) -> LoadedRecipe:
     """Returns the recipe in a file, changed by overrides.
 
     Relative paths in the file are relative to its folder, those in overrides to the working
@@ -72,45 +75,54 @@ def load_recipe(source: str | os.PathLike[str], overrides: Overrides = ()) -> Lo
     Args:
         source: A YAML 1.2 file in UTF-8.
         overrides: Texts `a.b=value` or `~a.b`, or a mapping of dotted fields to values.
+        base: File of a Keras model that takes the place of the recipe's base, with its weights
+            and arguments.
 
     Raises:
         RecipeError: The file cannot be read; or all problems in it and in the overrides.
     """
     path = Path(source)
     tree = read_yaml(_read_text(path), lambda line, column: f"{path}:{line}:{column}")
-    return _finish(tree, path, path.parent, overrides)
+    return _finish(tree, path, path.parent, overrides, base)
 
 
-def build_recipe(values: Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> LoadedRecipe:
+def build_recipe(
+    values: Mapping[str, Any] | Recipe, overrides: Overrides = (), *, base: Path | None = None
+) -> LoadedRecipe:
     """Returns the recipe described by a mapping, with the checks and messages of a file.
 
     Args:
         values: Sections and fields as in a file, or a recipe; relative paths are relative to the
             working directory.
         overrides: As for `load_recipe`.
+        base: As for `load_recipe`.
 
     Raises:
         RecipeError: With all problems.
     """
     values = _as_values(values) if isinstance(values, Recipe) else values
-    return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides)
+    return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides, base)
 
 
-def read_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
+def read_recipe(
+    source: RecipeSource, overrides: Overrides = (), *, base: Path | None = None
+) -> LoadedRecipe:
     """Returns a recipe from any of its sources.
 
     Args:
         source: As of `load_recipe` or `build_recipe`, or what either returns.
         overrides: As for `load_recipe`.
+        base: As for `load_recipe`.
 
     Raises:
         RecipeError: With all problems.
     """
     if isinstance(source, LoadedRecipe):
-        return build_recipe(source.recipe, overrides) if overrides else source
+        is_changed = bool(overrides) or base is not None
+        return build_recipe(source.recipe, overrides, base=base) if is_changed else source
     if isinstance(source, Mapping | Recipe):
-        return build_recipe(source, overrides)
-    return load_recipe(source, overrides)
+        return build_recipe(source, overrides, base=base)
+    return load_recipe(source, overrides, base=base)
 
 
 def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -162,16 +174,20 @@ def json_schema(bases: Iterable[str] = ()) -> dict[str, Any]:
     """
     schema = Recipe.model_json_schema()
     if names := list(bases):
-        schema["$defs"]["Model"]["properties"]["base"]["enum"] = names
+        schema["$defs"]["Model"]["properties"]["base"]["anyOf"][0]["enum"] = names
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _finish(tree: Node, path: Path, folder: Path, overrides: Overrides) -> LoadedRecipe:
+def _finish(
+    tree: Node, path: Path, folder: Path, overrides: Overrides, base: Path | None
+) -> LoadedRecipe:
     if not isinstance(tree.value, dict):
         what = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
         expected = "expected a recipe: lines such as `name: flowers`."
         raise RecipeError(Problem(tree.where, what, expected, "tltool recipes list"))
     _anchor_paths(tree, folder)
+    if base is not None:
+        _replace_base(tree, base)
     problems = apply_overrides(tree, overrides)
     _anchor_paths(tree, Path())
     try:
@@ -182,6 +198,21 @@ def _finish(tree: Node, path: Path, folder: Path, overrides: Overrides) -> Loade
     if problems:
         raise RecipeError(in_order(problems))
     return LoadedRecipe(recipe, path, tree.locate)
+
+
+def _replace_base(tree: Node, base: Path) -> None:
+    """Puts a file in the place of the base and of what belongs to it; how pixels enter stays."""
+    model = tree.child("model")
+    if model is None:
+        model = tree.value["model"] = Node({}, tree.where)
+    if not isinstance(model.value, dict):
+        return  # for the schema to refuse
+    for name in ("weights", "arguments"):
+        model.value.pop(name, None)
+    rest = {}
+    if (preprocessing := model.find(("base", "preprocessing"))) is not None:
+        rest = {"preprocessing": preprocessing}
+    model.value["base"] = Node({"model": Node(str(base), model.where), **rest}, model.where)
 
 
 def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:

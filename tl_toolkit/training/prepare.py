@@ -16,6 +16,7 @@ from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
@@ -225,9 +226,16 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     recipe, model = plan.recipe, plan.recipe.model
+    record = find_base(recipe)
     transfer = assemble(
         BaseSettings(
-            model.base, model.weights, model.arguments, model.l1, model.l2, model.edge_filter
+            record.name,
+            model.weights or "random",  # a model of the user's own brings its weights
+            model.arguments,
+            model.l1,
+            model.l2,
+            model.edge_filter,
+            record,
         ),
         task,
         image_size=recipe.data.image_size,

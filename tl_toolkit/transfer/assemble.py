@@ -108,6 +108,7 @@ class BaseSettings:
         l1: L1 penalty on each kernel that trains, 0 or more.
         l2: L2 penalty on each kernel that trains, 0 or more.
         edge_filter: Kind of the `EdgeFilter` between the pixels and the base; None for none.
+        record: Of a model of the user's own; by default the catalog's, by the name.
     """
 
     name: str
@@ -116,6 +117,7 @@ class BaseSettings:
     l1: float = 0.0
     l2: float = 0.0
     edge_filter: str | None = None
+    record: Architecture | None = None
 
 
 def assemble(
@@ -140,7 +142,8 @@ def assemble(
         RecipeError: The head cannot be built onto the base.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
-    architecture, arguments = find_architecture(base.name), dict(base.arguments)
+    architecture = base.record or find_architecture(base.name)
+    arguments = dict(base.arguments)
     keras.utils.set_random_seed(derive_seed(seed, "base"))
     image = keras.Input((*image_size, 3), dtype="float32", name="image")
     entering = apply_pixel_rule(image, architecture.pixels)

@@ -91,6 +91,8 @@ class Engine:
         left_out: Any = {
             "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
         }  # fmt: skip
+        if self.recipe.model.own_file is not None:
+            left_out["model"] = {"base": {"model"}}  # the folder holds it, wherever that lies
         settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
         chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
         space = {

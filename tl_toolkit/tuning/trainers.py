@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.events import Handler
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space
 from tl_toolkit.recipe.load import replace_fields
@@ -112,8 +113,8 @@ class Trainers:
         return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Units of every unfreezing that trials may have: a single pass serves them all."""
-        architecture = find_architecture(recipe.model.base)
+        """Units of every unfreezing that trials may have: one pass is to serve them all."""
+        architecture = find_base(recipe)
         units = []
         for field, dimension in self._space.items():
             if field.startswith("phases.") and field.endswith(".unfreeze"):

@@ -102,7 +102,7 @@ def find_named_maps(
             where="pixels.taps",
             what=f"{name!r} is no map of {architecture.name} that covers the image in whole cells",
             expected=closest(name, maps) or f"They end with {', '.join(maps[-3:])}.",
-            hint=f"tltool models show {architecture.name} --layers",
+            hint=f"tltool models show {architecture.reference} --layers",
         )
         for name in names
         if name not in maps

@@ -93,7 +93,7 @@ class Planning(TaskPlanning):
                 what = f"pixels.taps[{index}] = {name!r}"
                 near = closest(name, [*units, *architecture.taps])
                 expected = f"{architecture.name} has no such layer or unit. {near}".rstrip()
-                hint = f"tltool models show {architecture.name} --layers"
+                hint = f"tltool models show {architecture.reference} --layers"
                 yield ("pixels", "taps", index), Problem("", what, expected, hint)
         weights = pixels.class_weights
         for name in weights if isinstance(weights, Mapping) else ():

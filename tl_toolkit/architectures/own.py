@@ -1,0 +1,267 @@
+"""A base of the user's own: a functional Keras model that is loaded, checked and built on pixels.
+
+The model's file is the source of everything: its record (`own_record.describe_own_base`) and every
+graph that is built of it (`build_own_base`) come from a fresh copy that is loaded from there. So a
+model that somebody holds is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+# Keras must know these layers to load a model that a run has saved.
+import tl_toolkit.architectures.affine
+import tl_toolkit.architectures.layers
+import tl_toolkit.architectures.sampling  # noqa: F401
+from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.errors import Problem, RecipeError, WeightsError
+from tl_toolkit.keras_private import Call, flatten_layers, inner_graph, rebuild_graph
+
+__all__ = [
+    "build_own_base",
+    "check_own_model",
+    "connect_own_model",
+    "digest_own_model",
+    "graph_of",
+    "load_own_model",
+]
+
+_RESERVED = ("head", "image", "pixels", "predictions")
+_RESERVED_BEGINNINGS = ("head_", "pixels_")
+_PREFIX = "base_"
+
+
+# ------------------------------------------------------------------------------------------- models
+
+
+def load_own_model(path: Path) -> keras.Model:
+    """Loads a model of the user's own and checks that it can be a base.
+
+    Args:
+        path: A file that `model.save` wrote.
+
+    Raises:
+        WeightsError: The file is missing, or Keras cannot load it.
+        RecipeError: The model cannot be a base.
+    """
+    named = f"model.base.model: {str(path)!r}"
+    if not path.is_file():
+        raise WeightsError(Problem("", f"{named} is not there", "Expected a file of model.save."))
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the first part that fails makes it
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise WeightsError(
+            Problem(
+                where="",
+                what=f"{named} cannot be loaded: {lines[0] if lines else type(error).__name__}",
+                expected="Expected layers of Keras, or such that are registered with "
+                "keras.saving.register_keras_serializable and imported; no Lambda layers.",
+            )
+        ) from error
+    check_own_model(model, str(path))
+    model.trainable = True  # what trains is for the phases to say
+    _settle_names(graph_of(model))
+    return model
+
+
+def check_own_model(model: Any, source: str) -> None:
+    """Refuses a model that cannot be a base.
+
+    Args:
+        model: The model, or what was given for one.
+        source: What the messages call it.
+
+    Raises:
+        RecipeError: It has no graph, not one input and one output, or other numbers than float32.
+    """
+    fault = next(_find_faults(model), None)
+    if fault is not None:
+        what, expected, hint = fault
+        raise RecipeError(Problem("", f"model.base: {source} {what}", expected, hint))
+
+
+def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields (what was found, what was expected, what to do), the first reason first."""
+    functional = "keras.Model(inputs, outputs)"
+    if not isinstance(model, keras.Model):
+        yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", ""
+        return
+    graph = inner_graph(model)
+    if graph is None and isinstance(model, keras.Sequential):
+        expected = "expected a Sequential model that knows the shape of its input."
+        yield "was not built", expected, "keras.Input(shape) as its first layer"
+        return
+    if graph is None:
+        expected = "expected a functional model: a subclassed one has no graph to cut."
+        yield f"is a subclassed model, {type(model).__name__}", expected, functional
+        return
+    for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if len(tensors) != 1:
+            expected = "expected one: an image goes in, a map or a vector comes out."
+            yield f"has {len(tensors)} {side}", expected, functional
+            return
+    yield from _find_wrong_shapes(graph)
+    yield from _find_wrong_types(graph)
+
+
+def _find_wrong_shapes(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
+    shape, result = graph.inputs[0].shape, graph.outputs[0].shape
+    if len(shape) != 4 or shape[-1] not in (1, 3):
+        expected = "expected images (batch, height, width, 3), or 1 channel."
+        yield f"takes inputs of shape {shape}", expected, ""
+    if (shape[1] is None) != (shape[2] is None):
+        yield f"takes inputs of shape {shape}", "expected height and width both, or neither.", ""
+    if len(result) not in (2, 4):
+        expected = "expected a map (batch, h, w, channels) or a vector (batch, n)."
+        hint = "a pooling layer as the last one"
+        yield f"gives outputs of shape {result}", expected, hint
+    if not list(_own_calls(graph)):
+        yield "has no layers", "expected at least one.", ""
+
+
+def _find_wrong_types(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
+    for operation in graph.operations:
+        if isinstance(operation, keras.layers.Layer):
+            for layer in flatten_layers(operation):
+                policy = layer.dtype_policy
+                if policy.compute_dtype in ("float16", "bfloat16", "float64") or (
+                    policy.quantization_mode is not None
+                ):
+                    what = f"computes with {policy.name} in {layer.name!r}"
+                    expected = "expected float32, which training and the feature store are in."
+                    yield what, expected, "build it under the policy float32, and set_weights"
+                    return
+
+
+def digest_own_model(path: Path) -> str:
+    """Returns a SHA-256 of a model's graph and weights: two files of one model have the same.
+
+    Args:
+        path: The model's file, which holds a date.
+
+    Raises:
+        WeightsError: As of `load_own_model`.
+        RecipeError: As of `load_own_model`.
+    """
+    model = load_own_model(path)
+    config = json.dumps(model.get_config(), sort_keys=True, default=repr)
+    digest = hashlib.sha256(config.encode())
+    for variable in model.weights:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------------------- names
+
+
+def _settle_names(graph: keras.Function) -> None:
+    """Renames layers whose names the toolkit needs: `predictions` to `base_predictions`."""
+    names = {operation.name for operation in graph.operations}
+    for operation in graph.operations:
+        if isinstance(operation, keras.layers.InputLayer) or not _is_reserved(operation.name):
+            continue
+        name = _PREFIX + operation.name
+        while name in names:
+            name = _PREFIX + name
+        names.add(name)
+        operation.name = name
+
+
+def _is_reserved(name: str) -> bool:
+    return name in _RESERVED or name.startswith(_RESERVED_BEGINNINGS)
+
+
+# ------------------------------------------------------------------------------------------- graphs
+
+
+def build_own_base(inputs: keras.KerasTensor, *, path: str) -> keras.KerasTensor:
+    """Builds a base of the user's own onto a tensor, with the weights of its file.
+
+    Args:
+        inputs: (batch, h, w, c), preprocessed.
+        path: The model's file.
+
+    Returns:
+        The model's output: (batch, h', w', c') or (batch, n).
+
+    Raises:
+        WeightsError: The file is missing or damaged.
+        RecipeError: The model cannot be a base, or not for images of this size.
+    """
+    return connect_own_model(load_own_model(Path(path)), inputs)
+
+
+def graph_of(model: keras.Model) -> keras.Function:
+    """Returns the graph of a functional or Sequential model.
+
+    Args:
+        model: A model that `check_own_model` has passed.
+    """
+    graph = inner_graph(model)
+    if graph is None:
+        raise ValueError(f"{model.name}: expected a model that was checked")
+    return graph
+
+
+def _own_calls(graph: keras.Function) -> Iterator[Call]:
+    return (call for call in sorted_calls(graph) if not call.is_input)
+
+
+def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Repeats the calls of a model on another input, with the model's own layers.
+
+    A layer without weights that is called several times has a copy for each call: no two units may
+    share one.
+
+    Args:
+        model: Of `load_own_model`.
+        inputs: (batch, h, w, c), preprocessed.
+
+    Raises:
+        RecipeError: It cannot be built for images of this size.
+    """
+    graph = graph_of(model)
+    names = {operation.name for operation in graph.operations}
+    called: set[int] = set()
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        # The mode that a layer was called in while the model was built never counts in Keras.
+        kwargs.pop("training", None)
+        if id(operation) in called and not operation.weights:
+            operation = _copy_layer(operation, names)
+        called.add(id(operation))
+        return operation(*args, **kwargs)
+
+    height, width = inputs.shape[1:3]
+    try:
+        outputs = rebuild_graph(graph, inputs, call)
+    except Exception as error:  # whatever the layer that does not fit raises
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RecipeError(
+            Problem(
+                where="",
+                what=f"model.base: {model.name} cannot be built for {height} x {width} pixels",
+                expected=lines[0],
+                hint="another data.image_size",
+            )
+        ) from error
+    tensor: keras.KerasTensor = keras.tree.flatten(outputs)[0]
+    return tensor
+
+
+def _copy_layer(layer: keras.layers.Layer, names: set[str]) -> keras.layers.Layer:
+    """Returns a layer like one without weights that is called again: no two units may share it."""
+    number = 2
+    while f"{layer.name}_{number}" in names:
+        number += 1
+    name = f"{layer.name}_{number}"
+    names.add(name)
+    return type(layer).from_config({**layer.get_config(), "name": name})

@@ -1,0 +1,214 @@
+"""The record of a base of the user's own: its graph, cut into units and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+
+from tl_toolkit.architectures.graph import apply_pixel_rule, find_cuts, sorted_calls
+from tl_toolkit.architectures.own import build_own_base, connect_own_model, graph_of, load_own_model
+from tl_toolkit.architectures.taps import find_taps
+from tl_toolkit.catalog.lookup import PIXEL_RULES, PIXEL_STEP, Architecture
+from tl_toolkit.catalog.records import Block, Unit
+from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.keras_private import Call, producer_of
+
+__all__ = ["describe_own_base"]
+
+_GREY = {"raw": "grey", "unit": "grey_unit", "tf": "grey_tf"}
+_USUAL_SIZE = (224, 224)
+
+
+def describe_own_base(
+    path: Path, *, preprocessing: str = "raw", image_size: tuple[int, int] | None = None
+) -> Architecture:
+    """Returns the record of a model, as the catalog has one of each architecture.
+
+    Units begin at a cut, with a stretch that has a kernel; what follows up to the next one, as
+    normalization, activation and pooling, goes with it. Blocks are runs of units with maps of one
+    size.
+
+    Args:
+        path: The model's file.
+        preprocessing: A word of `PIXEL_RULES`.
+        image_size: (height, width) of the images; by default the model's own, else 224 x 224.
+
+    Raises:
+        WeightsError: The file is missing or damaged.
+        RecipeError: The model cannot be a base, or not for images of this size.
+    """
+    model = load_own_model(path)
+    _, height, width, channels = graph_of(model).inputs[0].shape
+    fixed = None if height is None else (height, width)
+    size = fixed or image_size or _USUAL_SIZE
+    rule = _choose_rule(preprocessing, channels)
+    entering = apply_pixel_rule(keras.Input((*size, 3), name="image"), rule)
+    outputs = connect_own_model(model, entering)
+    units = _find_units(entering, outputs)
+    blocks = _group_blocks(units)
+    record = Architecture(
+        name=model.name,
+        title=path.name,
+        paper="",
+        builder=f"{build_own_base.__module__}:{build_own_base.__name__}",
+        settings={"path": str(path)},
+        minimum_size=1,
+        default_size=min(size),
+        pixels=rule,
+        unit_names=(),
+        block_names=(),
+        head=None,
+        blocks=blocks,
+        parameters=sum(block.parameters for block in blocks),
+        output="map" if len(outputs.shape) == 4 else "vector",
+        layer_units={name: unit.name for unit in units for name in unit.layers},
+        fixed_size=fixed,
+        file=str(path),
+    )
+    return replace(record, taps=_name_taps(record, model, size))
+
+
+def _choose_rule(preprocessing: str, channels: int) -> str:
+    """Returns the pixel rule for a word and a number of channels."""
+    colors = [name for name, rule in PIXEL_RULES.items() if rule.color != "grey"]
+    known = list(_GREY) if channels == 1 else colors
+    if channels == 1 and preprocessing in _GREY.values():
+        return preprocessing
+    if preprocessing not in known:
+        what = f"model.base.preprocessing = {preprocessing!r}"
+        one = " for a model of one channel" if channels == 1 else ""
+        expected = f"expected one of {', '.join(known)}{one}."
+        near = closest(preprocessing, known)
+        raise RecipeError(Problem("", what, f"{expected} {near}".rstrip()))
+    return _GREY[preprocessing] if channels == 1 else preprocessing
+
+
+def _name_taps(record: Architecture, model: keras.Model, size: tuple[int, int]) -> tuple[str, ...]:
+    """Names the layers that single pixels are read from, at a size that has whole cells."""
+    padded = tuple(-(-side // PIXEL_STEP) * PIXEL_STEP for side in size)
+    if record.fixed_size not in (None, padded):
+        return ()
+    entering = apply_pixel_rule(keras.Input((*padded, 3), name="image"), record.pixels)
+    try:
+        outputs = connect_own_model(model, entering)
+    except RecipeError:  # it takes the image, but not a padded one
+        return ()
+    return tuple(producer_of(tap).name for tap in find_taps(record, entering, outputs))
+
+
+@dataclass(frozen=True)
+class _OwnUnit:
+    """A unit as it was cut.
+
+    Attributes:
+        name: The layer that ends its first stretch.
+        end: The layer that ends it.
+        layers: Names of all its operations.
+        size: (height, width) of the map at the end of its first stretch; None for a vector.
+        parameters: Its weights.
+    """
+
+    name: str
+    end: str
+    layers: tuple[str, ...]
+    size: tuple[int, int] | None
+    parameters: int
+
+
+_Calls = list[Call]
+
+
+def _find_units(entering: keras.KerasTensor, outputs: keras.KerasTensor) -> list[_OwnUnit]:
+    graph = keras.Function(entering, outputs)
+    stretches = _join_sharing(_find_stretches(graph))
+    groups: list[list[_Calls]] = []
+    waiting: list[_Calls] = []  # what comes before the first kernel belongs to its unit
+    for stretch in stretches:
+        if any(_has_kernel(call.operation) for call in stretch):
+            groups.append([[*(call for early in waiting for call in early), *stretch]])
+            waiting = []
+        elif groups:
+            groups[-1].append(stretch)
+        else:
+            waiting.append(stretch)
+    if waiting:
+        groups.append([[call for early in waiting for call in early]])
+    return [_as_unit(group) for group in groups]
+
+
+def _find_stretches(graph: keras.Function) -> list[_Calls]:
+    """Returns the calls between two cuts, input to output."""
+    calls = sorted_calls(graph)
+    ends = {cut.position for cut in find_cuts(graph)}
+    stretches: list[_Calls] = [[]]
+    for position, call in enumerate(calls):
+        if not call.is_input:
+            stretches[-1].append(call)
+            if position in ends:
+                stretches.append([])
+    return [stretch for stretch in stretches if stretch]
+
+
+def _join_sharing(stretches: Sequence[_Calls]) -> list[_Calls]:
+    """Joins all stretches from the first to the last call of a layer: it trains in one unit."""
+    last = {id(call.operation): place for place, calls in enumerate(stretches) for call in calls}
+    joined: list[_Calls] = []
+    until = -1
+    for place, stretch in enumerate(stretches):
+        if place <= until:
+            joined[-1] += stretch
+        else:
+            joined.append(list(stretch))
+        until = max(until, *(last[id(call.operation)] for call in stretch))
+    return joined
+
+
+def _has_kernel(operation: keras.Operation) -> bool:
+    """Whether a layer, or one in a nested model, has a weight that makes it worth unfreezing."""
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    return any(
+        len(variable.shape) >= 2 and variable.trainable for variable in operation.trainable_weights
+    )
+
+
+def _as_unit(stretches: Sequence[_Calls]) -> _OwnUnit:
+    calls = [call for stretch in stretches for call in stretch]
+    operations = list(dict.fromkeys(call.operation for call in calls))
+    core = stretches[0][-1]
+    shape = core.outputs[0].shape
+    return _OwnUnit(
+        name=core.operation.name,
+        end=calls[-1].operation.name,
+        layers=tuple(operation.name for operation in operations),
+        size=(shape[1], shape[2]) if len(shape) == 4 else None,
+        parameters=sum(
+            int(operation.count_params())
+            for operation in operations
+            if isinstance(operation, keras.layers.Layer)
+        ),
+    )
+
+
+def _group_blocks(units: Sequence[_OwnUnit]) -> tuple[Block, ...]:
+    """Returns runs of units with maps of one size, as `block1` and so on from the input."""
+    runs: list[list[_OwnUnit]] = []
+    for unit in units:
+        if runs and runs[-1][-1].size == unit.size:
+            runs[-1].append(unit)
+        else:
+            runs.append([unit])
+    taken = {unit.name for unit in units}
+    blocks = []
+    for number, run in enumerate(runs, start=1):
+        name = f"block{number}"
+        while name in taken:
+            name += "_"
+        if len(run) == 1:
+            name = run[0].name
+        members = tuple(Unit(unit.name, unit.end) for unit in run)
+        blocks.append(Block(name, members, sum(unit.parameters for unit in run)))
+    return tuple(blocks)

@@ -1,0 +1,90 @@
+"""The record of a recipe's base: of the catalog, or of a Keras model of the user's own.
+
+The first costs nothing. The second is read off the model's graph, which takes Keras; that part is
+opened by name, so that recipes with a base of the catalog do without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.catalog.lookup import Architecture, find_architecture
+from tl_toolkit.catalog.weight_files import hash_file
+from tl_toolkit.recipe.schema import OwnBase, Recipe
+from tl_toolkit.runtime import start_tensorflow
+
+__all__ = ["describe_file", "find_base", "open_own_bases"]
+
+_KEPT = 16
+_records: dict[tuple[str, str, tuple[int, int] | None], Architecture] = {}
+
+
+def find_base(recipe: Recipe) -> Architecture:
+    """Returns the record of a recipe's base; a model of the user's own is read once.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        RecipeError: There is no such architecture, or the model cannot be a base.
+        WeightsError: The model's file is missing or damaged.
+    """
+    base = recipe.model.base
+    if isinstance(base, OwnBase):
+        return describe_file(base.model, base.preprocessing, recipe.data.image_size)
+    return find_architecture(base)
+
+
+def describe_file(
+    path: Path, preprocessing: str = "raw", image_size: tuple[int, int] | None = None
+) -> Architecture:
+    """Returns the record of a Keras model in a file; a copy of a file that is known is not read.
+
+    Args:
+        path: The file.
+        preprocessing: Name of a pixel rule.
+        image_size: (height, width) of the images; by default the model's own.
+
+    Raises:
+        RecipeError: The model cannot be a base.
+        WeightsError: The file is missing or damaged.
+    """
+    if not path.is_file():
+        return _describe(path, preprocessing, image_size)  # which says what is wrong
+    status = path.stat()
+    sha256 = _hash(path, status.st_mtime_ns, status.st_size, status.st_ino)
+    key = sha256, preprocessing, image_size
+    if key not in _records:
+        while len(_records) >= _KEPT:
+            del _records[next(iter(_records))]
+        _records[key] = _describe(path, preprocessing, image_size)
+    record = _records[key]
+    return replace(record, file=str(path), settings={**record.settings, "path": str(path)})
+
+
+def open_own_bases() -> Any:
+    """Imports `tl_toolkit.architectures.own`, which needs TensorFlow."""
+    return _open("own")
+
+
+@lru_cache(maxsize=_KEPT)
+def _hash(path: Path, mtime_ns: int, size: int, inode: int) -> str:
+    """Returns the SHA-256 of a file; the other arguments say whether it is still the same."""
+    return hash_file(path)
+
+
+def _describe(path: Path, preprocessing: str, image_size: tuple[int, int] | None) -> Architecture:
+    records = _open("own_record")
+    record: Architecture = records.describe_own_base(
+        path, preprocessing=preprocessing, image_size=image_size
+    )
+    return record
+
+
+def _open(module: str) -> Any:
+    start_tensorflow()
+    return import_module(f"tl_toolkit.architectures.{module}")
