@@ -1,4 +1,4 @@
-"""Pixels drawn for training belong to the images that were trained on, as these were changed."""
+"""Pixels sampled for training belong to the images that were trained on, as these were changed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tasks with an answer for each pixel, through the verbs that a classification goes through."""
+"""Tasks with an output for each pixel, through the verbs that a classification goes through."""
 
 import csv
 import io
@@ -84,17 +84,17 @@ def test_a_folder_is_measured_like_the_split_that_it_holds(run):
     assert found[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
 
 
-def test_answers_are_of_the_size_of_the_file(run, tmp_path):
+def test_predictions_are_of_the_size_of_the_file(run, tmp_path):
     Image.open(photo_of(run)).resize((90, 50)).save(tmp_path / "wide.png")
 
-    (answer,) = run.predict(tmp_path / "wide.png")
+    (prediction,) = run.predict(tmp_path / "wide.png")
 
     (large,) = run.predict(tmp_path / "wide.png", native=True)
-    for one in (*answer.maps.values(), *large.maps.values()):
+    for one in (*prediction.maps.values(), *large.maps.values()):
         assert one.shape[:2] == (50, 90)
 
 
-def test_an_image_of_the_model_s_size_is_answered_alike_at_its_own(run):
+def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
     (resized,) = run.predict(photo_of(run))
     (native,) = run.predict(photo_of(run), native=True)
 
@@ -102,7 +102,7 @@ def test_an_image_of_the_model_s_size_is_answered_alike_at_its_own(run):
         np.testing.assert_allclose(native.maps[name], one, atol=1e-5)
 
 
-def test_a_saved_model_answers_as_the_run_predicts(run):
+def test_a_saved_model_predicts_as_the_run_predicts(run):
     from tests.tasks.dense.test_export_pixels import ask
 
     pixels = np.asarray(Image.open(photo_of(run)))
@@ -133,14 +133,14 @@ def test_the_command_line_measures_and_draws(run, tmp_path):
             assert image.mode == "P" and set(np.unique(np.asarray(image))) <= {0, 1}
 
 
-def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
+def test_images_in_the_folder_of_predictions_are_left_out(run, tmp_path):
     place = tmp_path / "same"
     place.mkdir()
     shutil.copy(photo_of(run), place / "cat.png")
     mine = place / f"cat_{PICTURES[run.recipe.task]}.png"
     shutil.copy(photo_of(run), mine)
 
-    with pytest.raises(OutputError, match="the 2 images in it are not asked about"):
+    with pytest.raises(OutputError, match="the 2 images in it are left out"):
         run.predict(place, out=place)
     with pytest.raises(OutputError, match="would be lost"):
         run.predict(place / "cat.png", out=place)
@@ -149,15 +149,15 @@ def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
     assert len(list(place.iterdir())) == 2
 
 
-def test_predicting_again_leaves_the_first_answers_out_and_replaces_them(run, tmp_path):
+def test_predicting_again_leaves_the_first_predictions_out_and_replaces_them(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
     record = Record()
 
     for _ in range(2):
-        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=record.handle)
+        (prediction,) = run.predict(tmp_path, out=tmp_path / "predictions", progress=record.handle)
 
-    assert answer.path == str(tmp_path / "cat.png")
-    assert len(list((tmp_path / "answers").iterdir())) == 2
+    assert prediction.path == str(tmp_path / "cat.png")
+    assert len(list((tmp_path / "predictions").iterdir())) == 2
     assert [line for line in record.lines if "left out: 2 images in" in line]
 
 

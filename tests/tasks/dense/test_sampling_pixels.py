@@ -1,4 +1,4 @@
-"""Which pixels are drawn of an image for a step of training."""
+"""Which pixels are sampled of an image for a step of training."""
 
 import numpy as np
 import pytest

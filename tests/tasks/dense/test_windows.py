@@ -27,8 +27,8 @@ def draw_photo(size):
     return blobs[rows][:, columns]
 
 
-def answer_drawn(size, **model):
-    """What a model that was drawn for this size answers."""
+def predict_at_size(size, **model):
+    """The outputs of a model that was built for this size."""
     predictor = DensePredictor(assemble_pixels(size, **model).model)
     maps = [one[0] for one in predictor.read_maps(draw_photo(size)[np.newaxis])]
     ys, xs = (np.arange(side, dtype="float32") for side in size)
@@ -42,17 +42,17 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("trained", [(32, 32), (40, 32)])
 @pytest.mark.parametrize("size", [(32, 32), (20, 71), (96, 64)])
-def test_an_image_is_answered_as_by_a_model_of_its_size(size, trained):
+def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
     predictor = DensePredictor(assemble_pixels(trained).model)
 
     found = predictor.predict_large(draw_photo(size), keep_all)["outputs"]
 
     assert found.shape == (*size, 3)
-    assert_same(found, answer_drawn(size))
+    assert_same(found, predict_at_size(size))
 
 
 @pytest.mark.parametrize("window", [1, 160, 192])
-def test_a_large_image_is_answered_in_windows_without_seams(window):
+def test_a_large_image_is_predicted_in_windows_without_seams(window):
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 333))
     expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
@@ -82,7 +82,7 @@ def test_strided_convolutions_are_seamless_too():
 
     margin = predictor._sizeless.margin
     assert size[1] > 4 * margin > 0  # more than one window
-    assert_same(found, answer_drawn(size, base="mobilenet", alpha=0.25))
+    assert_same(found, predict_at_size(size, base="mobilenet", alpha=0.25))
 
 
 def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
@@ -111,11 +111,11 @@ def test_what_is_kept_has_the_images_size():
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 160, 161, 500, 1024, 1025])
 @pytest.mark.parametrize(("window", "margin"), [(160, 32), (160, 64), (64, 0)])
-def test_windows_answer_each_pixel_once_and_away_from_their_inner_ends(length, window, margin):
+def test_windows_predict_each_pixel_once_and_away_from_their_inner_ends(length, window, margin):
     spans = cut_spans(length, window=window, margin=margin)
 
-    answered = [pixel for span in spans for pixel in range(span.first, span.last)]
-    assert answered == list(range(length))
+    predicted = [pixel for span in spans for pixel in range(span.first, span.last)]
+    assert predicted == list(range(length))
     for span in spans:
         assert span.start % 32 == 0
         assert span.stop - span.start <= window

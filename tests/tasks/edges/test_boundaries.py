@@ -37,7 +37,7 @@ def circle(radius=30):
 
 
 def measure(*pairs):
-    images = [count_matches(answer, truth > 0) for answer, truth in pairs]
+    images = [count_matches(prediction, target > 0) for prediction, target in pairs]
     return images, summarize(images)
 
 
@@ -79,9 +79,9 @@ def test_the_tolerance_is_a_fraction_of_the_diagonal():
 
 
 def test_of_two_lines_one_is_wrong_though_both_are_near():
-    answer = np.maximum(line(49), line(51))
+    prediction = np.maximum(line(49), line(51))
 
-    _, found = measure((answer, line(50)))
+    _, found = measure((prediction, line(50)))
 
     assert found["ods_recall"] == 1
     assert found["ods_precision"] == pytest.approx(0.5)
@@ -119,7 +119,7 @@ def test_a_diagonal_line_stays_whole():
     assert (find_ridges(edges) == (edges > 0)).mean() == 1
 
 
-def test_an_answer_without_edges_finds_nothing():
+def test_a_prediction_without_edges_finds_nothing():
     images, found = measure((np.zeros((SIDE, SIDE)), line()))
 
     assert found["ods"] == found["ois"] == found["average_precision"] == 0
@@ -159,19 +159,19 @@ def test_an_image_without_an_edge_costs_nothing_where_nothing_is_found():
 def test_pixels_that_do_not_count_are_neither_found_nor_missed():
     counted = np.ones((SIDE, SIDE), bool)
     counted[:, 50:] = False
-    answer = np.maximum(line(50), line(20))
-    answer[20, :50] = 0  # what is wrong lies where nothing counts
+    prediction = np.maximum(line(50), line(20))
+    prediction[20, :50] = 0  # what is wrong lies where nothing counts
 
-    found = count_matches(answer, line(50) > 0, counted=counted)
+    found = count_matches(prediction, line(50) > 0, counted=counted)
 
     assert found.f_scores.max() == 1
     assert found.expected == pytest.approx(40, abs=2)
 
 
 def test_each_threshold_counts_edges_from_it_on():
-    answer = np.maximum(line(20, value=0.4), line(70, value=0.8))
+    prediction = np.maximum(line(20, value=0.4), line(70, value=0.8))
 
-    found = count_matches(answer, line(20) + line(70) > 0)
+    found = count_matches(prediction, line(20) + line(70) > 0)
 
     below, between, above = (np.flatnonzero(THRESHOLDS > t)[0] for t in (0.1, 0.5, 0.85))
     assert found.detected[below] == 2 * found.detected[between] == found.expected
@@ -190,13 +190,13 @@ def test_one_threshold_for_all_is_no_better_than_one_for_each():
 
 
 def test_a_matching_uses_each_pixel_once_and_as_many_as_it_can():
-    # The edge at 11 can have the truth at 10 alone; that at 10 must take the one at 9.
-    truth = np.zeros((SIDE, SIDE), bool)
-    truth[50, [9, 10]] = True
-    answer = np.zeros((SIDE, SIDE))
-    answer[50, [10, 11]] = 1
+    # The edge at 11 can have the target at 10 alone; that at 10 must take the one at 9.
+    target = np.zeros((SIDE, SIDE), bool)
+    target[50, [9, 10]] = True
+    prediction = np.zeros((SIDE, SIDE))
+    prediction[50, [10, 11]] = 1
 
-    near = _find_near(np.argwhere(answer), truth)
+    near = _find_near(np.argwhere(prediction), target)
 
     assert _find_matched(near).tolist() == [True, True]
     assert near.toarray().sum() == 3
@@ -222,7 +222,7 @@ def test_the_first_edges_of_any_number_have_as_many_matches_as_there_can_be(shar
 
 
 def test_the_area_under_precision_and_recall_is_the_one_worked_out_by_hand():
-    # Half of the truth at a precision of 1, all of it at 0.5.
+    # Half of the target at a precision of 1, all of it at 0.5.
     matched = np.where(THRESHOLDS > 0.5, 5, 10)
     detected = np.where(THRESHOLDS > 0.5, 5, 20)
 

@@ -202,12 +202,12 @@ def test_metrics_are_over_all_pixels_of_all_images():
 
 
 def test_the_median_is_off_by_no_more_than_half_a_bin():
-    truth, given = random_normals(50, 41), random_normals(50, 41, seed=2)
+    target, given = random_normals(50, 41), random_normals(50, 41, seed=2)
     metric = TASK.build_metric()
 
-    metric.add({"normal": given}, truth)
+    metric.add({"normal": given}, target)
 
-    expected = np.sort(measure_angles(given, truth).reshape(-1))[(50 * 41 - 1) // 2]
+    expected = np.sort(measure_angles(given, target).reshape(-1))[(50 * 41 - 1) // 2]
     assert abs(metric.result()["median_angle"] - expected) <= 0.005
 
 
@@ -219,13 +219,13 @@ def test_without_a_normal_all_metrics_are_0():
     assert metric.result()["mean_angle"] == metric.result()["median_angle"] == 0
 
 
-def test_an_answer_is_drawn_as_the_files_are_coded(tmp_path):
+def test_a_prediction_is_rendered_as_the_files_are_coded(tmp_path):
     normals = random_normals(6, 5)
-    answer = {
+    prediction = {
         name: kept.numpy() for name, kept in TASK.postprocess(tf.constant(normals * 3)).items()
     }
 
-    TASK.render(answer, NO_PALETTE).save(tmp_path / "normals.png")
+    TASK.render(prediction, NO_PALETTE).save(tmp_path / "normals.png")
 
     found = NormalReader().read(str(tmp_path / "normals.png"))
     assert measure_angles(found, normals).max() < 0.5

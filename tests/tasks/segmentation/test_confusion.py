@@ -10,24 +10,24 @@ MATRIX = np.array([[4, 0, 0, 0], [2, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 CLASSES = ("a", "b", "c", "d")
 
 
-def test_pixels_are_counted_by_class_and_answer():
-    truth = np.array([[0, 0, 1], [2, 2, 2]], np.uint8)
-    answers = np.array([[0, 1, 1], [2, 0, 2]], np.uint8)
+def test_pixels_are_counted_by_class_and_prediction():
+    targets = np.array([[0, 0, 1], [2, 2, 2]], np.uint8)
+    predictions = np.array([[0, 1, 1], [2, 0, 2]], np.uint8)
 
-    found = count_confusion(truth, answers, 3, 255)
+    found = count_confusion(targets, predictions, 3, 255)
 
     assert found.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
 
 
 def test_ignored_pixels_count_nowhere():
-    truth = np.array([[255, 0], [255, 1]], np.uint8)
-    answers = np.array([[1, 0], [0, 0]], np.uint8)
+    targets = np.array([[255, 0], [255, 1]], np.uint8)
+    predictions = np.array([[1, 0], [0, 0]], np.uint8)
 
-    assert count_confusion(truth, answers, 2, 255).tolist() == [[1, 0], [1, 0]]
+    assert count_confusion(targets, predictions, 2, 255).tolist() == [[1, 0], [1, 0]]
 
 
-def test_the_mean_iou_is_over_classes_that_the_truth_or_the_answers_have():
-    # a: 4 of 6, b: 1 of 4, c: answered once, wrongly; d is nowhere.
+def test_the_mean_iou_is_over_classes_that_targets_or_predictions_have():
+    # a: 4 of 6, b: 1 of 4, c: predicted once, wrongly; d is nowhere.
     assert mean_iou(MATRIX) == pytest.approx((4 / 6 + 1 / 4 + 0) / 3)
 
 
@@ -51,7 +51,7 @@ def test_each_class_has_its_numbers_and_none_where_they_have_no_meaning():
     assert found["d"] == {"iou": None, "precision": 0.0, "recall": None, "pixels": 0}
 
 
-def test_the_majority_answers_the_most_frequent_class_everywhere():
+def test_the_majority_predicts_the_most_frequent_class_everywhere():
     matrix = np.array([[1, 0], [3, 6]])
 
     found = measure_confusion(matrix, ("few", "many"))["majority"]
