@@ -108,13 +108,13 @@ def test_whole_images_are_measured_and_drawn(trained, balls, tmp_path):
     options = PredictionOptions((SIDE, SIDE), out=tmp_path)
     (prediction,) = task.predict(transfer.model, [path], options)
 
-    found = metrics["validation"]
+    actual = metrics["validation"]
     if kind == "edges":
-        assert found["ods"] > 0.3
+        assert actual["ods"] > 0.3
     else:
-        trivial = found["majority" if kind == "segmentation" else "facing"]
-        assert found[task.score] > trivial[task.score] + 0.1
-    assert found["images"] == len(table.rows) == 4
+        trivial = actual["majority" if kind == "segmentation" else "facing"]
+        assert actual[task.score] > trivial[task.score] + 0.1
+    assert actual["images"] == len(table.rows) == 4
     path = prediction.files[task.picture]
     with Image.open(path) as picture:
         assert picture.size == (SIDE, SIDE)

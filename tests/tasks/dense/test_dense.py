@@ -69,10 +69,10 @@ def predict(transfer, image, ys=None, xs=None, **settings):
     return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(actual, expected, tolerance=1e-6):
     # Answers that are alike everywhere would hide any mistake.
     assert expected.std(axis=(0, 1)).max() > 0.005
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -80,29 +80,29 @@ def assert_same(found, expected, tolerance=1e-6):
 def test_all_pixels_are_what_single_ones_are(head, normalize):
     transfer = assemble_pixels(head, normalize=normalize)
 
-    found = predict(transfer, draw_image())
+    actual = predict(transfer, draw_image())
 
-    assert found.shape == (32, 32, 3)
-    assert_same(found, ask_all(transfer, draw_image()))
+    assert actual.shape == (32, 32, 3)
+    assert_same(actual, ask_all(transfer, draw_image()))
 
 
 @pytest.mark.parametrize("size", [(32, 64), (40, 24), (33, 50)])
 def test_images_of_any_shape_are_predicted_in_whole(size):
     transfer = assemble_pixels(size=size)
 
-    found = predict(transfer, draw_image(size))
+    actual = predict(transfer, draw_image(size))
 
-    assert found.shape == (*size, 3)
-    assert_same(found, ask_all(transfer, draw_image(size)))
+    assert actual.shape == (*size, 3)
+    assert_same(actual, ask_all(transfer, draw_image(size)))
 
 
 def test_a_base_without_maps_as_fine_as_the_image_is_predicted_too():
     transfer = assemble_pixels(base="mobilenet", size=(64, 64))
 
-    found = predict(transfer, draw_image((64, 64)))
+    actual = predict(transfer, draw_image((64, 64)))
 
     assert [tap.stride for tap in DensePredictor(transfer.model)._taps] == [2, 4, 8, 16, 32]
-    assert_same(found, ask_all(transfer, draw_image((64, 64))))
+    assert_same(actual, ask_all(transfer, draw_image((64, 64))))
 
 
 def test_one_map_alone_is_read_without_a_hypercolumn():
@@ -132,9 +132,9 @@ def test_tiles_of_any_size_give_the_same_map(head, mode):
     # One row a tile, and no map projected as a whole; 7 rows, which do not divide 50; all rows.
     sizes = {1, 7 * 50 * 4 * 24 * 4, 1 << 45}
 
-    found = [predict(transfer, draw_image((50, 50)), mode=mode, tile_bytes=n) for n in sizes]
+    actual = [predict(transfer, draw_image((50, 50)), mode=mode, tile_bytes=n) for n in sizes]
 
-    for one in found:
+    for one in actual:
         # Not bit-equal: the kernels of dense layers choose the order of their sums by the size.
         assert_same(one, expected)
 
@@ -161,9 +161,9 @@ def test_places_between_pixels_and_beyond_the_image_are_those_of_single_pixels()
     ys, xs = [-40.5, -0.25, 0.5, 21.75, 31.4, 99.0], [-7.0, 12.125, 40.5]
     expected = ask(transfer, draw_image(), np.array([list(itertools.product(ys, xs))]))
 
-    found = predict(transfer, draw_image(), ys, xs)
+    actual = predict(transfer, draw_image(), ys, xs)
 
-    assert_same(found, expected.reshape(6, 3, 3))
+    assert_same(actual, expected.reshape(6, 3, 3))
 
 
 def test_images_are_predicted_from_what_crosses_a_cut():
@@ -174,21 +174,21 @@ def test_images_are_predicted_from_what_crosses_a_cut():
     maps = predictor.read_maps(split.prefix(draw_image()))
 
     places = np.arange(32, dtype="float32")
-    found = predictor.predict([one[0] for one in maps], places, places, keep_all)["outputs"]
-    assert_same(found, ask_all(transfer, draw_image()))
+    actual = predictor.predict([one[0] for one in maps], places, places, keep_all)["outputs"]
+    assert_same(actual, ask_all(transfer, draw_image()))
 
 
 def test_images_of_many_sizes_share_their_compiled_functions():
     predictor = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
 
     sizes = [(20 + 9 * n, 90 - 7 * n) for n in range(8)]
-    found = [predictor.predict_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
+    actual = [predictor.predict_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
 
     # One where all maps fit into a tile, and one for each number of maps that do not.
     functions = list(predictor._compiled.values())
     assert len(functions) <= 3
     assert sum(one.experimental_get_tracing_count() for one in functions) == len(functions)
-    for size, one in zip(sizes, found, strict=True):
+    for size, one in zip(sizes, actual, strict=True):
         alone = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
         assert one.shape[:2] == size
         assert np.array_equal(alone.predict_large(draw_image(size)[0], keep_all)["outputs"], one)
@@ -212,9 +212,9 @@ def test_what_is_kept_of_the_outputs_is_what_a_task_says():
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
 
-    found = predictor.predict(maps, places, places, transfer.task.postprocess)
+    actual = predictor.predict(maps, places, places, transfer.task.postprocess)
 
     expected = ask_all(transfer, draw_image())
-    assert found["mask"].dtype == np.uint8
-    assert np.array_equal(found["mask"], expected.argmax(axis=-1))
-    assert_same(found["probability"], expected.max(axis=-1))
+    assert actual["mask"].dtype == np.uint8
+    assert np.array_equal(actual["mask"], expected.argmax(axis=-1))
+    assert_same(actual["probability"], expected.max(axis=-1))

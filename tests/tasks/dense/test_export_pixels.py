@@ -130,15 +130,15 @@ def predict_in_keras(model, image, resize="stretch"):
         return {**TASK.postprocess(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
 
     ys, xs = place_pixels(image.shape[:2], size, resize)
-    found = predictor.predict([one[0] for one in maps], ys, xs, keep)
-    return found, found.pop("clear")
+    actual = predictor.predict([one[0] for one in maps], ys, xs, keep)
+    return actual, actual.pop("clear")
 
 
-def check_equal(found, expected, clear, tolerance=1e-5):
+def check_equal(actual, expected, clear, tolerance=1e-5):
     assert clear.mean() > 0.99
-    assert found["mask"].dtype == np.uint8
-    np.testing.assert_array_equal(found["mask"][clear], expected["mask"][clear])
-    np.testing.assert_allclose(found["probability"], expected["probability"], atol=tolerance)
+    assert actual["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(actual["mask"][clear], expected["mask"][clear])
+    np.testing.assert_allclose(actual["probability"], expected["probability"], atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +160,10 @@ def served(exported):
 def test_an_image_of_any_size_is_predicted_at_its_own_size(mobilenet, served):
     batches, results = served
 
-    for batch, found in zip(batches, results.pixels, strict=True):
-        assert found["mask"].shape == found["probability"].shape == batch.shape[:3]
+    for batch, actual in zip(batches, results.pixels, strict=True):
+        assert actual["mask"].shape == actual["probability"].shape == batch.shape[:3]
         for number, image in enumerate(batch):
-            rows = {name: one[number] for name, one in found.items()}
+            rows = {name: one[number] for name, one in actual.items()}
             check_equal(rows, *predict_in_keras(mobilenet, image))
     assert len(np.unique(results.pixels[0]["mask"])) == 3
 
@@ -183,11 +183,11 @@ def test_an_image_of_the_models_size_is_predicted_as_by_the_model_itself(mobilen
 def test_files_are_predicted_as_their_pixels(served):
     batches, results = served
 
-    for batch, given, found in zip(batches, results.pixels, results.encoded, strict=True):
-        assert (found["height"], found["width"]) == batch.shape[1:3]
-        np.testing.assert_array_equal(found["mask"][..., 0], given["mask"][-1])
-        assert found["probability"].dtype == np.uint16
-        difference = found["probability"][..., 0] / 65535 - given["probability"][-1]
+    for batch, from_pixels, actual in zip(batches, results.pixels, results.encoded, strict=True):
+        assert (actual["height"], actual["width"]) == batch.shape[1:3]
+        np.testing.assert_array_equal(actual["mask"][..., 0], from_pixels["mask"][-1])
+        assert actual["probability"].dtype == np.uint16
+        difference = actual["probability"][..., 0] / 65535 - from_pixels["probability"][-1]
         assert np.abs(difference).max() < 0.5 / 65535 + 1e-6
 
 
@@ -204,28 +204,28 @@ import pathlib, sys, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 folder = pathlib.Path(sys.argv[2])
 data = [(folder / name).read_bytes() for name in ("one.png", "two.png")]
-found = model.signatures["serve_bytes"](bytes=tf.constant(data))
-assert sorted(found) == ["height", "mask", "probability", "width"], sorted(found)
-assert found["height"].numpy().tolist() == [37, 90] and found["width"].numpy().tolist() == [50, 20]
-(folder / "mask.png").write_bytes(found["mask"][0].numpy())
-(folder / "probability.png").write_bytes(found["probability"][0].numpy())
+maps = model.signatures["serve_bytes"](bytes=tf.constant(data))
+assert sorted(maps) == ["height", "mask", "probability", "width"], sorted(maps)
+assert maps["height"].numpy().tolist() == [37, 90] and maps["width"].numpy().tolist() == [50, 20]
+(folder / "mask.png").write_bytes(maps["mask"][0].numpy())
+(folder / "probability.png").write_bytes(maps["probability"][0].numpy())
 assert "tl_toolkit" not in sys.modules
 print([name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()])
 """
 
-    found = subprocess.run(
+    actual = subprocess.run(
         [sys.executable, "-c", code, str(exported), str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert found.stdout.strip() == str(list(CLASSES)), found.stderr[-2000:]
+    assert actual.stdout.strip() == str(list(CLASSES)), actual.stderr[-2000:]
     mask, probability = (
         np.asarray(Image.open(tmp_path / name)) for name in ("mask.png", "probability.png")
     )
-    given = {"mask": mask, "probability": probability / 65535}
-    check_equal(given, *predict_in_keras(mobilenet, photo))
+    from_pixels = {"mask": mask, "probability": probability / 65535}
+    check_equal(from_pixels, *predict_in_keras(mobilenet, photo))
 
 
 def test_places_in_the_graph_are_those_of_training():
@@ -235,9 +235,9 @@ def test_places_in_the_graph_are_those_of_training():
             input_signature=[tf.TensorSpec((2,), tf.int32)],
         )
         for source in [(64, 80), (1, 1), (37, 50), (480, 361), (3, 1000), (2999, 7)]:
-            found = compiled(tf.constant(source))
+            actual = compiled(tf.constant(source))
 
-            for one, expected in zip(found, place_pixels(source, SIZE, mode), strict=True):
+            for one, expected in zip(actual, place_pixels(source, SIZE, mode), strict=True):
                 np.testing.assert_array_equal(one, expected)
 
 
@@ -260,21 +260,21 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
     write_saved_model(FinishedModel(model, TASK, "crop"), tmp_path / "model")
     image = draw_photo(30, 70)
 
-    found = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
+    actual = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
 
     expected, clear = predict_in_keras(model, image, "crop")
-    given = {name: one[0] for name, one in found.pixels[0].items()}
+    from_pixels = {name: one[0] for name, one in actual.pixels[0].items()}
     # Of 70 columns the middle 40 have the model's proportions.
     kept = slice(15, 55)
     for name, blank in (("mask", 255), ("probability", 0)):
-        assert (given[name][:, : kept.start] == blank).all()
-        assert (given[name][:, kept.stop :] == blank).all()
+        assert (from_pixels[name][:, : kept.start] == blank).all()
+        assert (from_pixels[name][:, kept.stop :] == blank).all()
         np.testing.assert_allclose(
-            found.encoded[0][name][..., 0] / (1 if name == "mask" else 65535),
-            given[name], atol=1e-5,
+            actual.encoded[0][name][..., 0] / (1 if name == "mask" else 65535),
+            from_pixels[name], atol=1e-5,
         )  # fmt: skip
     check_equal(
-        {name: one[:, kept] for name, one in given.items()},
+        {name: one[:, kept] for name, one in from_pixels.items()},
         {name: one[:, kept] for name, one in expected.items()},
         clear[:, kept],
     )

@@ -33,9 +33,9 @@ def value_of(path):
 def test_predictions_are_named_after_their_files(tmp_path):
     paths = [Path("a/cat.png"), Path("b/cat.jpg"), Path("cat_2.png"), Path("c/cat.png")]
 
-    found = write(tmp_path, *paths, paths[0])
+    actual = write(tmp_path, *paths, paths[0])
 
-    names = [Path(one["mask"]).name for one in found]
+    names = [Path(one["mask"]).name for one in actual]
     assert names == ["cat_mask.png", "cat_2_mask.png", "cat_2_2_mask.png", "cat_3_mask.png",
                      "cat_mask.png"]  # fmt: skip
 

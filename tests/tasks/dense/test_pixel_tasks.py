@@ -77,11 +77,11 @@ def test_a_kept_model_measures_as_the_run_did(run):
 
 
 def test_a_folder_is_measured_like_the_split_that_it_holds(run):
-    found = run.evaluate(run.recipe.data.validation)
+    actual = run.evaluate(run.recipe.data.validation)
 
-    assert found["images"] == 4
+    assert actual["images"] == 4
     name = METRICS[run.recipe.task]
-    assert found[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
+    assert actual[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
 
 
 def test_predictions_are_of_the_size_of_the_file(run, tmp_path):
@@ -106,15 +106,15 @@ def test_a_saved_model_predicts_as_the_run_predicts(run):
     from tests.tasks.dense.test_export_pixels import ask
 
     pixels = np.asarray(Image.open(photo_of(run)))
-    given = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
+    predicted = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
                 [photo_of(run).read_bytes()]).pixels[0]  # fmt: skip
 
     (expected,) = run.predict(photo_of(run))
     for name, one in expected.maps.items():
         if one.dtype == np.float32:
-            np.testing.assert_allclose(given[name][0], one, atol=1e-5)
+            np.testing.assert_allclose(predicted[name][0], one, atol=1e-5)
         else:
-            assert (given[name][0] == one).mean() > 0.999
+            assert (predicted[name][0] == one).mean() > 0.999
 
 
 def test_the_command_line_measures_and_draws(run, tmp_path):
@@ -195,12 +195,12 @@ def test_a_search_over_dropout_and_depth(task, balls, tmp_path):
         }
     }
 
-    found = tl.search(recipe, out=tmp_path / "search")
+    actual = tl.search(recipe, out=tmp_path / "search")
 
-    assert [trial.state for trial in found.trials] == ["completed"] * 4
-    assert found.summary["objective"] == f"val_{SCORES[task]}"
+    assert [trial.state for trial in actual.trials] == ["completed"] * 4
+    assert actual.summary["objective"] == f"val_{SCORES[task]}"
     alone = tl.finetune(tmp_path / "search" / "best.yaml", out=tmp_path / "alone")
-    assert alone.metrics["best"][f"val_{SCORES[task]}"] == found.summary["best"]["score"]
+    assert alone.metrics["best"][f"val_{SCORES[task]}"] == actual.summary["best"]["score"]
     header = (tmp_path / "search" / "trials.csv").read_text().splitlines()[0]
     assert f"val_{SCORES[task]}" in header
 
@@ -250,15 +250,15 @@ def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
         "normals": np.array([[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]] * 2, "f4"),
     }[task]
 
-    found = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
+    actual = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
 
-    given = model.predict([images, places], verbose=0)[:, :4]
+    predicted = model.predict([images, places], verbose=0)[:, :4]
     if task == "normals":
-        cosines = (given * targets[:, :4]).sum(-1) / np.linalg.norm(given, axis=-1)
+        cosines = (predicted * targets[:, :4]).sum(-1) / np.linalg.norm(predicted, axis=-1)
         expected = (1 - cosines).mean()
     elif task == "segmentation":
-        expected = -np.log(np.take_along_axis(given, targets[:, :4, None], -1)).mean()
+        expected = -np.log(np.take_along_axis(predicted, targets[:, :4, None], -1)).mean()
     else:
-        hit = np.where(targets[:, :4] == 1, given[..., 0], 1 - given[..., 0])
+        hit = np.where(targets[:, :4] == 1, predicted[..., 0], 1 - predicted[..., 0])
         expected = -np.log(hit).mean()
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert actual == pytest.approx(expected, rel=1e-4)

@@ -69,8 +69,8 @@ def test_loss_and_gradients_are_those_of_a_dense_map_that_is_masked(loss):
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert np.array_equal(state, counted)
     assert len(gradients) == len(transfer.model.trainable_variables) == 7 * 3 + 3 * 2
-    for found, slope in zip(gradients, slopes, strict=True):
-        found, slope = map(tf.convert_to_tensor, (found, slope))
+    for actual, slope in zip(gradients, slopes, strict=True):
+        actual, slope = map(tf.convert_to_tensor, (actual, slope))
         size = np.abs(slope).max()
         assert size > 1e-6
-        np.testing.assert_allclose(found, slope, rtol=0, atol=1e-4 * size)
+        np.testing.assert_allclose(actual, slope, rtol=0, atol=1e-4 * size)

@@ -35,9 +35,9 @@ def predict_at_size(size, **model):
     return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     assert expected.std(axis=(0, 1)).max() > 0.005
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # other kernels, other sums
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)  # other kernels, other sums
 
 
 @pytest.mark.parametrize("trained", [(32, 32), (40, 32)])
@@ -45,10 +45,10 @@ def assert_same(found, expected):
 def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
     predictor = DensePredictor(assemble_pixels(trained).model)
 
-    found = predictor.predict_large(draw_photo(size), keep_all)["outputs"]
+    actual = predictor.predict_large(draw_photo(size), keep_all)["outputs"]
 
-    assert found.shape == (*size, 3)
-    assert_same(found, predict_at_size(size))
+    assert actual.shape == (*size, 3)
+    assert_same(actual, predict_at_size(size))
 
 
 @pytest.mark.parametrize("window", [1, 160, 192])
@@ -57,10 +57,10 @@ def test_a_large_image_is_predicted_in_windows_without_seams(window):
     photo = draw_photo((200, 333))
     expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
 
-    found = predictor.predict_large(photo, keep_all, window=window)["outputs"]
+    actual = predictor.predict_large(photo, keep_all, window=window)["outputs"]
 
     assert predictor.is_seamless
-    assert_same(found, expected)
+    assert_same(actual, expected)
 
 
 def test_a_smaller_margin_would_leave_seams():
@@ -69,41 +69,41 @@ def test_a_smaller_margin_would_leave_seams():
     expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
     predictor._sizeless.margin = 0
 
-    found = predictor.predict_large(photo, keep_all, window=96)["outputs"]
+    actual = predictor.predict_large(photo, keep_all, window=96)["outputs"]
 
-    assert np.abs(found - expected).max() > 1e-3
+    assert np.abs(actual - expected).max() > 1e-3
 
 
 def test_strided_convolutions_are_seamless_too():
     predictor = DensePredictor(assemble_pixels((64, 64), base="mobilenet", alpha=0.25).model)
     size = (96, 1100)
 
-    found = predictor.predict_large(draw_photo(size), keep_all, window=32)["outputs"]
+    actual = predictor.predict_large(draw_photo(size), keep_all, window=32)["outputs"]
 
     margin = predictor._sizeless.margin
     assert size[1] > 4 * margin > 0  # more than one window
-    assert_same(found, predict_at_size(size, base="mobilenet", alpha=0.25))
+    assert_same(actual, predict_at_size(size, base="mobilenet", alpha=0.25))
 
 
 def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
     transfer = assemble_pixels((64, 64), base="mobilenet_v3_small", alpha=0.75)
     predictor = DensePredictor(transfer.model)
 
-    found = predictor.predict_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
+    actual = predictor.predict_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
 
     assert not predictor.is_seamless
-    assert found.shape == (100, 330, 3)
-    assert np.isfinite(found).all()
+    assert actual.shape == (100, 330, 3)
+    assert np.isfinite(actual).all()
 
 
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
-    found = DensePredictor(transfer.model).predict_large(
+    actual = DensePredictor(transfer.model).predict_large(
         draw_photo((50, 61)), transfer.task.postprocess
     )
 
-    assert {name: one.shape for name, one in found.items()} == {
+    assert {name: one.shape for name, one in actual.items()} == {
         "mask": (50, 61),
         "probability": (50, 61),
     }

@@ -28,16 +28,16 @@ def make_outputs(seed=0):
 
 
 def test_values_are_fractions_of_annotators(save):
-    found = EdgeReader().read(save(np.array([[0, 51], [204, 255]], np.uint8)))
+    actual = EdgeReader().read(save(np.array([[0, 51], [204, 255]], np.uint8)))
 
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [[0, 0.2], [0.8, 1]])
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, [[0, 0.2], [0.8, 1]])
 
 
 def test_files_of_16_bits_keep_them(save):
-    found = EdgeReader().read(save(np.array([[0, 1, 13107, 65535]], np.uint16)))
+    actual = EdgeReader().read(save(np.array([[0, 1, 13107, 65535]], np.uint16)))
 
-    np.testing.assert_allclose(found, [[0, 1 / 65535, 0.2, 1]])
+    np.testing.assert_allclose(actual, [[0, 1 / 65535, 0.2, 1]])
 
 
 @pytest.mark.parametrize("mode", ["1", "RGB", "LA", "P", "RGBA"])
@@ -51,10 +51,10 @@ def test_black_and_white_mean_the_same_in_every_form_of_png(save, mode):
 def test_an_ignored_value_counts_nowhere(save, kind, values):
     reader = EdgeReader(ignore=7)
 
-    found = reader.read(save(np.array([values], kind)))
+    actual = reader.read(save(np.array([values], kind)))
 
-    assert found[0, 0] == -1 and found[0, 1] >= 0
-    assert reader.sampling_groups(found).tolist() == [[IGNORE, 0]]
+    assert actual[0, 0] == -1 and actual[0, 1] >= 0
+    assert reader.sampling_groups(actual).tolist() == [[IGNORE, 0]]
 
 
 def test_strata_are_edges_from_half_of_the_annotators_on():
@@ -212,7 +212,7 @@ def test_whole_maps_are_measured_over_all_images_and_each_alone():
     wrong = metric.add({"probability": np.zeros((100, 100))}, target)
 
     assert right["f_score"] == 1 and wrong["f_score"] == 0
-    found = metric.result()
-    assert found["images"] == 2
-    assert found["ods"] == found["ois"] == pytest.approx(2 / 3)
-    assert found["average_precision"] == pytest.approx(1 / 2)
+    actual = metric.result()
+    assert actual["images"] == 2
+    assert actual["ods"] == actual["ois"] == pytest.approx(2 / 3)
+    assert actual["average_precision"] == pytest.approx(1 / 2)

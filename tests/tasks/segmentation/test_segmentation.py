@@ -91,11 +91,11 @@ def test_dice_is_one_minus_the_overlap_of_the_classes_in_the_image(weights):
 
     for row in (0, 1):
         counted = TARGETS[row] != IGNORE
-        given, labels = outputs[row, counted], TARGETS[row, counted]
+        predicted, labels = outputs[row, counted], TARGETS[row, counted]
         present = sorted(set(labels))
         overlap = [
-            2 * given[labels == value, value].sum()
-            / ((labels == value).sum() + given[:, value].sum())
+            2 * predicted[labels == value, value].sum()
+            / ((labels == value).sum() + predicted[:, value].sum())
             for value in present
         ]  # fmt: skip
         expected = np.average(1 - np.array(overlap), weights=np.array(weights)[present])
@@ -191,10 +191,10 @@ def test_masks_without_a_counted_pixel_leave_the_weights_alone():
 
 
 @pytest.mark.parametrize(
-    ("given", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
+    ("class_weights", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
 )
-def test_other_weights_need_no_counts(given, weights):
-    task = Segmentation(CLASSES, Pixels(class_weights=given))
+def test_other_weights_need_no_counts(class_weights, weights):
+    task = Segmentation(CLASSES, Pixels(class_weights=class_weights))
 
     task.prepare(None)  # all masks would be read for nothing
 
