@@ -1,4 +1,4 @@
-"""What a user can cause, told in words: problems, and the errors that carry them.
+"""Errors that a user can cause: problems in words, and the errors that carry them.
 
 Every error of the toolkit knows the exit code of the command that ends with it. An error holds one
 or more problems; a problem says where it is, what was found, what was expected, and what to type.
@@ -97,7 +97,7 @@ class CheckFailedError(ToolkitError):
 
 
 class ParityError(CheckFailedError):
-    """An exported model does not answer as the Keras model it came from."""
+    """The outputs of an exported model differ from those of the Keras model."""
 
 
 class ReceiptError(CheckFailedError):
