@@ -70,7 +70,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 def keep_base(plan: Plan, folder: RunFolder) -> Plan:
     """Copies a base of the user's own into a run; the recipe of the plan returned names the copy.
 
-    A search that goes on keeps the copy that it was begun with.
+    A resumed search keeps the copy that it began with.
 
     Args:
         plan: Of the recipe; one whose base is of the catalog is returned as it is.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """Prints a sentence for people, to stderr.
 
     Args:
@@ -34,7 +34,7 @@ def warn(message: str) -> None:
         message: The error.
     """
     colours = current.terminal.isatty() and "NO_COLOR" not in os.environ
-    tell(click.style(message, fg="red") if colours else message)
+    print_message(click.style(message, fg="red") if colours else message)
 
 
 def show(table: Table | str) -> None:
@@ -81,7 +81,7 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     classes = metrics.get(f"per_{kind}")
     if classes:
         columns = list(next(iter(classes.values())))
-        # Counts first: they say how much the others are worth.
+        # Counts first: metrics of few images mean little.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")

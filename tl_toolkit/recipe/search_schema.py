@@ -150,13 +150,13 @@ class Search(Section):
         default=DEFAULT_FACTOR,
         ge=2,
         le=100,
-        description="Of hyperband: about one trial in so many goes on, up to so many times the "
+        description="Of hyperband: about one trial in so many resumes, up to so many times the "
         "epochs of the last phase.",
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None,
         description="Trials at most; by default 12, every combination of a grid, and one round of "
-        "hyperband, where a trial that goes on counts again.",
+        "hyperband, where a trial that resumes counts again.",
         examples=[12],
     )
     objective: Annotated[

@@ -13,7 +13,7 @@ __all__ = ["Tap", "find_taps", "is_pixel_dense"]
 
 @dataclass(frozen=True)
 class Tap:
-    """A map that pixels are read from, and the channels of the hypercolumn that it fills.
+    """A map that pixels are sampled from, and the channels of the hypercolumn that it fills.
 
     Attributes:
         tensor: The map in the model's graph.
@@ -54,7 +54,7 @@ def find_taps(calls: Sequence[Any]) -> tuple[Tap, ...]:
 
 
 def is_pixel_dense(call: Any) -> bool:
-    """Tells whether a call is one of the predictor's: a dense layer on rows of pixels.
+    """Returns whether a call is one of the predictor's: a dense layer on a batch of pixels.
 
     Args:
         call: One of `sorted_calls`.
