@@ -19,7 +19,9 @@ def examples(tmp_path, draw, encode):
         paths.append(tmp_path / f"{number}.jpg")
         paths[-1].write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number % 8))
     looks = inspect_images([str(path) for path in paths], cache_dir=tmp_path / "cache")
-    return [Example(look.path, look.sha256, "train", ("ab"[n % 2],)) for n, look in enumerate(looks)]
+    return [
+        Example(look.path, look.sha256, "train", ("ab"[n % 2],)) for n, look in enumerate(looks)
+    ]
 
 
 def images(examples, **values):
