@@ -11,10 +11,16 @@ from typing import Any
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
+from tl_toolkit.recipe.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tasks with fields beside their kind.
+TASK_SECTIONS = {
+    find_task(kind).__name__: kind for kind in TASKS if len(find_task(kind).model_fields) > 1
+}
 SECTIONS = [
     "Recipe",
+    *TASK_SECTIONS,
     "Data",
     "Masks",
     "Pixels",
@@ -28,6 +34,7 @@ SECTIONS = [
 SECTIONS += ["Phase", "UnfreezeFrom", "EarlyStopping", "Export", "Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
+    **{name: f"task, as {{kind: {kind}}}" for name, kind in TASK_SECTIONS.items()},
     "Data": "data",
     "Masks": "data.masks",
     "Pixels": "pixels",
@@ -60,7 +67,7 @@ def build_reference(schema: dict[str, Any]) -> str:
     for name in SECTIONS:
         section = schema if name == "Recipe" else schema["$defs"][name]
         rows = [
-            f"| `{field}` | {_default(field, value, section)} | {_cell(value['description'])} |"
+            f"| `{field}` | {_cell(_default(field, value, section))} | {_cell(value['description'])} |"
             for field, value in section["properties"].items()
         ]
         parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")

@@ -30,7 +30,7 @@ from tl_toolkit.recipe.fields import (
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.recipe.task_types import AnyTask, Monitor
-from tl_toolkit.recipe.tasks import field_of, find_task, task_of
+from tl_toolkit.recipe.tasks import field_of, find_task, name_scores, task_of
 
 __all__ = [
     "Augment",
@@ -253,8 +253,7 @@ class EarlyStopping(Section):
     monitor: Monitor = Field(
         default="val_accuracy",
         description="The result that is watched: val_loss, or the score of the task, which is the "
-        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
-        "edges, val_within_22_5 for normals).",
+        f"default ({name_scores()}).",
     )
     patience: int = Field(
         default=5, ge=1, description="Epochs without a better result before the phase ends."
