@@ -13,11 +13,17 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 from tl_toolkit.recipe.optimizers import OPTIMIZERS
 from tl_toolkit.recipe.schedules import SCHEDULES
+from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.runs.folder import describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tasks with fields beside their kind.
+TASK_SECTIONS = {
+    find_task(kind).__name__: kind for kind in TASKS if len(find_task(kind).model_fields) > 1
+}
 SECTIONS = [
     "Recipe",
+    *TASK_SECTIONS,
     "Data",
     "Masks",
     "Pixels",
@@ -37,6 +43,7 @@ SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
 SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
+    **{name: f"task, as {{kind: {kind}}}" for name, kind in TASK_SECTIONS.items()},
     "Data": "data",
     "Masks": "data.masks",
     "Pixels": "pixels",
@@ -77,7 +84,8 @@ def build_reference(schema: dict[str, Any]) -> str:
     for name in SECTIONS:
         section = schema if name == "Recipe" else schema["$defs"][name]
         rows = [
-            f"| `{field}` | {_default(field, value, section)} | {_cell(value['description'])} |"
+            f"| `{field}` | {_cell(_default(field, value, section))} "
+            f"| {_cell(value['description'])} |"
             for field, value in section["properties"].items()
         ]
         parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")

@@ -27,6 +27,7 @@ from tl_toolkit.recipe.optimizers import (
 )
 from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
+from tl_toolkit.recipe.tasks import name_scores
 
 __all__ = ["EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
 
@@ -169,8 +170,7 @@ class EarlyStopping(Section):
     monitor: Monitor = Field(
         default="val_accuracy",
         description="The result that is watched: val_loss, or the score of the task, which is the "
-        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
-        "edges, val_within_22_5 for normals).",
+        f"default ({name_scores()}).",
     )
     patience: int = Field(
         default=5, ge=1, description="Epochs without a better result before the phase ends."

@@ -13,6 +13,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.task_types import Monitor
+from tl_toolkit.recipe.tasks import name_scores
 
 __all__ = ["Dimension", "Objective", "Search"]
 
@@ -167,8 +168,8 @@ class Search(Section):
         ),
     ] = Field(
         default=Objective(),
-        description="What trials are judged by: val_loss, the score of the task (by default: "
-        "val_accuracy, val_mean_iou, val_f_score, val_within_22_5), or a section.",
+        description="What trials are judged by: val_loss, the score of the task (the default: "
+        f"{name_scores()}), or a section.",
     )
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."

@@ -24,6 +24,7 @@ __all__ = [
     "list_choices",
     "list_monitors",
     "list_titles",
+    "name_scores",
     "refuse_head",
     "require_table",
     "select_headlines",
@@ -157,6 +158,12 @@ def find_task(kind: str) -> type[TaskSection]:
 def list_monitors() -> tuple[str, ...]:
     """Returns the column of every task's score, and `val_loss`."""
     return (*dict.fromkeys(f"val_{find_task(kind).score}" for kind in TASKS), "val_loss")
+
+
+@cache
+def name_scores() -> str:
+    """Returns the column of each task's score, for descriptions of fields that depend on it."""
+    return ", ".join(f"val_{find_task(kind).score} for {kind}" for kind in TASKS)
 
 
 @cache
