@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tl_toolkit.architectures.graph import sorted_calls
-from tl_toolkit.keras_private import inner_graph
+from tl_toolkit.keras_private import inner_graph, rebuild_graph
 
 __all__ = [
     "Axis",
@@ -201,6 +201,7 @@ def _measure_call(
     entering = [fields[id(tensor)] for tensor in node.input_tensors]
     if (inner := inner_graph(operation)) is not None:
         # A nested model counts its own operations; its rows are summed into one.
+        inner = _settle_size(inner, source.shape)
         nested: dict[int, Field | None] = {}
         rows = list(_measure_calls(inner, entering, nested).values())
         field = nested[id(inner.outputs[-1])]
@@ -225,6 +226,15 @@ def _measure_call(
         formula=_size_formula(operation, source, target, makers),
         connections_per_weight=shared,
     )
+
+
+def _settle_size(graph: keras.Function, shape: Sequence[int | None]) -> keras.Function:
+    """Returns the graph of a nested model for inputs of a shape, if it was built for any size."""
+    if len(graph.inputs) > 1 or None not in graph.inputs[0].shape[1:]:
+        return graph
+    inputs = keras.Input(shape[1:])
+    outputs = rebuild_graph(graph, inputs, lambda operation, *args, **kw: operation(*args, **kw))
+    return keras.Function(inputs, outputs)
 
 
 # -------------------------------------------------------------------------------------- arithmetic
