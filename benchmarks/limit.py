@@ -169,7 +169,7 @@ def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
         old = time.time() - 60  # a file that changed a moment ago is never taken for known
         for path in data.glob("*/*/*"):
             os.utime(path, (old, old))
-        scan.scan(tl.load_recipe(recipe).recipe.data)
+        scan.scan(tl.validate(recipe).listing, scan.ScanSettings())
     began = time.perf_counter()
     tl.finetune(recipe, out=folder / "run")
     return time.perf_counter() - began

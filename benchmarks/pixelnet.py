@@ -152,16 +152,16 @@ def ask_densely() -> None:
     import keras
     import numpy as np
 
-    from tl_toolkit.recipe.schema import Model, Pixels
+    from tl_toolkit.architectures.heads import HeadLayers, HiddenLayer
     from tl_toolkit.tasks.dense.predictor import DensePredictor
     from tl_toolkit.tasks.segmentation.task import Segmentation
-    from tl_toolkit.transfer.assemble import assemble
+    from tl_toolkit.transfer.assemble import BaseSettings, assemble
 
-    hidden = [{"units": 4096}, {"units": 4096}]
+    hidden = (HiddenLayer(4096), HiddenLayer(4096))
     predictors = {
-        "first layer alone, 4,096 units": ([], 4096),
+        "first layer alone, 4,096 units": ((), 4096),
         "published predictor, 4096-4096-21": (hidden, 21),
-        "linear predictor, 21": ([], 21),
+        "linear predictor, 21": ((), 21),
     }
     size = (224, 224)
     ys, xs = (np.arange(side, dtype=np.float32) for side in size)
@@ -169,9 +169,9 @@ def ask_densely() -> None:
     found = {}
     for name, (layers, units) in predictors.items():
         keras.backend.clear_session()
-        task = Segmentation([str(number) for number in range(units)], Pixels())
-        settings = Model(base="pixelnet", weights="random", head={"hidden": layers})
-        model = assemble(settings, image_size=size, num_classes=units, task=task).model
+        classes = [str(number) for number in range(units)]
+        task = Segmentation(classes, head=HeadLayers(hidden=layers))
+        model = assemble(BaseSettings("pixelnet"), task, image_size=size).model
         _scale(model, image, alone=name.startswith("first"))
         seconds, answers = [], []
         for mode in ("gather_first", "project_first"):

@@ -1,13 +1,24 @@
 """Fixtures of all tests: where the assets are, a cache of their own, images drawn in code."""
 
+import gc
 import json
 import os
 import zlib
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
+# Two workers share two cores. A pool of threads for each library, in each of them and in the
+# processes that they start, waits more than it works; it is read when numpy is imported.
+POOLS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+os.environ.update(dict.fromkeys(POOLS, "1") | os.environ)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +41,12 @@ def pytest_collection_modifyitems(config, items):
     ]
     config.hook.pytest_deselected(items=resting)
     items[:] = [item for item in items if item not in resting]
+
+
+def pytest_collection_finish():
+    """Spares the collector of garbage what lives as long as the session: TensorFlow's modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

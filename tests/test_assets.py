@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.export.parity import compare
+from tests.export.unequal import compare_exported
+from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.serving_process import __file__ as serving_process
 
 pytestmark = pytest.mark.assets
@@ -139,13 +140,8 @@ def test_every_good_odd_image_is_answered_as_pillow_decodes_it(assets, ants_and_
     answers = ants_and_bees.predict([folder / name for name in read_index(assets)])
     good = {one.path: Path(one.path).read_bytes() for one in answers if one.error is None}
 
-    report = compare(
-        ants_and_bees.model,
-        ants_and_bees.path / "export" / "saved_model" / "1",
-        good,
-        classes=ants_and_bees.classes,
-        resize="stretch",
-    )
+    finished = FinishedModel(ants_and_bees.model, ants_and_bees._task, "stretch")
+    report = compare_exported(finished, ants_and_bees.path / "export" / "saved_model" / "1", good)
 
     assert report["holds"], report
 

@@ -4,7 +4,10 @@ A test that fails here names the function of tl_toolkit/keras_private.py that a 
 """
 
 import ast
+import configparser
 import contextlib
+import re
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -283,6 +286,19 @@ def test_an_oracle_writes_into_its_folder_and_nowhere_else(tmp_path, monkeypatch
 
 
 # --------------------------------------------------------------------------------- nothing besides
+
+
+@pytest.mark.parametrize("name", ["keras", "keras-tuner", "tensorflow"])
+def test_the_installed_version_is_below_the_cap_that_these_tests_hold_for(name):
+    settings = configparser.ConfigParser()
+    settings.read(PACKAGE.parent / "setup.cfg")
+    lines = settings["options"]["install_requires"].split()
+    (cap,) = [line.partition(",<")[2] for line in lines if re.match(rf"{name}>=", line)]
+
+    installed = metadata.version(name).split(".")
+
+    assert [int(part) for part in installed[:2]] < [int(part) for part in cap.split(".")]
+
 
 OWN = {"self", "cls", "super()"}
 NAMED_TUPLES = {"_replace", "_fields", "_asdict"}  # public, whatever their names look like

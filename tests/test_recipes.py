@@ -59,8 +59,8 @@ def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_p
         "export": False,
         "baseline": None,
     }
-    if recipe.task != "classification":
-        folder = draw_balls(tmp_path, train=8, validation=4, test=4) / recipe.task
+    if recipe.task.is_dense:
+        folder = draw_balls(tmp_path, train=8, validation=4, test=4) / recipe.task.kind
         overrides |= {f"data.{path.name}": str(path) for path in folder.iterdir()}
     elif recipe.data.train is not None:
         for split in ("train", "validation", "test"):
@@ -156,7 +156,7 @@ def test_init_writes_a_recipe_of_segmentation_for_images_and_masks(tmp_path, spl
 
     (problem,) = caught.value.problems
     assert (problem.what, problem.hint) == ("data.classes", "classes: [background, cat]")
-    assert found.recipe.task == name == "segmentation"
+    assert found.recipe.task.kind == name == "segmentation"
     assert found.classes == ("a", "b")
     assert found.recipe.data.train == tmp_path / "segmentation" / "train"
     assert {sum(counts.values()) for counts in found.images.values()} == ({3} if split else {3, 2})

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.run import Run, load_run
-    from tl_toolkit.api.search import SearchRun, hypermodel, search, sweep
+    from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
     from tl_toolkit.errors import ToolkitError
     from tl_toolkit.events import Event
@@ -73,7 +74,8 @@ _NAMES_IN = {
     ),
     "api.model": ("build_model", "load_model"),
     "api.run": ("Run", "load_run"),
-    "api.search": ("SearchRun", "hypermodel", "search", "sweep"),
+    "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.sweep": ("sweep",),
     "api.validate": ("validate",),
     "errors": ("ToolkitError",),
     "events": ("Event",),

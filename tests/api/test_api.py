@@ -13,7 +13,9 @@ import pytest
 import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
-from tl_toolkit.evaluation.metrics import check_thresholds, measure
+from tl_toolkit.evaluation.metrics import check_thresholds
+from tl_toolkit.recipe.tasks import find_task
+from tl_toolkit.tasks.classification.metrics import measure_classification
 
 FILES = {
     "recipe.yaml", "lock.json", "status.json", "manifest.csv", "classes.json", "metrics.json",
@@ -254,7 +256,7 @@ def test_a_sigmoid_answers_like_a_softmax(tmp_path, draw_photos, write_recipe):
 def test_metrics_of_a_hand_made_case():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
 
-    found = measure(np.array([0, 0, 1, 1]), probabilities, ("a", "b"))
+    found = measure_classification(np.array([0, 0, 1, 1]), probabilities, ("a", "b"))
 
     assert found["accuracy"] == 0.5
     assert found["confusion"] == [[1, 1], [1, 1]]
@@ -263,14 +265,15 @@ def test_metrics_of_a_hand_made_case():
 
 
 def test_thresholds_name_what_was_missed():
-    check_thresholds({"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.2})
+    task = find_task("classification")()
+    check_thresholds({"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.2}, task)
 
     with pytest.raises(ThresholdError, match=r"accuracy = 0\.9000\n  Asked for at least 0\.95"):
-        check_thresholds({"accuracy": 0.9}, {"accuracy": 0.95})
+        check_thresholds({"accuracy": 0.9}, {"accuracy": 0.95}, task)
     with pytest.raises(ThresholdError, match=r"Asked for at most 0\.1"):
-        check_thresholds({"loss": 0.2}, {"loss": 0.1})
+        check_thresholds({"loss": 0.2}, {"loss": 0.1}, task)
     with pytest.raises(RecipeError, match="did you mean 'accuracy'"):
-        check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95})
+        check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95}, task)
 
 
 def test_a_run_that_images_end_waits_for_the_model_that_is_drawn_aside(
@@ -279,7 +282,7 @@ def test_a_run_that_images_end_waits_for_the_model_that_is_drawn_aside(
     # A process that ends while a thread of TensorFlow's still traces is aborted.
     drawn = []
 
-    def draw(self):
+    def draw(self, *_):
         time.sleep(0.3)
         drawn.append(self)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models import build_transfer
 from tl_toolkit.architectures.graph import find_cuts, layer_variables
 from tl_toolkit.catalog.lookup import ARCHITECTURES, check_image_size, find_architecture
-from tl_toolkit.recipe.schema import Head, Model, Phase
+from tl_toolkit.recipe.schema import Phase
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import assemble
 from tl_toolkit.transfer.freezing import check_whole, digest_variables, split_at
 from tl_toolkit.transfer.receipt import write_receipt
 
@@ -264,11 +264,8 @@ def test_the_parameters_of_each_block_are_the_catalogs(name, draw, drawn):
 @each_that_trains
 def test_a_batch_of_its_own_boundary_trains(name):
     """What crosses from a frozen prefix to a trained suffix is enough to train it."""
-    transfer = assemble(
-        Model(base=name, weights="random", head=Head(dropout=0.2)),
-        image_size=(ARCHITECTURES[name].minimum_size,) * 2,
-        num_classes=3,
-    )
+    size = (ARCHITECTURES[name].minimum_size,) * 2
+    transfer = build_transfer(name, head={"dropout": 0.2}, size=size)
     units = [part.name for part in transfer.parts[:-1]]
     split = split_at(transfer, units[len(units) // 2 :], train_batch_norm=True)
     before = digest_variables(transfer)

@@ -18,7 +18,7 @@ from tl_toolkit.architectures.layers import (
     edge_kernels,
     scaled_tanh,
 )
-from tl_toolkit.recipe.schema import EdgeKind
+from tl_toolkit.recipe.model_schema import EdgeKind
 
 # Row and column towards which each of the eight compass directions points: N, NE, E, ... NW.
 COMPASS = [(-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)]

@@ -3,18 +3,18 @@ import numpy as np
 import pytest
 
 from tests.architectures.networks import assert_equal_outputs, build_model, count, fill, run
+from tests.models import build_transfer, layers_of
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
 from tl_toolkit.architectures.pixelnet import build_pixelnet
 from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
 from tl_toolkit.catalog.lookup import check_image_size, find_architecture, read_variants
-from tl_toolkit.recipe.schema import Head, Model, Pixels
+from tl_toolkit.recipe.pixels import Pixels
 from tl_toolkit.tasks.dense.heads import build_pixel_head
 from tl_toolkit.tasks.segmentation.task import Segmentation
-from tl_toolkit.transfer.assemble import assemble
 
 CONV6, CONV7 = 102_764_544, 16_781_312
-MLP = Head(**find_architecture("pixelnet").head)
+MLP = layers_of(find_architecture("pixelnet").head)
 
 
 def build(size=224, **arguments):
@@ -57,7 +57,7 @@ def test_with_its_predictor_it_has_the_parameters_of_the_reference(units, parame
 )
 @pytest.mark.usefixtures("blank")
 def test_a_head_without_hidden_layers_is_the_linear_predictor(name, parameters):
-    model = build_whole(name, head=Head(), units=21)
+    model = build_whole(name, head=layers_of(), units=21)
 
     assert model.get_layer("predictions").count_params() == parameters
     base = find_architecture(name).parameters
@@ -67,7 +67,7 @@ def test_a_head_without_hidden_layers_is_the_linear_predictor(name, parameters):
 @pytest.mark.parametrize(("name", "channels"), [("pixelnet", 5_568), ("pixelnet_c12345", 1_472)])
 @pytest.mark.usefixtures("blank")
 def test_the_linear_predictor_may_normalize_each_map_without_scale_and_shift(name, channels):
-    model = build_whole(name, head=Head(), units=21, normalize=True)
+    model = build_whole(name, head=layers_of(), units=21, normalize=True)
 
     found = normalizations(model)
     weights = [weight.name for layer in found for weight in layer.weights]
@@ -184,18 +184,13 @@ def test_with_the_weights_of_vgg16_its_maps_are_those_of_vgg16():
 
 
 def assemble_pixels(base, head, *, normalize=False, **arguments):
-    pixels = Pixels(normalize=normalize)
-    return assemble(
-        Model(base=base, weights="random", arguments=arguments, head=head),
-        image_size=(32, 32),
-        num_classes=21,
-        task=Segmentation([f"class{n}" for n in range(21)], pixels),
-        pixels=pixels,
-    )
+    classes = [f"class{n}" for n in range(21)]
+    task = Segmentation(classes, Pixels(normalize=normalize), head=head)
+    return build_transfer(base, task=task, arguments=arguments)
 
 
 def test_a_recipe_reaches_the_linear_model_from_scratch_without_conv7():
-    transfer = assemble_pixels("pixelnet_c12345", Head(), batch_norm=True)
+    transfer = assemble_pixels("pixelnet_c12345", layers_of(), batch_norm=True)
 
     assert len(normalizations(transfer.model)) == 13
     assert transfer.model.count_params() == 14_714_688 + 2 * 4_224 + 30_933
@@ -204,7 +199,7 @@ def test_a_recipe_reaches_the_linear_model_from_scratch_without_conv7():
 
 
 def test_a_recipe_reaches_the_linear_model_that_normalizes_its_maps():
-    transfer = assemble_pixels("pixelnet_c12345", Head(), normalize=True)
+    transfer = assemble_pixels("pixelnet_c12345", layers_of(), normalize=True)
 
     assert len(normalizations(transfer.model)) == 5
     assert transfer.model.count_params() == 14_714_688 + 2 * 1_472 + 30_933

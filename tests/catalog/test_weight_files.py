@@ -566,3 +566,17 @@ def test_a_broken_file_is_never_recalled(tmp_path):
 def inspect_weights_of(shapes, folder):
     write_layers(folder / "fresh.h5", shapes)
     return inspect_weights(folder / "fresh.h5").layers
+
+
+def test_a_file_edited_in_place_whose_time_was_set_back_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    path = write_layers(tmp_path / "w.h5", {"dense": {"kernel:0": np.zeros((2, 3))}})
+    stat = path.stat()
+    recall_weights(path)
+
+    content = path.read_bytes().replace(b"dense", b"sense")
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    assert path.stat().st_size == stat.st_size
+    assert list(recall_weights(path).layers) == ["sense"]

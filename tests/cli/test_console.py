@@ -22,7 +22,7 @@ def test_metrics_of_pixels_have_titles(printed):
 
     for title in ("mean angle", "RMSE angle", "within 11.25", "within 22.5", "within 30"):
         assert title in normals
-    for title in ("ODS threshold", "ODS precision", "ODS recall", "OIS", "average precision"):
+    for title in ("ODS threshold", "ODS precision", "ODS recall", "OIS", "AP"):
         assert title in edges
 
 

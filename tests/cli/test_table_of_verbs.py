@@ -1,5 +1,8 @@
 """The table of verbs: each line leads to a command of the same name."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -21,3 +24,15 @@ def test_help_lists_every_verb_with_its_line(tmp_path):
 
     for name, verb in _VERBS.items():
         assert f"{name} {verb.help}" in printed
+
+
+def test_help_imports_nothing_that_takes_long():
+    slow = ["pydantic", "ruamel.yaml", "rich", "numpy", "keras", "tensorflow"]
+    code = (
+        "import sys; from tl_toolkit.cli.main import run; run(['--help']); "
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,51 +1,100 @@
-"""What `evaluate` and `predict` print of answers, without a model."""
+"""What `evaluate` and `predict` print of predictions, without a model."""
 
 import csv
 import io
+import json
 
 import pytest
 
+from tl_toolkit.api.run import Run
 from tl_toolkit.cli import using
-from tl_toolkit.evaluation.predict import Prediction
-from tl_toolkit.tasks.dense.evaluation import MaskPrediction
+from tl_toolkit.printing.tables import build_table, open_console
+from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.classification.task import ClassPrediction
+from tl_toolkit.tasks.dense.evaluation import MapPrediction
 
 REFUSED = "no image"
 
 
-def records_of(*answers):
-    return [answer.as_record() for answer in answers]
+@pytest.fixture
+def run_of(tmp_path):
+    """Returns a function that makes the run of a task: a folder of recipe and classes."""
+
+    def make(task, classes=()):
+        names = {"classes": list(classes)} if task == "segmentation" else {}
+        recipe = build_recipe(
+            {
+                "version": 1,
+                "name": "x",
+                "task": task,
+                "data": {"train": str(tmp_path), "validation": 0.2, "image_size": 32, **names},
+                "model": {"base": "pixelnet", "weights": "random"},
+                "phases": [{"name": "head", "epochs": 1}],
+            }
+        ).recipe
+        (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+        (tmp_path / "classes.json").write_text(json.dumps(classes))
+        return Run(RunFolder(tmp_path))
+
+    return make
 
 
 @pytest.mark.parametrize(
-    "answers",
+    "task, predictions",
     [
-        [MaskPrediction("a", shares={"tree": 0.7, "sky": 0.3}), MaskPrediction("b", error=REFUSED)],
-        [MaskPrediction("b", error=REFUSED), MaskPrediction("a", shares={"tree": 0.7, "sky": 0.3})],
-        [Prediction("a", "tree", {"sky": 0.3, "tree": 0.7}), Prediction("b", None, {}, REFUSED)],
-        [MaskPrediction("b", error=REFUSED)],
+        (
+            "segmentation",
+            [
+                MapPrediction("a", shares={"tree": 0.7, "sky": 0.3}),
+                MapPrediction("b", error=REFUSED),
+            ],
+        ),
+        (
+            "segmentation",
+            [
+                MapPrediction("b", error=REFUSED),
+                MapPrediction("a", shares={"tree": 0.7, "sky": 0.3}),
+            ],
+        ),
+        (
+            "classification",
+            [
+                ClassPrediction("a", "tree", {"sky": 0.3, "tree": 0.7}),
+                ClassPrediction("b", None, {}, REFUSED),
+            ],
+        ),
+        ("segmentation", [MapPrediction("b", error=REFUSED)]),
     ],
 )
-def test_columns_of_csv_are_the_classes_of_the_run_in_their_order(answers, capsys):
-    using._print_csv(records_of(*answers), ("sky", "tree"))
+def test_columns_of_csv_are_the_classes_of_the_run_in_their_order(
+    task, predictions, run_of, capsys
+):
+    using._print_csv(run_of(task, ("sky", "tree")), predictions)
 
     header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
     assert header[-3:] == ["sky", "tree", "error"]
-    found = {row[0]: row[-3:] for row in rows}
-    assert found["b"] == ["", "", REFUSED]
-    assert found.get("a", ["0.3", "0.7", ""]) == ["0.3", "0.7", ""]
+    cells = {row[0]: row[-3:] for row in rows}
+    assert cells["b"] == ["", "", REFUSED]
+    assert cells.get("a", ["0.3", "0.7", ""]) == ["0.3", "0.7", ""]
 
 
-def test_tables_of_answers_without_classes_have_no_columns_for_them(capsys):
+def test_tables_of_predictions_without_classes_have_no_columns_for_them(run_of):
     files = {"normals": "out/a_normals.png", "overlay": "out/a_overlay.png"}
 
-    using._print_table(records_of(MaskPrediction("a", files=files)))
-    without = capsys.readouterr().out
-    using._print_table(records_of(MaskPrediction("a", shares={"sky": 1.0}, files=files)))
-    with_classes = capsys.readouterr().out
+    without = printed(run_of("normals").tabulate([MapPrediction("a", files=files)]))
+    shares = [MapPrediction("a", shares={"sky": 1.0}, files=files)]
+    with_classes = printed(run_of("segmentation", ("sky", "tree")).tabulate(shares))
 
     assert without.split()[:3] == ["file", "normals", "overlay"]
     assert "out/a_normals.png" in without
     assert "most of it" in with_classes and "sky" in with_classes
+
+
+def printed(table):
+    text = io.StringIO()
+    open_console(text).print(build_table(table.columns, table.rows))
+    return text.getvalue()
 
 
 def test_a_class_without_images_or_pixels_is_told_as_its_means_take_it():

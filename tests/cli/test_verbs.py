@@ -121,7 +121,7 @@ def test_a_classification_draws_nothing_and_says_so_before_tensorflow_starts(pla
         [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True
     )
 
-    assert f"{option[0]}  goes with tasks that answer each pixel" in done.stderr
+    assert f"{option[0]}  goes with tasks that have an output for each pixel" in done.stderr
     assert done.stdout.split() == ["2", "False"]
 
 

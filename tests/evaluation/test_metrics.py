@@ -5,9 +5,11 @@ import pytest
 
 from tl_toolkit.errors import RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_names, check_thresholds
-from tl_toolkit.tasks.edges.task import EdgeTally
-from tl_toolkit.tasks.normals.task import NormalTally
+from tl_toolkit.recipe.tasks import find_task
+from tl_toolkit.tasks.edges.task import EdgeMetric
+from tl_toolkit.tasks.normals.task import NormalMetric
 
+TASKS = {name: find_task(name)() for name in ("edges", "normals")}
 NORMALS = ["mean_angle", "median_angle", "rmse_angle", "within_11_25", "within_22_5", "within_30"]
 
 
@@ -15,17 +17,17 @@ def measure_normals():
     """The metrics of angles of 5, 15, 25 and 60 degrees."""
     angles = np.radians([[5, 15, 25, 60]])
     vectors = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=-1)
-    tally = NormalTally()
-    tally.add({"normal": vectors}, np.broadcast_to([0.0, 0.0, 1.0], vectors.shape))
-    return tally.result()
+    metric = NormalMetric()
+    metric.add({"normal": vectors}, np.broadcast_to([0.0, 0.0, 1.0], vectors.shape))
+    return metric.result()
 
 
 def measure_edges():
     edges = np.zeros((50, 50), np.float32)
     edges[20, 5:45] = 1
-    tally = EdgeTally()
-    tally.add({"probability": edges * 0.9}, edges)
-    return tally.result()
+    metric = EdgeMetric()
+    metric.add({"probability": edges * 0.9}, edges)
+    return metric.result()
 
 
 @pytest.mark.parametrize("name", NORMALS)
@@ -36,10 +38,10 @@ def test_a_normal_may_be_off_by_at_most_an_angle_and_be_near_in_at_least_a_share
     if not name.endswith("_angle"):
         better, worse, bound = worse, better, "at least"
 
-    check_thresholds(metrics, {name: worse})
+    check_thresholds(metrics, {name: worse}, find_task("normals"))
 
     with pytest.raises(ThresholdError, match=f"Asked for {bound} "):
-        check_thresholds(metrics, {name: better})
+        check_thresholds(metrics, {name: better}, find_task("normals"))
 
 
 def test_the_trivial_answer_has_the_metrics_of_the_model():
@@ -49,9 +51,9 @@ def test_the_trivial_answer_has_the_metrics_of_the_model():
 def test_the_threshold_of_edges_is_no_quality_to_ask_for():
     metrics = measure_edges()
 
-    check_thresholds(metrics, {"ods": 0.5, "ods_precision": 0.5})
+    check_thresholds(metrics, {"ods": 0.5, "ods_precision": 0.5}, find_task("edges"))
 
     with pytest.raises(RecipeError, match="'ods_threshold' is no metric of the run"):
-        check_names({"ods_threshold": 0.5}, {"validation": metrics})
+        check_names({"ods_threshold": 0.5}, {"validation": metrics}, find_task("edges"))
     with pytest.raises(RecipeError, match="One of ods, ods_precision, ods_recall, ois, average_"):
-        check_thresholds(metrics, {"ods_threshold": 0.5})
+        check_thresholds(metrics, {"ods_threshold": 0.5}, find_task("edges"))

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.unequal import Noise, assert_the_old_one_stays
+from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.parity import check_report, compare, render_probes
+from tl_toolkit.export.formats import FinishedModel
+from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.parity import render_probes
 
 CLASSES = ("bee", "fourmi é")
 
@@ -43,16 +45,14 @@ def draw_photos():
     return files
 
 
+def finish(model, *, resize="stretch", classes=CLASSES):
+    activation = "sigmoid" if model.output.shape[-1] == 1 else "softmax"
+    return FinishedModel(model, Classification(classes, activation=activation), resize)
+
+
 def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
-    return publish(
-        model,
-        RunFolder(path),
-        classes=CLASSES,
-        resize=resize,
-        files=draw_photos(),
-        formats=formats,
-        task=Classification(len(CLASSES)),
-    )
+    finished = finish(model, resize=resize)
+    return publish(finished, RunFolder(path), files=draw_photos(), formats=formats)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,10 @@ def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path)
 @pytest.mark.slow
 def test_another_order_of_classes_is_noticed(tmp_path):
     model = build_model()
-    write_saved_model(model, tmp_path / "model", classes=CLASSES)
+    write_saved_model(finish(model), tmp_path / "model")
 
-    report = compare(
-        model, tmp_path / "model", draw_photos(), classes=CLASSES[::-1], resize="stretch"
-    )
+    reordered = finish(model, classes=CLASSES[::-1])
+    report = compare_exported(reordered, tmp_path / "model", draw_photos())
 
     assert not report["class_names_equal"]
     with pytest.raises(ParityError):
@@ -90,9 +89,9 @@ def test_another_order_of_classes_is_noticed(tmp_path):
 @pytest.mark.slow
 def test_another_resizing_is_noticed_from_bytes(tmp_path):
     model = build_model()
-    write_saved_model(model, tmp_path / "model", classes=CLASSES, resize="crop")
+    write_saved_model(finish(model, resize="crop"), tmp_path / "model")
 
-    report = compare(model, tmp_path / "model", draw_photos(), classes=CLASSES, resize="stretch")
+    report = compare_exported(finish(model), tmp_path / "model", draw_photos())
 
     assert report["bytes"]["largest_difference"] > report["bytes"]["limit"]
     assert report["pixels"]["largest_difference"] == 0.0
@@ -100,7 +99,7 @@ def test_another_resizing_is_noticed_from_bytes(tmp_path):
 
 def test_plain_tensorflow_serves_pixels_of_any_size_and_bytes(tmp_path):
     model = build_model()
-    write_saved_model(model, tmp_path / "model", classes=CLASSES)
+    write_saved_model(finish(model), tmp_path / "model")
     (tmp_path / "photo.jpg").write_bytes(draw_photos()["0.jpg"])
     code = """
 import sys, tensorflow as tf

@@ -73,7 +73,7 @@ def test_a_new_format_is_a_line_and_a_file(monkeypatch, tmp_path):
 
     (tmp_path / "summary.py").write_text(
         "from tl_toolkit.export.formats import Format\n"
-        "FORMAT = Format(lambda finished, path: path.write_text(repr(finished.classes)))\n"
+        "FORMAT = Format(lambda finished, path: path.write_text(repr(finished.task.classes)))\n"
     )
     monkeypatch.setattr(tl_toolkit.export, "__path__", [*tl_toolkit.export.__path__, str(tmp_path)])
     monkeypatch.setitem(EXPORT_FORMATS, "summary", ExportFormat("summary", "summary.txt", "a test"))

@@ -1,11 +1,14 @@
-"""Exports that differ from their models: none of them may be published."""
+"""Exports against their models: none that differs may be published."""
 
+import functools
 import json
 
 import keras
 import pytest
 
 from tl_toolkit.errors import ParityError
+from tl_toolkit.export.asking import ask
+from tl_toolkit.tasks.parity import Limits
 
 
 class Noise(keras.layers.Layer):
@@ -17,6 +20,17 @@ class Noise(keras.layers.Layer):
 
     def call(self, x):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
+
+
+def compare_exported(finished, saved_model, files):
+    """Asks a SavedModel in a process of its own, and reports how it differs from the model."""
+    return finished.task.compare_served(
+        finished.model,
+        files,
+        finished.resize,
+        ask=functools.partial(ask, saved_model),
+        limits=Limits(),
+    )
 
 
 def assert_the_old_one_stays(publish, folder):

@@ -351,14 +351,14 @@ def test_processes_may_share_the_store(tmp_path, photos, cache):
 def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     import keras
 
+    from tests.models import plan_values
     from tl_toolkit.architectures.batches import FixedBatch
-    from tl_toolkit.images.pipeline import Images
-    from tl_toolkit.images.scan import scan
-    from tl_toolkit.recipe.load import build_recipe
+    from tl_toolkit.events import ignore
+    from tl_toolkit.runs.folder import RunFolder
     from tl_toolkit.runtime import derive_seed, numerics
     from tl_toolkit.training.optimizers import build_optimizer
+    from tl_toolkit.training.prepare import assemble_model, load_images, scan_images
     from tl_toolkit.training.seeds import phase_seed
-    from tl_toolkit.transfer.assemble import assemble
     from tl_toolkit.transfer.heads import initialize_head
 
     class Keep(keras.callbacks.Callback):
@@ -369,10 +369,11 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     values = recipe_of(photos, phases=[PHASES[0] | {"epochs": 3}])
     keep = Keep()
     tl.finetune(values, out=tmp_path / "run", callbacks=[keep])
-    recipe = build_recipe(values, ()).recipe
-    manifest = scan(recipe.data)
-    images = Images(manifest.of("train"), manifest.classes, image_size=(32, 32))
-    transfer = assemble(recipe.model, image_size=(32, 32), num_classes=3)
+    plan, task = plan_values(values)
+    recipe = plan.recipe
+    manifest = scan_images(plan, task, RunFolder(tmp_path / "scan"))
+    images = load_images(plan, task, manifest)["train"]
+    transfer = assemble_model(plan, task, ignore)
     seed = phase_seed(recipe.seed, "order", 0)
     initialize_head(transfer.parts[-1].layers, phase_seed(recipe.seed, "head", 0))
     transfer.model.trainable = False
@@ -387,7 +388,7 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
         head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
         for epoch in (1, 2, 3):
             order = np.random.default_rng((seed, epoch)).permutation(len(images))
-            labels = images.labels[order]
+            labels = images.targets[order]
             head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
 
     assert keep.epoch == 2 and set(keep.logs) >= {"loss", "val_loss", "val_accuracy"}

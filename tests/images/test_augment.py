@@ -19,7 +19,7 @@ from tl_toolkit.images.augment import (
 )
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.pixel_schema import IGNORE
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 KEYS = np.array([5, -9_000_000_000_000_000_000, 3, 1, 4_000_000_000, 9, 2, 6])
 SETTINGS = {
@@ -102,7 +102,7 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
     for number in range(8):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number))
-        rows.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "a", "train"))
+        rows.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest(), "train", ("a",)))
     code = (
         "import hashlib, keras, tensorflow as tf\n"
         "tf.config.experimental.enable_op_determinism()\n"
@@ -113,7 +113,7 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
         "from tl_toolkit.images.pipeline import Images\n"
         "from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings\n"
         "[keras.layers.RandomFlip() for _ in range(3)]\n"  # moves Keras's counters and seeds
-        f"images = Images([Example(*row) for row in {rows!r}], ['a'], image_size=(24, 30))\n"
+        f"images = Images([Example(*row) for row in {rows!r}], image_size=(24, 30))\n"
         f"run = build_augment({EVERYTHING!r})\n"
         "changed = run(images.load(range(8)), 3, 7, images.keys)\n"
         "print(hashlib.sha256(changed.numpy().tobytes()).hexdigest())"
@@ -121,7 +121,7 @@ def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    images = Images([Example(*row) for row in rows], ["a"], image_size=(24, 30))
+    images = Images([Example(*row) for row in rows], image_size=(24, 30))
     changed = everything(images.load(range(8)), 3, 7, images.keys).numpy()
     assert result.stdout.strip() == hashlib.sha256(changed.tobytes()).hexdigest(), result.stderr
 

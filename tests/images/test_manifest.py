@@ -4,164 +4,20 @@ import os
 import pytest
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.manifest import Example, Manifest, keep_few, sample_splits
+from tl_toolkit.images.manifest import Example, Manifest
 
 
 def sha(text):
     return hashlib.sha256(repr(text).encode()).hexdigest()
 
 
-def examples(**counts):
-    """Makes so many examples of each class, all of different content, for training."""
-    return [
-        Example(f"{label}/{number}.jpg", sha(f"{label}{number}"), label, "train")
-        for label, count in counts.items()
-        for number in range(count)
-    ]
-
-
-def count(drawn, split):
-    labels = [entry.label for entry in drawn if entry.split == split]
-    return {label: labels.count(label) for label in sorted(set(labels))}
-
-
-# --- drawing splits ----------------------------------------------------------------------------
-
-
-def test_every_class_gives_its_share():
-    drawn = sample_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
-
-    assert count(drawn, "validation") == {"a": 20, "b": 2, "c": 1}
-    assert count(drawn, "test") == {"a": 10, "b": 1, "c": 1}
-    assert count(drawn, "train") == {"a": 70, "b": 7, "c": 1}
-
-
-def test_split_hangs_on_the_seed():
-    entries = examples(a=50, b=50)
-
-    drawn = {tuple(sample_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
-
-    assert len(drawn) == 3
-
-
-def test_split_hangs_on_content_and_neither_on_names_nor_on_order():
-    entries = examples(a=30, b=30)
-    moved = [Example(f"elsewhere/{e.sha256}", e.sha256, e.label, "train") for e in entries[::-1]]
-
-    chosen = [
-        {
-            entry.sha256
-            for entry in sample_splits(group, {"validation": 0.3}, seed=4)
-            if entry.split != "train"
-        }
-        for group in (entries, moved)
-    ]
-
-    assert chosen[0] == chosen[1]
-
-
-def test_a_new_image_moves_hardly_any_other():
-    entries = examples(a=200, b=200)
-
-    before = sample_splits(entries, {"validation": 0.2}, seed=0)
-    after = sample_splits([*entries, *examples(c=5)], {"validation": 0.2}, seed=0)
-    more = sample_splits(
-        [*entries, Example("new", sha("new"), "a", "train")], {"validation": 0.2}, seed=0
-    )
-
-    assert after[:400] == before
-    assert sum(one != other for one, other in zip(before, more, strict=False)) <= 1
-
-
-def test_equal_images_stay_together_whatever_their_labels():
-    copies = [Example(f"copy{n}.jpg", sha(n % 20), "ab"[n % 2], "train") for n in range(60)]
-    crossed = [Example(f"b/{n}.jpg", sha(f"a{n}"), "b", "train") for n in range(10)]
-    entries = [*copies, *examples(a=40, b=10), *crossed]
-
-    for seed in range(10):
-        drawn = sample_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
-        assert Manifest(tuple(drawn), ("a", "b")).find_leaks() == []
-        assert 8 <= count(drawn, "validation")["a"] <= 16
-
-
-def test_copies_do_not_make_a_split_larger_than_its_share():
-    copies = [Example(f"{n}", sha(n // 4), "a", "train") for n in range(8)]
-
-    for seed in range(10):
-        drawn = sample_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
-        assert count(drawn, "validation") == {"a": 7}
-
-
-def test_class_of_copies_is_divided_by_groups():
-    entries = [Example(f"{n}", sha(n // 5), "a", "train") for n in range(10)]
-
-    drawn = sample_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
-
-    assert count(drawn, "validation") == {"a": 5, "b": 1}
-
-
-def test_every_class_keeps_training_images_under_large_fractions():
-    drawn = sample_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
-
-    for split in ("train", "validation", "test"):
-        assert set(count(drawn, split)) == {"a", "b"}
-
-
-def test_too_few_different_images_are_refused_by_class():
-    entries = [*examples(a=1, b=5), *[Example(f"{n}", sha(1), "c", "train") for n in range(4)]]
-
-    with pytest.raises(DataError, match=r"too few different images of 'a' \(1\), 'c' \(1\)"):
-        sample_splits(entries, {"validation": 0.2}, seed=0)
-
-
-def test_classes_that_share_all_their_images_are_refused():
-    # Whichever image is taken, one class has none there or none left for training.
-    shared = [("a", 0), ("a", 1), ("b", 0), ("b", 2), ("c", 1), ("c", 2)]
-    entries = [Example(f"{label}{n}", sha(n), label, "train") for label, n in shared]
-
-    with pytest.raises(DataError, match="no image is left of '.' for validation"):
-        sample_splits(entries, {"validation": 0.2}, seed=0)
-
-
-def test_only_usable_training_images_are_divided():
-    fixed = Example("test.jpg", sha("t"), "a", "test")
-    broken = Example("broken.jpg", sha("b"), "a", "train", "broken", "an empty file")
-
-    drawn = sample_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
-
-    assert drawn[:2] == [fixed, broken]
-
-
-# --- few examples ------------------------------------------------------------------------------
-
-
-def test_few_training_images_are_kept_and_all_others():
-    entries = [*examples(a=20, b=20, c=2), Example("v.jpg", sha("v"), "a", "validation")]
-
-    kept = keep_few(entries, 3, seed=0)
-
-    assert count(kept, "train") == {"a": 3, "b": 3, "c": 2}
-    assert count(kept, "validation") == {"a": 1}
-
-
-def test_more_examples_contain_the_fewer():
-    entries = examples(a=20, b=20)
-
-    assert set(keep_few(entries, 3, seed=1)) < set(keep_few(entries, 9, seed=1))
-    assert set(keep_few(entries, 3, seed=1)) != set(keep_few(entries, 3, seed=2))
-
-
-# --- the manifest ------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def manifest():
     names = ['a, "b"\n.jpg', os.fsdecode(b"\xff.jpg"), "é.jpg", "builtin:digits/3"]
-    good = tuple(Example(name, sha(name), "x", "train") for name in names)
+    good = tuple(Example(name, sha(name), "train", ("x",)) for name in names)
     others = (
-        Example("v.png", sha("v"), "y", "validation", "converted", "a TIFF image, from v.tif"),
-        Example("b.png", "", "y", "train", "broken", "cannot be read: Permission denied"),
-        Example("unknown.png", sha("u"), None, "test"),
+        Example("v.png", sha("v"), "validation", ("y",), "converted", "a TIFF image, from v.tif"),
+        Example("b.png", "", "train", ("y",), "broken", "cannot be read: Permission denied"),
     )
     return Manifest(good + others, ("y", "x"))
 
@@ -173,7 +29,6 @@ def test_saved_manifest_is_read_back_equal(manifest, tmp_path):
 
     assert loaded == manifest
     assert loaded.digest == manifest.digest
-    assert Manifest.load(tmp_path / "deep" / "manifest.csv").classes == ("x", "y")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.csv"]
 
 
@@ -185,13 +40,32 @@ def test_manifest_has_the_documented_columns(manifest, tmp_path):
     assert first == b"path,sha256,label,split,verdict,reason"
 
 
+def test_targets_are_columns_of_their_own(tmp_path):
+    rows = (
+        Example("a.jpg", sha("a"), "train", ("3.5", "cat|dog")),
+        Example("b.jpg", sha("b"), "test", ("-1e3", "")),
+    )
+    manifest = Manifest(rows, ("age", "labels"), columns=("age", "labels"))
+    manifest.save(tmp_path / "manifest.csv")
+
+    header, *lines = (tmp_path / "manifest.csv").read_text().splitlines()
+
+    assert header == "path,sha256,age,labels,split,verdict,reason"
+    assert lines[1] == f"b.jpg,{sha('b')},-1e3,,test,good,"
+    assert Manifest.load(tmp_path / "manifest.csv", classes=manifest.classes) == manifest
+
+
+def test_all_images_are_counted_together_without_a_column_of_classes(manifest):
+    assert manifest.count("") == {"train": {"": 4}, "validation": {"": 1}}
+
+
 def test_splits_hold_usable_images_only(manifest):
     assert [entry.path for entry in manifest.of("validation")] == ["v.png"]
     assert len(manifest.of("train")) == 4
     assert manifest.count() == {"train": {"y": 0, "x": 4}, "validation": {"y": 1, "x": 0}}
 
 
-def test_digest_hangs_on_content_class_split_and_class_order(manifest):
+def test_digest_depends_on_content_targets_split_and_class_order(manifest):
     def changed(**fields):
         first, *others = manifest.examples
         return Manifest((Example(**{**vars(first), **fields}), *others), manifest.classes).digest
@@ -199,7 +73,7 @@ def test_digest_hangs_on_content_class_split_and_class_order(manifest):
     digests = {
         manifest.digest,
         changed(sha256=sha("other")),
-        changed(label="y"),
+        changed(targets=("y",)),
         changed(split="test"),
         changed(verdict="broken"),
         Manifest(manifest.examples, ("x", "y")).digest,
@@ -209,9 +83,18 @@ def test_digest_hangs_on_content_class_split_and_class_order(manifest):
     assert changed(path="moved.jpg") == manifest.digest
 
 
+def test_files_of_targets_count_in_the_digest_with_their_content_alone():
+    def digest(path, sha256):
+        example = Example("a.jpg", sha("a"), "train", (path, sha256))
+        return Manifest((example,), (), columns=("mask", "mask_sha256")).digest
+
+    assert digest("one.png", sha(1)) == digest("moved.png", sha(1))
+    assert digest("one.png", sha(1)) != digest("one.png", sha(2))
+
+
 def test_leaks_are_pairs_of_equal_images_in_different_splits():
-    first = Example("t.jpg", sha(1), "a", "train")
-    second = Example("v.jpg", sha(1), "a", "validation")
+    first = Example("t.jpg", sha(1), "train", ("a",))
+    second = Example("v.jpg", sha(1), "validation", ("a",))
 
     assert Manifest((first, second, first), ("a",)).find_leaks() == [(first, second)]
 

@@ -19,11 +19,13 @@ def examples(tmp_path, draw, encode):
         paths.append(tmp_path / f"{number}.jpg")
         paths[-1].write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number % 8))
     looks = inspect_images([str(path) for path in paths], cache_dir=tmp_path / "cache")
-    return [Example(look.path, look.sha256, "ab"[n % 2], "train") for n, look in enumerate(looks)]
+    return [
+        Example(look.path, look.sha256, "train", ("ab"[n % 2],)) for n, look in enumerate(looks)
+    ]
 
 
 def images(examples, **values):
-    return Images(examples, ("b", "a"), **{"image_size": (20, 24), **values})
+    return Images(examples, **{"image_size": (20, 24), **values})
 
 
 def test_images_are_decoded_and_resized_in_the_order_asked_for(examples):
@@ -36,12 +38,13 @@ def test_images_are_decoded_and_resized_in_the_order_asked_for(examples):
         np.testing.assert_array_equal(pixels, expected)
 
 
-def test_labels_are_indices_into_the_class_order(examples):
-    split = images([*examples, Example("x.jpg", "00" * 32, None, "test")])
+def test_targets_of_the_same_images_are_kept_beside_them(examples):
+    targets = np.arange(10)
 
-    assert len(split) == 11
-    assert split.labels.dtype == np.int32
-    assert split.labels.tolist() == [1, 0] * 5 + [-1]
+    split = images(examples, targets=targets)
+
+    assert len(split) == 10
+    assert split.targets is targets
 
 
 def test_small_budget_changes_nothing_but_the_memory(examples):
@@ -89,7 +92,7 @@ def test_file_that_changed_since_the_scan_is_named(examples, draw, encode):
     with open(examples[4].path, "wb") as file:
         file.write(encode(draw(), "JPEG"))
 
-    with pytest.raises(DataError, match=r"4\.jpg  is not the image that was looked at before"):
+    with pytest.raises(DataError, match=r"4\.jpg  is not the image that was scanned before"):
         images(examples).load(range(10))
 
 
@@ -99,9 +102,8 @@ def test_batches_follow_the_order(examples):
 
     batches = list(split.batches(order, 4))
 
-    assert [len(indices) for _, _, indices in batches] == [4, 4, 2]
-    np.testing.assert_array_equal(np.concatenate([b[2] for b in batches]), order)
-    np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), split.labels[order])
+    assert [len(indices) for _, indices in batches] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), order)
     np.testing.assert_array_equal(np.concatenate([b[0] for b in batches]), split.load(order))
     assert list(split.batches([], 4)) == []
 
@@ -137,8 +139,8 @@ def test_keys_are_of_the_content(examples):
 def test_digits_go_the_same_way():
     path = "builtin:digits/17"
     [look] = inspect_images([path])
-    split = Images([Example(path, look.sha256, "7", "train")], ("7",), image_size=(8, 8))
-    larger = Images([Example(path, look.sha256, "7", "train")], ("7",), image_size=(16, 20))
+    split = Images([Example(path, look.sha256, "train", ("7",))], image_size=(8, 8))
+    larger = Images([Example(path, look.sha256, "train", ("7",))], image_size=(16, 20))
 
     np.testing.assert_array_equal(split.load([0])[0], load_builtin("digits")[0][17])
     expected = resize_image(load_builtin("digits")[0][17], (16, 20))

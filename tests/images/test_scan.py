@@ -13,10 +13,9 @@ from PIL import Image
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image
-from tl_toolkit.images.scan import inspect_images, judge, scan, scan_files
+from tl_toolkit.images.scan import ScanSettings, inspect_images, judge, scan, scan_files
 from tl_toolkit.images.verdicts import DATABASE, Verdicts
-from tl_toolkit.recipe.schema import Data
-from tl_toolkit.sources.survey import SourceFile
+from tl_toolkit.sources.survey import SourceFile, Splits, list_builtin, survey_folders
 
 
 @pytest.fixture
@@ -35,8 +34,13 @@ def cache_dir(tmp_path):
     return tmp_path / "cache"
 
 
-def data(folder, **values):
-    return Data(train=folder, image_size=16, **values)
+def scan_folder(folder, *, validation=0.2, test=None, **options):
+    """Scans a folder per class; settings of the scan are told from its options by their names."""
+    listing, problems = survey_folders(Splits(folder, validation, test))
+    assert problems == []
+    names = [name for name in ScanSettings.__dataclass_fields__ if name in options]
+    settings = ScanSettings(**{name: options.pop(name) for name in names})
+    return scan(listing, settings, **options)
 
 
 def stored_verdicts(cache_dir):
@@ -202,7 +206,7 @@ def test_damaged_cache_is_ignored_and_made_anew(content, planted, cache_dir):
 def test_cache_that_cannot_be_written_does_no_harm(photos, tmp_path):
     (tmp_path / "file").write_text("in the way")
 
-    manifest = scan(data(photos), cache_dir=tmp_path / "file" / "cache")
+    manifest = scan_folder(photos, cache_dir=tmp_path / "file" / "cache")
 
     assert len(manifest.examples) == 12
 
@@ -254,7 +258,7 @@ def test_cache_folder_is_taken_from_the_environment(photos, tmp_path, monkeypatc
 
 
 def test_scan_gives_a_manifest_with_drawn_splits(photos, cache_dir):
-    manifest = scan(data(photos, test=0.2), cache_dir=cache_dir)
+    manifest = scan_folder(photos, test=0.2, cache_dir=cache_dir)
 
     assert manifest.classes == ("ants", "bees")
     assert manifest.count() == {
@@ -268,10 +272,10 @@ def test_scan_gives_a_manifest_with_drawn_splits(photos, cache_dir):
 
 
 def test_scan_is_the_same_wherever_the_folder_lies(photos, cache_dir, tmp_path):
-    before = scan(data(photos), cache_dir=cache_dir)
+    before = scan_folder(photos, cache_dir=cache_dir)
     photos.rename(tmp_path / "moved")
 
-    after = scan(data(tmp_path / "moved"), cache_dir=tmp_path / "other")
+    after = scan_folder(tmp_path / "moved", cache_dir=tmp_path / "other")
 
     assert after.digest == before.digest
 
@@ -281,14 +285,14 @@ def test_copies_are_kept_in_one_split(photos, cache_dir):
         content = (photos / "ants" / f"{number}.png").read_bytes()
         (photos / "ants" / f"copy{number}.png").write_bytes(content)
 
-    manifest = scan(data(photos, validation=0.4), cache_dir=cache_dir)
+    manifest = scan_folder(photos, validation=0.4, cache_dir=cache_dir)
 
     assert manifest.find_leaks() == []
     assert manifest.count()["validation"] == {"ants": 4, "bees": 2}
 
 
 def test_few_examples_are_kept_of_each_class(photos, cache_dir):
-    manifest = scan(data(photos, examples_per_class=2), cache_dir=cache_dir)
+    manifest = scan_folder(photos, examples_per_class=2, cache_dir=cache_dir)
 
     assert manifest.count() == {
         "train": {"ants": 2, "bees": 2},
@@ -301,7 +305,7 @@ def test_broken_images_are_refused_by_name_with_what_to_do(photos, cache_dir):
     (photos / "bees" / "5.png").write_bytes(b"<html>")
 
     with pytest.raises(DataError) as caught:
-        scan(data(photos), cache_dir=cache_dir)
+        scan_folder(photos, cache_dir=cache_dir)
 
     assert str(caught.value) == (
         "data  2 images cannot be read\n"
@@ -316,7 +320,7 @@ def test_many_broken_images_are_counted(photos, cache_dir):
         (photos / "ants" / f"b{number:02}.jpg").write_bytes(b"")
 
     with pytest.raises(DataError) as caught:
-        scan(data(photos), cache_dir=cache_dir)
+        scan_folder(photos, cache_dir=cache_dir)
 
     assert "30 images cannot be read" in str(caught.value)
     assert "b19.jpg" in str(caught.value)
@@ -327,7 +331,7 @@ def test_many_broken_images_are_counted(photos, cache_dir):
 def test_skipped_images_stay_in_the_manifest_with_their_reason(photos, cache_dir):
     (photos / "ants" / "0.png").write_bytes(b"")
 
-    manifest = scan(data(photos, broken="skip"), cache_dir=cache_dir)
+    manifest = scan_folder(photos, broken="skip", cache_dir=cache_dir)
 
     first = manifest.examples[0]
     assert (first.verdict, first.reason) == ("broken", "an empty file")
@@ -341,7 +345,7 @@ def test_convertible_images_are_refused_by_name_even_when_broken_ones_are_skippe
     (photos / "bees" / "x.tif").write_bytes(encode(draw(), "TIFF"))
 
     with pytest.raises(DataError) as caught:
-        scan(data(photos, broken="skip"), cache_dir=cache_dir)
+        scan_folder(photos, broken="skip", cache_dir=cache_dir)
 
     assert str(caught.value) == (
         "data  1 image must be converted before use\n"
@@ -354,8 +358,8 @@ def test_converted_images_are_read_from_their_copies(photos, cache_dir, draw, en
     tiff = encode(draw(), "TIFF")
     (photos / "bees" / "x.tif").write_bytes(tiff)
 
-    manifest = scan(
-        data(photos, convert=True), cache_dir=cache_dir, convert_dir=tmp_path / "converted"
+    manifest = scan_folder(
+        photos, convert=True, cache_dir=cache_dir, convert_dir=tmp_path / "converted"
     )
 
     example = manifest.examples[-1]
@@ -372,7 +376,7 @@ def test_class_that_skipping_empties_is_refused(photos, cache_dir):
         path.write_bytes(b"")
 
     with pytest.raises(DataError, match="no usable image of 'ants' is left in train"):
-        scan(data(photos, broken="skip"), cache_dir=cache_dir)
+        scan_folder(photos, broken="skip", cache_dir=cache_dir)
 
 
 def test_split_that_skipping_empties_is_refused(photos, cache_dir, tmp_path):
@@ -381,7 +385,7 @@ def test_split_that_skipping_empties_is_refused(photos, cache_dir, tmp_path):
         (tmp_path / "other" / name / "1.png").write_bytes(b"")
 
     with pytest.raises(DataError, match="no usable image of 'ants', 'bees' is left in validation"):
-        scan(data(photos, validation=tmp_path / "other", broken="skip"), cache_dir=cache_dir)
+        scan_folder(photos, validation=tmp_path / "other", broken="skip", cache_dir=cache_dir)
 
 
 def test_too_small_a_class_is_refused_before_training(photos, cache_dir):
@@ -389,13 +393,13 @@ def test_too_small_a_class_is_refused_before_training(photos, cache_dir):
         (photos / "ants" / f"{number}.png").unlink()
 
     with pytest.raises(DataError, match=r"too few different images of 'ants' \(1\)"):
-        scan(data(photos), cache_dir=cache_dir)
+        scan_folder(photos, cache_dir=cache_dir)
 
 
 def test_digits_are_looked_at_like_files(cache_dir):
-    manifest = scan(
-        Data(builtin="digits", classes=("3", "8"), image_size=16, test=0.5), cache_dir=cache_dir
-    )
+    listing = list_builtin("digits", Splits(None, 0.2, 0.5), ("3", "8"))
+
+    manifest = scan(listing, ScanSettings(), cache_dir=cache_dir)
 
     counts = manifest.count()
     assert counts["test"] == {"3": 92, "8": 87}
@@ -405,11 +409,11 @@ def test_digits_are_looked_at_like_files(cache_dir):
 
 
 def test_files_alone_can_be_scanned(photos, cache_dir):
-    files = [SourceFile(str(photos / "ants" / "0.png"), "ants", "test")]
+    files = [SourceFile(str(photos / "ants" / "0.png"), "test", ("ants",))]
 
     [example] = scan_files(files, cache_dir=cache_dir)
 
-    assert (example.label, example.split, example.verdict) == ("ants", "test", "good")
+    assert (example.targets, example.split, example.verdict) == (("ants",), "test", "good")
 
 
 def test_interrupt_ends_the_scan_and_keeps_what_is_known(tmp_path, cache_dir, draw, encode):

@@ -8,7 +8,7 @@ from PIL import Image
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import DataError, WeightsError
-from tl_toolkit.inspect.probe import draw_images, probe_base
+from tl_toolkit.inspect.probe import probe_base, render_images
 from tl_toolkit.transfer.weights import save_weights
 
 ROUNDING = 1e-5  # float32 sums in another order
@@ -87,5 +87,18 @@ def test_one_seed_gives_the_same_measurements_and_another_gives_others():
     first, again, other = (probe("vgg_tiny", 32, seed=seed) for seed in (1, 1, 2))
 
     assert first == again
-    assert np.any(draw_images(1, (8, 8), seed=1) != draw_images(1, (8, 8), seed=2))
+    assert np.any(render_images(1, (8, 8), seed=1) != render_images(1, (8, 8), seed=2))
     assert first.blocks != other.blocks
+
+
+def test_a_probe_runs_in_float32_whatever_the_callers_dtype_policy():
+    plain = probe("vgg_tiny", 32)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        under_policy = probe("vgg_tiny", 32)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+    assert any(block.difference for block in plain.blocks)  # the border moves some values
+    assert under_policy == plain

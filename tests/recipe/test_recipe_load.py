@@ -334,7 +334,10 @@ def test_json_schema_serves_editors():
     assert phase["optimizer"]["default"] == "adam"
     assert phase["learning_rate"]["anyOf"][0]["exclusiveMinimum"] == 0
     assert list(schema["$defs"]["UnfreezeFrom"]["properties"]) == ["from"]
-    assert schema["$defs"]["Model"]["properties"]["base"]["enum"] == ["lenet5", "mobilenet"]
+    assert schema["$defs"]["Model"]["properties"]["base"]["anyOf"][0]["enum"] == [
+        "lenet5",
+        "mobilenet",
+    ]
 
 
 def test_json_schema_without_names_allows_any_base():

@@ -1,12 +1,6 @@
 """Images and masks, matched by name: which belong together, what is told of the others."""
 
-import pytest
-
-from tl_toolkit.errors import DataError
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import Masks
-from tl_toolkit.sources.pairs import list_pairs
-from tl_toolkit.sources.survey import list_sources
+from tl_toolkit.sources.pairs import PairFolders, list_pairs
 
 
 def touch(folder, *names):
@@ -17,9 +11,9 @@ def touch(folder, *names):
 
 
 def list_names(folder, **settings):
-    files, problems = list_pairs(folder, "train", Masks(**settings), where="data.train")
+    files, problems = list_pairs(folder, "train", PairFolders(**settings), where="data.train")
     root = f"{folder}/"
-    pairs = [(file.path.removeprefix(root), file.mask.removeprefix(root)) for file in files]
+    pairs = [(file.path.removeprefix(root), file.targets[0].removeprefix(root)) for file in files]
     return pairs, [str(problem) for _, problem in problems]
 
 
@@ -97,29 +91,3 @@ def test_a_folder_without_images_is_told(tmp_path):
     _, problems = list_names(tmp_path)
 
     assert any("holds no images" in problem for problem in problems)
-
-
-def test_problems_of_all_splits_are_told_at_once(tmp_path):
-    touch(tmp_path / "one", "images/a.jpg", "masks/b.png")
-    touch(tmp_path / "two", "images/c.jpg", "masks/c.png", "masks/d.png")
-    data = Data(
-        train=tmp_path / "one", validation=tmp_path / "two", test=tmp_path / "three",
-        classes=("x", "y"), masks=Masks(), image_size=32,
-    )  # fmt: skip
-
-    with pytest.raises(DataError) as caught:
-        list_sources(data)
-
-    wheres = [problem.where for problem in caught.value.problems]
-    assert wheres == ["data.train", "data.train", "data.validation", "data.test"]
-
-
-def test_a_listing_has_the_told_classes_and_counts_images_with_masks(tmp_path):
-    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/b.jpg", "masks/b.png")
-    data = Data(train=tmp_path, classes=("x", "y"), masks=Masks(), image_size=32)
-
-    listing = list_sources(data)
-
-    assert listing.classes == ("x", "y")
-    assert listing.count() == {None: {"with mask": 2}}
-    assert listing.fractions == {"validation": 0.2}

@@ -1,3 +1,3 @@
 """Fixtures of tests of tasks."""
 
-from tests.images.conftest import save, write_png  # noqa: F401
+from tests.images.conftest import draw, encode, save, write_png  # noqa: F401

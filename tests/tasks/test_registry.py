@@ -1,31 +1,131 @@
-"""The tasks, and what recipes are checked by before there are any."""
+"""The contract of tasks, and that nobody outside their folder asks which one it is."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import tl_toolkit
 from tests.pixels import TASKS as DRAWN
 from tests.pixels import make_recipe
+from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.tasks import TaskPlanning, plan_task
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.recipe.pixel_schema import PIXEL_TASKS, TASKS
-from tl_toolkit.tasks.registry import build_reader, build_task
+from tl_toolkit.recipe.tasks import TASKS, find_task, task_of
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.registry import build_task
+
+PACKAGE = Path(tl_toolkit.__file__).parent
+DENSE = {name for name in TASKS if find_task(name).is_dense}
+# The list of tasks itself, and the recipe's default and examples.
+NAMING = {"recipe/tasks.py", "recipe/schema.py"}
+
+
+def recipe_of(name):
+    """A recipe of a task, with the least that it needs."""
+    if name in DENSE:
+        return build_recipe(make_recipe(name, Path())).recipe
+    values = make_recipe("segmentation", Path()) | {"task": name}
+    del values["pixels"], values["model"]["head"]
+    if name == "classification":
+        values["data"]["train"] = "photos"
+    else:
+        values["data"] = {"csv": "table.csv", "image_size": 32}
+    return build_recipe(values).recipe
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_a_folder_with_a_section_a_planning_and_a_task(name):
+    section = find_task(name)
+
+    assert section().kind == name and task_of(name) is section
+    assert section.__module__ == f"tl_toolkit.tasks.{name}.spec"
+    assert isinstance(section.score, str) and section.score
+    assert issubclass(section().open("planning").Planning, TaskPlanning)
+    assert section().open("task").__name__ == f"tl_toolkit.tasks.{name}.task"
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_is_what_recipes_are_checked_by(name):
-    values = make_recipe("segmentation", Path())
-    if name in PIXEL_TASKS:
-        values = make_recipe(name, Path())
-    else:
-        del values["task"], values["pixels"], values["model"]["head"]
-    recipe = build_recipe(values).recipe
+    recipe = resolve_head(recipe_of(name))
+    section = find_task(name)
 
     task = build_task(recipe, ["a", "b"])
 
-    assert (task.name, task.score) == (name, TASKS[name].score)
-    assert task.answers_pixels == (name in PIXEL_TASKS) == (build_reader(recipe) is not None)
-    assert (task.units == 2) == TASKS[name].has_classes
+    assert recipe.task.kind == name
+    assert isinstance(task, Task) and isinstance(task, DenseTask if section.is_dense else ImageTask)
+    assert isinstance(task, DenseTask) == section.is_dense
+    assert task.score == section.score
+    if section.has_classes:
+        assert task.classes == ("a", "b") and task.units == 2
+    assert isinstance(plan_task(recipe), TaskPlanning)
 
 
-def test_every_task_of_pixels_is_drawn_for_tests():
-    assert set(DRAWN) == PIXEL_TASKS
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_defines_what_the_contract_leaves_open(name):
+    task = build_task(resolve_head(recipe_of(name)), ["a", "b"])
+
+    for method in vars(Task):
+        body = getattr(Task, method)
+        if callable(body) and "NotImplementedError" in getattr(body, "__code__", body).co_names:
+            assert getattr(type(task), method) is not body, method
+
+
+def test_every_dense_task_is_drawn_for_tests():
+    assert set(DRAWN) == DENSE
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_scored_by_what_is_better_the_higher_it_is(name):
+    section = find_task(name)
+
+    assert section.lower_is_better.isdisjoint({section.score})
+    assert section.score not in section.ungraded
+
+
+def modules_outside():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE)
+        if place.parts[0] != "tasks":
+            yield place.as_posix(), ast.parse(path.read_text())
+
+
+def test_no_file_outside_the_tasks_names_one():
+    naming = {
+        place
+        for place, tree in modules_outside()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in TASKS
+    }
+
+    assert naming <= NAMING
+
+
+def test_no_file_outside_the_tasks_imports_one():
+    folders = {place.parent.name for place in (PACKAGE / "tasks").glob("*/__init__.py")}
+
+    imported = {
+        (place, node.module)
+        for place, tree in modules_outside()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tl_toolkit.tasks.")
+    }
+
+    assert folders == {*TASKS, "dense"}
+    assert [pair for pair in imported if pair[1].split(".")[2] in folders] == []
+
+
+def test_no_file_outside_the_tasks_asks_for_masks():
+    """A section that is there says nothing of the task; `is_dense` does."""
+    asking = {
+        (place, ast.unparse(node))
+        for place, tree in modules_outside()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops)
+        and getattr(node.left, "attr", "") in ("masks", "targets")
+    }
+
+    assert asking == set()

@@ -3,18 +3,16 @@
 import numpy as np
 import pytest
 
+from tests.models import build_transfer
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.recipe.optimizers import SGD
-from tl_toolkit.recipe.schema import Model
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.transfer.assemble import assemble
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    settings = Model(base="vgg_tiny", weights="random")
-    return CompiledPhases(assemble(settings, image_size=(32, 32), num_classes=2))
+    return CompiledPhases(build_transfer("vgg_tiny", classes=2))
 
 
 def phase(**fields):
@@ -25,7 +23,7 @@ def phase(**fields):
 def whole(momentum):
     return phase(
         units=resolve_unfreeze(find_architecture("vgg_tiny"), 4),
-        train_batch_norm=True,
+        batch_norm="train",
         batch_norm_momentum=momentum,
     )
 

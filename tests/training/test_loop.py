@@ -10,6 +10,7 @@ import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.plan.training import StoppingRule
 from tl_toolkit.training.checkpoint import Epoch, Patience, is_better
+from tl_toolkit.transfer.receipt import _describe_outputs
 
 
 def digits_recipe(**sections):
@@ -37,6 +38,12 @@ def train(tmp_path, out="run", **sections):
     return tl.finetune(digits_recipe(**sections), out=tmp_path / out, overwrite=True)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run of the recipe as it stands, for tests that only read it."""
+    return train(tmp_path_factory.mktemp("plain"))
+
+
 def history(run, phase):
     with open(run.path / "phases" / phase / "history.csv") as file:
         return list(csv.DictReader(file))
@@ -60,14 +67,14 @@ def test_the_same_recipe_gives_the_same_history_and_weights_bit_for_bit(tmp_path
     np.testing.assert_array_equal(weights(first), weights(second))
 
 
-def test_another_seed_gives_another_history(tmp_path):
-    first, second = train(tmp_path, "first"), train(tmp_path, "second", seed=1)
+def test_another_seed_gives_another_history(tmp_path, plain):
+    other = train(tmp_path, seed=1)
 
-    assert history(first, "1-head") != history(second, "1-head")
+    assert history(plain, "1-head") != history(other, "1-head")
 
 
-def test_epoch_0_is_the_state_before_the_first_step(tmp_path):
-    rows = history(train(tmp_path), "1-head")
+def test_epoch_0_is_the_state_before_the_first_step(plain):
+    rows = history(plain, "1-head")
 
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["loss"] == "" and float(rows[0]["val_loss"]) > 0
@@ -142,16 +149,74 @@ def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
     ]
 
 
-def test_receipts_and_logs_are_written(tmp_path):
-    run = train(tmp_path)
+def test_a_head_that_was_never_trained_is_not_kept_and_it_is_said(tmp_path):
+    """Each trained epoch is worse than the start here: the rate is ruinous."""
+    phases = [
+        {"name": "head", "epochs": 2, "optimizer": "sgd", "learning_rate": 50.0},
+        {"name": "more", "epochs": 0},
+    ]
+    events = []
+    recipe = digits_recipe(phases=phases, early_stopping={"monitor": "val_loss"})
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=events.append)
 
-    receipt = json.loads((run.path / "phases" / "1-head" / "receipt.json").read_text())
+    rows = history(run, "1-head")
+    losses = [float(row["val_loss"]) for row in rows]
+    assert losses[0] < min(losses[1:])
+    assert run.metrics["best"]["val_loss"] == min(losses[1:])
+    assert run.metrics["best"]["epoch"] > 0
+    assert any("no epoch beats the untrained head" in event.text for event in events)
+    assert float(history(run, "2-more")[0]["val_loss"]) == pytest.approx(min(losses[1:]))
+
+
+def test_without_any_epoch_the_state_is_kept_as_it_is(tmp_path):
+    run = train(tmp_path, phases=[{"name": "head", "epochs": 0}])
+
+    assert run.metrics["best"]["epoch"] == 0
+    assert run.evaluate()["accuracy"] == run.metrics["best"]["val_accuracy"]
+
+
+def test_a_head_that_diverged_is_told_at_the_end_of_its_phase(tmp_path):
+    phases = [
+        {"name": "head", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e10},
+        {"name": "tune", "epochs": 1, "optimizer": "sgd", "learning_rate": 1e-3},
+    ]
+
+    with pytest.raises(ReceiptError) as error:
+        train(tmp_path, phases=phases)
+
+    first = json.loads((tmp_path / "run" / "phases" / "1-head" / "receipt.json").read_text())
+    assert "every output is exactly 0 or 1, so that it is saturated" in first["warnings"][-1]
+    assert "a lower learning_rate" in first["warnings"][-1]
+    text = str(error.value)
+    assert "phase 'tune': head: trainable, but nothing in it moved: its weights reach" in text
+    assert "Try: a lower learning_rate for the head" in text
+    assert "higher" not in text
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "said"),
+    [
+        ([[0.2, 0.8], [0.2, 0.8]], "softmax", "every image gets the same outputs"),
+        ([[0.0, 1.0], [1.0, 0.0]], "softmax", "every output is exactly 0 or 1"),
+        ([[0.0, 1.0], [1.0, 0.0]], "linear", ""),
+        ([[0.0, 1.0], [0.3, 0.7]], "softmax", ""),
+        ([[0.2, 0.8]], "softmax", ""),
+    ],
+)
+def test_outputs_tell_a_dead_head_from_a_saturated_one(outputs, activation, said):
+    found = _describe_outputs(np.array(outputs, np.float32), activation)
+
+    assert found.startswith(said) and bool(found) == bool(said)
+
+
+def test_receipts_and_logs_are_written(plain):
+    receipt = json.loads((plain.path / "phases" / "1-head" / "receipt.json").read_text())
     states = {row["part"]: row["state"] for row in receipt["parts"]}
     assert states == {"c1": "frozen", "c3": "frozen", "c5": "frozen", "f6": "frozen"} | {
         "head": "trainable"
     }
     assert receipt["holds"] and receipt["steps"] == 6
-    assert list((run.path / "logs" / "train").glob("events.*"))
+    assert list((plain.path / "logs" / "train").glob("events.*"))
 
 
 def test_patience_counts_from_the_last_improvement():

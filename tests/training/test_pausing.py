@@ -1,13 +1,16 @@
 """Paused and gone on is the same as never paused, whatever is trained in between."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tl_toolkit.events import ignore
+from tests.models import build_trainer, plan_values
+from tl_toolkit.errors import DataError
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics, start_tensorflow
+from tl_toolkit.training.state import load_state, save_state
 
 RECIPE = {
     "version": 1,
@@ -38,21 +41,10 @@ RECIPE = {
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
     start_tensorflow()
-    from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.prepare import (
-        assemble_model,
-        build_trainer,
-        load_images,
-        survey_images,
-    )
-
-    folder = RunFolder(tmp_path_factory.mktemp("images"))
+    folder = tmp_path_factory.mktemp("images")
 
     def make(recipe):
-        manifest, decoded = survey_images(recipe, folder, ignore)
-        images = load_images(recipe, manifest, decoded)
-        transfer = assemble_model(recipe, manifest.classes, ignore)
-        return build_trainer(CompiledPhases(transfer), recipe, images)
+        return build_trainer(*plan_values(recipe), folder)[0]
 
     with numerics(deterministic=True):
         yield make
@@ -94,6 +86,46 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
     assert first.history == whole.history[:5] and second.history == whole.history[:7]
     assert whole.paused is None and last.paused is None
     assert outcome(last) == outcome(whole)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", {"kind": "sgd", "momentum": 0.9}])
+def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
+    schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}
+    recipe = recipe_with(
+        **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
+    )
+    whole = make_trainer(recipe).train(training_settings(recipe))
+    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=2).paused
+
+    save_state(paused.phase, tmp_path / "state.npz")
+    loaded = load_state(tmp_path / "state.npz")
+    last = make_trainer(recipe).train(
+        training_settings(recipe), paused=replace(paused, phase=loaded)
+    )
+
+    assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
+    assert outcome(last) == outcome(whole)
+
+
+def test_a_state_holds_plain_arrays_and_damage_is_told(make_trainer, tmp_path):
+    recipe = recipe_with()
+    state = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused.phase
+    path = tmp_path / "state.npz"
+    save_state(state, path)
+
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    kinds = {name.partition("/")[0] for name in arrays}
+    assert kinds == {"metadata", "weights", "optimizer", "streams"}
+    name = next(name for name in arrays if name.startswith("weights/"))
+    np.savez(path, **arrays | {name: arrays[name] + 1e-7})
+    with pytest.raises(DataError, match="its checksum or its version differs"):
+        load_state(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="holds no state of a phase"):
+        load_state(path)
+    with pytest.raises(DataError, match=r"missing\.npz"):
+        load_state(tmp_path / "missing.npz")
 
 
 def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):

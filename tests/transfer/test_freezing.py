@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models import build_transfer
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.errors import CheckFailedError, ReceiptError
-from tl_toolkit.recipe.schema import Model, Phase, UnfreezeFrom
+from tl_toolkit.recipe.schema import Phase, UnfreezeFrom
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.training.optimizers import build_optimizer
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import Part, TransferModel, assemble
+from tl_toolkit.transfer.assemble import Part, TransferModel
 from tl_toolkit.transfer.freezing import (
     check_whole,
     digest_variables,
@@ -21,14 +22,13 @@ from tl_toolkit.transfer.freezing import (
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+CLASSES = ("a", "b", "c")
 LABELS = np.arange(10, dtype=np.int32) % 3
+TASK = Classification(("a", "b", "c"))
 
 
 def assemble_mobilenet(**head):
-    settings = Model(
-        base="mobilenet", arguments={"alpha": 0.25}, weights="random", head=head or {"dropout": 0.3}
-    )
-    return assemble(settings, image_size=(32, 32), num_classes=3)
+    return build_transfer("mobilenet", arguments={"alpha": 0.25}, head=head or {"dropout": 0.3})
 
 
 def toy_model():
@@ -48,12 +48,12 @@ def toy_model():
         Part("c", "third", (layer("third"),), (second,)),
         Part("head", "head", (layer("predictions"),), (third,)),
     )
-    return TransferModel(model, find_architecture("lenet5"), parts, Classification(3))
+    return TransferModel(model, find_architecture("lenet5"), parts, TASK)
 
 
 def take_steps(split, rows, *, steps=2, **phase):
     optimizer = build_optimizer(Phase(name="tune", epochs=1, **phase))
-    trainer = Steps(split, optimizer, task=Classification(3), batch_size=32)
+    trainer = Steps(split, optimizer, task=TASK, batch_size=32)
     for _ in range(steps):
         trainer.train(split.prefix(rows), LABELS[: len(rows)])
 
@@ -243,13 +243,8 @@ def test_a_phase_without_steps_has_nothing_to_move():
     check_receipt(receipt, where="receipt.json")
 
 
-def assemble_base(name, size=32, **settings):
-    model = Model(base=name, weights="random", **settings)
-    return assemble(model, image_size=(size, size), num_classes=3)
-
-
 def test_a_penalty_lies_on_each_kernel_that_trains_and_on_nothing_else():
-    transfer = assemble_base("resnet20", l1=1e-4, l2=1e-3, head={"l2": 1e-2})
+    transfer = build_transfer("resnet20", l1=1e-4, l2=1e-3, head={"l2": 1e-2})
 
     split = split_at(transfer, ("conv4_block3",), train_batch_norm=True)
 
@@ -261,7 +256,7 @@ def test_a_penalty_lies_on_each_kernel_that_trains_and_on_nothing_else():
 
 
 def test_an_edge_filter_stands_between_the_pixels_and_the_base():
-    transfer = assemble_base("lenet5", edge_filter="laplacian4")
+    transfer = build_transfer("lenet5", edge_filter="laplacian4")
     constant = np.full((1, 32, 32, 3), 90, "float32")
 
     entering = keras.Model(transfer.model.input, transfer.parts[0].inputs[0])(constant)
@@ -271,7 +266,7 @@ def test_an_edge_filter_stands_between_the_pixels_and_the_base():
 
 
 def test_a_nested_model_is_frozen_hashed_and_trained_with_all_its_layers():
-    transfer = assemble_base("convnext_tiny")
+    transfer = build_transfer("convnext_tiny")
     nested = transfer.model.get_layer("convnext_tiny_downsampling_block_2")
     units = [part.name for part in transfer.parts]
 
@@ -299,7 +294,7 @@ def test_batch_norm_inside_a_nested_model_stays_frozen():
         model,
         find_architecture("lenet5"),
         (Part("a", "nested", (inner,), (image,)), head),
-        Classification(3),
+        TASK,
     )
 
     split_at(transfer, ("nested",))

@@ -15,10 +15,10 @@ import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
-from tl_toolkit.api.search import _open_folder
+from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
 from tl_toolkit.printing.printer import describe_refit
-from tl_toolkit.training.steps import class_probabilities
+from tl_toolkit.tasks.classification.task import class_probabilities
 
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
@@ -371,7 +371,7 @@ def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
     tl.search(recipe, root=tmp_path / "runs")
     second = tl.search(recipe, root=tmp_path / "runs")
 
-    with _open_folder(
+    with open_search(
         tl.load_recipe(second.folder.recipe).recipe,
         tmp_path / "runs", None, resume=True, overwrite=False,
     ) as folder:  # fmt: skip
@@ -428,6 +428,7 @@ def test_a_sweep_of_units_or_of_another_phase(tmp_path, recipe):
 )
 def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depths):
     recipe = make_recipe("edges", draw_balls(tmp_path / "balls", train=2, validation=1))
+    recipe["model"] |= {"base": "mobilenet", "arguments": {"alpha": 0.25}}
     recipe["pixels"] |= {"taps": ["conv1_relu", "conv_pw_1_relu"], "per_image": 50}
     recipe["phases"] = [{"name": "head", "epochs": 1, "batch_norm": "train"}]
 

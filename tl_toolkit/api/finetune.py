@@ -220,6 +220,8 @@ class _Finetuning:
         return training
 
     def _save(self, transfer: TransferModel) -> None:
+        if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
+            write_json(self.folder.task_state, state)
         with drafted(self.folder.model) as draft:
             transfer.model.save(draft)
 

@@ -25,7 +25,8 @@ from tl_toolkit.runtime import numerics
 if TYPE_CHECKING:
     import keras
 
-    from tl_toolkit.tasks.base import Prediction, Table, Task
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.tasks.types import Prediction, Table
 
 
 PARITY_IMAGES = 16
@@ -98,8 +99,8 @@ class Run(InFolder):
         """Measures the kept model.
 
         Args:
-            data: A folder per class, of some or all of the run's classes; where each pixel has an
-                answer, a folder of images and masks as in the recipe. By default the run's own test
+            data: Images and targets as in the recipe: a folder per class or a table, of some or all
+                of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
             progress: As for `tl.finetune`: receives counts of images, and what is skipped.
 
@@ -200,7 +201,7 @@ class Run(InFolder):
     def _predict(
         self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
     ) -> list[Prediction]:
-        from tl_toolkit.tasks.base import PredictionOptions
+        from tl_toolkit.tasks.types import PredictionOptions
 
         options = PredictionOptions(
             self.recipe.data.image_size,
@@ -275,12 +276,12 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
 
     files, left_out = [], 0
     for path in paths:
-        found = list_images(path)
+        images = list_images(path)
         if out is not None and Path(path).is_dir():
-            outside = [file for file in found if not _is_same(file.parent, out)]
-            left_out += len(found) - len(outside)
-            found = outside
-        files += found
+            outside = [image for image in images if not _is_same(image.parent, out)]
+            left_out += len(images) - len(outside)
+            images = outside
+        files += images
     if left_out and not files:
         what = f"receives the answers, so that the {left_out} images in it are not asked about"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
@@ -289,8 +290,8 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
     return files
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _is_same(folder: Path, out: Path) -> bool:
+    return out.exists() and folder.samefile(out)
 
 
 def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:

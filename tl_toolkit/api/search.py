@@ -1,4 +1,4 @@
-"""The verbs `search` and `sweep`: from a recipe to the best recipe of its kind."""
+"""The verb `search`: from a recipe to the best recipe of its kind."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import statistics
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.space import find_depths, trial_recipe
-from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
     RecipeSource,
@@ -87,14 +85,14 @@ def search(
         overrides: Fields to replace, as for `finetune`.
         base: As for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
-        resume: Go on with the search that `out` holds, by default the newest one of the recipe.
+        resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         progress: As for `finetune`.
 
     Returns:
-        The search; `finetune(found.best_recipe)` gives the winner's score and weights again.
+        The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
         SearchError: No trial was completed.
@@ -109,59 +107,9 @@ def search(
             plan = plan_trial(plan, {})
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
-            _open_folder(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
+            open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
-        return _Searching(keep_base(plan, folder), folder, handle).run(threads)
-
-
-def sweep(
-    recipe: RecipeSource,
-    *,
-    overrides: Overrides = (),
-    base: keras.Model | None = None,
-    phase: str | None = None,
-    units: bool = False,
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    root: str | Path = "runs",
-    threads: int | None = None,
-    progress: Handler | bool = False,
-) -> SearchRun:
-    """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
-
-    Writes sweep.csv and sweep.svg beside what a search writes: accuracy and cost of each depth.
-
-    Args:
-        recipe: As for `search`; its `search` section, but for objective and refit, does not count.
-        overrides: As for `search`.
-        base: As for `search`.
-        phase: Name of the phase whose `unfreeze` is swept; the last one by default.
-        units: Go through units instead of blocks.
-        out: As for `search`; by default under `root`/<recipe name>-sweep.
-        resume: As for `search`.
-        overwrite: As for `search`.
-        root: As for `search`.
-        threads: As for `search`.
-        progress: As for `search`.
-
-    Raises:
-        RecipeError: There is no such phase, and as for `search`.
-    """
-    with contextlib.ExitStack() as stack:
-        loaded = stack.enter_context(
-            reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
-        )
-        plan = check_recipe(loaded)
-        swept = _as_sweep(plan, phase, units=units)
-        handle = stack.enter_context(handling(progress))
-        folder = stack.enter_context(
-            _open_folder(swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep")
-        )
-        plan = keep_base(replace(plan, recipe=swept), folder)
-        run = _Searching(plan, folder, handle).run(threads)
-        _write_sweep(plan.recipe, run)
-    return run
+        return Searching(keep_base(plan, folder), folder, handle).run(threads)
 
 
 def hypermodel(
@@ -203,50 +151,7 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
     return build_recipe(loaded.recipe, {"search": {}})
 
 
-def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
-    recipe = plan.recipe
-    names = [one.name for one in recipe.phases]
-    if phase is not None and phase not in names:
-        raise RecipeError(
-            Problem(
-                where="--phase",
-                what=f"{phase!r} is no phase of the recipe",
-                expected=f"expected one of {', '.join(names)}.",
-                hint=f"--phase {names[-1]}",
-            )
-        )
-    depths: list[Any] = list(find_depths(recipe))
-    if units:
-        architecture = plan.architecture
-        every = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
-            architecture, len(architecture.blocks)
-        )
-        depths = [0, *({"from": unit} for unit in reversed(every))]
-    given = recipe.search.model_dump(mode="json") if recipe.search else {}
-    kept = {name: given[name] for name in ("objective", "refit") if name in given}
-    space = {f"phases.{phase or names[-1]}.unfreeze": {"choices": depths}}
-    return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
-
-
-def _write_sweep(recipe: Recipe, found: SearchRun) -> None:
-    from tl_toolkit.plan.space import resolve_space
-    from tl_toolkit.tuning.report import SweepRow, describe_value, write_sweep
-
-    (field,) = resolve_space(recipe)
-    rows = [
-        SweepRow(
-            describe_value(trial.values[field]),
-            trial.trains,
-            trial.parameters,
-            trial.score,
-            trial.seconds,
-        )
-        for trial in found.trials
-    ]
-    write_sweep(found.path, rows, recipe.search.objective.name if recipe.search else "")
-
-
-def _open_folder(
+def open_search(
     recipe: Recipe,
     root: Path,
     out: str | Path | None,
@@ -255,6 +160,20 @@ def _open_folder(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
+    """Creates the folder of a search, or opens that of one that was interrupted.
+
+    Args:
+        recipe: Its name is that of the folder, with the kind.
+        root: As of `search`.
+        out: As of `search`.
+        resume: As of `search`.
+        overwrite: As of `search`.
+        kind: What it is: search or sweep.
+
+    Raises:
+        RecipeError: Options do not go together, or there is nothing to resume.
+        OutputError: The folder is used, or cannot be written.
+    """
     refuse_dtype_policy()
     name = f"{recipe.name}-{kind}"
     if overwrite and (resume or out is None):
@@ -276,8 +195,14 @@ def _open_folder(
     return resume_run(folder)
 
 
-class _Searching:
-    """The steps of a search after its folder is there, in order."""
+class Searching:
+    """The steps of a search after its folder is there, in order.
+
+    Args:
+        plan: What is searched; its recipe has a `search` section.
+        folder: The folder, new or of the search that is resumed.
+        progress: Receives the events.
+    """
 
     def __init__(self, plan: Plan, folder: RunFolder, progress: Handler) -> None:
         self.plan = plan
@@ -287,6 +212,14 @@ class _Searching:
         self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
+        """Runs the trials that are left, and writes the winner.
+
+        Args:
+            threads: As of `search`.
+
+        Raises:
+            SearchError: No trial was completed.
+        """
         self.progress(Event("run_began", facts={"folder": self.folder.path}))
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
@@ -322,7 +255,7 @@ class _Searching:
                 Problem(
                     where=str(self.folder.trials_table),
                     what=f"none of {len(trials)} trials was completed",
-                    expected=next((one.error for one in reversed(trials) if one.error), "")
+                    expected=next((trial.error for trial in reversed(trials) if trial.error), "")
                     or "The space holds no value.",
                     hint="tltool finetune with the values of a trial, to see it alone",
                 )

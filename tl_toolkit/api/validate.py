@@ -25,7 +25,7 @@ def validate(
         base: As for `tl.finetune`.
 
     Returns:
-        The recipe with its classes, images and units that train; `describe()` gives lines to read.
+        The plan: recipe, classes, images, units that train; `describe()` gives lines to read.
 
     Raises:
         ToolkitError: A child of it, with all problems: recipe, data, weights.

@@ -11,7 +11,7 @@ __all__ = ["build_alexnet"]
 def build_alexnet(
     inputs: keras.KerasTensor, *, groups: int = 1, normalization: str = "lrn"
 ) -> keras.KerasTensor:
-    """Draws AlexNet's convolutions, up to the third pooling.
+    """Builds AlexNet's convolutions, up to the third pooling.
 
     A map passes convolution, ReLU, response normalization and overlapping pooling in this order, as
     in the paper. Initial weights are the paper's: normal with deviation 0.01, biases 1 in conv2,
@@ -20,7 +20,7 @@ def build_alexnet(
     Args:
         inputs: float32 (batch, h, w, c), preprocessed; h, w >= 67. The paper prints 224 pixels and
             means 227.
-        groups: 1 draws one tower, 62,378,344 parameters with the paper's head of 1000 classes;
+        groups: 1 builds one tower, 62,378,344 parameters with the paper's head of 1000 classes;
             2 the paper's, in which conv2, conv4 and conv5 see the maps of one GPU: 60,965,224.
         normalization: "lrn" (k=2, n=5, alpha=1e-4, beta=0.75) after conv1 and conv2, or "none".
 

@@ -1,4 +1,4 @@
-"""Bases that `keras.applications` draws: into the caller's graph, under names of their own.
+"""Bases that `keras.applications` builds: into the caller's graph, under names of their own.
 
 Keras numbers the layers that it does not name by counters of the process, so that they are called
 otherwise on each build. Here each gets the name of its unit and what it is: `mixed3_conv2`.
@@ -42,9 +42,9 @@ _EFFICIENTNET_DEVIATION = (0.229, 0.224, 0.225)
 def build_application(
     inputs: keras.KerasTensor, *, application: str, **arguments: bool | int | float | str
 ) -> keras.KerasTensor:
-    """Draws a base of keras.applications without its classifier, with random weights.
+    """Builds a base of keras.applications without its classifier, with random weights.
 
-    EfficientNet B0 to B7 is drawn as Keras draws it for its ImageNet files: with a second
+    EfficientNet B0 to B7 is built as Keras builds it for its ImageNet files: with a second
     rescaling behind the normalization, which `weights=None` leaves out. `imagenet_rescaling=False`
     leaves it out too.
 
@@ -56,20 +56,20 @@ def build_application(
     Returns:
         The feature map (batch, h', w', c).
     """
-    draw = getattr(keras.applications, application)
+    build = getattr(keras.applications, application)
     if arguments.pop("imagenet_rescaling", False):
-        outputs = _draw_efficientnet(draw, inputs, arguments)
+        outputs = _build_efficientnet(build, inputs, arguments)
     else:
-        model = draw(input_tensor=inputs, include_top=False, weights=None, **arguments)
+        model = build(input_tensor=inputs, include_top=False, weights=None, **arguments)
         outputs = model.output
     _name_layers(application, keras.Function(inputs, outputs))
     return outputs
 
 
-def _draw_efficientnet(draw: Any, inputs: keras.KerasTensor, arguments: Any) -> keras.KerasTensor:
-    """Draws EfficientNet with the rescaling that makes its files right (tensorflow issue 49930)."""
+def _build_efficientnet(build: Any, inputs: keras.KerasTensor, arguments: Any) -> keras.KerasTensor:
+    """Builds EfficientNet with the rescaling that its files need (tensorflow issue 49930)."""
     scratch = keras.Input(inputs.shape[1:])
-    model = draw(input_tensor=scratch, include_top=False, weights=None, **arguments)
+    model = build(input_tensor=scratch, include_top=False, weights=None, **arguments)
     scale = [1 / math.sqrt(deviation) for deviation in _EFFICIENTNET_DEVIATION]
     rescale = keras.layers.Rescaling(scale, name="stem_rescaling2")
 
@@ -97,8 +97,8 @@ def _name_layers(application: str, graph: keras.Function) -> None:
 def _find_units(application: str, graph: keras.Function) -> dict[int, str]:
     """Returns the unit of each operation by its id.
 
-    A name of Keras's own tells it. What has none belongs to the unit that it closes, else to that
-    of the first operation that reads it, and at the very end to that of what it reads.
+    A name that Keras chose decides it. An operation without one belongs to the unit that it closes,
+    else to that of the first operation that reads it, and at the very end to that of what it reads.
     """
     calls = sorted_calls(graph)
     makers = {id(tensor): call.operation for call in calls for tensor in call.outputs}
@@ -115,7 +115,7 @@ def _find_units(application: str, graph: keras.Function) -> dict[int, str]:
     units = _find_named(application, calls)
 
     def adopt(operation: keras.Operation, neighbours: Sequence[keras.Operation]) -> None:
-        known = [units[id(one)] for one in neighbours if id(one) in units]
+        known = [units[id(near)] for near in neighbours if id(near) in units]
         if known and id(operation) not in units:
             units[id(operation)] = known[0]
 
@@ -123,7 +123,9 @@ def _find_units(application: str, graph: keras.Function) -> dict[int, str]:
     places = {id(call.operation): place for place, call in enumerate(calls)}
     for operation in operations:
         if _closes(operation, sources[id(operation)]):
-            latest = sorted(sources[id(operation)], key=lambda one: places[id(one)], reverse=True)
+            latest = sorted(
+                sources[id(operation)], key=lambda source: places[id(source)], reverse=True
+            )
             adopt(operation, latest)
     for operation in reversed(operations):
         adopt(operation, readers[id(operation)])
@@ -148,12 +150,12 @@ def _find_named(application: str, calls: Sequence[Any]) -> dict[int, str]:
 
 
 def _closes(operation: keras.Operation, sources: Sequence[keras.Operation]) -> bool:
-    """Tells whether an operation without a name ends what it reads, and begins nothing."""
+    """Says whether an operation without a name ends what it reads, and begins nothing."""
     if type(operation).__name__ in ("Add", "CustomScaleLayer"):
         return True
-    behind = [one for one in sources if isinstance(one, keras.layers.BatchNormalization)]
+    norms = [source for source in sources if isinstance(source, keras.layers.BatchNormalization)]
     return isinstance(operation, keras.layers.Activation) and any(
-        not _is_counted(one) for one in behind
+        not _is_counted(norm) for norm in norms
     )
 
 

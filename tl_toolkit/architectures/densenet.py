@@ -30,7 +30,7 @@ def build_densenet(
     transition_pool: str = "average",
     dropout: float = 0.0,
 ) -> keras.KerasTensor:
-    """Draws DenseNet-BC for images of ImageNet's size, from its stem to the last normalization.
+    """Builds DenseNet-BC for images of ImageNet's size, from its stem to the last normalization.
 
     By default it is keras.applications' network, tensor for tensor, but for what only training
     sees: He-uniform initial weights and statistics with a momentum of 0.9 instead of 0.99.
@@ -70,7 +70,7 @@ def build_cifar_densenet(
     transition_pool: str = "average",
     dropout: float = 0.0,
 ) -> keras.KerasTensor:
-    """Draws the paper's DenseNet for images of 32 pixels: three dense blocks.
+    """Builds the paper's DenseNet for images of 32 pixels: three dense blocks.
 
     Args:
         inputs: float32 (batch, h, w, c), preprocessed; h, w >= 8.
@@ -106,7 +106,7 @@ def build_cifar_densenet(
 def _dense_layer(
     x: keras.KerasTensor, growth_rate: int, *, bottleneck: bool, dropout: float, name: str
 ) -> keras.KerasTensor:
-    """Draws normalization, ReLU and convolution, and joins the new maps to all before them."""
+    """Builds normalization, ReLU and convolution, and joins the new maps to all before them."""
     y = _normalize(x, name=f"{name}_0")
     if bottleneck:
         y = _conv(y, _BOTTLENECK * growth_rate, 1, name=f"{name}_1_conv")

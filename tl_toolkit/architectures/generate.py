@@ -31,8 +31,12 @@ __all__ = ["describe_blocks", "describe_shapes"]
 
 
 def describe_blocks(architecture: Architecture) -> dict[str, Any]:
-    """Returns the entry of `blocks.json`, read off the graph for the default arguments."""
-    blocks = _draw(architecture, {})
+    """Returns the entry of `blocks.json`, read off the graph for the default arguments.
+
+    Args:
+        architecture: The catalog's record.
+    """
+    blocks = _build(architecture, {})
     end = blocks[-1].units[-1].tensor
     return {
         "output": "map" if len(end.shape) == 4 else "vector",
@@ -53,7 +57,7 @@ def _describe_taps(architecture: Architecture) -> list[str]:
     size = -(-architecture.default_size // PIXEL_STEP) * PIXEL_STEP
     if check_image_size(architecture, (size, size)):
         return []
-    _, pixels, features = _draw_base(architecture, {}, size)
+    _, pixels, features = _build_base(architecture, {}, size)
     taps = find_taps(architecture, pixels, features)
     return [producer_of(tap).name for tap in taps]
 
@@ -63,30 +67,33 @@ def _count(block: BlockGraph) -> int:
 
 
 def describe_shapes(architecture: Architecture) -> list[dict[str, Any]]:
-    """Returns the entry of `shapes.json`: one row for the defaults and each published width.
+    """Returns the entry of `shapes.json`: a row for the defaults and for each published width.
 
-    And one for each word or switch that changes which layers or weights there are.
+    And a row for each word or switch that changes which layers or weights there are.
+
+    Args:
+        architecture: The catalog's record.
     """
-    default = _layer_shapes(_draw(architecture, {}))
+    default = _layer_shapes(_build(architecture, {}))
     rows: list[dict[str, Any]] = [{"arguments": {}, "layers": default}]
     for arguments in _published_arguments(architecture):
         rows.append(
-            {"arguments": arguments, "layers": _layer_shapes(_draw(architecture, arguments))}
+            {"arguments": arguments, "layers": _layer_shapes(_build(architecture, arguments))}
         )
     for arguments in _switched_arguments(architecture):
-        layers = _layer_shapes(_draw(architecture, arguments))
+        layers = _layer_shapes(_build(architecture, arguments))
         row = {"arguments": arguments, "layers": layers}
         if layers != default and row not in rows:
             rows.append(row)
     return rows
 
 
-def _draw(architecture: Architecture, arguments: Mapping[str, Value]) -> tuple[BlockGraph, ...]:
-    _, pixels, features = _draw_base(architecture, arguments, architecture.default_size)
+def _build(architecture: Architecture, arguments: Mapping[str, Value]) -> tuple[BlockGraph, ...]:
+    _, pixels, features = _build_base(architecture, arguments, architecture.default_size)
     return find_blocks(architecture, pixels, features)
 
 
-def _draw_base(
+def _build_base(
     architecture: Architecture, arguments: Mapping[str, Value], size: int
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
     image = keras.Input((size, size, 3), name="image")
@@ -109,7 +116,7 @@ def _published_arguments(architecture: Architecture) -> Iterator[dict[str, Value
 
 
 def _switched_arguments(architecture: Architecture) -> Iterator[dict[str, Value]]:
-    """Yields each other value of each argument that is a word or a switch, one at a time."""
+    """Yields every value but the default of each argument that is a word or a switch."""
     for name, argument in architecture.arguments.items():
         values: tuple[Value, ...] = (True, False) if argument.kind is bool else argument.choices
         yield from ({name: value} for value in values if value != argument.default)
@@ -127,13 +134,13 @@ def _layer_shapes(blocks: tuple[BlockGraph, ...]) -> dict[str, str]:
 
 
 def _write(path: Any, entries: Mapping[str, Any]) -> None:
-    """Writes an architecture a line: a change of one shows as one, and the file stays small."""
+    """Writes each architecture on a line of its own: the file stays small, its changes readable."""
     lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Draws every architecture and writes both files."""
+    """Builds every architecture and writes both files."""
     blocks, shapes = {}, {}
     for record in RECORDS:
         print(record.name, flush=True)

@@ -1,4 +1,4 @@
-"""Drawing a base into a graph, and reading its blocks and units off the graph."""
+"""Building a base into a graph, and reading its blocks and units off the graph."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class UnitGraph:
-    """A unit as it was drawn.
+    """A unit as it was built.
 
     Attributes:
         name: Its name in the catalog.
@@ -82,7 +82,7 @@ class UnitGraph:
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """A block as it was drawn: its units, input to output."""
+    """A block as it was built: its units, input to output."""
 
     name: str
     units: tuple[UnitGraph, ...]
@@ -114,7 +114,7 @@ def apply_pixel_rule(image: keras.KerasTensor, rule: str | PixelRule) -> keras.K
     """Turns raw pixels into what a base expects, with plain Keras layers and operations.
 
     The result loads with `keras.saving.load_model` without this package. The operations are called
-    `pixels_bgr`, `pixels_grey` and `pixels_rescale`; what a rule does not need is not drawn.
+    `pixels_bgr`, `pixels_grey` and `pixels_rescale`; what a rule does not need is left out.
 
     Args:
         image: float32 (batch, h, w, 3), RGB in 0..255.
@@ -152,7 +152,7 @@ def _scalar_or_list(values: tuple[float, ...]) -> float | list[float]:
 def build_base(
     architecture: Architecture, inputs: keras.KerasTensor, arguments: Mapping[str, Value]
 ) -> keras.KerasTensor:
-    """Draws a base onto a tensor, with random weights and the same layer names each time.
+    """Builds a base onto a tensor, with random weights and the same layer names each time.
 
     Args:
         architecture: The catalog's record.
@@ -206,7 +206,10 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
 def sorted_calls(graph: keras.Function) -> list[Any]:
     """Returns the graph's own calls in topological order, the order of `graph.operations`.
 
-    They are not taken from the layers: one that other models share has more calls than these.
+    They are not taken from the layers: a layer that other models share has more calls than these.
+
+    Args:
+        graph: A functional model, or a `keras.Function`.
     """
     places = {id(operation): place for place, operation in enumerate(graph.operations)}
     by_depth = calls_by_depth(graph)
@@ -228,7 +231,7 @@ def find_blocks(
     inputs: keras.KerasTensor,
     outputs: keras.KerasTensor | Sequence[keras.KerasTensor],
 ) -> tuple[BlockGraph, ...]:
-    """Reads blocks and units off a drawn base: a partition of all that lies between two tensors.
+    """Reads blocks and units off a base: a partition of all that lies between two tensors.
 
     Args:
         architecture: The record whose rules name the units.
@@ -266,7 +269,7 @@ def find_blocks(
 def _group_nodes(architecture: Architecture, nodes: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     """Returns the calls of each unit, units in the order in which they end.
 
-    A call whose name tells no unit goes to that of the next call with one.
+    A call whose name belongs to no unit goes to the unit of the next call.
     """
     names = [find_unit_name(architecture, node.operation.name) for node in nodes]
     if not any(names):
@@ -286,7 +289,7 @@ def _group_nodes(architecture: Architecture, nodes: Sequence[Any]) -> list[tuple
 
 
 def _refuse_overlap(ordered: Sequence[Any], groups: Mapping[str, Sequence[Any]]) -> None:
-    """Refuses units of which one reads what a later one makes: they are no sequence."""
+    """Refuses a unit that reads what a later unit makes: the units are no sequence."""
     unit_of = {id(node): name for name, group in groups.items() for node in group}
     positions = {id(node): position for position, node in enumerate(ordered)}
     makers = {id(tensor): node for node in ordered for tensor in node.outputs}
@@ -294,8 +297,8 @@ def _refuse_overlap(ordered: Sequence[Any], groups: Mapping[str, Sequence[Any]])
         for tensor in node.input_tensors:
             maker = makers.get(id(tensor))
             if maker is not None and positions[id(maker)] > positions[id(node)]:
-                found = ", ".join(sorted({unit_of[id(maker)], unit_of[id(node)]}))
-                raise ValueError(f"The units {found} overlap before {node.operation.name!r}.")
+                units = ", ".join(sorted({unit_of[id(maker)], unit_of[id(node)]}))
+                raise ValueError(f"The units {units} overlap before {node.operation.name!r}.")
 
 
 def _find_boundary(
@@ -328,7 +331,11 @@ def _group_units(architecture: Architecture, units: Sequence[UnitGraph]) -> tupl
 
 
 def layer_variables(layer: keras.layers.Layer) -> tuple[LayerVariable, ...]:
-    """Returns the weights and moving statistics of a layer, or nested model, by canonical name."""
+    """Returns the weights and moving statistics of a layer, or nested model, by canonical name.
+
+    Args:
+        layer: A layer, or a nested model.
+    """
     return tuple(
         LayerVariable(layer.name, index, tuple(variable.shape), variable)
         for index, variable in enumerate(layer.weights)

@@ -1,5 +1,6 @@
 """Layers of classic networks that Keras does not have: registered, and plain `keras.ops` inside.
 
+Importing this module makes all of them known to `keras.saving.load_model`, edge filters included.
 A grouped convolution is `keras.layers.Conv2D(groups=...)`, L1 and L2 are `keras.regularizers`, and
 all other building blocks are Keras's own.
 """
@@ -11,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from tl_toolkit.architectures.edges import EDGE_KINDS, EdgeFilter, edge_kernels
 
 __all__ = [
     "EDGE_KINDS",
@@ -31,7 +34,7 @@ def _wide(dtype: str) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-@_register  # type: ignore[untyped-decorator]
+@_register
 def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
     """Returns 1.7159 tanh(2x / 3), the squashing function of LeNet-5 (LeCun et al., 1998, app. A).
 
@@ -44,8 +47,8 @@ def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 @_register
-class FanInUniform(keras.initializers.Initializer):  # type: ignore[misc]
-    """Draws weights uniformly in +-scale / fan-in, as for LeNet-5 (LeCun et al., 1998, app. A).
+class FanInUniform(keras.initializers.Initializer):
+    """Samples weights uniformly in +-scale / fan-in, as for LeNet-5 (LeCun et al., 1998, app. A).
 
     Not to be taken for Keras's lecun_uniform, whose limit goes with 1 / sqrt(fan-in).
 
@@ -68,8 +71,8 @@ class FanInUniform(keras.initializers.Initializer):  # type: ignore[misc]
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Returns the weights of a kernel (..., inputs, outputs)."""
         fan_in = np.array(math.prod(shape[:-1]) if self.fan_in is None else self.fan_in)
-        draw = keras.initializers.RandomUniform(-1, 1, seed=self.seed)(shape, dtype)
-        return draw * ops.cast(self.scale / fan_in, draw.dtype)
+        sample = keras.initializers.RandomUniform(-1, 1, seed=self.seed)(shape, dtype)
+        return sample * ops.cast(self.scale / fan_in, sample.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
@@ -77,7 +80,7 @@ class FanInUniform(keras.initializers.Initializer):  # type: ignore[misc]
 
 
 @_register
-class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
+class LocalResponseNormalization(keras.layers.Layer):
     """Divides each activation by the energy of its neighbours in channel (Krizhevsky et al., 2012).
 
     b_c = a_c / (bias + alpha * sum of a_j^2 over |j - c| <= depth_radius) ^ beta
@@ -107,7 +110,11 @@ class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
         self.beta = beta
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Normalizes (..., channels); the shape stays."""
+        """Normalizes activations; the shape stays.
+
+        Args:
+            inputs: (..., channels).
+        """
         channels = inputs.shape[-1]
         x = ops.cast(inputs, _wide(self.compute_dtype))
         edges = [[0, 0]] * (len(inputs.shape) - 1) + [[self.depth_radius, self.depth_radius]]
@@ -119,7 +126,11 @@ class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
         return ops.cast(outputs, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the shape of the input."""
+        """Returns the shape of the input.
+
+        Args:
+            input_shape: Of any rank.
+        """
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -129,7 +140,7 @@ class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
 
 
 @_register
-class SumPooling2D(keras.layers.Layer):  # type: ignore[misc]
+class SumPooling2D(keras.layers.Layer):
     """Sums each window, times a trainable coefficient, plus a trainable bias; one pair a channel.
 
     The layers S2 and S4 of LeNet-5 (LeCun et al., 1998, section II.B), before their squashing. It
@@ -144,19 +155,31 @@ class SumPooling2D(keras.layers.Layer):  # type: ignore[misc]
         self.pool_size = pool_size
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Adds the coefficient and the bias of each channel."""
+        """Adds the coefficient and the bias of each channel.
+
+        Args:
+            input_shape: (batch, h, w, c).
+        """
         channels = (input_shape[-1],)
         start = keras.initializers.Constant(1 / self.pool_size**2)
         self.coefficient = self.add_weight(shape=channels, initializer=start, name="coefficient")
         self.bias = self.add_weight(shape=channels, initializer="zeros", name="bias")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Pools (batch, h, w, c) to (batch, h // pool_size, w // pool_size, c)."""
+        """Pools (batch, h, w, c) to (batch, h // pool_size, w // pool_size, c).
+
+        Args:
+            inputs: (batch, h, w, c).
+        """
         mean = ops.average_pool(inputs, self.pool_size, self.pool_size, data_format="channels_last")
         return mean * self.pool_size**2 * self.coefficient + self.bias
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns (batch, h // pool_size, w // pool_size, c)."""
+        """Returns (batch, h // pool_size, w // pool_size, c).
+
+        Args:
+            input_shape: (batch, h, w, c).
+        """
         batch, height, width, channels = input_shape
         rows, columns = (n if n is None else n // self.pool_size for n in (height, width))
         return (batch, rows, columns, channels)
@@ -167,7 +190,7 @@ class SumPooling2D(keras.layers.Layer):  # type: ignore[misc]
 
 
 @_register
-class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
+class TableConv2D(keras.layers.Layer):
     """A valid convolution in which output map j sees only the input maps that a table lists for it.
 
     C3 of LeNet-5 (LeCun et al., 1998, table I). Only the links that exist have weights, so the
@@ -179,7 +202,7 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
         kernel_size: Side of the kernels.
         table: For each output map the indices of the input maps that it sees.
         activation: Name of a Keras activation, or a function; none by default.
-        kernel_initializer: Name or object. It draws the dense kernel, of which the links are kept.
+        kernel_initializer: Name or object. It makes the dense kernel, of which the links are taken.
 
     Raises:
         ValueError: The table has not one row, with no index twice, for each output map; or, when
@@ -208,7 +231,11 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
             raise ValueError(f"table: expected different maps in each row, got {twice[0]!r}")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Adds a kernel for each link and a bias for each output map."""
+        """Adds a kernel for each link and a bias for each output map.
+
+        Args:
+            input_shape: (batch, h, w, c).
+        """
         channels = int(input_shape[-1] or 0)
         named = sorted({source for row in self.table for source in row})
         if named and not 0 <= named[0] <= named[-1] < channels:
@@ -233,7 +260,11 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
         self._scatter = np.eye(channels * self.filters, dtype="float32")[places]
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Convolves (batch, h, w, c) to (batch, h - k + 1, w - k + 1, filters)."""
+        """Convolves (batch, h, w, c) to (batch, h - k + 1, w - k + 1, filters).
+
+        Args:
+            inputs: (batch, h, w, c).
+        """
         size = self.kernel_size
         dense = ops.matmul(self.kernel, ops.cast(self._scatter, self.compute_dtype))
         dense = ops.reshape(dense, (size, size, -1, self.filters))
@@ -241,7 +272,11 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
         return self.activation(outputs + self.bias)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns (batch, h - k + 1, w - k + 1, filters)."""
+        """Returns (batch, h - k + 1, w - k + 1, filters).
+
+        Args:
+            input_shape: (batch, h, w, c).
+        """
         batch, height, width, _ = input_shape
         less = self.kernel_size - 1
         rows, columns = (n if n is None else n - less for n in (height, width))
@@ -257,140 +292,3 @@ class TableConv2D(keras.layers.Layer):  # type: ignore[misc]
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-
-# ------------------------------------------------------------------------------------------- edges
-
-_PREWITT = ((-1, 0, 1), (-1, 0, 1), (-1, 0, 1))
-_SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
-# The eight places around the centre, clockwise from the upper left.
-_RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
-# North: what lies above is brighter.
-_NORTH = {"robinson": (1, 2, 1, 0, -1, -2, -1, 0), "kirsch": (5, 5, 5, -3, -3, -3, -3, -3)}
-
-EDGE_KINDS = (
-    "prewitt",
-    "prewitt_x",
-    "prewitt_y",
-    "sobel",
-    "sobel_x",
-    "sobel_y",
-    "laplacian4",
-    "laplacian8",
-    "robinson",
-    "kirsch",
-)
-"""What `EdgeFilter` knows."""
-
-
-def edge_kernels(kind: str) -> np.ndarray:
-    """Returns the kernels of an edge filter, to be correlated with an image (not flipped).
-
-    Args:
-        kind: One of `EDGE_KINDS`.
-
-    Returns:
-        float32 (count, 3, 3): x and y for "prewitt" and "sobel"; for "robinson" and "kirsch" the
-        eight compass masks N, NE, E, SE, S, SW, W, NW, of which mask k answers most where the
-        brighter side lies in that direction; else one. Each sums to 0.
-
-    Raises:
-        ValueError: There is no such kind.
-    """
-    if kind not in EDGE_KINDS:
-        raise ValueError(f"Expected one of {', '.join(EDGE_KINDS)}, got {kind!r}.")
-    if kind in _NORTH:
-        return np.stack([_turn(_NORTH[kind], step) for step in range(8)])
-    if kind.startswith("laplacian"):
-        cross = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]
-        full = [[1, 1, 1], [1, -8, 1], [1, 1, 1]]
-        return np.array([cross if kind == "laplacian4" else full], dtype="float32")
-    name, _, axis = kind.partition("_")
-    across = np.array(_PREWITT if name == "prewitt" else _SOBEL, dtype="float32")
-    return np.stack({"": [across, across.T], "x": [across], "y": [across.T]}[axis])
-
-
-def _turn(ring: Sequence[int], step: int) -> np.ndarray:
-    """Lays eight values around a centre of 0, turned clockwise by `step` places."""
-    mask = np.zeros((3, 3), dtype="float32")
-    for index, place in enumerate(_RING):
-        mask[place] = ring[(index - step) % 8]
-    return mask
-
-
-@_register
-class EdgeFilter(keras.layers.Layer):  # type: ignore[misc]
-    """Fixed edge filters, applied to each channel for itself; nothing in it trains.
-
-    The response is the gradient's magnitude sqrt(x^2 + y^2) for "prewitt" and "sobel", the largest
-    of the eight compass masks for "robinson" (1977) and "kirsch" (1971), the plain correlation for
-    the others. The image is continued by its own border pixels. The masks, which sum to 0, are
-    applied to differences from the pixel in the centre, so that a constant image gives exactly 0.
-
-    Args:
-        kind: One of `EDGE_KINDS`.
-        return_direction: With a compass, give the direction as well.
-
-    Raises:
-        ValueError: The kind is unknown, or has no direction to return.
-    """
-
-    def __init__(self, kind: str = "sobel", return_direction: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._kernels = edge_kernels(kind)
-        if return_direction and kind not in _NORTH:
-            raise ValueError(f"Only {' and '.join(sorted(_NORTH))} have directions, not {kind!r}.")
-        self.kind = kind
-        self.return_direction = return_direction
-
-    def call(self, inputs: keras.KerasTensor) -> Any:
-        """Filters (batch, h, w, c), of any dtype and range.
-
-        Returns:
-            The response (batch, h, w, c), and with `return_direction` the int32 index (batch, h, w,
-            c) of the mask that gave it, clockwise: 0 N, 1 NE, 2 E, 3 SE, 4 S, 5 SW, 6 W, 7 NW; the
-            first of several that answer alike.
-        """
-        image = ops.cast(inputs, _wide(self.compute_dtype))
-        padded = ops.concatenate([image[:, :1], image, image[:, -1:]], axis=1)
-        padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
-        # (batch, h, w, c, 8): the neighbours less the centre.
-        differences = ops.stack(
-            [
-                padded[:, row : row - 2 or None, column : column - 2 or None] - image
-                for row, column in _RING
-            ],
-            axis=-1,
-        )
-        rows, columns = zip(*_RING, strict=True)
-        masks = ops.cast(self._kernels[:, rows, columns].T, image.dtype)
-        found = ops.matmul(differences, masks)  # (batch, h, w, c, masks)
-        if self.kind in ("prewitt", "sobel"):
-            response = _magnitude(found)
-        else:
-            response = ops.max(found, axis=-1)
-        response = ops.cast(response, self.compute_dtype)
-        return (response, ops.argmax(found, axis=-1)) if self.return_direction else response
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
-        """Returns the shape of the input, twice with `return_direction`."""
-        return (input_shape, input_shape) if self.return_direction else input_shape
-
-    def compute_output_spec(self, inputs: keras.KerasTensor) -> Any:
-        """Returns shapes and dtypes: those of a direction are not those of a response."""
-        response = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        direction = keras.KerasTensor(inputs.shape, dtype="int32")
-        return (response, direction) if self.return_direction else response
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        own = {"kind": self.kind, "return_direction": self.return_direction}
-        return {**super().get_config(), **own}
-
-
-def _magnitude(found: keras.KerasTensor) -> keras.KerasTensor:
-    """Returns the root of the sum of squares over the last axis."""
-    energy = ops.sum(ops.square(found), axis=-1)
-    # The gradient of a root is infinite at 0, where it would turn every gradient below into nan.
-    is_flat = ops.equal(energy, 0)
-    return ops.where(is_flat, 0.0, ops.sqrt(ops.where(is_flat, 1.0, energy)))

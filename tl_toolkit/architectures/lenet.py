@@ -25,7 +25,7 @@ def build_lenet5(
     connections: str = "full",
     width: int = 1,
 ) -> keras.KerasTensor:
-    """Draws LeNet-5 up to F6: by default in the all-connected form that is taught today.
+    """Builds LeNet-5 up to F6: by default in the all-connected form that is taught today.
 
     With a head of 10 classes that form has 61,706 parameters at 32 x 32 x 1. The paper's network,
     60,000 parameters, is `activation="scaled_tanh", pooling="sum", connections="table"`; its

@@ -22,7 +22,7 @@ def build_pixelnet(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> keras.KerasTensor:
-    """Draws VGG-16's convolutions and, by default, its first two dense layers as convolutions.
+    """Builds VGG-16's convolutions and, by default, its first two dense layers as convolutions.
 
     Of the published variants this is the later one: conv6 has `same` padding and the stride of 32,
     where the first models pad the image by 100 pixels and place conv7 wrongly over it. Layers are
@@ -31,10 +31,10 @@ def build_pixelnet(
 
     Args:
         inputs: float32 (batch, h, w, c), preprocessed; h, w multiples of 32.
-        conv7: Draw conv6 (7 x 7) and conv7 (1 x 1), 4,096 maps each; without, the base ends before
+        conv7: Build conv6 (7 x 7) and conv7 (1 x 1), 4,096 maps each; without, the base ends before
             the last pooling.
         batch_norm: Normalize after each convolution, without scale and shift as Caffe does: the
-            form that is trained from random weights, its kernels drawn with a deviation of 0.01.
+            form that is trained from random weights, its kernels sampled with a deviation of 0.01.
         dropout: Fraction dropped after conv6 and conv7; 0.95 in the authors' linear model that is
             trained from random weights.
 

@@ -28,11 +28,11 @@ _EPSILON = 1.001e-5
 def build_resnet(
     inputs: keras.KerasTensor, *, depth: int = 50, version: str = "v1", conv_bias: bool = True
 ) -> keras.KerasTensor:
-    """Draws a ResNet for images of ImageNet's size, from its stem to conv5.
+    """Builds a ResNet for images of ImageNet's size, from its stem to conv5.
 
     With `version="v1"` and biases it is keras.applications' network, tensor for tensor. It differs
     from that one, and agrees with the paper, in what only training sees: He's initial weights
-    (uniform, of the same variance as the paper's normal ones and drawn in a quarter of the time),
+    (uniform, of the same variance as the paper's normal ones and sampled in a quarter of the time),
     and statistics with a momentum of 0.9 instead of 0.99. Shortcuts are the paper's option B:
     a projection where the size changes.
 
@@ -58,12 +58,12 @@ def build_resnet(
             strides = 2 if index == 1 and stage > 2 else 1
             # conv2 of the basic networks has its width from the stem: nothing to project.
             projects = index == 1 and (bottleneck or stage > 2)
-            draw = (
+            build = (
                 partial(convolution_block, strides=strides, version=version)
                 if projects
                 else identity_block
             )
-            x = draw(x, filters, bottleneck=bottleneck, bias=conv_bias, name=name)
+            x = build(x, filters, bottleneck=bottleneck, bias=conv_bias, name=name)
     return x
 
 
@@ -75,7 +75,7 @@ def identity_block(
     bias: bool = True,
     name: str,
 ) -> keras.KerasTensor:
-    """Draws a residual block whose shortcut is its input as it is.
+    """Builds a residual block whose shortcut is its input as it is.
 
     Args:
         x: (batch, h, w, c); c is 4 * `filters` in a bottleneck, else `filters`.
@@ -101,7 +101,7 @@ def convolution_block(
     bias: bool = True,
     name: str,
 ) -> keras.KerasTensor:
-    """Draws a residual block whose shortcut is a 1 x 1 convolution, where the size changes.
+    """Builds a residual block whose shortcut is a 1 x 1 convolution, where the size changes.
 
     Args:
         x: (batch, h, w, c).
@@ -131,7 +131,7 @@ def _draw_branch(
     bias: bool,
     name: str,
 ) -> keras.KerasTensor:
-    """Draws the convolutions of a block, up to the last normalization."""
+    """Builds the convolutions of a block, up to the last normalization."""
     steps: tuple[tuple[int, int, int], ...] = ((filters, 3, strides), (filters, 3, 1))
     if bottleneck:
         first, second = {"v1": (strides, 1), "v1.5": (1, strides)}[version]
@@ -177,7 +177,7 @@ def _join(
 
 
 def build_cifar_resnet(inputs: keras.KerasTensor, *, depth: int = 20) -> keras.KerasTensor:
-    """Draws the paper's ResNet for images of 32 pixels: three sizes of map, n blocks each.
+    """Builds the paper's ResNet for images of 32 pixels: three sizes of map, n blocks each.
 
     Shortcuts are option A, without weights: where the map is halved, every second pixel is taken,
     and the new maps are zeros. Convolutions have no bias.

@@ -9,8 +9,8 @@ __all__ = ["PixelSample", "sample_axis", "sample_pixels"]
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
-class PixelSample(keras.layers.Layer):  # type: ignore[misc]
-    """Reads a feature map at given pixels of the image (the sampling layer of PixelNet, RandBI).
+class PixelSample(keras.layers.Layer):
+    """Reads a feature map at chosen pixels of the image (the sampling layer of PixelNet, RandBI).
 
     Half-pixel bilinear interpolation with edge clamping: what a resize of the map to the image's
     size (antialias off) would have there. Gradients of a pixel that is read twice add up.
@@ -25,11 +25,21 @@ class PixelSample(keras.layers.Layer):  # type: ignore[misc]
         self.stride = stride
 
     def call(self, feature_map: Any, pixels: Any) -> Any:
-        """Returns (batch, pixels, channels); see `sample_pixels`."""
+        """Returns (batch, n, channels) as `sample_pixels` does.
+
+        Args:
+            feature_map: (batch, h, w, channels).
+            pixels: float32 (batch, n, 2), y and x.
+        """
         return sample_pixels(feature_map, pixels, self.stride)
 
     def compute_output_spec(self, feature_map: Any, pixels: Any) -> keras.KerasTensor:
-        """Returns the shape."""
+        """Returns the shape and dtype of the outputs.
+
+        Args:
+            feature_map: (batch, h, w, channels).
+            pixels: float32 (batch, n, 2), y and x.
+        """
         shape = (pixels.shape[0], pixels.shape[1], feature_map.shape[-1])
         return keras.KerasTensor(shape, dtype=feature_map.dtype)
 

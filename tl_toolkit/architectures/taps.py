@@ -12,7 +12,11 @@ __all__ = ["find_maps", "find_stride", "find_taps", "pad_to_cells"]
 
 
 def pad_to_cells(image: keras.KerasTensor) -> keras.KerasTensor:
-    """Pads a preprocessed image below and at the right to whole cells of the coarsest map."""
+    """Pads a preprocessed image below and at the right to whole cells of the coarsest map.
+
+    Args:
+        image: (batch, h, w, c), with known height and width.
+    """
     down, along = (-side % PIXEL_STEP for side in image.shape[1:3])
     if not down and not along:
         return image
@@ -53,6 +57,10 @@ def find_maps(image: keras.KerasTensor, outputs: keras.KerasTensor) -> Iterator[
 
     Neighbours in such a map are as many pixels apart as each cell is large. Without padding they
     are nearer together, whatever the quotient of the sizes: it would put them in wrong places.
+
+    Args:
+        image: The image that entered the base, (batch, h, w, c).
+        outputs: The tensor that left it.
     """
     fields = measure_graph(image, outputs).fields
     for call in sorted_calls(keras.Function(image, outputs)):
@@ -65,7 +73,11 @@ def find_maps(image: keras.KerasTensor, outputs: keras.KerasTensor) -> Iterator[
 def find_stride(image: keras.KerasTensor, tensor: keras.KerasTensor) -> int | None:
     """Returns the pixels of the image for each cell of a map, None where that is no whole number.
 
-    One number for both directions; None too for what is no map.
+    The same number for height and width; None for what is no map as well.
+
+    Args:
+        image: The image that entered the base, (batch, h, w, c).
+        tensor: Any tensor computed from it.
     """
     if len(tensor.shape) != 4:
         return None

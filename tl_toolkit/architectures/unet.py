@@ -19,7 +19,7 @@ def build_unet(
     batch_norm: bool = False,
     dropout: float = 0.5,
 ) -> keras.KerasTensor:
-    """Draws U-Net up to its last 3 x 3 convolution; the 1 x 1 classifier is the head's.
+    """Builds U-Net up to its last 3 x 3 convolution; the 1 x 1 classifier is the head's.
 
     Initial weights have the paper's deviation, the root of 2 / fan-in. The up-convolutions are
     transposed convolutions of 2 x 2, without an activation.

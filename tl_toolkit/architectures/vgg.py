@@ -22,9 +22,9 @@ TINY = ((8, 16), (24, 24), (48, 48), (96,))
 def build_vgg(
     inputs: keras.KerasTensor, *, depth: int = 16, batch_norm: bool = False
 ) -> keras.KerasTensor:
-    """Draws VGG's convolutions, under the names that keras.applications gives them.
+    """Builds VGG's convolutions, under the names that keras.applications gives them.
 
-    Without its three dense layers, which a head draws (`head: paper` in a recipe). Initial weights
+    Without its three dense layers, which a head builds (`head: paper` in a recipe). Initial weights
     are He-uniform (the paper trained the deep nets on from the shallow one).
 
     Args:
@@ -64,9 +64,9 @@ def _convolve(
 
 
 def build_vgg_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
-    """Draws a VGG for images of 32 pixels: 7 convolutions in 4 blocks, 83,496 parameters in grey.
+    """Builds a VGG for images of 32 pixels: 7 convolutions in 4 blocks, 83,496 parameters in grey.
 
-    It is no network of the paper, but drawn by its rules, with batch normalization: the base that
+    It is no network of the paper, but built by its rules, with batch normalization: the base that
     comes with this package.
 
     Args:
@@ -79,7 +79,7 @@ def build_vgg_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _draw_blocks(x: keras.KerasTensor, blocks: Sequence[Sequence[int]]) -> keras.KerasTensor:
-    """Draws blocks of convolution, normalization and ReLU; all but the last end in pooling."""
+    """Builds blocks of convolution, normalization and ReLU; all but the last end in pooling."""
     for number, filters in enumerate(blocks, start=1):
         for index, count in enumerate(filters, start=1):
             name = f"block{number}_conv{index}"

@@ -29,7 +29,12 @@ EACH_UNIT_A_BLOCK: NameRules = ((r"(.+)", r"\1"),)
 
 
 def rename(name: str, rules: NameRules) -> str | None:
-    """Returns what the first rule that matches the whole name makes of it, None if none does."""
+    """Returns what the first rule that matches the whole name makes of it, None if none does.
+
+    Args:
+        name: Of a layer or a unit.
+        rules: Tried in their order.
+    """
     for pattern, replacement in rules:
         match = re.fullmatch(pattern, name)
         if match:
@@ -140,7 +145,7 @@ class Architecture:
         paper: Where it was described.
         builder: "module:function"; called with the preprocessed tensor and keyword arguments.
         settings: Keyword arguments of the builder that make it this architecture; fixed.
-        family: The architectures that one builder draws in several sizes share this word.
+        family: The architectures that one builder builds in several sizes share this word.
         minimum_size: Least height and width of the image.
         size_step: Heights and widths are the minimum plus a multiple of this.
         default_size: Height and width that `parameters` and the catalog's shapes are for.

@@ -1,6 +1,6 @@
 """Which units of a base pixels are read from, by names alone.
 
-No Keras here, so that a recipe can be checked in milliseconds. What a graph alone can tell, as
+No Keras here, so that a recipe can be checked in milliseconds. What only a graph shows, as
 whether a layer is a map on a whole stride, is left to the assembly of the model.
 """
 
@@ -12,15 +12,25 @@ __all__ = ["find_unit_of", "is_no_layer", "units_read"]
 
 
 def find_unit_of(architecture: Architecture, name: str) -> str | None:
-    """Returns the unit that a layer lies in, or that has this name; None where no rule tells it."""
+    """Returns the unit that a layer lies in, or that has this name; None where no rule holds.
+
+    Args:
+        architecture: The base's record.
+        name: Of a layer or a unit.
+    """
     units = {unit.name: unit.end for block in architecture.blocks for unit in block.units}
     ends = {end: unit for unit, end in units.items()}
-    found = name if name in units else ends.get(name) or find_unit_name(architecture, name)
-    return found if found in units else None
+    unit = name if name in units else ends.get(name) or find_unit_name(architecture, name)
+    return unit if unit in units else None
 
 
 def is_no_layer(architecture: Architecture, name: str) -> bool:
-    """Whether a base has neither a layer nor a unit of this name; False where that is not known."""
+    """Whether a base has neither a layer nor a unit of this name; False where that is not known.
+
+    Args:
+        architecture: The base's record.
+        name: Of a layer or a unit.
+    """
     # A few layers are in the unit that comes after them, whatever it is called, as the pools of
     # PixelNet; their names begin with that of a block.
     blocks = tuple(f"{block.name}_" for block in architecture.blocks)
@@ -36,11 +46,11 @@ def units_read(architecture: Architecture, taps: Sequence[str] | None) -> tuple[
         taps: The recipe's `pixels.taps`; None for the default ones.
 
     Returns:
-        None if that hangs on the graph, or if the base has no taps.
+        None if that depends on the graph, or if the base has no taps.
     """
     units = [unit.name for block in architecture.blocks for unit in block.units]
-    found = [find_unit_of(architecture, tap) for tap in taps or architecture.taps]
-    places = [units.index(unit) for unit in found if unit is not None]
-    if not places or None in found:
+    tapped = [find_unit_of(architecture, tap) for tap in taps or architecture.taps]
+    places = [units.index(unit) for unit in tapped if unit is not None]
+    if not places or None in tapped:
         return None
     return tuple(units[: max(places) + 1])

@@ -4,12 +4,17 @@ Plain Python on names and shapes, so that a recipe's weight file is checked befo
 there, by the same rules that load it later.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tl_toolkit.catalog.layer_names import (
+    count_of,
+    find_known_name,
+    parent_of,
+    rename_layers,
+)
 from tl_toolkit.catalog.lookup import (
     ARCHITECTURES,
     Architecture,
@@ -18,22 +23,14 @@ from tl_toolkit.catalog.lookup import (
 )
 from tl_toolkit.catalog.records import Value
 from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo
+from tl_toolkit.catalog.weight_pairing import NamedShape, pair_weights
 
 __all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise"]
-
-NamedShape = tuple[str, tuple[int, ...] | None]
-"""A weight of the network: its name ("" when not known) and its shape (None when not known)."""
 
 _CLASSIFIER = re.compile(
     r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
 )
 """Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
-
-_COUNTED = re.compile(
-    r"(?P<kind>(separable_|depthwise_)?conv2d(_transpose)?|dense|(batch_|layer_)?normalization)"
-    r"(?P<number>_\d+)?"
-)
-"""Names that Keras gives to layers with weights, by a counter of the process."""
 
 _Saved = tuple[int, str, tuple[SavedWeight, ...]]
 """A layer of a file: its place, its name, its tensors."""
@@ -98,33 +95,33 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
         network: Weights of each layer that has any, input to output.
         info: What the file holds.
     """
-    saved = _rename_layers(network, info)
+    saved = rename_layers(network, info)
     if not any(name in network for name, _ in saved):
         ordered = _match_order(network, info)
         if ordered is not None:
             return ordered
-    found: dict[str, tuple[SavedWeight, ...]] = {}
+    named: dict[str, tuple[SavedWeight, ...]] = {}
     rest: list[tuple[int, str, tuple[SavedWeight, ...]]] = []
     last = -1
     for position, (name, weights) in enumerate(saved):
-        if name in network and name not in found:
-            found[name] = weights
+        if name in network and name not in named:
+            named[name] = weights
             last = position
         else:
             rest.append((position, name, weights))
-    missing = [name for name in network if name not in found]
+    missing = [name for name in network if name not in named]
     for name, (position, saved_name, weights) in _pair_counted(network, missing, rest, info):
-        found[name] = weights
+        named[name] = weights
         last = max(last, position)
         rest.remove((position, saved_name, weights))
-    match = Match("name", missing=tuple(name for name in network if name not in found))
+    match = Match("name", missing=tuple(name for name in network if name not in named))
     for position, name, weights in rest:
         is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
-        if found and (_CLASSIFIER.fullmatch(name) or is_after):
+        if named and (_CLASSIFIER.fullmatch(name) or is_after):
             match.left_out += (name,)
         else:
             match.surplus += (name,)
-    _pair_layers(network, found, match)
+    _pair_layers(network, named, match)
     return match
 
 
@@ -136,83 +133,25 @@ def _pair_counted(
 ) -> list[tuple[str, _Saved]]:
     """Pairs the network's layers that no name was found for with the file's counted ones.
 
-    Keras counts each kind of layer by itself, as they are drawn, and the variables of the network
+    Keras counts each kind of layer by itself, as they are built, and the variables of the network
     still go by such numbers. So the order of the file, which has what was trainable first in a
     nested model, need not matter. What is left over is the head of whoever saved the file.
     """
-    counted = [one for one in rest if _count_of(one[1])[1] >= 0]
-    own = {name: _count_of(network[name][0][0].split("/")[0]) for name in missing}
+    counted = [layer for layer in rest if count_of(layer[1])[1] >= 0]
+    own = {name: count_of(network[name][0][0].split("/")[0]) for name in missing}
     if all(count >= 0 for _, count in own.values()):
         pairs = []
         for kind in {kind for kind, _ in own.values()}:
             ours = sorted((n for n in missing if own[n][0] == kind), key=lambda n: own[n][1])
             theirs = sorted(
-                (one for one in counted if _count_of(one[1])[0] == kind),
-                key=lambda one: _count_of(one[1])[1],
+                (layer for layer in counted if count_of(layer[1])[0] == kind),
+                key=lambda layer: count_of(layer[1])[1],
             )
             pairs += list(zip(ours, theirs, strict=False))
     else:
         pairs = list(zip(missing, counted, strict=False)) if info.is_ordered else []
-    fit = all(_pair_weights(network[name], one[2]) is not None for name, one in pairs)
+    fit = all(pair_weights(network[name], layer[2]) is not None for name, layer in pairs)
     return pairs if fit and len(pairs) == len(missing) else []
-
-
-def _count_of(name: str) -> tuple[str, int]:
-    """Returns kind and number of a layer that Keras numbered: conv2d_12; -1 for another name."""
-    found = _COUNTED.fullmatch(name.rpartition("/")[2])
-    if found is None:
-        return "", -1
-    number = found["number"]
-    return found["kind"], int(number[1:]) if number else 0
-
-
-def _rename_layers(
-    network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo
-) -> list[tuple[str, tuple[SavedWeight, ...]]]:
-    """Returns the file's layers under the network's names where they have one."""
-    known = set(network)
-    owners: dict[str, str] = {}
-    for layer, weights in network.items():
-        inside = dict.fromkeys(_parent(path) for path, _ in weights)
-        if len(inside) > 1:  # a nested model that counts as one layer
-            owners |= dict.fromkeys(inside, layer)
-    order = list(owners)
-    pieces: dict[str, list[tuple[int, tuple[SavedWeight, ...]]]] = {}
-    renamed: list[tuple[str, tuple[SavedWeight, ...]]] = []
-    for name, saved in info.layers.items():
-        own = _known_name(name, known)
-        if own is not None:
-            renamed.append((own, saved))
-            continue
-        own = name.rpartition("/")[2]
-        if own in owners:  # a layer inside a layer of the network, which may have more of them
-            pieces.setdefault(owners[own], []).append((order.index(own), saved))
-            continue
-        # A nested model is one group; its tensors carry the names of its layers.
-        inner: dict[str, tuple[SavedWeight, ...]] = {}
-        for weight in saved:
-            parent = weight.name.rpartition("/")[0] or name
-            parent = _known_name(parent, known) or owners.get(_parent(weight.name), parent)
-            inner[parent] = (*inner.get(parent, ()), weight)
-        if len(inner) > 1 or known & inner.keys():
-            renamed.extend(inner.items())
-        else:
-            renamed.append((name, saved))
-    for owner, parts in pieces.items():
-        renamed.append((owner, tuple(weight for _, saved in sorted(parts) for weight in saved)))
-    return renamed
-
-
-def _parent(name: str) -> str:
-    """Returns the layer in the name of a tensor: "stem_conv" of "stem/stem_conv/kernel"."""
-    return name.rpartition("/")[0].rpartition("/")[2]
-
-
-def _known_name(name: str, known: set[str]) -> str | None:
-    """Returns the network's name for a layer of a file: "mobilenet/conv1/bn" may be "conv1_bn"."""
-    parts = name.split("/")
-    candidates = ["_".join(parts[start:]) for start in range(len(parts))]
-    return next((candidate for candidate in candidates if candidate in known), None)
 
 
 def _match_order(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match | None:
@@ -234,76 +173,19 @@ def _has_wide_kernel(weights: Sequence[SavedWeight]) -> bool:
 
 def _pair_layers(
     network: Mapping[str, Sequence[NamedShape]],
-    found: Mapping[str, tuple[SavedWeight, ...]],
+    named: Mapping[str, tuple[SavedWeight, ...]],
     match: Match,
 ) -> None:
     for name, weights in network.items():
-        if name not in found:
+        if name not in named:
             continue
-        paired = _pair_weights(weights, found[name])
+        paired = pair_weights(weights, named[name])
         if paired is None:
             ours = _list_shapes(shape for _, shape in weights)
-            theirs = _list_shapes(weight.shape for weight in found[name])
+            theirs = _list_shapes(weight.shape for weight in named[name])
             match.differing += (f"{name} has {ours} in the network and {theirs} in the file",)
         else:
             match.weights[name] = paired
-
-
-def _pair_weights(
-    weights: Sequence[NamedShape], saved: tuple[SavedWeight, ...]
-) -> tuple[SavedWeight, ...] | None:
-    """Returns a layer's tensors in the order of its weights, None when count or shapes differ.
-
-    By name where the names are the same ("gamma", "beta", ...: all of one shape), else in order.
-    """
-    if len(weights) != len(saved):
-        return None
-    if any(not name for name, _ in weights):
-        # Names are not known, so shapes can only be compared as a set.
-        shapes = [shape for _, shape in weights if shape is not None]
-        if len(shapes) < len(weights):
-            return saved
-        ours = sorted(shapes, key=_flatten)
-        theirs = sorted((w.shape for w in saved), key=_flatten)
-        return saved if all(map(_holds, theirs, ours)) else None
-    ordered = _sort_by_name([name for name, _ in weights], saved) or saved
-    if all(
-        shape is not None and _holds(w.shape, shape)
-        for (_, shape), w in zip(weights, ordered, strict=True)
-    ):
-        return ordered
-    return None
-
-
-def _holds(saved: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Tells whether a tensor of a file has the numbers of a weight, in their order.
-
-    A dense layer on a flattened map is a convolution as large as that map: one holds the other's
-    kernel, (h * w * c, units) as (h, w, c, units).
-    """
-    is_dense = len(saved) == 2 and len(shape) == 4
-    return saved == shape or (is_dense and saved == _flatten(shape))
-
-
-def _flatten(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of a dense kernel with the numbers of a convolution's; others as is."""
-    return (math.prod(shape[:3]), shape[3]) if len(shape) == 4 else shape
-
-
-def _sort_by_name(
-    names: Sequence[str], saved: Sequence[SavedWeight]
-) -> tuple[SavedWeight, ...] | None:
-    for depth in (1, 2, 3):
-        ours = [_tail(name, depth) for name in names]
-        theirs = {_tail(weight.name, depth): weight for weight in saved}
-        if len(set(ours)) == len(saved) and set(ours) == set(theirs):
-            return tuple(theirs[name] for name in ours)
-    return None
-
-
-def _tail(name: str, depth: int) -> tuple[str, ...]:
-    """Returns the last parts of "block1_conv1/kernel:0" without the number of the output."""
-    return tuple(re.sub(r":\d+$", "", name).split("/")[-depth:])
 
 
 def _list_shapes(shapes: Iterable[tuple[int, ...] | None]) -> str:
@@ -314,6 +196,9 @@ def recognise(info: WeightsInfo) -> str:
     """Returns what a file was made for, as "mobilenet with alpha = 0.75"; "" when nothing fits.
 
     Bases that end in a vector are known only at their default image size.
+
+    Args:
+        info: What the file holds.
     """
     for name, architecture in ARCHITECTURES.items():
         for arguments, shapes in read_variants(name):
@@ -330,8 +215,8 @@ def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str
     published = {key for file in architecture.weight_files for key in file.when}
     values = complete_arguments(architecture, arguments)
     defaults = complete_arguments(architecture, {})
-    told = sorted(key for key in values if key in published or values[key] != defaults[key])
-    text = ", ".join(f"{key} = {values[key]}" for key in told)
+    named = sorted(key for key in values if key in published or values[key] != defaults[key])
+    text = ", ".join(f"{key} = {values[key]}" for key in named)
     return f"{architecture.name} with {text}" if text else architecture.name
 
 
@@ -342,7 +227,7 @@ def describe_misfit(
     *,
     image_size: tuple[int, int] | None = None,
 ) -> str | None:
-    """Says why a file does not fit a base, before that is drawn; None when nothing is against it.
+    """Says why a file does not fit a base, before that is built; None when nothing is against it.
 
     For numbers that no published file has, and for bases that end in a vector unless `image_size`
     is the default one, only the names of the layers can be compared; for words and switches that
@@ -370,9 +255,10 @@ def describe_misfit(
 
 
 def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:
-    """Tells whether a group of the file holds several layers: only loading can sort those."""
+    """Returns whether a group of the file holds several layers: only loading can sort those."""
     return any(
-        _known_name(name, set(network)) is None and len({_parent(w.name) for w in weights}) > 1
+        find_known_name(name, set(network)) is None
+        and len({parent_of(w.name) for w in weights}) > 1
         for name, weights in info.layers.items()
     )
 
@@ -382,7 +268,7 @@ def _known_shapes(
     arguments: Mapping[str, Value],
     image_size: tuple[int, int] | None,
 ) -> dict[str, list[NamedShape]] | None:
-    """Returns the weights of a base that was not drawn, None where even their number is unknown."""
+    """Returns the weights of a base that was not built, None where even their number is unknown."""
     size = architecture.default_size
     shapes_hold = architecture.output == "map" or image_size == (size, size)
     defaults = complete_arguments(architecture, {})
@@ -393,7 +279,7 @@ def _known_shapes(
         if value != defaults[name] and value not in architecture.arguments[name].alike
     }
     variants = {
-        tuple(sorted(given.items())): shapes for given, shapes in read_variants(architecture.name)
+        tuple(sorted(values.items())): shapes for values, shapes in read_variants(architecture.name)
     }
     exact = variants.get(tuple(sorted(changed.items())))
     if exact is not None and shapes_hold:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tl_toolkit.events import Event, Handler
-from tl_toolkit.printing.printer import Printer
 from tl_toolkit.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tl_toolkit.printing.printer import Printer
 
 
 class Command:
@@ -43,11 +45,14 @@ class Command:
 
     def print_events(self) -> Handler:
         """Returns a handler that prints the events of the command."""
+        from tl_toolkit.printing.printer import Printer  # `--help` must not pay for it
+
         self._printer = Printer(self.terminal)
         return self._printer.handle
 
     def print_run(self) -> Handler:
         """Returns a handler that prints the events of a run, and writes all text to its log."""
+        from tl_toolkit.printing.printer import Printer
 
         def handle(event: Event) -> None:
             if event.kind == "run_began":

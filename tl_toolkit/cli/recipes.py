@@ -94,10 +94,12 @@ def copy_recipe(name: str, target: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
 def init_command(data_dir: Path, output: Path | None, base: str) -> None:
-    """Inspect DATA_DIR and write a recipe for it.
+    """Inspect DATA_DIR, a folder or a table, and write a first recipe for it.
 
     DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
-    segmentation, whose classes you name), or train/validation/test folders with these.
+    segmentation, whose classes you name), or train/validation/test folders with these. A table
+    (CSV) has a column path, and a column label, a column labels (names with | between them), a
+    column of 0 and 1 for each class, or columns of numbers.
     """
     from tl_toolkit.plan.starter import write_starter
 

@@ -42,9 +42,9 @@ def search_command(as_json: bool, **options: Any) -> None:
     """
     from tl_toolkit.api.search import search
 
-    found = search(**options, progress=current.print_run())
+    run = search(**options, progress=current.print_run())
     if as_json:
-        show_json({"search": found.path, **found.summary})
+        show_json({"search": run.path, **run.summary})
 
 
 @click.command("sweep")
@@ -56,13 +56,13 @@ def sweep_command(as_json: bool, **options: Any) -> None:
 
     Accuracy and cost of each depth are written to sweep.csv and sweep.svg.
     """
-    from tl_toolkit.api.search import sweep
+    from tl_toolkit.api.sweep import sweep
 
-    found = sweep(**options, progress=current.print_run())
+    run = sweep(**options, progress=current.print_run())
     if as_json:
-        show_json({"sweep": found.path, **found.summary})
+        show_json({"sweep": run.path, **run.summary})
         return
-    with open(found.path / "sweep.csv", encoding="utf-8", newline="") as file:
+    with open(run.path / "sweep.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     # Depth and parameters are as they are in the file, scores need not be so long.
     show(
@@ -70,4 +70,4 @@ def sweep_command(as_json: bool, **options: Any) -> None:
             header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
         )
     )
-    tell(f"drawn in {found.path / 'sweep.svg'}")
+    tell(f"plotted in {run.path / 'sweep.svg'}")

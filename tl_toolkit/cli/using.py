@@ -20,7 +20,7 @@ from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, s
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
-    from tl_toolkit.tasks.base import Prediction
+    from tl_toolkit.tasks.types import Prediction
 
 
 @click.command("evaluate")
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="A folder like the recipe's test.  [the run's own]",
+    help="A folder or a table like the recipe's.  [the run's own images]",
 )
 @click.option("--fail-under", multiple=True, metavar="METRIC=VALUE", help="Exit 4 when worse.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def evaluate_command(
     run: str, data: Path | None, fail_under: tuple[str, ...], as_json: bool
 ) -> None:
-    """Measure the model of RUN on its test images, or on those of another folder.
+    """Measure the model of RUN on its test images, or on those of another folder or table.
 
     RUN is a folder, or NAME/NNN, NAME/latest or latest under runs/. A run without test images is
     measured on its validation images. METRIC is a metric of the run's task, as accuracy, macro_f1

@@ -15,7 +15,8 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.tasks.base import Evaluation, ExampleSource, SplitView, Table, Task
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
 __all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]

@@ -24,11 +24,11 @@ Digests = Mapping[tuple[str, str], str]
 
 
 class PrefixKeys:
-    """Keys of the tensors of one model: each hangs on all that it is computed from.
+    """Keys of the tensors of one model: each depends on all that it is computed from.
 
     Args:
         transfer: The model; its graph is read once, the values of its weights come as digests.
-        context: What else the outputs hang on: image size, decoder, versions, device.
+        context: What else the outputs depend on: image size, decoder, versions, device.
     """
 
     def __init__(self, transfer: TransferModel, context: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class PrefixKeys:
         Args:
             tensors: The tensors of the cut.
             digests: Of the weights as they are now.
-            more: What else these outputs hang on, as the augmentation of the images.
+            more: What else these outputs depend on, as the augmentation of the images.
         """
         weights: dict[str, list[str]] = {}
         for (_, name), sha256 in digests.items():
@@ -56,8 +56,8 @@ class PrefixKeys:
         known: dict[int, str] = {}
         for node, description in self._calls:
             sources = [known.get(id(tensor), "") for tensor in node.input_tensors]
-            found = _hash(description, *sources, *weights.get(node.operation.name, ()))
-            known |= {id(tensor): f"{found}:{i}" for i, tensor in enumerate(node.outputs)}
+            digest = _hash(description, *sources, *weights.get(node.operation.name, ()))
+            known |= {id(tensor): f"{digest}:{i}" for i, tensor in enumerate(node.outputs)}
             if all(tensor in known for tensor in wanted):
                 break
         facts = json.dumps(more, sort_keys=True)
@@ -69,11 +69,14 @@ def _hash(*lines: str) -> str:
 
 
 def _describe_call(node: Any) -> str:
-    """What one call computes, apart from its weights and the tensors that enter it."""
+    """Describes what a call computes, apart from its weights and the tensors that enter it."""
     operation = node.operation
     kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
     config = {} if isinstance(operation, keras.layers.InputLayer) else operation.get_config()
-    settings = {"config": _clean(config), "arguments": [_clean(one) for one in constants_of(node)]}
+    settings = {
+        "config": _clean(config),
+        "arguments": [_clean(value) for value in constants_of(node)],
+    }
     return f"{kind} {json.dumps(settings, sort_keys=True, default=_as_text)}"
 
 

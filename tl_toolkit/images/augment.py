@@ -1,8 +1,8 @@
 """Random changes to training images, by Keras's own layers with seeds of our own.
 
-What an image becomes hangs on the seed, the epoch and the image's key alone: not on its place in a
-batch, the size of the batch, the order of the images or the process. So how its pixels move can be
-told without it, and what is known of each pixel be moved as the image is.
+What an image becomes depends on the seed, the epoch and the image's key alone: not on its place in
+a batch, the size of the batch, the order of the images or the process. How its pixels move can
+therefore be computed without it, and the targets of the pixels can move as the image does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.images.geometry import GeometricTransform
 from tl_toolkit.keras_private import (
     rand_augment_layers,
     shear_matrix,
@@ -74,68 +75,6 @@ class AugmentSettings:
     rand_augment: RandAugmentSettings | None = None
 
 
-@dataclass(frozen=True)
-class GeometricTransform:
-    """How the pixels of an image move, step by step.
-
-    Attributes:
-        steps: float (n, 3, 3). Each takes a place (x, y, 1) in the image after a step to the one in
-            the image before it that it shows. x is to the right, y down; the first pixel's centre
-            is 0.
-    """
-
-    steps: np.ndarray
-
-    def move(self, values: np.ndarray, fill: Any) -> np.ndarray:
-        """Moves what is known of each pixel, taking the nearest one's.
-
-        Args:
-            values: (h, w, ...), of the image before. What points somewhere is moved and keeps its
-                direction; `turn` is for that.
-            fill: For pixels from outside: a number, or an array (...). The image shows its own
-                reflection there: a mirrored answer would be right for classes, but not for what has
-                a direction, so there is none.
-        """
-        source = self._find_source(*values.shape[:2])
-        moved = values.reshape(-1, *values.shape[2:]).take(source, axis=0)
-        moved[source < 0] = fill
-        return moved
-
-    @property
-    def linear(self) -> np.ndarray:
-        """What a step (x, y) in the changed image is in the image before: float64 (2, 2)."""
-        whole = np.eye(3)
-        for step in self.steps:
-            whole = whole @ step
-        return whole[:2, :2]
-
-    @property
-    def turn(self) -> np.ndarray:
-        """How directions turn: float64 (2, 2), from (x, y) before to (x, y) in the changed image.
-
-        The orthogonal matrix nearest to `linear`, turned round: scale and shear leave lengths
-        alone, as the normal of a surface that is seen closer stays what it is.
-        """
-        left, _, right = np.linalg.svd(self.linear)
-        return (left @ right).T
-
-    def _find_source(self, height: int, width: int) -> np.ndarray:
-        """Returns int (height, width), indices into the flat image before, -1 from outside."""
-        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
-        xs, ys = np.broadcast_arrays(x, y)
-        inside = np.ones((height, width), bool)
-        whole = np.eye(3)
-        # Backwards, and each step alone: what one takes out of the image, a later one, that would
-        # bring its place back, finds lost.
-        for step in self.steps[::-1]:
-            if not np.array_equal(step, np.eye(3)):
-                whole = step @ whole
-                xs, ys = (row[0] * x + row[1] * y + row[2] for row in whole[:2])
-                inside &= (xs >= -0.5) & (xs < width - 0.5) & (ys >= -0.5) & (ys < height - 0.5)
-        nearest = np.floor(ys + 0.5) * width + np.floor(xs + 0.5)
-        return np.where(inside, nearest, -1).astype(np.intp)
-
-
 class _ImageSeeds(keras.random.SeedGenerator):
     """Gives the first, second, ... seed of the current image, in place of a stream with a state.
 
@@ -143,23 +82,25 @@ class _ImageSeeds(keras.random.SeedGenerator):
     """
 
     def __init__(self) -> None:
-        super().__init__(seed=0)  # not drawn: that would move Python's own random numbers
+        super().__init__(
+            seed=0
+        )  # a fixed one: sampling it would advance Python's own random numbers
         self._image: tf.Tensor | None = None
-        self._drawn = 0
+        self._sampled = 0
 
     def start(self, image: tf.Tensor) -> None:
         """Begins an image, whose own seed is this pair of int64."""
         self._image = image
-        self._drawn = 0
+        self._sampled = 0
 
     def next(self, ordered: bool = True) -> tf.Tensor:
-        """Returns a seed that no other draw for this image gets."""
-        self._drawn += 1
-        return tf.random.fold_in(self._image, self._drawn, alg="philox")
+        """Returns a seed that no other sample for this image gets."""
+        self._sampled += 1
+        return tf.random.fold_in(self._image, self._sampled, alg="philox")
 
 
 class _RandAugment(keras.layers.RandAugment):
-    """Keras's RandAugment with the same result, computing only the operations that were drawn.
+    """Keras's RandAugment with the same result, computing only the operations that were sampled.
 
     Keras computes all eleven at each step and then picks one. One image at a time only.
     """
@@ -167,7 +108,7 @@ class _RandAugment(keras.layers.RandAugment):
     def transform_images(
         self, images: tf.Tensor, transformation: dict[str, Any], training: bool = True
     ) -> tf.Tensor:
-        """Applies the drawn operations to float32 (1, h, w, 3), one after the other."""
+        """Applies the sampled operations to float32 (1, h, w, 3), one after the other."""
         transforms = transformation["transforms"]
         shape = images.shape
         for step in range(self.num_ops):
@@ -218,7 +159,7 @@ def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
 def build_geometric_transform(
     augment: AugmentSettings, image_size: tuple[int, int]
 ) -> TransformFunction:
-    """Builds the function that tells how `build_augment`'s function moves the pixels of an image.
+    """Builds the function that computes how `build_augment` moves the pixels of an image.
 
     Args:
         augment: The changes.
@@ -231,19 +172,19 @@ def build_geometric_transform(
     layers = _build_layers(augment, seeds)
     # Traced here: the seeds cannot be counted in two threads at a time.
     with tf.device("CPU:0"):
-        draw = _compile_motion(layers, seeds, image_size).get_concrete_function()
+        sample = _compile_transform(layers, seeds, image_size).get_concrete_function()
 
     def run(seed: int, epoch: int, key: int) -> GeometricTransform:
         with tf.device("CPU:0"):
             start = tf.constant([seed, epoch], tf.int64)
-            steps = draw(start, tf.constant(key, tf.int64))
+            steps = sample(start, tf.constant(key, tf.int64))
         return GeometricTransform(steps.numpy())
 
     return run
 
 
 def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.Layer]:
-    # A fixed seed keeps Keras from drawing one for each layer from Python's random numbers.
+    # A fixed seed keeps Keras from sampling one for each layer from Python's random numbers.
     common = {"seed": 0, "dtype": "float32", "data_format": "channels_last"}
     layers: list[keras.Layer] = []
     if augment.flip:
@@ -263,7 +204,7 @@ def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.La
             _RandAugment(_RANGE, num_ops=chosen.num_ops, factor=chosen.magnitude, **common)
         )
     for layer in layers:
-        # RandAugment takes none as an argument; its parts draw from its own generator.
+        # RandAugment takes none as an argument; its parts sample from its own generator.
         layer.generator = seeds
     return layers
 
@@ -296,12 +237,13 @@ def _compile(
             fn_output_signature=image_spec,
         )
 
-    return run
+    compiled: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = run
+    return compiled
 
 
-def _compile_motion(
+def _compile_transform(
     layers: Sequence[keras.Layer], seeds: _ImageSeeds, size: tuple[int, int]
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+) -> tf.types.experimental.PolymorphicFunction:
     """Returns the function from (seed, epoch) and a key to the steps of a `GeometricTransform`."""
 
     @tf.function(
@@ -310,18 +252,19 @@ def _compile_motion(
     )
     def run(start: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         seeds.start(tf.random.fold_in(start, key, alg="philox"))
-        shape = tf.zeros((1, *size, 3))  # all that a draw asks of an image
+        shape = tf.zeros((1, *size, 3))  # all that sampling needs of an image
         steps = [tf.zeros((0, 3, 3))]
         for layer in layers:
-            drawn = layer.get_random_transformation(shape, training=True)
-            steps.append(_find_steps(layer, drawn, size))
+            sampled = layer.get_random_transformation(shape, training=True)
+            steps.append(_find_steps(layer, sampled, size))
         return tf.concat(steps, axis=0)
 
-    return run
+    compiled: tf.types.experimental.PolymorphicFunction = run
+    return compiled
 
 
-def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Tensor:
-    """Returns how a layer moves pixels by what was drawn, as float32 (n, 3, 3).
+def _find_steps(layer: keras.Layer, sampled: Any, size: tuple[int, int]) -> tf.Tensor:
+    """Returns how a layer moves pixels by what was sampled, as float32 (n, 3, 3).
 
     By Keras's own matrices. Its layers move masks too, but to the nearest pixel at each step, and
     fill them as they fill images.
@@ -330,26 +273,26 @@ def _find_steps(layer: keras.Layer, drawn: Any, size: tuple[int, int]) -> tf.Ten
     kinds = keras.layers
     if isinstance(layer, kinds.RandAugment):
         parts = [
-            _find_steps(part, drawn["transforms"][name], size)
+            _find_steps(part, sampled["transforms"][name], size)
             for name, part in rand_augment_layers(layer).items()
         ]
-        return tf.gather(tf.concat(parts, axis=0), drawn["layer_idxes"])
+        return tf.gather(tf.concat(parts, axis=0), sampled["layer_idxes"])
     if isinstance(layer, kinds.RandomFlip):
         x, y = (axis in layer.mode for axis in ("horizontal", "vertical"))
         turned = [-1, 0, width - 1] if x else [1, 0, 0], [0, -1, height - 1] if y else [0, 1, 0]
-        return tf.where(drawn["flips"][..., 0], tf.constant([[*turned, [0, 0, 1]]], tf.float32),
+        return tf.where(sampled["flips"][..., 0], tf.constant([[*turned, [0, 0, 1]]], tf.float32),
                         tf.eye(3))  # fmt: skip
     if isinstance(layer, kinds.RandomRotation):
-        rows = drawn["rotation_matrix"]
+        rows = sampled["rotation_matrix"]
     elif isinstance(layer, kinds.RandomZoom):
-        zooms = tf.concat([drawn["width_zoom"], drawn["height_zoom"]], axis=1)
+        zooms = tf.concat([sampled["width_zoom"], sampled["height_zoom"]], axis=1)
         rows = zoom_matrix(layer, zooms, height, width)
     elif isinstance(layer, kinds.RandomTranslation):
-        rows = translation_matrix(layer, drawn["translations"])
+        rows = translation_matrix(layer, sampled["translations"])
     elif isinstance(layer, kinds.RandomShear):
-        rows = shear_matrix(layer, drawn["shear_factor"])
+        rows = shear_matrix(layer, sampled["shear_factor"])
     elif hasattr(layer, "fill_mode"):
-        raise TypeError(f"Nobody said how {layer.name} moves pixels.")
+        raise TypeError(f"It is not known how {layer.name} moves pixels.")
     else:
         return tf.eye(3)[tf.newaxis]  # colours stay where they are
     return tf.reshape(tf.concat([rows, [[1.0]]], axis=1), (1, 3, 3))

@@ -8,19 +8,13 @@ from typing import Literal
 import tensorflow as tf
 
 from tl_toolkit.images.exif import read_orientation
-from tl_toolkit.images.headers import (
-    KINDS,
-    MAX_PIXELS,
-    Header,
-    pad_bytes,
-    read_header,
-    table_bytes,
-)
+from tl_toolkit.images.gif_frames import table_bytes
+from tl_toolkit.images.headers import KINDS, MAX_PIXELS, Header, pad_bytes, read_header
 from tl_toolkit.sources.listing import MAX_BYTES
 
 __all__ = ["DECODER_VERSION", "MAX_PIXELS", "decode_image", "explain", "resize_image"]
 
-# Raise it when an image would get other pixels or another verdict: stored results hang on it.
+# Raise it when an image would get other pixels or another verdict: stored results depend on it.
 DECODER_VERSION = 1
 
 _ADOBE_MARKER = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # version 100, no flags, no transform
@@ -36,7 +30,7 @@ _UPSIDE_DOWN = (3, 4, 7, 8)
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, GIF, BMP or WebP image and turns it upright.
 
-    The kind is told by the first bytes. Grey, CMYK and palette images become RGB, alpha is dropped
+    The first bytes decide on the kind. Grey, CMYK and palette images become RGB, alpha is dropped
     (not blended), 16 bits are cut to their upper 8, an animated GIF or PNG gives its first frame.
     Pixels equal Pillow's (CMYK: within 1): `INTEGER_ACCURATE` is what libjpeg does by default.
 
@@ -189,7 +183,11 @@ def _resize(image: tf.Tensor, size: tuple[int, int], mode: str) -> tf.Tensor:
 
 
 def explain(error: tf.errors.OpError) -> str:
-    """Returns why `decode_image` refused an image, in words, from the error that it raised."""
+    """Returns why `decode_image` refused an image, in words.
+
+    Args:
+        error: What it raised.
+    """
     text = str(error)
     refusal = re.search(rf"\[{_REFUSED}(.*?)\]\s*(?:\[\[|$)", text)
     if refusal:

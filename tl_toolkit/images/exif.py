@@ -1,7 +1,7 @@
 """The EXIF orientation of an image, read by TensorFlow operations only.
 
 A damaged EXIF block is never a reason to refuse an image: it has orientation 1. Read from the EXIF
-block alone, as browsers do; Pillow also looks into XMP and into PNG text where EXIF says nothing.
+block alone, as browsers do; Pillow also reads XMP and PNG text where EXIF says nothing.
 Arguments are as in `tl_toolkit.images.headers`: padded bytes, and their number without the padding.
 """
 
@@ -19,7 +19,12 @@ _Segment = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 def find_jpeg_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (start, end) of the Exif segment's content; 0, 0 without one."""
+    """Returns (start, end) of the Exif segment's content; 0, 0 without one.
+
+    Args:
+        data: uint8 (n,), the file and PADDING zeros.
+        size: int64 (), bytes of the file.
+    """
 
     def read(window: tf.Tensor) -> _Segment:
         marker = window[1]
@@ -36,7 +41,12 @@ def find_jpeg_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 
 def find_png_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (start, end) of the eXIf chunk's content and checksum; 0, 0 without one."""
+    """Returns (start, end) of the eXIf chunk's content and checksum; 0, 0 without one.
+
+    Args:
+        data: uint8 (n,), the file and PADDING zeros.
+        size: int64 (), bytes of the file.
+    """
 
     def read(window: tf.Tensor) -> _Segment:
         is_last = spells(window[4:8], b"IEND")
@@ -46,7 +56,12 @@ def find_png_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 
 def find_webp_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (start, end) of the EXIF chunk's content; 0, 0 without one."""
+    """Returns (start, end) of the EXIF chunk's content; 0, 0 without one.
+
+    Args:
+        data: uint8 (n,), the file and PADDING zeros.
+        size: int64 (), bytes of the file.
+    """
 
     def read(window: tf.Tensor) -> _Segment:
         length = little(window[4:8], 4)
@@ -63,7 +78,7 @@ def _find_segment(
     first: int,
     head: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Walks segments until `read` finds the one looked for.
+    """Walks segments until `read` finds the one that is searched for.
 
     Args:
         data: uint8 (size + padding,).
@@ -73,22 +88,22 @@ def _find_segment(
         head: Bytes of a segment before its content.
     """
 
-    def goes_on(position: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    def is_within(position: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         return (end == 0) & (position < size)
 
     def step(position: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> _Segment:
-        is_last, is_found, length = read(data[position : position + 10])
+        is_last, is_match, length = read(data[position : position + 10])
         following = tf.where(is_last, size, tf.minimum(position + length, size))
-        is_found &= ~is_last
+        is_match &= ~is_last
         return (
             following,
-            choose(is_found, tf.minimum(position + head, following), 0),
-            choose(is_found, following, 0),
+            choose(is_match, tf.minimum(position + head, following), 0),
+            choose(is_match, following, 0),
         )
 
     zero = tf.constant(0, tf.int64)
     _, start, end = tf.while_loop(
-        goes_on,
+        is_within,
         step,
         (tf.constant(first, tf.int64), zero, zero),
         maximum_iterations=_MAX_SEGMENTS,
@@ -98,7 +113,13 @@ def _find_segment(
 
 
 def read_orientation(data: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation, int64 1 to 8, that the EXIF block data[start:end] gives."""
+    """Returns the orientation, int64 1 to 8, that an EXIF block gives; 1 without a block.
+
+    Args:
+        data: uint8 (n,), the file and PADDING zeros.
+        start: int64 (), first byte of the block.
+        end: int64 (), first byte after it.
+    """
     return tf.cond(
         end > start, lambda: _read_tag(data[start:end]), lambda: tf.constant(1, tf.int64)
     )
@@ -127,8 +148,8 @@ def _pick_orientation(entries: tf.Tensor, is_big: tf.Tensor) -> tf.Tensor:
     longs = choose(types == _LONG, _number(entries[:, 8:12], is_big, 4), entries[:, 8])
     values = choose(types == _SHORT, _number(entries[:, 8:10], is_big, 2), longs)
     is_number = (types == _BYTE) | (types == _SHORT) | (types == _LONG)
-    found = tf.boolean_mask(values, (tags == _ORIENTATION) & (counts == 1) & is_number)
-    value = tf.concat([tf.constant([1], tf.int64), found], axis=0)[-1]
+    orientations = tf.boolean_mask(values, (tags == _ORIENTATION) & (counts == 1) & is_number)
+    value = tf.concat([tf.constant([1], tf.int64), orientations], axis=0)[-1]
     return choose((value >= 1) & (value <= 8), value, 1)
 
 
@@ -138,12 +159,22 @@ def _number(window: tf.Tensor, is_big: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def little(window: tf.Tensor, count: int) -> tf.Tensor:
-    """Reads unsigned little-endian numbers of up to 4 bytes along the last axis, as int64."""
+    """Reads unsigned little-endian numbers of up to 4 bytes along the last axis, as int64.
+
+    Args:
+        window: uint8 (..., count).
+        count: Bytes of a number.
+    """
     return _join(window, _places(count))
 
 
 def big(window: tf.Tensor, count: int) -> tf.Tensor:
-    """Reads unsigned big-endian numbers of up to 4 bytes along the last axis, as int64."""
+    """Reads unsigned big-endian numbers of up to 4 bytes along the last axis, as int64.
+
+    Args:
+        window: uint8 (..., count).
+        count: Bytes of a number.
+    """
     return _join(window, _places(count)[::-1])
 
 
@@ -156,10 +187,21 @@ def _join(window: tf.Tensor, places: tf.Tensor | list[int]) -> tf.Tensor:
 
 
 def choose(condition: tf.Tensor, this: tf.Tensor | int, that: tf.Tensor | int) -> tf.Tensor:
-    """Returns `this` where the condition holds, else `that`, as int64."""
+    """Returns `this` where a condition holds, else `that`, as int64.
+
+    Args:
+        condition: bool (...).
+        this: Broadcasts to the condition.
+        that: Broadcasts to the condition.
+    """
     return tf.where(condition, tf.cast(this, tf.int64), tf.cast(that, tf.int64))
 
 
 def spells(window: tf.Tensor, word: bytes) -> tf.Tensor:
-    """Returns whether uint8 bytes are those of `word`, which must be as long."""
+    """Returns whether bytes are those of a word.
+
+    Args:
+        window: uint8 (n,).
+        word: n bytes.
+    """
     return tf.reduce_all(window == tf.constant(list(word), tf.uint8))

@@ -20,16 +20,13 @@ from tl_toolkit.images.exif import (
     little,
     spells,
 )
+from tl_toolkit.images.gif_frames import GIF_EMPTY, GIF_JUNK, GIF_TRUNCATED, find_gif_frame
 from tl_toolkit.sources.listing import MAX_BYTES
 
 KINDS = ("unknown", "jpeg", "png", "gif", "bmp", "webp")
 MAX_PIXELS = 178_956_970  # Where Pillow refuses too: twice its Image.MAX_IMAGE_PIXELS.
 PADDING = 64
 
-_GIF_BLOCK, _GIF_EXTENSION, _GIF_IMAGE, _GIF_DONE = 0, 1, 2, 3
-_GIF_TRUNCATED, _GIF_EMPTY, _GIF_JUNK = 4, 5, 6
-# Blocks walked in a GIF, full ones counting 1/64: thousands for a large frame, millions in a trap.
-_MAX_BLOCKS = 10_000
 _ANIMATION_FLAG, _ALPHA_FLAG = 0x02, 0x10  # of the WebP chunk VP8X
 
 _Fields = tuple[tf.Tensor, ...]
@@ -65,7 +62,11 @@ class Header(NamedTuple):
 
 
 def pad_bytes(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the bytes of a string as uint8, followed by PADDING zeros."""
+    """Returns the bytes of a string as uint8, followed by PADDING zeros.
+
+    Args:
+        encoded: string ().
+    """
     return tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, PADDING]])
 
 
@@ -145,7 +146,7 @@ def _find_kind(data: tf.Tensor) -> tf.Tensor:
 def _refuse(header: Header, size: tf.Tensor) -> tf.Tensor:
     sides = [tf.strings.as_string(header.width), " x ", tf.strings.as_string(header.height)]
     largest = tf.maximum(header.height, header.width)
-    # The product of two unsigned 32-bit sides may wrap around, so each side is looked at as well.
+    # The product of two unsigned 32-bit sides may wrap around, so each side is checked as well.
     is_bomb = (header.height * header.width > MAX_PIXELS) | (largest > MAX_PIXELS)
     limit = f" pixels; at most {MAX_PIXELS} are decoded"
     return _first_of(
@@ -249,7 +250,7 @@ def _read_webp(data: tf.Tensor, size: tf.Tensor) -> _Fields:
 
 def _read_gif(data: tf.Tensor, size: tf.Tensor) -> _Fields:
     """Finds the first frame alone: later ones may be many, large, or broken."""
-    state, start, end = _find_gif_frame(data, size)
+    state, start, end = find_gif_frame(data, size)
     height, width = _little(data, 8, 2), _little(data, 6, 2)
     left, top, frame_width, frame_height = (
         choose(start > 0, _little(data, start + offset, 2), 0) for offset in (1, 3, 5, 7)
@@ -261,59 +262,10 @@ def _read_gif(data: tf.Tensor, size: tf.Tensor) -> _Fields:
         start=start,
         end=end,
         refusal=_first_of(
-            (state == _GIF_TRUNCATED, "a GIF image that ends within its first frame"),
-            (state == _GIF_EMPTY, "a GIF image without a frame"),
-            (state == _GIF_JUNK, "a GIF image with an unknown block"),
+            (state == GIF_TRUNCATED, "a GIF image that ends within its first frame"),
+            (state == GIF_EMPTY, "a GIF image without a frame"),
+            (state == GIF_JUNK, "a GIF image with an unknown block"),
             ((height == 0) | (width == 0), "a GIF image without pixels"),
             (~is_whole, "a GIF image whose first frame does not fill it"),
         ),
-    )
-
-
-def _find_gif_frame(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Walks the blocks up to the end of the first image; returns (state, start, end)."""
-
-    def step(state: tf.Tensor, position: tf.Tensor, start: tf.Tensor) -> _Fields:
-        window = data[position : position + 10]
-        introducer = tf.cast(window[0], tf.int64)
-        in_data = (state == _GIF_EXTENSION) | (state == _GIF_IMAGE)
-        # Sub-blocks are full (255 bytes) but for the last one: pass up to 64 of them at once.
-        lengths = data[position : position + 64 * 256 : 256]
-        full = tf.reduce_sum(tf.math.cumprod(tf.cast(lengths == 255, tf.int64)))
-        forward = choose(full > 0, 256 * full, introducer + 1)
-        ended = choose(state == _GIF_IMAGE, _GIF_DONE, _GIF_BLOCK)
-        block = _first_state(introducer)
-        is_image = ~in_data & (block == _GIF_IMAGE)
-        return (
-            choose(in_data, choose(introducer == 0, ended, state), block),
-            position + choose(in_data, forward, choose(is_image, 11 + table_bytes(window[9]), 2)),
-            choose(is_image, position, start),
-        )
-
-    def goes_on(state: tf.Tensor, position: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        return (state < _GIF_DONE) & (position < size)
-
-    state, position, start = tf.while_loop(
-        goes_on,
-        step,
-        (tf.constant(_GIF_BLOCK, tf.int64), 13 + table_bytes(data[10]), tf.constant(0, tf.int64)),
-        maximum_iterations=_MAX_BLOCKS,
-        parallel_iterations=1,
-    )
-    return choose(state < _GIF_DONE, _GIF_TRUNCATED, state), start, position
-
-
-def _first_state(introducer: tf.Tensor) -> tf.Tensor:
-    states = {0x21: _GIF_EXTENSION, 0x2C: _GIF_IMAGE, 0x3B: _GIF_EMPTY}
-    state = tf.constant(_GIF_JUNK, tf.int64)
-    for value, name in states.items():
-        state = choose(introducer == value, name, state)
-    return state
-
-
-def table_bytes(packed: tf.Tensor) -> tf.Tensor:
-    """Returns the length of the colour table, int64, that a GIF's flags byte announces."""
-    packed = tf.cast(packed, tf.int64)
-    return choose(
-        packed & 0x80 > 0, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), packed & 7), 0
     )

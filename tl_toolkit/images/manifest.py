@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import collections
 import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.sources.listing import SPLITS, name_some
+from tl_toolkit.sources.listing import SPLITS
 
-__all__ = ["USABLE", "VERDICTS", "Example", "Manifest", "sample_splits", "keep_few"]
+__all__ = ["USABLE", "VERDICTS", "Example", "Manifest"]
 
 VERDICTS = ("good", "converted", "convertible", "broken")
 USABLE = ("good", "converted")
@@ -183,159 +182,3 @@ def _as_example(row: Mapping[str | None, str | None], columns: Sequence[str]) ->
     names = ("path", "sha256", "split", "verdict", "reason")
     path, sha256, split, verdict, reason = (values[name] for name in names)
     return Example(path, sha256, split, targets, verdict, reason)
-
-
-def sample_splits(
-    examples: Sequence[Example],
-    fractions: Mapping[str, float],
-    *,
-    seed: int,
-    stratify: int | None = 0,
-) -> list[Example]:
-    """Gives a fraction of the training images of each class to other splits.
-
-    Which ones hangs on the seed and on their content alone: neither names nor order matter, and a
-    new image moves hardly any other. Equal images stay together, whatever their labels.
-
-    Args:
-        examples: Images; the usable ones in "train" are divided, the others stay as they are.
-        fractions: The share of each split in each class, as {"validation": 0.2}.
-        seed: Samples another split.
-        stratify: Place of the target whose values each split has its share of; None for none.
-
-    Returns:
-        The examples in their order, with their splits.
-
-    Raises:
-        DataError: A class has fewer distinct images than there are splits.
-    """
-    groups: dict[str, list[str]] = {}
-    for entry in examples:
-        if _is_training(entry):
-            groups.setdefault(entry.sha256, []).append(_group_of(entry, stratify))
-    _check_distinct_images(groups, len(fractions) + 1)
-    totals = collections.Counter(label for labels in groups.values() for label in labels)
-    free = sorted(groups, key=lambda sha256: _rank(seed, sha256))
-    chosen: dict[str, str] = {}
-    for done, (split, fraction) in enumerate(fractions.items()):
-        wanted = {label: max(1, round(total * fraction)) for label, total in totals.items()}
-        drawn = _draw(free, groups, wanted, reserve=len(fractions) - done)
-        chosen.update(dict.fromkeys(drawn, split))
-        free = [sha256 for sha256 in free if sha256 not in drawn]
-    result = [
-        replace(entry, split=chosen.get(entry.sha256, "train")) if _is_training(entry) else entry
-        for entry in examples
-    ]
-    _check_sampled(result, fractions, totals, stratify)
-    return result
-
-
-def _group_of(entry: Example, stratify: int | None) -> str:
-    return "" if stratify is None else entry.targets[stratify]
-
-
-def _is_training(entry: Example) -> bool:
-    return entry.usable and entry.split == "train"
-
-
-def _draw(
-    free: Sequence[str],
-    groups: Mapping[str, Sequence[str]],
-    wanted: Mapping[str, int],
-    *,
-    reserve: int,
-) -> set[str]:
-    """Draws groups of equal images, in order, for one split.
-
-    Args:
-        free: Groups not yet drawn.
-        groups: The labels in each group, one per image.
-        wanted: How many images of each class to draw.
-        reserve: Groups of each class to leave for other splits.
-    """
-    missing = dict(wanted)
-    left = collections.Counter(label for sha256 in free for label in set(groups[sha256]))
-    drawn: set[str] = set()
-
-    def take(sha256: str) -> None:
-        drawn.add(sha256)
-        left.subtract(set(groups[sha256]))
-        for label in groups[sha256]:
-            missing[label] -= 1
-
-    def is_spare(sha256: str) -> bool:
-        return all(left[label] > reserve for label in groups[sha256])
-
-    for sha256 in free:
-        counts = collections.Counter(groups[sha256])
-        if is_spare(sha256) and all(count <= missing[label] for label, count in counts.items()):
-            take(sha256)
-    for label in wanted:
-        # Where only groups larger than the share are left, the smallest of them.
-        fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
-        if missing[label] == wanted[label] and fitting:
-            take(min(fitting, key=lambda sha256: len(groups[sha256])))
-    return drawn
-
-
-def _rank(seed: int, sha256: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
-
-
-def _check_distinct_images(groups: Mapping[str, Sequence[str]], needed: int) -> None:
-    distinct = collections.Counter(label for labels in groups.values() for label in set(labels))
-    few = [f"{label!r} ({count})" for label, count in sorted(distinct.items()) if count < needed]
-    if few:
-        raise DataError(
-            Problem(
-                "data",
-                f"too few different images of {name_some(few)} to split",
-                f"At least {needed} of each class are needed, one for each split.",
-                "add images, or name a folder for each split",
-            )
-        )
-
-
-def _check_sampled(
-    examples: Sequence[Example],
-    fractions: Mapping[str, float],
-    labels: Iterable[str],
-    stratify: int | None,
-) -> None:
-    held = {(entry.split, _group_of(entry, stratify)) for entry in examples if entry.usable}
-    missing = [
-        f"{label!r} for {split}"
-        for split in ("train", *fractions)
-        for label in sorted(labels)
-        if (split, label) not in held
-    ]
-    if missing:
-        raise DataError(
-            Problem(
-                "data",
-                f"no image is left of {name_some(missing)}",
-                "Equal images stay in one split, also where their labels differ.",
-                "remove the copies, or name a folder for each split",
-            )
-        )
-
-
-def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[Example]:
-    """Keeps so many usable training images of each class, and everything else.
-
-    A class with fewer keeps what it has. A larger number keeps the same images and more.
-
-    Args:
-        examples: Images with their splits.
-        per_class: How many to keep, at least 1.
-        seed: Draws other images.
-    """
-    by_class: dict[str, list[int]] = {}
-    for index, entry in enumerate(examples):
-        if _is_training(entry):
-            by_class.setdefault(entry.targets[0], []).append(index)
-    dropped: set[int] = set()
-    for indices in by_class.values():
-        ordered = sorted(indices, key=lambda index: (_rank(seed, examples[index].sha256), index))
-        dropped.update(ordered[per_class:])
-    return [entry for index, entry in enumerate(examples) if index not in dropped]

@@ -36,12 +36,12 @@ _Mode = Literal["stretch", "crop"]
 
 
 class DecodedImages:
-    """Images as the scan decoded them, resized, for those who would decode them again.
+    """Images as the scan decoded them, resized, so that they need not be decoded again.
 
     Args:
         image_size: Height and width to resize to.
         resize: As of `resize_image`.
-        memory_budget: Bytes that they may take; what comes later is let go.
+        memory_budget: Bytes that they may take; later images are not kept.
     """
 
     def __init__(
@@ -56,12 +56,21 @@ class DecodedImages:
         self._room = memory_budget // int(np.prod((*image_size, 3)))
 
     def add(self, sha256: str, pixels: tf.Tensor) -> None:
-        """Takes in a decoded image, uint8 (h, w, 3); may be called by several threads."""
+        """Keeps a decoded image if there is room; may be called by several threads.
+
+        Args:
+            sha256: Of its file.
+            pixels: uint8 (h, w, 3).
+        """
         if len(self._pixels) < self._room:
             self._pixels[sha256] = self._resize(pixels).numpy()
 
     def get(self, sha256: str) -> np.ndarray | None:
-        """Returns an image by the SHA-256 of its file, or None if it is not here."""
+        """Returns an image, uint8 (height, width, 3), or None if it is not here.
+
+        Args:
+            sha256: Of its file.
+        """
         return self._pixels.get(sha256)
 
 
@@ -99,8 +108,8 @@ class Images:
         self._kept: dict[int, np.ndarray] = {}
         if decoded is not None and self._keeps:
             # The very arrays, not a copy: for a while all images would be in memory twice.
-            found = (decoded.get(entry.sha256) for entry in self.examples)
-            self._kept = {n: pixels for n, pixels in enumerate(found) if pixels is not None}
+            known = (decoded.get(entry.sha256) for entry in self.examples)
+            self._kept = {n: pixels for n, pixels in enumerate(known) if pixels is not None}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -114,11 +123,14 @@ class Images:
     def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes the images at these indices.
 
+        Args:
+            indices: Places among the examples.
+
         Returns:
             uint8 (n, h, w, 3), RGB in 0..255, which the caller may change.
 
         Raises:
-            DataError: A file is gone, or is no longer the one that was looked at.
+            DataError: A file is gone, or is no longer the one that was scanned.
         """
         pixels = np.empty((len(indices), *self._shape), np.uint8)
         missing = []
@@ -134,7 +146,7 @@ class Images:
     def batches(
         self, order: Sequence[int] | np.ndarray, batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the images in the given order, preparing one batch ahead.
+        """Yields the images in an order, preparing one batch ahead.
 
         Args:
             order: Indices of images.
@@ -154,24 +166,24 @@ class Images:
                 yield pixels, part
 
     def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
-        """Decodes images into their places, given as (place, index)."""
+        """Decodes images into their places, which come as (place, index)."""
 
         def decode(place: int, index: int) -> None:
-            decoded = self._decode_one(self.examples[index])
+            decoded = self._decode(self.examples[index])
             pixels[place] = decoded
             if self._keeps:
                 self._kept[index] = decoded
 
         with ThreadPoolExecutor(count_threads()) as pool:
             for _ in pool.map(decode, *zip(*missing, strict=True)):
-                pass  # asks for each result, so that an error is raised here
+                pass  # takes each result, so that an error is raised here
 
-    def _decode_one(self, example: Example) -> np.ndarray:
+    def _decode(self, example: Example) -> np.ndarray:
         if example.path.startswith(BUILTIN):
-            return self._resize(load_builtin_image(example.path)).numpy()
+            return _as_array(self._resize(load_builtin_image(example.path)))
         encoded = _read_unchanged(example)
         try:
-            return self._resize(decode_image(encoded)).numpy()
+            return _as_array(self._resize(decode_image(encoded)))
         except tf.errors.InvalidArgumentError as error:
             raise _changed(example, f"cannot be decoded: {explain(error)}") from error
 
@@ -183,7 +195,13 @@ def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., t
     def resize(image: tf.Tensor) -> tf.Tensor:
         return resize_image(image, image_size, mode)
 
-    return resize
+    compiled: Callable[..., tf.Tensor] = resize
+    return compiled
+
+
+def _as_array(tensor: tf.Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.numpy()
+    return array
 
 
 def _read_unchanged(example: Example) -> bytes:
@@ -193,12 +211,12 @@ def _read_unchanged(example: Example) -> bytes:
     except OSError as error:
         raise _changed(example, f"cannot be read: {error.strerror}") from error
     if hashlib.sha256(encoded).hexdigest() != example.sha256:
-        raise _changed(example, "is not the image that was looked at before")
+        raise _changed(example, "is not the image that was scanned before")
     return encoded
 
 
 def _changed(example: Example, what: str) -> DataError:
-    hint = "run it again: a new run looks at all images anew"
+    hint = "run it again: a new run scans all images anew"
     expected = "Images must not change while a run uses them."
     return DataError(Problem(example.path, what, expected, hint))
 
@@ -223,12 +241,24 @@ def read_image(
 
 
 def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode) -> np.ndarray:
-    """Resizes a decoded image, uint8 (h, w, 3), as training does."""
-    return _compile_resize(tuple(image_size), resize)(pixels).numpy()
+    """Resizes a decoded image as training does.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        image_size: Height and width to resize to.
+        resize: As of `resize_image`.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    return _as_array(_compile_resize(tuple(image_size), resize)(pixels))
 
 
 def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     """Decodes one file at its own size, upright.
+
+    Args:
+        path: The file.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255.
@@ -245,7 +275,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         what = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(str(path), what)) from error
     try:
-        return decode_image(encoded).numpy()
+        return _as_array(decode_image(encoded))
     except tf.errors.InvalidArgumentError as error:
         raise DataError(Problem(str(path), explain(error))) from error
 
@@ -253,8 +283,11 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
 def read_encoded(example: Example) -> bytes:
     """Returns an image as an encoded file; a built-in one as PNG.
 
+    Args:
+        example: An entry of the manifest.
+
     Raises:
-        DataError: The file is gone, or is no longer the one that was looked at.
+        DataError: The file is gone, or is no longer the one that was scanned.
     """
     if not example.path.startswith(BUILTIN):
         return _read_unchanged(example)

@@ -17,7 +17,8 @@ import tensorflow as tf
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
-from tl_toolkit.images.manifest import Example, Manifest, keep_few, sample_splits
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.splits import keep_few, sample_splits
 from tl_toolkit.images.verdicts import KnownFiles, Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image

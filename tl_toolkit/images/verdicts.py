@@ -168,7 +168,7 @@ class KnownFiles(_Table):
     """The contents of files that have not changed since they were read.
 
     As in Git, a file is taken to be the same if its device, inode, size, time of modification and
-    time of status change are. The last one cannot be set back: it tells an edit in place by a tool
+    time of status change are. The last one cannot be set back: it shows an edit in place by a tool
     that keeps the time of modification (`exiftool -P`). A file that changed a moment before it was
     read is not remembered: it could change again within the clock's resolution.
 

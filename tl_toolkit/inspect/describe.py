@@ -13,9 +13,8 @@ from tl_toolkit.architectures.costs import GraphCosts, measure_graph
 from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
 from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.architectures.taps import find_taps, pad_to_cells
-from tl_toolkit.catalog.lookup import Architecture, resolve_unfreeze
+from tl_toolkit.catalog.lookup import Architecture, UnfreezeFrom, resolve_unfreeze
 from tl_toolkit.keras_private import calls_of, producer_of
-from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
 
@@ -128,7 +127,7 @@ def describe_base(
     *,
     num_classes: int | None = None,
 ) -> Description:
-    """Draws a base, with random weights, and counts.
+    """Builds a base, with random weights, and counts.
 
     Args:
         architecture: The catalog's record.
@@ -198,7 +197,7 @@ def _base_pieces(
     pieces: list[_Piece] = []
     for block, unit in units:
         before = {pieces[-1].name if pieces else None, unit.name}
-        read = (makers.get(id(one)) for op in unit.operations for one in _read(op))
+        read = (makers.get(id(tensor)) for op in unit.operations for tensor in _read(op))
         reads = dict.fromkeys(name for name in read if name is not None and name not in before)
         pieces.append(
             _Piece(

@@ -19,7 +19,7 @@ _GAP = 20
 _PADDING = 12
 _MARGIN = 24
 
-_MIN_RUN = 3  # units alike in a row that are drawn as one
+_MIN_RUN = 3  # units alike in a row that are plotted as one
 _KIND_LETTERS = 72
 
 

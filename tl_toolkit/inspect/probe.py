@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.costs import Axis, Field, measure_graph
+from tl_toolkit.architectures.costs import measure_graph
 from tl_toolkit.architectures.graph import BlockGraph, apply_pixel_rule, build_base, find_blocks
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.pipeline import read_image
+from tl_toolkit.inspect.equivariance import Run, measure_shifts
 from tl_toolkit.keras_private import calls_of
-from tl_toolkit.runtime import derive_seed
+from tl_toolkit.runtime import derive_seed, numerics
 from tl_toolkit.transfer.weights import find_weights, load_weights
 
-DRAWN_IMAGES = 4
-"""How many images are drawn where none are given."""
-
-_Run = Callable[[np.ndarray], list[np.ndarray]]
+RENDERED_IMAGES = 4
+"""How many images are rendered for a caller who names none."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Probe:
     Attributes:
         name: Its name in the catalog.
         image_size: (height, width) in pixels.
-        weights: As given: "random", "imagenet" or a path.
+        weights: As asked for: "random", "imagenet" or a path.
         images: How the images came about, in words.
         num_images: How many there were.
         blocks: One for each block, input to output.
@@ -85,19 +84,7 @@ class Probe:
     blocks: tuple[BlockProbe, ...]
 
 
-@dataclass(frozen=True)
-class _Region:
-    """Positions of a map along one axis, and how far the shift moves them."""
-
-    start: int
-    stop: int
-    moved: int
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
-
-
+@numerics(deterministic=True)  # rounding to TensorFloat-32 would hide what is exact
 def probe_base(
     architecture: Architecture,
     arguments: Mapping[str, Any],
@@ -113,15 +100,15 @@ def probe_base(
         architecture: The catalog's record.
         arguments: Arguments of the builder.
         image_size: (height, width) in pixels.
-        images: Image files, stretched to that size; without any, some are drawn in code.
+        images: Image files, stretched to that size; without any, some are rendered in code.
         weights: "random", "imagenet" or the path of a weight file.
-        seed: Random weights and drawn images follow from it. Sets Keras's global seed.
+        seed: Random weights and rendered images follow from it. Sets Keras's global seed.
 
     Raises:
         DataError: A file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
-    pixels = _read_or_draw(images, image_size, seed)
+    pixels = _read_or_render(images, image_size, seed)
     keras.utils.set_random_seed(derive_seed(seed, "base"))
     image = keras.Input((*image_size, 3), dtype="float32", name="image")
     preprocessed = apply_pixel_rule(image, architecture.pixels)
@@ -137,9 +124,8 @@ def probe_base(
     costs = measure_graph(image, features)
     ends = [block.units[-1].tensor for block in blocks]
     dead = _find_dead(image, blocks, pixels)
-    shifts = _measure_shifts(
-        _compile(image, ends), [costs.field(end) for end in ends], ends, pixels
-    )
+    fields = [costs.field(end) for end in ends]
+    shifts = measure_shifts(_compile(image, ends), fields, ends, pixels)
     return Probe(
         name=architecture.name,
         image_size=image_size,
@@ -160,17 +146,17 @@ def probe_base(
     )
 
 
-def _read_or_draw(
+def _read_or_render(
     images: Sequence[str | Path], image_size: tuple[int, int], seed: int
 ) -> np.ndarray:
     """Returns uint8 (n, h, w, 3), RGB in 0..255."""
     if len(images):
         return np.stack([read_image(path, image_size, "stretch") for path in images])
-    return draw_images(DRAWN_IMAGES, image_size, seed=seed)
+    return render_images(RENDERED_IMAGES, image_size, seed=seed)
 
 
-def draw_images(count: int, image_size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
-    """Draws images with structure at all scales: sums of random squares of several sizes.
+def render_images(count: int, image_size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
+    """Renders images with structure at all scales: sums of random squares of several sizes.
 
     Args:
         count: How many.
@@ -190,111 +176,19 @@ def draw_images(count: int, image_size: tuple[int, int], *, seed: int = 0) -> np
         total += squares.repeat(side, axis=1).repeat(side, axis=2)[:, :height, :width]
         side *= 4
     low, high = total.min(), total.max()
-    return ((total - low) / (high - low) * 255).astype(np.uint8)
+    pixels: np.ndarray = ((total - low) / (high - low) * 255).astype(np.uint8)
+    return pixels
 
 
-def _compile(image: keras.KerasTensor, outputs: Sequence[keras.KerasTensor]) -> _Run:
+def _compile(image: keras.KerasTensor, outputs: Sequence[keras.KerasTensor]) -> Run:
     model = keras.Model(image, list(outputs))
     # Compiled, so that maps are freed as soon as nothing reads them any more.
     call = tf.function(lambda x: model(x, training=False), autograph=False, reduce_retracing=True)
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:
-        return [found.numpy() for found in call(tf.cast(pixels, tf.float32))]
+        return [output.numpy() for output in call(tf.cast(pixels, tf.float32))]
 
     return run
-
-
-# ------------------------------------------------------------------------------------ equivariance
-
-
-def _measure_shifts(
-    run: _Run,
-    fields: Sequence[Field | None],
-    ends: Sequence[keras.KerasTensor],
-    pixels: np.ndarray,
-) -> list[dict[str, Any]]:
-    """Returns for each block the attributes of `BlockProbe` that are about the shift."""
-    plans = [
-        _plan(field, tuple(end.shape), pixels.shape[1:3])
-        for field, end in zip(fields, ends, strict=True)
-    ]
-    largest = np.zeros(len(plans))
-    scale = np.full(len(plans), np.finfo(np.float32).tiny)
-    # One image at a time: the maps of all blocks at once would not fit for large ones.
-    for one in (pixels[index : index + 1] for index in range(len(pixels))):
-        still = run(one)
-        for shift in {plan["shift"] for plan in plans if plan["regions"]}:
-            moved = run(np.roll(one, (shift, shift), axis=(1, 2)))
-            for index, plan in enumerate(plans):
-                if plan["shift"] == shift and plan["regions"]:
-                    found = _compare(still[index], moved[index], plan["regions"])
-                    largest[index] = max(largest[index], found)
-                    scale[index] = max(scale[index], np.abs(still[index]).max())
-    return [
-        {
-            "shift": plan["shift"],
-            "difference": float(largest[index]) if plan["regions"] else None,
-            "relative": float(largest[index] / scale[index]) if plan["regions"] else None,
-            "compared": tuple(region.length for region in plan["regions"]) or None,
-            "is_exact": plan["is_exact"],
-            "reason": plan["reason"],
-        }
-        for index, plan in enumerate(plans)
-    ]
-
-
-def _compare(still: np.ndarray, moved: np.ndarray, regions: Sequence[_Region]) -> float:
-    """Returns the largest difference between f(shift x) and shift f(x) in a region."""
-    after = tuple(slice(region.start, region.stop) for region in regions)
-    before = tuple(slice(r.start - r.moved, r.stop - r.moved) for r in regions)
-    return float(np.abs(moved[:, *after] - still[:, *before]).max())
-
-
-def _plan(field: Field | None, shape: tuple[int, ...], image_size: Sequence[int]) -> dict[str, Any]:
-    """Says by how much to shift, which positions to compare, and what must come out."""
-    none: dict[str, Any] = {"shift": None, "regions": (), "is_exact": False}
-    if field is None or len(shape) != 4:
-        return {**none, "reason": "a dense or global part has no positions left to shift"}
-    shift = math.lcm(*(axis.period for axis in field.axes))
-    inner = [
-        _inner(axis, size, pixels, shift)
-        for axis, size, pixels in zip(field.axes, shape[1:3], image_size, strict=True)
-    ]
-    is_inner = all(region.length > 0 for region in inner)
-    regions = inner if is_inner else [
-        _middle(axis, size, shift) for axis, size in zip(field.axes, shape[1:3], strict=True)
-    ]  # fmt: skip
-    if any(region.length <= 0 for region in regions):
-        return {**none, "reason": f"{shape[1]} x {shape[2]} positions are too few to shift"}
-    is_exact = is_inner and not field.reads_whole
-    return {
-        "shift": shift,
-        "regions": tuple(regions),
-        "is_exact": is_exact,
-        "reason": _tell_reason(field, is_inner),
-    }
-
-
-def _tell_reason(field: Field, is_inner: bool) -> str:
-    if field.reads_whole:
-        return "a global part, as squeeze-and-excitation, reads the borders too"
-    if not is_inner:
-        return "the border of the image reaches every position"
-    return "away from the border each position sees the same pixels"
-
-
-def _inner(axis: Axis, size: int, pixels: int, shift: int) -> _Region:
-    """Returns the positions that see, before and after the shift, nothing beyond the border."""
-    start = math.ceil((shift - axis.low) / axis.step)
-    stop = math.floor((pixels - 1 - axis.high) / axis.step) + 1
-    moved = int(shift / axis.step)
-    return _Region(max(start, moved), min(stop, size), moved)
-
-
-def _middle(axis: Axis, size: int, shift: int) -> _Region:
-    """Returns the middle half of an axis, as far as the shift leaves it there."""
-    moved = int(shift / axis.step)
-    return _Region(max(size // 4, moved), max(size - size // 4, 1), moved)
 
 
 # ------------------------------------------------------------------------------------ dead channels
@@ -307,16 +201,16 @@ def _find_dead(
     watched = [list(_watched(block)) for block in blocks]
     peaks = [_peak(tensor) for tensors in watched for tensor in tensors]
     run = _compile(image, peaks)
-    found = [run(pixels[index : index + 1]) for index in range(len(pixels))]
-    zero = iter([np.max(one, axis=(0, 1)) == 0 for one in zip(*found, strict=True)])
+    outputs = [run(pixels[index : index + 1]) for index in range(len(pixels))]
+    zero = iter([np.max(maxima, axis=(0, 1)) == 0 for maxima in zip(*outputs, strict=True)])
     return [np.concatenate([next(zero) for _ in tensors]) for tensors in watched]
 
 
 def _watched(block: BlockGraph) -> Iterator[keras.KerasTensor]:
     """Yields the outputs of a block's ReLUs; its end where it has none."""
-    # The last call: keras.applications may have drawn a layer before, into a graph of its own.
-    found = [calls_of(layer)[-1].outputs[0] for layer in block.layers if _is_relu(layer)]
-    yield from found or [block.units[-1].tensor]
+    # The last call: keras.applications may have called a layer before, in a graph of its own.
+    relus = [calls_of(layer)[-1].outputs[0] for layer in block.layers if _is_relu(layer)]
+    yield from relus or [block.units[-1].tensor]
 
 
 def _is_relu(layer: keras.layers.Layer) -> bool:

@@ -78,6 +78,7 @@ def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
             expected = "expected a head of your own: its paper has no classifier."
             what = f"model.head = 'paper' with {architecture.name}"
             yield Finding(("model", "head"), Problem("", what, expected))
+        yield from _check_resolved_head(recipe, architecture)
     elif head.pooling is not None and architecture.output == "vector":
         expected = (
             f"{architecture.name} ends in a vector: expected no pooling, got {head.pooling!r}."
@@ -85,6 +86,16 @@ def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
         what = f"model.head.pooling = {head.pooling!r}"
         problem = Problem("", what, expected, "~model.head.pooling")
         yield Finding(("model", "head", "pooling"), problem)
+
+
+def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings:
+    """Holds the head of a paper against the task, as the schema does one that is written out."""
+    resolved = resolve_head(recipe).model
+    for path, expected, _ in recipe.task.find_recipe_conflicts({"model": resolved}):
+        if path[:2] == ("model", "head"):
+            what = f"model.head = 'paper' with {architecture.name}: {path[-1]}"
+            hint = "model.head={hidden: [{units: 256}]}"
+            yield Finding(("model", "head"), Problem("", what, f"{expected}.", hint))
 
 
 def _check_unfreeze(

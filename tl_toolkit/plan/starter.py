@@ -13,7 +13,7 @@ from tl_toolkit.plan.tasks import Proposal
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 
-__all__ = ["find_splits", "remark", "write_paths", "write_starter", "write_table"]
+__all__ = ["find_splits", "quote", "remark", "write_paths", "write_starter", "write_table"]
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -142,7 +142,7 @@ def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[
         place: Folder that the recipe will be in.
         of_what: What a fraction is taken of, as "each class".
     """
-    paths = {split: _quote(_relative(path, place)) for split, path in folders.items()}
+    paths = {split: quote(_relative(path, place)) for split, path in folders.items()}
     lines = [f"  train: {paths['train']}"]
     if "validation" in paths:
         lines.append(f"  validation: {paths['validation']}")
@@ -162,7 +162,7 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
         of_what: As of `write_paths`.
     """
     return [
-        f"  csv: {_quote(_relative(table, place))}",
+        f"  csv: {quote(_relative(table, place))}",
         remark("  validation: 0.2", f"this fraction of {of_what}"),
     ]
 
@@ -220,8 +220,13 @@ def _at_most(counts: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
     return [*counts[:_NAMED_COUNTS], (total, f"in {len(rest)} more classes")]
 
 
-def _quote(path: str) -> str:
-    """A path as YAML: plain if it can be, else in double quotes."""
-    if re.fullmatch(r"[A-Za-z0-9./_-]*[A-Za-z/_][A-Za-z0-9./_-]*", path):
-        return path
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def quote(text: str) -> str:
+    """Returns a path or a name as YAML: plain if it can be, else in double quotes.
+
+    Args:
+        text: The path or name.
+    """
+    is_plain = re.fullmatch(r"[A-Za-z0-9./_-]*[A-Za-z/_][A-Za-z0-9./_-]*", text)
+    if is_plain and isinstance(read_scalar(text), str):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.plan.bases import find_base
-from tl_toolkit.recipe.optimizers import Optimizer
-from tl_toolkit.recipe.schedules import Schedule
+from tl_toolkit.recipe.phase_schema import PhaseSettings
 from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe
 
 __all__ = [
@@ -38,29 +37,6 @@ class StoppingRule:
     monitor: str = "val_accuracy"
     patience: int = 5
     min_delta: float = 0.0
-
-
-@dataclass(frozen=True)
-class PhaseSettings:
-    """One stretch of training.
-
-    Attributes:
-        name: Unique among the phases.
-        epochs: Passes over the training images, 0 or more.
-        optimizer: Builds itself, fresh at the start of the phase.
-        learning_rate: A number, or a schedule.
-        units: Names of the base's units that train besides the head, input to output.
-        train_batch_norm: Whether BatchNormalization in them trains.
-        batch_norm_momentum: Of its moving statistics; None for each layer's own.
-    """
-
-    name: str
-    epochs: int
-    optimizer: Optimizer
-    learning_rate: float | Schedule = 1e-3
-    units: tuple[str, ...] = ()
-    train_batch_norm: bool = False
-    batch_norm_momentum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,15 +89,7 @@ def training_settings(
 def _phase_settings(phase: Phase, recipe: Recipe, units: tuple[str, ...] | None) -> PhaseSettings:
     if units is None:
         units = tuple(resolve_unfreeze(find_base(recipe), phase.unfreeze))
-    return PhaseSettings(
-        name=phase.name,
-        epochs=phase.epochs,
-        optimizer=phase.optimizer,
-        learning_rate=phase.learning_rate,
-        units=units,
-        train_batch_norm=phase.batch_norm == "train",
-        batch_norm_momentum=phase.batch_norm_momentum,
-    )
+    return PhaseSettings.of(phase, units)
 
 
 def dropout_rates(head: Head) -> dict[str, float]:

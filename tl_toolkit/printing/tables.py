@@ -53,7 +53,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
     return str(value).replace("[", "\\[")
 
 

@@ -22,19 +22,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tl_toolkit.recipe.schema import *  # noqa: F403  (all of its __all__)
+    from tl_toolkit.recipe.optimizers import *  # noqa: F403
+    from tl_toolkit.recipe.schedules import *  # noqa: F403
+    from tl_toolkit.recipe.schema import *  # noqa: F403
+
+_HOMES = ("schema", "optimizers", "schedules")
+"""Modules whose classes are here: those that their `__all__` names."""
+
+
+def _find_classes() -> dict[str, type]:
+    modules = [import_module(f"{__name__}.{home}") for home in _HOMES]
+    values = {name: getattr(module, name) for module in modules for name in module.__all__}
+    return {name: value for name, value in values.items() if isinstance(value, type)}
 
 
 if not TYPE_CHECKING:  # a checker would take any name for granted
 
     def __getattr__(name: str) -> Any:
-        # Classes only: a module of this folder is imported as ever.
-        if name[:1].isupper():
-            schema = import_module("tl_toolkit.recipe.schema")
-            if name in schema.__all__:
-                return getattr(schema, name)
+        # A module of this folder is imported as ever: its name is no class's.
+        if name[:1].isupper() and name in (classes := _find_classes()):
+            return classes[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *import_module("tl_toolkit.recipe.schema").__all__])
+    return sorted([*globals(), *_find_classes()])

@@ -31,7 +31,9 @@ __all__ = [
     "KerasFile",
     "Listed",
     "LocalPath",
+    "Penalty",
     "PhaseName",
+    "Rate",
     "Section",
     "Seed",
     "Setting",
@@ -50,6 +52,12 @@ KIND = "kind"
 _REMOTE = re.compile(
     r"^(?:/(?:cns|cfs|gcs|hdfs|readahead|placer|tfhub)(?:/|$)|(?:gs|s3|hdfs):|\w[\w+.-]+://)"
 )
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""A fraction that must leave something over, as of dropout."""
+
+Penalty = Annotated[float, Field(ge=0)]
+"""A weight of L1, L2 or decay."""
 
 _T = TypeVar("_T")
 
@@ -225,7 +233,7 @@ class Settings(Mapping[str, Any]):
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names in the order given."""
+        """Iterates over the names in their order."""
         return iter(self._values)
 
     def __len__(self) -> int:

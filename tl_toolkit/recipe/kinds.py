@@ -1,18 +1,30 @@
 """Sections of which there are several kinds: `{kind: adamw, weight_decay: 1e-4}`, or the word."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any
 
 from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import Section, in_words
 from tl_toolkit.recipe.tree import show
 
-__all__ = ["choose_kind", "table_of"]
-
-_S = TypeVar("_S", bound=Section)
+__all__ = ["KindSection", "choose_kind", "table_of"]
 
 
-def table_of(sections: Iterable[type[_S]]) -> dict[str, type[_S]]:
+class KindSection(Section):
+    """A section of one of several kinds, which its field `kind` tells."""
+
+    kind: str
+
+    def model_post_init(self, context: Any) -> None:
+        """Counts the kind as given: a section is read again from what it was given.
+
+        Args:
+            context: Of pydantic; not used.
+        """
+        self.model_fields_set.add("kind")
+
+
+def table_of(sections: Iterable[Any]) -> dict[str, type[Section]]:
     """Returns sections by the word that their field `kind` has.
 
     Args:

@@ -139,14 +139,22 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 
 def build_baseline(recipe: Recipe) -> Recipe | None:
-    """Returns the recipe that is trained beside this one: its baseline changes applied, or None."""
+    """Returns the recipe that is trained beside this one: its baseline changes applied, or None.
+
+    Args:
+        recipe: Stays as it is.
+    """
     if recipe.baseline is None:
         return None
     return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe."""
+    """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe.
+
+    Args:
+        recipe: A validated recipe.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -174,9 +182,9 @@ def _finish(
     tree: Node, path: Path, folder: Path, overrides: Overrides, base: Path | None
 ) -> LoadedRecipe:
     if not isinstance(tree.value, dict):
-        found = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
+        what = "is empty" if tree.value is None else f"holds a {type(tree.value).__name__}"
         expected = "expected a recipe: lines such as `name: flowers`."
-        raise RecipeError(Problem(tree.where, found, expected, "tltool recipes list"))
+        raise RecipeError(Problem(tree.where, what, expected, "tltool recipes list"))
     _anchor_paths(tree, folder)
     if base is not None:
         _replace_base(tree, base)
@@ -246,7 +254,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
-    # Fields that are None are left out, as None stands for "not given"; but not among the pixels,
+    # Fields that are None are left out, as None stands for "not set"; but not among the pixels,
     # where null may turn off what is a task's default.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if recipe.pixels is not None:

@@ -34,18 +34,27 @@ _PLACE = re.compile(r":(\d+):(\d+)$")
 
 
 def explain(error: ValidationError, tree: Node) -> list[Problem]:
-    """Returns a located problem for each error of the schema."""
+    """Returns a located problem for each error of the schema.
+
+    Args:
+        error: What pydantic raised.
+        tree: The values that it checked, with their places.
+    """
     reader = _Explainer(tree)
     problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
     return [problem for problem in problems if problem is not None]
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Returns each problem once, those of a file first, by line and column."""
+    """Returns each problem once, those of a file first, by line and column.
+
+    Args:
+        problems: In any order, perhaps with repetitions.
+    """
 
     def place(problem: Problem) -> tuple[int, int, int]:
-        found = _PLACE.search(problem.where)
-        return (0, int(found[1]), int(found[2])) if found else (1, 0, 0)
+        match = _PLACE.search(problem.where)
+        return (0, int(match[1]), int(match[2])) if match else (1, 0, 0)
 
     return sorted(dict.fromkeys(problems), key=place)
 
@@ -71,9 +80,8 @@ class _Explainer:
         if kind == "extra_forbidden":
             return self._explain_unknown(path, detail["input"])
         if kind == "too_short" and node and len(node.value) >= context["min_length"]:
-            return (
-                None  # pydantic counts the entries that are right, and the others are told already
-            )
+            # pydantic counts the valid entries, and the others are reported already.
+            return None
         value = node.plain() if node else detail["input"]
         expected = self._expect(kind, context, path) or detail["msg"]
         if ", got " not in expected:
@@ -156,32 +164,35 @@ class _Explainer:
     def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
         """Returns the JSON Schema of a field, merged over references and alternatives."""
         schemas = [self._schema]
-        for depth, name in enumerate(path):
-            parents = self._choose(self._expand(schemas), path[:depth])
-            schemas = [found for schema in parents for found in _step(schema, name)]
+        node: Node | None = self._tree
+        for name in path:
+            expanded = self._expand(schemas, _kind_of(node))
+            schemas = [below for schema in expanded for below in _step(schema, name)]
+            node = node.child(name) if node else None
         merged: dict[str, Any] = {}
-        for schema in self._choose(self._expand(schemas), path):
+        for schema in self._expand(schemas, _kind_of(node)):
             if not holding or holding in schema:
                 merged = {**schema, **merged}
         return merged
 
-    def _choose(
-        self, schemas: Iterable[dict[str, Any]], path: FieldPath
-    ) -> Iterator[dict[str, Any]]:
-        """Leaves out sections of another kind than the one that is written there."""
-        node = self._tree.find(path)
-        kind = node.child("kind") if node else None
+    def _expand(self, schemas: Iterable[dict[str, Any]], kind: object) -> Iterator[dict[str, Any]]:
+        """Yields schemas and their alternatives, but for sections of another kind."""
         for schema in schemas:
             const = schema.get("properties", {}).get("kind", {}).get("const")
-            if kind is None or const in (None, kind.value):
-                yield schema
-
-    def _expand(self, schemas: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for schema in schemas:
+            if kind is not None and const not in (None, kind):
+                continue
             yield schema
-            yield from self._expand(schema.get("anyOf", ()))
+            yield from self._expand(schema.get("anyOf", ()), kind)
             if "$ref" in schema:
-                yield from self._expand([self._schema["$defs"][schema["$ref"].rpartition("/")[2]]])
+                name = schema["$ref"].rpartition("/")[2]
+                yield from self._expand([self._schema["$defs"][name]], kind)
+
+
+def _kind_of(node: Node | None) -> object:
+    """Returns the kind of a section; of one given as a word, the word."""
+    child = node.child("kind") if node else None
+    value = child.value if child else node and node.value
+    return value if isinstance(value, str) else None
 
 
 def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
@@ -190,6 +201,8 @@ def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
             yield schema["items"]
     elif name in schema.get("properties", {}):
         yield schema["properties"][name]
+    elif isinstance(schema.get("additionalProperties"), dict):
+        yield schema["additionalProperties"]
 
 
 def _say_range(schema: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from tl_toolkit.recipe.fields import Section
-from tl_toolkit.recipe.kinds import choose_kind, table_of
+from tl_toolkit.recipe.kinds import KindSection, choose_kind, table_of
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = [
+    "DEFAULT_OPTIMIZER",
     "OPTIMIZERS",
     "SGD",
     "Adam",
@@ -28,10 +28,8 @@ __all__ = [
 ]
 
 
-class Optimizer(Section):
+class Optimizer(KindSection):
     """What all optimizers have."""
-
-    kind: str
 
     def build(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
@@ -108,6 +106,7 @@ class SGD(Optimizer):
 
 
 OPTIMIZERS = table_of([Adam, AdamW, SGD])
+DEFAULT_OPTIMIZER: Optimizer = Adam()
 
 _INPUT: Any = Union[Literal[tuple(OPTIMIZERS)], *OPTIMIZERS.values()]  # noqa: UP007
 OptimizerField = Annotated[

@@ -16,6 +16,8 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 _FORM = "expected KEY=VALUE, as in phases.head.epochs=3, or ~KEY to remove a field."
 _HINT = "data.batch_size=16"
+_WORD_FIELDS = {"task": "kind"}
+"""Sections that may be written as a word, and the field that the word is the value of."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ def _enter(
 ) -> tuple[Node, FieldPath]:
     """Returns the child and its path; `value` takes its place if it is missing or replaced."""
     if not isinstance(node.value, dict | list):
-        # What is not there yet, or a short form such as `export: true`, becomes a section.
-        node.value, node.where = ([] if part.isdecimal() else {}), override.where
+        _open_section(node, part, path, override)
     if isinstance(node.value, dict):
         if replace or part not in node.value:
             node.value[part] = value
@@ -125,6 +126,15 @@ def _enter(
     elif replace:
         node.value[index] = value
     return node.value[index], (*path, index)
+
+
+def _open_section(node: Node, part: str, path: FieldPath, override: _Override) -> None:
+    """Makes a section of what is not there yet, or of a short form such as `export: true`."""
+    field = _WORD_FIELDS.get(format_path(path))
+    word = Node(node.value, node.where)
+    node.value, node.where = ([] if part.isdecimal() else {}), override.where
+    if field and isinstance(word.value, str) and isinstance(node.value, dict):
+        node.value[field] = word
 
 
 def _remove(tree: Node, parts: list[str], override: _Override) -> None:

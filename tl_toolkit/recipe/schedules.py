@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
-from tl_toolkit.recipe.fields import Section
-from tl_toolkit.recipe.kinds import choose_kind, table_of
+from tl_toolkit.recipe.kinds import KindSection, choose_kind, table_of
 
 if TYPE_CHECKING:
     import numpy as np
     from keras.optimizers.schedules import LearningRateSchedule
 
-__all__ = ["SCHEDULES", "LearningRate", "Schedule"]
+__all__ = [
+    "SCHEDULES",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "ExponentialSchedule",
+    "LearningRate",
+    "Schedule",
+    "StepSchedule",
+]
 
 
-class Schedule(Section):
+class Schedule(KindSection):
     """What all schedules have: the rate that they begin at, and a warm-up before it."""
 
-    kind: str
     initial: float = Field(
         gt=0, description="Learning rate that the schedule begins at, above 0.", examples=[1e-3]
     )

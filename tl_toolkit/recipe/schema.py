@@ -9,38 +9,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
-    Arguments,
     Changes,
     Conflict,
     FileName,
-    KerasFile,
     Listed,
-    PhaseName,
     Section,
     Seed,
-    Settings,
-    Text,
-    Weights,
     expects,
     in_words,
     refuse_repeated,
 )
-from tl_toolkit.recipe.optimizers import (
-    OPTIMIZERS,
-    OptimizerField,
-    find_misplaced,
-    move_into_optimizer,
-)
+from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
+from tl_toolkit.recipe.phase_schema import EarlyStopping, Phase, UnfreezeFrom
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.schedules import LearningRate
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
-from tl_toolkit.recipe.task_types import AnyTask, Monitor
+from tl_toolkit.recipe.task_types import AnyTask
 from tl_toolkit.recipe.tasks import field_of, find_task, task_of
 
 __all__ = [
@@ -64,301 +52,12 @@ __all__ = [
     "UnfreezeFrom",
 ]
 
-_Rate = Annotated[float, Field(ge=0, lt=1)]
-_Penalty = Annotated[float, Field(ge=0)]
 _BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping")
 
 
 def _as_version(value: object) -> object:
     # For Python True == 1 == 1.0, so that Literal[1] alone would let them pass.
     return value if type(value) is int else repr(value)
-
-
-class Hidden(Section):
-    """A dense layer between the pooled features and the output."""
-
-    units: int = Field(
-        ge=1, le=65536, description="Outputs of the layer, 1 to 65536.", examples=[128]
-    )
-    activation: Literal[
-        "relu",
-        "sigmoid",
-        "tanh",
-        "linear",
-        "elu",
-        "gelu",
-        "hard_silu",
-        "selu",
-        "silu",
-        "softmax",
-    ] = Field(default="relu", description="Activation function of the layer.")
-    dropout: _Rate = Field(
-        default=0.0, description="Fraction of outputs dropped while training, 0 to below 1."
-    )
-    l1: _Penalty = Field(default=0.0, description="L1 penalty on the kernel, 0 or more.")
-    l2: _Penalty = Field(default=0.0, description="L2 penalty on the kernel, 0 or more.")
-
-
-class Head(Section):
-    """The classifier that is put on the base."""
-
-    pooling: Literal["average", "max", "sum", "flatten"] | None = Field(
-        default=None,
-        description="How the feature map becomes a vector; average by default. Not for a base that "
-        "gives a vector.",
-    )
-    hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
-        default=(), description="Dense layers before the output, from input to output."
-    )
-    dropout: _Rate = Field(
-        default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
-    )
-    l1: _Penalty = Field(default=0.0, description="L1 penalty on the output's kernel, 0 or more.")
-    l2: _Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
-    activation: Literal["softmax", "sigmoid"] = Field(
-        default="softmax",
-        description="softmax gives one output per class; sigmoid one for both of two classes.",
-    )
-
-
-EdgeKind = Literal[
-    "prewitt",
-    "prewitt_x",
-    "prewitt_y",
-    "sobel",
-    "sobel_x",
-    "sobel_y",
-    "laplacian4",
-    "laplacian8",
-    "robinson",
-    "kirsch",
-]
-"""The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
-
-
-def _as_head(head: object) -> object:
-    if isinstance(head, str) and head != "paper":
-        raise in_words(f"expected paper, or a section of the head's fields, got {head!r}")
-    # Validated here, as a union would name its members in the place of every problem.
-    return Head.model_validate(head) if isinstance(head, Mapping) else head
-
-
-class OwnBase(Section):
-    """A Keras model of the user's own as the base, with the weights that it was saved with."""
-
-    model: KerasFile = Field(
-        description="A file that `model.save` wrote, .keras: a functional model, or a Sequential "
-        "one with an input, from one image to one map or vector. It is used whole: leave a "
-        "classifier out before it is saved.",
-        examples=["base.keras"],
-    )
-    preprocessing: Text = Field(
-        default="raw",
-        description="How RGB pixels enter it: raw (0..255), unit (0..1), tf (-1..1), torch "
-        "(ImageNet's mean and deviation, RGB), caffe (ImageNet's mean, BGR). A model of one "
-        "channel takes grey pixels, raw, unit or tf.",
-        examples=["tf"],
-    )
-
-
-_ITS_OWN = object()
-"""Stands for the weights that a base of the user's own brings, while a model is validated."""
-
-
-def _as_base(base: object) -> object:
-    # Validated here, as a union would name its members in the place of every problem.
-    return OwnBase.model_validate(base) if isinstance(base, Mapping) else base
-
-
-def _as_weights(weights: object) -> object:
-    if weights is None:
-        raise PydanticCustomError("missing", "Field required")
-    return None if weights is _ITS_OWN else weights
-
-
-class Model(Section):
-    """The network: a base, its weights, and a head."""
-
-    base: Annotated[
-        str | OwnBase,
-        expects("expected the name of an architecture, or {model: FILE.keras}"),
-        BeforeValidator(_as_base, json_schema_input_type=str | OwnBase),
-    ] = Field(
-        description="Name of the architecture, which `tltool models list` shows, or a Keras model "
-        "of your own: {model: FILE.keras}.",
-        examples=["mobilenet"],
-    )
-    arguments: Arguments = Field(
-        default_factory=Settings,
-        description="Arguments of the architecture, as {alpha: 0.25}; `tltool models show BASE` "
-        "shows them.",
-    )
-    weights: Annotated[
-        Weights | None, BeforeValidator(_as_weights, json_schema_input_type=Weights)
-    ] = Field(
-        default=None,
-        validate_default=True,
-        description="imagenet (the official file), random, or the path of a weight file. Only a "
-        "model of your own needs none: it brings its weights.",
-        examples=["imagenet"],
-    )
-    l1: _Penalty = Field(
-        default=0.0, description="L1 penalty on each kernel of the base that trains, 0 or more."
-    )
-    l2: _Penalty = Field(
-        default=0.0, description="L2 penalty on each kernel of the base that trains, 0 or more."
-    )
-    edge_filter: EdgeKind | None = Field(
-        default=None,
-        description="Fixed edge filter between the pixels and the base: its response, channel by "
-        "channel, is what the base sees.",
-    )
-    head: Annotated[
-        Head | Literal["paper"],
-        BeforeValidator(_as_head, json_schema_input_type=Head | Literal["paper"]),
-    ] = Field(
-        default=Head(),
-        description="The classifier on the base; paper for the one that its paper has, as the "
-        "dense layers of VGG. The resolved recipe holds its layers in place of the word.",
-    )
-
-    @classmethod
-    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Notes that a base of the user's own needs no weights."""
-        if isinstance(values.get("base"), Mapping) and values.get("weights") is None:
-            return {**values, "weights": _ITS_OWN}
-        return values
-
-    @classmethod
-    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields weights and arguments of an architecture beside a base of the user's own."""
-        if not isinstance(values.get("base"), Mapping):
-            return
-        weights = values.get("weights")
-        if weights is not _ITS_OWN:
-            expected = "expected none beside a model of your own, which brings its weights"
-            yield Conflict(("weights",), f"{expected}, got {weights!r}", "~model.weights")
-        if values.get("arguments"):
-            expected = "expected none beside a model of your own, got some"
-            yield Conflict(("arguments",), expected, "~model.arguments")
-
-    @property
-    def own_file(self) -> Path | None:
-        """The file of a base of the user's own, None for an architecture."""
-        return self.base.model if isinstance(self.base, OwnBase) else None
-
-    @property
-    def classifier(self) -> Head:
-        """The head's fields.
-
-        Raises:
-            ValueError: The head is still the word paper, which `tl_toolkit.plan` replaces.
-        """
-        if not isinstance(self.head, Head):
-            raise ValueError("model.head = 'paper': expected a head that a plan has resolved")
-        return self.head
-
-
-class UnfreezeFrom(Section):
-    """The unit that training begins at; it and everything after it trains."""
-
-    model_config = ConfigDict(
-        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
-    )
-
-    unit: Text = Field(
-        alias="from",
-        description="Name of the first unit that trains; `tltool models show BASE` lists them.",
-        examples=["conv_dw_12"],
-    )
-
-
-class Phase(Section):
-    """One stretch of training: what trains, for how long, at what rate."""
-
-    name: PhaseName = Field(
-        description="Name of the phase: a letter, then letters, digits, - and _; unique.",
-        examples=["head"],
-    )
-    epochs: int = Field(
-        ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
-    )
-    optimizer: OptimizerField = Field(
-        default=OPTIMIZERS["adam"](),
-        json_schema_extra={"default": "adam"},
-        description="Optimizer, fresh at the start of the phase: a word (adam, adamw, sgd), or a "
-        "section with its settings.",
-        examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
-    )
-    learning_rate: LearningRate = Field(
-        default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind (cosine, "
-        "exponential, step, constant).",
-        examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
-    )
-    momentum: _Rate | None = Field(
-        default=None,
-        description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
-    )
-    weight_decay: _Penalty | None = Field(
-        default=None,
-        description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
-        "weight_decay: D}.",
-    )
-    unfreeze: Annotated[
-        Annotated[int, Field(ge=0)]
-        | UnfreezeFrom
-        | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
-        expects("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
-    ] = Field(
-        default=0,
-        description="What of the base trains besides the head: a number of blocks counted from the "
-        "output, {from: UNIT}, or a list of block names.",
-        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
-    )
-    batch_norm: Literal["frozen", "train"] = Field(
-        default="frozen",
-        description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
-    )
-    batch_norm_momentum: _Rate | None = Field(
-        default=None,
-        description="Momentum of the moving statistics of BatchNormalization that trains in the "
-        "base; by default each layer's own. With Keras's 0.99 a tenth of the first values is left "
-        "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",
-    )
-
-    @classmethod
-    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Moves momentum and weight decay into the optimizer's section."""
-        return move_into_optimizer(values)
-
-    @classmethod
-    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings that would change nothing, and blocks named twice."""
-        if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
-            expected = "expected none without batch_norm: train"
-            yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
-        for name, owner, kind in find_misplaced(values):
-            expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
-            yield Conflict((name,), expected, f"optimizer: {owner}")
-        yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
-
-
-class EarlyStopping(Section):
-    """Ends a phase when the validation result no longer gets better."""
-
-    monitor: Monitor = Field(
-        default="val_accuracy",
-        description="The result that is watched: val_loss, or the score of the task, which is the "
-        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
-        "edges, val_within_22_5 for normals).",
-    )
-    patience: int = Field(
-        default=5, ge=1, description="Epochs without a better result before the phase ends."
-    )
-    min_delta: float = Field(
-        default=0.0, ge=0, description="A change up to this size does not count as better."
-    )
 
 
 class Export(Section):
@@ -434,8 +133,9 @@ class Recipe(Section):
     baseline: Changes | None = Field(
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping and "
-        "data.batch_size) and their values.",
+        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
+        "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
+        "and their values.",
         examples=[{"model.weights": "random"}],
     )
 
@@ -479,7 +179,10 @@ class Recipe(Section):
         baseline = values.get("baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
-            if field != "data.batch_size" and field.partition(".")[0] not in _BASELINE_SECTIONS:
+            section, _, rest = field.partition(".")
+            if section == "task" and rest not in ("", "kind"):
+                continue  # which of its fields may change, the task itself says
+            if field != "data.batch_size" and section not in _BASELINE_SECTIONS:
                 sections = ", ".join(_BASELINE_SECTIONS)
                 expected = f"expected a change to {sections} or data.batch_size, got {key!r}"
                 yield Conflict(("baseline", str(key)), f"{expected}: it uses the same images")

@@ -42,7 +42,7 @@ class Dimension(Section):
     @property
     def is_whole(self) -> bool:
         """Whether it is a range of integers."""
-        return all(isinstance(one, int) for one in (self.min, self.max, self.step or 1))
+        return all(isinstance(number, int) for number in (self.min, self.max, self.step or 1))
 
     @property
     def values(self) -> tuple[Any, ...] | None:
@@ -51,14 +51,14 @@ class Dimension(Section):
             return self.choices
         if self.min is None or self.max is None or (self.step is None and not self.is_whole):
             return None
-        found: list[_Number] = [self.min if self.is_whole else float(self.min)]
-        while (following := self._follow(found)) <= self.max:
-            found.append(following)
-        return tuple(found)
+        values: list[_Number] = [self.min if self.is_whole else float(self.min)]
+        while (following := self._follow(values)) <= self.max:
+            values.append(following)
+        return tuple(values)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """All choices; of a range both ends and the second value, without drawing up the rest."""
+        """All choices; of a range both ends and the second value, without listing the rest."""
         if self.choices is not None:
             return self.choices
         if self.min is None or self.max is None:
@@ -66,20 +66,24 @@ class Dimension(Section):
         steps = self.step is not None or self.is_whole
         second = (self._follow([self.min]),) if steps else ()
         return tuple(
-            dict.fromkeys((self.min, *(one for one in second if one < self.max), self.max))
+            dict.fromkeys((self.min, *(value for value in second if value < self.max), self.max))
         )
 
-    def _follow(self, found: list[_Number]) -> _Number:
+    def _follow(self, values: list[_Number]) -> _Number:
         """The value after those of a range, without what steps add up to: 0.30000000000000004."""
         if self.sampling == "log" and self.step is not None:
-            following = found[-1] * self.step
+            following = values[-1] * self.step
         else:
-            following = found[0] + len(found) * (self.step or 1)
+            following = values[0] + len(values) * (self.step or 1)
         return following if self.is_whole else float(f"{following:.12g}")
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields what keeps the values from being a choice or a range."""
+        """Yields what keeps the values from being a choice or a range.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         low: Any = values.get("min")
         high: Any = values.get("max")
         step: Any = values.get("step")
@@ -140,7 +144,7 @@ class Search(Section):
         default="random",
         description="How values are chosen: at random, each combination once, where a model of "
         "the scores so far expects the best, or (hyperband) at random with many trials paused "
-        "after a few epochs of the last phase, of which the best go on from where they were.",
+        "after a few epochs of the last phase, of which the best resume from where they were.",
     )
     factor: int = Field(
         default=DEFAULT_FACTOR,
@@ -179,7 +183,7 @@ class Search(Section):
         ge=0,
         le=1000,
         description="Repeats of the winner with other seeds: the best of many trials is partly "
-        "luck, and their mean tells how much.",
+        "luck, and their mean shows how much.",
     )
     space: Annotated[Mapping[str, Dimension], AfterValidator(_check_fields)] | None = Field(
         default=None,
@@ -195,7 +199,11 @@ class Search(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields what the algorithm cannot do, and fields that no trial may change."""
+        """Yields what the algorithm cannot do, and fields that no trial may change.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         algorithm = values.get("algorithm", "random")
         if values.get("factor") not in (None, DEFAULT_FACTOR) and algorithm != "hyperband":
             expected = (
@@ -221,11 +229,13 @@ _FIXED_DATA = ("train", "csv", "builtin", "validation", "test", "classes", "spli
 
 
 def _refuse_field(field: str) -> str:
-    """Says why trials cannot differ in a field; "" if they can."""
+    """Returns why trials cannot differ in a field; "" if they can."""
     section, _, rest = field.lstrip("~").partition(".")
     if field.startswith("~"):
         return "write null among its choices instead of removing it"
-    if section in ("version", "name", "task", "search", "export", "baseline", "deterministic"):
+    if section == "task" and rest in ("", "kind"):
+        return "scores of other tasks cannot be compared"
+    if section in ("version", "name", "search", "export", "baseline", "deterministic"):
         return f"{section} does not decide what is learnt"
     if section == "data" and rest.partition(".")[0] in ("", *_FIXED_DATA):
         return "scores on other images cannot be compared"

@@ -1,9 +1,10 @@
 """Types of recipe fields that are read off the tasks: the task, and the columns of scores."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeAlias
 
-from pydantic import BeforeValidator, SerializeAsAny, WrapSerializer
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WrapSerializer
+from pydantic_core import InitErrorDetails
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from tl_toolkit.errors import nearest
@@ -12,19 +13,29 @@ from tl_toolkit.recipe.tasks import TASKS, TaskSection, find_task, list_choices,
 
 __all__ = ["AnyTask", "Loss", "Monitor", "Sampling"]
 
+_NAMES = f"{', '.join(map(repr, TASKS[:-1]))} or {TASKS[-1]!r}"
+
 
 def _as_task(value: object) -> object:
     if isinstance(value, TaskSection):
         return value
-    section = {"kind": value} if isinstance(value, str) else value
-    if not isinstance(section, Mapping):
+    if isinstance(value, str):
+        return find_task(value)() if value in TASKS else _refuse_kind(value)
+    if not isinstance(value, Mapping):
         raise in_words("expected the name of a task, or a section with its kind")
-    kind = section.get("kind")
-    if not isinstance(kind, str) or kind not in TASKS:
-        *first, last = map(repr, TASKS)
-        near = nearest(kind, TASKS) if isinstance(kind, str) else ""
-        raise in_words(f"expected {', '.join(first)} or {last}", hint=near and f"task: {near}")
-    return find_task(kind).model_validate(section)
+    if "kind" not in value:
+        fitting = [kind for kind in TASKS if value.keys() <= find_task(kind).model_fields.keys()]
+        hint = f"kind: {fitting[0]}" if value and fitting else ""
+        raise in_words(f"expected a kind, {_NAMES}", hint=hint)
+    kind = value["kind"]
+    return find_task(kind).model_validate(value) if kind in TASKS else _refuse_kind(kind, "kind")
+
+
+def _refuse_kind(value: object, *field: str) -> NoReturn:
+    near = nearest(value, TASKS) if isinstance(value, str) else ""
+    error = in_words(f"expected {_NAMES}", hint=near and f"{'kind' if field else 'task'}: {near}")
+    details = InitErrorDetails(type=error, loc=field, input=value)
+    raise ValidationError.from_exception_data("task", [details])
 
 
 def _as_word(section: TaskSection, dump: SerializerFunctionWrapHandler) -> Any:

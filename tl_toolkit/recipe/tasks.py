@@ -46,6 +46,7 @@ class TaskSection(Section):
         baselines: What predictions without a model are called, by the name of their metrics.
         lower_is_better: Metrics that are the better the lower they are.
         ungraded: Numbers in the metrics that no threshold can be set on.
+        tunable: Its own fields that trials and a baseline may change, the targets being the same.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
         rooms: Modules of the task that lie in another folder, by their name in its own.
     """
@@ -60,6 +61,7 @@ class TaskSection(Section):
     baselines: ClassVar[Mapping[str, str]] = {}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     ungraded: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[tuple[str, ...]] = ()
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     rooms: ClassVar[Mapping[str, str]] = {}
 
@@ -106,8 +108,27 @@ class TaskSection(Section):
         if str(column) in list_monitors() and column not in (score, "val_loss"):
             expected = f"expected {score} or val_loss for {name}, got {column!r}"
             yield Conflict(("search", "objective"), expected, f"objective: {score}")
+        yield from cls._find_untunable(values)
         if not cls.is_dense:
             yield from _refuse_dense_sections(name, values)
+
+    @classmethod
+    def _find_untunable(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields fields of the task that a search or a baseline changes, and the targets with them.
+
+        `kind`, and the task as a whole, the sections themselves refuse.
+        """
+        for path, changes in (
+            (("search", "space"), field_of(values.get("search"), "space")),
+            (("baseline",), values.get("baseline")),
+        ):
+            for key in changes if isinstance(changes, Mapping) else ():
+                section, _, name = str(key).lstrip("~").partition(".")
+                if section == "task" and name not in ("", "kind", *cls.tunable):
+                    fields = " or ".join(f"task.{field}" for field in cls.tunable) or "none"
+                    task = cls.model_fields["kind"].default
+                    expected = f"expected a field of {task} that leaves the targets as they are"
+                    yield Conflict((*path, str(key)), f"{expected} ({fields}), got {key!r}")
 
 
 def _refuse_dense_sections(name: str, values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -41,12 +41,16 @@ class Node:
     removed: dict[str | int, str] = field(default_factory=dict)
 
     def child(self, name: str | int) -> "Node | None":
-        """Returns the node called `name` in a mapping, or at this index of a list, or None."""
+        """Returns a node of a mapping or a list, or None.
+
+        Args:
+            name: Its key in the mapping, or its index in the list.
+        """
         if isinstance(self.value, dict):
             return self.value.get(name)
         if isinstance(self.value, list) and isinstance(name, int) and name < len(self.value):
-            found: Node = self.value[name]
-            return found
+            child: Node = self.value[name]
+            return child
         return None
 
     def plain(self) -> Any:
@@ -64,27 +68,40 @@ class Node:
         return Node(self.value, self.where)
 
     def find(self, path: FieldPath) -> "Node | None":
-        """Returns the node at `path`, or None."""
+        """Returns the node at a path, or None.
+
+        Args:
+            path: Keys and indices from here.
+        """
         node: Node | None = self
         for name in path:
             node = node.child(name) if node else None
         return node
 
     def locate(self, path: FieldPath) -> str:
-        """Returns the place of `path`, or of its nearest parent that was written or taken out."""
+        """Returns where a field was written or taken out, or its nearest parent.
+
+        Args:
+            path: Keys and indices from here.
+        """
         node = self
         for name in path:
             if name in node.removed:
                 return node.removed[name]
-            found = node.child(name)
-            if found is None:
+            child = node.child(name)
+            if child is None:
                 break
-            node = found
+            node = child
         return node.where
 
 
 def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
-    """Returns the tree of a Python value; every part of it lies at `where`.
+    """Returns the tree of a Python value.
+
+    Args:
+        value: Scalars, paths, lists and mappings.
+        where: The place of every part of it.
+        path: Where the value lies in the recipe.
 
     Raises:
         RecipeError: A key is no text, a value is neither number, text, path, list nor mapping, or
@@ -125,7 +142,11 @@ def _as_plain(value: object, where: str, name: str) -> object:
 
 
 def format_path(path: FieldPath) -> str:
-    """Returns `phases[1].unfreeze` for ("phases", 1, "unfreeze")."""
+    """Returns a path as people write it: `phases[1].unfreeze`.
+
+    Args:
+        path: As ("phases", 1, "unfreeze").
+    """
     text = ""
     for name in path:
         text += f"[{name}]" if isinstance(name, int) else f".{name}" if text else name
@@ -133,7 +154,11 @@ def format_path(path: FieldPath) -> str:
 
 
 def show(value: object) -> str:
-    """Returns a value as YAML people know it: repr, but null, true and false; long ones are cut."""
+    """Returns a value as YAML people know it: repr, but null, true and false; long ones are cut.
+
+    Args:
+        value: Of any type.
+    """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return _SHORT.repr(value)

@@ -2,7 +2,7 @@
 
 They are strokes, not a font's outlines: fonts differ between machines. Letters that may look like a
 digit when written carelessly are left out (B, D, G, I, O, Q, S, Z, a, b, g, i, l, o, p, q, s, y, z,
-Omega), and lower case that is its capital made smaller. Scribbles are random, not looked through.
+Omega), and lower case that is its capital made smaller. Scribbles are random, not inspected.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import read_image
 from tl_toolkit.recipe.schema import Head
-from tl_toolkit.tasks.base import (
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
     ExampleSource,
@@ -26,10 +28,8 @@ from tl_toolkit.tasks.base import (
     Prediction,
     PredictionOptions,
     Resize,
-    Task,
     Transform,
 )
-from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 
 __all__ = ["ImageTask", "layers_of"]
 

@@ -79,7 +79,7 @@ class PhaseCallbacks:
         """Whether a callback has asked for the end of the phase."""
         return bool(self._callbacks) and bool(self._model.stop_training)
 
-    def call(self, hook: str, *arguments: Any) -> None:
+    def call(self, hook: str, *arguments: Any) -> None:  # noqa: D417
         """Calls a hook of all callbacks, with its arguments.
 
         Args:

@@ -198,7 +198,8 @@ class BestState:
         self.epoch = epoch
         if self.path is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, **self._arrays)
+            named: Any = self._arrays  # NumPy types every keyword as its one option
+            np.savez(buffer, **named)
             write_atomically(self.path, buffer.getvalue())
 
     def restore(self, transfer: TransferModel) -> None:

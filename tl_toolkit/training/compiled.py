@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
-from tl_toolkit.training.optimizers import RateTable, build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
-from tl_toolkit.transfer.freezing import Split, batch_norms, check_whole, set_trainable, split_at
+from tl_toolkit.transfer.freezing import (
+    Split,
+    batch_norms,
+    check_whole,
+    find_cut,
+    set_trainable,
+    split_at,
+)
 
 
 class CompiledPhases:
@@ -101,3 +110,35 @@ def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
                 hint=f"unfreeze: {{from: {drawn[-2]}}}",
             )
         )
+
+
+def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
+    """Says of each phase what it trains, before anything is trained.
+
+    Args:
+        transfer: The model.
+        phases: The phases.
+
+    Returns:
+        Rows with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
+        learning_rate (a number, or a schedule in a few words).
+    """
+    total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
+    rows = []
+    for phase in phases:
+        check_units(transfer, phase)
+        trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
+        first = find_cut(transfer, phase.units).name
+        weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
+        rows.append(
+            {
+                "name": phase.name,
+                "epochs": phase.epochs,
+                "trains": "head" if first == HEAD else f"{first} to head",
+                "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
+                "total_parameters": total,
+                "optimizer": phase.optimizer.kind,
+                "learning_rate": describe_rate(phase.learning_rate),
+            }
+        )
+    return rows

@@ -24,7 +24,12 @@ class TensorBoardLog:
         }
 
     def write(self, step: int, epoch: Epoch) -> None:
-        """Adds an epoch; `step` counts epochs over all phases."""
+        """Adds an epoch; `step` counts epochs over all phases.
+
+        Args:
+            step: Counts epochs over all phases.
+            epoch: What is added.
+        """
         values: dict[str, dict[str, float | None]] = {
             "train": {
                 "loss": epoch.loss,

@@ -13,55 +13,22 @@ import numpy as np
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.plan.training import TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.base import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
-from tl_toolkit.training.compiled import CompiledPhases, check_units
+from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog
-from tl_toolkit.training.optimizers import describe_rate
+from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.state import random_streams
-from tl_toolkit.transfer.assemble import HEAD, TransferModel
-from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut, set_trainable
+from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
-
-
-def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
-    """Says of each phase what it trains, before anything is trained.
-
-    Args:
-        transfer: The model.
-        phases: The phases.
-
-    Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
-        learning_rate (a number, or a schedule in a few words).
-    """
-    total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
-    rows = []
-    for phase in phases:
-        check_units(transfer, phase)
-        trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
-        first = find_cut(transfer, phase.units).name
-        weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
-        rows.append(
-            {
-                "name": phase.name,
-                "epochs": phase.epochs,
-                "trains": "head" if first == HEAD else f"{first} to head",
-                "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
-                "total_parameters": total,
-                "optimizer": phase.optimizer.kind,
-                "learning_rate": describe_rate(phase.learning_rate),
-            }
-        )
-    return rows
 
 
 class Trainer:
@@ -249,11 +216,8 @@ class Trainer:
     ) -> PhaseRun:
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
-        rate = phase.learning_rate
-        if not isinstance(rate, float):
-            count = math.ceil(len(self._images["train"]) / settings.batch_size)
-            rate = rate.rates(epochs=phase.epochs, steps_per_epoch=count)
-        steps.restart(rate)
+        count = math.ceil(len(self._images["train"]) / settings.batch_size)
+        steps.restart(tabulate_rate(phase.learning_rate, phase.epochs, count))
         set_dropout(steps.dropouts, settings.dropout)
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._initial.watch(self._transfer, split)

@@ -18,6 +18,7 @@ __all__ = [
     "describe_rate",
     "first_rate",
     "name_rate",
+    "tabulate_rate",
 ]
 
 
@@ -58,6 +59,19 @@ def describe_rate(rate: LearningRate) -> float | str:
     return rate if isinstance(rate, float) else rate.describe()
 
 
+def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase.
+
+    Args:
+        rate: The rate.
+        epochs: Of the phase.
+        steps_per_epoch: At least 1.
+    """
+    if isinstance(rate, float):
+        return rate
+    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
+
+
 def first_rate(rate: LearningRate) -> float:
     """Returns the number, or the rate that a schedule begins at.
 
@@ -76,7 +90,7 @@ def name_rate(rate: LearningRate) -> str:
     return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
 
 
-class RateTable(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class RateTable(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of each step, in a variable, so that compiled steps serve every schedule.
 
     They are also compiled before the images are counted, and with them the steps.

@@ -15,7 +15,7 @@ from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
-from tl_toolkit.tasks.base import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate
@@ -128,8 +128,8 @@ class PhaseRun:
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
         self._progress(Event("phase_began", facts=facts))
         patience = Patience(stopping)
-        for epoch in self._rows:
-            self._is_out_of_patience(patience, epoch)
+        for row in self._rows:
+            self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(

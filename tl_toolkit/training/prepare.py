@@ -204,13 +204,13 @@ def read_feature_settings(recipe: Recipe) -> FeatureSettings:
 
 
 def _read_augment_settings(augment: Augment) -> AugmentSettings:
-    chosen = augment.rand_augment
+    rand = augment.rand_augment
     return AugmentSettings(
         flip=augment.flip,
         rotation=augment.rotation,
         zoom=augment.zoom,
         contrast=augment.contrast,
-        rand_augment=chosen and RandAugmentSettings(chosen.num_ops, chosen.magnitude),
+        rand_augment=None if rand is None else RandAugmentSettings(rand.num_ops, rand.magnitude),
     )
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.steps import Steps
@@ -145,7 +146,8 @@ def save_state(state: PhaseState, path: Path) -> None:
     # Without the digest a bit that flips in an array would show nowhere.
     metadata = json.dumps({**rest, "sha256": _digest(arrays, rest)}).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, **{_METADATA: np.frombuffer(metadata, np.uint8)}, **arrays)
+    named: Any = {_METADATA: np.frombuffer(metadata, np.uint8), **arrays}
+    np.savez(buffer, **named)
     write_atomically(path, buffer.getvalue())
 
 
@@ -159,7 +161,7 @@ def load_state(path: Path) -> PhaseState:
         DataError: It is missing, damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         rest = json.loads(arrays.pop(_METADATA).tobytes())
         sha256 = rest.pop("sha256")
@@ -186,7 +188,7 @@ def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     Args:
         model: The model; nested models are searched too.
     """
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
             yield layer.name, generator.state

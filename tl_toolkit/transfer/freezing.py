@@ -24,7 +24,6 @@ WHOLE_LIMIT = 1e-5
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
 
 _CHECK_IMAGES = 2
-_CHECK_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,11 @@ def set_trainable(
     """Sets every trainable flag, as `split_at` does, and returns the parts that train.
 
     Compiled steps keep the flags that they were traced with; receipts read them as they are.
+
+    Args:
+        transfer: The model.
+        units: As of `split_at`.
+        train_batch_norm: Likewise.
     """
     trained = _find_trained(transfer, units)
     for layer in transfer.model.layers:
@@ -106,7 +110,12 @@ def set_trainable(
 
 
 def find_cut(transfer: TransferModel, units: Sequence[str]) -> Cut:
-    """Finds where the model is cut when these units and the head train."""
+    """Finds where the model is cut when these units and the head train.
+
+    Args:
+        transfer: The model.
+        units: Names of the units, in any order.
+    """
     first = _find_trained(transfer, units)[0]
     return Cut(first.name, transfer.parts.index(first), _cut_tensors(first))
 
@@ -129,7 +138,8 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     random = np.random.default_rng(0)
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
     images = tf.constant(random.uniform(0, 255, shape), tf.float32)
-    others = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    others = [tf.constant(values) for values in sampled]  # Keras mixes no tensors and arrays
     whole = transfer.model(transfer.join_inputs(images, others), training=False)
     entering = transfer.join_inputs(split.prefix.model(images, training=False), others)
     parts = split.suffix.model(entering, training=False)
@@ -146,7 +156,11 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
 
 
 def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
-    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model."""
+    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model.
+
+    Args:
+        layer: A layer, or a nested model.
+    """
     return [
         member
         for member in flatten_layers(layer)
@@ -182,7 +196,11 @@ def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
 
 
 def takes_training(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer behaves differently in training."""
+    """Tells whether a layer behaves differently in training.
+
+    Args:
+        layer: The layer.
+    """
     return "training" in inspect.signature(layer.call).parameters
 
 

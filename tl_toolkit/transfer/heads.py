@@ -12,12 +12,21 @@ from tl_toolkit.transfer.wrappers import VariableDropout
 
 
 def is_head(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer was drawn as part of a head, by its name."""
-    return layer.name == OUTPUT_LAYER or layer.name.startswith("head_")
+    """Tells whether a layer was drawn as part of a head, by its name.
+
+    Args:
+        layer: Any layer of a model.
+    """
+    name = str(layer.name)
+    return name == OUTPUT_LAYER or name.startswith("head_")
 
 
 def is_head_dropout(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer is a dropout that the recipe's head asks for."""
+    """Tells whether a layer is a dropout that the recipe's head asks for.
+
+    Args:
+        layer: Any layer of a model.
+    """
     return is_head(layer) and isinstance(layer, keras.layers.Dropout)
 
 

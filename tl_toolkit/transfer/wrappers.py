@@ -42,12 +42,21 @@ class VariableDropout(keras.layers.Layer):
         self.set_rate(layer.rate)
 
     def set_rate(self, rate: float) -> None:
-        """Drops this fraction from the next step on, 0 to below 1."""
+        """Drops this fraction from the next step on, 0 to below 1.
+
+        Args:
+            rate: The fraction.
+        """
         self._rate.assign(rate)
         self._scale.assign(1 / (1 - rate))  # in double precision, as a constant of Keras's would be
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """Returns the input, in training with the fraction dropped and the rest scaled up."""
+        """Returns the input, in training with the fraction dropped and the rest scaled up.
+
+        Args:
+            x: Values of any shape.
+            training: Whether it is training.
+        """
         if not training:
             return x
         drawn = keras.random.uniform(keras.ops.shape(x), seed=self.layer.seed_generator)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import (
     NonFiniteError,
     OutputError,
@@ -20,29 +18,17 @@ from tl_toolkit.errors import (
 from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
 from tl_toolkit.plan.training import training_settings
-from tl_toolkit.recipe.load import replace_fields
-from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed, describe_arithmetic
-from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.registry import build_task
-from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import Paused, Trainer, Training
-from tl_toolkit.training.prepare import (
-    assemble_model,
-    build_trainer,
-    load_images,
-    scan_images,
-)
+from tl_toolkit.training.loop import Paused, Training
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
+from tl_toolkit.tuning.trainers import Trainers, as_text
 
-_KEPT_TRAINERS = 2
 _PAUSED_BYTES = 1 << 30
 """States of paused trials that are kept; others are trained again, with the same outcome."""
 
@@ -88,8 +74,9 @@ class Engine:
         self._progress = progress
         self._journal = Journal(folder)
         self._manifest = manifest
-        self._images = {_describe_data(recipe): _without_test(images)}
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers = Trainers(
+            plan, self.space, folder, progress=progress, quiet=self._report_work, images=images
+        )
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused]] = {}
 
@@ -152,19 +139,29 @@ class Engine:
             chooser.close()
 
     def refit(self, best: Trial) -> Iterator[Refit]:
-        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says."""
+        """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
+
+        Args:
+            best: The winner.
+        """
         for count in range(1, self.search.refit + 1):
             seed = self.recipe.seed + count
-            score, errors = None, []
+            score = None
+            errors: list[str] = []
             with self._outliving(errors, OutputError):
                 recipe = trial_recipe(self.recipe, best.values, seed=seed)
-                score = self._score(self._find_trainer(recipe).train(training_settings(recipe)))
+                score = self._score(self._trainers.find(recipe).train(training_settings(recipe)))
             for error in errors:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins, a paused one never."""
+        """Tells whether a trial beats another one; the first of equals wins, a paused one never.
+
+        Args:
+            trial: The later one.
+            than: The best so far; None if there is none.
+        """
         if trial.score is None or trial.state == "paused":
             return False
         if than is None or than.score is None:
@@ -176,7 +173,7 @@ class Engine:
     def _replay(self, chooser: Chooser, trial: Trial) -> None:
         proposal = chooser.propose()
         given = (trial.values, trial.budget, trial.continues)
-        if proposal is None or _as_text(given) != _as_text(
+        if proposal is None or as_text(given) != as_text(
             (proposal.values, proposal.budget, proposal.continues)
         ):
             raise RecipeError(
@@ -194,11 +191,12 @@ class Engine:
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
         seed = self._choose_seed(proposal)
-        training, errors = None, []
+        training: Training | None = None
+        errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
             recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
-            trainer = self._find_trainer(recipe)
+            trainer = self._trainers.find(recipe)
             settings = training_settings(recipe)
             widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
@@ -266,86 +264,13 @@ class Engine:
     def _score(self, training: Training) -> float:
         return float(training.best.as_row()[self.search.objective.name])
 
-    def _find_trainer(self, recipe: Recipe) -> Trainer:
-        """Returns a trainer that serves this recipe, and all that share its graph and images."""
-        template = self._with_dropouts(recipe)
-        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
-        if recipe.model.weights == "random" or recipe.augment is not None:
-            shared.add("seed")  # else it decides nothing that a trainer keeps
-        key = _as_text(
-            {
-                **template.model_dump(mode="json", include=shared),
-                "data": _describe_data(template),
-            }
-        )
-        if key not in self._trainers:
-            while len(self._trainers) >= _KEPT_TRAINERS:
-                del self._trainers[next(iter(self._trainers))]
-            plan = replace(self._plan, recipe=template)  # the same images
-            task = build_task(template, plan.classes)
-            images = self._load_images(plan, task)
-            transfer = assemble_model(plan, task, self._progress)
-            self._trainers[key] = build_trainer(
-                CompiledPhases(transfer),
-                template,
-                images,
-                progress=self._report_work,
-                ahead=self._find_cuts(recipe),
-            )
-        return self._trainers[key]
-
     def _report_work(self, event: Event) -> None:
         """Passes on what takes time and happens once, not the epochs of each trial."""
         if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
             self._progress(event)
-
-    def _with_dropouts(self, recipe: Recipe) -> Recipe:
-        """The recipe with every searched dropout above 0: the layer is drawn, and its rate set."""
-        drawn = {
-            field: 0.5
-            for field in self.space
-            if field.startswith("model.head.") and field.endswith("dropout")
-        }
-        return replace_fields(recipe, drawn) if drawn else recipe
-
-    def _load_images(self, plan: Plan, task: Task) -> dict[str, Images]:
-        key = _describe_data(plan.recipe)
-        if key not in self._images:
-            manifest = scan_images(plan, task, self._folder)
-            self._images = {key: _without_test(load_images(plan, task, manifest))}
-        return self._images[key]
-
-    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Units of every unfreezing that trials may have: one pass is to serve them all."""
-        architecture = find_base(recipe)
-        found = []
-        for field, dimension in self.space.items():
-            if field.startswith("phases.") and field.endswith(".unfreeze"):
-                for value in dimension.values or ():
-                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
-                    found.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
-        return found
-
-
-def _describe_data(recipe: Recipe) -> str:
-    """All that decides which images there are, and what they look like."""
-    return _as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
-
-
-def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
-    """The splits that trials look at."""
-    return {split: images[split] for split in ("train", "validation")}
 
 
 def _tell_state(training: Training | None) -> str:
     if training is None:
         return "failed"
     return "completed" if training.paused is None else "paused"
-
-
-def _as_text(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, default=_as_plain)
-
-
-def _as_plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)

@@ -59,11 +59,14 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
         What the last phase trains is trainable, and the loss is that of its steps.
+
+        Args:
+            hp: KerasTuner's values.
         """
         with numerics(deterministic=self._plan.recipe.deterministic):
-            return self._build(hp)
+            return self._build_model(hp)
 
-    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+    def _build_model(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         values = read_values(register_space(self._space, hp), self._space)
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
@@ -79,10 +82,14 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._built = transfer.model, transfer, plan
         return transfer.model
 
-    def fit(
+    def fit(  # noqa: D417
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
+
+        Args:
+            hp: The values that `build` was given.
+            model: What `build` returned.
 
         Returns:
             The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and

@@ -64,6 +64,9 @@ class Journal:
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Notes what the search is made from; one that goes on must be made from the same.
 
+        Args:
+            identity: All that its scores depend on.
+
         Raises:
             RecipeError: It goes on from something else; names what differs.
         """
@@ -86,7 +89,11 @@ class Journal:
             )
 
     def add(self, trial: Trial) -> None:
-        """Writes a trial that is over."""
+        """Writes a trial that is over.
+
+        Args:
+            trial: The trial.
+        """
         write_json(self._trials / f"{trial.number:05d}.json", asdict(trial))
 
     def read(self) -> list[Trial]:

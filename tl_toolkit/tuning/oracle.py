@@ -119,7 +119,12 @@ class Chooser:
         )
 
     def report(self, proposal: Proposal, score: float | None) -> None:
-        """Takes in the score of a proposed trial; None for one that failed."""
+        """Takes in the score of a proposed trial; None for one that failed.
+
+        Args:
+            proposal: One that was proposed.
+            score: Its objective.
+        """
         self._end(self._trials[proposal.number - 1], score)
 
     def _end(self, trial: Any, score: float | None) -> None:
@@ -149,7 +154,12 @@ def _quiet() -> Iterator[None]:
 def register_space(
     space: Space, parameters: keras_tuner.HyperParameters | None = None
 ) -> keras_tuner.HyperParameters:
-    """Declares a space to KerasTuner, under the names of its fields."""
+    """Declares a space to KerasTuner, under the names of its fields.
+
+    Args:
+        space: Fields and values.
+        parameters: What they are declared to; new ones by default.
+    """
     if parameters is None:
         parameters = keras_tuner.HyperParameters()
     for field, dimension in space.items():
@@ -177,7 +187,12 @@ def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Di
 
 
 def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[str, Any]:
-    """Returns KerasTuner's values as a recipe has them."""
+    """Returns KerasTuner's values as a recipe has them.
+
+    Args:
+        parameters: With the values of a trial.
+        space: The fields that are read.
+    """
     found = {}
     for field, dimension in space.items():
         value = parameters.get(field)

@@ -41,7 +41,11 @@ class SweepRow:
 
 
 def describe_value(value: Any) -> str:
-    """Returns a value of a searched field on one line, as it would be typed."""
+    """Returns a value of a searched field on one line, as it would be typed.
+
+    Args:
+        value: Any value of a recipe.
+    """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {describe_value(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -56,6 +60,11 @@ def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> 
 
     Where trials are paused, `budget` and `continues` tell after how many epochs of the last phase,
     and which trial they went on from; `seed` the seed of each trial that has its own.
+
+    Args:
+        path: The file.
+        trials: The trials in order.
+        fields: The searched fields.
     """
     halved = any(trial.budget is not None for trial in trials)
     rungs = ["budget", "continues"] if halved else []
@@ -167,7 +176,14 @@ def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
 
 
 def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
-    """Draws each trial's score at the time when it was over, and the best so far of the whole."""
+    """Draws each trial's score at the time when it was over, and the best so far of the whole.
+
+    Args:
+        path: An SVG or PNG file.
+        trials: Failed ones are left out, paused ones hollow.
+        objective: Name of the score.
+        is_max: Whether more is better.
+    """
     done = [trial for trial in trials if trial.score is not None]
     whole = [trial for trial in done if trial.state != "paused"]
     scores = [float(trial.score or 0.0) for trial in whole]
@@ -190,6 +206,11 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
 
     The curve is that of Yosinski et al. (2014), on the user's own data: how far down features of
     the base serve as they are.
+
+    Args:
+        folder: Receives both.
+        rows: One for each depth.
+        objective: Name of the score.
     """
     columns = ["depth", "trains", "parameters", objective, "seconds"]
     table = [
@@ -217,7 +238,14 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
 def write_hparams(
     folder: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str
 ) -> None:
-    """Writes what TensorBoard's HParams tab shows: one run for each completed trial."""
+    """Writes what TensorBoard's HParams tab shows: one run for each completed trial.
+
+    Args:
+        folder: Receives a folder for each trial.
+        trials: The trials.
+        fields: The searched fields.
+        objective: Name of the score.
+    """
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 

@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 
 from tests.architectures.networks import fill
-from tl_toolkit.recipe.schema import Head, Model, Pixels
+from tests.models import build_transfer, layers_of
+from tl_toolkit.recipe.schema import Pixels
 from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.task import PREFIX_BATCH
 from tl_toolkit.tasks.segmentation.task import Segmentation
-from tl_toolkit.transfer.assemble import PIXEL_PREFIX_BATCH, assemble
 from tl_toolkit.transfer.freezing import split_at
 
 CLASSES = ("sky", "tree", "road")
 HEADS = {
-    "linear": Head(),
-    "linear with dropout": Head(dropout=0.5),
-    "one hidden": Head(hidden=[{"units": 24, "dropout": 0.5}]),
-    "three hidden": Head(
-        hidden=[{"units": 24}, {"units": 16, "activation": "tanh"}, {"units": 8}], dropout=0.3
-    ),
+    "linear": {},
+    "linear with dropout": {"dropout": 0.5},
+    "one hidden": {"hidden": [{"units": 24, "dropout": 0.5}]},
+    "three hidden": {
+        "hidden": [{"units": 24}, {"units": 16, "activation": "tanh"}, {"units": 8}],
+        "dropout": 0.3,
+    },
 }
 
 
@@ -30,15 +32,9 @@ def keep_all(outputs):
 @cache
 def assemble_pixels(head="one hidden", *, base="vgg_tiny", size=(32, 32), **pixels):
     """A model of three classes whose answers are far from each other."""
-    settings = Pixels(**pixels)
+    task = Segmentation(CLASSES, Pixels(**pixels), head=layers_of(HEADS[head]))
     arguments = {"alpha": 0.25} if base == "mobilenet" else {}
-    transfer = assemble(
-        Model(base=base, weights="random", arguments=arguments, head=HEADS[head]),
-        image_size=size,
-        num_classes=len(CLASSES),
-        task=Segmentation(CLASSES, settings),
-        pixels=settings,
-    )
+    transfer = build_transfer(base, task=task, size=size, arguments=arguments)
     fill(transfer.model)
     return transfer
 
@@ -59,7 +55,7 @@ def ask_all(transfer, image):
 
 def ask(transfer, image, pixels):
     # In batches of the predictor's size: kernels choose by it, and differ in the last digits.
-    rows = [np.repeat(one, PIXEL_PREFIX_BATCH, axis=0).astype("float32") for one in (image, pixels)]
+    rows = [np.repeat(one, PREFIX_BATCH, axis=0).astype("float32") for one in (image, pixels)]
     return keras.ops.convert_to_numpy(transfer.model(rows, training=False))[0]
 
 
@@ -216,7 +212,7 @@ def test_what_is_kept_of_the_outputs_is_what_a_task_says():
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
 
-    found = predictor.answer(maps, places, places, transfer.task.keep)
+    found = predictor.answer(maps, places, places, transfer.task.postprocess)
 
     expected = ask_all(transfer, draw_image())
     assert found["mask"].dtype == np.uint8

@@ -11,63 +11,65 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.export.unequal import Noise, assert_the_old_one_stays
+from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
+from tests.models import build_transfer, layers_of
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.parity import ask, check_report, read_by_pillow, render_probes
+from tl_toolkit.export.asking import ask
+from tl_toolkit.export.formats import FinishedModel
+from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
+from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.pipeline import resize_pixels
-from tl_toolkit.images.targets import place_pixels
-from tl_toolkit.recipe.schema import Model, Pixels
+from tl_toolkit.recipe.pixels import Pixels
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.dense import parity as pixel_parity
-from tl_toolkit.tasks.dense.parity import compare_pixels
+from tl_toolkit.tasks.dense import parity as dense_parity
 from tl_toolkit.tasks.dense.predictor import DensePredictor
-from tl_toolkit.tasks.dense.serving import place_pixels_in_graph, write_pixel_model
+from tl_toolkit.tasks.dense.serving import place_pixels_in_graph
+from tl_toolkit.tasks.dense.targets import place_pixels
+from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.parity import read_by_pillow, render_probes
 from tl_toolkit.tasks.segmentation.task import Segmentation
-from tl_toolkit.transfer.assemble import assemble
 from tl_toolkit.transfer.weights import load_weights
 
 CLASSES = ("sky", "sea", "grève é")
-TASK = Segmentation(CLASSES, Pixels())
+TASK = Segmentation(CLASSES, head=layers_of({"hidden": [{"units": 16}]}))
 SIZE = (64, 80)  # not whole cells of the coarsest map: padded to 64 x 96
 SHAPES = [(2, 64, 80), (2, 37, 50), (1, 131, 90), (1, 1, 7)]
 CLEAR = 1e-4
 
 
-class Edges:
+class FloatsOnly(DenseTask):
+    """A task without classes."""
+
+    def __init__(self):
+        super().__init__((), Pixels(), reader=None)
+
+
+class Edges(FloatsOnly):
     """A task with one output, and floats only."""
 
     units = 1
-    answers_pixels = True
 
-    def keep(self, outputs):
+    def postprocess(self, outputs):
         return {"probability": outputs[..., 0]}
 
 
-class Normals:
+class Normals(FloatsOnly):
     """A task with a vector for each pixel."""
 
     units = 3
-    answers_pixels = True
 
-    def keep(self, outputs):
+    def postprocess(self, outputs):
         return {"normal": outputs * 2 - 1}
 
 
 @pytest.fixture(scope="module")
 def mobilenet():
     """A MobileNet of random weights that tells its three classes clearly apart."""
-    settings = Model(
-        base="mobilenet",
-        weights="random",
-        arguments={"alpha": 0.25},
-        head={"hidden": [{"units": 16}]},
-    )
-    return sharpen(
-        assemble(settings, image_size=SIZE, num_classes=3, task=TASK, pixels=Pixels()).model
-    )
+    transfer = build_transfer("mobilenet", task=TASK, size=SIZE, arguments={"alpha": 0.25})
+    return sharpen(transfer.model)
 
 
 def build_model(*, units=3, noisy=False):
@@ -125,7 +127,7 @@ def answer_in_keras(model, image, resize="stretch"):
 
     def keep(outputs):
         best = tf.math.top_k(outputs, 2).values
-        return {**TASK.keep(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
+        return {**TASK.postprocess(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
 
     ys, xs = place_pixels(image.shape[:2], size, resize)
     found = predictor.answer([one[0] for one in maps], ys, xs, keep)
@@ -142,7 +144,7 @@ def check_equal(found, expected, clear, tolerance=1e-5):
 @pytest.fixture(scope="module")
 def exported(mobilenet, tmp_path_factory):
     path = tmp_path_factory.mktemp("stretch") / "model"
-    write_pixel_model(mobilenet, path, task=TASK, classes=CLASSES)
+    write_saved_model(FinishedModel(mobilenet, TASK, "stretch"), path)
     return path
 
 
@@ -255,7 +257,7 @@ def test_tiles_are_no_higher_than_they_must_be():
 @pytest.mark.slow
 def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
     model = build_model()
-    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
+    write_saved_model(FinishedModel(model, TASK, "crop"), tmp_path / "model")
     image = draw_photo(30, 70)
 
     found = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
@@ -279,15 +281,8 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
 
 
 def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
-    return publish(
-        model,
-        RunFolder(path),
-        classes=CLASSES,
-        resize=resize,
-        files=draw_files(),
-        formats=formats,
-        task=TASK,
-    )
+    finished = FinishedModel(model, TASK, resize)
+    return publish(finished, RunFolder(path), files=draw_files(), formats=formats)
 
 
 @pytest.mark.slow
@@ -316,9 +311,7 @@ def test_a_head_that_changed_is_noticed(mobilenet, exported):
 
     kernel.assign(before * (1 + 1e-3))
     try:
-        report = compare_pixels(
-            mobilenet, exported, draw_files(), task=TASK, classes=CLASSES, resize="stretch"
-        )
+        report = compare_exported(FinishedModel(mobilenet, TASK, "stretch"), exported, draw_files())
     finally:
         kernel.assign(before)
 
@@ -331,11 +324,10 @@ def test_a_head_that_changed_is_noticed(mobilenet, exported):
 @pytest.mark.slow
 def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
     model = build_model()
-    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES, resize="crop")
+    write_saved_model(FinishedModel(model, TASK, "crop"), tmp_path / "model")
 
-    report = compare_pixels(
-        model, tmp_path / "model", draw_files(), task=TASK, classes=CLASSES[::-1], resize="stretch"
-    )
+    reordered = FinishedModel(model, Segmentation(CLASSES[::-1]), "stretch")
+    report = compare_exported(reordered, tmp_path / "model", draw_files())
 
     by_name = {row["name"]: row for row in report["images"]}
     assert not report["class_names_equal"] and not report["labels_equal"]
@@ -347,18 +339,18 @@ def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
 @pytest.mark.parametrize("task", [Edges(), Normals()], ids=lambda task: type(task).__name__)
 def test_answers_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
     model = build_model(units=task.units)
-    write_pixel_model(model, tmp_path / "model", task=task, classes=())
-    monkeypatch.setattr(pixel_parity, "MAX_PIXELS", 24 * 32 + 41 * 30)
-    common = {"task": task, "classes": (), "resize": "stretch"}
+    write_saved_model(FinishedModel(model, task, "stretch"), tmp_path / "model")
+    monkeypatch.setattr(dense_parity, "MAX_PIXELS", 24 * 32 + 41 * 30)
+    finished = FinishedModel(model, task, "stretch")
 
-    report = compare_pixels(model, tmp_path / "model", draw_files(), **common)
+    report = compare_exported(finished, tmp_path / "model", draw_files())
 
     assert report["holds"]
     # Rounding to 16 bits is what differs from bytes: half a step of what lies between low and high.
     assert 0.4 < report["bytes"]["largest_difference"] * 65535 / task.units**0.5 < 1.2
     assert len(report["images"]) == 2 + len(render_probes())  # the third would be too many pixels
     model.get_layer("predictions").bias.assign_add([0.01] + [0] * (task.units - 1))
-    assert not compare_pixels(model, tmp_path / "model", draw_files(), **common)["holds"]
+    assert not compare_exported(finished, tmp_path / "model", draw_files())["holds"]
 
 
 @pytest.mark.slow
@@ -371,30 +363,28 @@ def test_decoders_that_differ_by_a_level_do_not_forbid_an_export(tmp_path):
     model = build_model()
     predictions = model.get_layer("predictions")
     predictions.kernel.assign(predictions.kernel * 100)  # so steep that a level turns answers
-    write_pixel_model(model, tmp_path / "model", task=TASK, classes=CLASSES)
+    write_saved_model(FinishedModel(model, TASK, "stretch"), tmp_path / "model")
 
-    report = compare_pixels(
-        model, tmp_path / "model", {"CMYK": photo}, task=TASK, classes=CLASSES, resize="stretch"
-    )
+    finished = FinishedModel(model, TASK, "stretch")
+    report = compare_exported(finished, tmp_path / "model", {"CMYK": photo})
 
     assert report["images"][0]["name"] == "CMYK"
     assert report["images"][0]["bytes"] < 2e-3
 
 
-def test_an_answer_without_an_encoding_is_refused(tmp_path):
+def test_an_answer_without_an_encoding_is_refused():
     class Depth(Edges):
-        def keep(self, outputs):
+        def postprocess(self, outputs):
             return {"depth": outputs[..., 0]}
 
     with pytest.raises(ValueError, match="depth: expected one of"):
-        write_pixel_model(build_model(units=1), tmp_path / "model", task=Depth(), classes=())
+        Depth().build_endpoints(build_model(units=1), "stretch")
 
 
 def test_weights_hold_the_base_alone(mobilenet, tmp_path):
     path = publish_model(mobilenet, tmp_path, formats=("weights",))["weights"]
 
-    settings = Model(base="mobilenet", weights="random", arguments={"alpha": 0.25})
-    other = assemble(settings, image_size=(32, 32), num_classes=2, seed=7)
+    other = build_transfer("mobilenet", classes=2, arguments={"alpha": 0.25}, seed=7)
     base = [layer for part in other.parts[:-1] for layer in part.layers]
     load_weights(base, path)
 

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.models import build_trainer, plan_values
 from tl_toolkit.architectures.batches import as_list
-from tl_toolkit.events import ignore
-from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics, start_tensorflow
 
 COLORS = np.array([[0, 200, 90], [50, 10, 240], [100, 90, 20], [150, 250, 130]], np.uint8)
@@ -48,22 +46,20 @@ def recipe_of(scenes, **sections):
         "augment": {"flip": "horizontal", "rotation": 0.3, "zoom": 0.2},
         "export": False,
     }
-    return build_recipe(raw | sections).recipe
+    return raw | sections
 
 
 class Trained:
     """What a phase of a recipe is trained on."""
 
-    def __init__(self, recipe, folder):
+    def __init__(self, values, folder):
         start_tensorflow()
         from tl_toolkit.images.augment import build_augment
         from tl_toolkit.plan.training import training_settings
-        from tl_toolkit.training.compiled import CompiledPhases
-        from tl_toolkit.training.prepare import assemble_model, build_trainer, survey_images
 
-        manifest, self.images = survey_images(recipe, RunFolder(folder), ignore)
-        compiled = CompiledPhases(assemble_model(recipe, manifest.classes, ignore))
-        trainer = build_trainer(compiled, recipe, self.images)
+        plan, task = plan_values(values)
+        recipe = plan.recipe
+        trainer, self.images = build_trainer(plan, task, folder)
         run = trainer._prepare(training_settings(recipe), 0, trainer._initial, is_new=True)
         self.prefix = run.split.prefix
         self.features = run._features

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tl_toolkit.errors import OutputError
-from tl_toolkit.tasks.dense.pictures import Pictures, check_folder
+from tl_toolkit.runs.files import check_folder
+from tl_toolkit.tasks.dense.pictures import Pictures
 
 PIXELS = np.full((4, 6, 3), 100, np.uint8)
 

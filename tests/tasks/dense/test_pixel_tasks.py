@@ -190,7 +190,7 @@ def test_a_search_over_dropout_and_depth(task, balls, tmp_path):
             "algorithm": "grid",
             "space": {
                 "model.head.hidden.0.dropout": {"choices": [0.0, 0.4]},
-                "phases.tune.unfreeze": {"choices": [0, {"from": "conv_dw_12"}]},
+                "phases.tune.unfreeze": {"choices": [0, {"from": "block4"}]},
             },
         }
     }

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from tests.architectures.networks import fill
-from tl_toolkit.recipe.pixel_schema import IGNORE
-from tl_toolkit.recipe.schema import Head, Model, Pixels
+from tests.models import build_transfer, layers_of
+from tl_toolkit.recipe.schema import Pixels
+from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.segmentation.task import Segmentation
-from tl_toolkit.transfer.assemble import assemble
 
 SIDE, DRAWN = 32, 200
 TAPS = ("block1", "block2", "block3", "block4")
@@ -17,13 +17,9 @@ TAPS = ("block1", "block2", "block3", "block4")
 
 def assemble_pixels(loss):
     settings = Pixels(loss=loss, taps=TAPS, class_weights={"tree": 3.0})
-    transfer = assemble(
-        Model(base="vgg_tiny", weights="random", head=Head(hidden=[{"units": 16}, {"units": 12}])),
-        image_size=(SIDE, SIDE),
-        num_classes=3,
-        task=Segmentation(("sky", "tree", "road"), settings),
-        pixels=settings,
-    )
+    head = layers_of({"hidden": [{"units": 16}, {"units": 12}]})
+    task = Segmentation(("sky", "tree", "road"), settings, head=head)
+    transfer = build_transfer("vgg_tiny", task=task, size=(SIDE, SIDE))
     fill(transfer.model)
     return transfer
 
@@ -61,17 +57,17 @@ def test_loss_and_gradients_are_those_of_a_dense_map_that_is_masked(loss):
     def measure(ask, targets):
         variables = [variable.value for variable in transfer.model.trainable_variables]
         with tf.GradientTape() as tape:
-            losses, tally = transfer.task.compare(ask(), tf.constant(targets))
+            losses, state = transfer.task.compare(ask(), tf.constant(targets))
             total = tf.reduce_mean(losses)
-        return losses.numpy(), tally.numpy(), tape.gradient(total, variables)
+        return losses.numpy(), state.numpy(), tape.gradient(total, variables)
 
-    losses, tally, gradients = measure(
+    losses, state, gradients = measure(
         lambda: transfer.model([images, pixels], training=False), labels
     )
     expected, counted, slopes = measure(lambda: answer_densely(transfer, images), masked)
 
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    assert np.array_equal(tally, counted)
+    assert np.array_equal(state, counted)
     assert len(gradients) == len(transfer.model.trainable_variables) == 7 * 3 + 3 * 2
     for found, slope in zip(gradients, slopes, strict=True):
         found, slope = map(tf.convert_to_tensor, (found, slope))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tl_toolkit.recipe.pixel_schema import IGNORE
 from tl_toolkit.tasks.dense.sampling import find_borders, sample_pixels
+from tl_toolkit.tasks.dense.spec import IGNORE
 
 # Three classes, of 80, 16 and 4 pixels of those that count, and 20 that do not.
 MASK = np.full((10, 12), 0, np.uint8)

@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 
 from tests.architectures.networks import fill
-from tl_toolkit.recipe.schema import Head, Model, Pixels
+from tests.models import build_transfer, layers_of
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.windows import SizelessBase, cut_spans
 from tl_toolkit.tasks.segmentation.task import Segmentation
-from tl_toolkit.transfer.assemble import assemble
 
 
 def keep_all(outputs):
@@ -16,14 +15,8 @@ def keep_all(outputs):
 
 def assemble_pixels(size, *, base="vgg_tiny", **arguments):
     """The same weights at each size."""
-    settings = Pixels()
-    transfer = assemble(
-        Model(base=base, weights="random", arguments=arguments, head=Head(hidden=[{"units": 16}])),
-        image_size=size,
-        num_classes=3,
-        task=Segmentation(("sky", "tree", "road"), settings),
-        pixels=settings,
-    )
+    task = Segmentation(("sky", "tree", "road"), head=layers_of({"hidden": [{"units": 16}]}))
+    transfer = build_transfer(base, task=task, size=size, arguments=arguments)
     fill(transfer.model)
     return transfer
 
@@ -106,7 +99,9 @@ def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
-    found = DensePredictor(transfer.model).answer_large(draw_photo((50, 61)), transfer.task.keep)
+    found = DensePredictor(transfer.model).answer_large(
+        draw_photo((50, 61)), transfer.task.postprocess
+    )
 
     assert {name: one.shape for name, one in found.items()} == {
         "mask": (50, 61),

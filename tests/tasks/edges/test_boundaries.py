@@ -100,7 +100,7 @@ def test_a_wide_line_is_thinned_to_one(width):
 def test_a_wide_line_in_the_truth_counts_once():
     images, found = measure((line(50), line(49, width=3)))
 
-    assert images[0].truth == pytest.approx(80, abs=4)
+    assert images[0].expected == pytest.approx(80, abs=4)
     assert found["ods"] > 0.97
 
 
@@ -165,7 +165,7 @@ def test_pixels_that_do_not_count_are_neither_found_nor_missed():
     found = count_matches(answer, line(50) > 0, counted=counted)
 
     assert found.f_scores.max() == 1
-    assert found.truth == pytest.approx(40, abs=2)
+    assert found.expected == pytest.approx(40, abs=2)
 
 
 def test_each_threshold_counts_edges_from_it_on():
@@ -174,7 +174,7 @@ def test_each_threshold_counts_edges_from_it_on():
     found = count_matches(answer, line(20) + line(70) > 0)
 
     below, between, above = (np.flatnonzero(THRESHOLDS > t)[0] for t in (0.1, 0.5, 0.85))
-    assert found.detected[below] == 2 * found.detected[between] == found.truth
+    assert found.detected[below] == 2 * found.detected[between] == found.expected
     assert found.matched[between] == found.detected[between]
     assert found.detected[above] == 0
 

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks, Pixels
+from tests.models import plan_values
+from tests.pixels import draw_balls, make_recipe
+from tl_toolkit.recipe.pixels import Pixels
+from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.edges.task import EdgeReader, Edges
 
 # All three kinds; edges alone; none at all; nothing counts.
@@ -17,7 +19,7 @@ TARGETS = np.array(
 
 
 def balanced():
-    return Edges((), Pixels(class_weights="balanced"))
+    return Edges(Pixels(class_weights="balanced"))
 
 
 def make_outputs(seed=0):
@@ -79,12 +81,15 @@ def test_a_damaged_file_cannot_be_read(save, tmp_path):
         EdgeReader().read(str(tmp_path / "cut.png"))
 
 
-def test_the_reader_of_a_recipe_ignores_what_it_says():
-    data = Data(train="x", image_size=32, masks=Masks(ignore=9))
+@pytest.mark.parametrize("ignore", [9, None])
+def test_the_reader_of_a_recipe_ignores_what_it_says(ignore, tmp_path, save):
+    values = make_recipe("edges", draw_balls(tmp_path, train=1, validation=1))
+    values["data"]["masks"] = {"ignore": ignore}
+    path = save(np.array([[9, 255]], np.uint8))
 
-    assert Edges.reader(data).read is not None
-    assert Edges.reader(data)._ignore == 9
-    assert Edges.reader(Data(train="x", image_size=32))._ignore is None
+    _, task = plan_values(values)
+
+    assert task.reader.read(path)[0, 0] == (-1 if ignore else np.float32(9 / 255))
 
 
 def test_balanced_edges_and_other_pixels_weigh_alike():
@@ -127,26 +132,26 @@ def test_an_image_of_one_kind_alone_counts_its_pixels_alike():
 def test_without_class_weights_all_pixels_count_alike():
     outputs = make_outputs()
 
-    losses, _ = Edges((), Pixels()).compare(tf.constant(outputs), tf.constant(TARGETS))
+    losses, _ = Edges(Pixels()).compare(tf.constant(outputs), tf.constant(TARGETS))
 
     p, t = outputs[0, [0, 1, 2, 3, 5], 0], TARGETS[0, [0, 1, 2, 3, 5]]
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     assert losses[0].numpy() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("task", [balanced(), Edges((), Pixels())], ids=["balanced", "plain"])
-def test_ignored_pixels_have_no_loss_no_gradient_and_no_tally(task):
+@pytest.mark.parametrize("task", [balanced(), Edges(Pixels())], ids=["balanced", "plain"])
+def test_ignored_pixels_have_no_loss_no_gradient_and_no_state(task):
     outputs = tf.constant(make_outputs())
 
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        losses, tallies = task.compare(outputs, tf.constant(TARGETS))
+        losses, states = task.compare(outputs, tf.constant(TARGETS))
     gradient = tape.gradient(losses, outputs).numpy()[..., 0]
 
     assert losses[3].numpy() == 0
     assert np.abs(gradient[TARGETS < 0]).max() == 0
     assert np.abs(gradient[TARGETS >= 0]).min() > 0
-    assert tallies.numpy().sum(axis=1).tolist() == (TARGETS >= 0).sum(axis=1).tolist()
+    assert states.numpy().sum(axis=1).tolist() == (TARGETS >= 0).sum(axis=1).tolist()
 
 
 def test_a_confident_error_costs_its_full_price():
@@ -166,29 +171,31 @@ def test_the_score_is_the_best_f_measure_of_single_pixels():
     outputs = np.array([[0.9, 0.8, 0.7, 0.3, 0.2, 0.1]], np.float32)[..., None]
     targets = np.array([[1, 0, 1, 1, 0, 0]], np.float32)
 
-    _, tallies = balanced().compare(tf.constant(outputs), tf.constant(targets))
+    _, states = balanced().compare(tf.constant(outputs), tf.constant(targets))
 
     # From 0.3 on: 3 of 3 found, 1 of 4 wrong.
-    assert balanced().score_of(tallies.numpy().sum(axis=0)) == pytest.approx(2 * 3 / (4 + 3))
+    assert balanced().score_of(states.numpy().sum(axis=0)) == pytest.approx(2 * 3 / (4 + 3))
 
 
 def test_the_score_is_1_for_a_perfect_answer_and_0_without_an_edge():
     edges = TARGETS[:1] >= 0.5
     outputs = tf.constant(edges[..., None].astype(np.float32))
 
-    _, tallies = balanced().compare(outputs, tf.constant(TARGETS[:1]))
+    _, states = balanced().compare(outputs, tf.constant(TARGETS[:1]))
     _, without = balanced().compare(outputs, tf.constant(TARGETS[2:3]))
 
-    assert balanced().score_of(tallies.numpy()[0]) == 1
+    assert balanced().score_of(states.numpy()[0]) == 1
     assert balanced().score_of(without.numpy()[0]) == 0
-    whole = balanced().measure().add({"probability": np.zeros((9, 9))}, np.zeros((9, 9)))
+    whole = balanced().build_metric().add({"probability": np.zeros((9, 9))}, np.zeros((9, 9)))
     assert whole["f_score"] == 0
 
 
 def test_an_answer_is_a_grey_image_of_probabilities():
-    answer = balanced().keep(tf.constant([[[0.0], [0.2], [1.0]]]))
+    answer = balanced().postprocess(tf.constant([[[0.0], [0.2], [1.0]]]))
 
-    image = balanced().draw({name: kept.numpy() for name, kept in answer.items()}, np.zeros((0, 3)))
+    image = balanced().render(
+        {name: kept.numpy() for name, kept in answer.items()}, np.zeros((0, 3))
+    )
 
     assert image.mode == "L"
     assert np.asarray(image).tolist() == [[0, 51, 255]]
@@ -199,13 +206,13 @@ def test_whole_answers_are_measured_over_all_images_and_each_alone():
     truth[50, 10:90] = 1
     truth[70, 10:90] = 0.4  # most annotators saw none
     truth[:, 80:] = -1
-    tally = balanced().measure()
+    metric = balanced().build_metric()
 
-    right = tally.add({"probability": np.where(truth == 1, 0.7, 0)}, truth)
-    wrong = tally.add({"probability": np.zeros((100, 100))}, truth)
+    right = metric.add({"probability": np.where(truth == 1, 0.7, 0)}, truth)
+    wrong = metric.add({"probability": np.zeros((100, 100))}, truth)
 
     assert right["f_score"] == 1 and wrong["f_score"] == 0
-    found = tally.result()
+    found = metric.result()
     assert found["images"] == 2
     assert found["ods"] == found["ois"] == pytest.approx(2 / 3)
     assert found["average_precision"] == pytest.approx(1 / 2)

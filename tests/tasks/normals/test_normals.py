@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.recipe.data_schema import Data
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks, Pixels
+from tests.models import plan_values
+from tests.pixels import draw_balls, make_recipe
+from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.normals.task import NormalReader, Normals, measure_angles
 
-TASK = Normals((), Pixels())
+TASK = Normals()
 NO_PALETTE = np.zeros((0, 3), np.uint8)
 
 
@@ -107,10 +108,16 @@ def test_grey_images_are_refused(tmp_path):
         NormalReader().read(str(tmp_path / "grey.png"))
 
 
-def test_the_reader_of_a_recipe_ignores_what_it_says():
-    data = Data(train="x", image_size=32, masks=Masks(ignore=(1, 2, 3)))
+def test_the_reader_of_a_recipe_ignores_what_it_says(tmp_path, save):
+    values = make_recipe("normals", draw_balls(tmp_path, train=1, validation=1))
+    values["data"]["masks"] = {"ignore": [1, 2, 3]}
+    pixels = encode(np.stack([[tilted(10), tilted(20)]]))
+    pixels[0, 0] = 1, 2, 3
+    path = save(pixels)
 
-    assert Normals.reader(data)._ignore == (1, 2, 3)
+    _, task = plan_values(values)
+
+    assert task.reader.read(path)[0].any(axis=-1).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
@@ -125,7 +132,7 @@ def test_the_loss_is_that_of_pixelnet_whatever_the_length_of_an_output(scale):
     np.testing.assert_allclose(losses, (1 - cosines).mean(axis=-1), rtol=1e-5)
 
 
-def test_pixels_without_a_normal_have_no_loss_no_gradient_and_no_tally():
+def test_pixels_without_a_normal_have_no_loss_no_gradient_and_no_state():
     wanted = random_normals(2, 6, seed=1)
     wanted[0, 2:] = 0
     wanted[1] = 0
@@ -133,14 +140,14 @@ def test_pixels_without_a_normal_have_no_loss_no_gradient_and_no_tally():
 
     with tf.GradientTape() as tape:
         tape.watch(given)
-        losses, tallies = TASK.compare(given, tf.constant(wanted))
+        losses, states = TASK.compare(given, tf.constant(wanted))
     gradient = np.abs(tape.gradient(losses, given).numpy()).max(axis=-1)
 
     angles = measure_angles(given.numpy()[0, :2] / 2, wanted[0, :2])
     assert losses[0].numpy() == pytest.approx((1 - np.cos(np.radians(angles))).mean(), rel=1e-5)
     assert losses[1].numpy() == 0
     assert (gradient > 0).tolist() == wanted.any(axis=-1).tolist()
-    assert tallies.numpy()[:, 1].tolist() == [2, 0]
+    assert states.numpy()[:, 1].tolist() == [2, 0]
 
 
 def test_an_output_of_zeros_is_no_infinite_loss():
@@ -158,10 +165,10 @@ def test_the_score_counts_pixels_within_22_5_degrees():
     wanted = np.stack([[tilted(0)] * 4])
     given = np.stack([[tilted(22.4), tilted(-22.4, "y"), tilted(22.6), tilted(170)]])
 
-    _, tallies = TASK.compare(tf.constant(given), tf.constant(wanted))
+    _, states = TASK.compare(tf.constant(given), tf.constant(wanted))
 
-    assert tallies.numpy().tolist() == [[2, 4]]
-    assert TASK.score_of(tallies.numpy()[0]) == 0.5
+    assert states.numpy().tolist() == [[2, 4]]
+    assert TASK.score_of(states.numpy()[0]) == 0.5
     assert TASK.score_of(np.array([0, 0])) == 0
 
 
@@ -173,16 +180,16 @@ def test_angles_keep_their_digits_at_either_end(degrees):
 
 
 def test_metrics_are_over_all_pixels_of_all_images():
-    tally = TASK.measure()
+    metric = TASK.build_metric()
     front = np.stack([[tilted(0)] * 3])
     with_a_gap = front.copy()
     with_a_gap[0, 2] = 0
     angles = [0, 10, 20, 25, 45]
 
-    first = tally.add({"normal": np.stack([[tilted(one) for one in angles[:3]]])}, front)
-    tally.add({"normal": np.stack([[tilted(25), tilted(45), tilted(90)]])}, with_a_gap)
+    first = metric.add({"normal": np.stack([[tilted(one) for one in angles[:3]]])}, front)
+    metric.add({"normal": np.stack([[tilted(25), tilted(45), tilted(90)]])}, with_a_gap)
 
-    found = tally.result()
+    found = metric.result()
     assert first["mean_angle"] == pytest.approx(10, abs=1e-5)
     assert (found["images"], found["pixels"]) == (2, 5)
     assert found["mean_angle"] == pytest.approx(np.mean(angles), abs=1e-5)
@@ -196,27 +203,29 @@ def test_metrics_are_over_all_pixels_of_all_images():
 
 def test_the_median_is_off_by_no_more_than_half_a_bin():
     truth, given = random_normals(50, 41), random_normals(50, 41, seed=2)
-    tally = TASK.measure()
+    metric = TASK.build_metric()
 
-    tally.add({"normal": given}, truth)
+    metric.add({"normal": given}, truth)
 
     expected = np.sort(measure_angles(given, truth).reshape(-1))[(50 * 41 - 1) // 2]
-    assert abs(tally.result()["median_angle"] - expected) <= 0.005
+    assert abs(metric.result()["median_angle"] - expected) <= 0.005
 
 
 def test_without_a_normal_all_metrics_are_0():
-    tally = TASK.measure()
+    metric = TASK.build_metric()
 
-    tally.add({"normal": random_normals(2, 2)}, np.zeros((2, 2, 3), np.float32))
+    metric.add({"normal": random_normals(2, 2)}, np.zeros((2, 2, 3), np.float32))
 
-    assert tally.result()["mean_angle"] == tally.result()["median_angle"] == 0
+    assert metric.result()["mean_angle"] == metric.result()["median_angle"] == 0
 
 
 def test_an_answer_is_drawn_as_the_files_are_coded(tmp_path):
     normals = random_normals(6, 5)
-    answer = {name: kept.numpy() for name, kept in TASK.keep(tf.constant(normals * 3)).items()}
+    answer = {
+        name: kept.numpy() for name, kept in TASK.postprocess(tf.constant(normals * 3)).items()
+    }
 
-    TASK.draw(answer, NO_PALETTE).save(tmp_path / "normals.png")
+    TASK.render(answer, NO_PALETTE).save(tmp_path / "normals.png")
 
     found = NormalReader().read(str(tmp_path / "normals.png"))
     assert measure_angles(found, normals).max() < 0.5

@@ -1,4 +1,4 @@
-"""One class for each pixel: losses and tallies against NumPy, answers as images."""
+"""One class for each pixel: losses and states against NumPy, predictions as images."""
 
 import keras
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.recipe.pixel_schema import IGNORE, Pixels
+from tl_toolkit.recipe.pixels import Pixels
+from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
 CLASSES = ("sky", "road", "tree")
@@ -22,8 +23,18 @@ def compare(outputs, targets=TARGETS, weights=None, **settings):
     task = Segmentation(CLASSES, Pixels(**settings))
     if weights is not None:
         task.class_weights.assign(weights)
-    losses, tallies = task.compare(tf.constant(outputs), tf.constant(targets))
-    return losses.numpy(), tallies.numpy()
+    losses, states = task.compare(tf.constant(outputs), tf.constant(targets))
+    return losses.numpy(), states.numpy()
+
+
+class Counted:
+    """Targets of which the pixels of each class are known."""
+
+    def __init__(self, *counts):
+        self._counts = np.array(counts)
+
+    def count(self):
+        return self._counts
 
 
 def of_the_right_class(outputs, row):
@@ -115,9 +126,9 @@ def test_pixels_of_no_class_change_no_loss_and_get_no_gradient(loss):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice"])
 def test_an_image_without_a_pixel_of_a_class_has_no_loss(loss):
-    losses, tallies = compare(make_outputs(), np.full_like(TARGETS, IGNORE), loss=loss)
+    losses, states = compare(make_outputs(), np.full_like(TARGETS, IGNORE), loss=loss)
 
-    assert losses.tolist() == [0, 0] and tallies.sum() == 0
+    assert losses.tolist() == [0, 0] and states.sum() == 0
 
 
 def test_a_confident_error_costs_its_full_price():
@@ -133,24 +144,24 @@ def test_a_confident_error_costs_its_full_price():
     assert loss_of(tf.constant([[[0.0, 60.0, 0.0]]])).numpy() == pytest.approx([60.0])
 
 
-def test_the_tally_is_the_confusion_of_each_image():
+def test_the_state_is_the_confusion_of_each_image():
     outputs = np.eye(3, dtype=np.float32)[[[0, 2, 2, 1, 0], [0, 2, 1, 1, 2]]]
 
-    _, tallies = compare(outputs)
+    _, states = compare(outputs)
 
-    assert tallies.reshape(2, 3, 3).tolist() == [
+    assert states.reshape(2, 3, 3).tolist() == [
         [[1, 0, 0], [0, 1, 1], [0, 0, 1]],
         [[0, 0, 0], [0, 0, 0], [1, 0, 2]],
     ]
     task = Segmentation(CLASSES, Pixels())
     # sky: 1 of 2; road: 1 of 2; tree: 3 of 5.
-    assert task.score_of(tallies.sum(axis=0)) == pytest.approx((1 / 2 + 1 / 2 + 3 / 5) / 3)
+    assert task.score_of(states.sum(axis=0)) == pytest.approx((1 / 2 + 1 / 2 + 3 / 5) / 3)
 
 
 def test_balanced_weights_are_the_median_frequency_over_each_ones():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(lambda: np.array([100, 10, 40]))
+    task.prepare(Counted(100, 10, 40))
 
     assert task.class_weights.numpy().tolist() == pytest.approx([0.4, 4.0, 1.0])
 
@@ -158,7 +169,7 @@ def test_balanced_weights_are_the_median_frequency_over_each_ones():
 def test_a_class_without_pixels_keeps_a_weight_of_one():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(lambda: np.array([100, 0, 50]))
+    task.prepare(Counted(100, 0, 50))
 
     assert task.class_weights.numpy().tolist() == pytest.approx([0.75, 1.0, 1.5])
 
@@ -166,7 +177,7 @@ def test_a_class_without_pixels_keeps_a_weight_of_one():
 def test_balanced_weights_stay_below_fifty():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(lambda: np.array([1_000_000, 10, 500_000]))
+    task.prepare(Counted(1_000_000, 10, 500_000))
 
     assert task.class_weights.numpy().tolist() == [0.5, 50, 1]
 
@@ -174,7 +185,7 @@ def test_balanced_weights_stay_below_fifty():
 def test_masks_without_a_counted_pixel_leave_the_weights_alone():
     task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
 
-    task.weigh(lambda: np.zeros(3, int))
+    task.prepare(Counted(0, 0, 0))
 
     assert task.class_weights.numpy().tolist() == [1, 1, 1]
 
@@ -185,7 +196,7 @@ def test_masks_without_a_counted_pixel_leave_the_weights_alone():
 def test_other_weights_need_no_counts(given, weights):
     task = Segmentation(CLASSES, Pixels(class_weights=given))
 
-    task.weigh(lambda: pytest.fail("all masks were read for nothing"))
+    task.prepare(None)  # all masks would be read for nothing
 
     assert task.class_weights.numpy().tolist() == weights
 
@@ -195,8 +206,8 @@ def test_an_answer_is_a_palette_image_of_the_classes():
     outputs = np.eye(3, dtype=np.float32)[[[0, 2], [1, 1]]] * 0.9
     palette = np.array([[0, 0, 255], [128, 128, 128], [0, 255, 0]], np.uint8)
 
-    answer = {name: kept.numpy() for name, kept in task.keep(tf.constant(outputs)).items()}
-    image = task.draw(answer, palette)
+    answer = {name: kept.numpy() for name, kept in task.postprocess(tf.constant(outputs)).items()}
+    image = task.render(answer, palette)
 
     assert np.asarray(image).tolist() == [[0, 2], [1, 1]]
     assert np.asarray(image.convert("RGB"))[0, 1].tolist() == [0, 255, 0]
@@ -208,7 +219,9 @@ def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_pat
     task = Segmentation([str(index) for index in range(num_classes)], Pixels())
     mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
 
-    task.draw({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(tmp_path / "mask.png")
+    task.render({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(
+        tmp_path / "mask.png"
+    )
 
     with Image.open(tmp_path / "mask.png") as image:
         assert np.asarray(image).tolist() == mask.tolist()
@@ -216,12 +229,12 @@ def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_pat
 
 
 def test_whole_masks_are_measured_over_all_images_and_each_alone():
-    tally = Segmentation(CLASSES, Pixels()).measure()
+    metric = Segmentation(CLASSES, Pixels()).build_metric()
 
-    first = tally.add({"mask": np.array([[0, 0]])}, np.array([[0, 1]]))
-    second = tally.add({"mask": np.array([[1, 1]])}, np.array([[1, IGNORE]]))
+    first = metric.add({"mask": np.array([[0, 0]])}, np.array([[0, 1]]))
+    second = metric.add({"mask": np.array([[1, 1]])}, np.array([[1, IGNORE]]))
 
     assert first == {"pixel_accuracy": 0.5, "mean_iou": 0.25}
     assert second == {"pixel_accuracy": 1.0, "mean_iou": 1.0}
-    assert tally.result()["images"] == 2
-    assert tally.result()["mean_iou"] == pytest.approx(0.5)
+    assert metric.result()["images"] == 2
+    assert metric.result()["mean_iou"] == pytest.approx(0.5)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import Listing
+from tl_toolkit.sources.listing import Listing, name_some
 from tl_toolkit.sources.survey import (
+    Splits,
     check_builtin,
     count_builtin,
     list_builtin,
@@ -18,6 +20,7 @@ from tl_toolkit.sources.survey import (
     list_class_table,
     survey_folders,
 )
+from tl_toolkit.sources.tables import read_header, read_table
 
 __all__ = ["Planning"]
 
@@ -44,16 +47,27 @@ class Planning(TaskPlanning):
         )
 
     def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
-        """Lists a folder of class folders, all in the split "test".
+        """Lists a folder of class folders, or a table with a column label, as the split "test".
 
         Args:
-            source: The folder, with some or all of the classes.
+            source: The folder or table, with some or all of the classes.
             classes: Of the run.
 
         Raises:
             DataError: It is missing, or its classes are other ones.
         """
-        return list_class_folders(source, classes=classes)
+        if not source.is_file():
+            return list_class_folders(source, classes=classes)
+        files, wrong = read_table(source)
+        problems = [replace(problem, where="--data") for _, problem in wrong]
+        others = sorted({file.targets[0] for file in files} - set(classes))
+        if others and not problems:
+            what = f"{str(source)!r} has labels of other classes: {name_some(map(repr, others))}"
+            expected = f"The classes are {name_some(map(repr, classes))}."
+            problems = [Problem("--data", what, expected)]
+        if problems:
+            raise DataError(problems)
+        return Listing(tuple(classes), tuple(file._replace(split="test") for file in files))
 
     def check(
         self, architecture: Architecture, classes: Sequence[str]
@@ -84,8 +98,6 @@ class Planning(TaskPlanning):
             DataError: The folders hold no classes.
         """
         from tl_toolkit.plan.starter import find_splits, write_paths, write_table
-        from tl_toolkit.sources.survey import Splits
-        from tl_toolkit.sources.tables import read_header
 
         if source.is_file():
             header, _ = read_header(source, expected="")

@@ -14,11 +14,11 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
 from tl_toolkit.tasks.classification.metrics import measure_classification
 from tl_toolkit.tasks.classification.spec import ClassificationSection
 from tl_toolkit.tasks.image import ImageTask, layers_of
 from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
 

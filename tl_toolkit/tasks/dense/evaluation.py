@@ -13,12 +13,12 @@ import numpy as np
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
-from tl_toolkit.tasks.base import Features, PredictionOptions, Resize, SplitView
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets, place_pixels
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
+from tl_toolkit.tasks.types import Features, PredictionOptions, Resize, SplitView
 
 __all__ = ["MapPrediction", "blank_unseen", "find_seen", "measure_maps", "predict_maps"]
 

@@ -13,13 +13,13 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.images.decoder import decode_image, resize_image
-from tl_toolkit.tasks.base import Ask, Resize
 from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import RANGES
 from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.types import Ask, Resize
 
 __all__ = ["compare_maps"]
 

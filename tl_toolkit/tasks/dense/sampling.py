@@ -9,9 +9,9 @@ import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, as_list
 from tl_toolkit.recipe.schema import Pixels
-from tl_toolkit.tasks.base import Features, Transform
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
+from tl_toolkit.tasks.types import Features, Transform
 
 __all__ = ["SampledPixels", "sample_pixels"]
 

@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from tl_toolkit.images.decoder import decode_image, resize_image
-from tl_toolkit.tasks.base import Endpoints, Resize
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.types import Endpoints, Resize
 
 __all__ = ["RANGES", "build_endpoints", "place_pixels_in_graph"]
 

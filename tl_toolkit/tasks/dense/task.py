@@ -16,7 +16,12 @@ from tl_toolkit.architectures.taps import pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Pixels
-from tl_toolkit.tasks.base import (
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
+from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
+from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
     Evaluation,
@@ -27,13 +32,8 @@ from tl_toolkit.tasks.base import (
     Resize,
     SplitView,
     Table,
-    Task,
     Transform,
 )
-from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
-from tl_toolkit.tasks.dense.sampling import SampledPixels
-from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
-from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
 

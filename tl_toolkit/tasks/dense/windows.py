@@ -15,8 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.costs import Field, measure_graph
+from tl_toolkit.architectures.costs import measure_graph
 from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.architectures.receptive_field import Field
 from tl_toolkit.catalog.lookup import PIXEL_STEP
 
 __all__ = ["SizelessBase", "Span", "cut_spans", "pair_spans"]

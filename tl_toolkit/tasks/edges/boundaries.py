@@ -1,11 +1,11 @@
-"""Metrics of edges: thinned, matched one to one with the truth, at every threshold.
+"""Metrics of edges: thinned, matched one to one with the target's edges, at every threshold.
 
 After the benchmark of the Berkeley segmentation data (Martin et al., 2004; Arbelaez et al., 2011),
 with these differences:
 
-- The truth is one map. There each annotator's lines are matched on their own; here pixels that at
-  least half of them marked are the truth.
-- The truth is thinned as the answer is, so that lines drawn several pixels wide count once.
+- The target is one map. There each annotator's lines are matched on their own; here pixels that at
+  least half of them marked are the target's edges.
+- The target is thinned as the prediction is, so that lines several pixels wide count once.
 - Thinning is non-maximum suppression across the edge; no morphological thinning follows.
 - The matching has the most pairs that there can be. There it has the least cost, where leaving a
   pixel out costs more than any distance, and is found approximately: as many pairs, or fewer.
@@ -27,7 +27,7 @@ THRESHOLDS = np.arange(1, 34) * 0.03
 """Probabilities from which on a pixel is taken for an edge."""
 
 TOLERANCE = 0.0075
-"""How far an edge may lie from the truth, as a fraction of the image's diagonal."""
+"""How far an edge may lie from one of the target, as a fraction of the image's diagonal."""
 
 _BLUR = 0.5
 _ORIENTATION_BLUR = 2.0
@@ -40,19 +40,19 @@ class BoundaryCounts(NamedTuple):
     """Pixels of one or of many images, at each threshold.
 
     Attributes:
-        matched: int (thresholds,), edges that have a pixel of the truth of their own.
+        matched: int (thresholds,), edges that have an edge pixel of the target of their own.
         detected: int (thresholds,), edges.
-        truth: Pixels of the truth.
+        expected: Edge pixels of the target.
     """
 
     matched: np.ndarray
     detected: np.ndarray
-    truth: int
+    expected: int
 
     @property
     def f_scores(self) -> np.ndarray:
-        """The F-measure at each threshold; 1 where there is nothing to find and nothing found."""
-        total = self.detected + self.truth
+        """The F-measure at each threshold; 1 where there are no edges in either."""
+        total = self.detected + self.expected
         return np.where(total > 0, 2 * self.matched / np.maximum(total, 1), 1.0)
 
 
@@ -86,25 +86,25 @@ def find_ridges(values: np.ndarray) -> np.ndarray:
 
 
 def count_matches(
-    probability: np.ndarray, truth: np.ndarray, *, counted: np.ndarray | None = None
+    probability: np.ndarray, target: np.ndarray, *, counted: np.ndarray | None = None
 ) -> BoundaryCounts:
-    """Thins an image's edges, and matches them with the truth at each threshold.
+    """Thins an image's edges, and matches them with the target's at each threshold.
 
     Args:
         probability: float (h, w), of an edge.
-        truth: bool (h, w), where edges are.
+        target: bool (h, w), where edges are.
         counted: bool (h, w), pixels that count; by default all.
 
     Returns:
         The counts of this image.
     """
-    counted = np.ones(truth.shape, bool) if counted is None else counted
+    counted = np.ones(target.shape, bool) if counted is None else counted
     edges = np.argwhere(find_ridges(probability) & counted)
     strengths = probability[tuple(edges.T)]
     order = np.argsort(-strengths, kind="stable")
     edges, strengths = edges[order], strengths[order]
-    # The truth is not thinned where it does not count, nor the worse for ending there.
-    wanted = find_ridges(truth.astype(np.float64)) & truth & counted
+    # Thinned before pixels are left out: a line that ends there must not be thinned for it.
+    wanted = find_ridges(target.astype(np.float64)) & target & counted
     near = _find_near(edges, wanted)
     detected = np.searchsorted(-strengths, -THRESHOLDS, side="right")
     matched = np.cumsum([0, *_find_matched(near)])[detected]
@@ -112,7 +112,7 @@ def count_matches(
 
 
 def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
-    """Returns which pixels of the truth (columns) lie within the tolerance of which edges."""
+    """Returns which edge pixels of the target (columns) lie within the tolerance of which edges."""
     radius = TOLERANCE * np.hypot(*wanted.shape)
     reach = int(radius)
     numbers = np.full(wanted.shape, -1)
@@ -131,7 +131,7 @@ def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
 
 
 def _find_matched(near: sparse.csr_array) -> np.ndarray:
-    """Returns which edges get a pixel of the truth of their own, as they come, bool (edges,).
+    """Returns which edges get an edge pixel of the target of their own, in order, bool (edges,).
 
     Each takes one if all before it can keep one, though perhaps another (Kuhn, 1955). So those of
     the first n, for any n, are as many as any matching of the first n has: one pass gives the
@@ -161,7 +161,7 @@ def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[
         first: The edge.
         owners: The edge that each pixel belongs to, or _FREE; is changed.
         seen: Is changed: pixels that no search can free are settled, which keeps the sum of all
-            searches that fail to one look at each pair.
+            searches that fail to one visit of each pair.
     """
     waiting = [first]
     finders: dict[int, int] = {}  # by pixel: the edge that would take it from its owner
@@ -197,26 +197,26 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
           not by necessity, at least ods;
         - average_precision: the area under precision over recall.
 
-        All in [0, 1], and 0 without an edge in the truth: there is nothing to measure.
+        All in [0, 1], and 0 without an edge in the target: there is nothing to measure.
     """
     total = BoundaryCounts(
-        np.sum([one.matched for one in images], axis=0),
-        np.sum([one.detected for one in images], axis=0),
-        sum(one.truth for one in images),
+        np.sum([image.matched for image in images], axis=0),
+        np.sum([image.detected for image in images], axis=0),
+        sum(image.expected for image in images),
     )
     best = int(total.f_scores.argmax())
-    own = [int(one.f_scores.argmax()) for one in images]
-    matched = sum(int(one.matched[index]) for one, index in zip(images, own, strict=True))
-    detected = sum(int(one.detected[index]) for one, index in zip(images, own, strict=True))
-    alone = BoundaryCounts(np.array([matched]), np.array([detected]), total.truth)
+    own = [int(image.f_scores.argmax()) for image in images]
+    matched = sum(int(image.matched[index]) for image, index in zip(images, own, strict=True))
+    detected = sum(int(image.detected[index]) for image, index in zip(images, own, strict=True))
+    alone = BoundaryCounts(np.array([matched]), np.array([detected]), total.expected)
     precision = total.matched / np.maximum(total.detected, 1)
-    recall = total.matched / max(total.truth, 1)
+    recall = total.matched / max(total.expected, 1)
     return {
-        "ods": float(total.f_scores[best]) if total.truth else 0.0,
+        "ods": float(total.f_scores[best]) if total.expected else 0.0,
         "ods_threshold": float(THRESHOLDS[best]),
         "ods_precision": float(precision[best]),
         "ods_recall": float(recall[best]),
-        "ois": float(alone.f_scores[0]) if total.truth else 0.0,
+        "ois": float(alone.f_scores[0]) if total.expected else 0.0,
         "average_precision": _area(precision, recall),
     }
 

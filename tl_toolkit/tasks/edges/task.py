@@ -218,7 +218,7 @@ class EdgeMetric:
         counts = count_matches(prediction["probability"], target >= _IS_EDGE, counted=target >= 0)
         self._images.append(counts)
         best = int(counts.f_scores.argmax())
-        score = float(counts.f_scores[best]) if counts.truth else 0.0
+        score = float(counts.f_scores[best]) if counts.expected else 0.0
         return {"f_score": score, "threshold": float(THRESHOLDS[best])}
 
     def result(self) -> dict[str, Any]:

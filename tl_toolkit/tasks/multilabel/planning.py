@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions, name_some
-from tl_toolkit.sources.survey import Splits
 from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 
-__all__ = ["Planning"]
+__all__ = ["Planning", "split_names"]
 
 _EXPECTED = (
     "A table is expected with the columns path and labels (names with | between them), or path and "
@@ -31,33 +31,50 @@ class Planning(TaskPlanning):
         return section
 
     def survey(self) -> Survey:
-        """Looks at the recipe's table; opens no image."""
-        path = self.data.csv
+        """Reads the recipe's table; opens no image."""
+        path, classes = self.data.csv, self.data.classes
         if path is None:  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
-        return self.as_survey(
-            *_list_table(path, splits_of(self.data), self._section, self.data.classes)
-        )
+        files, names, problems = _read_labels(path, self._section, classes)
+        chosen = tuple(classes or names)
+        if not problems:
+            problems = _check(path, classes, names, files, self._section.separator)
+        selected = [_select(file, chosen, self._section.separator) for file in files]
+        paired, fractions = find_fractions(selected, splits_of(self.data).fractions)
+        listing = Listing(chosen, paired, fractions, columns=("labels",), stratify="")
+        return self.as_survey(listing, problems)
 
     def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
         """Lists a table, all in the split "test".
 
+        A table with names may lack some of the classes: no image is of them. Other classes are left
+        out where the recipe chose some of its table's.
+
         Args:
             source: The table.
-            classes: Of the run; it may lack some.
+            classes: Of the run.
 
         Raises:
-            DataError: It is missing, or names other classes.
+            DataError: It is missing, lacks the column of a class, or names other classes.
         """
-        listing, problems = _list_table(source, Splits(), self._section, classes, partial=True)
+        chosen = classes if self.data.classes else None
+        files, names, problems = _read_labels(source, self._section, chosen)
+        others = [] if problems or chosen else [name for name in names if name not in classes]
+        if others:
+            what = f"{str(source)!r} names other classes: {name_some(map(repr, others))}"
+            expected = f"The classes are {name_some(map(repr, classes))}."
+            problems = [("csv", Problem("data.csv", what, expected))]
+        if not problems and self._section.labels not in read_header(source, expected="")[0]:
+            problems = _check_classes(source, classes, names)
         if problems:
-            raise DataError([problem for _, problem in problems])
-        files = tuple(file._replace(split="test") for file in listing.files)
-        return Listing(tuple(classes), files, columns=listing.columns, stratify="")
+            raise DataError([replace(problem, where="--data") for _, problem in problems])
+        selected = (_select(file, classes, self._section.separator) for file in files)
+        test = tuple(file._replace(split="test") for file in selected)
+        return Listing(tuple(classes), test, columns=("labels",), stratify="")
 
     @staticmethod
     def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
-        """Recognizes a table with a column `labels`.
+        """Recognizes a table with a column `labels`, or with columns of 0 and 1 alone.
 
         Args:
             source: The table.
@@ -70,17 +87,17 @@ class Planning(TaskPlanning):
         from tl_toolkit.plan.starter import remark, write_table
 
         section = MultilabelSection()
-        if not source.is_file() or section.labels not in read_header(source, expected="")[0]:
+        if not source.is_file() or not _is_recognized(source, section):
             return None
-        listing, problems = _list_table(source, Splits(validation=0.2), section, None)
-        if problems:
+        files, names, problems = _read_labels(source, section, None)
+        if problems := problems or _check(source, None, names, files, section.separator):
             raise DataError([problem for _, problem in problems])
-        counts = dict.fromkeys(listing.classes, 0)
-        for file in listing.files:
+        counts = dict.fromkeys(names, 0)
+        for file in files:
             for name in split_names(file.targets[0], section.separator):
                 counts[name] += 1
         return Proposal(
-            opening=f"{len(listing.files):,} images of any of {len(counts)} classes",
+            opening=f"{len(files):,} images of any of {len(counts)} classes",
             counts=[(count, repr(name)) for name, count in counts.items()],
             task=[remark("task: multilabel", "any number of classes for each image")],
             data=write_table(source, place, "the images"),
@@ -98,59 +115,96 @@ def split_names(text: str, separator: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(separator) if name.strip()))
 
 
-def _list_table(
-    path: Path,
-    splits: Splits,
-    section: MultilabelSection,
-    classes: Sequence[str] | None,
-    *,
-    partial: bool = False,
-) -> tuple[Listing, list[Found]]:
+def _is_recognized(source: Path, section: MultilabelSection) -> bool:
+    header, _ = read_header(source, expected="")
+    names = [name for name in header if name not in NOT_TARGETS]
+    if section.labels in header or len(names) < 2:
+        return section.labels in header
+    files, _ = read_table(source, names, refuse=_accept)
+    return bool(files) and not any(_refuse_flag("", text) for file in files
+                                   for text in file.targets)  # fmt: skip
+
+
+def _read_labels(
+    path: Path, section: MultilabelSection, classes: Sequence[str] | None
+) -> tuple[list[SourceFile], list[str], list[Found]]:
+    """Reads either form of table.
+
+    Returns:
+        The files, whose target is the names of their classes; all classes there are; and what is
+        wrong.
+    """
     header, unreadable = read_header(path, expected=_EXPECTED)
     if unreadable:
-        return Listing((), (), stratify=""), [("csv", problem) for problem in unreadable]
+        return [], [], [("csv", problem) for problem in unreadable]
+    separator = section.separator
     if section.labels in header:
-        listed, problems = read_table(
-            path, (section.labels,), refuse=lambda column, value: "", expected=_EXPECTED
-        )
-        names = sorted(
-            {name for file in listed for name in split_names(file.targets[0], section.separator)}
-        )
-        problems += [] if problems else _check_names(path, names, classes, partial=partial)
-    else:
-        names = [name for name in header if name not in NOT_TARGETS]
-        problems = _check_names(path, names, classes, partial=partial)
-        wanted = [name for name in classes or names if name in names]
-        listed, wrong = read_table(path, wanted, refuse=_refuse_flag, expected=_EXPECTED)
-        problems += wrong
-        listed = [_join_flags(file, wanted, section.separator) for file in listed]
-    chosen = tuple(classes or names)
-    files, fractions = find_fractions(
-        [_select(file, chosen, section.separator) for file in listed], splits.fractions
-    )
-    return Listing(chosen, files, fractions, columns=("labels",), stratify=""), problems
+        files, problems = read_table(path, (section.labels,), refuse=_accept, expected=_EXPECTED)
+        held = {name for file in files for name in split_names(file.targets[0], separator)}
+        return files, sorted(held), problems
+    names = [name for name in header if name not in NOT_TARGETS]
+    wanted = [name for name in names if classes is None or name in classes]
+    files, problems = read_table(path, wanted, refuse=_refuse_flag, expected=_EXPECTED)
+    problems = _check_columns(path, wanted, files, section) or problems
+    return [_join_flags(file, wanted, separator) for file in files], names, problems
 
 
-def _check_names(
-    path: Path, names: Sequence[str], classes: Sequence[str] | None, *, partial: bool
+def _check_columns(
+    path: Path, names: Sequence[str], files: Sequence[SourceFile], section: MultilabelSection
 ) -> list[Found]:
-    missing = [] if partial else [name for name in classes or () if name not in names]
+    """Refuses columns that are no classes as a whole, instead of each of their cells."""
+    flags = {name: {file.targets[place] for file in files} for place, name in enumerate(names)}
+    others = [name for name, values in flags.items() if files and not values & {"0", "1"}]
+    if others:
+        what = f"{str(path)!r} has no column {section.labels!r}, and no 0 and 1 in {others[0]!r}"
+        hint = "data.classes with the columns that are classes"
+        if len(names) == 1:
+            hint = f"task={{kind: multilabel, labels: {others[0]}}}"
+        return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", hint))]
+    joined = [name for name in names if section.separator in name]
+    if joined:
+        what = f"{str(path)!r} has the column {joined[0]!r}"
+        expected = f"No class has the separator {section.separator!r} in its name."
+        return [("csv", Problem("data.csv", what, expected, "task.separator=;"))]
+    return []
+
+
+def _check_classes(path: Path, classes: Sequence[str] | None, names: Sequence[str]) -> list[Found]:
+    """Refuses classes that the table does not know, and fewer than two."""
+    missing = [name for name in classes or () if name not in names]
     if missing:
         near = closest(missing[0], names)
-        what = f"{str(path)!r} has no image of {name_some(map(repr, missing))}"
+        what = f"{str(path)!r} has no class {name_some(map(repr, missing))}"
         expected = f"Its classes are {name_some(map(repr, names))}{'; ' if near else '.'}{near}"
         return [("classes", Problem("data.classes", what, expected))]
-    if partial:
-        others = [name for name in names if name not in (classes or ())]
-        if others:
-            what = f"{str(path)!r} names other classes: {name_some(map(repr, others))}"
-            expected = f"The classes are {name_some(map(repr, classes or ()))}."
-            return [("csv", Problem("--data", what, expected))]
-        return []
-    if len(classes or names) < 2:
-        what = f"{str(path)!r} names {len(names)} class{'' if len(names) == 1 else 'es'}"
+    number = len(classes or names)
+    if number < 2:
+        what = f"{str(path)!r} names {number} class{'' if number == 1 else 'es'}"
         return [("csv", Problem("data.csv", what, "At least 2 classes are needed."))]
     return []
+
+
+def _check(
+    path: Path,
+    classes: Sequence[str] | None,
+    names: Sequence[str],
+    files: Sequence[SourceFile],
+    separator: str,
+) -> list[Found]:
+    """Refuses also classes that no training image is of: they could not be learned."""
+    if problems := _check_classes(path, classes, names):
+        return problems
+    training = [file for file in files if file.split in (None, "train")]
+    held = {name for file in training for name in split_names(file.targets[0], separator)}
+    empty = [name for name in classes or names if name not in held]
+    if not empty:
+        return []
+    what = f"{str(path)!r} has no image of {name_some(map(repr, empty))} to train from"
+    return [("csv", Problem("data.csv", what, "Each class needs an image at least."))]
+
+
+def _accept(column: str, value: str) -> str:
+    return ""
 
 
 def _refuse_flag(column: str, value: str) -> str:
@@ -158,7 +212,7 @@ def _refuse_flag(column: str, value: str) -> str:
 
 
 def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> SourceFile:
-    flags: Iterator[tuple[str, str]] = zip(names, file.targets, strict=True)
+    flags = zip(names, file.targets, strict=True)
     return file._replace(targets=(separator.join(name for name, flag in flags if flag == "1"),))
 
 

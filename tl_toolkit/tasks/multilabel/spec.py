@@ -39,6 +39,7 @@ class MultilabelSection(TaskSection):
         "f1": "F1",
     }
     ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
+    tunable: ClassVar[tuple[str, ...]] = ("threshold",)
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

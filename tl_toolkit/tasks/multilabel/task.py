@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
 from tl_toolkit.tasks.image import ImageTask, layers_of
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
@@ -24,6 +24,7 @@ from tl_toolkit.tasks.multilabel.metrics import (
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
 
@@ -158,18 +159,21 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        rows = [
-            [example.targets[0], "|".join(self._select(row)), *map(float, row)]
-            for example, row in zip(view.examples, outputs, strict=True)
-        ]
+        separator = self._section.separator
+        rows = []
+        for flags, row in zip(targets.astype(bool), outputs, strict=True):
+            labels = separator.join(self._name(flags))
+            rows.append([labels, separator.join(self._select(row)), *map(float, row)])
         return Evaluation(
             measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses),
             Table(["labels", "predicted", *self.classes], rows),
         )
 
     def _select(self, probabilities: np.ndarray) -> list[str]:
-        chosen = zip(self.classes, probabilities >= self.thresholds, strict=True)
-        return [name for name, is_chosen in chosen if is_chosen]
+        return self._name(probabilities >= self.thresholds)
+
+    def _name(self, flags: np.ndarray) -> list[str]:
+        return [name for name, is_set in zip(self.classes, flags, strict=True) if is_set]
 
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None
@@ -199,7 +203,7 @@ class Multilabel(ImageTask):
             [
                 [
                     record["path"],
-                    ("|" if wide else ", ").join(record["labels"]),
+                    (self._section.separator if wide else ", ").join(record["labels"]),
                     *map(record["probabilities"].get, names),
                 ]
                 for record in records
@@ -215,12 +219,13 @@ class Multilabel(ImageTask):
         Returns:
             `probabilities` float32 (batch, classes); `predicted` bool (batch, classes), whether
             each is at least its class's threshold; `labels` string (batch,), the names of those
-            with | between them.
+            with the separator of the table between them.
         """
+        separator = self._section.separator
         predicted = outputs >= tf.constant(self.thresholds)
-        names = tf.constant([f"{name}|" for name in self.classes])
+        names = tf.constant([f"{name}{separator}" for name in self.classes])
         words = tf.strings.reduce_join(tf.where(predicted, names, ""), axis=-1)
-        labels = tf.strings.regex_replace(words, r"\|$", "")
+        labels = tf.strings.regex_replace(words, f"{re.escape(separator)}$", "")
         return {"probabilities": outputs, "predicted": predicted, "labels": labels}
 
     def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:

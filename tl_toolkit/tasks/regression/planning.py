@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
-from tl_toolkit.sources.listing import Found, Listing, find_fractions, name_some
+from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.survey import Splits
 from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 
 __all__ = ["Planning"]
+
+_LARGEST = 3.4e38
+"""Of a float32, in which models compute."""
 
 _EXPECTED = (
     "A table is expected with a column path, a column of numbers for each target, and split if you "
@@ -44,34 +48,48 @@ class Planning(TaskPlanning):
         """
         listing, problems = _list_table(source, Splits(), classes)
         if problems:
-            raise DataError([problem for _, problem in problems])
+            raise DataError([replace(problem, where="--data") for _, problem in problems])
         files = tuple(file._replace(split="test") for file in listing.files)
         return Listing(listing.classes, files, columns=listing.columns, stratify="")
 
     @staticmethod
     def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
-        """Recognizes a table whose columns beside path and split hold numbers.
+        """Recognizes a table with columns of numbers, and proposes all of them.
 
         Args:
             source: The table.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+
+        Raises:
+            DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter import remark, write_table
+        from tl_toolkit.plan.starter import quote, remark, write_table
 
         if not source.is_file():
             return None
-        listing, problems = _list_table(source, Splits(validation=0.2), None)
-        if problems:
+        header, _ = read_header(source, expected="")
+        names = [name for name in header if name not in RESERVED]
+        if "label" in header:
             return None
-        columns = ", ".join(listing.columns)
+        files, _ = read_table(source, names, refuse=lambda column, value: "")
+        numbers = [
+            name
+            for place_of, name in enumerate(names)
+            if files and not any(_refuse_number(name, file.targets[place_of]) for file in files)
+        ]
+        if not numbers:
+            return None
+        listing, problems = _list_table(source, Splits(validation=0.2), numbers)
+        if problems:
+            raise DataError([problem for _, problem in problems])
         return Proposal(
-            opening=f"{len(listing.files):,} images with numbers: {columns}",
+            opening=f"{len(listing.files):,} images with numbers: {', '.join(numbers)}",
             counts=(),
             task=[
                 remark("task:", "one or several numbers for each image"),
                 "  kind: regression",
-                f"  columns: [{columns}]",
+                f"  columns: [{', '.join(map(quote, numbers))}]",
             ],
             data=write_table(source, place, "the images"),
             folder=source.with_suffix(""),
@@ -90,6 +108,7 @@ def _list_table(
     if problems := _check_columns(path, chosen, names):
         return Listing((), (), stratify=""), problems
     listed, wrong = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
+    wrong = _check_numbers(path, chosen, listed) or wrong
     files, fractions = find_fractions(listed, splits.fractions)
     return Listing(chosen, files, fractions, columns=chosen, stratify=""), wrong
 
@@ -101,16 +120,46 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
         what = f"{str(path)!r} has no column {name_some(map(repr, missing))}"
         expected = f"Its columns are {name_some(map(repr, names))}{'; ' if near else '.'}{near}"
         return [("csv", Problem("data.csv", what, expected))]
+    if not chosen:
+        what = f"{str(path)!r} has no column of targets"
+        return [("csv", Problem("data.csv", what, f"{_EXPECTED}."))]
     reserved = [name for name in chosen if name in RESERVED]
-    if reserved or not chosen:
-        what = f"{str(path)!r} has {'the column ' + reserved[0] if reserved else 'no target'}"
-        expected = f"{_EXPECTED}; no target is called {', '.join(RESERVED)}."
-        return [("csv", Problem("data.csv", what, expected))]
+    if reserved:
+        what = f"{str(path)!r} has the column {reserved[0]!r}"
+        expected = f"No target is called {', '.join(RESERVED)}."
+        others = [name for name in chosen if name not in RESERVED]
+        return [("csv", Problem("data.csv", what, expected, _hint(others)))]
     return []
+
+
+def _check_numbers(path: Path, columns: Sequence[str], files: Sequence[SourceFile]) -> list[Found]:
+    """Refuses columns without any number as a whole, instead of each of their cells."""
+    words = {
+        name
+        for place, name in enumerate(columns)
+        if files and all(_refuse_number(name, file.targets[place]) for file in files)
+    }
+    if not words:
+        return []
+    numbers = [name for name in columns if name not in words]
+    named = name_some(repr(name) for name in columns if name in words)
+    what = f"{str(path)!r} has no numbers in {named}"
+    return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", _hint(numbers)))]
+
+
+def _hint(columns: Sequence[str]) -> str:
+    from tl_toolkit.plan.starter import quote
+
+    names = ", ".join(map(quote, columns))
+    return f"task={{kind: regression, columns: [{names}]}}" if names else ""
 
 
 def _refuse_number(column: str, value: str) -> str:
     try:
-        return "" if math.isfinite(float(value)) else f"{column} {value!r}; expected a number"
+        # Python reads 1_000 as a number; people and spreadsheets do not write it.
+        number = math.nan if "_" in value else float(value)
     except ValueError:
+        number = math.nan
+    if math.isnan(number):
         return f"{column} {value!r}; expected a number"
+    return "" if abs(number) < _LARGEST else f"{column} {value!r}; expected less than {_LARGEST:g}"

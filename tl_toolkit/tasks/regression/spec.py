@@ -37,6 +37,7 @@ class RegressionSection(TaskSection):
     titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
     baselines: ClassVar[Mapping[str, str]] = {"mean": "mean of training"}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
+    tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta")
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -15,10 +15,10 @@ from tl_toolkit.architectures.affine import Affine
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.base import Evaluation, Resize, SplitView, Table
 from tl_toolkit.tasks.image import ImageTask, layers_of
 from tl_toolkit.tasks.regression.metrics import measure_regression
 from tl_toolkit.tasks.regression.spec import RegressionSection
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
 
@@ -51,7 +51,7 @@ class Regression(ImageTask):
     score = RegressionSection.score
     served = "values"
     activation = "linear"
-    state_dtype = tf.float32
+    state_dtype = tf.float64
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Regression(ImageTask):
             size: Of no use.
             resize: Of no use.
         """
-        return np.array([list(map(float, one.targets)) for one in examples], np.float32)
+        return np.array([list(map(float, example.targets)) for example in examples], np.float32)
 
     def prepare(self, targets: np.ndarray) -> None:
         """Takes mean and standard deviation of the training targets.
@@ -87,8 +87,8 @@ class Regression(ImageTask):
             targets: float32 (n, columns); a column that does not vary is divided by 1.
         """
         values = targets.astype(np.float64)
-        deviation = values.std(axis=0)
-        self._standardize(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        varies = values.max(axis=0) > values.min(axis=0)  # a deviation may be 1e-17 where none does
+        self._standardize(values.mean(axis=0), np.where(varies, values.std(axis=0), 1.0))
 
     def _standardize(self, mean: np.ndarray, scale: np.ndarray) -> None:
         self._mean.assign(mean.astype(np.float32))
@@ -120,7 +120,7 @@ class Regression(ImageTask):
             targets: float32 (batch, columns), likewise.
 
         Returns:
-            float32 (batch,); float32 (batch, 3 * columns + 1): of standardized values the squared
+            float32 (batch,); float64 (batch, 3 * columns + 1): of standardized values the squared
             error, the target and its square, for each column; and 1.
         """
         errors = (outputs - targets) / self._scale
@@ -132,20 +132,21 @@ class Regression(ImageTask):
             losses = keras.losses.huber(tf.zeros_like(errors), errors, delta=delta)
         else:
             losses = tf.reduce_mean(tf.square(errors), axis=-1)
-        columns = [tf.square(errors), standardized, tf.square(standardized)]
-        return losses, tf.concat([*columns, tf.ones_like(errors[:, :1])], axis=-1)
+        # float64: of targets that do not vary, rounded squares would leave a variance.
+        wide, values = tf.cast(errors, tf.float64), tf.cast(standardized, tf.float64)
+        columns = [tf.square(wide), values, tf.square(values)]
+        return losses, tf.concat([*columns, tf.ones_like(values[:, :1])], axis=-1)
 
     def score_of(self, state: np.ndarray) -> float:
-        """Returns R2, the mean over columns; of a column that does not vary, 0.
+        """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.
 
         Args:
             state: As of `compare`.
         """
-        count = float(state[-1])
-        squares, sums, sums_of_squares = state[:-1].astype(np.float64).reshape(3, self.units)
-        total = sums_of_squares - sums**2 / count
-        varies = total > 1e-12 * count
-        r2 = np.where(varies, 1 - squares / np.where(varies, total, 1.0), 0.0)
+        squares, sums, sums_of_squares = state[:-1].reshape(3, self.units)
+        total = sums_of_squares - sums**2 / state[-1]
+        varies = total > 1e-12 * sums_of_squares
+        r2 = np.where(varies, 1 - squares / np.where(varies, total, 1.0), squares == 0)
         return float(r2.mean())
 
     def state(self) -> dict[str, Any]:
@@ -175,8 +176,8 @@ class Regression(ImageTask):
         metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
         predicted = [f"predicted_{name}" for name in self.classes]
         rows = [
-            [*map(float, target), *map(float, output)]
-            for target, output in zip(targets, outputs, strict=True)
+            [*map(float, example.targets), *map(_shorten, output)]
+            for example, output in zip(view.examples, outputs, strict=True)
         ]
         return Evaluation(
             {"images": metrics.pop("images"), "loss": float(losses.mean(dtype=np.float64))}
@@ -194,7 +195,7 @@ class Regression(ImageTask):
             output: float32 (columns,), or None.
             error: Why the file was refused, or None.
         """
-        values = () if output is None else zip(self.classes, map(float, output), strict=True)
+        values = () if output is None else zip(self.classes, map(_shorten, output), strict=True)
         return ValuesPrediction(str(path), dict(values), error)
 
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
@@ -241,3 +242,8 @@ class ValuesPrediction:
     def as_record(self) -> dict[str, Any]:
         """Returns what `--format jsonl` prints."""
         return {"path": self.path, "values": dict(self.values), "error": self.error}
+
+
+def _shorten(value: np.float32) -> float:
+    """Returns the number with the fewest digits that is this float32: 73.96, not 73.95999908."""
+    return float(str(value))

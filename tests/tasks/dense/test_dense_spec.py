@@ -1,11 +1,10 @@
-"""Recipes of tasks that answer each pixel: what hangs on the task, and what it has not."""
+"""Recipes of dense tasks: what depends on the task, and what it has not."""
 
 import pytest
 
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe.load import build_recipe, replace_fields
 from tl_toolkit.recipe.schema import (
-    PIXEL_BATCH_SIZE,
     Data,
     EarlyStopping,
     Masks,
@@ -16,6 +15,7 @@ from tl_toolkit.recipe.schema import (
     Search,
 )
 from tl_toolkit.recipe.search_schema import Objective
+from tl_toolkit.tasks.dense.spec import BATCH_SIZE
 
 TASKS = {"segmentation": ["a", "b"], "edges": None, "normals": None}
 
@@ -31,6 +31,17 @@ def of_task(values, task):
     return {**values, "task": task, "data": {**values["data"], "classes": TASKS[task]}}
 
 
+@pytest.fixture
+def values():
+    return {
+        "version": 1,
+        "name": "flowers",
+        "data": {"train": "photos", "image_size": 28},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 5}, {"name": "tune", "epochs": 2, "unfreeze": 1}],
+    }
+
+
 def refuse(values, **overrides):
     with pytest.raises(RecipeError) as caught:
         build_recipe(values, {key.replace("__", "."): one for key, one in overrides.items()})
@@ -41,7 +52,7 @@ def test_a_task_of_pixels_has_masks_pixels_and_a_smaller_batch(pixel_values):
     recipe = build_recipe(pixel_values).recipe
 
     assert recipe.data.masks is not None and recipe.pixels is not None
-    assert recipe.data.batch_size == PIXEL_BATCH_SIZE
+    assert recipe.data.batch_size == BATCH_SIZE
 
 
 @pytest.mark.parametrize(
@@ -101,7 +112,7 @@ def test_sections_built_in_python_take_the_defaults_of_the_task(values):
     )
 
     assert (recipe.pixels.loss, recipe.pixels.per_image) == ("angular", 7)
-    assert (recipe.data.batch_size, recipe.data.masks.ending) == (PIXEL_BATCH_SIZE, "_n")
+    assert (recipe.data.batch_size, recipe.data.masks.ending) == (BATCH_SIZE, "_n")
     assert recipe.early_stopping.monitor == recipe.search.objective.name == "val_within_22_5"
 
 
@@ -140,7 +151,7 @@ def test_null_turns_the_balance_of_edges_off(values):
         ("edges", "search.objective", "val_mean_iou", "expected val_f_score or val_loss for edges"),
         ("normals", "early_stopping.monitor", "val_accuracy", "expected val_within_22_5 or val_"),
         ("segmentation", "data.classes", None, "in the order of their ids, got none."),
-        ("edges", "model.head.activation", "sigmoid", "each pixel has an answer of its own"),
+        ("edges", "model.head.activation", "sigmoid", "each pixel has an output of its own"),
         ("classification", "pixels.per_image", 5, "with the tasks edges, normals, segmentation"),
     ],
 )

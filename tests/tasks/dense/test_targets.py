@@ -1,4 +1,4 @@
-"""Masks: what values mean, what is refused and how it is told, how they follow their images."""
+"""Files of targets: how faults are reported, how targets follow their images."""
 
 import threading
 from pathlib import Path
@@ -9,121 +9,32 @@ from PIL import Image
 
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import resize_image
-from tl_toolkit.images.manifest import Example
-from tl_toolkit.images.masks import MaskReader
-from tl_toolkit.images.targets import Targets, inspect_targets, place_pixels, resize_target
-from tl_toolkit.recipe.pixel_schema import IGNORE, Masks
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.recipe.schema import Masks
+from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
+from tl_toolkit.tasks.segmentation.masks import MaskReader
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
 
-def paletted(values):
-    image = Image.fromarray(values, mode="P")
-    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    return image
+def inspect(images, masks, settings=None, num_classes=2):
+    examples = tuple(
+        Example(path, "0", "train", (mask,)) for path, mask in zip(images, masks, strict=True)
+    )
+    manifest = Manifest(examples, (), columns=("mask",))
+    return inspect_targets(manifest, MaskReader(settings or Masks(), num_classes))
 
 
-def with_alpha(values):
-    return np.stack([values, values, values, np.full_like(values, 255)], axis=-1)
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda values: values,
-        paletted,
-        lambda values: values.astype(np.uint16),
-        lambda values: values.astype(np.int32),
-        lambda values: np.repeat(values[..., None], 3, axis=-1),
-        with_alpha,
-        lambda values: Image.fromarray(values).convert("LA"),
-    ],
-    ids=["grey", "palette", "16 bits", "32 bits", "grey RGB", "RGBA", "grey and alpha"],
-)
-@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
-def test_values_are_the_classes_in_every_form_of_file(save, form):
-    form = form(VALUES)
-    # Pillow writes no 32 bits into a PNG.
-    is_deep = isinstance(form, np.ndarray) and form.dtype == np.int32
-    path = save(form, "mask.tif" if is_deep else "mask.png")
-
-    found = MaskReader(Masks(), 3).read(path)
-
-    assert found.dtype == np.uint8
-    assert found.tolist() == VALUES.tolist()
-
-
-def test_ids_say_which_value_is_which_class(save):
-    path = save(np.array([[7, 30], [30, 200]], np.uint8))
-
-    found = MaskReader(Masks(ids=(30, 7), ignore=200), 2).read(path)
-
-    assert found.tolist() == [[1, 0], [0, IGNORE]]
-
-
-def test_an_ignored_value_may_be_255_itself(save):
-    path = save(np.array([[0, 255]], np.uint8))
-
-    assert MaskReader(Masks(ignore=255), 2).read(path).tolist() == [[0, IGNORE]]
-
-
-def test_colors_say_which_color_is_which_class(save):
-    red, green, white = (200, 0, 0), (0, 200, 0), (255, 255, 255)
-    path = save(np.array([[red, green], [white, red]], np.uint8))
-
-    reader = MaskReader(Masks(colors=(green, red), ignore=white), 2)
-
-    assert reader.read(path).tolist() == [[1, 0], [IGNORE, 1]]
-
-
-def test_colors_of_a_palette_are_looked_up_too(save):
-    image = Image.fromarray(VALUES).convert("P")
-    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-
-    reader = MaskReader(Masks(colors=((0, 128, 0), (0, 0, 0), (128, 0, 0))), 3)
-
-    assert reader.read(save(image)).tolist() == [[1, 2, 0], [0, 2, 1]]
-
-
-def test_unknown_values_are_named_with_their_pixels(save):
-    path = save(np.array([[0, 9, 9], [1, 4, 255]], np.uint8))
-
-    with pytest.raises(ValueError, match=r"4 \(1 pixels\), 9 \(2 pixels\), 255 \(1 pixels\)$"):
-        MaskReader(Masks(), 2).read(path)
-
-
-def test_values_beyond_a_byte_are_unknown_not_wrapped(save):
-    path = save(np.array([[0, 256], [1, 65535]], np.uint16))
-
-    with pytest.raises(ValueError, match=r"256 \(1 pixels\), 65535 \(1 pixels\)"):
-        MaskReader(Masks(), 2).read(path)
-
-
-def test_unknown_colors_are_named_as_colors(save):
-    path = save(np.array([[(200, 0, 0), (200, 1, 16)]], np.uint8))
-
-    with pytest.raises(ValueError, match=r"#c80110 \(1 pixels\)"):
-        MaskReader(Masks(colors=((200, 0, 0), (0, 0, 0))), 2).read(path)
-
-
-def test_a_photo_taken_for_a_mask_is_refused(save, draw):
-    with pytest.raises(ValueError, match=r"a colour image; data\.masks\.colors says"):
-        MaskReader(Masks(), 2).read(save(draw()))
-
-
-def look(images, masks, settings=None, num_classes=2):
-    examples = [Example(path, "0", None, "train") for path in images]
-    return inspect_targets(examples, masks, MaskReader(settings or Masks(), num_classes))
-
-
-def test_looked_at_masks_are_noted_with_their_content(save):
+def test_inspected_masks_are_noted_with_their_content(save):
     image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
     one, other = save(VALUES % 2), save(VALUES // 2, "other.png")
 
-    first, second = look([image, image], [one, other])
+    manifest = inspect([image, image], [one, other])
 
-    assert (first.mask, second.mask) == (one, other)
-    assert first.mask_sha256 != second.mask_sha256 and len(first.mask_sha256) == 64
+    assert manifest.columns == ("mask", "mask_sha256")
+    paths, hashes = zip(*(example.targets for example in manifest.examples), strict=True)
+    assert paths == (one, other)
+    assert hashes[0] != hashes[1] and len(hashes[0]) == 64
 
 
 def test_all_problems_are_told_at_once_by_name(save, tmp_path):
@@ -135,7 +46,7 @@ def test_all_problems_are_told_at_once_by_name(save, tmp_path):
     good = save(np.zeros((2, 3), np.uint8), "good.png")
 
     with pytest.raises(DataError) as caught:
-        look([image] * 5, [missing, small, good, unknown, text], Masks(ignore=200))
+        inspect([image] * 5, [missing, small, good, unknown, text], Masks(ignore=200))
 
     message = str(caught.value)
     assert "2 masks: cannot be read" in message
@@ -154,7 +65,7 @@ def test_many_problems_are_named_up_to_a_limit(save, tmp_path):
     missing = [str(tmp_path / f"missing{number}.png") for number in range(25)]
 
     with pytest.raises(DataError, match="25 masks: cannot be read") as caught:
-        look([image] * 25, missing)
+        inspect([image] * 25, missing)
 
     assert str(caught.value).count("No such file") == 20
     assert "and 5 more" in str(caught.value)
@@ -168,25 +79,18 @@ def test_a_damaged_mask_is_a_problem_not_a_traceback(save, tmp_path, damage):
     (tmp_path / "mask.png").write_bytes(damage(encoded))
 
     try:
-        look([image], [str(tmp_path / "mask.png")])
+        inspect([image], [str(tmp_path / "mask.png")])
     except DataError as error:
         assert "mask.png" in str(error)
 
 
-def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
-    path = tmp_path / "mask.png"
-    path.write_bytes(write_png(np.zeros((2, 3, 3), np.uint8), size=(60_000, 60_000)))
-
-    with pytest.raises(OSError, match="exceeds limit"):
-        MaskReader(Masks(), 2).read(str(path))
-
-
 def test_masks_of_skipped_images_are_not_opened(tmp_path):
-    broken = Example("gone.jpg", "", None, "train", "broken", "cannot be read")
+    broken = Example("gone.jpg", "", "train", ("gone.png",), "broken", "cannot be read")
+    manifest = Manifest((broken,), (), columns=("mask",))
 
-    found = inspect_targets([broken], ["gone.png"], MaskReader(Masks(), 2))
+    (example,) = inspect_targets(manifest, MaskReader(Masks(), 2)).examples
 
-    assert found[0].mask == "gone.png" and not found[0].mask_sha256
+    assert example.targets == ("gone.png", "")
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -197,15 +101,15 @@ def test_a_mask_has_the_size_of_its_image_as_it_is_turned(tmp_path, draw, encode
     Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / "right.png")
     Image.fromarray(np.zeros(size[::-1], np.uint8)).save(tmp_path / "wrong.png")
 
-    look([str(photo)], [str(tmp_path / "right.png")])
+    inspect([str(photo)], [str(tmp_path / "right.png")])
 
     with pytest.raises(DataError, match="differ in size"):
-        look([str(photo)], [str(tmp_path / "wrong.png")])
+        inspect([str(photo)], [str(tmp_path / "wrong.png")])
 
 
 def save_targets(save, count=2, **options):
     paths = [save(np.full((4, 6), number, np.uint8), f"{number}.png") for number in range(count)]
-    examples = [Example("", "0", None, "train", mask=path) for path in paths]
+    examples = [Example("", "0", "train", (path,)) for path in paths]
     return Targets(examples, MaskReader(Masks(), count), image_size=(2, 3), **options)
 
 

@@ -1,0 +1,73 @@
+"""How the pixels of an image move, and what is known of each pixel with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["GeometricTransform"]
+
+
+@dataclass(frozen=True)
+class GeometricTransform:
+    """How the pixels of an image move, step by step.
+
+    Attributes:
+        steps: float (n, 3, 3). Each takes a place (x, y, 1) in the image after a step to the one in
+            the image before it that it shows. x is to the right, y down; the first pixel's centre
+            is 0.
+    """
+
+    steps: np.ndarray
+
+    def move(self, values: np.ndarray, fill: Any) -> np.ndarray:
+        """Moves what is known of each pixel, taking the nearest one's.
+
+        Args:
+            values: (h, w, ...), of the image before. What points somewhere is moved and keeps its
+                direction; `turn` is for that.
+            fill: For pixels from outside: a number, or an array (...). The image shows its own
+                reflection there: a mirrored target would be right for classes, but not for what has
+                a direction, so there is none.
+        """
+        source = self._find_source(*values.shape[:2])
+        moved = values.reshape(-1, *values.shape[2:]).take(source, axis=0)
+        moved[source < 0] = fill
+        return moved
+
+    @property
+    def linear(self) -> np.ndarray:
+        """What a step (x, y) in the changed image is in the image before: float64 (2, 2)."""
+        whole = np.eye(3)
+        for step in self.steps:
+            whole = whole @ step
+        return whole[:2, :2]
+
+    @property
+    def turn(self) -> np.ndarray:
+        """How directions turn: float64 (2, 2), from (x, y) before to (x, y) in the changed image.
+
+        The orthogonal matrix nearest to `linear`, turned round: scale and shear leave lengths
+        alone, as the normal of a surface that is seen closer stays what it is.
+        """
+        left, _, right = np.linalg.svd(self.linear)
+        rotation: np.ndarray = (left @ right).T
+        return rotation
+
+    def _find_source(self, height: int, width: int) -> np.ndarray:
+        """Returns int (height, width), indices into the flat image before, -1 from outside."""
+        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
+        xs, ys = np.broadcast_arrays(x, y)
+        inside = np.ones((height, width), bool)
+        whole = np.eye(3)
+        # Backwards, and each step alone: what one takes out of the image, a later one, that would
+        # bring its place back, finds lost.
+        for step in self.steps[::-1]:
+            if not np.array_equal(step, np.eye(3)):
+                whole = step @ whole
+                xs, ys = (row[0] * x + row[1] * y + row[2] for row in whole[:2])
+                inside &= (xs >= -0.5) & (xs < width - 0.5) & (ys >= -0.5) & (ys < height - 0.5)
+        nearest = np.floor(ys + 0.5) * width + np.floor(xs + 0.5)
+        return np.where(inside, nearest, -1).astype(np.intp)

@@ -1,0 +1,210 @@
+"""The section `model`: a base, its weights and a head."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from tl_toolkit.recipe.fields import (
+    Arguments,
+    Conflict,
+    KerasFile,
+    Listed,
+    Penalty,
+    Rate,
+    Section,
+    Settings,
+    Text,
+    Weights,
+    expects,
+    in_words,
+)
+
+__all__ = ["EdgeKind", "Head", "Hidden", "Model", "OwnBase"]
+
+
+class Hidden(Section):
+    """A dense layer between the pooled features and the output."""
+
+    units: int = Field(
+        ge=1, le=65536, description="Outputs of the layer, 1 to 65536.", examples=[128]
+    )
+    activation: Literal[
+        "relu",
+        "sigmoid",
+        "tanh",
+        "linear",
+        "elu",
+        "gelu",
+        "hard_silu",
+        "selu",
+        "silu",
+        "softmax",
+    ] = Field(default="relu", description="Activation function of the layer.")
+    dropout: Rate = Field(
+        default=0.0, description="Fraction of outputs dropped while training, 0 to below 1."
+    )
+    l1: Penalty = Field(default=0.0, description="L1 penalty on the kernel, 0 or more.")
+    l2: Penalty = Field(default=0.0, description="L2 penalty on the kernel, 0 or more.")
+
+
+class Head(Section):
+    """The classifier that is put on the base."""
+
+    pooling: Literal["average", "max", "sum", "flatten"] | None = Field(
+        default=None,
+        description="How the feature map becomes a vector; average by default. Not for a base that "
+        "gives a vector.",
+    )
+    hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
+        default=(), description="Dense layers before the output, from input to output."
+    )
+    dropout: Rate = Field(
+        default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
+    )
+    l1: Penalty = Field(default=0.0, description="L1 penalty on the output's kernel, 0 or more.")
+    l2: Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
+    activation: Literal["softmax", "sigmoid"] = Field(
+        default="softmax",
+        description="softmax gives one output per class; sigmoid one for both of two classes.",
+    )
+
+
+EdgeKind = Literal[
+    "prewitt",
+    "prewitt_x",
+    "prewitt_y",
+    "sobel",
+    "sobel_x",
+    "sobel_y",
+    "laplacian4",
+    "laplacian8",
+    "robinson",
+    "kirsch",
+]
+"""The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
+
+
+def _as_head(head: object) -> object:
+    if isinstance(head, str) and head != "paper":
+        raise in_words(f"expected paper, or a section of the head's fields, got {head!r}")
+    # Validated here, as a union would name its members in the place of every problem.
+    return Head.model_validate(head) if isinstance(head, Mapping) else head
+
+
+class OwnBase(Section):
+    """A Keras model of the user's own as the base, with the weights that it was saved with."""
+
+    model: KerasFile = Field(
+        description="A file that `model.save` wrote, .keras: a functional model, or a Sequential "
+        "one with an input, from one image to one map or vector. It is used whole: leave a "
+        "classifier out before it is saved.",
+        examples=["base.keras"],
+    )
+    preprocessing: Text = Field(
+        default="raw",
+        description="How RGB pixels enter it: raw (0..255), unit (0..1), tf (-1..1), torch "
+        "(ImageNet's mean and deviation, RGB), caffe (ImageNet's mean, BGR). A model of one "
+        "channel takes grey pixels, raw, unit or tf.",
+        examples=["tf"],
+    )
+
+
+_ITS_OWN = object()
+"""Stands for the weights that a base of the user's own brings, while a model is validated."""
+
+
+def _as_base(base: object) -> object:
+    # Validated here, as a union would name its members in the place of every problem.
+    return OwnBase.model_validate(base) if isinstance(base, Mapping) else base
+
+
+def _as_weights(weights: object) -> object:
+    if weights is None:
+        raise PydanticCustomError("missing", "Field required")
+    return None if weights is _ITS_OWN else weights
+
+
+class Model(Section):
+    """The network: a base, its weights, and a head."""
+
+    base: Annotated[
+        str | OwnBase,
+        expects("expected the name of an architecture, or {model: FILE.keras}"),
+        BeforeValidator(_as_base, json_schema_input_type=str | OwnBase),
+    ] = Field(
+        description="Name of the architecture, which `tltool models list` shows, or a Keras model "
+        "of your own: {model: FILE.keras}.",
+        examples=["mobilenet"],
+    )
+    arguments: Arguments = Field(
+        default_factory=Settings,
+        description="Arguments of the architecture, as {alpha: 0.25}; `tltool models show BASE` "
+        "shows them.",
+    )
+    weights: Annotated[
+        Weights | None, BeforeValidator(_as_weights, json_schema_input_type=Weights)
+    ] = Field(
+        default=None,
+        validate_default=True,
+        description="imagenet (the official file), random, or the path of a weight file. Only a "
+        "model of your own needs none: it brings its weights.",
+        examples=["imagenet"],
+    )
+    l1: Penalty = Field(
+        default=0.0, description="L1 penalty on each kernel of the base that trains, 0 or more."
+    )
+    l2: Penalty = Field(
+        default=0.0, description="L2 penalty on each kernel of the base that trains, 0 or more."
+    )
+    edge_filter: EdgeKind | None = Field(
+        default=None,
+        description="Fixed edge filter between the pixels and the base: its response, channel by "
+        "channel, is what the base sees.",
+    )
+    head: Annotated[
+        Head | Literal["paper"],
+        BeforeValidator(_as_head, json_schema_input_type=Head | Literal["paper"]),
+    ] = Field(
+        default=Head(),
+        description="The classifier on the base; paper for the one that its paper has, as the "
+        "dense layers of VGG. The resolved recipe holds its layers in place of the word.",
+    )
+
+    @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Notes that a base of the user's own needs no weights."""
+        if isinstance(values.get("base"), Mapping) and values.get("weights") is None:
+            return {**values, "weights": _ITS_OWN}
+        return values
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields weights and arguments of an architecture beside a base of the user's own."""
+        if not isinstance(values.get("base"), Mapping):
+            return
+        weights = values.get("weights")
+        if weights is not _ITS_OWN:
+            expected = "expected none beside a model of your own, which brings its weights"
+            yield Conflict(("weights",), f"{expected}, got {weights!r}", "~model.weights")
+        if values.get("arguments"):
+            expected = "expected none beside a model of your own, got some"
+            yield Conflict(("arguments",), expected, "~model.arguments")
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file of a base of the user's own, None for an architecture."""
+        return self.base.model if isinstance(self.base, OwnBase) else None
+
+    @property
+    def classifier(self) -> Head:
+        """The head's fields.
+
+        Raises:
+            ValueError: The head is still the word paper, which `tl_toolkit.plan` replaces.
+        """
+        if not isinstance(self.head, Head):
+            raise ValueError("model.head = 'paper': expected a head that a plan has resolved")
+        return self.head

@@ -1,0 +1,172 @@
+"""The sections `phases` and `early_stopping`: what trains, for how long, at what rate."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    Listed,
+    Penalty,
+    PhaseName,
+    Rate,
+    Section,
+    Text,
+    expects,
+    refuse_repeated,
+)
+from tl_toolkit.recipe.optimizers import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    Optimizer,
+    OptimizerField,
+    find_misplaced,
+    move_into_optimizer,
+)
+from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
+from tl_toolkit.recipe.task_types import Monitor
+
+__all__ = ["EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+
+
+class UnfreezeFrom(Section):
+    """The unit that training begins at; it and everything after it trains."""
+
+    model_config = ConfigDict(
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    unit: Text = Field(
+        alias="from",
+        description="Name of the first unit that trains; `tltool models show BASE` lists them.",
+        examples=["conv_dw_12"],
+    )
+
+
+class Phase(Section):
+    """One stretch of training: what trains, for how long, at what rate."""
+
+    name: PhaseName = Field(
+        description="Name of the phase: a letter, then letters, digits, - and _; unique.",
+        examples=["head"],
+    )
+    epochs: int = Field(
+        ge=0, le=100_000, description="Passes over the training images, 0 or more.", examples=[10]
+    )
+    optimizer: OptimizerField = Field(
+        default=DEFAULT_OPTIMIZER,
+        json_schema_extra={"default": "adam"},
+        description="Optimizer, fresh at the start of the phase: a word "
+        f"({', '.join(OPTIMIZERS)}), or a section with its settings.",
+        examples=["adam", {"kind": "adamw", "weight_decay": 1e-4}],
+    )
+    learning_rate: LearningRate = Field(
+        default=1e-3,
+        description="Learning rate, above 0, or a schedule: a section with a kind "
+        f"({', '.join(SCHEDULES)}).",
+        examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
+    )
+    momentum: Rate | None = Field(
+        default=None,
+        description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
+    )
+    weight_decay: Penalty | None = Field(
+        default=None,
+        description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
+        "weight_decay: D}.",
+    )
+    unfreeze: Annotated[
+        Annotated[int, Field(ge=0)]
+        | UnfreezeFrom
+        | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
+        expects("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
+    ] = Field(
+        default=0,
+        description="What of the base trains besides the head: a number of blocks counted from the "
+        "output, {from: UNIT}, or a list of block names.",
+        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
+    )
+    batch_norm: Literal["frozen", "train"] = Field(
+        default="frozen",
+        description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
+    )
+    batch_norm_momentum: Rate | None = Field(
+        default=None,
+        description="Momentum of the moving statistics of BatchNormalization that trains in the "
+        "base; by default each layer's own. With Keras's 0.99 a tenth of the first values is left "
+        "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",
+    )
+
+    @classmethod
+    def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Moves momentum and weight decay into the optimizer's section."""
+        return move_into_optimizer(values)
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields settings that would change nothing, and blocks named twice."""
+        if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
+            expected = "expected none without batch_norm: train"
+            yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
+        for name, owner, kind in find_misplaced(values):
+            expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
+            yield Conflict((name,), expected, f"optimizer: {owner}")
+        yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseSettings:
+    """What training is told of a phase, in plain values; a field of a phase's name holds its value.
+
+    Attributes:
+        name: Unique among the phases.
+        epochs: Passes over the training images, 0 or more.
+        optimizer: Builds itself, fresh at the start of the phase.
+        learning_rate: A number, or a schedule.
+        units: Names of the base's units that train besides the head, input to output.
+        batch_norm: frozen or train: whether BatchNormalization in them trains.
+        batch_norm_momentum: Of its moving statistics; None for each layer's own.
+    """
+
+    name: str
+    epochs: int
+    optimizer: Optimizer
+    learning_rate: float | Schedule = 1e-3
+    units: tuple[str, ...] = ()
+    batch_norm: str = "frozen"
+    batch_norm_momentum: float | None = None
+
+    @classmethod
+    def of(cls, phase: Phase, units: tuple[str, ...]) -> Self:
+        """Returns the settings of a recipe's phase.
+
+        Args:
+            phase: The section.
+            units: What its `unfreeze` resolves to.
+        """
+        names = {field.name for field in dataclasses.fields(cls)} - {"units"}
+        return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
+
+    @property
+    def train_batch_norm(self) -> bool:
+        """Whether BatchNormalization in the units trains."""
+        return self.batch_norm == "train"
+
+
+class EarlyStopping(Section):
+    """Ends a phase when the validation result no longer gets better."""
+
+    monitor: Monitor = Field(
+        default="val_accuracy",
+        description="The result that is watched: val_loss, or the score of the task, which is the "
+        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
+        "edges, val_within_22_5 for normals).",
+    )
+    patience: int = Field(
+        default=5, ge=1, description="Epochs without a better result before the phase ends."
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="A change up to this size does not count as better."
+    )

@@ -1,0 +1,174 @@
+"""What tasks take and give: targets, features, splits as a model sees them, tables, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.manifest import Example
+from tl_toolkit.tasks.parity import Outputs
+
+__all__ = [
+    "Ask",
+    "Endpoints",
+    "Evaluation",
+    "ExampleSource",
+    "Features",
+    "Prediction",
+    "PredictionOptions",
+    "Resize",
+    "SplitView",
+    "Table",
+    "Targets",
+    "Transform",
+]
+
+Resize = Literal["stretch", "crop"]
+
+Transform = Callable[[int, int], GeometricTransform]
+"""Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
+
+Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
+"""Asks an exported model, in a process of its own, about batches of pixels and encoded files."""
+
+
+class Targets(Protocol):
+    """The targets of one split, in the order of its examples."""
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+
+class Features(Protocol):
+    """What crosses a cut, for the images of a split."""
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields features, and the indices of their images, in the given order.
+
+        Args:
+            order: Indices of images.
+            batch_size: Each chunk has a multiple of so many; the last one may have any number.
+            epoch: Decides augmentation; 0 has none.
+        """
+
+
+class ExampleSource(Protocol):
+    """What a suffix trains on: inputs and targets."""
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yields inputs of the suffix, and their targets.
+
+        Args:
+            order: As of `Features.chunks`, as are the others.
+            batch_size: Likewise.
+            epoch: Likewise; targets move with their images.
+        """
+
+
+class SplitView(Protocol):
+    """A split as a model sees it: through the features it was trained on, or from its images.
+
+    Attributes:
+        examples: The images.
+        model: The whole model.
+        source: Tensors of the model's graph that `features` are of; None for images.
+        features: What enters the model there.
+    """
+
+    examples: Sequence[Example]
+    model: keras.Model
+    source: Any
+    features: Features
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the rest of the model.
+
+        Args:
+            inputs: The features joined with targets.
+
+        Returns:
+            The loss of each example, float32 (n,), from logits where there are any, and its
+            outputs, float32 (n, ...).
+        """
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, to be printed or written as CSV."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a split.
+
+    Attributes:
+        metrics: By name; numbers, and tables of them as `per_class`.
+        predictions: A row for each image: its path, and what the task says of it.
+    """
+
+    metrics: dict[str, Any]
+    predictions: Table
+
+
+class Prediction(Protocol):
+    """A model's prediction for one file."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the file was refused; None when it was not."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns plain values, which JSON can hold."""
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How files are predicted.
+
+    Attributes:
+        image_size: (height, width) that the model takes.
+        resize: How images come to that size.
+        out: Folder that receives pictures, for tasks that make some.
+        native: Run on images at their own size, where the task can.
+        report: Receives sentences worth knowing.
+        done: Receives the number of files predicted so far.
+    """
+
+    image_size: tuple[int, int]
+    resize: Resize = "stretch"
+    out: Path | None = None
+    native: bool = False
+    report: Callable[[str], None] = field(default=lambda text: None)
+    done: Callable[[int], None] = field(default=lambda count: None)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What an exported model computes.
+
+    Attributes:
+        serve_images: From uint8 (batch, h, w, 3) of any size to named outputs.
+        serve_bytes: From encoded images, string (batch,), likewise.
+    """
+
+    serve_images: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    serve_bytes: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]

@@ -1,0 +1,168 @@
+"""Published weight files: where they are, and fetched if they are not there yet."""
+
+import fcntl
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tl_toolkit.catalog.lookup import Architecture, describe_unpublished, find_weight_file
+from tl_toolkit.catalog.records import Value, WeightFile
+from tl_toolkit.catalog.weight_files import cache_path, hash_file, inspect_weights
+from tl_toolkit.errors import Problem, WeightsError
+
+__all__ = ["fetch_weight_file", "find_weights"]
+
+Progress = Callable[[int, int | None], None]
+"""Told after each piece: bytes so far, and of how many (None when the server does not say)."""
+
+_PIECE = 1 << 20
+_TIMEOUT_SECONDS = 30.0
+
+
+def find_weights(
+    architecture: Architecture,
+    arguments: Mapping[str, Value],
+    image_size: tuple[int, int],
+    weights: str,
+    *,
+    progress: Progress | None = None,
+) -> Path | None:
+    """Returns the weight file that a recipe means, fetching a published one that is not there yet.
+
+    Args:
+        architecture: The base's record.
+        arguments: Arguments of its builder.
+        image_size: (height, width); Keras publishes files for several sizes.
+        weights: "random", "imagenet" or the path of a file.
+        progress: Called while a file is fetched.
+
+    Returns:
+        A path; None for "random". A file of the user's is not opened here.
+
+    Raises:
+        WeightsError: No file was ever published for these arguments, or it is neither in the cache
+            nor to be had; the text names file, address and place.
+    """
+    if weights == "random":
+        return None
+    if weights != "imagenet":
+        return Path(weights)
+    file = find_weight_file(architecture, arguments, image_size)
+    if file is None:
+        raise WeightsError(describe_unpublished(architecture, arguments))
+    return fetch_weight_file(file, progress=progress)
+
+
+def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> Path:
+    """Returns a published file from the cache, and first puts it there if it is missing.
+
+    It is written beside its place and renamed when it is complete and checked, under a lock, so
+    that other processes see it whole or not at all. A folder that cannot be written is an error,
+    never a reason to write elsewhere.
+
+    Args:
+        file: The record of the file.
+        progress: Called after each piece that is fetched.
+
+    Raises:
+        WeightsError: It cannot be had or stored, or is not the published one.
+    """
+    path = cache_path(file)
+    if not path.exists():
+        with _locked(path, file):
+            if not path.exists():  # another process may have fetched it in the meantime
+                _download(file, path, progress)
+    elif expected := _tell_other(file, path):
+        what = f"is not the published file, {file.url}"
+        raise WeightsError(Problem(str(path), what, expected, f"rm '{path}' and run again"))
+    return path
+
+
+@contextmanager
+def _locked(path: Path, file: WeightFile) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f"{path.name}.lock"), "wb")
+    except OSError as error:
+        raise _absent_error(path, file, f"its folder cannot be written ({_why(error)})") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _absent_error(path: Path, file: WeightFile, reason: str) -> WeightsError:
+    return WeightsError(
+        Problem(
+            str(path),
+            f"is not there, and {reason}",
+            f"The file is published at {file.url}",
+            "fetch it elsewhere and put it at the path above (KERAS_HOME moves that folder), "
+            "or model.weights=PATH",
+        )
+    )
+
+
+def _why(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    return str(reason)
+
+
+def _download(file: WeightFile, path: Path, progress: Progress | None) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        _write_part(file, path, part, progress)
+        _check_part(file, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_part(file: WeightFile, path: Path, part: Path, progress: Progress | None) -> None:
+    try:
+        with urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response:
+            length = response.headers.get("Content-Length")
+            total = int(length) if length else file.bytes
+            with open(part, "wb") as sink:
+                size = _copy(response, sink, lambda done: progress and progress(done, total))
+                os.fsync(sink.fileno())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _absent_error(path, file, f"it could not be fetched ({_why(error)})") from error
+    if total is not None and size != total:
+        reason = f"the connection broke off after {size:,} of {total:,} bytes"
+        raise _absent_error(path, file, reason)
+
+
+def _copy(source: Any, sink: BinaryIO, report: Callable[[int], object]) -> int:
+    size = 0
+    while piece := source.read(_PIECE):
+        sink.write(piece)
+        size += len(piece)
+        report(size)
+    return size
+
+
+def _tell_other(file: WeightFile, path: Path) -> str:
+    """Says which digest was expected of a file; "" if it has it, or none is known."""
+    if file.digest is None:
+        return ""
+    algorithm, digits = file.digest
+    names = {"sha256": "SHA-256", "md5": "MD5"}
+    same = hash_file(path, algorithm) == digits
+    return "" if same else f"Expected a file with {names[algorithm]} {digits}."
+
+
+def _check_part(file: WeightFile, part: Path) -> None:
+    """Refuses what a server sent instead of the file, by its digest where known, by its header."""
+    if expected := _tell_other(file, part):
+        raise WeightsError(Problem(file.url, "gave another file", expected, "run again"))
+    try:
+        inspect_weights(part)
+    except WeightsError as error:
+        what = f"what was fetched {error.problems[0].what}"
+        raise WeightsError(replace(error.problems[0], where=file.url, what=what)) from error

@@ -1,0 +1,147 @@
+"""Trainers that trials share, as far as they have graph and images in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tl_toolkit.catalog.lookup import resolve_unfreeze
+from tl_toolkit.events import Handler
+from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.space import Space
+from tl_toolkit.recipe.load import replace_fields
+from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.loop import Trainer
+from tl_toolkit.training.prepare import assemble_model, build_trainer, load_images, scan_images
+
+__all__ = ["Trainers", "as_text"]
+
+_KEPT_TRAINERS = 2
+
+
+class Trainers:
+    """Makes the trainers of a search, and keeps the latest.
+
+    Args:
+        plan: Of the recipe that is searched.
+        space: What trials differ in.
+        folder: The search's.
+        progress: Is told what making a trainer takes.
+        quiet: Is told what the trainers do.
+        images: By split, at the recipe's size.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        space: Space,
+        folder: RunFolder,
+        *,
+        progress: Handler,
+        quiet: Handler,
+        images: Mapping[str, Images],
+    ) -> None:
+        self._plan = plan
+        self._space = space
+        self._folder = folder
+        self._progress = progress
+        self._quiet = quiet
+        self._images = {_describe_data(plan.recipe): _without_test(images)}
+        self._trainers: dict[str, Trainer] = {}
+
+    def clear(self) -> None:
+        """Forgets all of them, so that what went wrong in one does not go on into other trials."""
+        self._trainers.clear()
+
+    def find(self, recipe: Recipe) -> Trainer:
+        """Returns a trainer that serves a recipe, and all that share its graph and images.
+
+        Args:
+            recipe: Of a trial.
+        """
+        template = self._with_dropouts(recipe)
+        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
+        if recipe.model.weights == "random" or recipe.augment is not None:
+            shared.add("seed")  # else it decides nothing that a trainer keeps
+        key = as_text(
+            {
+                **template.model_dump(mode="json", include=shared),
+                "data": _describe_data(template),
+            }
+        )
+        if key not in self._trainers:
+            while len(self._trainers) >= _KEPT_TRAINERS:
+                del self._trainers[next(iter(self._trainers))]
+            self._trainers[key] = self._build(recipe, template)
+        return self._trainers[key]
+
+    def _build(self, recipe: Recipe, template: Recipe) -> Trainer:
+        plan = replace(self._plan, recipe=template)  # the same images
+        task = build_task(template, plan.classes)
+        images = self._load_images(plan, task)
+        transfer = assemble_model(plan, task, self._progress)
+        return build_trainer(
+            CompiledPhases(transfer),
+            template,
+            images,
+            progress=self._quiet,
+            ahead=self._find_cuts(recipe),
+        )
+
+    def _with_dropouts(self, recipe: Recipe) -> Recipe:
+        """The recipe with every searched dropout above 0: the layer is built, and its rate set."""
+        built = {
+            field: 0.5
+            for field in self._space
+            if field.startswith("model.head.") and field.endswith("dropout")
+        }
+        return replace_fields(recipe, built) if built else recipe
+
+    def _load_images(self, plan: Plan, task: Task) -> dict[str, Images]:
+        key = _describe_data(plan.recipe)
+        if key not in self._images:
+            manifest = scan_images(plan, task, self._folder)
+            self._images = {key: _without_test(load_images(plan, task, manifest))}
+        return self._images[key]
+
+    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
+        """Units of every unfreezing that trials may have: one pass is to serve them all."""
+        architecture = find_base(recipe)
+        units = []
+        for field, dimension in self._space.items():
+            if field.startswith("phases.") and field.endswith(".unfreeze"):
+                for value in dimension.values or ():
+                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
+                    units.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
+        return units
+
+
+def _describe_data(recipe: Recipe) -> str:
+    """All that decides which images there are, and what they look like."""
+    return as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+
+
+def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
+    """The splits that trials look at."""
+    return {split: images[split] for split in ("train", "validation")}
+
+
+def as_text(values: Any) -> str:
+    """Returns a text that is equal for equal values.
+
+    Args:
+        values: Whatever JSON can hold, and mappings of other kinds; anything else by its text.
+    """
+    return json.dumps(values, sort_keys=True, default=_as_plain)
+
+
+def _as_plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
