@@ -1,5 +1,7 @@
 """What a graph costs: against figures of the papers, hand counts, and gradients."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -202,3 +204,15 @@ def test_a_layer_that_is_called_twice_counts_its_weights_once():
     assert row.parameters == layer.count_params()
     assert row.multiply_accumulates == 2 * 32 * 32 * 9 * 9
     assert row.receptive_field == (5, 5)
+
+
+def test_a_nested_model_for_any_size_is_measured_at_the_size_of_its_input():
+    def measure(*size):
+        inner = keras.Sequential(
+            [keras.Input((*size, 3)), keras.layers.Conv2D(4, 3, strides=2, padding="same")]
+        )
+        image = keras.Input((16, 16, 3))
+        (cost,) = measure_graph(image, inner(image)).layers
+        return replace(cost, name="")
+
+    assert measure(None, None) == measure(16, 16)

@@ -20,9 +20,9 @@ from tl_toolkit.catalog.lookup import (
     Architecture,
     UnfreezeFrom,
     check_image_size,
-    find_architecture,
 )
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.bases import find_record
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
 
@@ -54,7 +54,7 @@ def describe_architecture(
     """Counts an architecture: parameters, multiply-accumulates, receptive field, activations.
 
     Args:
-        name: Its name in the catalog.
+        name: Its name in the catalog, or a model of your own: a path that ends in .keras.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size.
         num_classes: Adds the paper's classifier for so many classes; None counts the base alone.
@@ -63,7 +63,7 @@ def describe_architecture(
     Raises:
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
     """
-    record = find_architecture(name)
+    record = find_record(name, image_size)
     size = _fit_size(record, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.describe import describe_base
@@ -83,7 +83,7 @@ def render_architecture(
     """Writes the block diagram of an architecture as SVG: shapes, costs, what would train.
 
     Args:
-        name: Its name in the catalog.
+        name: Its name in the catalog, or a model of your own: a path that ends in .keras.
         path: The file; it is written beside its place and renamed.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size.
@@ -133,7 +133,7 @@ def probe_architecture(
     """Measures translation equivariance of the blocks, and channels that are always zero.
 
     Args:
-        name: Its name in the catalog.
+        name: Its name in the catalog, or a model of your own: a path that ends in .keras.
         images: Image files; without any, four images are rendered in code.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size. Images are stretched.
@@ -145,7 +145,7 @@ def probe_architecture(
         DataError: A file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
-    record = find_architecture(name)
+    record = find_record(name, image_size)
     size = _fit_size(record, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
@@ -154,7 +154,8 @@ def probe_architecture(
 
 
 def _fit_size(record: Architecture, image_size: tuple[int, int] | None) -> tuple[int, int]:
-    height, width = image_size or (record.default_size, record.default_size)
+    usual = record.fixed_size or (record.default_size, record.default_size)
+    height, width = image_size or usual
     problem = check_image_size(record, (height, width))
     if problem is not None:
         raise RecipeError(problem)

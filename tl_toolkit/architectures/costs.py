@@ -10,7 +10,7 @@ import keras
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.architectures.receptive_field import Field, follow_field
 from tl_toolkit.architectures.windows import describe_size
-from tl_toolkit.keras_private import Call, inner_graph
+from tl_toolkit.keras_private import Call, inner_graph, rebuild_graph
 
 __all__ = [
     "GraphCosts",
@@ -138,6 +138,7 @@ def _measure_call(
     entering = [fields[id(tensor)] for tensor in call.input_tensors]
     if (inner := inner_graph(operation)) is not None:
         # A nested model counts its own operations; their costs are summed.
+        inner = _settle_size(inner, source.shape)
         nested: dict[int, Field | None] = {}
         costs = list(_measure_calls(inner, entering, nested).values())
         field = nested[id(inner.outputs[-1])]
@@ -162,6 +163,15 @@ def _measure_call(
         formula=describe_size(operation, source, target, makers),
         connections_per_weight=shared,
     )
+
+
+def _settle_size(graph: keras.Function, shape: Sequence[int | None]) -> keras.Function:
+    """Returns the graph of a nested model for inputs of a shape, if it was built for any size."""
+    if len(graph.inputs) > 1 or None not in graph.inputs[0].shape[1:]:
+        return graph
+    inputs = keras.Input(shape[1:])
+    outputs = rebuild_graph(graph, inputs, lambda operation, *args, **kw: operation(*args, **kw))
+    return keras.Function(inputs, outputs)
 
 
 # -------------------------------------------------------------------------------------- arithmetic

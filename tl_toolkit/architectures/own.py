@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def load_own_model(path: Path) -> keras.Model:
     named = f"model.base.model: {str(path)!r}"
     if not path.is_file():
         raise WeightsError(Problem("", f"{named} is not there", "Expected a file of model.save."))
+    if not zipfile.is_zipfile(path):  # of which Keras says that it is missing
+        what = f"{named} is damaged, or no .keras file"
+        raise WeightsError(Problem("", what, "Expected a file of model.save."))
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the first part that fails makes it

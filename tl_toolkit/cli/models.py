@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture, find_architecture
+from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.cli.model_tables import (
     describe_json,
@@ -17,6 +17,7 @@ from tl_toolkit.cli.model_tables import (
     show_description,
     show_probe,
 )
+from tl_toolkit.plan.bases import find_record
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.recipe.yaml_reader import read_scalar
@@ -85,13 +86,13 @@ def show_model(
     level: str | None,
     as_json: bool,
 ) -> None:
-    """Show architecture NAME in numbers: a row for each block.
+    """Show architecture NAME, or a Keras model in a file, in numbers: a row for each block.
 
     KEY=VALUE are arguments of the architecture, as alpha=0.25. Multiply-accumulates (MACs) and
     the memory of activations (float32) are for one image. The field is the receptive field: how
     many pixels one position of the output sees, padding included.
     """
-    record = find_architecture(name)
+    record = find_record(name, _square(input_size))
     from tl_toolkit.api.inspect import describe_architecture
 
     description = describe_architecture(
@@ -149,7 +150,7 @@ def draw_model(
 
     Repeated units are collapsed into one box. A browser shows the file.
     """
-    record = find_architecture(name)
+    record = find_record(name, _square(input_size))
     if output.suffix.lower() != ".svg":
         raise click.BadParameter(f"{str(output)!r}: expected a name that ends in .svg")
     from tl_toolkit.api.inspect import render_architecture
@@ -194,7 +195,7 @@ def probe_model(
     the outputs compared: f(shift x) with shift f(x). A dead channel is zero on all images, at
     every position. Without IMAGES, some are rendered in code.
     """
-    find_architecture(name)
+    find_record(name, _square(input_size))
     from tl_toolkit.api.inspect import probe_architecture
 
     probe = probe_architecture(

@@ -115,7 +115,11 @@ def probe_base(
     preprocessed = apply_pixel_rule(image, architecture.pixels)
     features = build_base(architecture, preprocessed, arguments)
     blocks = find_blocks(architecture, preprocessed, features)
-    path = find_weights(architecture, arguments, image_size, weights)
+    path = None
+    if architecture.file:
+        weights = "its own"  # of the file that it was built from
+    else:
+        path = find_weights(architecture, arguments, image_size, weights)
     if path is not None:
         load_weights([layer for block in blocks for layer in block.layers], path)
     costs = measure_graph(image, features)

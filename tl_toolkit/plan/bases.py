@@ -17,7 +17,7 @@ from tl_toolkit.catalog.weight_files import hash_file
 from tl_toolkit.recipe.schema import OwnBase, Recipe
 from tl_toolkit.runtime import start_tensorflow
 
-__all__ = ["describe_file", "find_base", "open_own_bases"]
+__all__ = ["describe_file", "find_base", "find_record", "open_own_bases"]
 
 _KEPT = 16
 _records: dict[tuple[str, str, tuple[int, int] | None], Architecture] = {}
@@ -64,6 +64,22 @@ def describe_file(
         _records[key] = _describe(path, preprocessing, image_size)
     record = _records[key]
     return replace(record, file=str(path), settings={**record.settings, "path": str(path)})
+
+
+def find_record(name: str, image_size: tuple[int, int] | None = None) -> Architecture:
+    """Returns the record of an architecture, or of a Keras model by its file.
+
+    Args:
+        name: A name in the catalog, or a path that ends in .keras.
+        image_size: As of `describe_file`.
+
+    Raises:
+        RecipeError: There is no such architecture, or the model cannot be a base.
+        WeightsError: The file is missing or damaged.
+    """
+    if name.endswith(".keras"):
+        return describe_file(Path(name).absolute(), image_size=image_size)
+    return find_architecture(name)
 
 
 def open_own_bases() -> Any:

@@ -1,0 +1,375 @@
+"""A Keras model of the user's own as the base: in Python, in recipes, and on the command line."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tests.architectures.own_models import build_crossing, build_toy, randomize
+from tests.command import tltool
+from tests.conftest import draw_class_folders
+from tests.pixels import SIDE, draw_balls, make_recipe
+from tl_toolkit.errors import RecipeError, WeightsError
+from tl_toolkit.recipe.load import build_recipe, load_recipe
+
+HEAD = {"name": "head", "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_class_folders(tmp_path_factory.mktemp("photos") / "all")
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return randomize(build_toy())
+
+
+@pytest.fixture(scope="module")
+def recipe(photos):
+    return {
+        "version": 1,
+        "name": "own",
+        "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32}
+        | {"batch_size": 8},
+        "model": {"head": {"dropout": 0.1}},
+        "phases": [HEAD, {"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
+        "export": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(recipe, toy, tmp_path_factory):
+    return tl.finetune(recipe, base=toy, root=tmp_path_factory.mktemp("runs"))
+
+
+def with_file(recipe, path, **base):
+    return {**recipe, "model": {**recipe["model"], "base": {"model": str(path), **base}}}
+
+
+def weights_of(model):
+    """Values by (layer, index), of the layers of a base."""
+    return {
+        (layer.name, index): weight.numpy()
+        for layer in model.layers
+        for index, weight in enumerate(layer.weights)
+        if layer.name != "predictions"
+    }
+
+
+def changed(before, after):
+    """The layers of which a weight changed."""
+    return {
+        key[0] for key, value in after.items() if not np.array_equal(before[key], value)
+    }  # a key that is missing is an error
+
+
+# ----------------------------------------------------------------------------------------- training
+
+
+def test_training_changes_the_chosen_units_and_nothing_else(run, recipe, toy):
+    before = weights_of(tl.build_model(recipe, base=toy))
+
+    after = weights_of(run.model)
+
+    assert before.keys() == after.keys()
+    assert changed(before, after) == {"conv2", "conv3", "base_head", "inner", "conv5"}
+    inner, names = run.model.get_layer("inner"), [w.path for w in toy.get_layer("inner").weights]
+    moved = {
+        path.split("/")[-2]
+        for path, old, new in zip(names, toy.get_layer("inner").weights, inner.weights, strict=True)
+        if not np.array_equal(old, new)
+    }
+    assert moved == {"inner_conv"}  # BatchNormalization stays frozen inside nested models too
+
+
+def test_the_model_that_was_given_is_untouched(recipe):
+    model = randomize(build_toy(outputs=5))
+    model.get_layer("conv1").trainable = False
+    model.compile("sgd", "mse")
+    before = [weight.numpy() for weight in model.weights]
+    config, calls = model.get_config(), [len(layer._inbound_nodes) for layer in model.layers]
+
+    tl.finetune(recipe, base=model, overrides={"phases.tune.epochs": 1}, root="runs")
+
+    assert all(map(np.array_equal, before, model.weights))
+    assert model.get_config() == config and not model.get_layer("conv1").trainable
+    assert [len(layer._inbound_nodes) for layer in model.layers] == calls
+    assert model.compiled
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_batch_normalization_trains_where_the_phase_says_so(recipe, toy):
+    tune = {"phases.tune.batch_norm": "train"}
+
+    run = tl.finetune(recipe, base=toy, overrides=tune, root="runs")
+
+    before = weights_of(tl.build_model(recipe, base=toy))
+    assert {"bn2"} == changed(before, weights_of(run.model)) & {"bn1", "bn2"}
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "units"),
+    [
+        (1, ["base_head", "inner", "conv5"]),
+        ({"from": "inner"}, ["inner", "conv5"]),
+        (["add"], ["add"]),
+        (3, ["conv1", "add", "base_head", "inner", "conv5"]),
+    ],
+)
+def test_units_are_named_by_number_layer_and_block(recipe, toy, unfreeze, units):
+    plan = tl.validate(recipe, {"phases.tune.unfreeze": unfreeze}, base=toy)
+
+    assert list(plan.units["tune"]) == units
+
+
+def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_path):
+    from tl_toolkit.plan.check import check_recipe
+    from tl_toolkit.tasks.registry import build_task
+    from tl_toolkit.training.prepare import assemble_model
+    from tl_toolkit.transfer.freezing import split_at
+
+    toy.save(tmp_path / "toy.keras")
+    plan = check_recipe(build_recipe(with_file(recipe, tmp_path / "toy.keras")))
+    transfer = assemble_model(plan, build_task(plan.recipe, plan.classes), lambda event: None)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+
+    whole = transfer.model(images, training=False)
+    for unit in (part.name for part in transfer.parts[:-1]):
+        split = split_at(transfer, [unit])
+        parts = split.suffix.model(split.prefix.model(images), training=False)
+        np.testing.assert_allclose(parts, whole, atol=1e-6)
+
+
+def test_a_base_that_cannot_be_cut_trains_whole_or_not_at_all(recipe):
+    model = randomize(build_crossing())
+    tune = {"phases.tune.unfreeze": 1}
+
+    run = tl.finetune(recipe, base=model, overrides=tune, root="runs")
+
+    before = weights_of(tl.build_model(recipe, base=model))
+    assert changed(before, weights_of(run.model)) == {"a1", "b1", "a3"}
+    with pytest.raises(RecipeError, match=r"crossing has 1 blocks \(end\): expected 0 to 1"):
+        tl.finetune(recipe, base=model, overrides={"phases.tune.unfreeze": 2}, root="runs")
+
+
+# ---------------------------------------------------------------------------------------- the files
+
+
+def test_a_file_in_the_recipe_gives_the_run_of_the_model_bit_for_bit(run, recipe, toy, tmp_path):
+    toy.save(tmp_path / "toy.keras")
+
+    again = tl.finetune(with_file(recipe, tmp_path / "toy.keras"), root="runs")
+
+    assert again.metrics["weights_sha256"] == run.metrics["weights_sha256"]
+    assert again.metrics["test"] == run.metrics["test"]
+
+
+def test_a_run_keeps_a_copy_and_its_recipe_repeats_it(run, recipe):
+    lock = json.loads(run.folder.lock.read_text())
+
+    again = tl.finetune(run.folder.recipe, root="runs")
+
+    assert load_recipe(run.folder.recipe).recipe.model.own_file == run.path / "base.keras"
+    assert lock["weights"] == str(run.path / "base.keras") and len(lock["weights_sha256"]) == 64
+    assert again.path != run.path and (again.path / "base.keras").is_file()
+    assert again.metrics["weights_sha256"] == run.metrics["weights_sha256"]
+
+
+def test_a_run_that_replaces_itself_still_has_its_base(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns(".*"))
+    recipe = {"model.base.model": str(tmp_path / "run/base.keras")}
+
+    again = tl.finetune(run.folder.recipe, overrides=recipe, out=tmp_path / "run", overwrite=True)
+
+    assert again.recipe.model.own_file == tmp_path / "run/base.keras"
+    assert again.metrics["weights_sha256"] == run.metrics["weights_sha256"]
+
+
+def test_a_reopened_run_evaluates_predicts_and_exports(run, photos, tmp_path):
+    shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("base.keras", ".*"))
+
+    again = tl.load_run(tmp_path / "copy")
+
+    assert again.evaluate()["accuracy"] == run.metrics["test"]["accuracy"]
+    assert again.predict(photos / "ants")[0].label in ("ants", "bees", "wasps")
+    assert again.export(["saved_model"])["saved_model"].is_dir()
+    assert json.loads(again.folder.parity.read_text())["holds"]
+
+
+def test_a_model_of_a_run_is_a_base_of_the_next(run, recipe):
+    model = keras.Model(run.model.input, run.model.get_layer("conv5").output)
+
+    plan = tl.validate(recipe, base=model)
+
+    assert [unit.name for unit in plan.architecture.units] == [
+        "conv1", "add", "base_head", "inner", "conv5",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"dilation": 2},
+        {"activation": "tanh"},
+    ],
+    ids=["weights", "graph", "nested graph"],
+)
+def test_models_with_the_same_names_share_no_stored_features(recipe, other):
+    other = dict(other)
+    models = [randomize(build_toy()), randomize(build_toy(**other), other.pop("seed", 0))]
+    head = {"phases": [HEAD], "features": {"store": "always"}}
+
+    def train(model, name, **features):
+        events = []
+        sections = {**head, "features": {**head["features"], **features}}
+        values = {**recipe, **sections}
+        run = tl.finetune(values, base=model, out=name, progress=events.append)
+        return run.metrics["test"], " ".join(event.text for event in events)
+
+    first, _ = train(models[0], "a")
+    again, texts = train(models[0], "b")
+    second, other_texts = train(models[1], "c")
+    alone, _ = train(models[1], "d", store="never")
+
+    assert first == again and "read from the store" in texts
+    assert second == alone != first and "read from the store" not in other_texts
+
+
+# -------------------------------------------------------------------------------------- other verbs
+
+
+def test_a_search_over_unfreeze_goes_on_where_it_was_and_repeats_its_winner(recipe, toy):
+    space = {"search.trials": 2, "search.seed": 1}
+
+    search = tl.search(recipe, base=toy, overrides=space, root="runs")
+    more = tl.search(
+        recipe, base=toy, overrides=space | {"search.trials": 3}, root="runs", resume=True
+    )
+    winner = tl.finetune(more.best_recipe, root="runs")
+
+    fields = set(search.trials[0].values)
+    assert fields == {"model.head.dropout", "phases.tune.unfreeze"}
+    assert more.path == search.path and len(more.trials) == 3
+    assert winner.metrics["weights_sha256"] == more.summary["best"]["weights_sha256"]
+
+
+def test_a_search_does_not_go_on_with_another_model(recipe, toy):
+    trials = {"search.trials": 1}
+    tl.search(recipe, base=toy, overrides=trials, root="runs")
+
+    with pytest.raises(RecipeError, match="the search was begun with another base"):
+        tl.search(
+            recipe, base=randomize(build_toy(), 3), overrides=trials, root="runs", resume=True
+        )
+
+
+def test_a_sweep_goes_through_the_units(recipe, toy):
+    sweep = tl.sweep(recipe, base=toy, overrides={"phases.tune.epochs": 1}, units=True, root="runs")
+
+    assert [trial.trains for trial in sweep.trials] == [
+        "head", "conv5 to head", "inner to head", "base_head to head", "add to head",
+        "conv1 to head",
+    ]  # fmt: skip
+
+
+def test_a_hypermodel_builds_the_base_for_each_trial(recipe, toy):
+    import keras_tuner
+
+    space = {"phases.tune.unfreeze": {"choices": [0, 1]}}
+    hypermodel = tl.hypermodel(recipe, base=toy, overrides={"search": {"space": space}})
+    values = keras_tuner.HyperParameters()
+
+    first, second = hypermodel.build(values), hypermodel.build(values)
+
+    assert first is not second and weights_of(first).keys() == weights_of(second).keys()
+
+
+def test_the_command_line_takes_a_file_beside_the_recipe(recipe, toy, tmp_path):
+    (tmp_path / "place").mkdir()
+    toy.save(tmp_path / "place/toy.keras")
+    values = with_file(recipe, "toy.keras", preprocessing="tf")
+    (tmp_path / "place/own.yaml").write_text(json.dumps(values))
+
+    valid = tltool("validate", "place/own.yaml", cwd=tmp_path)
+    tltool("finetune", "place/own.yaml", "phases.tune.epochs=0", "--out", "run", cwd=tmp_path)
+    shown = tltool(
+        "models", "show", "place/toy.keras", "--units", "--unfreeze", "bn2", cwd=tmp_path
+    )
+
+    assert f"base     {tmp_path / 'place/toy.keras'}; weights its own" in valid.stdout
+    assert tl.load_run("run").recipe.model.base.preprocessing == "tf"
+    rows = {line.split()[1]: line.split()[-1] for line in shown.stdout.splitlines() if "%" in line}
+    assert rows == {
+        "conv1": "0%",
+        "add": "95%",
+        "base_head": "100%",
+        "inner": "69%",
+        "conv5": "100%",
+    }
+
+
+def test_pixels_are_read_from_its_maps(tmp_path):
+    model = randomize(build_toy(size=SIDE))
+    balls = draw_balls(tmp_path / "balls", train=4, validation=2)
+    tune = {"name": "tune", "epochs": 1, "unfreeze": {"from": "add"}}
+    recipe = make_recipe("segmentation", balls, phases=[HEAD, tune], export=False)
+
+    run = tl.finetune(recipe, base=model, root="runs")
+
+    before = weights_of(tl.build_model(recipe, base=model))
+    moved = changed(before, weights_of(run.model))
+    assert {"conv2", "conv5"} < moved and not {"conv1", "bn1", "bn2"} & moved
+    taps = [layer.name for layer in run.model.layers if layer.name.startswith("head_tap")]
+    assert len([name for name in taps if "bn" not in name]) == 3
+    assert run.predict(balls / "segmentation/validation/images")[0].maps
+
+
+# ------------------------------------------------------------------------------------------- errors
+
+
+def test_problems_are_placed_in_the_recipe(recipe, toy, tmp_path):
+    toy.save(tmp_path / "toy.keras")
+    path = tmp_path / "own.yaml"
+
+    def refuse(error, **changes):
+        path.write_text(json.dumps(with_file(recipe, "toy.keras"), indent=1))
+        with pytest.raises(error) as caught:
+            tl.validate(path, changes)
+        return str(caught.value)
+
+    assert "data.image_size = [40, 40]\n  toy was built for" in refuse(
+        RecipeError, **{"data.image_size": 40}
+    )
+    assert "toy has 3 blocks (conv1, add, block3)" in refuse(
+        RecipeError, **{"phases.tune.unfreeze": 4}
+    )
+    missing = refuse(WeightsError, **{"model.base.model": "nowhere.keras"})
+    assert f"model.base.model: '{tmp_path / 'nowhere.keras'}' is not there" in missing
+    assert "its paper has no classifier" in refuse(RecipeError, **{"model.head": "paper"})
+
+
+def test_what_is_no_functional_model_is_refused_before_a_folder_is_made(recipe):
+    with pytest.raises(RecipeError, match="model.base: the model is no model but a str"):
+        tl.finetune(recipe, base="mobilenet", root="runs")
+
+    with pytest.raises(RecipeError, match="the model was not built"):
+        tl.finetune(recipe, base=keras.Sequential([keras.layers.Dense(3)]), root="runs")
+
+
+def test_the_base_takes_the_place_of_an_architecture_with_its_weights(recipe, toy):
+    model = {"base": "mobilenet", "weights": "imagenet", "arguments": {"alpha": 0.25}}
+
+    plan = tl.validate({**recipe, "model": model}, {"model.base.preprocessing": "tf"}, base=toy)
+
+    assert plan.recipe.model.weights is None and not plan.recipe.model.arguments
+    assert plan.recipe.model.base.preprocessing == "tf"
+    assert plan.architecture.name == "toy"

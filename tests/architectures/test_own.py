@@ -1,0 +1,318 @@
+"""Models of a user's own: checked, named, built on pixels, and cut into units and blocks."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tests.architectures.own_models import build_crossing, build_toy, randomize
+from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.own import digest_own_model
+from tl_toolkit.architectures.own_record import describe_own_base
+from tl_toolkit.catalog.lookup import check_image_size, resolve_unfreeze
+from tl_toolkit.errors import RecipeError, WeightsError
+from tl_toolkit.recipe.schema import UnfreezeFrom
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes a model as base.keras."""
+
+    def write(model):
+        model.save(tmp_path / "base.keras")
+        return tmp_path / "base.keras"
+
+    return write
+
+
+def units_of(record):
+    return {block.name: [unit.name for unit in block.units] for block in record.blocks}
+
+
+def build(record, size=32):
+    image = keras.Input((size, size, 3))
+    pixels = apply_pixel_rule(image, record.pixels)
+    return image, pixels, build_base(record, pixels, {})
+
+
+def images(count=2, size=32):
+    return np.random.default_rng(0).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+def sequential(*members, shape=(32, 32, 3)):
+    return keras.Sequential([keras.Input(shape), *members])
+
+
+# --------------------------------------------------------------------------------- units and blocks
+
+
+def test_units_begin_with_a_kernel_at_a_cut_and_blocks_have_maps_of_one_size(save):
+    record = describe_own_base(save(build_toy()))
+
+    assert units_of(record) == {
+        "conv1": ["conv1"],
+        "add": ["add"],
+        "block3": ["base_head", "inner", "conv5"],
+    }
+    assert [unit.end for unit in record.units] == ["pool", "relu_3", "base_head", "inner", "conv5"]
+
+
+def test_the_units_of_the_record_are_those_of_the_graph(save):
+    record = describe_own_base(save(build_toy()))
+
+    _, pixels, features = build(record)
+    blocks = find_blocks(record, pixels, features)
+
+    members = {u.name: [op.name for op in u.operations] for b in blocks for u in b.units}
+    assert members == {
+        "conv1": ["base_pixels_scale", "conv1", "bn1", "relu", "pool"],
+        "add": ["conv2", "bn2", "relu_2", "conv3", "add", "relu_3"],
+        "base_head": ["base_head"],
+        "inner": ["inner"],
+        "conv5": ["conv5"],
+    }
+    assert [sum(layer.count_params() for layer in b.layers) for b in blocks] == [
+        block.parameters for block in record.blocks
+    ]
+
+
+def test_what_cannot_be_cut_is_one_block(save):
+    record = describe_own_base(save(build_crossing()))
+
+    assert units_of(record) == {"end": ["end"]}
+    assert record.parameters == 372
+
+
+def test_layers_between_the_calls_of_a_shared_layer_are_one_unit(save):
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    first, last = layers.Conv2D(3, 3, padding="same", name="first"), layers.Conv2D(4, 3, name="end")
+    between = layers.Conv2D(3, 3, padding="same", name="between")
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, last(shared(between(shared(first(image))))))
+
+    record = describe_own_base(save(model))
+
+    assert [unit.name for unit in record.units] == ["first", "shared", "end"]
+    _, pixels, features = build(record)
+    assert len(find_blocks(record, pixels, features)) == len(record.blocks)
+
+
+def test_normalization_goes_with_the_kernel_before_it_and_dense_layers_are_a_block(save):
+    model = sequential(
+        layers.Conv2D(4, 3, padding="same", name="c1"),
+        layers.LayerNormalization(name="n1"),
+        layers.Conv2D(4, 3, padding="same", name="c2"),
+        layers.MaxPooling2D(name="p2"),
+        layers.Conv2D(4, 3, padding="same", name="c3"),
+        layers.Flatten(name="flat"),
+        layers.Dense(8, name="d1"),
+        layers.Dense(8, name="d2"),
+    )
+
+    record = describe_own_base(save(model))
+
+    assert units_of(record) == {"block1": ["c1", "c2"], "c3": ["c3"], "block3": ["d1", "d2"]}
+    assert record.output == "vector"
+
+
+def test_a_block_keeps_off_the_name_of_a_layer(save):
+    convolutions = [layers.Conv2D(4, 3, padding="same", name=name) for name in ("block1", "c2")]
+
+    record = describe_own_base(save(sequential(*convolutions)))
+
+    assert units_of(record) == {"block1_": ["block1", "c2"]}
+
+
+@pytest.mark.parametrize("name", ["conv2", "bn2", "add", "relu_3"])
+def test_any_layer_stands_for_its_unit(save, name):
+    record = describe_own_base(save(build_toy()))
+
+    units = resolve_unfreeze(record, UnfreezeFrom(unit=name))
+
+    assert units == ("add", "base_head", "inner", "conv5")
+
+
+def test_an_unknown_layer_is_refused_with_the_command_that_lists_them(save):
+    record = describe_own_base(path := save(build_toy()))
+
+    with pytest.raises(RecipeError, match="did you mean 'conv5'(.|\n)*models show ") as caught:
+        resolve_unfreeze(record, UnfreezeFrom(unit="conv55"))
+
+    assert str(path) in str(caught.value)
+
+
+def test_maps_of_each_size_are_taps_at_whole_cells(save):
+    assert describe_own_base(save(build_toy())).taps == ("relu", "relu_3", "conv5")
+    assert describe_own_base(save(build_toy(size=40))).taps == ()
+
+
+# ------------------------------------------------------------------------------------------- values
+
+
+def test_the_base_computes_what_the_model_does(save):
+    model = randomize(build_toy())
+    image, _, features = build(describe_own_base(save(model)))
+
+    outputs = keras.Model(image, features)(images())
+
+    np.testing.assert_array_equal(outputs, model(images()))
+
+
+def test_weights_that_a_layer_computes_with_copies_of_arrive(save):
+    normalize = layers.Normalization(mean=[10.0, 20.0, 30.0], variance=[4.0, 9.0, 16.0])
+    adapted = layers.Normalization(name="adapted")
+    adapted.adapt(images())
+    model = sequential(normalize, adapted, layers.Conv2D(4, 3))
+
+    image, _, features = build(describe_own_base(save(model)))
+
+    np.testing.assert_array_equal(keras.Model(image, features)(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("word", "channels", "expected"),
+    [
+        ("raw", 3, lambda x: x),
+        ("tf", 3, lambda x: x / 127.5 - 1),
+        ("caffe", 3, lambda x: x[..., ::-1] - [103.939, 116.779, 123.68]),
+        ("raw", 1, lambda x: x @ [[0.2989], [0.5870], [0.1140]]),
+        ("unit", 1, lambda x: x @ [[0.2989], [0.5870], [0.1140]] / 255),
+        ("tf", 1, lambda x: x @ [[0.2989], [0.5870], [0.1140]] / 127.5 - 1),
+    ],
+)
+def test_pixels_enter_as_the_recipe_says(save, word, channels, expected):
+    model = sequential(layers.ReLU(negative_slope=1.0), shape=(32, 32, channels))
+
+    image, _, features = build(describe_own_base(save(model), preprocessing=word))
+
+    found = keras.Model(image, features)(images())
+    np.testing.assert_allclose(found, expected(images()), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("word", "channels"), [("tff", 3), ("grey", 3), ("torch", 1)])
+def test_preprocessing_that_does_not_fit_is_refused(save, word, channels):
+    model = sequential(layers.Conv2D(4, 3), shape=(32, 32, channels))
+
+    with pytest.raises(RecipeError, match=rf"preprocessing = '{word}'\n  expected one of raw"):
+        describe_own_base(save(model), preprocessing=word)
+
+
+def test_a_model_for_all_sizes_is_described_at_the_recipe_s(save):
+    path = save(sequential(layers.Conv2D(4, 3), layers.Conv2D(4, 9), shape=(None, None, 3)))
+
+    record = describe_own_base(path, image_size=(20, 12))
+
+    assert record.fixed_size is None and record.output == "map"
+    with pytest.raises(RecipeError, match="cannot be built for 8 x 8 pixels"):
+        describe_own_base(path, image_size=(8, 8))
+
+
+def test_a_model_for_one_size_takes_no_other(save):
+    record = describe_own_base(save(build_toy(size=32)), image_size=(64, 64))
+
+    problem = check_image_size(record, (64, 64))
+
+    assert "built for images of 32 x 32" in problem.expected
+    assert problem.hint == "data.image_size=[32, 32]"
+    assert check_image_size(record, (32, 32)) is None
+
+
+def test_two_files_of_a_model_have_one_digest_and_other_weights_another(save):
+    model = build_toy()
+    first, again = digest_own_model(save(model)), digest_own_model(save(model))
+
+    model.get_layer("bn1").moving_mean.assign([0.0, 0.0, 0.0, 1e-6])
+
+    assert first == again != digest_own_model(save(model))
+
+
+# ------------------------------------------------------------------------------------------- limits
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Conv2D(4, 3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def build_subclassed():
+    model = Subclassed()
+    model(np.zeros((1, 32, 32, 3), np.float32))
+    return model
+
+
+def build_two_inputs():
+    image, other = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    return keras.Model([image, other], layers.Add()([image, other]))
+
+
+def build_two_outputs():
+    image = keras.Input((8, 8, 3))
+    return keras.Model(image, [layers.ReLU()(image), layers.Conv2D(4, 3)(image)])
+
+
+def build_half():
+    return sequential(layers.Conv2D(4, 3, dtype="mixed_float16", name="half"))
+
+
+@pytest.mark.parametrize(
+    ("build_model", "text"),
+    [
+        (build_subclassed, "is a subclassed model, Subclassed\n  expected a functional model"),
+        (build_two_inputs, "has 2 inputs\n  expected one"),
+        (build_two_outputs, "has 2 outputs\n  expected one"),
+        (build_half, "computes with mixed_float16 in 'half'\n  expected float32"),
+        (lambda: sequential(layers.Dense(4), shape=(8,)), r"takes inputs of shape \(None, 8\)"),
+        (
+            lambda: sequential(layers.Conv2D(4, 3), shape=(8, 8, 4)),
+            r"takes inputs of shape \(None, 8, 8, 4\)\n  expected images \(batch, height, width, 3",
+        ),
+        (
+            lambda: sequential(layers.Reshape((64, 3)), shape=(8, 8, 3)),
+            r"gives outputs of shape \(None, 64, 3\)\n  expected a map",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_a_base_says_why_and_what_to_do(save, build_model, text):
+    path = save(build_model())
+
+    with pytest.raises(RecipeError, match=text) as caught:
+        describe_own_base(path)
+
+    assert str(caught.value).startswith(f"model.base: {path} ")
+
+
+def test_a_sequential_model_without_an_input_is_refused(save):
+    with pytest.warns(UserWarning, match="not yet been built"):
+        path = save(keras.Sequential([layers.Conv2D(4, 3)]))
+
+    with pytest.raises(
+        RecipeError, match="was not built\n  expected a Sequential model(.|\n)*Input"
+    ):
+        describe_own_base(path)
+
+
+def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
+    (tmp_path / "damaged.keras").write_bytes(b"PK half")
+    with zipfile.ZipFile(tmp_path / "empty.keras", "w"):
+        pass
+
+    with pytest.raises(WeightsError, match=r"base\.model: '.*missing\.keras' is not there"):
+        describe_own_base(tmp_path / "missing.keras")
+    with pytest.raises(WeightsError, match=r"damaged\.keras' is damaged, or no \.keras file"):
+        describe_own_base(tmp_path / "damaged.keras")
+    with pytest.raises(WeightsError, match=r"empty\.keras' cannot be loaded: "):
+        describe_own_base(tmp_path / "empty.keras")
+
+
+def test_a_lambda_layer_is_not_run(save):
+    path = save(sequential(layers.Conv2D(4, 3), layers.Lambda(lambda x: x * 2)))
+
+    with pytest.raises(WeightsError, match="cannot be loaded(.|\n)*no Lambda layers"):
+        describe_own_base(path)
