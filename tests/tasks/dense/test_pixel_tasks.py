@@ -56,7 +56,7 @@ def photo_of(run):
 
 
 def test_a_run_tells_the_scores_of_its_task(run):
-    task = run.recipe.task
+    task = run.recipe.task.kind
     metrics = run.metrics
 
     best = metrics["best"]
@@ -80,7 +80,7 @@ def test_a_folder_is_measured_like_the_split_that_it_holds(run):
     actual = run.evaluate(run.recipe.data.validation)
 
     assert actual["images"] == 4
-    name = METRICS[run.recipe.task]
+    name = METRICS[run.recipe.task.kind]
     assert actual[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
 
 
@@ -103,7 +103,7 @@ def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
 
 
 def test_a_saved_model_predicts_as_the_run_predicts(run):
-    from tests.tasks.dense.test_export_pixels import ask
+    from tl_toolkit.export.asking import ask
 
     pixels = np.asarray(Image.open(photo_of(run)))
     predicted = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
@@ -121,12 +121,12 @@ def test_the_command_line_measures_and_draws(run, tmp_path):
     table = tltool("evaluate", run.path, cwd=tmp_path).stdout
     drawn = tltool("predict", run.path, photo_of(run), "--format", "csv", cwd=tmp_path).stdout
 
-    picture = PICTURES[run.recipe.task]
+    picture = PICTURES[run.recipe.task.kind]
     (row,) = csv.DictReader(io.StringIO(drawn))
     for kind in (picture, "overlay"):
         with Image.open(tmp_path / row[kind]) as image:
             assert image.size == (64, 64)
-    if run.recipe.task == "segmentation":
+    if run.recipe.task.kind == "segmentation":
         assert "ball" in table and "majority class" in table
         assert float(row["ball"]) + float(row["plane"]) == pytest.approx(1)
         with Image.open(tmp_path / row["mask"]) as image:
@@ -137,7 +137,7 @@ def test_images_in_the_folder_of_predictions_are_left_out(run, tmp_path):
     place = tmp_path / "same"
     place.mkdir()
     shutil.copy(photo_of(run), place / "cat.png")
-    mine = place / f"cat_{PICTURES[run.recipe.task]}.png"
+    mine = place / f"cat_{PICTURES[run.recipe.task.kind]}.png"
     shutil.copy(photo_of(run), mine)
 
     with pytest.raises(OutputError, match="the 2 images in it are left out"):
@@ -173,7 +173,7 @@ def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
 
 
 def test_thresholds_are_those_of_the_task(run, tmp_path):
-    name = METRICS[run.recipe.task]
+    name = METRICS[run.recipe.task.kind]
 
     done = tltool("evaluate", run.path, "--fail-under", f"{name}=1.1", cwd=tmp_path, code=4)
     assert "Asked for at least 1.1" in done.stderr
