@@ -225,8 +225,12 @@ def test_the_catalog_knows_its_form_from_scratch(name):
     assert added == {f"{layer}_bn" for layer in plain}
 
 
-@pytest.mark.parametrize("name", ["lenet5", "inception_v3", "inception_resnet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    ["lenet5", "inception_v3", pytest.param("inception_resnet_v2", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("size", [96, 160, 320])
+@pytest.mark.usefixtures("blank")
 def test_maps_without_padding_are_not_read_even_where_sizes_divide(name, size):
     architecture = find_architecture(name)
     assert not architecture.taps
