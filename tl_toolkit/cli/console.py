@@ -103,8 +103,14 @@ def _as_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+        return f"{value:.4f}"
     return str(value).replace("[", "\\[")
+
+
+def _keep_small(value: Any) -> Any:
+    """Returns a number of a column's own unit with digits that it would lose behind the point."""
+    is_small = isinstance(value, float) and 0 < abs(value) < 0.001
+    return f"{value:.3g}" if is_small else value
 
 
 def _title(name: str) -> str:
@@ -135,6 +141,7 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
+        rows = [list(map(_keep_small, row)) for row in rows] if name == "column" else rows
         show(build_table([name, *map(_title, columns)], rows))
 
 
