@@ -86,8 +86,7 @@ def build_reference(schema: dict[str, Any]) -> str:
     for name in SECTIONS:
         section = schema if name == "Recipe" else schema["$defs"][name]
         rows = [
-            f"| `{field}` | {_cell(_default(field, value, section))} "
-            f"| {_cell(value['description'])} |"
+            f"| `{field}` | {_default(field, value, section)} | {_cell(value['description'])} |"
             for field, value in section["properties"].items()
         ]
         parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")
@@ -101,9 +100,9 @@ def _default(field: str, value: dict[str, Any], section: dict[str, Any]) -> str:
     if field in section.get("required", ()):
         return "required"
     default = value.get("default")
-    return (
-        "" if default in (None, {}, []) or isinstance(default, dict) else f"`{json.dumps(default)}`"
-    )
+    if default in (None, {}, []) or isinstance(default, dict):
+        return ""
+    return _cell(f"`{json.dumps(default)}`")
 
 
 def _cell(text: str) -> str:

@@ -142,6 +142,10 @@ def test_the_command_line_measures_and_holds_against_limits(run, tmp_path):
         "regression": ("MAE", "RMSE", "R2", "mean of training", "size", "dose"),
     }[run.recipe.task.kind]
     assert [title for title in titles if title not in printed] == []
+    if "dose" in titles:  # of which four digits behind the point would leave nothing
+        (dose,) = [line.split() for line in printed.splitlines() if line.startswith("dose")]
+        mae = run.metrics["validation"]["per_column"]["dose"]["mae"]
+        assert float(dose[1]) == pytest.approx(mae, rel=0.01)
 
 
 def test_errors_have_upper_limits_and_scores_lower_ones(runs):

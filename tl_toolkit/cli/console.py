@@ -85,4 +85,11 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
+        rows = [list(map(_keep_small, row)) for row in rows] if kind == "column" else rows
         show(build_table([kind, *map(title_of, columns)], rows))
+
+
+def _keep_small(value: Any) -> Any:
+    """Returns a number of a column's own unit with digits that it would lose behind the point."""
+    is_small = isinstance(value, float) and 0 < abs(value) < 0.001
+    return f"{value:.3g}" if is_small else value

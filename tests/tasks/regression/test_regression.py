@@ -158,7 +158,8 @@ def test_a_prediction_has_a_number_for_each_column():
         "path": "b.png", "values": {}, "error": "broken"
     }  # fmt: skip
     assert task.tabulate([record], wide=True).columns == ["path", *COLUMNS]
-    assert task.tabulate([record]).rows == [["a.png", 73.96, 4e-4]]
+    assert task.tabulate([record], wide=True).rows == [["a.png", 73.96, 4e-4]]
+    assert task.tabulate([record]).rows == [["a.png", "73.96", "0.0004"]]
 
 
 def test_an_exported_model_gives_values_compared_in_standard_deviations():
