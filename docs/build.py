@@ -25,6 +25,7 @@ SECTIONS = [
     "RandAugment",
     "Features",
     "Model",
+    "OwnBase",
     "Head",
     "Hidden",
 ]
@@ -44,6 +45,7 @@ PLACES = {
     "RandAugment": "augment.rand_augment",
     "Features": "features",
     "Model": "model",
+    "OwnBase": "model.base, if not a word",
     "Head": "model.head",
     "Hidden": "model.head.hidden, a list",
     "Phase": "phases, a list",
