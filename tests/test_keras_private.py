@@ -77,6 +77,17 @@ def test_a_model_without_kept_input_calls_still_cannot_be_loaded(tmp_path):
         keras.saving.load_model(tmp_path / "model.keras")
 
 
+def test_the_output_of_a_layer_that_forgot_its_calls_is_that_of_the_next(branches):
+    image, model, shared = branches
+    other = keras.Input((4, 4, 3))
+
+    keras_private.forget_calls(shared)
+    outputs = shared(other)
+
+    assert shared.output is outputs
+    assert len(keras_private.calls_of(shared)) == 1
+
+
 def test_calls_lie_by_depth_and_read_from_greater_depths(branches):
     _, model, shared = branches
     shared(keras.Input((8, 8, 3)))  # a call of another graph, which is no call of this one

@@ -27,6 +27,7 @@ __all__ = [
     "disable_op_determinism",
     "flatten_layers",
     "fold_constants",
+    "forget_calls",
     "inner_graph",
     "is_op_determinism_enabled",
     "keep_input_calls",
@@ -119,6 +120,18 @@ def calls_of(operation: keras.Operation) -> Sequence[Call]:
     """
     calls: Sequence[Call] = operation._inbound_nodes
     return calls
+
+
+def forget_calls(operation: keras.Operation) -> None:
+    """Makes an operation forget all its calls, so that `layer.output` is that of the next one.
+
+    For operations of a graph that is thrown away: Keras can walk it no more.
+
+    Args:
+        operation: A layer or an operation.
+    """
+    operation._inbound_nodes.clear()
+    operation._outbound_nodes.clear()
 
 
 def constants_of(call: Call) -> list[Any]:

@@ -13,7 +13,13 @@ from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.pixels import SIDE, draw_balls, make_recipe
 from tl_toolkit.errors import RecipeError, WeightsError
+from tl_toolkit.features.fingerprint import PrefixKeys
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.space import resolve_space
 from tl_toolkit.recipe.load import build_recipe, load_recipe
+from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.prepare import assemble_model
+from tl_toolkit.transfer.freezing import digest_variables, split_at
 
 HEAD = {"name": "head", "epochs": 1}
 
@@ -36,7 +42,7 @@ def recipe(photos):
         "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32}
         | {"batch_size": 8},
         "model": {"head": {"dropout": 0.1}},
-        "phases": [HEAD, {"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
+        "phases": [{"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
         "export": False,
     }
 
@@ -93,7 +99,8 @@ def test_the_model_that_was_given_is_untouched(recipe):
     before = [weight.numpy() for weight in model.weights]
     config, calls = model.get_config(), [len(layer._inbound_nodes) for layer in model.layers]
 
-    tl.finetune(recipe, base=model, overrides={"phases.tune.epochs": 1}, root="runs")
+    tl.validate(recipe, base=model)
+    tl.finetune(recipe, base=model, overrides={"phases.tune.epochs": 0}, root="runs")
 
     assert all(map(np.array_equal, before, model.weights))
     assert model.get_config() == config and not model.get_layer("conv1").trainable
@@ -131,14 +138,8 @@ def test_units_are_named_by_number_layer_and_block(recipe, toy, unfreeze, units)
 
 
 def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_path):
-    from tl_toolkit.plan.check import check_recipe
-    from tl_toolkit.tasks.registry import build_task
-    from tl_toolkit.training.prepare import assemble_model
-    from tl_toolkit.transfer.freezing import split_at
-
     toy.save(tmp_path / "toy.keras")
-    plan = check_recipe(build_recipe(with_file(recipe, tmp_path / "toy.keras")))
-    transfer = assemble_model(plan, build_task(plan.recipe, plan.classes), lambda event: None)
+    transfer = assemble_base(recipe, tmp_path / "toy.keras")
     images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
 
     whole = transfer.model(images, training=False)
@@ -150,14 +151,14 @@ def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_pa
 
 def test_a_base_that_cannot_be_cut_trains_whole_or_not_at_all(recipe):
     model = randomize(build_crossing())
-    tune = {"phases.tune.unfreeze": 1}
+    epoch = {"phases.tune.epochs": 1, "phases.tune.unfreeze": 1}
 
-    run = tl.finetune(recipe, base=model, overrides=tune, root="runs")
+    sweep = tl.sweep(recipe, base=model, overrides=epoch, units=True, root="runs")
 
-    before = weights_of(tl.build_model(recipe, base=model))
-    assert changed(before, weights_of(run.model)) == {"a1", "b1", "a3"}
-    with pytest.raises(RecipeError, match=r"crossing has 1 blocks \(end\): expected 0 to 1"):
-        tl.finetune(recipe, base=model, overrides={"phases.tune.unfreeze": 2}, root="runs")
+    assert [trial.trains for trial in sweep.trials] == ["head", "end to head"]
+    with pytest.raises(RecipeError, match=r"crossing has 1 blocks \(end\)") as caught:
+        tl.validate(recipe, {"phases.tune.unfreeze": 2}, base=model)
+    assert "base.keras" not in str(caught.value)  # it is gone by now
 
 
 # ---------------------------------------------------------------------------------------- the files
@@ -172,36 +173,37 @@ def test_a_file_in_the_recipe_gives_the_run_of_the_model_bit_for_bit(run, recipe
     assert again.metrics["test"] == run.metrics["test"]
 
 
-def test_a_run_keeps_a_copy_and_its_recipe_repeats_it(run, recipe):
+def test_a_run_keeps_a_copy_and_its_recipe_repeats_it_even_in_its_place(run, tmp_path):
     lock = json.loads(run.folder.lock.read_text())
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns(".*"))
+    base = {"model.base.model": str(tmp_path / "run/base.keras")}
 
-    again = tl.finetune(run.folder.recipe, root="runs")
+    again = tl.finetune(run.folder.recipe, overrides=base, out=tmp_path / "run", overwrite=True)
 
     assert load_recipe(run.folder.recipe).recipe.model.own_file == run.path / "base.keras"
     assert lock["weights"] == str(run.path / "base.keras") and len(lock["weights_sha256"]) == 64
-    assert again.path != run.path and (again.path / "base.keras").is_file()
-    assert again.metrics["weights_sha256"] == run.metrics["weights_sha256"]
-
-
-def test_a_run_that_replaces_itself_still_has_its_base(run, tmp_path):
-    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns(".*"))
-    recipe = {"model.base.model": str(tmp_path / "run/base.keras")}
-
-    again = tl.finetune(run.folder.recipe, overrides=recipe, out=tmp_path / "run", overwrite=True)
-
     assert again.recipe.model.own_file == tmp_path / "run/base.keras"
     assert again.metrics["weights_sha256"] == run.metrics["weights_sha256"]
 
 
-def test_a_reopened_run_evaluates_predicts_and_exports(run, photos, tmp_path):
+@pytest.fixture
+def reopened(run, tmp_path):
+    """The run elsewhere, without its base."""
     shutil.copytree(run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("base.keras", ".*"))
+    return tl.load_run(tmp_path / "copy")
 
-    again = tl.load_run(tmp_path / "copy")
 
-    assert again.evaluate()["accuracy"] == run.metrics["test"]["accuracy"]
-    assert again.predict(photos / "ants")[0].label in ("ants", "bees", "wasps")
-    assert again.export(["saved_model"])["saved_model"].is_dir()
-    assert json.loads(again.folder.parity.read_text())["holds"]
+def test_a_reopened_run_evaluates_and_predicts_without_its_base(reopened, run, photos):
+    assert reopened.evaluate()["accuracy"] == run.metrics["test"]["accuracy"]
+    assert reopened.predict(photos / "ants")[0].label in ("ants", "bees", "wasps")
+
+
+@pytest.mark.slow
+def test_a_reopened_run_exports_what_it_computes(reopened):
+    exported = reopened.export(["saved_model", "weights"])
+
+    assert exported["saved_model"].is_dir() and exported["weights"].is_file()
+    assert json.loads(reopened.folder.parity.read_text())["holds"]
 
 
 def test_a_model_of_a_run_is_a_base_of_the_next(run, recipe):
@@ -214,71 +216,71 @@ def test_a_model_of_a_run_is_a_base_of_the_next(run, recipe):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 1},
-        {"dilation": 2},
-        {"activation": "tanh"},
-    ],
-    ids=["weights", "graph", "nested graph"],
-)
-def test_models_with_the_same_names_share_no_stored_features(recipe, other):
-    other = dict(other)
-    models = [randomize(build_toy()), randomize(build_toy(**other), other.pop("seed", 0))]
+def key_of(recipe, model, path):
+    """The key in the feature store of what enters the head."""
+    model.save(path)
+    transfer = assemble_base(recipe, path)
+    digests = digest_variables(transfer)
+    return PrefixKeys(transfer, {}).key(transfer.parts[-1].inputs, digests)
+
+
+def assemble_base(recipe, path):
+    plan = check_recipe(build_recipe(with_file(recipe, path)))
+    return assemble_model(plan, build_task(plan.recipe, plan.classes), lambda event: None)
+
+
+def test_models_with_the_same_names_have_other_features_and_two_files_of_one_the_same(
+    recipe, tmp_path
+):
+    models = [
+        randomize(build_toy()),
+        randomize(build_toy(), seed=1),
+        randomize(build_toy(dilation=2)),
+        randomize(build_toy(activation="tanh")),
+    ]
+
+    keys = [key_of(recipe, model, tmp_path / f"{n}.keras") for n, model in enumerate(models)]
+
+    assert len(set(keys)) == len(models)
+    assert key_of(recipe, models[0], tmp_path / "again.keras") == keys[0]
+
+
+@pytest.mark.slow
+def test_a_filled_store_changes_nothing_for_another_model_of_the_same_names(recipe, toy):
     head = {"phases": [HEAD], "features": {"store": "always"}}
+    other, events = randomize(build_toy(), seed=1), []
+    tl.finetune(recipe | head, base=toy, out="toy")
 
-    def train(model, name, **features):
-        events = []
-        sections = {**head, "features": {**head["features"], **features}}
-        values = {**recipe, **sections}
-        run = tl.finetune(values, base=model, out=name, progress=events.append)
-        return run.metrics["test"], " ".join(event.text for event in events)
+    stored = tl.finetune(recipe | head, base=other, out="stored", progress=events.append)
+    alone = tl.finetune(recipe | head | {"features": {"store": "never"}}, base=other, out="alone")
 
-    first, _ = train(models[0], "a")
-    again, texts = train(models[0], "b")
-    second, other_texts = train(models[1], "c")
-    alone, _ = train(models[1], "d", store="never")
-
-    assert first == again and "read from the store" in texts
-    assert second == alone != first and "read from the store" not in other_texts
+    assert "ran once for" in " ".join(event.text for event in events)
+    assert stored.metrics["test"] == alone.metrics["test"]
 
 
 # -------------------------------------------------------------------------------------- other verbs
 
 
-def test_a_search_over_unfreeze_goes_on_where_it_was_and_repeats_its_winner(recipe, toy):
-    space = {"search.trials": 2, "search.seed": 1}
-
-    search = tl.search(recipe, base=toy, overrides=space, root="runs")
-    more = tl.search(
-        recipe, base=toy, overrides=space | {"search.trials": 3}, root="runs", resume=True
-    )
-    winner = tl.finetune(more.best_recipe, root="runs")
-
-    fields = set(search.trials[0].values)
-    assert fields == {"model.head.dropout", "phases.tune.unfreeze"}
-    assert more.path == search.path and len(more.trials) == 3
-    assert winner.metrics["weights_sha256"] == more.summary["best"]["weights_sha256"]
-
-
-def test_a_search_does_not_go_on_with_another_model(recipe, toy):
-    trials = {"search.trials": 1}
-    tl.search(recipe, base=toy, overrides=trials, root="runs")
+def test_a_search_over_unfreeze_goes_on_with_its_model_and_no_other(recipe, toy):
+    space = {"phases.tune.unfreeze": {"choices": [0, 1, {"from": "add"}]}}
+    search = {"search": {"trials": 1, "space": space}}
+    begun = tl.search(recipe, base=toy, overrides=search, root="runs")
+    go_on = {"overrides": {"search": search["search"] | {"trials": 2}}, "resume": True}
 
     with pytest.raises(RecipeError, match="the search was begun with another base"):
-        tl.search(
-            recipe, base=randomize(build_toy(), 3), overrides=trials, root="runs", resume=True
-        )
+        tl.search(recipe, base=randomize(build_toy(), 3), root="runs", **go_on)
+    search = tl.search(recipe, base=toy, root="runs", **go_on)
+    winner = tl.finetune(search.best_recipe, root="runs")
+
+    assert search.path == begun.path and len(search.trials) == 2
+    assert winner.metrics["weights_sha256"] == search.summary["best"]["weights_sha256"]
 
 
-def test_a_sweep_goes_through_the_units(recipe, toy):
-    sweep = tl.sweep(recipe, base=toy, overrides={"phases.tune.epochs": 1}, units=True, root="runs")
+def test_the_default_search_goes_through_its_blocks(recipe, toy):
+    plan = tl.validate(recipe, {"search": {}}, base=toy)
 
-    assert [trial.trains for trial in sweep.trials] == [
-        "head", "conv5 to head", "inner to head", "base_head to head", "add to head",
-        "conv1 to head",
-    ]  # fmt: skip
+    assert list(resolve_space(plan.recipe)["phases.tune.unfreeze"].values) == [0, 1, 2, 3]
+    assert "12 trials over model.head.dropout, phases.tune.unfreeze" in plan.describe()
 
 
 def test_a_hypermodel_builds_the_base_for_each_trial(recipe, toy):
@@ -305,7 +307,7 @@ def test_the_command_line_takes_a_file_beside_the_recipe(recipe, toy, tmp_path):
         "models", "show", "place/toy.keras", "--units", "--unfreeze", "bn2", cwd=tmp_path
     )
 
-    assert f"base     {tmp_path / 'place/toy.keras'}; weights its own" in valid.stdout
+    assert f"base     {tmp_path / 'place/toy.keras'}; weights its own" in valid.stderr
     assert tl.load_run("run").recipe.model.base.preprocessing == "tf"
     rows = {line.split()[1]: line.split()[-1] for line in shown.stdout.splitlines() if "%" in line}
     assert rows == {
@@ -321,7 +323,7 @@ def test_pixels_are_read_from_its_maps(tmp_path):
     model = randomize(build_toy(size=SIDE))
     balls = draw_balls(tmp_path / "balls", train=4, validation=2)
     tune = {"name": "tune", "epochs": 1, "unfreeze": {"from": "add"}}
-    recipe = make_recipe("segmentation", balls, phases=[HEAD, tune], export=False)
+    recipe = make_recipe("segmentation", balls, phases=[tune], export=False)
 
     run = tl.finetune(recipe, base=model, root="runs")
 

@@ -118,6 +118,17 @@ def test_normalization_goes_with_the_kernel_before_it_and_dense_layers_are_a_blo
     assert record.output == "vector"
 
 
+def test_what_was_frozen_when_it_was_saved_counts_as_any_other(save):
+    model = build_toy()
+    before = describe_own_base(save(model))
+    model.trainable = False
+    model.get_layer("inner").get_layer("inner_conv").trainable = False
+
+    after = describe_own_base(save(model))
+
+    assert after.blocks == before.blocks
+
+
 def test_a_block_keeps_off_the_name_of_a_layer(save):
     convolutions = [layers.Conv2D(4, 3, padding="same", name=name) for name in ("block1", "c2")]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_toolkit.errors import OutputError, Problem, RecipeError
+from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.plan.bases import find_base, open_own_bases
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.load import LoadedRecipe, RecipeSource, read_recipe
@@ -46,25 +46,56 @@ def reading_recipe(
     Raises:
         RecipeError: As of `read_recipe`, or `base` cannot be one.
     """
+    if base is None and replaced is None:
+        loaded = read_recipe(recipe, overrides)
+        _start_early(loaded, threads)
+        yield loaded
+        return
     with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
         place = Path(folder) / RunFolder.base.relative
         if base is not None:
             start_tensorflow(threads=threads)
             open_own_bases().check_own_model(base, "the model")
             base.save(place)
-            loaded = read_recipe(recipe, overrides, base=place)
-        else:
-            loaded = read_recipe(recipe, overrides)
-        if (own := loaded.recipe.model.own_file) is not None:
-            start_tensorflow(threads=threads)
-            if replaced is not None and _lies_in(own, Path(replaced)):
-                shutil.copyfile(own, place)
-                loaded = replace(loaded, recipe=loaded.recipe.with_base(place))
-        yield loaded
+        with _naming_the_model(place):
+            loaded = read_recipe(recipe, overrides, base=place if base is not None else None)
+            _start_early(loaded, threads)
+            if replaced is not None:
+                loaded = _save_from(Path(replaced), loaded, place)
+            yield loaded
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    return path.is_file() and folder.resolve() in path.resolve().parents
+def _start_early(loaded: LoadedRecipe, threads: int | None) -> None:
+    """Starts TensorFlow with its threads where the check of the recipe will need it."""
+    if loaded.recipe.model.own_file is not None:
+        start_tensorflow(threads=threads)
+
+
+def _save_from(folder: Path, loaded: LoadedRecipe, place: Path) -> LoadedRecipe:
+    """Copies a base that lies in a folder, and returns the recipe that names the copy."""
+    own = loaded.recipe.model.own_file
+    if own is None or not own.is_file() or folder.resolve() not in own.resolve().parents:
+        return loaded
+    shutil.copyfile(own, place)
+    return replace(loaded, recipe=loaded.recipe.with_base(place))
+
+
+@contextlib.contextmanager
+def _naming_the_model(place: Path) -> Iterator[None]:
+    """Lets no error name a file that is gone when somebody reads it."""
+    try:
+        yield
+    except ToolkitError as error:
+        if str(place) not in str(error):
+            raise
+        raise type(error)(
+            [_name_the_model(problem, place) for problem in error.problems]
+        ) from error
+
+
+def _name_the_model(problem: Problem, place: Path) -> Problem:
+    hint = "" if str(place) in problem.hint else problem.hint
+    return replace(problem, what=problem.what.replace(str(place), "the model"), hint=hint)
 
 
 def keep_base(plan: Plan, folder: RunFolder) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 from tl_toolkit.api.base import reading_recipe
@@ -30,5 +32,8 @@ def validate(
     Raises:
         ToolkitError: A child of it, with all problems: recipe, data, weights.
     """
-    with reading_recipe(recipe, overrides, base=base) as loaded:
-        return check_recipe(loaded)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
+        plan = check_recipe(loaded)
+        weakref.finalize(plan, stack.pop_all().close)  # its search is worked out of the base
+        return plan

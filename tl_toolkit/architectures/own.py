@@ -23,7 +23,13 @@ import tl_toolkit.architectures.layers
 import tl_toolkit.architectures.sampling  # noqa: F401
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.errors import Problem, RecipeError, WeightsError
-from tl_toolkit.keras_private import Call, flatten_layers, inner_graph, rebuild_graph
+from tl_toolkit.keras_private import (
+    Call,
+    flatten_layers,
+    forget_calls,
+    inner_graph,
+    rebuild_graph,
+)
 
 __all__ = [
     "build_own_base",
@@ -71,7 +77,8 @@ def load_own_model(path: Path) -> keras.Model:
             )
         ) from error
     check_own_model(model, str(path))
-    model.trainable = True  # what trains is for the phases to say
+    for layer in flatten_layers(model):
+        layer.trainable = True  # what trains is for the phases to say
     _settle_names(graph_of(model))
     return model
 
@@ -234,6 +241,8 @@ def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.Ke
     """
     graph = graph_of(model)
     names = {operation.name for operation in graph.operations}
+    for operation in graph.operations:
+        forget_calls(operation)  # else `layer.output` would be of a graph that nobody has
     called: set[int] = set()
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
