@@ -7,10 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import tl_toolkit as tl
+from tests.models import build_transfer
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.cli.models import models_command
-from tl_toolkit.recipe.schema import Head, Model
-from tl_toolkit.transfer.assemble import assemble
 
 
 def models(*arguments):
@@ -35,9 +34,8 @@ def test_totals_equal_count_params_of_the_model_with_the_papers_head(name):
     size = {"lenet5": 32, "alexnet": 67, "unet": 32}.get(name, 64)
     actual = tl.describe_architecture(name, image_size=(size, size), num_classes=7)
 
-    head = Head.model_validate(dict(find_architecture(name).head or {}))
-    settings = Model(base=name, weights="random", head=head)
-    whole = assemble(settings, image_size=(size, size), num_classes=7).model
+    head = dict(find_architecture(name).head or {})
+    whole = build_transfer(name, classes=7, head=head, size=(size, size)).model
     assert actual.parameters == whole.count_params()
     for rows in (actual.blocks, actual.units, actual.layers):
         assert sum(row.parameters for row in rows) == actual.parameters
