@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 
 import keras
 import numpy as np
@@ -10,9 +11,15 @@ import tensorflow as tf
 
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
+from tests.models import build_transfer
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.keras_private import disable_op_determinism, is_op_determinism_enabled
-from tl_toolkit.runtime import describe_arithmetic, numerics, refuse_dtype_policy
+from tl_toolkit.runtime import (
+    describe_arithmetic,
+    initializers_seeded,
+    numerics,
+    refuse_dtype_policy,
+)
 
 
 def settings():
@@ -204,3 +211,28 @@ def test_the_model_of_a_run_repeats_its_figures_in_the_arithmetic_of_the_run(tra
 
     assert inside == (True, False, "float32")
     assert kinds == {"float32"}
+
+
+def test_seeded_initializers_repeat_their_values():
+    def build(seed):
+        with initializers_seeded(seed):
+            layer = keras.layers.Dense(3)
+        layer.build((None, 2))
+        return layer.kernel.numpy()
+
+    first = build(1)
+
+    np.testing.assert_array_equal(build(1), first)
+    assert not np.array_equal(build(2), first)
+
+
+def test_building_a_model_leaves_the_callers_random_numbers_alone():
+    def draw():
+        return random.random(), np.random.random(), float(tf.random.uniform(()))
+
+    keras.utils.set_random_seed(7)
+    expected = draw()
+    keras.utils.set_random_seed(7)
+    build_transfer("lenet5", size=(32, 32))
+
+    assert draw() == expected

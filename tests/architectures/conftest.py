@@ -9,6 +9,7 @@ import pytest
 from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import find_architecture
+from tl_toolkit.runtime import initializers_seeded
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ def draw(
 ) -> Drawn:
     """Draws a base anew, with random weights from one seed."""
     architecture = find_architecture(name)
-    keras.utils.set_random_seed(0)
     image = keras.Input((size, size, 3), name="image")
     pixels = apply_pixel_rule(image, architecture.pixels)
-    features = build_base(architecture, pixels, arguments or {})
+    with initializers_seeded(0):
+        features = build_base(architecture, pixels, arguments or {})
     blocks = find_blocks(architecture, pixels, features)
     return Drawn(keras.Model(image, features), blocks, pixels, features)
 

@@ -53,8 +53,8 @@ def finetune(
 
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns. Training
-            sets the global seeds of Python, NumPy and TensorFlow. Op determinism, TensorFloat-32
-            and Keras's dtype policy are afterwards what they were before.
+            leaves the global seeds alone. Op determinism, TensorFloat-32 and Keras's dtype policy
+            are afterwards what they were before.
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         base: A functional Keras model in place of the recipe's base, weights and arguments. It is
             used whole and is not changed; the run keeps a copy.

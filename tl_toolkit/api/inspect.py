@@ -138,7 +138,7 @@ def probe_architecture(
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size. Images are stretched.
         weights: "random", "imagenet" or the path of a weight file.
-        seed: Random weights and synthetic images follow from it. Sets Keras's global seed.
+        seed: Random weights and synthetic images follow from it.
 
     Raises:
         RecipeError: A name, an argument or the size does not fit the architecture.

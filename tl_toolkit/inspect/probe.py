@@ -19,7 +19,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.pipeline import read_image
 from tl_toolkit.inspect.equivariance import Run, measure_shifts
 from tl_toolkit.keras_private import calls_of
-from tl_toolkit.runtime import derive_seed, numerics
+from tl_toolkit.runtime import derive_seed, initializers_seeded, numerics
 from tl_toolkit.transfer.weights import find_weights, load_weights
 
 RENDERED_IMAGES = 4
@@ -103,17 +103,17 @@ def probe_base(
         image_size: (height, width) in pixels.
         images: Image files, stretched to that size; without any, some are rendered in code.
         weights: "random", "imagenet" or the path of a weight file.
-        seed: Random weights and rendered images follow from it. Sets Keras's global seed.
+        seed: Random weights and rendered images follow from it.
 
     Raises:
         DataError: A file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     pixels = _read_or_render(images, image_size, seed)
-    keras.utils.set_random_seed(derive_seed(seed, "base"))
-    image = keras.Input((*image_size, 3), dtype="float32", name="image")
-    preprocessed = apply_pixel_rule(image, architecture.pixels)
-    features = build_base(architecture, preprocessed, arguments)
+    with initializers_seeded(derive_seed(seed, "base")):
+        image = keras.Input((*image_size, 3), dtype="float32", name="image")
+        preprocessed = apply_pixel_rule(image, architecture.pixels)
+        features = build_base(architecture, preprocessed, arguments)
     blocks = find_blocks(architecture, preprocessed, features)
     path = None
     if architecture.file:

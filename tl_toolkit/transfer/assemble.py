@@ -14,7 +14,7 @@ from tl_toolkit.architectures.heads import build_regularizer
 from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
-from tl_toolkit.runtime import derive_seed
+from tl_toolkit.runtime import derive_seed, initializers_seeded
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.heads import initialize_head, is_head
 from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
@@ -129,8 +129,7 @@ def assemble(
         base: The base.
         task: Builds the head.
         image_size: (height, width) of the images.
-        seed: Random weights and dropout follow from it. Sets Keras's global seed, which is the only
-            one that keras.applications listens to.
+        seed: Random weights and dropout follow from it.
         progress: Receives bytes done and in all while a published weight file is fetched.
 
     Raises:
@@ -139,22 +138,22 @@ def assemble(
     """
     architecture = base.record or find_architecture(base.name)
     arguments = dict(base.arguments)
-    keras.utils.set_random_seed(derive_seed(seed, "base"))
-    image = keras.Input((*image_size, 3), dtype="float32", name="image")
-    entering = apply_pixel_rule(image, architecture.pixels)
-    if base.edge_filter is not None:
-        entering = EdgeFilter(base.edge_filter, name="pixels_edges")(entering)
-    entering = task.prepare_input(entering)
-    features = build_base(architecture, entering, arguments)
-    maps = task.find_maps(architecture, entering, features)
-    blocks = find_blocks(architecture, entering, list(maps))
-    path = find_weights(architecture, arguments, image_size, base.weights, progress=progress)
-    _penalize(blocks, build_regularizer(base.l1, base.l2))
-    loaded = None
-    if path is not None:
-        loaded = load_weights([layer for block in blocks for layer in block.layers], path)
-    others, outputs = task.build_outputs(maps, entering)
-    model = keras.Model([image, *others] if others else image, outputs, name=architecture.name)
+    with initializers_seeded(derive_seed(seed, "base")):
+        image = keras.Input((*image_size, 3), dtype="float32", name="image")
+        entering = apply_pixel_rule(image, architecture.pixels)
+        if base.edge_filter is not None:
+            entering = EdgeFilter(base.edge_filter, name="pixels_edges")(entering)
+        entering = task.prepare_input(entering)
+        features = build_base(architecture, entering, arguments)
+        maps = task.find_maps(architecture, entering, features)
+        blocks = find_blocks(architecture, entering, list(maps))
+        path = find_weights(architecture, arguments, image_size, base.weights, progress=progress)
+        _penalize(blocks, build_regularizer(base.l1, base.l2))
+        loaded = None
+        if path is not None:
+            loaded = load_weights([layer for block in blocks for layer in block.layers], path)
+        others, outputs = task.build_outputs(maps, entering)
+        model = keras.Model([image, *others] if others else image, outputs, name=architecture.name)
     parts = _parts(model, blocks, maps)
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
     return TransferModel(model, architecture, parts, task, loaded)
