@@ -6,9 +6,9 @@
 
 Of each network there are two copies of the twin and one of ours, with the same weights. Each repeat
 times all three, every time in another order, and gives two ratios: ours / twin, and the second twin
-/ twin, which tells what the machine's noise makes of two equal things. The table holds medians.
+/ twin, which shows the noise of the machine between equal sides. The table holds medians.
 
-    build    from nothing to a drawn model with initial weights
+    build    from nothing to a built model with initial weights
     forward  a compiled call in inference mode
     step     a compiled training step: forward, gradient and plain SGD of all weights
 """
@@ -89,14 +89,14 @@ def _time_sample(call: Callable[[], object], each: int) -> float:
     try:
         started = time.perf_counter()
         for _ in range(each):
-            found = call()  # noqa: F841  (freeing a model is no part of building it)
+            measured = call()  # noqa: F841  (freeing a model is no part of building it)
         return (time.perf_counter() - started) / each
     finally:
         gc.enable()
 
 
 def time_calls(calls: Sequence[Callable[[], object]], repeats: int) -> Measured:
-    """Times compiled functions, after calls that trace them and tell how many fill a sample."""
+    """Times compiled functions, after calls that trace them and find how many fill a sample."""
     for call in calls:
         call()
         call()
@@ -104,15 +104,15 @@ def time_calls(calls: Sequence[Callable[[], object]], repeats: int) -> Measured:
     return time_in_turns(calls, repeats, each=max(1, math.ceil(SAMPLE_SECONDS / once)))
 
 
-def draw_builders(name: str, image_size: int) -> list[Callable[[], keras.Model]]:
+def pair_builders(name: str, image_size: int) -> list[Callable[[], keras.Model]]:
     """Returns a function for each side that builds its model."""
-    twin, draw = PAIRS[name]
+    twin, builder = PAIRS[name]
     shape = (image_size, image_size, 3)
     build_twin = partial(twin, include_top=False, weights=None, input_shape=shape)
 
     def build_ours() -> keras.Model:
         inputs = keras.Input(shape)
-        return keras.Model(inputs, draw(inputs))
+        return keras.Model(inputs, builder(inputs))
 
     return [build_twin, build_twin, build_ours]
 
@@ -129,8 +129,8 @@ def equalize(models: Sequence[keras.Model], images: tf.Tensor) -> None:
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights(source.get_layer(layer.name).get_weights())
-        found = model(images, training=False).numpy()
-        difference = np.abs(found - expected).max() / np.abs(expected).max()
+        measured = model(images, training=False).numpy()
+        difference = np.abs(measured - expected).max() / np.abs(expected).max()
         if not difference < 1e-4:
             raise ValueError(f"{model.name} is no twin: features differ by {difference:.1e}")
 
@@ -159,16 +159,16 @@ def compile_step(model: keras.Model, images: tf.Tensor) -> Callable[[], object]:
 
 def measure(name: str, *, repeats: int, image_size: int, batch_size: int) -> dict[str, Measured]:
     """Measures build, forward and step of one network beside its twin."""
-    builders = draw_builders(name, image_size)
+    builders = pair_builders(name, image_size)
     for build in builders[1:]:
         build()  # the first one loads code and kernels
-    found = {"build": time_in_turns(builders, repeats, prepare=keras.backend.clear_session)}
+    measured = {"build": time_in_turns(builders, repeats, prepare=keras.backend.clear_session)}
     models = [build() for build in builders]
     images = tf.random.stateless_normal((batch_size, image_size, image_size, 3), seed=(0, 0))
     equalize(models, images)
     for part, compiled in (("forward", compile_forward), ("step", compile_step)):
-        found[part] = time_calls([compiled(model, images) for model in models], repeats)
-    return found
+        measured[part] = time_calls([compiled(model, images) for model in models], repeats)
+    return measured
 
 
 def read_arguments() -> argparse.Namespace:
@@ -191,13 +191,13 @@ def main() -> None:
     print("network      part     twin ms   ours ms  ours / twin  twin / twin", flush=True)
     beyond = []
     for name in options.names:
-        found = measure(
+        measured = measure(
             name,
             repeats=options.repeats,
             image_size=options.image_size,
             batch_size=options.batch_size,
         )
-        for part, (twin, ours, ratio, noise) in found.items():
+        for part, (twin, ours, ratio, noise) in measured.items():
             print(f"{name:<11}  {part:<7}  {twin * 1e3:>7.1f}   {ours * 1e3:>7.1f}  "
                   f"{ratio:>11.3f}  {noise:>11.3f}", flush=True)  # fmt: skip
             if ratio > LIMIT:

@@ -141,7 +141,7 @@ def main() -> None:
 
 def measure(name: str, work: Workload, repeats: int, size: int) -> None:
     """Runs all sides of a workload by turns and prints medians."""
-    found: dict[str, list[tuple[Timing, float]]] = {}
+    measured: dict[str, list[tuple[Timing, float]]] = {}
     stored = 0
     for seed in range(repeats):
         with tempfile.TemporaryDirectory() as place:
@@ -150,7 +150,7 @@ def measure(name: str, work: Workload, repeats: int, size: int) -> None:
                 if side == "peer, cached" and work.base == "resnet50":
                     continue  # decoding takes no part of its time that shows
                 timing, score = run_side(side, work, folder, seed, size)
-                found.setdefault(side, []).append((timing, score))
+                measured.setdefault(side, []).append((timing, score))
                 line = f"  {name}, seed {seed}, {side}: {timing.seconds:.1f} s"
                 print(line, file=sys.stderr)
             stored = stored_bytes(folder / "ours")
@@ -159,8 +159,8 @@ def measure(name: str, work: Workload, repeats: int, size: int) -> None:
     epochs = " + ".join(map(str, work.epochs))
     print(f"\n{name}: {work.base}, {images} images, {epochs} epochs{goal}; medians of {repeats}")
     print(f"{'':<14}{'seconds':>8}{'of peer':>9}{'peak MB':>9}  validation accuracy")
-    peer = statistics.median(timing.seconds for timing, _ in found["peer"])
-    for side, runs in found.items():
+    peer = statistics.median(timing.seconds for timing, _ in measured["peer"])
+    for side, runs in measured.items():
         seconds = statistics.median(timing.seconds for timing, _ in runs)
         memory = statistics.median(timing.peak_mb for timing, _ in runs)
         scores = [score for _, score in runs]

@@ -72,15 +72,15 @@ def run_bare(data: Path) -> float:
         image = tf.image.resize(image, (SIZE, SIZE), antialias=True)
         return tf.saturate_cast(tf.round(image), tf.uint8)
 
-    rows, labels = {}, {}
+    prefixed, labels = {}, {}
     names = sorted(path.name for path in (data / "train").iterdir())
     for split in ("train", "validation"):
         paths = sorted((data / split).glob("*/*"))
         labels[split] = np.array([names.index(path.parent.name) for path in paths], np.int32)
         images = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
         images = images.map(decode, num_parallel_calls=2).batch(BATCH).prefetch(1)
-        found = [[part.numpy() for part in prefix(batch)] for batch in images]
-        rows[split] = [np.concatenate(part) for part in zip(*found, strict=True)]
+        measured = [[part.numpy() for part in prefix(batch)] for batch in images]
+        prefixed[split] = [np.concatenate(part) for part in zip(*measured, strict=True)]
 
     dense = keras.layers.Dense(len(names), activation="softmax")
     dropout = keras.layers.Dropout(0.2, seed=0)
@@ -91,18 +91,19 @@ def run_bare(data: Path) -> float:
     ):
         body = list(suffix.trainable_variables) if part == 0 else []
         _train(model, body + dense.trainable_variables, dropout, dense,
-               {split: rows[split][part] for split in rows}, labels, epochs, rate)  # fmt: skip
+               {split: parts[part] for split, parts in prefixed.items()},
+               labels, epochs, rate)  # fmt: skip
     return time.perf_counter() - began
 
 
-def _train(model, variables, dropout, dense, rows, labels, epochs, rate) -> None:  # type: ignore[no-untyped-def]
+def _train(model, variables, dropout, dense, prefixed, labels, epochs, rate) -> None:  # type: ignore[no-untyped-def]
     import keras
     import numpy as np
     import tensorflow as tf
 
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(variables)
-    shape = (None, *rows["train"].shape[1:])
+    shape = (None, *prefixed["train"].shape[1:])
     signature = [tf.TensorSpec(shape, tf.float32), tf.TensorSpec((None,), tf.int32)]
 
     @tf.function(input_signature=signature)
@@ -112,26 +113,28 @@ def _train(model, variables, dropout, dense, rows, labels, epochs, rate) -> None
         for start in tf.range(0, total, BATCH):
             x, y = features[start : start + BATCH], labels[start : start + BATCH]
             with tf.GradientTape() as tape:
-                answers = dense(dropout(model(x, training=True), training=True))
-                loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, answers))
-            optimizer.apply(tape.gradient(loss, [one.value for one in variables]), variables)
+                outputs = dense(dropout(model(x, training=True), training=True))
+                loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, outputs))
+            optimizer.apply(
+                tape.gradient(loss, [variable.value for variable in variables]), variables
+            )
         return loss
 
     @tf.function(input_signature=signature)
     def evaluate(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         right = tf.constant(0)
         for start in tf.range(0, tf.shape(labels)[0], BATCH):
-            answers = dense(model(features[start : start + BATCH], training=False))
-            found = tf.argmax(answers, -1, tf.int32) == labels[start : start + BATCH]
-            right += tf.reduce_sum(tf.cast(found, tf.int32))
+            outputs = dense(model(features[start : start + BATCH], training=False))
+            measured = tf.argmax(outputs, -1, tf.int32) == labels[start : start + BATCH]
+            right += tf.reduce_sum(tf.cast(measured, tf.int32))
         return right
 
     random = np.random.default_rng(0)
-    evaluate(rows["validation"], labels["validation"])
+    evaluate(prefixed["validation"], labels["validation"])
     for _ in range(epochs):
         order = random.permutation(len(labels["train"]))
-        train(rows["train"][order], labels["train"][order])
-        evaluate(rows["validation"], labels["validation"])
+        train(prefixed["train"][order], labels["train"][order])
+        evaluate(prefixed["validation"], labels["validation"])
 
 
 def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
@@ -192,7 +195,7 @@ def main() -> None:
         return
     print(f"{'images':>7}{'bare':>8}{'ours':>8}{'ratio':>7}{'without the scan':>18}{'ratio':>7}")
     for images in args.images:
-        found: dict[str, list[float]] = {}
+        measured: dict[str, list[float]] = {}
         with tempfile.TemporaryDirectory() as place:
             data = Path(place) / "photos"
             repeat_photos(data, images)
@@ -203,9 +206,11 @@ def main() -> None:
                     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
                     if done.returncode:
                         raise RuntimeError(done.stderr[-2000:])
-                    found.setdefault(side, []).append(float(done.stdout.splitlines()[-1]))
-                    print(f"  {images}, {side}: {found[side][-1]:.1f} s", file=sys.stderr)
-        bare, ours, known = (statistics.median(found[side]) for side in ("bare", "ours", "known"))
+                    measured.setdefault(side, []).append(float(done.stdout.splitlines()[-1]))
+                    print(f"  {images}, {side}: {measured[side][-1]:.1f} s", file=sys.stderr)
+        bare, ours, known = (
+            statistics.median(measured[side]) for side in ("bare", "ours", "known")
+        )
         print(f"{images:>7}{bare:>8.1f}{ours:>8.1f}{ours / bare:>7.2f}{known:>18.1f}"
               f"{known / bare:>7.2f}", flush=True)  # fmt: skip
     print("goal: at most 1.5 for 5,000 images without the scan (aim 1.2)")

@@ -56,11 +56,11 @@ def print_training(repeats: int) -> None:
           "mean IoU of whole masks, after 80 steps")  # fmt: skip
     whole = None
     for batch, pixels in [(5, count) for count in reversed(SAMPLES)] + list(PRODUCT):
-        found = [train(batch, pixels, seed) for seed in range(repeats)]
-        step = statistics.median(one["step"] for one in found)
+        measured = [train(batch, pixels, seed) for seed in range(repeats)]
+        step = statistics.median(run["step"] for run in measured)
         whole = whole or step
-        peak = statistics.median(one["peak_mb"] for one in found)
-        scores = [one["mean_iou"] for one in found]
+        peak = statistics.median(run["peak_mb"] for run in measured)
+        scores = [run["mean_iou"] for run in measured]
         print(f"{f'{batch} x {pixels:,}':<18}{1000 * step:>10.0f}{step / whole:>8.2f}{peak:>9.0f}  "
               f"{statistics.fmean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})",
               flush=True)  # fmt: skip
@@ -127,21 +127,21 @@ def train_one(recipe: str, out: str) -> None:
                 self._began = time.perf_counter()
 
     clock = Clock()
-    found = tl.finetune(recipe, out=out, progress=clock.handle).metrics["validation"]["mean_iou"]
+    measured = tl.finetune(recipe, out=out, progress=clock.handle).metrics["validation"]["mean_iou"]
     step = statistics.median(clock.steps[1:] or clock.steps)
-    (Path(out) / "steps.json").write_text(json.dumps({"step": step, "mean_iou": found}))
+    (Path(out) / "steps.json").write_text(json.dumps({"step": step, "mean_iou": measured}))
 
 
 def print_dense() -> None:
     """Asks PixelNet for every pixel of an image, both ways."""
-    found = json.loads(
+    measured = json.loads(
         subprocess.run(
             [sys.executable, __file__, "dense"], capture_output=True, text=True, check=True
         ).stdout.splitlines()[-1]
     )
     print(f"\n{'VGG-16 hypercolumn, 224 x 224':<36}{'gather first':>13}{'project first':>14}"
           f"{'ratio':>7}  largest difference")  # fmt: skip
-    for name, (gather, project, difference) in found.items():
+    for name, (gather, project, difference) in measured.items():
         print(f"{name:<36}{gather:>12.2f}s{project:>13.2f}s{gather / project:>7.1f}"
               f"  {difference:.1e}")  # fmt: skip
     print("goals: the first layer alone 8, the whole predictor 1.5 (arithmetic allows 44 and 2.3)")
@@ -166,24 +166,24 @@ def ask_densely() -> None:
     size = (224, 224)
     ys, xs = (np.arange(side, dtype=np.float32) for side in size)
     image = np.random.default_rng(0).uniform(0, 255, (1, *size, 3)).astype(np.float32)
-    found = {}
+    measured = {}
     for name, (layers, units) in predictors.items():
         keras.backend.clear_session()
         classes = [str(number) for number in range(units)]
         task = Segmentation(classes, head=HeadLayers(hidden=layers))
         model = assemble(BaseSettings("pixelnet"), task, image_size=size).model
         _scale(model, image, alone=name.startswith("first"))
-        seconds, answers = [], []
+        seconds, predictions = [], []
         for mode in ("gather_first", "project_first"):
             predictor = DensePredictor(model, mode=mode)
-            maps = [one[0] for one in predictor.read_maps(image)]
-            predictor.answer(maps, ys[:8], xs, _highest)  # compiles
+            maps = [tensor[0] for tensor in predictor.read_maps(image)]
+            predictor.predict(maps, ys[:8], xs, _highest)  # compiles
             began = time.perf_counter()
-            answers.append(predictor.answer(maps, ys, xs, _highest)["highest"])
+            predictions.append(predictor.predict(maps, ys, xs, _highest)["highest"])
             seconds.append(time.perf_counter() - began)
-        found[name] = [*seconds, float(np.abs(answers[0] - answers[1]).max())]
+        measured[name] = [*seconds, float(np.abs(predictions[0] - predictions[1]).max())]
         del model, predictor, maps
-    print(json.dumps(found), file=sys.stdout)
+    print(json.dumps(measured), file=sys.stdout)
 
 
 def _scale(model: Any, image: Any, *, alone: bool) -> None:

@@ -28,11 +28,11 @@ def run(seed: int, *overrides: str) -> dict[str, tuple[float, float, float]]:
     seeds = (f"seed={seed}", f"data.split_seed={seed}", "export=false")
     with tempfile.TemporaryDirectory() as folder:
         metrics = tl.finetune(RECIPE, overrides=[*seeds, *overrides], root=folder).metrics
-    found = {"transfer": metrics, "scratch": metrics["baseline"]}
+    measured = {"transfer": metrics, "scratch": metrics["baseline"]}
     seconds = {"transfer": metrics["seconds"]["train"], "scratch": metrics["seconds"]["baseline"]}
     return {
-        side: (one["validation"]["accuracy"], one["test"]["accuracy"], seconds[side])
-        for side, one in found.items()
+        side: (splits["validation"]["accuracy"], splits["test"]["accuracy"], seconds[side])
+        for side, splits in measured.items()
     }
 
 
@@ -44,9 +44,9 @@ def print_grid(seeds: range, overrides: list[str]) -> None:
             f"phases.train.learning_rate={transfer}",
             f"baseline.phases.train.learning_rate={scratch}",
         )
-        found = [run(seed, *rates, *overrides) for seed in seeds]
+        measured = [run(seed, *rates, *overrides) for seed in seeds]
         for side, rate in (("transfer", transfer), ("scratch", scratch)):
-            rows = np.array([one[side] for one in found])
+            rows = np.array([entry[side] for entry in measured])
             validation, test, seconds = rows.mean(axis=0)
             each = " ".join(f"{value:.3f}" for value in rows[:, 1])
             print(f"{side:<9} {rate:<6g} {validation:.3f} / {test:.3f}  test {each}  "
@@ -58,10 +58,10 @@ def print_seeds(seeds: range, overrides: list[str]) -> None:
     print("seed  transfer  scratch  difference  seconds")
     rows = []
     for seed in seeds:
-        found = run(seed, *overrides)
-        transfer, scratch = found["transfer"][1], found["scratch"][1]
+        measured = run(seed, *overrides)
+        transfer, scratch = measured["transfer"][1], measured["scratch"][1]
         rows.append((transfer, scratch))
-        seconds = f"{found['transfer'][2]:.1f} / {found['scratch'][2]:.1f}"
+        seconds = f"{measured['transfer'][2]:.1f} / {measured['scratch'][2]:.1f}"
         accuracies = f"{transfer:.3f}     {scratch:.3f}    {transfer - scratch:+.3f}"
         print(f"{seed:<4}  {accuracies}      {seconds}", flush=True)
     transfer, scratch = np.array(rows).T

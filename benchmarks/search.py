@@ -76,37 +76,37 @@ def main() -> None:
     parser.add_argument("--peer-repeats", type=int, default=1)
     parser.add_argument("--size", type=int, default=224, help="pixels; smaller for a quick try")
     args = parser.parse_args()
-    found: dict[str, list[tuple[Timing, float]]] = {}
+    timings: dict[str, list[tuple[Timing, float]]] = {}
     for seed in range(max(args.repeats, args.peer_repeats)):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             size = ("--size", args.size)
             if seed < args.peer_repeats:
                 search = run_peer("search.py", folder / "search", seed, *size)
-                found.setdefault("KerasTuner, 12 trials", []).append(search)
-                one = run_peer("finetune.py", folder / "finetune", seed, *size)
-                found.setdefault("Keras, one fine-tune", []).append(one)
+                timings.setdefault("KerasTuner, 12 trials", []).append(search)
+                single = run_peer("finetune.py", folder / "finetune", seed, *size)
+                timings.setdefault("Keras, one fine-tune", []).append(single)
             if seed < args.repeats:
                 for name in ("cold", "warm"):
                     timing = run_ours(folder / "ours", seed, name, size=args.size)
-                    found.setdefault(f"tltool search, {name}", []).append(timing)
+                    timings.setdefault(f"tltool search, {name}", []).append(timing)
         print(f"  seed {seed} done", file=sys.stderr)
-    print_table(found)
+    print_table(timings)
 
 
-def print_table(found: dict[str, list[tuple[Timing, float]]]) -> None:
+def print_table(timings: dict[str, list[tuple[Timing, float]]]) -> None:
     """Prints medians of seconds and memory, and mean and range of the best scores."""
-    seconds = {side: statistics.median(one.seconds for one, _ in runs)
-               for side, runs in found.items()}  # fmt: skip
-    search, one = seconds["KerasTuner, 12 trials"], seconds["Keras, one fine-tune"]
+    seconds = {side: statistics.median(timing.seconds for timing, _ in runs)
+               for side, runs in timings.items()}  # fmt: skip
+    search, single = seconds["KerasTuner, 12 trials"], seconds["Keras, one fine-tune"]
     print(f"{'':<24}{'runs':>5}{'seconds':>9}{'of search':>11}{'of fine-tune':>14}{'peak MB':>9}"
           "  best validation accuracy")  # fmt: skip
-    for side, runs in found.items():
+    for side, runs in timings.items():
         memory = statistics.median(timing.peak_mb for timing, _ in runs)
         scores = [score for _, score in runs]
         now = seconds[side]
         print(f"{side:<24}{len(runs):>5}{now:>9.1f}{'1/' + format(search / now, '.1f'):>11}"
-              f"{now / one:>14.2f}{memory:>9.0f}  {statistics.fmean(scores):.3f} "
+              f"{now / single:>14.2f}{memory:>9.0f}  {statistics.fmean(scores):.3f} "
               f"({min(scores):.3f} to {max(scores):.3f})")  # fmt: skip
     print("goals: at most 1/10 of the search, and below one fine-tune (aim 0.5)")
 

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="seeds")
     args = parser.parse_args()
     train, validation = folders("hymenoptera")
-    found: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     for seed in range(args.repeats):
         for side, sections in SIDES.items():
             with tempfile.TemporaryDirectory() as place:
@@ -71,9 +71,9 @@ def main() -> None:
                 )
                 metrics = json.loads((out / "metrics.json").read_text())
                 score = metrics["best"]["val_accuracy"], metrics["seconds"]["train"]
-                found.setdefault(side, []).append(score)
+                measured.setdefault(side, []).append(score)
     print(f"{'augmentation':<14}{'seconds':>8}  validation accuracy")
-    for side, runs in found.items():
+    for side, runs in measured.items():
         scores = [score for score, _ in runs]
         seconds = statistics.median(seconds for _, seconds in runs)
         print(f"{side:<14}{seconds:>8.1f}  {statistics.fmean(scores):.3f} "

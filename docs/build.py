@@ -13,11 +13,17 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
 from tl_toolkit.recipe.optimizers import OPTIMIZERS
 from tl_toolkit.recipe.schedules import SCHEDULES
+from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.runs.folder import describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tasks with fields beside their kind.
+TASK_SECTIONS = {
+    find_task(kind).__name__: kind for kind in TASKS if len(find_task(kind).model_fields) > 1
+}
 SECTIONS = [
     "Recipe",
+    *TASK_SECTIONS,
     "Data",
     "Masks",
     "Pixels",
@@ -38,6 +44,7 @@ SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
 SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
+    **{name: f"task, as {{kind: {kind}}}" for name, kind in TASK_SECTIONS.items()},
     "Data": "data",
     "Masks": "data.masks",
     "Pixels": "pixels",
@@ -93,9 +100,9 @@ def _default(field: str, value: dict[str, Any], section: dict[str, Any]) -> str:
     if field in section.get("required", ()):
         return "required"
     default = value.get("default")
-    return (
-        "" if default in (None, {}, []) or isinstance(default, dict) else f"`{json.dumps(default)}`"
-    )
+    if default in (None, {}, []) or isinstance(default, dict):
+        return ""
+    return _cell(f"`{json.dumps(default)}`")
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Small pictures of balls, with right answers for each pixel, and a recipe that learns them.
+"""Small pictures of balls, with targets for each pixel, and a recipe that learns them.
 
     python tests/pixels.py recipes/data/balls
 

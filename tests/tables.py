@@ -65,8 +65,8 @@ def make_recipe(task, table, **sections):
         "version": 1,
         "name": "table",
         "task": task,
-        "data": {"csv": str(table), "validation": 0.25, "image_size": 32, "batch_size": 8},
+        "data": {"csv": str(table), "validation": 0.25, "image_size": 32, "batch_size": 4},
         "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "all", "epochs": 6, "learning_rate": 0.003, "unfreeze": 4}],
+        "phases": [{"name": "all", "epochs": 20, "learning_rate": 0.003, "unfreeze": 4}],
         "export": False,
     } | sections

@@ -46,7 +46,17 @@ def test_a_recipe_is_named_as_its_file(shipped):
     assert load_recipe(shipped.path).recipe.name == shipped.name
 
 
-@every_recipe
+TRAINED = {"quickstart", "clothing_mobilenet", "normals_balls"}
+"""One that starts from nothing, one with a base of ImageNet, and one of pixels; others are slow."""
+
+
+@pytest.mark.parametrize(
+    "shipped",
+    [
+        pytest.param(recipe, id=name, marks=[] if name in TRAINED else [pytest.mark.slow])
+        for name, recipe in RECIPES.items()
+    ],
+)
 def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_path, draw_photos):
     recipe = load_recipe(shipped.path).recipe
     size = find_architecture(recipe.model.base).minimum_size

@@ -1,4 +1,4 @@
-"""What a user can cause, told in words: problems, and the errors that carry them.
+"""Errors that a user can cause: problems in words, and the errors that carry them.
 
 Every error of the toolkit knows the exit code of the command that ends with it. An error holds one
 or more problems; a problem says where it is, what was found, what was expected, and what to type.
@@ -97,7 +97,7 @@ class CheckFailedError(ToolkitError):
 
 
 class ParityError(CheckFailedError):
-    """An exported model does not answer as the Keras model it came from."""
+    """The outputs of an exported model differ from those of the Keras model."""
 
 
 class ReceiptError(CheckFailedError):
@@ -127,14 +127,24 @@ class OutputError(ToolkitError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns the choice that `name` is probably meant to be, or "" if none is near."""
+    """Returns the choice that `name` is probably meant to be, or "" if none is near.
+
+    Args:
+        name: As the user typed it.
+        choices: Known names.
+    """
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[near[0]] if near else ""
 
 
 def closest(name: str, choices: Iterable[str]) -> str:
-    """Returns "did you mean 'resnet50'?" for the choice nearest to `name`, or "" if none is."""
+    """Returns "did you mean 'resnet50'?" for the choice nearest to `name`, or "" if none is.
+
+    Args:
+        name: As the user typed it.
+        choices: Known names.
+    """
     choice = nearest(name, choices)
     return f"did you mean {choice!r}?" if choice else ""
 

@@ -92,22 +92,22 @@ def test_predictions_of_files_equal_those_of_the_run(run):
     with open(run.path / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
 
-    answers = run.predict([row["path"] for row in rows])
+    predictions = run.predict([row["path"] for row in rows])
 
-    for row, answer in zip(rows, answers, strict=True):
-        assert answer.label == row["predicted"]
-        assert answer.probability == pytest.approx(float(row["probability"]), abs=1e-6)
+    for row, prediction in zip(rows, predictions, strict=True):
+        assert prediction.label == row["predicted"]
+        assert prediction.probability == pytest.approx(float(row["probability"]), abs=1e-6)
 
 
 def test_a_folder_is_predicted_with_all_below_it_and_refusals_by_name(run, photos, tmp_path):
     (tmp_path / "good.jpg").write_bytes((photos / "ants" / "0.jpg").read_bytes())
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
 
-    answers = {answer.path: answer for answer in run.predict([tmp_path])}
+    predictions = {prediction.path: prediction for prediction in run.predict([tmp_path])}
 
-    assert answers[str(tmp_path / "good.jpg")].label in run.classes
-    assert answers[str(tmp_path / "bad.jpg")].label is None
-    assert answers[str(tmp_path / "bad.jpg")].error
+    assert predictions[str(tmp_path / "good.jpg")].label in run.classes
+    assert predictions[str(tmp_path / "bad.jpg")].label is None
+    assert predictions[str(tmp_path / "bad.jpg")].error
 
 
 def test_other_images_are_evaluated_by_folder(run, photos):
@@ -238,15 +238,15 @@ def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
     assert_all_are_listed(run.folder)
 
 
-def test_a_sigmoid_answers_like_a_softmax(tmp_path, draw_photos, write_recipe):
+def test_a_sigmoid_predicts_like_a_softmax(tmp_path, draw_photos, write_recipe):
     photos = draw_photos(tmp_path / "two", classes=("ants", "bees"))
     model = {"base": "lenet5", "weights": "random", "head": {"activation": "sigmoid"}}
     path = write_recipe(tmp_path / "r.yaml", photos, model=model)
 
     run = tl.finetune(path, root=tmp_path / "runs")
 
-    answer = run.predict([photos / "ants" / "0.jpg"])[0]
-    assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+    prediction = run.predict([photos / "ants" / "0.jpg"])[0]
+    assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
     assert run.metrics["best"]["val_accuracy"] == run.metrics["validation"]["accuracy"]
     assert run.metrics["best"]["val_loss"] == pytest.approx(
         run.metrics["validation"]["loss"], rel=1e-4

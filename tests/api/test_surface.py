@@ -10,10 +10,11 @@ import pytest
 
 import tl_toolkit as tl
 from tl_toolkit.recipe.fields import Section
+from tl_toolkit.recipe.kinds import KindSection
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.recipe.tasks import TaskSection
 
-_BASES = (Section, TaskSection)
+_BASES = (Section, KindSection, TaskSection)
 
 
 @pytest.fixture

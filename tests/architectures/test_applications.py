@@ -128,11 +128,11 @@ def names_of(graph):
         ("inception_v3", {"stem_pool2", "mixed0_conv7", "mixed9_pool1", "mixed10_conv9"}),
     ],
 )
-def test_layers_that_keras_counts_are_named_after_their_unit(name, expected, drawn):
-    assert expected <= set(names_of(drawn(name).model))
+def test_layers_that_keras_counts_are_named_after_their_unit(name, expected, outline):
+    assert expected <= set(names_of(outline(name).model))
 
 
-def test_an_efficientnet_divides_by_the_deviation_once_more(drawn):
-    layer = drawn("efficientnet_b0").model.get_layer("stem_rescaling2")
+def test_an_efficientnet_divides_by_the_deviation_once_more(outline):
+    layer = outline("efficientnet_b0").model.get_layer("stem_rescaling2")
 
     np.testing.assert_allclose(layer.scale, 1 / np.sqrt([0.229, 0.224, 0.225]))

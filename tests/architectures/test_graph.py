@@ -3,12 +3,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tl_toolkit.architectures.graph import (
-    apply_pixel_rule,
-    find_blocks,
-    find_cuts,
-    layer_variables,
-)
+from tl_toolkit.architectures.graph import find_blocks, find_cuts, layer_variables
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import PIXEL_RULES, Architecture
 
 

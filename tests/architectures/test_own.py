@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 from tests.architectures.own_models import build_crossing, build_toy, randomize
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import build_base, find_blocks
 from tl_toolkit.architectures.own import digest_own_model
 from tl_toolkit.architectures.own_record import describe_own_base
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import check_image_size, resolve_unfreeze
 from tl_toolkit.errors import RecipeError, WeightsError
 from tl_toolkit.recipe.schema import UnfreezeFrom

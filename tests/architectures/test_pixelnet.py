@@ -4,8 +4,9 @@ import pytest
 
 from tests.architectures.networks import assert_equal_outputs, build_model, count, fill, run
 from tests.models import build_transfer, layers_of
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
+from tl_toolkit.architectures.graph import build_base
 from tl_toolkit.architectures.pixelnet import build_pixelnet
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
 from tl_toolkit.catalog.lookup import check_image_size, find_architecture, read_variants
@@ -224,8 +225,12 @@ def test_the_catalog_knows_its_form_from_scratch(name):
     assert added == {f"{layer}_bn" for layer in plain}
 
 
-@pytest.mark.parametrize("name", ["lenet5", "inception_v3", "inception_resnet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    ["lenet5", "inception_v3", pytest.param("inception_resnet_v2", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("size", [96, 160, 320])
+@pytest.mark.usefixtures("blank")
 def test_maps_without_padding_are_not_read_even_where_sizes_divide(name, size):
     architecture = find_architecture(name)
     assert not architecture.taps

@@ -27,7 +27,7 @@ def test_metrics_of_pixels_have_titles(printed):
 
 
 def test_the_trivial_answer_to_normals_is_shown_beside_the_model(printed):
-    metrics = measure_normals()  # the right answer is the trivial one
+    metrics = measure_normals()  # the target is the trivial baseline
 
     lines = printed(metrics).splitlines()
 

@@ -7,10 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import tl_toolkit as tl
+from tests.models import build_transfer
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.cli.models import models_command
-from tl_toolkit.recipe.schema import Head, Model
-from tl_toolkit.transfer.assemble import assemble
 
 
 def models(*arguments):
@@ -33,32 +32,31 @@ def models(*arguments):
 )
 def test_totals_equal_count_params_of_the_model_with_the_papers_head(name):
     size = {"lenet5": 32, "alexnet": 67, "unet": 32}.get(name, 64)
-    found = tl.describe_architecture(name, image_size=(size, size), num_classes=7)
+    actual = tl.describe_architecture(name, image_size=(size, size), num_classes=7)
 
-    head = Head.model_validate(dict(find_architecture(name).head or {}))
-    settings = Model(base=name, weights="random", head=head)
-    whole = assemble(settings, image_size=(size, size), num_classes=7).model
-    assert found.parameters == whole.count_params()
-    for rows in (found.blocks, found.units, found.layers):
-        assert sum(row.parameters for row in rows) == found.parameters
-        assert sum(row.trainable for row in rows) == found.trainable
-        assert sum(row.multiply_accumulates for row in rows) == found.multiply_accumulates
-        assert sum(row.activation_bytes for row in rows) == found.activation_bytes
-    assert found.blocks[-1].block == "head" and found.blocks[-1].shape == (7,)
+    head = dict(find_architecture(name).head or {})
+    whole = build_transfer(name, classes=7, head=head, size=(size, size)).model
+    assert actual.parameters == whole.count_params()
+    for rows in (actual.blocks, actual.units, actual.layers):
+        assert sum(row.parameters for row in rows) == actual.parameters
+        assert sum(row.trainable for row in rows) == actual.trainable
+        assert sum(row.multiply_accumulates for row in rows) == actual.multiply_accumulates
+        assert sum(row.activation_bytes for row in rows) == actual.activation_bytes
+    assert actual.blocks[-1].block == "head" and actual.blocks[-1].shape == (7,)
 
 
 @pytest.mark.parametrize(("groups", "expected"), [(1, 1.135e9), (2, 0.724e9)])
 def test_alexnet_has_the_known_multiply_accumulates(groups, expected):
-    found = tl.describe_architecture("alexnet", {"groups": groups}, num_classes=1000)
+    actual = tl.describe_architecture("alexnet", {"groups": groups}, num_classes=1000)
 
-    assert found.multiply_accumulates == pytest.approx(expected, rel=1e-3)
-    assert found.blocks[-2].receptive_field == (195, 195)
+    assert actual.multiply_accumulates == pytest.approx(expected, rel=1e-3)
+    assert actual.blocks[-2].receptive_field == (195, 195)
 
 
 def test_unfreezing_moves_the_trainable_share_and_the_head_always_trains():
-    found = tl.describe_architecture("mobilenet", {"alpha": 0.25}, unfreeze=1, num_classes=5)
+    actual = tl.describe_architecture("mobilenet", {"alpha": 0.25}, unfreeze=1, num_classes=5)
 
-    shares = {row.block: row.trainable for row in found.blocks}
+    shares = {row.block: row.trainable for row in actual.blocks}
     assert [name for name, count in shares.items() if count] == ["block5", "head"]
     assert shares["block5"] == 101_760
 
@@ -78,21 +76,21 @@ def test_show_prints_blocks_and_on_request_units_and_layers():
 
 
 def test_show_with_json_has_rows_of_all_three_levels_and_totals():
-    found = json.loads(models("show", "vgg_tiny", "--classes", 3, "--json"))
+    actual = json.loads(models("show", "vgg_tiny", "--classes", 3, "--json"))
 
-    assert found["family"] == "vgg_tiny" and found["input_size"] == [32, 32]
-    assert [row["block"] for row in found["rows"]][-1] == "head"
-    assert found["totals"]["parameters"] == sum(row["parameters"] for row in found["units"])
-    assert found["layers"][0]["kind"] == "Conv2D"
-    assert list(found["taps"].values()) == [16, 24, 48, 96]
+    assert actual["family"] == "vgg_tiny" and actual["input_size"] == [32, 32]
+    assert [row["block"] for row in actual["rows"]][-1] == "head"
+    assert actual["totals"]["parameters"] == sum(row["parameters"] for row in actual["units"])
+    assert actual["layers"][0]["kind"] == "Conv2D"
+    assert list(actual["taps"].values()) == [16, 24, 48, 96]
 
 
 @pytest.mark.parametrize("name", ["xception", "efficientnet_b1"])
 def test_maps_are_those_of_images_padded_to_whole_cells(name):
     # Their default sizes, 299 and 240, are none of theirs.
-    found = tl.describe_architecture(name)
+    actual = tl.describe_architecture(name)
 
-    assert tuple(found.taps) == find_architecture(name).taps
+    assert tuple(actual.taps) == find_architecture(name).taps
 
 
 def test_the_list_fits_80_columns_and_its_json_names_families():
@@ -119,8 +117,8 @@ def test_draw_refuses_a_name_that_is_no_svg(tmp_path):
 
 def test_probe_says_which_blocks_are_equivariant_and_that_images_were_drawn():
     table = models("probe", "vgg_tiny")
-    found = json.loads(models("probe", "vgg_tiny", "--json"))
+    actual = json.loads(models("probe", "vgg_tiny", "--json"))
 
     assert "4 images, drawn in code" in table
-    assert found["blocks"][0]["is_exact"] and found["blocks"][0]["relative"] < 1e-5
-    assert not found["blocks"][-1]["is_exact"]
+    assert actual["blocks"][0]["is_exact"] and actual["blocks"][0]["relative"] < 1e-5
+    assert not actual["blocks"][-1]["is_exact"]

@@ -98,8 +98,8 @@ def printed(table):
 
 
 def test_a_class_without_images_or_pixels_is_told_as_its_means_take_it():
-    images = using._tell_absent(["bee", "ant"], of_pixels=False)
-    pixels = using._tell_absent(["sky"], of_pixels=True)
+    images = using._describe_absent(["bee", "ant"], of_pixels=False)
+    pixels = using._describe_absent(["sky"], of_pixels=True)
 
     assert images == "no images of bee, ant: the means are over the other classes"
     assert "no pixel of sky in the masks: mean accuracy leaves it out; mean IoU counts" in pixels

@@ -396,7 +396,7 @@ def test_too_small_a_class_is_refused_before_training(photos, cache_dir):
         scan_folder(photos, cache_dir=cache_dir)
 
 
-def test_digits_are_looked_at_like_files(cache_dir):
+def test_digits_are_inspected_like_files(cache_dir):
     listing = list_builtin("digits", Splits(None, 0.2, 0.5), ("3", "8"))
 
     manifest = scan(listing, ScanSettings(), cache_dir=cache_dir)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base
+from tl_toolkit.architectures.graph import build_base
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import DataError, WeightsError
 from tl_toolkit.inspect.probe import probe_base, render_images

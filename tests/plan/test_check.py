@@ -437,13 +437,13 @@ def test_what_lies_behind_the_last_tap_cannot_train(recipe_of_edges, name):
     taps = f"pixels.taps=[conv1_relu, {name}]"
 
     (problem,) = refuse(recipe_of_edges, taps)
-    found = check(recipe_of_edges, taps, "phases.tune.unfreeze.from=conv_dw_3")
+    actual = check(recipe_of_edges, taps, "phases.tune.unfreeze.from=conv_dw_3")
 
     assert problem.where == f"{recipe_of_edges}:16:16"
     assert problem.what == "phases[1].unfreeze: conv_dw_12, conv_dw_13 would train"
     assert problem.expected.startswith("expected conv_dw_3 or a unit before it")
     assert problem.hint == "unfreeze: {from: conv_dw_3}"
-    assert found.units["tune"][0] == "conv_dw_3"
+    assert actual.units["tune"][0] == "conv_dw_3"
 
 
 def test_a_search_may_not_train_what_lies_behind_the_last_tap(recipe_of_edges):
@@ -452,10 +452,10 @@ def test_a_search_may_not_train_what_lies_behind_the_last_tap(recipe_of_edges):
     space = "search.space={phases.tune.unfreeze: {min: 0, max: 3}}"
 
     (problem,) = refuse(recipe_of_edges, *base, space)
-    found = check(recipe_of_edges, *base, "search={}")
+    actual = check(recipe_of_edges, *base, "search={}")
 
     assert "with phases.tune.unfreeze = 1, phases[1].unfreeze: f6 would train" in problem.what
-    assert resolve_space(found.recipe)["phases.tune.unfreeze"].values == (0, 2, 3, 4)
+    assert resolve_space(actual.recipe)["phases.tune.unfreeze"].values == (0, 2, 3, 4)
 
 
 def test_a_tap_of_a_layer_that_no_rule_tells_is_left_to_the_graph(recipe_of_edges):

@@ -54,13 +54,13 @@ def test_every_section_is_frozen_and_refuses_unknown_keys(section):
 
 
 def test_no_section_is_missing_from_the_public_names():
-    found = {
+    actual = {
         name
         for name, value in vars(schema).items()
         if isinstance(value, type) and issubclass(value, BaseModel) and name != "Section"
     }
 
-    assert found == set(schema.__all__)
+    assert actual == set(schema.__all__)
 
 
 def test_recipe_cannot_be_changed(values):
@@ -98,14 +98,16 @@ def test_arguments_compare_and_unpack_as_a_dict(values):
     assert repr(arguments) == "{'alpha': 0.25, 'layers': 2}"
 
 
-@pytest.mark.parametrize(("given", "size"), [(28, (28, 28)), ([32, 64], (32, 64))])
-def test_image_size_is_one_side_or_height_and_width(values, given, size):
-    assert read(values, data__image_size=given).data.image_size == size
+@pytest.mark.parametrize(("size_field", "size"), [(28, (28, 28)), ([32, 64], (32, 64))])
+def test_image_size_is_one_side_or_height_and_width(values, size_field, size):
+    assert read(values, data__image_size=size_field).data.image_size == size
 
 
-@pytest.mark.parametrize("given", [7, 2049, [28], [28, 28, 3], [28, 4], "28", 28.0, True, None])
-def test_image_size_out_of_range_is_told_once(values, given):
-    text = refuse(values, "data.image_size", given)
+@pytest.mark.parametrize(
+    "size_field", [7, 2049, [28], [28, 28, 3], [28, 4], "28", 28.0, True, None]
+)
+def test_image_size_out_of_range_is_reported_once(values, size_field):
+    text = refuse(values, "data.image_size", size_field)
 
     assert "data.image_size = " in text
     assert "expected a side or [height, width] in pixels, each an integer from 8 to 2048" in text
@@ -255,24 +257,26 @@ def test_unknown_key_of_export_has_its_own_place(values):
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("unfreeze", "meant"),
     [(2, 2), (["a", "b"], ("a", "b")), ({"from": "conv2"}, UnfreezeFrom(unit="conv2"))],
 )
-def test_unfreeze_is_a_number_a_unit_or_blocks(values, given, meant):
-    recipe = read(values, phases=[{"name": "a", "epochs": 1, "unfreeze": given}])
+def test_unfreeze_is_a_number_a_unit_or_blocks(values, unfreeze, meant):
+    recipe = read(values, phases=[{"name": "a", "epochs": 1, "unfreeze": unfreeze}])
 
     assert recipe.phases[0].unfreeze == meant
 
 
-@pytest.mark.parametrize("given", [["train", "csv"], ["csv", "builtin"], ["train", "builtin"]])
-def test_two_sources_of_data_are_refused(values, given):
+@pytest.mark.parametrize(
+    "sources_named", [["train", "csv"], ["csv", "builtin"], ["train", "builtin"]]
+)
+def test_two_sources_of_data_are_refused(values, sources_named):
     sources = {"train": "a", "csv": "b.csv", "builtin": "digits"}
-    data = {"image_size": 28, **{name: sources[name] for name in given}}
+    data = {"image_size": 28, **{name: sources[name] for name in sources_named}}
 
     text = refuse(values, "data", data)
 
-    assert f"expected one of train, csv or builtin, got {' and '.join(given)}" in text
-    assert f"~data.{given[0]}" in text
+    assert f"expected one of train, csv or builtin, got {' and '.join(sources_named)}" in text
+    assert f"~data.{sources_named[0]}" in text
 
 
 def test_no_source_of_data_is_refused(values):
@@ -297,8 +301,8 @@ def test_rules_between_fields_are_told_beside_wrong_fields(values):
     with pytest.raises(RecipeError) as caught:
         build_recipe(values)
 
-    found = {problem.what for problem in caught.value.problems}
-    assert found == {
+    actual = {problem.what for problem in caught.value.problems}
+    assert actual == {
         "data.batch_size = 0",
         "data.builtin = 'digits'",
         "phases[1].name = 'head'",

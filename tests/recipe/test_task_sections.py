@@ -67,9 +67,9 @@ def test_what_is_no_task_is_refused_with_what_to_type(values, task, expected):
     ],
 )
 def test_overrides_reach_a_task_given_as_a_word_too(values, task, overrides, expected):
-    given = {**values, "data": {"csv": "t.csv", "image_size": 28}}
+    changed = {**values, "data": {"csv": "t.csv", "image_size": 28}}
 
-    values = given if task is None else {**given, "task": task}
+    values = changed if task is None else {**changed, "task": task}
     section = build_recipe(values, overrides).recipe.task
 
     assert {name: getattr(section, name) for name in expected} == expected

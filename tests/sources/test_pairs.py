@@ -1,4 +1,4 @@
-"""Images and masks, matched by name: which belong together, what is told of the others."""
+"""Images and masks, matched by name: which belong together, and how problems are reported."""
 
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 

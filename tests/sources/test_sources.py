@@ -56,7 +56,7 @@ def names(listing):
     ]
 
 
-def found(**values):
+def actual(**values):
     return [(field, str(problem)) for field, problem in survey(**values)[1]]
 
 
@@ -185,21 +185,21 @@ def test_a_fraction_beside_a_folder_is_taken_of_the_training_images(make_folders
 def test_missing_folder_is_told_with_its_nearest_neighbour(make_folders):
     root = make_folders({"flowers/a": ["1.jpg"]})
 
-    [(field, words)] = found(train=root / "flower")
+    [(field, words)] = actual(train=root / "flower")
 
     assert field == "train"
     assert words == (
         f"data.train  '{root}/flower' does not exist\n"
         "  A folder is expected that holds one folder of images per class; did you mean 'flowers'?"
     )
-    [(_, words)] = found(train=root / "x" / "y")
+    [(_, words)] = actual(train=root / "x" / "y")
     assert f"the nearest folder that exists is '{root}'" in words
 
 
 def test_one_class_only_is_refused(make_folders):
     root = make_folders({"tulip": ["1.jpg"]})
 
-    assert found(train=root) == [
+    assert actual(train=root) == [
         (
             "train",
             f"data.train  '{root}' holds one class only (tulip)\n  At least 2 folders are needed.",
@@ -210,39 +210,39 @@ def test_one_class_only_is_refused(make_folders):
 def test_folder_without_class_folders_is_refused(make_folders):
     root = make_folders({".": ["1.jpg", "2.jpg", "x.txt"], "empty": []})
 
-    assert "holds nothing and no folder per class" in found(train=root / "empty")[0][1]
+    assert "holds nothing and no folder per class" in actual(train=root / "empty")[0][1]
     (root / "empty").rmdir()
-    assert "holds 2 images and no folder per class" in found(train=root)[0][1]
+    assert "holds 2 images and no folder per class" in actual(train=root)[0][1]
     (root / "link").symlink_to(root)
-    assert "linked folders are not followed: link" in found(train=root)[0][1]
+    assert "linked folders are not followed: link" in actual(train=root)[0][1]
 
 
 def test_folder_of_splits_is_not_taken_for_classes(make_folders):
     root = make_folders({"train/a": ["1.jpg"], "train/b": ["1.jpg"], "val/a": ["1.jpg"]})
 
-    [(_, words)] = found(train=root)
+    [(_, words)] = actual(train=root)
 
     assert "holds splits, not classes (train, val)" in words
     assert f"Try: data.train: {root}/train" in words
     # Who names them as classes means them.
-    assert found(train=root, classes=("train", "val")) == []
+    assert actual(train=root, classes=("train", "val")) == []
 
 
 def test_empty_class_is_refused_and_says_what_lies_there(make_folders):
     root = make_folders({"a": ["1.jpg"], "b": ["1.heic", "2.heic"], "c": []})
 
-    [(field, words)] = found(train=root)
+    [(field, words)] = actual(train=root)
 
     assert field == "train"
     assert "has no images of 'b', 'c'" in words
     assert "(2 files ignored: 2 .heic)" in words
-    assert found(train=root, classes=("a", "b"))
+    assert actual(train=root, classes=("a", "b"))
 
 
 def test_unknown_class_is_told_with_the_nearest(make_folders):
     root = make_folders({"ants": ["1.jpg"], "bees": ["1.jpg"]})
 
-    [(field, words)] = found(train=root, classes=("ants", "bee"))
+    [(field, words)] = actual(train=root, classes=("ants", "bee"))
 
     assert field == "classes"
     assert "has no folder for 'bee'" in words
@@ -254,7 +254,7 @@ def test_splits_must_have_the_same_classes(make_folders):
         {"t/ants": ["1.jpg"], "t/bees": ["1.jpg"], "v/ants": ["1.jpg"], "v/wasps": ["1.jpg"]}
     )
 
-    problems = found(train=root / "t", validation=root / "v")
+    problems = actual(train=root / "t", validation=root / "v")
 
     assert [field for field, _ in problems] == ["validation", "validation"]
     assert "has no folder for 'bees'" in problems[0][1]
@@ -265,7 +265,7 @@ def test_a_split_must_not_be_the_training_folder(make_folders, tmp_path):
     root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
     (tmp_path / "again").symlink_to(root)
 
-    problems = found(train=root, validation=tmp_path / "again")
+    problems = actual(train=root, validation=tmp_path / "again")
 
     assert "is the folder of data.train as well" in problems[0][1]
 
@@ -273,7 +273,7 @@ def test_a_split_must_not_be_the_training_folder(make_folders, tmp_path):
 def test_all_problems_are_told_at_once(make_folders):
     root = make_folders({"a": [], "b": ["1.jpg"]})
 
-    problems = found(train=root, validation=root / "x", test=root / "y")
+    problems = actual(train=root, validation=root / "x", test=root / "y")
 
     assert [field for field, _ in problems] == ["validation", "test", "train"]
 
@@ -281,7 +281,7 @@ def test_all_problems_are_told_at_once(make_folders):
 def test_file_in_place_of_a_folder_is_told(tmp_path):
     (tmp_path / "list.csv").write_text("path,label\n")
 
-    [(_, words)] = found(train=tmp_path / "list.csv")
+    [(_, words)] = actual(train=tmp_path / "list.csv")
 
     assert f"'{tmp_path}/list.csv' is a file" in words
     assert f"Try: data.csv: {tmp_path}/list.csv" in words
@@ -396,7 +396,7 @@ def test_many_wrong_rows_are_counted(write_table):
     ],
 )
 def test_unusable_tables_are_refused(text, words, write_table):
-    field, message = found(csv=write_table(text))[0]
+    field, message = actual(csv=write_table(text))[0]
 
     assert field == "csv" and words in message
 
@@ -404,7 +404,7 @@ def test_unusable_tables_are_refused(text, words, write_table):
 def test_table_in_another_encoding_is_refused(write_table):
     table = write_table("path,label\na/0.jpg,é\n", encoding="latin-1")
 
-    [(_, words)] = found(csv=table)
+    [(_, words)] = actual(csv=table)
 
     assert "cannot be read: 'utf-8' codec" in words
 

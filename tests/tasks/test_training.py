@@ -1,4 +1,4 @@
-"""Each task with an answer for each pixel, learned from a few drawn images."""
+"""Each task with an output for each pixel, learned from a few drawn images."""
 
 from pathlib import Path
 
@@ -56,16 +56,16 @@ def trained(request, balls, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_task_is_learned_better_than_by_one_answer_for_all(trained):
+def test_a_task_is_learned_better_than_by_one_prediction_for_all(trained):
     recipe, _, _, images, training = trained
     first, last = training.history[0], training.history[12]
-    truth = [images["validation"].targets.whole(index) for index in range(4)]
+    targets = [images["validation"].targets.whole(index) for index in range(4)]
     trivial = {
-        "segmentation": max(np.mean(np.array(truth) == value) for value in (0, 1)) / 2,
+        "segmentation": max(np.mean(np.array(targets) == value) for value in (0, 1)) / 2,
         # Every pixel an edge.
-        "edges": 2 * np.mean(truth) / (1 + np.mean(truth)),
+        "edges": 2 * np.mean(targets) / (1 + np.mean(targets)),
         # The plane's normal everywhere.
-        "normals": np.mean(np.array(truth)[..., -1] > np.cos(np.radians(22.5))),
+        "normals": np.mean(np.array(targets)[..., -1] > np.cos(np.radians(22.5))),
     }[recipe.task.kind]
 
     assert last.val_loss < 0.8 * first.val_loss
@@ -106,16 +106,16 @@ def test_whole_images_are_measured_and_drawn(trained, balls, tmp_path):
     metrics, table = evaluate_trained(trainer, task, images)
     path = balls / kind / "validation" / "images" / "0.png"
     options = PredictionOptions((SIDE, SIDE), out=tmp_path)
-    (answer,) = task.predict(transfer.model, [path], options)
+    (prediction,) = task.predict(transfer.model, [path], options)
 
-    found = metrics["validation"]
+    actual = metrics["validation"]
     if kind == "edges":
-        assert found["ods"] > 0.3
+        assert actual["ods"] > 0.3
     else:
-        trivial = found["majority" if kind == "segmentation" else "facing"]
-        assert found[task.score] > trivial[task.score] + 0.1
-    assert found["images"] == len(table.rows) == 4
-    path = answer.files[task.picture]
+        trivial = actual["majority" if kind == "segmentation" else "facing"]
+        assert actual[task.score] > trivial[task.score] + 0.1
+    assert actual["images"] == len(table.rows) == 4
+    path = prediction.files[task.picture]
     with Image.open(path) as picture:
         assert picture.size == (SIDE, SIDE)
     # What is drawn is coded as what was learned from.

@@ -50,12 +50,12 @@ def propose_all(search, epochs, score, space=None):
     """Goes through a search; returns proposals and scores."""
     space = space or {"a": Dimension(min=0.0, max=1.0)}
     chooser = Chooser(search, space, epochs=epochs)
-    found = []
+    actual = []
     while (proposal := chooser.propose()) is not None:
-        found.append((proposal, score(proposal)))
-        chooser.report(*found[-1])
+        actual.append((proposal, score(proposal)))
+        chooser.report(*actual[-1])
     chooser.close()
-    return found
+    return actual
 
 
 def without_times(trials):
@@ -67,25 +67,25 @@ def without_times(trials):
 def test_brackets_are_known_without_keras_tuner(epochs, factor):
     search = Search(algorithm="hyperband", factor=factor)
 
-    found = propose_all(search, epochs, score=lambda proposal: proposal.values["a"])
+    actual = propose_all(search, epochs, score=lambda proposal: proposal.values["a"])
 
-    budgets = [proposal.budget or epochs for proposal, _ in found]
+    budgets = [proposal.budget or epochs for proposal, _ in actual]
     planned = plan_brackets(epochs, factor)
     assert budgets == [
         until for rungs in planned for trials, until in rungs for _ in range(trials)
     ]  # fmt: skip
-    assert [proposal.number for proposal, _ in found] == list(range(1, len(found) + 1))
+    assert [proposal.number for proposal, _ in actual] == list(range(1, len(actual) + 1))
 
 
 def test_the_best_of_a_rung_go_on_with_their_values():
     search = Search(algorithm="hyperband", factor=3)
 
-    found = propose_all(search, 9, score=lambda proposal: proposal.values["a"])
+    actual = propose_all(search, 9, score=lambda proposal: proposal.values["a"])
 
-    first = [proposal for proposal, _ in found[:9]]
+    first = [proposal for proposal, _ in actual[:9]]
     assert all(one.continues is None and one.budget == 1 for one in first)
     best = sorted(first, key=lambda one: one.values["a"], reverse=True)[:3]
-    second = [proposal for proposal, _ in found[9:12]]
+    second = [proposal for proposal, _ in actual[9:12]]
     assert [one.continues for one in second] == [one.number for one in best]
     assert [one.values for one in second] == [one.values for one in best]
     assert {one.budget for one in second} == {3}
@@ -94,31 +94,31 @@ def test_the_best_of_a_rung_go_on_with_their_values():
 def test_what_failed_does_not_go_on_and_keeps_nothing_else_from_it():
     search = Search(algorithm="hyperband", factor=3)
 
-    found = propose_all(
+    actual = propose_all(
         search, 9, score=lambda one: None if one.number <= 8 else one.values["a"]
     )  # fmt: skip
 
-    failed = {proposal.number for proposal, score in found if score is None}
-    gone_on = [proposal for proposal, _ in found if proposal.continues]
+    failed = {proposal.number for proposal, score in actual if score is None}
+    gone_on = [proposal for proposal, _ in actual if proposal.continues]
     assert failed == set(range(1, 9))
     assert not failed & {one.continues for one in gone_on}
     assert [one.budget for one in gone_on[:2]] == [3, None]  # the ninth alone, to its end
 
 
 def test_a_search_in_which_all_fail_ends():
-    found = propose_all(Search(algorithm="hyperband"), 9, score=lambda _: None)
+    actual = propose_all(Search(algorithm="hyperband"), 9, score=lambda _: None)
 
-    assert all(proposal.continues is None for proposal, _ in found)
+    assert all(proposal.continues is None for proposal, _ in actual)
 
 
 def test_more_trials_than_a_round_has_begin_another():
     one_round = propose_all(Search(algorithm="hyperband"), 3, score=lambda one: one.values["a"])
 
     search = Search(algorithm="hyperband", trials=len(one_round) + 3)
-    found = propose_all(search, 3, score=lambda one: one.values["a"])
+    actual = propose_all(search, 3, score=lambda one: one.values["a"])
 
-    assert [one for one, _ in found[: len(one_round)]] == [one for one, _ in one_round]
-    assert len(found) == len(one_round) + 3
+    assert [one for one, _ in actual[: len(one_round)]] == [one for one, _ in one_round]
+    assert len(actual) == len(one_round) + 3
 
 
 def test_equal_seeds_and_scores_give_equal_trials():
@@ -132,26 +132,26 @@ def test_equal_seeds_and_scores_give_equal_trials():
 def test_a_small_space_is_gone_through_though_draws_collide():
     space = {"a": Dimension(min=1, max=5), "b": Dimension(min=1, max=2)}
 
-    found = propose_all(Search(algorithm="hyperband"), 9, lambda one: one.values["a"], space)
+    actual = propose_all(Search(algorithm="hyperband"), 9, lambda one: one.values["a"], space)
 
-    assert len({json.dumps(one.values) for one, _ in found}) == 10
-    assert sum(one.budget is None for one, _ in found) >= 1
+    assert len({json.dumps(one.values) for one, _ in actual}) == 10
+    assert sum(one.budget is None for one, _ in actual) >= 1
 
 
 def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path, recipe):
-    found = tl.search(recipe, out=tmp_path / "search")
-    tltool("finetune", found.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
-    loaded = tl.load_recipe(found.folder.recipe).recipe
+    actual = tl.search(recipe, out=tmp_path / "search")
+    tltool("finetune", actual.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
+    loaded = tl.load_recipe(actual.folder.recipe).recipe
 
-    best = found.summary["best"]
+    best = actual.summary["best"]
     metrics = tl.load_run(tmp_path / "run").metrics
     assert metrics["weights_sha256"] == best["weights_sha256"]
     assert metrics["best"] == best["best"]
     assert metrics["best"]["val_loss"] == best["score"]
-    ended = [trial for trial in found.trials if trial.state == "completed"]
+    ended = [trial for trial in actual.trials if trial.state == "completed"]
     assert best["score"] == min(trial.score for trial in ended)
     promoted = [trial for trial in ended if trial.continues]
-    assert len(ended) == 6 and len(promoted) == 3 and len(found.trials) == 15
+    assert len(ended) == 6 and len(promoted) == 3 and len(actual.trials) == 15
     assert max(one.best["epoch"] for one in promoted) > 2  # the epochs after a pause count
     for trial in promoted:
         one = trial_recipe(loaded, trial.values)
@@ -161,17 +161,17 @@ def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path,
 
 
 def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(tmp_path, recipe):
-    found = tl.search(recipe, out=tmp_path / "search")
+    actual = tl.search(recipe, out=tmp_path / "search")
 
-    with open(found.path / "trials.csv") as file:
+    with open(actual.path / "trials.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows[:7]] == ["paused"] * 6 + ["completed"]
     assert [row["budget"] for row in rows[:7]] == ["1"] * 4 + ["2"] * 2 + [""]
     assert rows[6]["continues"] in ("5", "6") and not rows[0]["continues"]
-    assert found.summary["paused"] == 9 and found.summary["failed"] == 0
-    assert found.summary["best"]["state"] == "completed"
-    assert "</svg>" in (found.path / "fields.svg").read_text()
-    assert len(list(found.folder.tensorboard.glob("*/events*"))) == 6
+    assert actual.summary["paused"] == 9 and actual.summary["failed"] == 0
+    assert actual.summary["best"]["state"] == "completed"
+    assert "</svg>" in (actual.path / "fields.svg").read_text()
+    assert len(list(actual.folder.tensorboard.glob("*/events*"))) == 6
 
 
 def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
@@ -205,10 +205,10 @@ def test_a_hyperband_goes_on_where_it_stopped_without_the_states(tmp_path, recip
         tl.search(recipe, out=tmp_path / "search", progress=stop)
     with pytest.raises(KeyboardInterrupt):
         tl.search(recipe, out=tmp_path / "search", resume=True, progress=stop)
-    found = tl.search(recipe, out=tmp_path / "search", resume=True)
+    actual = tl.search(recipe, out=tmp_path / "search", resume=True)
 
-    assert without_times(found.trials) == without_times(whole.trials)
-    assert found.best_recipe.read_text() == whole.best_recipe.read_text()
+    assert without_times(actual.trials) == without_times(whole.trials)
+    assert actual.best_recipe.read_text() == whole.best_recipe.read_text()
 
 
 @pytest.mark.slow
@@ -229,21 +229,21 @@ def test_a_hyperband_that_is_killed_goes_on(tmp_path, recipe):
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    found = tl.SearchRun(RunFolder(tmp_path / "search"))
-    assert without_times(found.trials) == without_times(whole.trials)
+    actual = tl.SearchRun(RunFolder(tmp_path / "search"))
+    assert without_times(actual.trials) == without_times(whole.trials)
     assert "after epoch 2" in done.stderr and "going on)" in done.stderr
 
 
 def test_a_trial_that_stopped_early_has_ended_and_is_not_trained_again(tmp_path, recipe):
     recipe["early_stopping"] = {"monitor": "val_loss", "patience": 1, "min_delta": 1e6}
 
-    found = tl.search(recipe, out=tmp_path / "search")
+    actual = tl.search(recipe, out=tmp_path / "search")
 
-    assert {trial.state for trial in found.trials} == {"completed"}
-    again = [trial for trial in found.trials if trial.continues]
+    assert {trial.state for trial in actual.trials} == {"completed"}
+    again = [trial for trial in actual.trials if trial.continues]
     assert again and all(trial.seconds == 0 for trial in again)
     for trial in again:
-        before = found.trials[trial.continues - 1]
+        before = actual.trials[trial.continues - 1]
         assert trial.weights_sha256 == before.weights_sha256 and trial.score == before.score
 
 

@@ -20,12 +20,12 @@ SPACE = {
 def choose(search, space=SPACE, score=lambda proposal: proposal.values["model.head.dropout"]):
     """Goes through a search; returns the values of every trial."""
     chooser = Chooser(search, space)
-    found = []
+    actual = []
     while (proposal := chooser.propose()) is not None:
-        found.append(dict(proposal.values))
+        actual.append(dict(proposal.values))
         chooser.report(proposal, score(proposal))
     chooser.close()
-    return found
+    return actual
 
 
 def choose_each(seed=0):
@@ -53,39 +53,39 @@ def test_equal_seeds_and_scores_give_equal_trials_in_every_process():
 
 
 def test_values_are_those_that_a_recipe_has():
-    found = choose(Search(trials=30))
+    actual = choose(Search(trials=30))
 
-    assert {trial["model.head.dropout"] for trial in found} <= {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6}
-    assert {json.dumps(trial["phases.tune.unfreeze"]) for trial in found} == {
+    assert {trial["model.head.dropout"] for trial in actual} <= {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6}
+    assert {json.dumps(trial["phases.tune.unfreeze"]) for trial in actual} == {
         "0", '{"from": "a"}', '{"from": "b"}'
     }  # fmt: skip
-    assert all(1e-5 <= trial["phases.tune.learning_rate"] <= 1e-3 for trial in found)
+    assert all(1e-5 <= trial["phases.tune.learning_rate"] <= 1e-3 for trial in actual)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "bayesian", "grid"])
 def test_failures_end_no_search_and_are_not_tried_again(algorithm):
     space = {"a": Dimension(min=0, max=4), "b": Dimension(choices=(True, False))}
 
-    found = choose(Search(algorithm=algorithm, trials=10), space, score=lambda _: None)
+    actual = choose(Search(algorithm=algorithm, trials=10), space, score=lambda _: None)
 
-    assert len(found) == 10
-    assert len({json.dumps(trial) for trial in found}) == 10
+    assert len(actual) == 10
+    assert len({json.dumps(trial) for trial in actual}) == 10
 
 
 def test_a_grid_goes_through_every_value_the_last_field_fastest():
     space = {"a": Dimension(min=0.0, max=0.4, step=0.2), "b": Dimension(min=1, max=2)}
 
-    found = choose(Search(algorithm="grid"), space, score=lambda proposal: proposal.values["b"])
+    actual = choose(Search(algorithm="grid"), space, score=lambda proposal: proposal.values["b"])
 
-    assert [(trial["a"], trial["b"]) for trial in found] == [
+    assert [(trial["a"], trial["b"]) for trial in actual] == [
         (0.0, 1), (0.0, 2), (0.2, 1), (0.2, 2), (0.4, 1), (0.4, 2)
     ]  # fmt: skip
 
 
 def test_a_space_that_is_used_up_ends_the_search():
-    found = choose(Search(trials=50), {"a": Dimension(choices=(1, 2, 3))}, score=lambda _: 1.0)
+    actual = choose(Search(trials=50), {"a": Dimension(choices=(1, 2, 3))}, score=lambda _: 1.0)
 
-    assert sorted(trial["a"] for trial in found) == [1, 2, 3]
+    assert sorted(trial["a"] for trial in actual) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("objective", "wanted"), [("val_accuracy", 1.0), ("val_loss", 0.0)])
@@ -93,7 +93,7 @@ def test_bayesian_search_goes_where_the_scores_are_better(objective, wanted):
     space = {"a": Dimension(min=0.0, max=1.0)}
     search = Search(algorithm="bayesian", trials=20, objective={"name": objective})
 
-    found = choose(search, space, score=lambda proposal: proposal.values["a"])
+    actual = choose(search, space, score=lambda proposal: proposal.values["a"])
 
-    late = [trial["a"] for trial in found[10:]]
+    late = [trial["a"] for trial in actual[10:]]
     assert sum(abs(value - wanted) for value in late) / len(late) < 0.25

@@ -66,18 +66,18 @@ class Listener:
 
 def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
     listener = Listener()
-    found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
+    actual = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
     for store, run in (("always", tltool), ("never", tltool_process)):
         out = ["--out", tmp_path / store, f"features.store={store}"]
-        run("finetune", found.best_recipe, "export=false", *out, cwd=tmp_path)
+        run("finetune", actual.best_recipe, "export=false", *out, cwd=tmp_path)
 
-    best = found.summary["best"]
+    best = actual.summary["best"]
     for store in ("always", "never"):
         metrics = tl.load_run(tmp_path / store).metrics
         assert metrics["weights_sha256"] == best["weights_sha256"]
         assert metrics["best"]["val_accuracy"] == best["score"]
         assert metrics["best"] == best["best"]
-    assert best["score"] == max(trial.score for trial in found.trials)
+    assert best["score"] == max(trial.score for trial in actual.trials)
     assert listener.passes == 1
 
 
@@ -87,10 +87,10 @@ def test_every_trial_is_what_finetune_makes_of_its_recipe(tmp_path, recipe):
     from tl_toolkit.plan.space import trial_recipe
 
     recipe["search"] = {"algorithm": "grid", "space": SPACE}
-    found = tl.search(recipe, out=tmp_path / "search")
-    loaded = tl.load_recipe(found.folder.recipe).recipe
+    actual = tl.search(recipe, out=tmp_path / "search")
+    loaded = tl.load_recipe(actual.folder.recipe).recipe
 
-    for trial in found.trials[::2]:
+    for trial in actual.trials[::2]:
         one = trial_recipe(loaded, trial.values)
         run = tl.finetune(one, overrides=["export=false"], out=tmp_path / str(trial.number))
         assert run.metrics["weights_sha256"] == trial.weights_sha256, trial.values
@@ -115,31 +115,31 @@ def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
 
 
 def test_a_search_leaves_tables_and_plots(tmp_path, recipe):
-    found = tl.search(recipe, overrides={"search.refit": 2}, out=tmp_path / "search")
+    actual = tl.search(recipe, overrides={"search.refit": 2}, out=tmp_path / "search")
 
-    rows = rows_of(found.path / "trials.csv")
+    rows = rows_of(actual.path / "trials.csv")
     assert [row["number"] for row in rows] == list("123456")
     assert {row["phases.tune.unfreeze"] for row in rows} <= {"0", "{from: f6}", "{from: c5}"}
     assert all(row["state"] == "completed" and float(row["seconds"]) > 0 for row in rows)
     for name in ("fields.svg", "time.svg"):
-        assert "</svg>" in (found.path / name).read_text()
-    assert len(list(found.folder.tensorboard.glob("*/events*"))) == 6
-    refit = found.summary["refit"]
+        assert "</svg>" in (actual.path / name).read_text()
+    assert len(list(actual.folder.tensorboard.glob("*/events*"))) == 6
+    refit = actual.summary["refit"]
     assert len(refit["scores"]) == 2 and refit["min"] <= refit["mean"] <= refit["max"]
-    assert json.loads(found.folder.status.read_text())["state"] == "done"
+    assert json.loads(actual.folder.status.read_text())["state"] == "done"
 
 
 def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
     space = {"phases.tune.learning_rate": {"choices": [1e-3, 1e38]}}
     recipe["phases"][1] |= {"unfreeze": 1, "optimizer": "sgd"}
 
-    found = tl.search(recipe, overrides={"search.space": space}, out=tmp_path / "search")
+    actual = tl.search(recipe, overrides={"search.space": space}, out=tmp_path / "search")
 
-    states = {trial.values["phases.tune.learning_rate"]: trial.state for trial in found.trials}
+    states = {trial.values["phases.tune.learning_rate"]: trial.state for trial in actual.trials}
     assert states == {1e-3: "completed", 1e38: "failed"}
-    (failed,) = [trial for trial in found.trials if trial.state == "failed"]
+    (failed,) = [trial for trial in actual.trials if trial.state == "failed"]
     assert "phase 'tune'" in failed.error
-    assert found.summary["failed"] == 1
+    assert actual.summary["failed"] == 1
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ def test_a_seed_of_the_winner_that_fails_is_told_and_ends_nothing(
     recipe["search"] = {"trials": 1, "space": SPACE, "refit": 2}
     listener = Listener()
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
+    actual = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
 
-    refit = found.summary["refit"]
+    refit = actual.summary["refit"]
     assert [score is None for score in refit["scores"]] == [seed in fails for seed in (1, 2)]
     assert refit["mean"] == refit["scores"][1]
     assert any("seed 1 failed: the loss is not a number" in text for text in listener.sentences)
@@ -215,9 +215,9 @@ def test_weights_that_one_trial_cannot_load_end_that_trial(tmp_path, recipe, bas
     choices = {"choices": [str(base_weights), "random"]}
     recipe["search"] = {"space": {"model.weights": choices}}
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=remover(base_weights))
+    actual = tl.search(recipe, out=tmp_path / "search", progress=remover(base_weights))
 
-    states = {trial.values["model.weights"]: trial.state for trial in found.trials}
+    states = {trial.values["model.weights"]: trial.state for trial in actual.trials}
     assert states == {str(base_weights): "failed", "random": "completed"}
 
 
@@ -228,9 +228,9 @@ def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
 
     recipe["search"] = {"space": {"data.batch_size": {"choices": [4, 8]}}}
 
-    found = tl.search(recipe, out=tmp_path / "search", progress=spoil)
+    actual = tl.search(recipe, out=tmp_path / "search", progress=spoil)
 
-    assert [trial.state for trial in found.trials] == ["completed"] * 2
+    assert [trial.state for trial in actual.trials] == ["completed"] * 2
 
 
 def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
@@ -262,13 +262,13 @@ def test_a_search_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
         tl.search(recipe, out=tmp_path / "search", progress=stop)
     assert json.loads((tmp_path / "search" / "status.json").read_text())["state"] == "interrupted"
     listener = Listener()
-    found = tl.search(recipe, out=tmp_path / "search", resume=True, progress=listener.handle)
+    actual = tl.search(recipe, out=tmp_path / "search", resume=True, progress=listener.handle)
 
     assert [number for number, _ in listener.ended] == [4, 5, 6]
-    assert [trial.weights_sha256 for trial in found.trials] == [
+    assert [trial.weights_sha256 for trial in actual.trials] == [
         trial.weights_sha256 for trial in whole.trials
     ]
-    assert found.best_recipe.read_text() == whole.best_recipe.read_text()
+    assert actual.best_recipe.read_text() == whole.best_recipe.read_text()
 
 
 @pytest.mark.slow
@@ -328,9 +328,9 @@ def test_more_trials_may_be_asked_for_later(tmp_path, recipe):
     recipe["search"]["trials"] = 2
     tl.search(recipe, out=tmp_path / "search")
 
-    found = tl.search(recipe, overrides={"search.trials": 3}, out=tmp_path / "search", resume=True)
+    actual = tl.search(recipe, overrides={"search.trials": 3}, out=tmp_path / "search", resume=True)
 
-    assert len(found.trials) == 3
+    assert len(actual.trials) == 3
 
 
 def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
@@ -341,7 +341,7 @@ def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
     table.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # as after a kill
 
     listener = Listener()
-    found = tl.search(
+    actual = tl.search(
         recipe,
         overrides={"search.trials": 1},
         out=tmp_path / "search",
@@ -350,7 +350,7 @@ def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
     )
 
     assert listener.ended == []
-    assert found.summary["trials"] == len(found.trials) == 2
+    assert actual.summary["trials"] == len(actual.trials) == 2
     assert table.read_text() == whole
 
 
@@ -391,31 +391,31 @@ def test_a_search_over_data_and_the_base_rebuilds_what_it_must(tmp_path, recipe)
         },
     }
 
-    found = tl.search(recipe, out=tmp_path / "search")
+    actual = tl.search(recipe, out=tmp_path / "search")
 
-    assert {trial.state for trial in found.trials} == {"completed"}
-    assert len({trial.weights_sha256 for trial in found.trials}) == 8
+    assert {trial.state for trial in actual.trials} == {"completed"}
+    assert len({trial.weights_sha256 for trial in actual.trials}) == 8
 
 
 def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
     del recipe["search"]
 
-    found = tl.sweep(recipe, out=tmp_path / "sweep")
+    actual = tl.sweep(recipe, out=tmp_path / "sweep")
 
-    rows = rows_of(found.path / "sweep.csv")
+    rows = rows_of(actual.path / "sweep.csv")
     assert [row["depth"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert [row["trains"] for row in rows][:2] == ["head", "f6 to head"]
     parameters = [int(row["parameters"]) for row in rows]
     assert parameters == sorted(set(parameters))
-    assert "</svg>" in (found.path / "sweep.svg").read_text()
-    assert_all_are_listed(found.folder)
+    assert "</svg>" in (actual.path / "sweep.svg").read_text()
+    assert_all_are_listed(actual.folder)
 
 
 @pytest.mark.slow
 def test_a_sweep_of_units_or_of_another_phase(tmp_path, recipe):
-    found = tl.sweep(recipe, phase="head", units=True, out=tmp_path / "sweep")
+    actual = tl.sweep(recipe, phase="head", units=True, out=tmp_path / "sweep")
 
-    depths = [row["depth"] for row in rows_of(found.path / "sweep.csv")]
+    depths = [row["depth"] for row in rows_of(actual.path / "sweep.csv")]
     assert depths == ["0", "{from: f6}", "{from: c5}", "{from: c3}", "{from: c1}"]
     with pytest.raises(RecipeError, match="'heads' is no phase of the recipe"):
         tl.sweep(recipe, phase="heads")
@@ -432,10 +432,10 @@ def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depth
     recipe["pixels"] |= {"taps": ["conv1_relu", "conv_pw_1_relu"], "per_image": 50}
     recipe["phases"] = [{"name": "head", "epochs": 1, "batch_norm": "train"}]
 
-    found = tl.sweep(recipe, units=units, out=tmp_path / "sweep")
+    actual = tl.sweep(recipe, units=units, out=tmp_path / "sweep")
 
-    assert [row["depth"] for row in rows_of(found.path / "sweep.csv")] == depths
-    assert all(trial.score is not None for trial in found.trials)
+    assert [row["depth"] for row in rows_of(actual.path / "sweep.csv")] == depths
+    assert all(trial.score is not None for trial in actual.trials)
 
 
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
@@ -490,12 +490,12 @@ def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     labels = np.array([0, 1, 1, 0])
 
-    found = model.evaluate(images, labels, verbose=0, return_dict=True)
+    actual = model.evaluate(images, labels, verbose=0, return_dict=True)
 
     probabilities = class_probabilities(model.predict(images, verbose=0))
     expected = -np.log(probabilities[np.arange(4), labels]).mean()
-    assert found["loss"] == pytest.approx(expected, rel=1e-4)
-    assert found["accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
+    assert actual["loss"] == pytest.approx(expected, rel=1e-4)
+    assert actual["accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
     trained = {layer.name for layer in model.layers if layer.trainable_weights}
     assert trained == {"f6_dense", "predictions"}
 

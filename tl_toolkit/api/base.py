@@ -101,7 +101,7 @@ def _name_the_model(problem: Problem, place: Path) -> Problem:
 def keep_base(plan: Plan, folder: RunFolder) -> Plan:
     """Copies a base of the user's own into a run; the recipe of the plan returned names the copy.
 
-    A search that goes on keeps the copy that it was begun with.
+    A resumed search keeps the copy that it began with.
 
     Args:
         plan: Of the recipe; one whose base is of the catalog is returned as it is.

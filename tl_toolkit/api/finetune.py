@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
-_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a connection that hangs takes longer
+_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a stalled connection takes longer
 
 
 def finetune(
@@ -62,13 +62,12 @@ def finetune(
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase looks to them like a call of `fit` on the whole
-            model.
+        callbacks: Keras callbacks; each phase calls their hooks as `fit` on the whole model would.
         progress: True prints to stderr what the command line prints; a function receives each
             `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
-        ToolkitError: A child of it for whatever can be mended: recipe, data, weights, output.
+        ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
     """
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
@@ -135,7 +134,7 @@ class _Finetuning:
         from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
-        # Drawing and tracing are Python's work, decoding is not: they go on side by side.
+        # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
@@ -186,7 +185,7 @@ class _Finetuning:
         return compiled
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
-        """Writes the lock, and tells what each phase will train."""
+        """Writes the lock, and reports what each phase will train."""
         from tl_toolkit.training.loop import plan_phases
         from tl_toolkit.transfer.weights import hash_file
 

@@ -1,4 +1,4 @@
-"""Looking at an architecture: in numbers, as a diagram, and by experiment.
+"""Inspects an architecture: in numbers, as a diagram, and by experiment.
 
     import tl_toolkit as tl
 
@@ -87,7 +87,7 @@ def render_architecture(
         path: The file; it is written beside its place and renamed.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size.
-        num_classes: Adds the paper's classifier for so many classes; None draws the base alone.
+        num_classes: Adds the paper's classifier for so many classes; None renders the base alone.
         unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
 
     Returns:
@@ -130,15 +130,15 @@ def probe_architecture(
     weights: str = "random",
     seed: int = 0,
 ) -> Probe:
-    """Measures what convolution promises: translation equivariance, and channels that stay zero.
+    """Measures translation equivariance of the blocks, and channels that are always zero.
 
     Args:
         name: Its name in the catalog, or a model of your own: a path that ends in .keras.
-        images: Image files; without any, four images are drawn in code.
+        images: Image files; without any, four images are rendered in code.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size. Images are stretched.
         weights: "random", "imagenet" or the path of a weight file.
-        seed: Random weights and drawn images follow from it. Sets Keras's global seed.
+        seed: Random weights and synthetic images follow from it. Sets Keras's global seed.
 
     Raises:
         RecipeError: A name, an argument or the size does not fit the architecture.

@@ -1,4 +1,4 @@
-"""Models as Keras has them: that of a recipe before training, and one that was saved.
+"""Keras models: that of a recipe before training, and a saved one.
 
 Importing this module costs no TensorFlow; the functions start it.
 """
@@ -45,7 +45,7 @@ def build_model(
         for a dense task [images, pixels] to outputs (batch, n, units), as `Run.model`.
 
     Raises:
-        ToolkitError: A child of it for whatever can be mended: recipe, data, weights.
+        ToolkitError: A child of it for whatever a user can correct: recipe, data, weights.
     """
     with (
         reading_recipe(recipe, overrides, base=base) as loaded,

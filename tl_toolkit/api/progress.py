@@ -1,4 +1,4 @@
-"""What the argument `progress` of the verbs stands for."""
+"""The handlers that the argument `progress` of the verbs stands for."""
 
 from __future__ import annotations
 

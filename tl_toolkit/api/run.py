@@ -1,4 +1,4 @@
-"""A finished run: its model, and what can be done with it."""
+"""A finished run: its model, evaluation, predictions and exports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PARITY_IMAGES = 16
 
 
 class Run(InFolder):
-    """A finished run: its folder, its model, and what can be done with it.
+    """A finished run: its folder, its model, evaluation, predictions and exports.
 
     Args:
         folder: The run's folder.
@@ -52,7 +52,7 @@ class Run(InFolder):
 
     @cached_property
     def _task(self) -> Task:
-        """The task, which says what its outputs mean; needs TensorFlow."""
+        """The task, which interprets the outputs; needs TensorFlow."""
         from tl_toolkit.tasks.registry import build_task
 
         task = build_task(self.recipe, self.classes)
@@ -78,8 +78,8 @@ class Run(InFolder):
     def model(self) -> keras.Model:
         """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
 
-        Where each pixel has an answer: [images, pixels] to outputs (batch, n, units), pixels being
-        float32 (batch, n, 2), y and x of those that are asked for.
+        For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
+        `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
         """
         if not self.folder.model.is_file():
             state = self.folder.read_json(self.folder.status).get("state")
@@ -168,25 +168,25 @@ class Run(InFolder):
         native: bool = False,
         progress: Handler | bool = False,
     ) -> list[Prediction]:
-        """Asks the kept model about image files, and about folders with all images inside.
+        """Predicts image files, and folders with all images inside, with the kept model.
 
         Args:
             paths: A file or folder, or several.
-            out: Where each pixel has an answer: a folder that receives, for each file, the answer
-                as an image and laid over the photo. Images in it are not asked about unless they
-                are named, and only what an earlier call wrote is replaced. The answers themselves
-                are returned only without it, as all of them would be in memory.
-            native: Likewise: run the base on files as they are, in windows where they are large,
-                instead of resizing them. Things should be as large in them, in pixels, as in what
-                the model was trained on.
+            out: For dense tasks (an output per pixel): a folder that receives, for each file, the
+                prediction as an image and laid over the photo. Images in it are left out unless
+                `paths` names them, and only files of an earlier call are replaced. The maps
+                themselves are returned only without it, as all of them would be in memory.
+            native: For dense tasks: run the base on files at their own size, in windows where they
+                are large. Objects should be as large in them, in pixels, as in the images that the
+                model was trained on.
             progress: As for `tl.finetune`: receives counts of files.
 
         Returns:
-            An answer for each file; a file that cannot be decoded carries its `error`.
+            A prediction for each file; a file that cannot be decoded carries its `error`.
 
         Raises:
             DataError: A path does not exist, or a folder holds no image.
-            RecipeError: `out` or `native` was given where each image has one answer.
+            RecipeError: `out` or `native` with a task that is not dense.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
@@ -242,7 +242,7 @@ class Run(InFolder):
             The path of each format.
 
         Raises:
-            ParityError: The SavedModel does not answer as the Keras model does.
+            ParityError: The outputs of the SavedModel are not those of the Keras model.
             RecipeError: A format is unknown.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
@@ -271,7 +271,10 @@ class Run(InFolder):
 
 
 def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:
-    """Lists what is asked about: no image in `out`, where answers are, unless it is named."""
+    """Lists the files to predict, without images in `out`, which holds predictions.
+
+    Images that `paths` names are listed even there.
+    """
     from tl_toolkit.sources.survey import list_images
 
     files, left_out = [], 0
@@ -283,10 +286,10 @@ def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) 
             images = outside
         files += images
     if left_out and not files:
-        what = f"receives the answers, so that the {left_out} images in it are not asked about"
+        what = f"receives the predictions, so that the {left_out} images in it are left out"
         raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
     if left_out:
-        report(message(f"left out: {left_out} images in {out}, which receives the answers"))
+        report(message(f"left out: {left_out} images in {out}, which receives the predictions"))
     return files
 
 

@@ -81,7 +81,7 @@ def search(
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: As for `finetune`; its `search` section says what is tried.
+        recipe: As for `finetune`; its `search` section names the fields and values.
         overrides: Fields to replace, as for `finetune`.
         base: As for `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
@@ -96,14 +96,15 @@ def search(
 
     Raises:
         SearchError: No trial was completed.
-        ToolkitError: A child of it for whatever else can be mended: recipe, data, weights, output.
+        ToolkitError: A child of it for whatever else a user can correct: recipe, data, weights,
+            output.
     """
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
         )
         plan = check_recipe(_with_search(loaded))
-        if loaded.recipe.search is None:  # the default one, which only the check needed
+        if loaded.recipe.search is None:  # a default search, which only the check needed
             plan = plan_trial(plan, {})
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
@@ -120,9 +121,9 @@ def hypermodel(
 ) -> keras_tuner.HyperModel:
     """Returns a recipe as a KerasTuner hypermodel, for tuners of KerasTuner's own.
 
-    Its `build` declares the recipe's space and draws the model of the chosen values; its `fit`
-    trains all phases on the recipe's images and returns the row of the epoch that is kept, so that
-    a tuner's objective may be `val_accuracy` or `val_loss`. Give `search` no arguments.
+    Its `build` declares the recipe's space and builds the model of the chosen values; its `fit`
+    trains all phases on the recipe's images and returns the metrics of the epoch that is kept, so
+    that a tuner's objective may be `val_accuracy` or `val_loss`. Give `search` no arguments.
 
     Args:
         recipe: As for `search`.
@@ -160,7 +161,7 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens that of one that was interrupted.
+    """Creates the folder of a search, or opens that of an interrupted search.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
@@ -188,7 +189,7 @@ def open_search(
             Problem(
                 where="--resume",
                 what=f"{path} holds no {kind}",
-                expected=f"A {kind} goes on in the folder where it began.",
+                expected=f"A {kind} resumes in the folder where it began.",
                 hint="--resume --out DIR, or the same command without --resume",
             )
         )
@@ -196,10 +197,10 @@ def open_search(
 
 
 class Searching:
-    """The steps of a search after its folder is there, in order.
+    """The steps of a search once its folder exists, in order.
 
     Args:
-        plan: What is searched; its recipe has a `search` section.
+        plan: Of a recipe with a `search` section.
         folder: The folder, new or of the search that is resumed.
         progress: Receives the events.
     """
@@ -234,7 +235,7 @@ class Searching:
         manifest, images = survey_images(self.plan, task, self.folder, self.progress)
         self._leaks = manifest.describe_leaks()
         engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
-        del images  # no trial looks at those of test, perhaps none at this size
+        del images  # no trial reads the test images, perhaps none at this size
         trials = engine.begin()
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         best: Trial | None = None
@@ -242,7 +243,7 @@ class Searching:
             best = trial if engine.is_better(trial, best) else best
         if trials:
             self.progress(message(f"resuming after {len(trials)} trials that are done"))
-            self._write_table(engine, trials)  # the last row may not have got there
+            self._write_table(engine, trials)  # its last row may be missing
         for trial in engine.run(list(trials)):
             trials.append(trial)
             is_best = engine.is_better(trial, best)

@@ -47,7 +47,7 @@ def sweep(
         recipe: As for `search`; its `search` section, but for objective and refit, does not count.
         overrides: As for `search`.
         base: As for `search`.
-        phase: Name of the phase whose `unfreeze` is swept; the last one by default.
+        phase: Name of the phase whose `unfreeze` is swept; by default the last phase.
         units: Go through units instead of blocks.
         out: As for `search`; by default under `root`/<recipe name>-sweep.
         resume: As for `search`.

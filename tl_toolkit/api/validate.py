@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def validate(
     recipe: RecipeSource, overrides: Overrides = (), *, base: keras.Model | None = None
 ) -> Plan:
-    """Checks a recipe, its data and its weights, and tells what it will do. Images stay closed.
+    """Checks a recipe, its data and its weights, and returns what it will do. Images stay closed.
 
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.

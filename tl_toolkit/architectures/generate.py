@@ -9,13 +9,8 @@ from typing import Any
 
 import keras
 
-from tl_toolkit.architectures.graph import (
-    BlockGraph,
-    apply_pixel_rule,
-    build_base,
-    find_blocks,
-    layer_variables,
-)
+from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks, layer_variables
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps
 from tl_toolkit.catalog.lookup import (
     BLOCKS_FILE,

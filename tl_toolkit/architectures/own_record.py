@@ -8,8 +8,9 @@ from pathlib import Path
 
 import keras
 
-from tl_toolkit.architectures.graph import apply_pixel_rule, find_cuts, sorted_calls
+from tl_toolkit.architectures.graph import find_cuts, sorted_calls
 from tl_toolkit.architectures.own import build_own_base, connect_own_model, graph_of, load_own_model
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps
 from tl_toolkit.catalog.lookup import PIXEL_RULES, PIXEL_STEP, Architecture
 from tl_toolkit.catalog.records import Block, Unit

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import build_table
 
 
@@ -18,7 +18,7 @@ def cache_command() -> None:
 @cache_command.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
-    """List what is stored, the least recently used first, which also goes first."""
+    """List the stored entries, the least recently used first, which is also deleted first."""
     from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
@@ -43,7 +43,7 @@ def show_info(as_json: bool) -> None:
     ]
     if rows:
         show(build_table(["computed by", "images", "size", "last used"], rows))
-    tell(f"{total / 1e9:.2f} GB in {cache.root}")
+    print_message(f"{total / 1e9:.2f} GB in {cache.root}")
 
 
 @cache_command.command("clear")
@@ -54,7 +54,7 @@ def clear_cache() -> None:
     cache = FeatureCache()
     count, size = cache.clear()
     entries = "1 entry" if count == 1 else f"{count} entries"
-    tell(f"{entries} deleted, {size / 1e9:.2f} GB, from {cache.root}")
+    print_message(f"{entries} deleted, {size / 1e9:.2f} GB, from {cache.root}")
 
 
 def _describe_age(used: float) -> str:

@@ -1,4 +1,4 @@
-"""The command that runs: its terminal, its log, and what prints the events of its run.
+"""The command that runs: its terminal, its log, and the printer of its run's events.
 
 C++ libraries write to the process's stderr what no setting silences. As soon as a command knows its
 run, it sends file descriptor 2 to the run's command.log, and keeps the terminal for its own text.
@@ -23,8 +23,8 @@ class Command:
     """Where a command's text goes.
 
     Attributes:
-        log: The log that the process's stderr goes to, if it goes to one.
-        run: The folder of the run that the command writes, if it writes one.
+        log: The log that the process's stderr goes to, or None.
+        run: The folder of the run that the command writes, or None.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ def _command_line() -> str:
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:
-    """Tells whether a stream writes to file descriptor 2: not so in a notebook or a test."""
+    """Returns whether a stream writes to file descriptor 2: not so in a notebook or a test."""
     try:
         return stream.fileno() == 2
     except (AttributeError, OSError, ValueError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """Prints a sentence for people, to stderr.
 
     Args:
@@ -34,7 +34,7 @@ def warn(message: str) -> None:
         message: The error.
     """
     colours = current.terminal.isatty() and "NO_COLOR" not in os.environ
-    tell(click.style(message, fg="red") if colours else message)
+    print_message(click.style(message, fg="red") if colours else message)
 
 
 def show(table: Table | str) -> None:
@@ -81,8 +81,15 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     classes = metrics.get(f"per_{kind}")
     if classes:
         columns = list(next(iter(classes.values())))
-        # Counts first: they say how much the others are worth.
+        # Counts first: metrics of few images mean little.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
         rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
         show("")
+        rows = [list(map(_keep_small, row)) for row in rows] if kind == "column" else rows
         show(build_table([kind, *map(title_of, columns)], rows))
+
+
+def _keep_small(value: Any) -> Any:
+    """Returns a number of a column's own unit with digits that it would lose behind the point."""
+    is_small = isinstance(value, float) and 0 < abs(value) < 0.001
+    return f"{value:.3g}" if is_small else value

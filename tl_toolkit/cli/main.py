@@ -31,7 +31,7 @@ class _Verb:
 
 
 _VERBS = {
-    "finetune": _Verb("training", "Fine-tune, evaluate and export what a recipe says."),
+    "finetune": _Verb("training", "Fine-tune, evaluate and export the model of a recipe."),
     "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
     "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
     "evaluate": _Verb("using", "Measure a run's model."),
@@ -51,7 +51,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 class _LazyGroup(click.Group):
-    """Imports a verb's module when the verb is called: `--help` must not pay for the others."""
+    """Imports a verb's module when the verb is called: `--help` must not pay for all verbs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -118,7 +118,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, ToolkitError):
         return _warn(str(error), error.exit_code)
     if isinstance(error, BrokenPipeError):
-        # The reader of our output went away, as `head` does; nothing is left to say to it.
+        # The reader of our output went away, as `head` does; nobody reads what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     # Libraries wrap an interrupt while they are imported.
@@ -137,9 +137,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_full(error: BaseException) -> bool:
-    # TensorFlow's own writers tell it in words only.
-    is_told = "No space left on device" in str(error)
-    return is_told or (isinstance(error, OSError) and error.errno in _FULL)
+    # TensorFlow's own writers report it in words only.
+    is_reported = "No space left on device" in str(error)
+    return is_reported or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -122,10 +122,10 @@ def _names(row: Row, level: str) -> list[str | None]:
 
 
 def _numbers(row: Row, level: str) -> list[Any]:
-    others = len(row.outputs) - 1
+    further = len(row.outputs) - 1
     shape = "x".join(map(str, row.shape)) if level == "layers" else _times(row.shape)
     return [
-        shape + (f" (+{others})" if others else ""),
+        shape + (f" (+{further})" if further else ""),
         row.parameters,
         _scale(row.multiply_accumulates, 3) if row.multiply_accumulates else "",
         _field(row.receptive_field),
@@ -145,7 +145,7 @@ def _field(size: tuple[int, int] | None) -> str:
 
 
 def _scale(count: int, digits: int = 4) -> str:
-    """Writes a count with so many digits and a unit: 15.35 G, 118 M, 850 k or 12."""
+    """Writes a count with some digits and a unit: 15.35 G, 118 M, 850 k or 12."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             places = max(digits - len(str(count // size)), 0)

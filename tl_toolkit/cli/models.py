@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture
-from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.cli.model_tables import (
     describe_json,
     probe_json,
@@ -57,7 +57,7 @@ _takes_size = click.option(
 
 
 def _takes_graph(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of what is built, for images of which size, and of what trains."""
+    """Adds the options of the graph: image size, classifier, and what trains."""
     decorators = (
         _takes_size,
         click.option("--classes", type=click.IntRange(min=2), help="Add the paper's classifier."),
@@ -148,7 +148,7 @@ def draw_model(
 ) -> None:
     """Draw architecture NAME as SVG: blocks, units with shapes, what is frozen, what trains.
 
-    Units that repeat are folded. A browser shows the file.
+    Repeated units are collapsed into one box. A browser shows the file.
     """
     record = find_record(name, _square(input_size))
     if output.suffix.lower() != ".svg":
@@ -163,7 +163,7 @@ def draw_model(
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
     )
-    tell(f"drawn: {path}")
+    print_message(f"rendered: {path}")
 
 
 @models_command.command("probe")
@@ -176,8 +176,10 @@ def draw_model(
 @click.option(
     "--weights", default="random", show_default=True, help="imagenet, random or a weight file."
 )
-@click.option("--seed", default=0, show_default=True, help="Of random weights and drawn images.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Of random weights and synthetic images."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def probe_model(
     name: str,
     arguments: tuple[str, ...],
@@ -191,7 +193,7 @@ def probe_model(
 
     The images are moved down and right by as many pixels as a block's positions are apart, and
     the outputs compared: f(shift x) with shift f(x). A dead channel is zero on all images, at
-    every position. Without IMAGES, some are drawn in code.
+    every position. Without IMAGES, some are rendered in code.
     """
     find_record(name, _square(input_size))
     from tl_toolkit.api.inspect import probe_architecture

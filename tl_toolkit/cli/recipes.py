@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.runs.files import write_atomically
@@ -29,8 +29,8 @@ def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) ->
     if as_json:
         show_json(summary.as_json())
     else:
-        tell(f"{recipe}: valid")
-        tell(summary.describe())
+        print_message(f"{recipe}: valid")
+        print_message(summary.describe())
 
 
 @click.command("schema")
@@ -76,7 +76,7 @@ def show_recipe(name: str) -> None:
 def copy_recipe(name: str, target: Path | None) -> None:
     """Copy the shipped recipe NAME to TARGET, by default here.
 
-    Its data/... then counts from where the copy is; shipped weights are found by their full path.
+    Relative paths of data then start at the copy's folder; shipped weights keep their full path.
     """
     from tl_toolkit.recipe.shipped import find_shipped
 
@@ -86,7 +86,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
     _refuse_existing(target)
     write_atomically(target, source.read_for(target.parent))
     _copy_schema(target.parent)
-    tell(f"copied to {target}. Next: tltool validate {target}")
+    print_message(f"copied to {target}. Next: tltool validate {target}")
 
 
 @click.command("init")
@@ -96,8 +96,8 @@ def copy_recipe(name: str, target: Path | None) -> None:
 def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     """Inspect DATA_DIR, a folder or a table, and write a first recipe for it.
 
-    DATA_DIR holds a folder per class, or the folders images and masks (the recipe is then one of
-    segmentation, whose classes you name), or train/validation/test folders with these. A table
+    DATA_DIR holds a folder per class, or the folders images and masks (for segmentation, whose
+    classes you name), or train/validation/test folders with these. A table
     (CSV) has a column path, and a column label, a column labels (names with | between them), a
     column of 0 and 1 for each class, or columns of numbers.
     """
@@ -110,7 +110,9 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     write_atomically(output, text)
     _copy_schema(output.parent)
     first = "name the classes in it, then " if "\ntask: segmentation" in text else ""
-    tell(f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}")
+    print_message(
+        f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}"
+    )
 
 
 def _copy_schema(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import show, show_json, tell
+from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import build_table
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -37,8 +37,8 @@ def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
 def search_command(as_json: bool, **options: Any) -> None:
     """Try other values of some fields of RECIPE, trial after trial, and keep the best.
 
-    The recipe's section `search` says what is tried; without one, the head's dropout and how many
-    blocks the last phase unfreezes. The winner is written as best.yaml.
+    The recipe's section `search` names the fields; without one they are the head's dropout and the
+    number of blocks that the last phase unfreezes. The winner is written as best.yaml.
     """
     from tl_toolkit.api.search import search
 
@@ -70,4 +70,4 @@ def sweep_command(as_json: bool, **options: Any) -> None:
             header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
         )
     )
-    tell(f"plotted in {run.path / 'sweep.svg'}")
+    print_message(f"plotted in {run.path / 'sweep.svg'}")

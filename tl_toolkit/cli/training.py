@@ -16,7 +16,7 @@ from tl_toolkit.errors import Problem, RecipeError
 @click.argument("overrides", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run (not built yet).")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run (not built yet).")
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
@@ -28,7 +28,7 @@ def finetune_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Fine-tune, evaluate and export what RECIPE says.
+    """Fine-tune, evaluate and export the model of RECIPE.
 
     OVERRIDES replace fields: phases.head.epochs=3, model.weights=random, ~data.test.
     """

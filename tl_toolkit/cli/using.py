@@ -1,4 +1,4 @@
-"""`tltool evaluate`, `predict` and `export`: what is done with a finished run."""
+"""`tltool evaluate`, `predict` and `export`: the verbs of a finished run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import show, show_json, show_metrics, tell, warn
+from tl_toolkit.cli.console import print_message, show, show_json, show_metrics, warn
 from tl_toolkit.errors import DataError
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
@@ -53,7 +53,7 @@ def evaluate_command(
     classes = metrics.get("per_class", {})
     absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
     if absent:
-        warn(_tell_absent(absent, of_pixels=opened.recipe.task.is_dense))
+        warn(_describe_absent(absent, of_pixels=opened.recipe.task.is_dense))
     if as_json:
         show_json(metrics)
     else:
@@ -61,7 +61,7 @@ def evaluate_command(
     check_thresholds(metrics, thresholds, opened.recipe.task)
 
 
-def _tell_absent(classes: list[str], *, of_pixels: bool) -> str:
+def _describe_absent(classes: list[str], *, of_pixels: bool) -> str:
     names = ", ".join(classes)
     if not of_pixels:
         return f"no images of {names}: the means are over the other classes"
@@ -86,10 +86,12 @@ def _read_threshold(text: str) -> tuple[str, float]:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path),
-    help="Folder for masks and overlays, where each pixel has an answer.  [predictions]",
+    help="Folder for masks and overlays, for dense tasks (an output per pixel).  [predictions]",
 )  # fmt: skip
 @click.option(
-    "--native", is_flag=True, help="Likewise: do not resize images, in windows if they are large."
+    "--native",
+    is_flag=True,
+    help="For dense tasks: predict images at their own size, large ones in windows.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table",
@@ -98,10 +100,10 @@ def _read_threshold(text: str) -> tuple[str, float]:
 def predict_command(
     run: str, paths: tuple[Path, ...], out: Path | None, native: bool, form: str
 ) -> None:
-    """Ask the model of RUN about image files, and about folders of images.
+    """Predict image files, and folders of images, with the model of RUN.
 
-    A file that cannot be decoded is named and the exit code is 3; the others are answered. Where
-    each pixel has an answer, a file's mask and an overlay are written as PNG.
+    A file that cannot be decoded is named and the exit code is 3; all readable files are predicted.
+    For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
     from tl_toolkit.api.run import load_run
 
@@ -109,21 +111,21 @@ def predict_command(
     current.use_run(opened.folder)
     if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
-    found = opened.predict(paths, out=out, native=native, progress=current.print_events())
-    records = [prediction.as_record() for prediction in found]
+    predictions = opened.predict(paths, out=out, native=native, progress=current.print_events())
+    records = [prediction.as_record() for prediction in predictions]
     if form == "jsonl":
         for record in records:
             click.echo(json.dumps(record, ensure_ascii=False))
     elif form == "csv":
-        _print_csv(opened, found)
+        _print_csv(opened, predictions)
     else:
-        table = opened.tabulate([item for item in found if item.error is None])
+        table = opened.tabulate([item for item in predictions if item.error is None])
         show(build_table(table.columns, table.rows))
     refused = [record for record in records if record["error"]]
     for record in refused:
         warn(f"{record['path']}: {record['error']}")
     if refused:
-        raise DataError(f"{len(refused)} of {len(found)} files could not be decoded")
+        raise DataError(f"{len(refused)} of {len(predictions)} files could not be decoded")
 
 
 def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
@@ -142,22 +144,22 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 @click.option(
     "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
     callback=lambda _, __, values: split_formats(values),
-    help=f"{describe_formats()}. May be given again, or name several with commas between.",
+    help=f"{describe_formats()}. May be repeated, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
-    """Export the model of RUN; a SavedModel is published only if it answers as the model does."""
+    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's."""
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
     current.use_run(opened.folder)
     paths = opened.export(formats)
     for path in paths.values():
-        tell(f"exported: {path}")
+        print_message(f"exported: {path}")
     for proof in (EXPORT_FORMATS[name].proof for name in paths):
         if proof:
             report = opened.folder.read_json(opened.folder.export / proof)
-            tell(
+            print_message(
                 f"largest difference: {report['pixels']['largest_difference']:.1e} from "
                 f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
             )

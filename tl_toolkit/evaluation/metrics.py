@@ -1,4 +1,4 @@
-"""Thresholds that metrics are held against."""
+"""Thresholds that metrics are compared with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_names", "check_thresholds"]
 def check_names(
     thresholds: Mapping[str, float], metrics: Mapping[str, Any], task: TaskSection
 ) -> None:
-    """Refuses thresholds of metrics that a run has not, before anything is measured.
+    """Refuses thresholds of metrics that a run does not have, before anything is measured.
 
     Args:
         thresholds: Limits by name.
@@ -33,14 +33,14 @@ def check_names(
 def check_thresholds(
     metrics: Mapping[str, Any], thresholds: Mapping[str, float], task: TaskSection
 ) -> None:
-    """Compares metrics with the least values that were asked for.
+    """Compares metrics with the least values that the user accepts.
 
-    Of a loss or an error, which are the better the lower they are, with the greatest values.
+    Losses and errors, where lower is better, are compared with the greatest values.
 
     Args:
         metrics: Of a split.
         thresholds: Limits by name.
-        task: Says which are which.
+        task: Knows for which metrics lower is better.
 
     Raises:
         RecipeError: There is no metric of that name.

@@ -1,4 +1,4 @@
-"""What a model makes of whole splits: metrics, and a prediction for each image."""
+"""Metrics of whole splits, and a prediction for each image."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SPLITS = ("validation", "test")
 def evaluate_trained(
     trainer: Trainer, task: Task, images: Mapping[str, Images]
 ) -> tuple[dict[str, dict[str, Any]], Table]:
-    """Measures what a trainer kept on validation and test images, from the features at hand.
+    """Measures the kept weights on validation and test images, from the features at hand.
 
     Args:
         trainer: After its training.
-        task: The task of the recipe, which takes from the validation images what it needs.
+        task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
 
     Returns:
@@ -42,7 +42,7 @@ def evaluate_trained(
     task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)
                    for split, view in views.items()}  # fmt: skip
-    columns = max((one.predictions.columns for one in evaluations.values()), key=len)
+    columns = max((result.predictions.columns for result in evaluations.values()), key=len)
     rows = [
         [example.path, split, *row]
         for split, evaluation in evaluations.items()

@@ -1,4 +1,4 @@
-"""The manifest: every image that was looked at, with its content, class, split and verdict."""
+"""The manifest: every inspected image, with its content, class, split and verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example:
             the converted file; its reason names the original.
         sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
         split: One of SPLITS.
-        targets: What is learned of it, as text: a value for each of the manifest's columns.
+        targets: As text, a value for each of the manifest's columns.
         verdict: One of VERDICTS: what the decoder makes of it.
         reason: Why it is not good, or what it was converted from; "" for a good one.
     """

@@ -87,7 +87,7 @@ class Images:
         resize: As of `resize_image`.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are decoded and resized already.
-        targets: What is learned of the same images, as their task loads it.
+        targets: Of the same images, as their task loads them.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Images:
             uint8 (n, h, w, 3), RGB in 0..255, which the caller may change.
 
         Raises:
-            DataError: A file is gone, or is no longer the one that was scanned.
+            DataError: A file is gone, or is not the one that was scanned.
         """
         pixels = np.empty((len(indices), *self._shape), np.uint8)
         missing = []
@@ -287,7 +287,7 @@ def read_encoded(example: Example) -> bytes:
         example: An entry of the manifest.
 
     Raises:
-        DataError: The file is gone, or is no longer the one that was scanned.
+        DataError: The file is gone, or is not the one that was scanned.
     """
     if not example.path.startswith(BUILTIN):
         return _read_unchanged(example)

@@ -1,4 +1,4 @@
-"""Looks at every image once, before training, with the eyes of the decoder."""
+"""Inspects every image once, before training, by decoding it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from tl_toolkit.sources.listing import (
 
 __all__ = ["Inspection", "judge", "inspect_images", "ScanSettings", "scan", "scan_files"]
 
-# (images looked at, all images); called by the thread that scans.
+# (images inspected, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
 # (SHA-256 of the file, uint8 pixels (h, w, 3)); called by several threads.
 Keep = Callable[[str, tf.Tensor], None]
 
 
 class Inspection(NamedTuple):
-    """What looking at one image gave; as the fields of the same names of Example."""
+    """The result of inspecting an image; as the fields of the same names of Example."""
 
     path: str
     sha256: str
@@ -79,14 +79,14 @@ def scan(
 
     Args:
         listing: The images.
-        settings: What is done about awkward ones, and how splits are sampled.
-        inspect_targets: Opens files of targets, where there are any, and adds what it notes to the
+        settings: What happens to images that cannot be read, and how splits are sampled.
+        inspect_targets: Opens files of targets, where there are any, and adds their columns to the
             manifest.
         cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
         convert_dir: Takes the images re-encoded under `convert`; by default in `cache_dir`.
-        progress: Is told how many images are done.
-        keep: Is given the pixels of each image that is decoded, so that it need not be decoded
-            again; one whose verdict is known is not.
+        progress: Receives how many images are done.
+        keep: Receives the pixels of each image that is decoded, so that it need not be decoded
+            again. An image whose verdict is known is not decoded.
 
     Returns:
         The manifest; images that were skipped are part of it, with their reasons.
@@ -126,7 +126,7 @@ def scan_files(
     progress: Progress | None = None,
     keep: Keep | None = None,
 ) -> list[Example]:
-    """Looks at listed images, in their order; one without a split is put into "train".
+    """Inspects listed images, in their order; one without a split goes into "train".
 
     Args:
         files: The images.
@@ -139,17 +139,17 @@ def scan_files(
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
     """
-    looks = inspect_images(
+    inspections = inspect_images(
         [file.path for file in files],
         convert_dir=convert_dir,
         cache_dir=cache_dir,
         progress=progress,
         keep=keep,
     )
-    _refuse(looks, skip_broken=broken == "skip")
+    _refuse(inspections, skip_broken=broken == "skip")
     return [
-        Example(*look[:2], file.split or "train", file.targets, *look[2:])
-        for file, look in zip(files, looks, strict=True)
+        Example(*inspection[:2], file.split or "train", file.targets, *inspection[2:])
+        for file, inspection in zip(files, inspections, strict=True)
     ]
 
 
@@ -161,7 +161,7 @@ def inspect_images(
     progress: Progress | None = None,
     keep: Keep | None = None,
 ) -> list[Inspection]:
-    """Looks at images in parallel and never raises for what it sees.
+    """Inspects images in parallel and never raises for their content.
 
     Args:
         paths: Files, or `builtin:digits/<index>`.
@@ -172,7 +172,7 @@ def inspect_images(
         keep: As of `scan`.
 
     Returns:
-        One look for each path, in their order.
+        An inspection for each path, in their order.
 
     Raises:
         OutputError: `convert_dir` cannot be written.
@@ -180,22 +180,24 @@ def inspect_images(
     version = f"{DECODER_VERSION}-{tf.__version__}-{PIL.__version__}"
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
-    looks: list[Inspection] = []
+    inspections: list[Inspection] = []
     pool = ThreadPoolExecutor(count_threads())
     try:
-        for look in pool.map(lambda path: _look(path, verdicts, files, convert_dir, keep), paths):
-            looks.append(look)
+        for inspection in pool.map(
+            lambda path: _inspect(path, verdicts, files, convert_dir, keep), paths
+        ):
+            inspections.append(inspection)
             if progress is not None:
-                progress(len(looks), len(paths))
+                progress(len(inspections), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-        # Also after an interrupt: what is known need not be looked at again.
+        # Also after an interrupt: known images need not be inspected again.
         verdicts.save()
         files.save()
-    return looks
+    return inspections
 
 
-def _look(
+def _inspect(
     path: str,
     verdicts: Verdicts,
     files: KnownFiles,
@@ -223,10 +225,10 @@ def _look(
         known = judge(encoded, keep=keep and functools.partial(keep, sha256))
         verdicts.add(sha256, *known)
     files.add(path, stat, sha256)
-    look = Inspection(path, sha256, *known)
-    if look.verdict == "convertible" and convert_dir is not None:
-        return _convert(look, encoded, convert_dir)
-    return look
+    inspection = Inspection(path, sha256, *known)
+    if inspection.verdict == "convertible" and convert_dir is not None:
+        return _convert(inspection, encoded, convert_dir)
+    return inspection
 
 
 def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) -> tuple[str, str]:
@@ -234,7 +236,7 @@ def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) ->
 
     Args:
         encoded: The bytes of its file.
-        keep: Given the pixels of a good one.
+        keep: Receives the pixels of a good image.
     """
     try:
         pixels = decode_image(tf.constant(encoded))
@@ -251,20 +253,20 @@ def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) ->
     return "convertible", reason
 
 
-def _convert(look: Inspection, encoded: bytes, folder: Path) -> Inspection:
+def _convert(inspection: Inspection, encoded: bytes, folder: Path) -> Inspection:
     try:
         png = convert_to_png(encoded)
-    except ValueError as error:  # The verdict is from a time when it could be read.
-        return look._replace(verdict="broken", reason=f"{look.reason} ({error})")
-    path = folder / f"{look.sha256}.png"
+    except ValueError as error:  # The verdict is of a time when it could be read.
+        return inspection._replace(verdict="broken", reason=f"{inspection.reason} ({error})")
+    path = folder / f"{inspection.sha256}.png"
     write_atomically(path, png)
-    reason = f"{look.reason}, converted from {look.path}"
+    reason = f"{inspection.reason}, converted from {inspection.path}"
     return Inspection(str(path), hashlib.sha256(png).hexdigest(), "converted", reason)
 
 
-def _refuse(looks: Sequence[Inspection], *, skip_broken: bool) -> None:
-    broken = [] if skip_broken else [look for look in looks if look.verdict == "broken"]
-    convertible = [look for look in looks if look.verdict == "convertible"]
+def _refuse(inspections: Sequence[Inspection], *, skip_broken: bool) -> None:
+    broken = [entry for entry in inspections if entry.verdict == "broken" and not skip_broken]
+    convertible = [entry for entry in inspections if entry.verdict == "convertible"]
     problems = []
     if broken:
         what = f"{_count(broken)} cannot be read"
@@ -277,14 +279,14 @@ def _refuse(looks: Sequence[Inspection], *, skip_broken: bool) -> None:
         raise DataError(problems)
 
 
-def _count(looks: Sequence[Inspection]) -> str:
-    return "1 image" if len(looks) == 1 else f"{len(looks)} images"
+def _count(inspections: Sequence[Inspection]) -> str:
+    return "1 image" if len(inspections) == 1 else f"{len(inspections)} images"
 
 
-def _name(looks: Sequence[Inspection]) -> str:
-    lines = [f"{look.path}: {look.reason}" for look in looks[:MAX_NAMED]]
-    if len(looks) > MAX_NAMED:
-        lines.append(f"and {len(looks) - MAX_NAMED} more")
+def _name(inspections: Sequence[Inspection]) -> str:
+    lines = [f"{inspection.path}: {inspection.reason}" for inspection in inspections[:MAX_NAMED]]
+    if len(inspections) > MAX_NAMED:
+        lines.append(f"and {len(inspections) - MAX_NAMED} more")
     return "\n  ".join(lines)
 
 
@@ -295,12 +297,12 @@ def _check_left(manifest: Manifest, splits: set[str], column: str) -> None:
             raise DataError(Problem("data", f"no usable image is left in {' and '.join(empty)}"))
         return
     counts = manifest.count(column)
-    problems = list(_tell_empty(manifest.classes, counts, sorted(splits)))
+    problems = list(_describe_empty(manifest.classes, counts, sorted(splits)))
     if problems:
         raise DataError(problems)
 
 
-def _tell_empty(
+def _describe_empty(
     classes: Sequence[str], counts: dict[str, dict[str, int]], splits: Sequence[str]
 ) -> Iterator[Problem]:
     for split in splits:

@@ -1,4 +1,4 @@
-"""Which images are validated and tested on: sampled by content, equal images together."""
+"""The images of validation and test: sampled by content, equal images together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def sample_splits(
     seed: int,
     stratify: int | None = 0,
 ) -> list[Example]:
-    """Gives a fraction of the training images of each class to other splits.
+    """Moves a fraction of the training images of each class to other splits.
 
-    Which ones hangs on the seed and on their content alone: neither names nor order matter, and a
+    The choice depends on the seed and on their content alone: neither names nor order matter, and a
     new image moves hardly any other. Equal images stay together, whatever their labels.
 
     Args:
-        examples: Images; the usable ones in "train" are divided, the others stay as they are.
+        examples: Images; the usable ones in "train" are divided, the rest stays as it is.
         fractions: The share of each split in each class, as {"validation": 0.2}.
-        seed: Samples another split.
+        seed: Another seed samples another split.
         stratify: Place of the target whose values each split has its share of; None for none.
 
     Returns:
@@ -48,9 +48,9 @@ def sample_splits(
     chosen: dict[str, str] = {}
     for done, (split, fraction) in enumerate(fractions.items()):
         wanted = {label: max(1, round(total * fraction)) for label, total in totals.items()}
-        drawn = _draw(free, groups, wanted, reserve=len(fractions) - done)
-        chosen.update(dict.fromkeys(drawn, split))
-        free = [sha256 for sha256 in free if sha256 not in drawn]
+        sampled = _sample(free, groups, wanted, reserve=len(fractions) - done)
+        chosen.update(dict.fromkeys(sampled, split))
+        free = [sha256 for sha256 in free if sha256 not in sampled]
     result = [
         replace(entry, split=chosen.get(entry.sha256, "train")) if _is_training(entry) else entry
         for entry in examples
@@ -67,27 +67,27 @@ def _is_training(entry: Example) -> bool:
     return entry.usable and entry.split == "train"
 
 
-def _draw(
+def _sample(
     free: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     wanted: Mapping[str, int],
     *,
     reserve: int,
 ) -> set[str]:
-    """Draws groups of equal images, in order, for one split.
+    """Samples groups of equal images, in order, for one split.
 
     Args:
-        free: Groups not yet drawn.
+        free: Groups not yet sampled.
         groups: The labels in each group, one per image.
-        wanted: How many images of each class to draw.
+        wanted: How many images of each class to sample.
         reserve: Groups of each class to leave for other splits.
     """
     missing = dict(wanted)
     left = collections.Counter(label for sha256 in free for label in set(groups[sha256]))
-    drawn: set[str] = set()
+    sampled: set[str] = set()
 
     def take(sha256: str) -> None:
-        drawn.add(sha256)
+        sampled.add(sha256)
         left.subtract(set(groups[sha256]))
         for label in groups[sha256]:
             missing[label] -= 1
@@ -104,7 +104,7 @@ def _draw(
         fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
         if missing[label] == wanted[label] and fitting:
             take(min(fitting, key=lambda sha256: len(groups[sha256])))
-    return drawn
+    return sampled
 
 
 def _rank(seed: int, sha256: str) -> bytes:
@@ -153,14 +153,14 @@ def _check_sampled(
 
 
 def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[Example]:
-    """Keeps so many usable training images of each class, and everything else.
+    """Keeps some usable training images of each class, and all images of other splits.
 
     A class with fewer keeps what it has. A larger number keeps the same images and more.
 
     Args:
         examples: Images with their splits.
         per_class: How many to keep, at least 1.
-        seed: Draws other images.
+        seed: Another seed samples other images.
     """
     by_class: dict[str, list[int]] = {}
     for index, entry in enumerate(examples):

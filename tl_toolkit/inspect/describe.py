@@ -10,8 +10,9 @@ from typing import Any
 import keras
 
 from tl_toolkit.architectures.costs import GraphCosts, measure_graph
-from tl_toolkit.architectures.graph import apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import build_base, find_blocks
 from tl_toolkit.architectures.heads import HeadLayers, build_head
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps, pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture, UnfreezeFrom, resolve_unfreeze
 from tl_toolkit.keras_private import calls_of, producer_of

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.costs import measure_graph
-from tl_toolkit.architectures.graph import BlockGraph, apply_pixel_rule, build_base, find_blocks
+from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.pipeline import read_image
 from tl_toolkit.inspect.equivariance import Run, measure_shifts

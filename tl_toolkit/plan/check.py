@@ -1,7 +1,7 @@
-"""What a recipe means: its names, ranges and files held against the catalog and the file system.
+"""Compares the names, ranges and files of a recipe with the catalog and the file system.
 
-Everything that can be known without TensorFlow and without opening an image, so that
-`tltool validate` answers at once and nothing is trained on a recipe that cannot end well.
+The checks need no TensorFlow and open no image, so that `tltool validate` is instant and no recipe
+is trained that cannot end well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         loaded: The recipe and the places of its fields.
 
     Raises:
-        RecipeError: With all problems, if one of them is a matter of the recipe alone.
+        RecipeError: With all problems, if one of them concerns the recipe alone.
         DataError: With all problems, if they are of the data (or of the data and the weights).
         WeightsError: With all problems, if they are of the weights.
     """
@@ -101,7 +101,7 @@ def _check_data(data: Data, survey: Survey) -> Findings:
 
 
 def _check_fractions(data: Data, counts: Mapping[str | None, Mapping[str, int]]) -> Findings:
-    """Refuses classes that have not one image for each split that fractions draw."""
+    """Refuses classes with fewer images than there are splits to sample."""
     values = {"validation": data.validation, "test": data.test}
     sampled = [
         name for name, value in values.items() if isinstance(value, float) and name not in counts
@@ -119,7 +119,7 @@ def _check_fractions(data: Data, counts: Mapping[str | None, Mapping[str, int]])
 
 
 def _name_field(problem: Problem) -> Problem:
-    """Puts the field, which the place in the recipe takes the room of, before what was found."""
+    """Puts the field before the problem, whose `where` the place in the recipe replaces."""
     if problem.what.startswith(problem.where):
         return problem
     return replace(problem, what=f"{problem.where}: {problem.what}")
@@ -129,12 +129,12 @@ def _name_field(problem: Problem) -> Problem:
 
 
 def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
-    """Checks the recipe that the baseline makes; what is wrong in both is told once."""
+    """Checks the recipe that the baseline makes; a problem of both is reported once."""
     baseline = build_baseline(recipe)
     if baseline is None:
         return []
     findings = check_network(baseline, classes)
-    told = {finding.problem for finding in known}
+    reported = {finding.problem for finding in known}
     return [
         Finding(
             _find_change(recipe, baseline, finding.path),
@@ -142,7 +142,7 @@ def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]
             finding.kind,
         )
         for finding in findings
-        if finding.problem not in told
+        if finding.problem not in reported
     ]
 
 

@@ -1,4 +1,4 @@
-"""Checks the recipes that the values of a search make, the other fields being as they are."""
+"""Checks the recipes that the values of a search make, with all other fields unchanged."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ __all__ = ["check_search"]
 
 
 def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
-    """Checks the recipes that each value of the space makes, the other fields being as they are.
+    """Checks the recipes that each value of the space makes, with all other fields unchanged.
 
     Args:
         recipe: A recipe with a search.
         classes: In the order of the outputs; none if they are not known.
         known: What is wrong with the recipe itself, which is not reported again.
     """
-    told = {finding.problem for finding in known}
+    reported = {finding.problem for finding in known}
     if any(finding.path[:2] == ("model", "base") for finding in known):
         return []  # the default space is made of its blocks
     findings = list(_check_hyperband(recipe))
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, classes, {field: value}):
-            if problem not in told:
+            if problem not in reported:
                 what = f"with {field} = {value!r}, {problem.what}"
                 findings.append(Finding(("search", "space", field), replace(problem, what=what)))
     return findings
 
 
 def _check_hyperband(recipe: Recipe) -> Findings:
-    """Refuses a hyperband that would bring no trial to its end."""
+    """Refuses a hyperband in which no trial would end."""
     search, epochs = recipe.search, recipe.phases[-1].epochs
     if search is None or search.algorithm != "hyperband":
         return

@@ -14,7 +14,7 @@ __all__ = ["Finding", "Findings", "as_error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem, the field it lies at, and the kind of error it makes."""
+    """A problem, its field, and the kind of error that it raises."""
 
     path: FieldPath
     problem: Problem
@@ -29,7 +29,7 @@ def as_error(findings: list[Finding], locate: Callable[[FieldPath], str]) -> Too
 
     Args:
         findings: At least one.
-        locate: Gives the place of a field.
+        locate: Returns the place of a field.
     """
     kinds = {finding.kind for finding in findings}
     kind = next(kind for kind in (RecipeError, DataError, WeightsError) if kind in kinds)

@@ -1,4 +1,4 @@
-"""Holds a recipe's network against the catalog: model, head, phases and weight file."""
+"""Compares a recipe's network with the catalog: model, head, phases and weight file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def resolve_head(recipe: Recipe) -> Recipe:
     """Returns a recipe with its paper's head in place of the word, where there is one.
 
     Args:
-        recipe: The recipe; that its base has a paper's head is checked by `check_network`.
+        recipe: The recipe; `check_network` checks whether its base has a paper's head.
     """
     base = recipe.model.base
     record = None if isinstance(base, OwnBase) else ARCHITECTURES.get(base)
@@ -45,7 +45,7 @@ def resolve_head(recipe: Recipe) -> Recipe:
 
 
 def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
-    """Holds model, head and phases against the record of the base.
+    """Compares model, head and phases with the record of the base.
 
     Args:
         recipe: The recipe.
@@ -89,7 +89,7 @@ def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
 
 
 def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings:
-    """Holds the head of a paper against the task, as the schema does one that is written out."""
+    """Compares the head of a paper with the task, as the schema does with a written head."""
     resolved = resolve_head(recipe).model
     for path, expected, _ in recipe.task.find_recipe_conflicts({"model": resolved}):
         if path[:2] == ("model", "head"):
@@ -111,9 +111,7 @@ def _check_unfreeze(
         return
     if units and readable is not None and not set(units) & set(readable):
         what = f"phases[{index}].unfreeze: {name_some(units)} would train"
-        expected = (
-            f"expected {readable[-1]} or a unit before it: pixels are read from none behind it."
-        )
+        expected = f"expected {readable[-1]} or a unit before it: the head reads none behind it."
         yield Finding(path, Problem("", what, expected, f"unfreeze: {{from: {readable[-1]}}}"))
 
 

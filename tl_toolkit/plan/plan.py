@@ -1,4 +1,4 @@
-"""What a valid recipe will do: found once, before training, and handed on."""
+"""What a valid recipe will do: computed once, before training, and used by every later step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tl_toolkit.sources.listing import Listing
 __all__ = ["OPEN", "Plan"]
 
 OPEN = "to be split"
-"""What images are counted under that fractions will give to a split."""
+"""Counts images whose split fractions will sample."""
 
 _NAMED_CLASSES = 10
 
@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         recipe: The recipe, resolved: its head is a section.
-        survey: What lies where its data should be.
+        survey: The images that it names, and their problems.
         architecture: The catalog's record of the base.
         units: For each phase the units of the base that train, input to output.
         weights_file: The weight file; None for random weights.

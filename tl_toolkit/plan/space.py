@@ -1,4 +1,4 @@
-"""What a search may try, worked out without TensorFlow or KerasTuner."""
+"""The search space of a recipe, resolved without TensorFlow or KerasTuner."""
 
 from collections.abc import Iterator, Mapping
 from math import ceil, log, prod
@@ -33,7 +33,10 @@ def resolve_space(recipe: Recipe) -> Space:
     """Returns the fields and values that are tried.
 
     Without a `search.space` they are the head's dropout from 0 to 0.6, and the first four of
-    `find_depths` for the last phase: 0 to 3 blocks, where each of them is read.
+    `find_depths` for the last phase: 0 to 3 blocks, where the head reads each of them.
+
+    Args:
+        recipe: A recipe, with or without a search.
     """
     search = recipe.search or Search()
     if search.space is not None:
@@ -51,7 +54,10 @@ def resolve_space(recipe: Recipe) -> Space:
 def find_depths(recipe: Recipe) -> list[int]:
     """Returns the numbers of blocks, counted from the output, that a phase can unfreeze.
 
-    Without those that are all behind the last map that pixels are read from.
+    Blocks behind the last map that pixels are sampled from are left out.
+
+    Args:
+        recipe: The recipe.
     """
     architecture = find_base(recipe)
     read = plan_task(recipe).readable_units(architecture)
@@ -63,10 +69,14 @@ def find_depths(recipe: Recipe) -> list[int]:
 
 
 def count_trials(recipe: Recipe) -> int | None:
-    """Returns the number of trials at most; None if a range without steps leaves it open."""
+    """Returns the number of trials at most; None if a range without steps leaves it open.
+
+    Args:
+        recipe: A recipe, with or without a search.
+    """
     search = recipe.search or Search()
     points = count_points(resolve_space(recipe))
-    if search.algorithm == "hyperband":  # trials that go on count again, whatever the points
+    if search.algorithm == "hyperband":  # trials that resume count again, whatever the points
         brackets = plan_brackets(recipe.phases[-1].epochs, search.factor)
         return search.trials or sum(trials for rungs in brackets for trials, _ in rungs)
     if points is None or search.count is None:
@@ -75,17 +85,23 @@ def count_trials(recipe: Recipe) -> int | None:
 
 
 def count_points(space: Space) -> int | None:
-    """Returns the number of combinations; None if a range has no steps."""
-    values = [dimension.values for dimension in space.values()]
-    return None if None in values else prod(len(one) for one in values if one is not None)
+    """Returns the number of combinations; None if a range has no steps.
+
+    Args:
+        space: Fields and their values.
+    """
+    choices = [dimension.values for dimension in space.values()]
+    return (
+        None if None in choices else prod(len(values) for values in choices if values is not None)
+    )
 
 
 def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
-    """Returns the brackets of a round of hyperband (Li et al., 2018), as KerasTuner draws them up.
+    """Returns the brackets of a round of hyperband (Li et al., 2018), as KerasTuner plans them.
 
     Args:
-        epochs: Of a trial that comes to its end, 1 or more.
-        factor: About one trial in so many goes on.
+        epochs: Of a trial that is never stopped, 1 or more.
+        factor: The best of each so many trials resumes.
 
     Returns:
         For each bracket its rungs: (trials, epochs after which they pause). The first bracket
@@ -123,7 +139,10 @@ def trial_recipe(recipe: Recipe, values: Mapping[str, Any], *, seed: int | None 
 def probe_space(space: Space) -> Iterator[tuple[str, Any]]:
     """Yields (field, value) for every choice, for both ends of every range and the second value.
 
-    To unfreeze one block may be wrong where none, and many, are right.
+    Unfreezing one block may be invalid where none, and many, are valid.
+
+    Args:
+        space: Fields and their values.
     """
     for field, dimension in space.items():
         for value in dimension.probes:

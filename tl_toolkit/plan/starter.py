@@ -1,4 +1,4 @@
-"""A first recipe for a folder or table of images: what was seen there, and choices with reasons."""
+"""A first recipe for a folder or table of images: its contents, and choices with reasons."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write_starter(
         place: Folder that the recipe will be in; its paths are relative to it.
 
     Returns:
-        The text of the recipe, and its name. With masks it is one of segmentation, and not
-        valid until the user has named the classes.
+        The text of the recipe, and its name. With masks its task is segmentation, and it is
+        not valid until the user has named the classes.
 
     Raises:
         DataError: There is no such folder or table, or it holds nothing that a task recognizes.
@@ -59,7 +59,7 @@ def write_starter(
 
 
 def _find_proposal(source: Path, place: Path, image_size: int) -> Proposal:
-    """Asks the tasks one after the other; classification, which takes any folder, comes last."""
+    """Asks each task in turn; classification, which takes any folder, comes last."""
     for kind in (*TASKS[1:], TASKS[0]):
         planning = find_task(kind)().open("planning").Planning
         proposal: Proposal | None = planning.propose(source, place, image_size)
@@ -93,13 +93,13 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
         data_dir: The folder.
     """
     below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
-    found = {
+    folders = {
         split: below[name]
         for split, names in SPLIT_NAMES.items()
         for name in reversed(names)
         if name in below
     }
-    return found if "train" in found else {"train": data_dir}
+    return folders if "train" in folders else {"train": data_dir}
 
 
 def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
@@ -212,7 +212,7 @@ def _relative(path: Path, place: Path) -> str:
 
 
 def _at_most(counts: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Returns the first lines of a table, and one for the others."""
+    """Returns the first lines of a table, and a line for the rest."""
     rest = counts[_NAMED_COUNTS:]
     if not rest:
         return list(counts)

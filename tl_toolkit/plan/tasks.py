@@ -1,4 +1,4 @@
-"""What a plan asks of a task: where its images and targets are, and what of a recipe fits it."""
+"""The light half of a task: it lists images and targets, and checks that a recipe fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import Found, Listing
+from tl_toolkit.sources.listing import FieldProblem, Listing
 from tl_toolkit.sources.survey import Splits
 
 __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
@@ -19,11 +19,11 @@ __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What lies where a recipe's data should be.
+    """The images that a recipe names, and their problems.
 
     Attributes:
         classes: Class names in the order of the outputs; none where outputs are no classes, or
-            where the data is too wrong to tell.
+            where problems in the data leave them unknown.
         counts: Images by class in each split (None: fractions decide).
         problems: What is wrong, by field of the `data` section.
         list_files: Lists all files; reads a built-in set, which counting does not.
@@ -31,7 +31,7 @@ class Survey:
 
     classes: tuple[str, ...]
     counts: Mapping[str | None, Mapping[str, int]]
-    problems: Sequence[Found]
+    problems: Sequence[FieldProblem]
     list_files: Callable[[], Listing]
 
 
@@ -40,10 +40,11 @@ class Proposal:
     """What `init` writes for data that a task recognizes.
 
     Attributes:
-        opening: What was seen, for the first line, as "244 images to train from, of 2 classes".
+        opening: Content of the data, for the first line, as "244 images to train from, of 2
+            classes".
         counts: Lines of a table below it: a number and what it counts.
         task: Lines of the recipe that name the task; none for the default.
-        data: Lines of the `data` section that say where images and targets are.
+        data: Lines of the `data` section with the places of images and targets.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
         folder: What the recipe is named after.
@@ -79,7 +80,7 @@ class TaskPlanning:
         return self.recipe.data
 
     def survey(self) -> Survey:
-        """Looks where the recipe's data should be; opens no image."""
+        """Lists the recipe's data; opens no image."""
         raise NotImplementedError
 
     def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
@@ -127,8 +128,8 @@ class TaskPlanning:
         """
         return None
 
-    def as_survey(self, listing: Listing, problems: Sequence[Found]) -> Survey:
-        """Returns what was listed as a survey.
+    def as_survey(self, listing: Listing, problems: Sequence[FieldProblem]) -> Survey:
+        """Returns listed files as a survey.
 
         Args:
             listing: The files.
@@ -152,7 +153,7 @@ def plan_task(recipe: Recipe) -> TaskPlanning:
 
 
 def splits_of(data: Data) -> Splits:
-    """Returns what a `data` section says of each split.
+    """Returns where the images of each split come from.
 
     Args:
         data: The section.

@@ -1,4 +1,4 @@
-"""What training is told, in plain values, and how a recipe becomes them.
+"""The settings of training, in plain values, made from a recipe.
 
 This is the one place where `unfreeze` becomes units.
 """
@@ -64,7 +64,7 @@ class TrainingSettings:
 def training_settings(
     recipe: Recipe, units: Mapping[str, tuple[str, ...]] | None = None
 ) -> TrainingSettings:
-    """Returns what training is told of a recipe.
+    """Returns the settings of training that a recipe describes.
 
     Args:
         recipe: A checked recipe.
@@ -103,7 +103,7 @@ def dropout_rates(head: Head) -> dict[str, float]:
 
 
 def describe_phases(recipe: Recipe, index: int) -> str:
-    """All that decides a phase besides images and given weights: its settings and those before it.
+    """Returns all that decides a phase besides images and weight files: settings up to it.
 
     Two recipes with the same description have equal phases up to this one, bit for bit.
 

@@ -171,7 +171,7 @@ class Printer:
         from rich import progress as bars
 
         if self._trials:
-            self._trials.pause()  # a terminal shows one live thing at a time
+            self._trials.pause()  # a terminal shows one live display at a time
         self._bars = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -185,7 +185,7 @@ class Printer:
         self._bars.start()
 
     def _move_bar(self, name: str, done: int, total: int) -> None:
-        """Moves a bar of its own for this, unless another one is on the terminal."""
+        """Moves a bar of its own for this, unless the terminal shows another bar."""
         if not self._bars and done < total:
             self._start_bar(name, total)
         if self._bars and self._task is not None and self._bar == name:
@@ -212,7 +212,7 @@ class Printer:
 
 
 def _score_of(row: Mapping[str, Any]) -> str:
-    """Returns the name of an epoch's score, of which it has one on validation images too."""
+    """Returns the name of an epoch's score, which `val_<score>` has on validation images too."""
     return next(
         name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
     )
@@ -268,7 +268,7 @@ def describe_refit(refit: Mapping[str, Any]) -> str:
 
 
 def _shorten(path: Path) -> str:
-    """A run's path as one would type it: `<name>/<NNN>` under runs/, else relative if it can be."""
+    """A run's path as a user types it: `<name>/<NNN>` under runs/, else relative if it can be."""
     for root in (Path("runs").absolute(), Path.cwd()):
         if path.is_relative_to(root):
             return str(path.relative_to(root))

@@ -18,7 +18,7 @@ class TrialTable:
     """Shows trials on a terminal while they run.
 
     Args:
-        console: Where to draw.
+        console: Where to print.
     """
 
     def __init__(self, console: Console) -> None:
@@ -62,7 +62,7 @@ class TrialTable:
         self.pause()
         self._running = None
         if self._rows:
-            self._console.print(self._draw())
+            self._console.print(self._render())
 
     def _show(self) -> None:
         if self._live is None:
@@ -70,11 +70,11 @@ class TrialTable:
                 console=self._console,
                 refresh_per_second=4,
                 transient=True,
-                get_renderable=self._draw,
+                get_renderable=self._render,
             )
             self._live.start()
 
-    def _draw(self) -> Group:
+    def _render(self) -> Group:
         fields = list(self._running[2] if self._running else self._rows[-1][0]["values"])
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("trial", *fields, "score", "seconds"):

@@ -38,8 +38,8 @@ class Data(Section):
 
     train: LocalPath | None = Field(
         default=None,
-        description="Folder of training images, one folder per class inside; for a task that "
-        "answers each pixel, a folder of images and one of masks.",
+        description="Folder of training images, one folder per class inside; for a dense "
+        "task (an output per pixel), a folder of images and one of masks.",
         examples=["data/flowers/train"],
     )
     csv: LocalPath | None = Field(
@@ -51,7 +51,7 @@ class Data(Section):
     builtin: Literal["digits", "glyphs"] | None = Field(
         default=None,
         description="Images that come with the toolkit: digits, 1,797 handwritten ones; "
-        "glyphs, 12,120 letters, signs and scribbles of 202 kinds, drawn in code.",
+        "glyphs, 12,120 letters, signs and scribbles of 202 kinds, rendered in code.",
     )
     validation: _FolderOrFraction = Field(
         default=0.2,
@@ -72,11 +72,11 @@ class Data(Section):
     )
     masks: Masks | None = Field(
         default=None,
-        description="Where masks lie and what is in them, for tasks that answer each pixel.",
+        description="Where masks lie and what is in them, for dense tasks (an output per pixel).",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Training images to keep of each class, drawn by split_seed; all by default.",
+        description="Training images to keep of each class, sampled by split_seed; all by default.",
     )
     image_size: Annotated[
         tuple[_Side, _Side],
@@ -99,8 +99,8 @@ class Data(Section):
         default=32,
         ge=1,
         le=4096,
-        description="Images per training step, 1 to 4096; 5 by default where each pixel has an "
-        "answer.",
+        description="Images per training step, 1 to 4096; 5 by default for dense tasks (an "
+        "output per pixel).",
     )
     broken: Literal["skip", "refuse"] = Field(
         default="refuse",
@@ -116,7 +116,11 @@ class Data(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields what is wrong between sources, splits, fractions and classes."""
+        """Yields conflicts between sources, splits, fractions and classes.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         sources = [name for name in _SOURCES if values.get(name) is not None]
         if not sources:
             yield Conflict(
@@ -147,14 +151,14 @@ def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
     if masks is None or not isinstance(classes, list | tuple):
         return
     for name in ("ids", "colors"):
-        given = masks.get(name) if isinstance(masks, Mapping) else getattr(masks, name, None)
-        if isinstance(given, list | tuple) and len(given) != len(classes):
-            expected = f"expected {len(classes)}, one for each of data.classes, got {len(given)}"
+        ids = masks.get(name) if isinstance(masks, Mapping) else getattr(masks, name, None)
+        if isinstance(ids, list | tuple) and len(ids) != len(classes):
+            expected = f"expected {len(classes)}, one for each of data.classes, got {len(ids)}"
             yield Conflict(("masks", name), expected)
 
 
 class RandAugment(Section):
-    """RandAugment (Cubuk et al., 2020): a few operations drawn at random for each image."""
+    """RandAugment (Cubuk et al., 2020): a few operations sampled for each image."""
 
     num_ops: int = Field(default=2, ge=1, le=10, description="Operations per image, 1 to 10.")
     magnitude: float = Field(
@@ -163,7 +167,7 @@ class RandAugment(Section):
 
 
 class Augment(Section):
-    """Random changes to training images, the same for an image at a given seed and epoch."""
+    """Random changes to training images, the same for an image at equal seed and epoch."""
 
     flip: Literal["horizontal", "vertical", "both"] | None = Field(
         default=None, description="Mirror half of the images, along these axes."
@@ -192,16 +196,16 @@ class Features(Section):
     )
     dtype: Literal["float32", "float16"] = Field(
         default="float32",
-        description="float16 halves the size; what is trained on are the rounded values.",
+        description="float16 halves the size; training uses the rounded values.",
     )
     views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
-        description="With augment: keep this many random views of each training image, and go "
-        "round them; by default every epoch draws views anew, which nothing can be kept of.",
+        description="With augment: keep this many random views of each training image, and "
+        "cycle through them; by default every epoch samples new views, which cannot be stored.",
     )
     folded: bool = Field(
         default=False,
-        description="Compute the frozen part with its weights folded in as constants: about 1.4 "
+        description="Compute the frozen part constant-folded, its weights as constants: about 1.4 "
         "times as fast, and different in the last digits.",
     )
     max_gb: float = Field(

@@ -11,7 +11,7 @@ __all__ = ["KindSection", "choose_kind", "table_of"]
 
 
 class KindSection(Section):
-    """A section of one of several kinds, which its field `kind` tells."""
+    """A section of one of several kinds, which its field `kind` names."""
 
     kind: str
 
@@ -46,7 +46,7 @@ def choose_kind(
 
     Raises:
         PydanticCustomError: There is no such kind.
-        ValidationError: The section has other faults; they are told at its fields.
+        ValidationError: The section has other faults; they are reported at its fields.
     """
     if takes_word and isinstance(value, str):
         value = {"kind": value}

@@ -50,8 +50,8 @@ class LoadedRecipe:
 
     Attributes:
         recipe: The validated recipe; its paths are absolute.
-        path: The file as it was named; `recipe` for one built in Python.
-        locate: Gives the place of a field, ("phases", 1, "unfreeze"), as `recipes/x.yaml:14:9` or
+        path: The file as the caller named it; `recipe` for one built in Python.
+        locate: Returns the place of a field, ("phases", 1, "unfreeze"), as `recipes/x.yaml:14:9` or
             `override phases.1.unfreeze=7`; of its nearest parent if the field was not written.
     """
 
@@ -61,7 +61,7 @@ class LoadedRecipe:
 
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
-"""What a recipe may be given as: its file, its contents, a recipe, or a recipe that was loaded."""
+"""What a recipe is read from: its file, its contents, a recipe, or a loaded recipe."""
 
 
 def load_recipe(
@@ -79,7 +79,7 @@ def load_recipe(
             and arguments.
 
     Raises:
-        RecipeError: The file cannot be read, or with all problems found in it and in the overrides.
+        RecipeError: The file cannot be read; or all problems in it and in the overrides.
     """
     path = Path(source)
     tree = read_yaml(_read_text(path), lambda line, column: f"{path}:{line}:{column}")
@@ -98,7 +98,7 @@ def build_recipe(
         base: As for `load_recipe`.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     values = _as_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides, base)
@@ -107,7 +107,7 @@ def build_recipe(
 def read_recipe(
     source: RecipeSource, overrides: Overrides = (), *, base: Path | None = None
 ) -> LoadedRecipe:
-    """Returns a recipe from whatever it is given as.
+    """Returns a recipe from any of its sources.
 
     Args:
         source: As of `load_recipe` or `build_recipe`, or what either returns.
@@ -115,7 +115,7 @@ def read_recipe(
         base: As for `load_recipe`.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     if isinstance(source, LoadedRecipe):
         is_changed = bool(overrides) or base is not None
@@ -133,7 +133,7 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         overrides: As `{"phases.head.epochs": 3}`; `{"~augment": None}` removes.
 
     Raises:
-        RecipeError: With all problems found.
+        RecipeError: With all problems.
     """
     return build_recipe(recipe, overrides).recipe
 
@@ -232,7 +232,7 @@ def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:
 
 
 def _anchor_paths(tree: Node, folder: Path) -> None:
-    """Makes relative paths absolute; what is no local path is left for the schema to refuse."""
+    """Makes relative paths absolute; the schema refuses other values later."""
     for field in _PATH_FIELDS:
         _anchor(tree.find(field), field, folder)
     baseline = tree.child("baseline")
@@ -255,7 +255,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
     # Fields that are None are left out, as None stands for "not set"; but not among the pixels,
-    # where null may turn off what is a task's default.
+    # where null may turn off a default of the task.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if recipe.pixels is not None:
         values["pixels"] = recipe.pixels.model_dump(mode="json")

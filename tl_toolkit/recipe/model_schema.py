@@ -68,7 +68,7 @@ class Head(Section):
     l2: Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
     activation: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
-        description="softmax gives one output per class; sigmoid one for both of two classes.",
+        description="softmax gives one output per class; sigmoid a single output for two classes.",
     )
 
 
@@ -175,14 +175,22 @@ class Model(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Notes that a base of the user's own needs no weights."""
+        """Notes that a base of the user's own needs no weights.
+
+        Args:
+            values: The fields, before validation.
+        """
         if isinstance(values.get("base"), Mapping) and values.get("weights") is None:
             return {**values, "weights": _ITS_OWN}
         return values
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields weights and arguments of an architecture beside a base of the user's own."""
+        """Yields weights and arguments of an architecture beside a base of the user's own.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         if not isinstance(values.get("base"), Mapping):
             return
         weights = values.get("weights")

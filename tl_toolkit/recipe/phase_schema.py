@@ -27,6 +27,7 @@ from tl_toolkit.recipe.optimizers import (
 )
 from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
+from tl_toolkit.recipe.tasks import name_scores
 
 __all__ = ["EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
 
@@ -46,7 +47,7 @@ class UnfreezeFrom(Section):
 
 
 class Phase(Section):
-    """One stretch of training: what trains, for how long, at what rate."""
+    """One phase of training: what trains, for how long, at what rate."""
 
     name: PhaseName = Field(
         description="Name of the phase: a letter, then letters, digits, - and _; unique.",
@@ -101,12 +102,20 @@ class Phase(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Moves momentum and weight decay into the optimizer's section."""
+        """Moves momentum and weight decay into the optimizer's section.
+
+        Args:
+            values: The fields, before validation.
+        """
         return move_into_optimizer(values)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings that would change nothing, and blocks named twice."""
+        """Yields settings without effect, and repeated blocks.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
             yield Conflict(("batch_norm_momentum",), expected, "batch_norm: train")
@@ -118,7 +127,7 @@ class Phase(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSettings:
-    """What training is told of a phase, in plain values; a field of a phase's name holds its value.
+    """The settings of a phase, in plain values; fields of equal names hold those of `Phase`.
 
     Attributes:
         name: Unique among the phases.
@@ -161,8 +170,7 @@ class EarlyStopping(Section):
     monitor: Monitor = Field(
         default="val_accuracy",
         description="The result that is watched: val_loss, or the score of the task, which is the "
-        "default (val_accuracy for classification, val_mean_iou for segmentation, val_f_score for "
-        "edges, val_within_22_5 for normals).",
+        f"default ({name_scores()}).",
     )
     patience: int = Field(
         default=5, ge=1, description="Epochs without a better result before the phase ends."

@@ -48,13 +48,17 @@ class Masks(Section):
         expects("expected a value from 0 to 255, or a colour [red, green, blue]"),
     ] = Field(
         default=None,
-        description="Value, or colour, of pixels without a right answer (of no class, without a "
+        description="Value, or colour, of pixels without a target (of no class, without a "
         "normal); they count nowhere. Of 8 bits: in maps of 16 bits it is 257 times as much.",
     )
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields values told twice, and values and colours together."""
+        """Yields repeated values, and values and colours together.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         if values.get("ids") is not None and values.get("colors") is not None:
             yield Conflict(("colors",), "expected ids or colors, got both")
         yield from refuse_repeated(values.get("ids"), "ids")
@@ -65,7 +69,7 @@ class Masks(Section):
 
 
 class Pixels(Section):
-    """How single pixels are read from the base, drawn for training, and compared."""
+    """How single pixels are read from the base, sampled for training, and compared."""
 
     per_image: int = Field(
         default=2000,
@@ -75,8 +79,8 @@ class Pixels(Section):
     )
     sampling: Sampling = Field(
         default="uniform",
-        description="How they are drawn, from those that count: uniform, all alike; balanced, as "
-        "many of each class that the image has (or of edges and others); edges, half of them "
+        description="How they are sampled, from those that count: uniform, all alike; balanced, as "
+        "many of each class that the image has (or of edges and background); edges, half of them "
         "beside a border of classes (or an edge).",
     )
     taps: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
@@ -99,12 +103,16 @@ class Pixels(Section):
         default=None,
         description="Weight of each class in the loss, a mean over pixels: balanced, the median of "
         "the classes' frequencies over each one's, at most 50; or a weight for each class by name, "
-        "1 where none is told. "
-        "For edges balanced is the default, and null turns it off: edges of an image weigh as much "
-        "as its other pixels.",
+        "1 by default. "
+        "For edges balanced is the default, and null turns it off: edges of an image have as much "
+        "weight together as its other pixels.",
     )
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields taps named twice."""
+        """Yields repeated taps.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         yield from refuse_repeated(values.get("taps"), "taps")

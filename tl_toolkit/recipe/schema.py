@@ -61,7 +61,7 @@ def _as_version(value: object) -> object:
 
 
 class Export(Section):
-    """What is written for use elsewhere when training is done."""
+    """The formats that are exported when training ends."""
 
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
         default=("saved_model",), description=f"{describe_formats()}."
@@ -69,7 +69,11 @@ class Export(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields formats named twice."""
+        """Yields repeated formats.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         yield from refuse_repeated(values.get("formats"), "formats")
 
 
@@ -83,7 +87,7 @@ def _as_export(value: object) -> object:
 
 
 class Recipe(Section):
-    """A whole run: data, model, phases of training, and what is made of the result."""
+    """A whole run: data, model, phases of training, and exports."""
 
     version: Annotated[Literal[1], expects("expected 1"), BeforeValidator(_as_version)] = Field(
         description="Version of the recipe format: 1.", examples=[1]
@@ -116,17 +120,18 @@ class Recipe(Section):
     model: Model = Field(description="The network: base, weights and head.")
     pixels: Pixels | None = Field(
         default=None,
-        description="How single pixels are read, drawn and compared, for tasks that answer each.",
+        description="How single pixels are read, sampled and compared, for dense tasks (an output "
+        "per pixel).",
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
-        description="Phases of training, one after the other; usually the head alone first.",
+        description="Phases of training, in order; usually the head alone first.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
     )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
-    ] = Field(default=Export(), description="What is exported at the end; false for nothing.")
+    ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
@@ -156,15 +161,23 @@ class Recipe(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Gives fields that depend on the task the default that theirs has."""
+        """Returns the values with the defaults that depend on the task.
+
+        Args:
+            values: The sections, before validation.
+        """
         task = task_of(values.get("task"))
         return values if task is None else task.settle_recipe(values)
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields names given to two phases, a name kept for commands, a baseline of a baseline."""
+        """Yields repeated names of phases, a reserved name, and baselines that change other fields.
+
+        Args:
+            values: As of `Section.find_conflicts`.
+        """
         task = task_of(values.get("task"))
-        if task is not None:  # what is no task, the field itself refuses
+        if task is not None:  # an unknown task is refused by its field
             yield from task.find_recipe_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
@@ -181,7 +194,7 @@ class Recipe(Section):
             field = key.lstrip("~") if isinstance(key, str) else ""
             section, _, rest = field.partition(".")
             if section == "task" and rest not in ("", "kind"):
-                continue  # which of its fields may change, the task itself says
+                continue  # the task knows which of its fields may change
             if field != "data.batch_size" and section not in _BASELINE_SECTIONS:
                 sections = ", ".join(_BASELINE_SECTIONS)
                 expected = f"expected a change to {sections} or data.batch_size, got {key!r}"

@@ -13,6 +13,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.task_types import Monitor
+from tl_toolkit.recipe.tasks import name_scores
 
 __all__ = ["Dimension", "Objective", "Search"]
 
@@ -150,13 +151,13 @@ class Search(Section):
         default=DEFAULT_FACTOR,
         ge=2,
         le=100,
-        description="Of hyperband: about one trial in so many goes on, up to so many times the "
+        description="Of hyperband: about one trial in so many resumes, up to so many times the "
         "epochs of the last phase.",
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None,
         description="Trials at most; by default 12, every combination of a grid, and one round of "
-        "hyperband, where a trial that goes on counts again.",
+        "hyperband, where a trial that resumes counts again.",
         examples=[12],
     )
     objective: Annotated[
@@ -167,8 +168,8 @@ class Search(Section):
         ),
     ] = Field(
         default=Objective(),
-        description="What trials are judged by: val_loss, the score of the task (by default: "
-        "val_accuracy, val_mean_iou, val_f_score, val_within_22_5), or a section.",
+        description="What trials are judged by: val_loss, the score of the task (the default: "
+        f"{name_scores()}), or a section.",
     )
     seed: Seed = Field(
         default=0, description="Seed of the choices; that of training stays the recipe's."

@@ -24,6 +24,7 @@ __all__ = [
     "list_choices",
     "list_monitors",
     "list_titles",
+    "name_scores",
     "refuse_head",
     "require_table",
     "select_headlines",
@@ -35,13 +36,13 @@ TASKS = ("classification", "multilabel", "regression", "segmentation", "edges", 
 
 
 class TaskSection(Section):
-    """What a model learns: the fields of a task, and what recipes are checked by.
+    """What a model learns: the fields of a task, and the checks of its recipes.
 
     Attributes:
         score: What epochs are compared by, more is better; `val_<score>` is its column.
         is_dense: Whether there is one output per pixel; else there is one per image.
         has_classes: Whether `data.classes` names what the outputs stand for.
-        titles: How metrics are written in tables, by name; others are their name with spaces.
+        titles: How metrics are written in tables, by name; by default their name with spaces.
         headlines: Metrics that a summary is confined to; all numbers if there are none.
         baselines: What predictions without a model are called, by the name of their metrics.
         lower_is_better: Metrics that are the better the lower they are.
@@ -78,7 +79,7 @@ class TaskSection(Section):
         """Returns a recipe's values with the defaults that depend on the task.
 
         Args:
-            values: The sections as they were given, not yet validated.
+            values: The sections, before validation.
         """
         score = f"val_{cls.score}"
         search = add_missing(values.get("search"), {"objective": {}})
@@ -160,6 +161,12 @@ def list_monitors() -> tuple[str, ...]:
 
 
 @cache
+def name_scores() -> str:
+    """Returns the column of each task's score, for descriptions of fields that depend on it."""
+    return ", ".join(f"val_{find_task(kind).score} for {kind}" for kind in TASKS)
+
+
+@cache
 def list_choices(field: str) -> tuple[Any, ...]:
     """Returns what any task may choose for a field of `pixels`, each value once.
 
@@ -206,12 +213,17 @@ def task_of(value: object) -> type[TaskSection] | None:
 
 
 def field_of(section: object, name: str) -> Any:
-    """Returns a field of a section that may not be validated yet, None where it has none."""
+    """Returns a field of a section that may not be validated yet, None where it has none.
+
+    Args:
+        section: Values, or a validated section.
+        name: Of the field.
+    """
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 
 def add_missing(section: object, defaults: Mapping[str, object]) -> Any:
-    """Returns a section with what it was not given; what is no section, as it is.
+    """Returns a section with defaults for its missing fields; what is no section, as it is.
 
     Args:
         section: Values, a section that was built in Python, or anything else.
@@ -223,11 +235,11 @@ def add_missing(section: object, defaults: Mapping[str, object]) -> Any:
 
 
 def require_table(task: str, data: object) -> Iterable[Conflict]:
-    """Yields sources of a task whose targets stand in a table, other than a table.
+    """Yields sources other than a table, for a task whose targets are in a table.
 
     Args:
         task: Its name.
-        data: The section as it was given.
+        data: The section, before validation.
     """
     for field in ("train", "builtin", "examples_per_class"):
         if field_of(data, field) is not None:
@@ -240,7 +252,7 @@ def refuse_head(task: str, head: object) -> Iterable[Conflict]:
 
     Args:
         task: Its name.
-        head: The section as it was given.
+        head: The section, before validation.
     """
     activation = field_of(head, "activation")
     if activation not in (None, "softmax"):

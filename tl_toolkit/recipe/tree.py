@@ -60,7 +60,7 @@ class Node:
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
     def copy(self) -> "Node":
-        """Returns a deep copy, so that an override of one alias leaves the others alone."""
+        """Returns a deep copy, so that an override of one alias leaves the rest unchanged."""
         if isinstance(self.value, dict):
             return Node({name: node.copy() for name, node in self.value.items()}, self.where)
         if isinstance(self.value, list):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
-    Found,
+    FieldProblem,
     Ignored,
     SourceFile,
     describe_ignored,
@@ -31,7 +31,7 @@ class ClassFolders:
         where: What messages call it, as "data.train".
         classes: Paths of images by class folder, sorted.
         loose: Files beside the class folders.
-        ignored: What was passed over.
+        ignored: Files and folders that are not listed.
     """
 
     folder: Path
@@ -42,32 +42,43 @@ class ClassFolders:
     ignored: list[Ignored] = field(default_factory=list)
 
     def select(self, classes: Sequence[str], split: str | None) -> Iterator[SourceFile]:
-        """Yields the images of these classes, ordered by class name and path."""
+        """Yields the images of some classes, ordered by class name and path.
+
+        Args:
+            classes: The classes.
+            split: The split that the images get; None if fractions decide.
+        """
         for name in sorted(classes):
             for path in self.classes.get(name, ()):
                 yield SourceFile(path, split, (name,))
 
 
-def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[Found]]:
-    """Lists the images below each class folder, and what kept it from being listed."""
-    found = ClassFolders(Path(os.path.abspath(folder)), split, where)
+def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[FieldProblem]]:
+    """Lists the images below each class folder, and what kept it from being listed.
+
+    Args:
+        folder: Holds the class folders.
+        split: The split it is for.
+        where: What messages call the folder, as "data.train".
+    """
+    contents = ClassFolders(Path(os.path.abspath(folder)), split, where)
     try:
-        with os.scandir(found.folder) as entries:
+        with os.scandir(contents.folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        return found, [(split, describe_unreadable(found.folder, where, _EXPECTED, error))]
-    root = os.path.realpath(found.folder)
+        return contents, [(split, describe_unreadable(contents.folder, where, _EXPECTED, error))]
+    root = os.path.realpath(contents.folder)
     for entry in ordered:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            found.classes[entry.name] = sorted(_walk(entry.path, root, found.ignored))
+            contents.classes[entry.name] = sorted(_walk(entry.path, root, contents.ignored))
         elif entry.is_dir():
-            found.ignored.append(Ignored(entry.path, "linked folder"))
+            contents.ignored.append(Ignored(entry.path, "linked folder"))
         else:
-            found.loose.append(entry.path)
-    found.ignored.sort()
-    return found, []
+            contents.loose.append(entry.path)
+    contents.ignored.sort()
+    return contents, []
 
 
 def _walk(folder: str, root: str, ignored: list[Ignored]) -> Iterator[str]:
@@ -95,7 +106,11 @@ def _walk(folder: str, root: str, ignored: list[Ignored]) -> Iterator[str]:
 
 
 def list_below(folder: str) -> list[str]:
-    """Returns the images below a folder, whatever class they are of, sorted by path."""
+    """Returns the images below a folder, whatever class they are of, sorted by path.
+
+    Args:
+        folder: The folder.
+    """
     return sorted(_walk(folder, os.path.realpath(folder), []))
 
 
@@ -115,7 +130,14 @@ def _why_ignored(entry: os.DirEntry[str], root: str) -> str:
 
 
 def describe_unreadable(path: Path, where: str, expected: str, error: Exception) -> Problem:
-    """Returns why a folder or table cannot be read, with the nearest name if it does not exist."""
+    """Returns why a folder or table cannot be read, with the nearest name if it does not exist.
+
+    Args:
+        path: The folder or table.
+        where: What messages call it.
+        expected: What messages name as expected, without a full stop.
+        error: What opening it raised.
+    """
     name = repr(str(path))
     if isinstance(error, FileNotFoundError):
         near = _nearest(path)
@@ -138,82 +160,92 @@ def _first_existing(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.is_dir())
 
 
-def check_distinct(folders: Mapping[str, Path]) -> Iterator[Found]:
-    """Yields the splits that name the same folder as another."""
+def check_distinct(folders: Mapping[str, Path]) -> Iterator[FieldProblem]:
+    """Yields the splits that name the folder of an earlier split.
+
+    Args:
+        folders: By split.
+    """
     seen: dict[str, str] = {}
     for name, folder in folders.items():
-        other = seen.setdefault(os.path.realpath(folder), name)
-        if other != name:
-            what = f"{str(folder)!r} is the folder of data.{other} as well"
+        first = seen.setdefault(os.path.realpath(folder), name)
+        if first != name:
+            what = f"{str(folder)!r} is the folder of data.{first} as well"
             yield name, Problem(f"data.{name}", what, "Each split needs images of its own.")
 
 
-def check_training(found: ClassFolders, classes: Sequence[str], *, selected: bool) -> list[Found]:
+def check_training(
+    contents: ClassFolders, classes: Sequence[str], *, selected: bool
+) -> list[FieldProblem]:
     """Returns what is wrong with a training folder.
 
     Args:
-        found: The folder.
+        contents: Of the folder.
         classes: The classes to train on.
-        selected: The recipe names the classes; others may lie beside them.
+        selected: The recipe names the classes; folders of other classes may lie beside them.
     """
-    name = repr(str(found.folder))
-    names = sorted(found.classes)
+    name = repr(str(contents.folder))
+    names = sorted(contents.classes)
     if not selected and len(names) > 1 and {entry.lower() for entry in names} <= _SPLIT_NAMES:
         what = f"{name} holds splits, not classes ({', '.join(names)})"
         training = [entry for entry in names if "train" in entry.lower()]
-        hint = f"{found.where}: {found.folder / training[0]}" if training else ""
-        return [(found.split, Problem(found.where, what, f"{_EXPECTED}.", hint))]
+        hint = f"{contents.where}: {contents.folder / training[0]}" if training else ""
+        return [(contents.split, Problem(contents.where, what, f"{_EXPECTED}.", hint))]
     if not selected and len(names) == 1:
         what = f"{name} holds one class only ({names[0]})"
-        return [(found.split, Problem(found.where, what, "At least 2 folders are needed."))]
-    return check_classes(found, classes, selected=selected)
+        return [(contents.split, Problem(contents.where, what, "At least 2 folders are needed."))]
+    return check_classes(contents, classes, selected=selected)
 
 
-def _tell_no_class(found: ClassFolders) -> str:
-    images = [path for path in found.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+def _describe_no_class(contents: ClassFolders) -> str:
+    images = [path for path in contents.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
     held = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
-    linked = [Path(entry.path).name for entry in found.ignored]
+    linked = [Path(entry.path).name for entry in contents.ignored]
     links = f" (linked folders are not followed: {name_some(linked)})" if linked else ""
-    return f"{str(found.folder)!r} holds {held} and no folder per class{links}"
+    return f"{str(contents.folder)!r} holds {held} and no folder per class{links}"
 
 
 def check_classes(
-    found: ClassFolders, classes: Sequence[str], *, selected: bool = False, partial: bool = False
-) -> list[Found]:
-    """Compares the class folders of a split with the classes that are wanted.
+    contents: ClassFolders, classes: Sequence[str], *, selected: bool = False, partial: bool = False
+) -> list[FieldProblem]:
+    """Compares the class folders of a split with the classes of the recipe.
 
     Args:
-        found: The folder of the split.
+        contents: Of the folder of the split.
         classes: The classes.
         selected: Folders of other classes may lie beside them.
         partial: Some of the classes are enough.
     """
-    if not found.classes:
-        problem = Problem(found.where, _tell_no_class(found), f"{_EXPECTED}.")
-        return [(found.split, problem)]
+    if not contents.classes:
+        problem = Problem(contents.where, _describe_no_class(contents), f"{_EXPECTED}.")
+        return [(contents.split, problem)]
     problems = []
-    missing = [wanted for wanted in classes if wanted not in found.classes and not partial]
-    extra = [] if selected else sorted(found.classes.keys() - set(classes))
+    missing = [wanted for wanted in classes if wanted not in contents.classes and not partial]
+    extra = [] if selected else sorted(contents.classes.keys() - set(classes))
     if missing:
-        near = closest(missing[0], extra or found.classes)
+        near = closest(missing[0], extra or contents.classes)
         # Only a recipe's own `classes` can ask for more than the training folder holds.
-        field = "classes" if found.split == "train" else found.split
+        field = "classes" if contents.split == "train" else contents.split
         expected = f"A folder is expected for each class{'; ' if near else '.'}{near}"
-        what = f"{str(found.folder)!r} has no folder for {name_some(map(repr, missing))}"
-        problems.append((field, Problem(found.where, what, expected)))
+        what = f"{str(contents.folder)!r} has no folder for {name_some(map(repr, missing))}"
+        problems.append((field, Problem(contents.where, what, expected)))
     if extra:
-        what = f"{str(found.folder)!r} has folders of other classes: {name_some(map(repr, extra))}"
+        what = (
+            f"{str(contents.folder)!r} has folders of other classes: {name_some(map(repr, extra))}"
+        )
         expected = f"The classes are {name_some(map(repr, classes))}."
-        problems.append((found.split, Problem(found.where, what, expected)))
-    empty = [wanted for wanted in classes if found.classes.get(wanted) == []]
+        problems.append((contents.split, Problem(contents.where, what, expected)))
+    empty = [wanted for wanted in classes if contents.classes.get(wanted) == []]
     if empty:
-        problems.append((found.split, _tell_empty(found, empty)))
+        problems.append((contents.split, _describe_empty(contents, empty)))
     return problems
 
 
-def _tell_empty(found: ClassFolders, empty: Sequence[str]) -> Problem:
-    folders = tuple(str(found.folder / name) + os.sep for name in empty)
-    beside = describe_ignored([entry for entry in found.ignored if entry.path.startswith(folders)])
-    what = f"{str(found.folder)!r} has no images of {name_some(map(repr, empty))}"
+def _describe_empty(contents: ClassFolders, empty: Sequence[str]) -> Problem:
+    folders = tuple(str(contents.folder / name) + os.sep for name in empty)
+    beside = describe_ignored(
+        [entry for entry in contents.ignored if entry.path.startswith(folders)]
+    )
+    what = f"{str(contents.folder)!r} has no images of {name_some(map(repr, empty))}"
     expected = f"Images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-    return Problem(found.where, what, f"{expected} ({beside})." if beside else f"{expected}.")
+    return Problem(contents.where, what, f"{expected} ({beside})." if beside else f"{expected}.")

@@ -97,15 +97,15 @@ def _sample_scribble(rng: np.random.Generator) -> str:
     for _ in range(rng.integers(1, 4)):
         points: list[str] = []
         for _ in range(rng.integers(2, 4 if strokes else 6)):
-            others = [f"{x}{y}" for x in (0, 4, 8) for y in (0, 3, 6, 9)]
-            others = [point for point in others if point not in points[-2:]]
-            points.append(others[rng.integers(len(others))])
+            candidates = [f"{x}{y}" for x in (0, 4, 8) for y in (0, 3, 6, 9)]
+            candidates = [point for point in candidates if point not in points[-2:]]
+            points.append(candidates[rng.integers(len(candidates))])
         strokes.append(("~ " if rng.random() < 0.6 else "") + " ".join(points))
     return ", ".join(strokes)
 
 
 def render_glyphs(glyph: str, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Renders one glyph again and again, each time in another hand.
+    """Renders a glyph many times, each time in another hand.
 
     Points are moved alone, by a random turn, slant and width, and by a smooth warp; the pen's
     width is random. The height is filled, as in scikit-learn's digits.

@@ -1,4 +1,4 @@
-"""What listing the images of a recipe gives, and the words that it is told in."""
+"""The listing of a recipe's images, and the words of its messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images 
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
 # A field of the recipe's `data` section, and what is wrong with it.
-Found = tuple[str, Problem]
+FieldProblem = tuple[str, Problem]
 
 
 class SourceFile(NamedTuple):
@@ -25,7 +25,7 @@ class SourceFile(NamedTuple):
     Attributes:
         path: Absolute path, or `builtin:digits/<index>`.
         split: One of SPLITS, or None if fractions decide.
-        targets: What is learned of it, as text: a value for each column of the listing.
+        targets: As text, a value for each column of the listing.
     """
 
     path: str
@@ -81,11 +81,11 @@ class Listing:
 def find_fractions(
     files: Sequence[SourceFile], values: Mapping[str, object]
 ) -> tuple[tuple[SourceFile, ...], dict[str, float]]:
-    """Leaves the split of training images open where a part of them must be given to other splits.
+    """Leaves the split of training images open where a part of them belongs in other splits.
 
     Args:
         files: Listed images.
-        values: What the recipe says of validation and test: a fraction, a folder, or None.
+        values: The recipe's fields validation and test: a fraction, a folder, or None.
 
     Returns:
         The files, and the fraction of each split that no file was listed for.
@@ -103,7 +103,11 @@ def find_fractions(
 
 
 def describe_ignored(ignored: Sequence[Ignored]) -> str:
-    """Returns how many files were ignored for each reason, or ""."""
+    """Returns how many files were ignored for each reason, or "".
+
+    Args:
+        ignored: The files.
+    """
     if not ignored:
         return ""
     counts = collections.Counter(entry.reason for entry in ignored)
@@ -113,7 +117,11 @@ def describe_ignored(ignored: Sequence[Ignored]) -> str:
 
 
 def name_some(names: Iterable[str]) -> str:
-    """Returns names joined by commas: the first MAX_NAMED, and how many more there are."""
+    """Returns names joined by commas: the first MAX_NAMED, and how many more there are.
+
+    Args:
+        names: The names.
+    """
     names = list(names)
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tl_toolkit.errors import Problem, nearest
 from tl_toolkit.sources.folders import describe_unreadable, list_below
-from tl_toolkit.sources.listing import IMAGE_SUFFIXES, Found, SourceFile, name_some
+from tl_toolkit.sources.listing import IMAGE_SUFFIXES, FieldProblem, SourceFile, name_some
 
 __all__ = ["PairFolders", "list_pairs"]
 
 
 @dataclass(frozen=True)
 class PairFolders:
-    """How images and masks are told apart and matched.
+    """How images and masks are named and matched.
 
     Attributes:
         images: Name of the folder of images in the folder of a split.
@@ -31,7 +31,7 @@ class PairFolders:
 
 def list_pairs(
     folder: Path, split: str, names: PairFolders, *, where: str
-) -> tuple[list[SourceFile], list[Found]]:
+) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the images of a split with their masks, ordered by path, and what is wrong.
 
     A mask lies below the folder of masks as its image lies below that of images, and has its name
@@ -44,7 +44,7 @@ def list_pairs(
         where: What messages call the folder, as "data.train".
     """
     places = {"images": folder / names.images, "masks": folder / names.masks}
-    problems: list[Found] = []
+    problems: list[FieldProblem] = []
     for kind, place in places.items():
         expected = f"A folder of {kind} is expected (data.masks.{kind} has its name)"
         if not place.is_dir():
@@ -56,14 +56,14 @@ def list_pairs(
     if problems:
         return [], problems
     images = _by_name(places["images"])
-    found = _by_name(places["masks"], names.ending)
-    doubles = [*_tell_doubles(images, split, where), *_tell_doubles(found, split, where)]
+    masks = _by_name(places["masks"], names.ending)
+    doubles = [*_describe_doubles(images, split, where), *_describe_doubles(masks, split, where)]
     files = [
-        SourceFile(images[name][0], split, (found[name][0],))
-        for name in sorted(images.keys() & found.keys())
+        SourceFile(images[name][0], split, (masks[name][0],))
+        for name in sorted(images.keys() & masks.keys())
     ]
     problems += doubles
-    problems += _tell_missing(images, found, split, where, places)
+    problems += _describe_missing(images, masks, split, where, places)
     if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         what = f"{str(places['images'])!r} holds no images"
@@ -74,41 +74,44 @@ def list_pairs(
 
 def _by_name(folder: Path, ending: str = "") -> dict[str, list[str]]:
     """Returns the images below a folder by their path in it, without suffix and ending."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     root = os.path.abspath(folder)
     for path in list_below(root):
         name = os.path.splitext(os.path.relpath(path, root))[0]
         if name.endswith(ending):
-            found.setdefault(name.removesuffix(ending) if ending else name, []).append(path)
-    return found
+            by_name.setdefault(name.removesuffix(ending) if ending else name, []).append(path)
+    return by_name
 
 
-def _tell_doubles(found: Mapping[str, list[str]], split: str, where: str) -> Iterator[Found]:
-    for paths in found.values():
+def _describe_doubles(
+    by_name: Mapping[str, list[str]], split: str, where: str
+) -> Iterator[FieldProblem]:
+    for paths in by_name.values():
         if len(paths) > 1:
             expected = "Each image and its mask need a name of their own, whatever the suffix."
             yield split, Problem(where, f"{' and '.join(paths)} have one name", expected)
 
 
-def _tell_missing(
+def _describe_missing(
     images: Mapping[str, object],
     masks: Mapping[str, object],
     split: str,
     where: str,
     places: Mapping[str, Path],
-) -> Iterator[Found]:
-    for kind, other, one, two in (
+) -> Iterator[FieldProblem]:
+    for kind, partner, unpaired, candidates in (
         ("mask", "image", images.keys() - masks.keys(), masks),
         ("image", "mask", masks.keys() - images.keys(), images),
     ):
-        if not one:
+        if not unpaired:
             continue
         article = "a" if kind == "mask" else "an"
-        count = f"{len(one)} {other}{'s' if len(one) > 1 else ''}"
-        what = f"{count} without {article} {kind}: {name_some(sorted(one))}"
-        near = None if min(one).isdigit() else nearest(min(one), two)  # numbers are all alike
-        beside = f"; {min(one)!r} may be {near!r}" if near else ""
+        count = f"{len(unpaired)} {partner}{'s' if len(unpaired) > 1 else ''}"
+        what = f"{count} without {article} {kind}: {name_some(sorted(unpaired))}"
+        first = min(unpaired)
+        near = None if first.isdigit() else nearest(first, candidates)  # numbers are all alike
+        beside = f"; {first!r} may be {near!r}" if near else ""
         there = f"{str(places[f'{kind}s'])!r}{beside}"
-        expected = f"Each {other} needs {article} {kind} of its name in {there}"
+        expected = f"Each {partner} needs {article} {kind} of its name in {there}"
         hint = "data.masks.ending=_mask if masks have longer names" if kind == "mask" else ""
         yield split, Problem(where, what, expected + ".", hint)

@@ -20,7 +20,7 @@ from tl_toolkit.sources.folders import (
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,
-    Found,
+    FieldProblem,
     Listing,
     SourceFile,
     find_fractions,
@@ -46,7 +46,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Splits:
-    """What a recipe says of each split.
+    """Where the images of each split come from.
 
     Attributes:
         train: Folder of training images; None where a table or a built-in set holds them.
@@ -66,13 +66,13 @@ class Splits:
 
     @property
     def fractions(self) -> dict[str, object]:
-        """What is said of the splits that fractions may be sampled for."""
+        """The fields of the splits that fractions may be sampled for."""
         return {"validation": self.validation, "test": self.test}
 
 
 def survey_folders(
     splits: Splits, classes: Sequence[str] | None = None
-) -> tuple[Listing, list[Found]]:
+) -> tuple[Listing, list[FieldProblem]]:
     """Lists a folder per class, and returns what is wrong by the names of folders and files.
 
     Args:
@@ -105,7 +105,7 @@ def survey_folders(
 
 def list_class_table(
     path: Path, splits: Splits, classes: Sequence[str] | None = None
-) -> tuple[Listing, list[Found]]:
+) -> tuple[Listing, list[FieldProblem]]:
     """Lists a table with the columns path and label, and returns what is wrong with it.
 
     Args:
@@ -136,7 +136,7 @@ def list_class_folders(
         where: What messages call the folder.
 
     Raises:
-        DataError: The folder is missing, or its classes are other ones.
+        DataError: The folder is missing, or it holds other classes.
     """
     contents, problems = read_folders(Path(folder), "test", where)
     problems = problems or check_classes(contents, classes, partial=True)
@@ -146,7 +146,7 @@ def list_class_folders(
     return Listing(tuple(classes), files, ignored=tuple(contents.ignored))
 
 
-def check_builtin(name: str, classes: Sequence[str] | None) -> list[Found]:
+def check_builtin(name: str, classes: Sequence[str] | None) -> list[FieldProblem]:
     """Returns what is wrong with the classes chosen of a built-in set, without loading it.
 
     Args:
@@ -191,7 +191,7 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
-    """Lists what a person names for prediction: a file itself, or the images below a folder.
+    """Lists the images to predict: a file itself, or the images below a folder.
 
     Args:
         path: The file or folder.

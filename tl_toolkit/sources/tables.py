@@ -10,17 +10,18 @@ from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.sources.folders import describe_unreadable
-from tl_toolkit.sources.listing import MAX_NAMED, Found, Listing, SourceFile, name_some
+from tl_toolkit.sources.listing import MAX_NAMED, FieldProblem, Listing, SourceFile, name_some
 
 __all__ = ["NOT_TARGETS", "check_classes_of_table", "read_header", "read_table"]
 
 NOT_TARGETS = ("path", "split")
-"""Columns that say which image, and where it goes."""
+"""Columns that name the image and its split."""
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Refusal = Callable[[str, str], str]
-"""Says what is wrong with a value, given its column and itself; "" if nothing is."""
+"""Returns what is wrong with a value of a column, from the column's name and the value; "" for
+nothing."""
 
 
 class _Row(NamedTuple):
@@ -34,7 +35,7 @@ def refuse_empty(column: str, value: str) -> str:
 
     Args:
         column: Name of the column.
-        value: What stands there.
+        value: The value.
     """
     return "" if value else f"no {column}"
 
@@ -44,7 +45,7 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
 
     Args:
         path: The table.
-        expected: What messages say should be there.
+        expected: What messages name as expected.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -60,14 +61,14 @@ def read_table(
     *,
     refuse: Refusal = refuse_empty,
     expected: str = "",
-) -> tuple[list[SourceFile], list[Found]]:
+) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the rows of a table in their order, and what is wrong with it or with single rows.
 
     Args:
         path: The table, CSV in UTF-8; relative paths in it are relative to its folder.
         columns: The columns of targets.
-        refuse: Says what is wrong with a target.
-        expected: What messages say a table should hold; by default by its columns.
+        refuse: Returns what is wrong with a target.
+        expected: What messages name as expected; by default the columns.
     """
     path = Path(os.path.abspath(path))
     names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
@@ -137,7 +138,9 @@ def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[s
         yield f"split {row.split!r}; expected train, validation, test or nothing"
 
 
-def check_classes_of_table(listing: Listing, path: Path, labels: Sequence[str]) -> Iterator[Found]:
+def check_classes_of_table(
+    listing: Listing, path: Path, labels: Sequence[str]
+) -> Iterator[FieldProblem]:
     """Yields classes that the table lacks, as a whole or in one of its splits.
 
     Args:

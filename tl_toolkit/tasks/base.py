@@ -106,15 +106,15 @@ class Task:
         Args:
             features: What crosses the cut.
             targets: Of `load_targets`, of the same images.
-            seed: What is sampled depends on it, and on the epoch and the image's place.
-            transform: How the images were moved; by default not at all.
+            seed: Sampling depends on it, the epoch and the image's place.
+            transform: The geometric transforms of the images; by default none.
         """
         raise NotImplementedError
 
     # --------------------------------------------------------------------------------------- model
 
     def prepare_input(self, image: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns what enters the base, given preprocessed images.
+        """Returns what enters the base, made from preprocessed images.
 
         Args:
             image: float32 (batch, h, w, 3).
@@ -230,7 +230,7 @@ class Task:
         Args:
             model: The whole model.
             paths: Image files.
-            options: How they are read, and what is made of them.
+            options: How files are read, and which pictures are written.
 
         Raises:
             OutputError: Pictures cannot be written.

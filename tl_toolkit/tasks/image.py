@@ -35,7 +35,7 @@ __all__ = ["ImageTask", "layers_of"]
 
 
 class ImageTask(Task):
-    """A task with one vector of outputs per image; its targets are an array, a row for each.
+    """A task with one vector of outputs per image; its targets are an array (n, ...).
 
     Args:
         classes: What the outputs stand for, in their order.
@@ -71,18 +71,18 @@ class ImageTask(Task):
         """
         raise NotImplementedError
 
-    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
-        """Tells whether an exported model draws the same conclusion, where it is clear.
+    def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Returns whether an exported model comes to the same class, where it is clear.
 
         Args:
-            answer: What it returned for an image.
+            outputs: What it returned for an image.
             expected: What `served` should be.
         """
         return True
 
     @property
     def served_scale(self) -> np.ndarray | float:
-        """What differences of `served` are divided by before they are held against limits."""
+        """What differences of `served` are divided by before they are compared with limits."""
         return 1.0
 
     # --------------------------------------------------------------------------- what they share
@@ -90,11 +90,11 @@ class ImageTask(Task):
     def join_targets(
         self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None
     ) -> ExampleSource:
-        """Returns the features of a split with their targets, whatever moved the images.
+        """Returns the features of a split with their targets, which no transform changes.
 
         Args:
             features: What crosses the cut.
-            targets: A row for each image.
+            targets: An array (n, ...).
             seed: Of no use.
             transform: Of no use.
         """
@@ -158,11 +158,11 @@ class ImageTask(Task):
         """
         size = tuple(model.input.shape[1:3])
 
-        def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.serve(model(tf.cast(pixels, tf.float32), training=False))
 
         def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return answer(resize_image(image, size, resize))
+            return predict(resize_image(image, size, resize))
 
         def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels = tf.map_fn(
@@ -170,7 +170,7 @@ class ImageTask(Task):
                 encoded,
                 fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
             )
-            return answer(pixels)
+            return predict(pixels)
 
         return Endpoints(serve_images, serve_bytes)
 
@@ -202,17 +202,16 @@ class ImageTask(Task):
         pixels = np.stack(
             [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
         )
-        outputs = FixedBatch(model)(pixels)
-        expected = self.serve(outputs)[self.served].numpy()
-        answers = ask([pixels], list(files.values()))
-        encoded = np.stack([answer[self.served] for answer in answers.encoded])
+        expected = self.serve(FixedBatch(model)(pixels))[self.served].numpy()
+        served = ask([pixels], list(files.values()))
+        encoded = np.stack([outputs[self.served] for outputs in served.encoded])
         scale = self.served_scale
-        from_pixels = np.abs((answers.pixels[0][self.served] - expected) / scale).max(axis=1)
+        from_pixels = np.abs((served.pixels[0][self.served] - expected) / scale).max(axis=1)
         from_bytes = np.abs((encoded - expected) / scale).max(axis=1)
         return make_report(
             list(zip(files, from_pixels, from_bytes, strict=True)),
-            labels_equal=all(map(self.are_equal, answers.encoded, expected)),
-            class_names_equal=answers.class_names == self.classes,
+            labels_equal=all(map(self.are_equal, served.encoded, expected)),
+            class_names_equal=served.class_names == self.classes,
             limits=limits,
         )
 

@@ -123,6 +123,9 @@ def _encode(image: Image.Image, **options: Any) -> bytes:
 def read_by_pillow(data: bytes) -> np.ndarray:
     """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8.
 
+    Args:
+        data: An encoded image.
+
     Returns:
         uint8 (h, w, 3), RGB in 0..255.
     """

@@ -34,7 +34,8 @@ __all__ = [
 Resize = Literal["stretch", "crop"]
 
 Transform = Callable[[int, int], GeometricTransform]
-"""Tells how the image at an index is moved in an epoch (from 1); several threads call it."""
+"""Returns the geometric transform of the image at an index in an epoch (from 1); several threads
+call it."""
 
 Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
 """Asks an exported model, in a process of its own, about batches of pixels and encoded files."""
@@ -53,7 +54,7 @@ class Features(Protocol):
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yields features, and the indices of their images, in the given order.
+        """Yields features, and the indices of their images, in the order of `order`.
 
         Args:
             order: Indices of images.
@@ -71,9 +72,9 @@ class ExampleSource(Protocol):
         """Yields inputs of the suffix, and their targets.
 
         Args:
-            order: As of `Features.chunks`, as are the others.
-            batch_size: Likewise.
-            epoch: Likewise; targets move with their images.
+            order: As of `Features.chunks`.
+            batch_size: As of `Features.chunks`.
+            epoch: As of `Features.chunks`; targets are transformed with their images.
         """
 
 
@@ -114,11 +115,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a split.
+    """Metrics and predictions of a split.
 
     Attributes:
         metrics: By name; numbers, and tables of them as `per_class`.
-        predictions: A row for each image: its path, and what the task says of it.
+        predictions: A row for each image, with the columns of its task.
     """
 
     metrics: dict[str, Any]

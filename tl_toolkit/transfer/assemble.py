@@ -9,15 +9,10 @@ from typing import Any
 import keras
 
 from tl_toolkit.architectures.batches import as_list
-from tl_toolkit.architectures.graph import (
-    BlockGraph,
-    apply_pixel_rule,
-    build_base,
-    find_blocks,
-    layer_variables,
-)
+from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks, layer_variables
 from tl_toolkit.architectures.heads import build_regularizer
 from tl_toolkit.architectures.layers import EdgeFilter
+from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.base import Task

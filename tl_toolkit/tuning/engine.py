@@ -30,7 +30,8 @@ from tl_toolkit.tuning.oracle import Chooser, Proposal
 from tl_toolkit.tuning.trainers import Trainers, as_text
 
 _PAUSED_BYTES = 1 << 30
-"""States of paused trials that are kept; others are trained again, with the same outcome."""
+"""Bytes of the states of paused trials that are kept; further trials are trained again, with the
+same outcome."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        plan: Of a recipe; without a `search` section the default one counts.
+        plan: Of a recipe; without a `search` section the default counts.
         manifest: Its images.
-        folder: The search's folder, new or of the search that goes on.
-        progress: Is told of trials, and of what else takes time.
+        folder: The search's folder, new or of the search that is resumed.
+        progress: Receives the events of trials, and of other work that takes time.
         images: The manifest's images by split, at the recipe's size.
     """
 
@@ -111,12 +112,12 @@ class Engine:
         """Yields the trials that are new, each when it is over and written down.
 
         Args:
-            done: The trials before; the oracle is told of them first.
+            done: The trials before; the oracle learns their scores first.
 
         Raises:
             RecipeError: Trials that are done are not those that would be proposed now.
             OutputError: The folder cannot be written.
-            WeightsError: The base cannot be loaded, and the search tries no other one.
+            WeightsError: The base cannot be loaded, and the search tries no other base.
         """
         total = count_trials(self.recipe)
         if total is not None and total <= len(done):
@@ -156,7 +157,7 @@ class Engine:
             yield Refit(seed, score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
-        """Tells whether a trial beats another one; the first of equals wins, a paused one never.
+        """Returns whether a trial beats another; the first of equals wins, a paused one never.
 
         Args:
             trial: The later one.
@@ -172,13 +173,13 @@ class Engine:
 
     def _replay(self, chooser: Chooser, trial: Trial) -> None:
         proposal = chooser.propose()
-        given = (trial.values, trial.budget, trial.continues)
-        if proposal is None or as_text(given) != as_text(
+        recorded = (trial.values, trial.budget, trial.continues)
+        if proposal is None or as_text(recorded) != as_text(
             (proposal.values, proposal.budget, proposal.continues)
         ):
             raise RecipeError(
                 f"{self._folder.path}: trial {trial.number} is not the one that this version of "
-                "KerasTuner chooses: the search cannot go on. Try: a new search"
+                "KerasTuner chooses: the search cannot be resumed. Try: a new search"
             )
         chooser.report(proposal, trial.score)
 
@@ -207,7 +208,7 @@ class Engine:
         return Trial(
             number=proposal.number,
             values=dict(proposal.values),
-            state=_tell_state(training),
+            state=_name_state(training),
             score=None if training is None else self._score(training),
             best=None if training is None else training.best.as_row(),
             weights_sha256=None if training is None else training.weights_sha256,
@@ -222,7 +223,7 @@ class Engine:
         )
 
     def _choose_seed(self, proposal: Proposal) -> int | None:
-        """The seed of a trial's own, which one that continues has from where it began."""
+        """The seed of a trial's own, which a resumed trial takes over."""
         if not self.search.vary_seed:
             return None
         if proposal.continues is not None:
@@ -231,7 +232,7 @@ class Engine:
 
     @property
     def _fatal(self) -> tuple[type[ToolkitError], ...]:
-        """What every other trial would fail of as well."""
+        """Errors that every further trial would raise too."""
         base = ("model.base", "model.weights", "model.arguments")
         if any(field.startswith(base) for field in self.space):
             return (OutputError,)
@@ -239,7 +240,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _outliving(self, errors: list[str], *fatal: type[ToolkitError]) -> Iterator[None]:
-        """Notes why training failed and lets the search go on, unless it is a fatal failure."""
+        """Notes why training failed and continues the search, unless the failure is fatal."""
         try:
             yield
         except fatal:
@@ -248,18 +249,20 @@ class Engine:
             errors.append(str(failure))
         except ToolkitError as failure:
             errors.append(str(failure))
-            self._trainers.clear()  # what a check found wrong must not go on into other trials
+            self._trainers.clear()  # what a check found wrong must not affect later trials
             self._paused.clear()
-        except Exception as failure:  # a trial may run out of memory, or find a bug; others go on
+        except (
+            Exception
+        ) as failure:  # a trial may run out of memory, or hit a bug; the search continues
             errors.append(f"{type(failure).__name__}: {failure}")
             self._trainers.clear()
             self._paused.clear()
 
     def _keep(self, number: int, score: float, paused: Paused) -> None:
-        """Keeps a paused trial; the worst ones, which least probably go on, make room."""
+        """Keeps a paused trial; the worst, which least probably resume, make room."""
         self._paused[number] = (score if self.search.objective.is_max else -score, paused)
-        while sum(one.size for _, one in self._paused.values()) > _PAUSED_BYTES:
-            del self._paused[min(self._paused, key=lambda one: self._paused[one][0])]
+        while sum(state.size for _, state in self._paused.values()) > _PAUSED_BYTES:
+            del self._paused[min(self._paused, key=lambda number: self._paused[number][0])]
 
     def _score(self, training: Training) -> float:
         return float(training.best.as_row()[self.search.objective.name])
@@ -270,7 +273,7 @@ class Engine:
             self._progress(event)
 
 
-def _tell_state(training: Training | None) -> str:
+def _name_state(training: Training | None) -> str:
     if training is None:
         return "failed"
     return "completed" if training.paused is None else "paused"

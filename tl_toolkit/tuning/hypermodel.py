@@ -88,12 +88,12 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Trains all phases of the recipe and leaves the model in its best state.
 
         Args:
-            hp: The values that `build` was given.
+            hp: The values that `build` received.
             model: What `build` returned.
 
         Returns:
-            The row of the epoch that is kept: loss, val_loss and the task's score, as accuracy and
-            val_accuracy.
+            The metrics of the epoch that is kept: loss, val_loss and the task's score, as accuracy
+            and val_accuracy.
         """
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
@@ -103,7 +103,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
         size = _size_of(plan.recipe)
-        if size not in self._images:  # those of one size are kept: trials would decode them anew
+        if size not in self._images:  # images of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, transfer.task, self._manifest)}
         images = self._images[size]
         trainer = build_trainer(CompiledPhases(transfer), plan.recipe, images)

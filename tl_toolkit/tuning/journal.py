@@ -1,4 +1,4 @@
-"""The trials of a search on disk: one file each, whole or not there."""
+"""The trials of a search on disk: one file each, written as a whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Trial:
         parameters: How many weights that were.
         error: Why it failed; "" if it did not.
         budget: Epochs of the last phase after which it was to pause; None if never.
-        continues: Number of the trial that it went on from; None if from the start.
+        continues: Number of the trial that it resumed; None if it began anew.
         seed: The seed of its recipe, if that is its own; None for the recipe's.
     """
 
@@ -50,7 +50,7 @@ class Trial:
 
 
 class Journal:
-    """Keeps the trials of one search, and what they were made from.
+    """Keeps the trials of one search, and what they depend on.
 
     Args:
         folder: The search's folder.
@@ -62,13 +62,13 @@ class Journal:
         self._trials = folder.trials
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Notes what the search is made from; one that goes on must be made from the same.
+        """Writes what the search depends on; a resumed search must depend on the same.
 
         Args:
             identity: All that its scores depend on.
 
         Raises:
-            RecipeError: It goes on from something else; names what differs.
+            RecipeError: The resumed search depends on something else; names what differs.
         """
         # As it will be read: tuples become lists.
         now = json.loads(json.dumps(identity))
@@ -102,19 +102,19 @@ class Journal:
         Raises:
             DataError: A file is damaged.
         """
-        found: list[Trial] = []
-        while (path := self._trials / f"{len(found) + 1:05d}.json").is_file():
-            found.append(Trial(**self._folder.read_json(path)))
-        return found
+        trials: list[Trial] = []
+        while (path := self._trials / f"{len(trials) + 1:05d}.json").is_file():
+            trials.append(Trial(**self._folder.read_json(path)))
+        return trials
 
 
 def _flatten(values: Any, name: str = "") -> dict[str, str]:
     """Leaves of nested values by dotted name, as text."""
     if isinstance(values, dict) and values:
-        found: dict[str, str] = {}
+        leaves: dict[str, str] = {}
         for key, value in values.items():
-            found |= _flatten(value, f"{name}.{key}" if name else str(key))
-        return found
-    if isinstance(values, list) and any(isinstance(one, dict) for one in values):
-        return _flatten({str(index): one for index, one in enumerate(values)}, name)
+            leaves |= _flatten(value, f"{name}.{key}" if name else str(key))
+        return leaves
+    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
+        return _flatten({str(index): item for index, item in enumerate(values)}, name)
     return {name: json.dumps(values, sort_keys=True)}

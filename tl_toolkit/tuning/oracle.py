@@ -1,9 +1,9 @@
 """KerasTuner's oracles, which choose the values of each trial, behind one adapter.
 
-The oracle is asked directly: its tuners retry, stop and swallow trials by rules of their own, and
-what they write about a search can tear. Nothing here is kept on disk. Given the same seed and the
-same scores an oracle proposes the same values, and so a search is taken up again by telling it the
-scores of the trials that are done.
+The oracle is called directly: KerasTuner's tuners retry, stop and swallow trials by rules of their
+own, and the files that they write are not atomic. Nothing here is kept on disk. With the same seed
+and the same scores an oracle proposes the same values, and so a search resumes by reporting the
+scores of the finished trials to a new oracle.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _ORACLES: dict[str, Any] = {
     "hyperband": keras_tuner.oracles.HyperbandOracle,
 }
 _NEVER = 10**9
-_COLLISIONS = 10_000  # draws of values that were tried already; then a space counts as used up
+_COLLISIONS = 10_000  # samples of known values; then a space counts as exhausted
 _SCORE = "score"
-_BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that one goes on from
+_BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that is resumed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Proposal:
         number: Counts from 1.
         values: A value for each field of the space.
         budget: Epochs of the last phase after which it pauses; None if it never does.
-        continues: Number of the proposal that it goes on from, which has the same values.
+        continues: Number of the proposal that it resumes, which has the same values.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Proposal:
 
 
 class Chooser:
-    """Proposes trials one after the other and is told their scores.
+    """Proposes trials one after the other and receives their scores.
 
     Args:
         search: Algorithm, number of trials, direction and seed.
@@ -74,12 +74,12 @@ class Chooser:
         self._oracle = _ORACLES[search.algorithm](
             objective=keras_tuner.Objective(_SCORE, "max" if search.objective.is_max else "min"),
             hyperparameters=register_space(space),
-            seed=search.seed + 1,  # an oracle takes 0 for "draw one"
+            seed=search.seed + 1,  # an oracle takes 0 for "sample a seed"
             max_retries_per_trial=0,
             max_consecutive_failed_trials=_NEVER,  # else it raises, and its lock stays taken
             **settings,
         )
-        if self._halves:  # it stops, with what is paused never gone on, if it finds no new values
+        if self._halves:  # it stops, without resuming paused trials, if it finds no new values
             set_max_collisions(self._oracle, _COLLISIONS)
         self._oracle.verbose = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
@@ -93,7 +93,7 @@ class Chooser:
             return None
         trial = self._create()
         while trial.hyperparameters.values.get(_BEFORE) in self._failed:
-            self._end(trial, None)  # so few are left that one that failed would go on
+            self._end(trial, None)  # so few are left that a failed trial would be resumed
             trial = self._create()
         if trial.status != "RUNNING":
             return None
@@ -110,7 +110,7 @@ class Chooser:
             return Proposal(number, values)
         chosen = trial.hyperparameters.values
         budget = chosen["tuner/epochs"]
-        numbers = {one.trial_id: place for place, one in enumerate(self._trials, start=1)}
+        numbers = {entry.trial_id: place for place, entry in enumerate(self._trials, start=1)}
         return Proposal(
             number,
             values,
@@ -119,18 +119,18 @@ class Chooser:
         )
 
     def report(self, proposal: Proposal, score: float | None) -> None:
-        """Takes in the score of a proposed trial; None for one that failed.
+        """Takes in the score of a proposed trial.
 
         Args:
-            proposal: One that was proposed.
-            score: Its objective.
+            proposal: Of `propose`.
+            score: Its objective; None for a failed trial.
         """
         self._end(self._trials[proposal.number - 1], score)
 
     def _end(self, trial: Any, score: float | None) -> None:
         if score is None:
             self._failed.add(trial.trial_id)
-            if self._halves:  # which fails to go on with anything if some are missing
+            if self._halves:  # which resumes no trial if scores are missing
                 score = self._worst
         with _quiet():
             if score is not None:
@@ -193,14 +193,14 @@ def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[s
         parameters: With the values of a trial.
         space: The fields that are read.
     """
-    found = {}
+    values = {}
     for field, dimension in space.items():
         value = parameters.get(field)
         if dimension.choices is not None and not _are_numbers(dimension.choices):
             value = dimension.choices[value]
         # Steps add up to 0.30000000000000004.
-        found[field] = float(f"{value:.12g}") if isinstance(value, float) else value
-    return found
+        values[field] = float(f"{value:.12g}") if isinstance(value, float) else value
+    return values
 
 
 def _are_numbers(choices: tuple[Any, ...]) -> bool:

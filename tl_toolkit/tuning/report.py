@@ -1,4 +1,4 @@
-"""What a search leaves to look at: a table of trials, plots, and TensorBoard's HParams."""
+"""Reports of a search: a table of trials, plots, and TensorBoard's HParams."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def describe_value(value: Any) -> str:
         value: Any value of a recipe.
     """
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {describe_value(one)}" for key, one in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{key}: {describe_value(item)}" for key, item in value.items()) + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(describe_value, value)) + "]"
     if isinstance(value, float):
@@ -58,8 +60,8 @@ def describe_value(value: Any) -> str:
 def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> None:
     """Writes trials.csv: a row for each trial, with a column for each searched field.
 
-    Where trials are paused, `budget` and `continues` tell after how many epochs of the last phase,
-    and which trial they went on from; `seed` the seed of each trial that has its own.
+    Where trials are paused, `budget` is the number of epochs of the last phase after which a trial
+    was to pause, and `continues` the trial that it resumed. `seed` is a trial's own seed.
 
     Args:
         path: The file.
@@ -121,7 +123,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
 def plot_fields(
     path: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str, best: Trial
 ) -> None:
-    """Draws the score against each searched field, a panel for each.
+    """Plots the score against each searched field, a panel for each.
 
     Args:
         path: An SVG or PNG file.
@@ -154,7 +156,7 @@ def plot_fields(
 
 
 def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> None:
-    """Draws a mark for each trial, hollow where it was paused: its score is of fewer epochs."""
+    """Plots a mark for each trial, hollow where it was paused: its score is of fewer epochs."""
     for paused, label in ((False, "a trial"), (True, "a paused trial")):
         chosen = [
             (place, trial.score)
@@ -176,7 +178,7 @@ def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
 
 
 def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
-    """Draws each trial's score at the time when it was over, and the best so far of the whole.
+    """Plots each trial's score at the time when it ended, and the best so far of complete trials.
 
     Args:
         path: An SVG or PNG file.
@@ -228,10 +230,10 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
     axis.set_xticks(places, labels, rotation=20, ha="right")
     axis.set_xlabel("unfrozen, and the first part that trains")
     _finish(axis, objective)
-    other = axis.twinx()
-    other.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
-    other.set_ylabel("seconds", color="0.4")
-    other.set_ylim(bottom=0)
+    costs = axis.twinx()
+    costs.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
+    costs.set_ylabel("seconds", color="0.4")
+    costs.set_ylim(bottom=0)
     _save(figure, folder / "sweep.svg")
 
 

@@ -34,8 +34,8 @@ class Trainers:
         plan: Of the recipe that is searched.
         space: What trials differ in.
         folder: The search's.
-        progress: Is told what making a trainer takes.
-        quiet: Is told what the trainers do.
+        progress: Receives the events of making a trainer.
+        quiet: Receives the events of the trainers.
         images: By split, at the recipe's size.
     """
 
@@ -58,7 +58,7 @@ class Trainers:
         self._trainers: dict[str, Trainer] = {}
 
     def clear(self) -> None:
-        """Forgets all of them, so that what went wrong in one does not go on into other trials."""
+        """Forgets all of them, so that a fault of one cannot affect later trials."""
         self._trainers.clear()
 
     def find(self, recipe: Recipe) -> Trainer:
@@ -130,7 +130,7 @@ def _describe_data(recipe: Recipe) -> str:
 
 
 def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
-    """The splits that trials look at."""
+    """The splits that trials use."""
     return {split: images[split] for split in ("train", "validation")}
 
 
@@ -138,7 +138,7 @@ def as_text(values: Any) -> str:
     """Returns a text that is equal for equal values.
 
     Args:
-        values: Whatever JSON can hold, and mappings of other kinds; anything else by its text.
+        values: Whatever JSON can hold, and mappings of any kind; other objects by their text.
     """
     return json.dumps(values, sort_keys=True, default=_as_plain)
 

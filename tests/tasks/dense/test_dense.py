@@ -31,7 +31,7 @@ def keep_all(outputs):
 
 @cache
 def assemble_pixels(head="one hidden", *, base="vgg_tiny", size=(32, 32), **pixels):
-    """A model of three classes whose answers are far from each other."""
+    """A model of three classes whose outputs are far from each other."""
     task = Segmentation(CLASSES, Pixels(**pixels), head=layers_of(HEADS[head]))
     arguments = {"alpha": 0.25} if base == "mobilenet" else {}
     transfer = build_transfer(base, task=task, size=size, arguments=arguments)
@@ -59,20 +59,20 @@ def ask(transfer, image, pixels):
     return keras.ops.convert_to_numpy(transfer.model(rows, training=False))[0]
 
 
-def answer(transfer, image, ys=None, xs=None, **settings):
+def predict(transfer, image, ys=None, xs=None, **settings):
     predictor = DensePredictor(transfer.model, **settings)
     maps = [one[0] for one in predictor.read_maps(image)]
     ys, xs = (
         np.arange(side, dtype="float32") if places is None else np.asarray(places, "float32")
         for places, side in zip((ys, xs), image.shape[1:3], strict=True)
     )
-    return predictor.answer(maps, ys, xs, keep_all)["outputs"]
+    return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(actual, expected, tolerance=1e-6):
     # Answers that are alike everywhere would hide any mistake.
     assert expected.std(axis=(0, 1)).max() > 0.005
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -80,35 +80,35 @@ def assert_same(found, expected, tolerance=1e-6):
 def test_all_pixels_are_what_single_ones_are(head, normalize):
     transfer = assemble_pixels(head, normalize=normalize)
 
-    found = answer(transfer, draw_image())
+    actual = predict(transfer, draw_image())
 
-    assert found.shape == (32, 32, 3)
-    assert_same(found, ask_all(transfer, draw_image()))
+    assert actual.shape == (32, 32, 3)
+    assert_same(actual, ask_all(transfer, draw_image()))
 
 
 @pytest.mark.parametrize("size", [(32, 64), (40, 24), (33, 50)])
-def test_images_of_any_shape_are_answered_in_whole(size):
+def test_images_of_any_shape_are_predicted_in_whole(size):
     transfer = assemble_pixels(size=size)
 
-    found = answer(transfer, draw_image(size))
+    actual = predict(transfer, draw_image(size))
 
-    assert found.shape == (*size, 3)
-    assert_same(found, ask_all(transfer, draw_image(size)))
+    assert actual.shape == (*size, 3)
+    assert_same(actual, ask_all(transfer, draw_image(size)))
 
 
-def test_a_base_without_maps_as_fine_as_the_image_is_answered_too():
+def test_a_base_without_maps_as_fine_as_the_image_is_predicted_too():
     transfer = assemble_pixels(base="mobilenet", size=(64, 64))
 
-    found = answer(transfer, draw_image((64, 64)))
+    actual = predict(transfer, draw_image((64, 64)))
 
     assert [tap.stride for tap in DensePredictor(transfer.model)._taps] == [2, 4, 8, 16, 32]
-    assert_same(found, ask_all(transfer, draw_image((64, 64))))
+    assert_same(actual, ask_all(transfer, draw_image((64, 64))))
 
 
 def test_one_map_alone_is_read_without_a_hypercolumn():
     transfer = assemble_pixels("three hidden", taps=("block3",))
 
-    assert_same(answer(transfer, draw_image()), ask_all(transfer, draw_image()))
+    assert_same(predict(transfer, draw_image()), ask_all(transfer, draw_image()))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -116,7 +116,7 @@ def test_both_modes_agree(head):
     transfer = assemble_pixels(head)
 
     first, second = (
-        answer(transfer, draw_image(), mode=mode) for mode in ("project_first", "gather_first")
+        predict(transfer, draw_image(), mode=mode) for mode in ("project_first", "gather_first")
     )
 
     assert_same(first, second, 1e-5)
@@ -128,13 +128,13 @@ def test_both_modes_agree(head):
 )
 def test_tiles_of_any_size_give_the_same_map(head, mode):
     transfer = assemble_pixels(head, size=(50, 50))
-    expected = answer(transfer, draw_image((50, 50)), mode=mode)
+    expected = predict(transfer, draw_image((50, 50)), mode=mode)
     # One row a tile, and no map projected as a whole; 7 rows, which do not divide 50; all rows.
     sizes = {1, 7 * 50 * 4 * 24 * 4, 1 << 45}
 
-    found = [answer(transfer, draw_image((50, 50)), mode=mode, tile_bytes=n) for n in sizes]
+    actual = [predict(transfer, draw_image((50, 50)), mode=mode, tile_bytes=n) for n in sizes]
 
-    for one in found:
+    for one in actual:
         # Not bit-equal: the kernels of dense layers choose the order of their sums by the size.
         assert_same(one, expected)
 
@@ -142,18 +142,18 @@ def test_tiles_of_any_size_give_the_same_map(head, mode):
 def test_the_same_tiles_give_the_same_map_bit_for_bit():
     transfer = assemble_pixels()
 
-    first, second = (answer(transfer, draw_image(), tile_bytes=30_000) for _ in range(2))
+    first, second = (predict(transfer, draw_image(), tile_bytes=30_000) for _ in range(2))
 
     assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("tile_bytes", [1, 100_000, 1 << 30])
-def test_some_rows_and_columns_are_answered_as_in_the_whole_map(tile_bytes):
+def test_some_rows_and_columns_are_predicted_as_in_the_whole_map(tile_bytes):
     transfer = assemble_pixels()
     ys, xs = [31, 0, 17, 18], [5, 30, 2]
     expected = ask_all(transfer, draw_image())[np.ix_(ys, xs)]
 
-    assert_same(answer(transfer, draw_image(), ys, xs, tile_bytes=tile_bytes), expected)
+    assert_same(predict(transfer, draw_image(), ys, xs, tile_bytes=tile_bytes), expected)
 
 
 def test_places_between_pixels_and_beyond_the_image_are_those_of_single_pixels():
@@ -161,12 +161,12 @@ def test_places_between_pixels_and_beyond_the_image_are_those_of_single_pixels()
     ys, xs = [-40.5, -0.25, 0.5, 21.75, 31.4, 99.0], [-7.0, 12.125, 40.5]
     expected = ask(transfer, draw_image(), np.array([list(itertools.product(ys, xs))]))
 
-    found = answer(transfer, draw_image(), ys, xs)
+    actual = predict(transfer, draw_image(), ys, xs)
 
-    assert_same(found, expected.reshape(6, 3, 3))
+    assert_same(actual, expected.reshape(6, 3, 3))
 
 
-def test_images_are_answered_from_what_crosses_a_cut():
+def test_images_are_predicted_from_what_crosses_a_cut():
     transfer = assemble_pixels.__wrapped__(normalize=True)  # one of its own: it is cut in two
     split = split_at(transfer, [part.name for part in transfer.parts[-3:-1]])
     predictor = DensePredictor(transfer.model, source=split.cut.tensors)
@@ -174,36 +174,36 @@ def test_images_are_answered_from_what_crosses_a_cut():
     maps = predictor.read_maps(split.prefix(draw_image()))
 
     places = np.arange(32, dtype="float32")
-    found = predictor.answer([one[0] for one in maps], places, places, keep_all)["outputs"]
-    assert_same(found, ask_all(transfer, draw_image()))
+    actual = predictor.predict([one[0] for one in maps], places, places, keep_all)["outputs"]
+    assert_same(actual, ask_all(transfer, draw_image()))
 
 
 def test_images_of_many_sizes_share_their_compiled_functions():
     predictor = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
 
     sizes = [(20 + 9 * n, 90 - 7 * n) for n in range(8)]
-    found = [predictor.answer_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
+    actual = [predictor.predict_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
 
     # One where all maps fit into a tile, and one for each number of maps that do not.
     functions = list(predictor._compiled.values())
     assert len(functions) <= 3
     assert sum(one.experimental_get_tracing_count() for one in functions) == len(functions)
-    for size, one in zip(sizes, found, strict=True):
+    for size, one in zip(sizes, actual, strict=True):
         alone = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
         assert one.shape[:2] == size
-        assert np.array_equal(alone.answer_large(draw_image(size)[0], keep_all)["outputs"], one)
+        assert np.array_equal(alone.predict_large(draw_image(size)[0], keep_all)["outputs"], one)
 
 
-def test_a_model_that_was_saved_answers_alike(tmp_path):
+def test_a_model_that_was_saved_predicts_alike(tmp_path):
     transfer = assemble_pixels.__wrapped__(normalize=True)
-    expected = answer(transfer, draw_image())
+    expected = predict(transfer, draw_image())
     transfer.model.save(tmp_path / "x.keras")
 
     predictor = DensePredictor(keras.saving.load_model(tmp_path / "x.keras"))
 
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
-    assert_same(predictor.answer(maps, places, places, keep_all)["outputs"], expected)
+    assert_same(predictor.predict(maps, places, places, keep_all)["outputs"], expected)
 
 
 def test_what_is_kept_of_the_outputs_is_what_a_task_says():
@@ -212,9 +212,9 @@ def test_what_is_kept_of_the_outputs_is_what_a_task_says():
     maps = [one[0] for one in predictor.read_maps(draw_image())]
     places = np.arange(32, dtype="float32")
 
-    found = predictor.answer(maps, places, places, transfer.task.postprocess)
+    actual = predictor.predict(maps, places, places, transfer.task.postprocess)
 
     expected = ask_all(transfer, draw_image())
-    assert found["mask"].dtype == np.uint8
-    assert np.array_equal(found["mask"], expected.argmax(axis=-1))
-    assert_same(found["probability"], expected.max(axis=-1))
+    assert actual["mask"].dtype == np.uint8
+    assert np.array_equal(actual["mask"], expected.argmax(axis=-1))
+    assert_same(actual["probability"], expected.max(axis=-1))

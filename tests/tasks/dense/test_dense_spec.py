@@ -64,9 +64,9 @@ def test_a_task_of_pixels_has_masks_pixels_and_a_smaller_batch(pixel_values):
     ],
 )
 def test_defaults_are_those_of_the_task(values, task, score, loss, class_weights):
-    given = of_task(values, task) | {"early_stopping": {}, "search": {}}
+    changed = of_task(values, task) | {"early_stopping": {}, "search": {}}
 
-    recipe = build_recipe(given).recipe
+    recipe = build_recipe(changed).recipe
 
     assert recipe.early_stopping.monitor == recipe.search.objective.name == score
     assert (recipe.pixels.loss, recipe.pixels.class_weights) == (loss, class_weights)
@@ -80,12 +80,12 @@ def test_null_stands_for_a_section_with_the_defaults_of_the_task(pixel_values, s
 
 
 def test_the_score_of_the_task_is_the_default_inside_a_section_too(values):
-    given = of_task(values, "edges") | {
+    changed = of_task(values, "edges") | {
         "early_stopping": {"patience": 2},
         "search": {"objective": {"direction": "max"}},
     }
 
-    recipe = build_recipe(given).recipe
+    recipe = build_recipe(changed).recipe
 
     assert recipe.early_stopping.monitor == recipe.search.objective.name == "val_f_score"
     assert recipe.search.objective.direction == "max"
@@ -198,10 +198,10 @@ COLORS = {"colors": [[0, 0, 0], [9, 8, 7]]}
     ],
 )
 def test_what_is_ignored_must_be_no_class_and_lie_in_the_masks(values, masks, ignore, expected):
-    given = of_task(values, "segmentation")
-    given["data"]["masks"] = {**masks, "ignore": ignore}
+    changed = of_task(values, "segmentation")
+    changed["data"]["masks"] = {**masks, "ignore": ignore}
 
-    message = refuse(given)
+    message = refuse(changed)
 
     assert "data.masks.ignore = " in message and expected in message
     assert message.count("expected") == 1
@@ -211,20 +211,20 @@ def test_what_is_ignored_must_be_no_class_and_lie_in_the_masks(values, masks, ig
     ("masks", "ignore"), [({}, 2), (SOME, 0), (COLORS, [9, 8, 6]), (COLORS, 255)]
 )
 def test_what_is_no_class_may_be_ignored(values, masks, ignore):
-    given = of_task(values, "segmentation")
-    given["data"]["masks"] = {**masks, "ignore": ignore}
+    changed = of_task(values, "segmentation")
+    changed["data"]["masks"] = {**masks, "ignore": ignore}
 
-    recipe = build_recipe(given).recipe
+    recipe = build_recipe(changed).recipe
 
     assert recipe.data.masks.ignore == (tuple(ignore) if isinstance(ignore, list) else ignore)
 
 
 def test_masks_of_at_most_255_classes_fit_their_8_bits(values):
-    given = of_task(values, "segmentation")
-    given["data"]["classes"] = [f"c{number}" for number in range(256)]
+    changed = of_task(values, "segmentation")
+    changed["data"]["classes"] = [f"c{number}" for number in range(256)]
 
-    message = refuse(given)
-    fewer = build_recipe(given, {"data.classes": given["data"]["classes"][1:]}).recipe
+    message = refuse(changed)
+    fewer = build_recipe(changed, {"data.classes": changed["data"]["classes"][1:]}).recipe
 
     assert "expected at most 255 classes for segmentation, got 256" in message
     assert len(fewer.data.classes) == 255

@@ -1,4 +1,4 @@
-"""The exported model answers each pixel as the Keras model does, or is not published."""
+"""The exported model predicts each pixel as the Keras model does, or is not published."""
 
 import io
 import json
@@ -119,7 +119,7 @@ def draw_files():
     return {f"{h} x {w}": encode(draw_photo(h, w)) for h, w in [(24, 32), (41, 30), (150, 120)]}
 
 
-def answer_in_keras(model, image, resize="stretch"):
+def predict_in_keras(model, image, resize="stretch"):
     """Returns what the task keeps of all pixels, and which of them are clear."""
     predictor = DensePredictor(model, mode="gather_first")
     size = predictor.image_size
@@ -130,15 +130,15 @@ def answer_in_keras(model, image, resize="stretch"):
         return {**TASK.postprocess(outputs), "clear": best[..., 0] - best[..., 1] > CLEAR}
 
     ys, xs = place_pixels(image.shape[:2], size, resize)
-    found = predictor.answer([one[0] for one in maps], ys, xs, keep)
-    return found, found.pop("clear")
+    actual = predictor.predict([one[0] for one in maps], ys, xs, keep)
+    return actual, actual.pop("clear")
 
 
-def check_equal(found, expected, clear, tolerance=1e-5):
+def check_equal(actual, expected, clear, tolerance=1e-5):
     assert clear.mean() > 0.99
-    assert found["mask"].dtype == np.uint8
-    np.testing.assert_array_equal(found["mask"][clear], expected["mask"][clear])
-    np.testing.assert_allclose(found["probability"], expected["probability"], atol=tolerance)
+    assert actual["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(actual["mask"][clear], expected["mask"][clear])
+    np.testing.assert_allclose(actual["probability"], expected["probability"], atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -150,26 +150,26 @@ def exported(mobilenet, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(exported):
-    """Images of several sizes, and what a fresh process answered."""
+    """Images of several sizes, and the outputs of a fresh process."""
     batches = [
         np.stack([draw_photo(*shape, seed) for seed in range(count)]) for count, *shape in SHAPES
     ]
     return batches, ask(exported, batches, [encode(batch[-1]) for batch in batches])
 
 
-def test_an_image_of_any_size_is_answered_at_its_own_size(mobilenet, served):
-    batches, answers = served
+def test_an_image_of_any_size_is_predicted_at_its_own_size(mobilenet, served):
+    batches, results = served
 
-    for batch, found in zip(batches, answers.pixels, strict=True):
-        assert found["mask"].shape == found["probability"].shape == batch.shape[:3]
+    for batch, actual in zip(batches, results.pixels, strict=True):
+        assert actual["mask"].shape == actual["probability"].shape == batch.shape[:3]
         for number, image in enumerate(batch):
-            rows = {name: one[number] for name, one in found.items()}
-            check_equal(rows, *answer_in_keras(mobilenet, image))
-    assert len(np.unique(answers.pixels[0]["mask"])) == 3
+            rows = {name: one[number] for name, one in actual.items()}
+            check_equal(rows, *predict_in_keras(mobilenet, image))
+    assert len(np.unique(results.pixels[0]["mask"])) == 3
 
 
-def test_an_image_of_the_models_size_is_answered_as_by_the_model_itself(mobilenet, served):
-    batches, answers = served
+def test_an_image_of_the_models_size_is_predicted_as_by_the_model_itself(mobilenet, served):
+    batches, results = served
     places = np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), axis=-1)
 
     outputs = mobilenet([batches[0].astype(np.float32), np.stack([places.reshape(-1, 2)] * 2)])
@@ -177,22 +177,22 @@ def test_an_image_of_the_models_size_is_answered_as_by_the_model_itself(mobilene
     outputs = outputs.numpy().reshape(2, *SIZE, 3)
     best = np.sort(outputs, axis=-1)
     expected = {"mask": outputs.argmax(axis=-1), "probability": best[..., -1]}
-    check_equal(answers.pixels[0], expected, best[..., -1] - best[..., -2] > CLEAR)
+    check_equal(results.pixels[0], expected, best[..., -1] - best[..., -2] > CLEAR)
 
 
-def test_files_are_answered_as_their_pixels(served):
-    batches, answers = served
+def test_files_are_predicted_as_their_pixels(served):
+    batches, results = served
 
-    for batch, given, found in zip(batches, answers.pixels, answers.encoded, strict=True):
-        assert (found["height"], found["width"]) == batch.shape[1:3]
-        np.testing.assert_array_equal(found["mask"][..., 0], given["mask"][-1])
-        assert found["probability"].dtype == np.uint16
-        difference = found["probability"][..., 0] / 65535 - given["probability"][-1]
+    for batch, from_pixels, actual in zip(batches, results.pixels, results.encoded, strict=True):
+        assert (actual["height"], actual["width"]) == batch.shape[1:3]
+        np.testing.assert_array_equal(actual["mask"][..., 0], from_pixels["mask"][-1])
+        assert actual["probability"].dtype == np.uint16
+        difference = actual["probability"][..., 0] / 65535 - from_pixels["probability"][-1]
         assert np.abs(difference).max() < 0.5 / 65535 + 1e-6
 
 
 @pytest.mark.slow
-def test_plain_tensorflow_answers_with_files_that_pillow_reads(mobilenet, exported, tmp_path):
+def test_plain_tensorflow_returns_files_that_pillow_reads(mobilenet, exported, tmp_path):
     photo = draw_photo(37, 50)
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side
@@ -204,28 +204,28 @@ import pathlib, sys, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 folder = pathlib.Path(sys.argv[2])
 data = [(folder / name).read_bytes() for name in ("one.png", "two.png")]
-found = model.signatures["serve_bytes"](bytes=tf.constant(data))
-assert sorted(found) == ["height", "mask", "probability", "width"], sorted(found)
-assert found["height"].numpy().tolist() == [37, 90] and found["width"].numpy().tolist() == [50, 20]
-(folder / "mask.png").write_bytes(found["mask"][0].numpy())
-(folder / "probability.png").write_bytes(found["probability"][0].numpy())
+maps = model.signatures["serve_bytes"](bytes=tf.constant(data))
+assert sorted(maps) == ["height", "mask", "probability", "width"], sorted(maps)
+assert maps["height"].numpy().tolist() == [37, 90] and maps["width"].numpy().tolist() == [50, 20]
+(folder / "mask.png").write_bytes(maps["mask"][0].numpy())
+(folder / "probability.png").write_bytes(maps["probability"][0].numpy())
 assert "tl_toolkit" not in sys.modules
 print([name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()])
 """
 
-    found = subprocess.run(
+    actual = subprocess.run(
         [sys.executable, "-c", code, str(exported), str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert found.stdout.strip() == str(list(CLASSES)), found.stderr[-2000:]
+    assert actual.stdout.strip() == str(list(CLASSES)), actual.stderr[-2000:]
     mask, probability = (
         np.asarray(Image.open(tmp_path / name)) for name in ("mask.png", "probability.png")
     )
-    given = {"mask": mask, "probability": probability / 65535}
-    check_equal(given, *answer_in_keras(mobilenet, photo))
+    from_pixels = {"mask": mask, "probability": probability / 65535}
+    check_equal(from_pixels, *predict_in_keras(mobilenet, photo))
 
 
 def test_places_in_the_graph_are_those_of_training():
@@ -235,9 +235,9 @@ def test_places_in_the_graph_are_those_of_training():
             input_signature=[tf.TensorSpec((2,), tf.int32)],
         )
         for source in [(64, 80), (1, 1), (37, 50), (480, 361), (3, 1000), (2999, 7)]:
-            found = compiled(tf.constant(source))
+            actual = compiled(tf.constant(source))
 
-            for one, expected in zip(found, place_pixels(source, SIZE, mode), strict=True):
+            for one, expected in zip(actual, place_pixels(source, SIZE, mode), strict=True):
                 np.testing.assert_array_equal(one, expected)
 
 
@@ -251,7 +251,7 @@ def test_tiles_are_no_higher_than_they_must_be():
     # Two maps' parts of a first layer of three units, in float32.
     for tile_bytes, rows in [(1 << 20, 50), (40 * 20 * 2 * 3 * 4, 25)]:
         predictor = DensePredictor(build_model(), tile_bytes=tile_bytes)
-        assert np.unique(predictor.answer(maps, ys, xs, keep)["rows"]) == [rows]
+        assert np.unique(predictor.predict(maps, ys, xs, keep)["rows"]) == [rows]
 
 
 @pytest.mark.slow
@@ -260,21 +260,21 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
     write_saved_model(FinishedModel(model, TASK, "crop"), tmp_path / "model")
     image = draw_photo(30, 70)
 
-    found = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
+    actual = ask(tmp_path / "model", [image[np.newaxis]], [encode(image)])
 
-    expected, clear = answer_in_keras(model, image, "crop")
-    given = {name: one[0] for name, one in found.pixels[0].items()}
+    expected, clear = predict_in_keras(model, image, "crop")
+    from_pixels = {name: one[0] for name, one in actual.pixels[0].items()}
     # Of 70 columns the middle 40 have the model's proportions.
     kept = slice(15, 55)
-    for answer, nothing in (("mask", 255), ("probability", 0)):
-        assert (given[answer][:, : kept.start] == nothing).all()
-        assert (given[answer][:, kept.stop :] == nothing).all()
+    for name, blank in (("mask", 255), ("probability", 0)):
+        assert (from_pixels[name][:, : kept.start] == blank).all()
+        assert (from_pixels[name][:, kept.stop :] == blank).all()
         np.testing.assert_allclose(
-            found.encoded[0][answer][..., 0] / (1 if answer == "mask" else 65535),
-            given[answer], atol=1e-5,
+            actual.encoded[0][name][..., 0] / (1 if name == "mask" else 65535),
+            from_pixels[name], atol=1e-5,
         )  # fmt: skip
     check_equal(
-        {name: one[:, kept] for name, one in given.items()},
+        {name: one[:, kept] for name, one in from_pixels.items()},
         {name: one[:, kept] for name, one in expected.items()},
         clear[:, kept],
     )
@@ -337,7 +337,7 @@ def test_another_order_of_classes_and_another_resizing_are_noticed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [Edges(), Normals()], ids=lambda task: type(task).__name__)
-def test_answers_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
+def test_predictions_without_a_mask_are_compared_too(tmp_path, monkeypatch, task):
     model = build_model(units=task.units)
     write_saved_model(FinishedModel(model, task, "stretch"), tmp_path / "model")
     monkeypatch.setattr(dense_parity, "MAX_PIXELS", 24 * 32 + 41 * 30)
@@ -362,7 +362,7 @@ def test_decoders_that_differ_by_a_level_do_not_forbid_an_export(tmp_path):
     assert np.abs(difference).max() == 1
     model = build_model()
     predictions = model.get_layer("predictions")
-    predictions.kernel.assign(predictions.kernel * 100)  # so steep that a level turns answers
+    predictions.kernel.assign(predictions.kernel * 100)  # so steep that a level changes predictions
     write_saved_model(FinishedModel(model, TASK, "stretch"), tmp_path / "model")
 
     finished = FinishedModel(model, TASK, "stretch")
@@ -372,7 +372,7 @@ def test_decoders_that_differ_by_a_level_do_not_forbid_an_export(tmp_path):
     assert report["images"][0]["bytes"] < 2e-3
 
 
-def test_an_answer_without_an_encoding_is_refused():
+def test_a_map_without_an_encoding_is_refused():
     class Depth(Edges):
         def postprocess(self, outputs):
             return {"depth": outputs[..., 0]}

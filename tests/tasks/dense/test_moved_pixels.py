@@ -1,4 +1,4 @@
-"""Pixels drawn for training belong to the images that were trained on, as these were changed."""
+"""Pixels sampled for training belong to the images that were trained on, as these were changed."""
 
 import numpy as np
 import pytest
@@ -134,8 +134,8 @@ def test_evaluation_moves_no_mask(live):
         _, places, classes = live.draw(split, 0)
         targets = live.images[split].targets
 
-        for index, (place, found) in enumerate(zip(places, classes, strict=True)):
-            np.testing.assert_array_equal(targets.resized(index)[tuple(place.T)], found)
+        for index, (place, actual) in enumerate(zip(places, classes, strict=True)):
+            np.testing.assert_array_equal(targets.resized(index)[tuple(place.T)], actual)
 
 
 @pytest.mark.slow

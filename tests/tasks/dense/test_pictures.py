@@ -21,8 +21,8 @@ def save(path, value=0):
 
 def write(folder, *paths, value=200, kind="mask"):
     pictures = Pictures(folder, paths, kind=kind)
-    answer = Image.fromarray(np.full((4, 6), value, np.uint8))
-    return [pictures.write(path, answer, PIXELS) for path in paths]
+    prediction = Image.fromarray(np.full((4, 6), value, np.uint8))
+    return [pictures.write(path, prediction, PIXELS) for path in paths]
 
 
 def value_of(path):
@@ -30,12 +30,12 @@ def value_of(path):
         return np.asarray(image).flat[0]
 
 
-def test_answers_are_named_after_their_files(tmp_path):
+def test_predictions_are_named_after_their_files(tmp_path):
     paths = [Path("a/cat.png"), Path("b/cat.jpg"), Path("cat_2.png"), Path("c/cat.png")]
 
-    found = write(tmp_path, *paths, paths[0])
+    actual = write(tmp_path, *paths, paths[0])
 
-    names = [Path(one["mask"]).name for one in found]
+    names = [Path(one["mask"]).name for one in actual]
     assert names == ["cat_mask.png", "cat_2_mask.png", "cat_2_2_mask.png", "cat_3_mask.png",
                      "cat_mask.png"]  # fmt: skip
 
@@ -47,14 +47,14 @@ def test_many_files_of_one_name_are_named_at_once(tmp_path):
     assert pictures._bases[Path("19999/frame.png")].name == "frame_20000"
 
 
-def test_an_overlay_is_half_photo_and_half_answer(tmp_path):
+def test_an_overlay_is_half_photo_and_half_prediction(tmp_path):
     (files,) = write(tmp_path, Path("cat.png"))
 
     assert value_of(files["mask"]) == 200
     assert value_of(files["overlay"]) == 150
 
 
-def test_answers_replace_those_of_an_earlier_call(tmp_path):
+def test_predictions_replace_those_of_an_earlier_call(tmp_path):
     write(tmp_path, Path("cat.png"), value=10)
 
     (files,) = write(tmp_path, Path("cat.png"), value=20)

@@ -1,4 +1,4 @@
-"""Tasks with an answer for each pixel, through the verbs that a classification goes through."""
+"""Tasks with an output for each pixel, through the verbs that a classification goes through."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def photo_of(run):
 
 
 def test_a_run_tells_the_scores_of_its_task(run):
-    task = run.recipe.task
+    task = run.recipe.task.kind
     metrics = run.metrics
 
     best = metrics["best"]
@@ -77,70 +77,70 @@ def test_a_kept_model_measures_as_the_run_did(run):
 
 
 def test_a_folder_is_measured_like_the_split_that_it_holds(run):
-    found = run.evaluate(run.recipe.data.validation)
+    actual = run.evaluate(run.recipe.data.validation)
 
-    assert found["images"] == 4
-    name = METRICS[run.recipe.task]
-    assert found[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
+    assert actual["images"] == 4
+    name = METRICS[run.recipe.task.kind]
+    assert actual[name] == pytest.approx(run.metrics["validation"][name], abs=1e-4)
 
 
-def test_answers_are_of_the_size_of_the_file(run, tmp_path):
+def test_predictions_are_of_the_size_of_the_file(run, tmp_path):
     Image.open(photo_of(run)).resize((90, 50)).save(tmp_path / "wide.png")
 
-    (answer,) = run.predict(tmp_path / "wide.png")
+    (prediction,) = run.predict(tmp_path / "wide.png")
 
     (large,) = run.predict(tmp_path / "wide.png", native=True)
-    for one in (*answer.answer.values(), *large.answer.values()):
+    for one in (*prediction.maps.values(), *large.maps.values()):
         assert one.shape[:2] == (50, 90)
 
 
-def test_an_image_of_the_model_s_size_is_answered_alike_at_its_own(run):
+def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
     (resized,) = run.predict(photo_of(run))
     (native,) = run.predict(photo_of(run), native=True)
 
-    for name, one in resized.answer.items():
-        np.testing.assert_allclose(native.answer[name], one, atol=1e-5)
+    for name, one in resized.maps.items():
+        np.testing.assert_allclose(native.maps[name], one, atol=1e-5)
 
 
-def test_a_saved_model_answers_as_the_run_predicts(run):
-    from tests.tasks.dense.test_export_pixels import ask
+def test_a_saved_model_predicts_as_the_run_predicts(run):
+    from tl_toolkit.export.asking import ask
 
     pixels = np.asarray(Image.open(photo_of(run)))
-    given = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
+    predicted = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
                 [photo_of(run).read_bytes()]).pixels[0]  # fmt: skip
 
     (expected,) = run.predict(photo_of(run))
-    for name, one in expected.answer.items():
+    for name, one in expected.maps.items():
         if one.dtype == np.float32:
-            np.testing.assert_allclose(given[name][0], one, atol=1e-5)
+            np.testing.assert_allclose(predicted[name][0], one, atol=1e-5)
         else:
-            assert (given[name][0] == one).mean() > 0.999
+            assert (predicted[name][0] == one).mean() > 0.999
 
 
 def test_the_command_line_measures_and_draws(run, tmp_path):
     table = tltool("evaluate", run.path, cwd=tmp_path).stdout
     drawn = tltool("predict", run.path, photo_of(run), "--format", "csv", cwd=tmp_path).stdout
 
-    picture = PICTURES[run.recipe.task]
+    picture = PICTURES[run.recipe.task.kind]
     (row,) = csv.DictReader(io.StringIO(drawn))
     for kind in (picture, "overlay"):
         with Image.open(tmp_path / row[kind]) as image:
             assert image.size == (64, 64)
-    if run.recipe.task == "segmentation":
+    if run.recipe.task.kind == "segmentation":
         assert "ball" in table and "majority class" in table
         assert float(row["ball"]) + float(row["plane"]) == pytest.approx(1)
         with Image.open(tmp_path / row["mask"]) as image:
             assert image.mode == "P" and set(np.unique(np.asarray(image))) <= {0, 1}
 
 
-def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
+def test_images_in_the_folder_of_predictions_are_left_out(run, tmp_path):
     place = tmp_path / "same"
     place.mkdir()
     shutil.copy(photo_of(run), place / "cat.png")
-    mine = place / f"cat_{PICTURES[run.recipe.task]}.png"
+    mine = place / f"cat_{PICTURES[run.recipe.task.kind]}.png"
     shutil.copy(photo_of(run), mine)
 
-    with pytest.raises(OutputError, match="the 2 images in it are not asked about"):
+    with pytest.raises(OutputError, match="the 2 images in it are left out"):
         run.predict(place, out=place)
     with pytest.raises(OutputError, match="would be lost"):
         run.predict(place / "cat.png", out=place)
@@ -149,15 +149,15 @@ def test_images_in_the_folder_of_answers_are_not_asked_about(run, tmp_path):
     assert len(list(place.iterdir())) == 2
 
 
-def test_predicting_again_leaves_the_first_answers_out_and_replaces_them(run, tmp_path):
+def test_predicting_again_leaves_the_first_predictions_out_and_replaces_them(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
     record = Record()
 
     for _ in range(2):
-        (answer,) = run.predict(tmp_path, out=tmp_path / "answers", progress=record.handle)
+        (prediction,) = run.predict(tmp_path, out=tmp_path / "predictions", progress=record.handle)
 
-    assert answer.path == str(tmp_path / "cat.png")
-    assert len(list((tmp_path / "answers").iterdir())) == 2
+    assert prediction.path == str(tmp_path / "cat.png")
+    assert len(list((tmp_path / "predictions").iterdir())) == 2
     assert [line for line in record.lines if "left out: 2 images in" in line]
 
 
@@ -173,7 +173,7 @@ def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
 
 
 def test_thresholds_are_those_of_the_task(run, tmp_path):
-    name = METRICS[run.recipe.task]
+    name = METRICS[run.recipe.task.kind]
 
     done = tltool("evaluate", run.path, "--fail-under", f"{name}=1.1", cwd=tmp_path, code=4)
     assert "Asked for at least 1.1" in done.stderr
@@ -195,12 +195,12 @@ def test_a_search_over_dropout_and_depth(task, balls, tmp_path):
         }
     }
 
-    found = tl.search(recipe, out=tmp_path / "search")
+    actual = tl.search(recipe, out=tmp_path / "search")
 
-    assert [trial.state for trial in found.trials] == ["completed"] * 4
-    assert found.summary["objective"] == f"val_{SCORES[task]}"
+    assert [trial.state for trial in actual.trials] == ["completed"] * 4
+    assert actual.summary["objective"] == f"val_{SCORES[task]}"
     alone = tl.finetune(tmp_path / "search" / "best.yaml", out=tmp_path / "alone")
-    assert alone.metrics["best"][f"val_{SCORES[task]}"] == found.summary["best"]["score"]
+    assert alone.metrics["best"][f"val_{SCORES[task]}"] == actual.summary["best"]["score"]
     header = (tmp_path / "search" / "trials.csv").read_text().splitlines()[0]
     assert f"val_{SCORES[task]}" in header
 
@@ -250,15 +250,15 @@ def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
         "normals": np.array([[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]] * 2, "f4"),
     }[task]
 
-    found = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
+    actual = model.evaluate([images, places], targets, verbose=0, return_dict=True)["loss"]
 
-    given = model.predict([images, places], verbose=0)[:, :4]
+    predicted = model.predict([images, places], verbose=0)[:, :4]
     if task == "normals":
-        cosines = (given * targets[:, :4]).sum(-1) / np.linalg.norm(given, axis=-1)
+        cosines = (predicted * targets[:, :4]).sum(-1) / np.linalg.norm(predicted, axis=-1)
         expected = (1 - cosines).mean()
     elif task == "segmentation":
-        expected = -np.log(np.take_along_axis(given, targets[:, :4, None], -1)).mean()
+        expected = -np.log(np.take_along_axis(predicted, targets[:, :4, None], -1)).mean()
     else:
-        hit = np.where(targets[:, :4] == 1, given[..., 0], 1 - given[..., 0])
+        hit = np.where(targets[:, :4] == 1, predicted[..., 0], 1 - predicted[..., 0])
         expected = -np.log(hit).mean()
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert actual == pytest.approx(expected, rel=1e-4)

@@ -24,7 +24,7 @@ def assemble_pixels(loss):
     return transfer
 
 
-def answer_densely(transfer, images):
+def predict_densely(transfer, images):
     """Every map as large as the image, one after the other, and the dense layers on all of that."""
     ends = {part.name: part.inputs for part in transfer.parts}
     maps = keras.Model(transfer.image, list(ends["head"]))(images, training=False)
@@ -47,11 +47,11 @@ def test_loss_and_gradients_are_those_of_a_dense_map_that_is_masked(loss):
     transfer = assemble_pixels(loss)
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (2, SIDE, SIDE, 3)).astype("float32")
-    truth = random.integers(0, 3, (2, SIDE * SIDE)).astype("int32")
+    targets = random.integers(0, 3, (2, SIDE * SIDE)).astype("int32")
     drawn = np.stack([random.permutation(SIDE * SIDE)[:DRAWN] for _ in images])
     pixels = np.stack(np.unravel_index(drawn, (SIDE, SIDE)), axis=-1).astype("float32")
-    labels = np.take_along_axis(truth, drawn, axis=1)
-    masked = np.full_like(truth, IGNORE)
+    labels = np.take_along_axis(targets, drawn, axis=1)
+    masked = np.full_like(targets, IGNORE)
     np.put_along_axis(masked, drawn, labels, axis=1)
 
     def measure(ask, targets):
@@ -64,13 +64,13 @@ def test_loss_and_gradients_are_those_of_a_dense_map_that_is_masked(loss):
     losses, state, gradients = measure(
         lambda: transfer.model([images, pixels], training=False), labels
     )
-    expected, counted, slopes = measure(lambda: answer_densely(transfer, images), masked)
+    expected, counted, slopes = measure(lambda: predict_densely(transfer, images), masked)
 
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert np.array_equal(state, counted)
     assert len(gradients) == len(transfer.model.trainable_variables) == 7 * 3 + 3 * 2
-    for found, slope in zip(gradients, slopes, strict=True):
-        found, slope = map(tf.convert_to_tensor, (found, slope))
+    for actual, slope in zip(gradients, slopes, strict=True):
+        actual, slope = map(tf.convert_to_tensor, (actual, slope))
         size = np.abs(slope).max()
         assert size > 1e-6
-        np.testing.assert_allclose(found, slope, rtol=0, atol=1e-4 * size)
+        np.testing.assert_allclose(actual, slope, rtol=0, atol=1e-4 * size)

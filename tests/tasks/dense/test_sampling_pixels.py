@@ -1,4 +1,4 @@
-"""Which pixels are drawn of an image for a step of training."""
+"""Which pixels are sampled of an image for a step of training."""
 
 import numpy as np
 import pytest
@@ -34,10 +34,10 @@ def test_uniform_repeats_no_pixel_while_there_are_enough():
 
 
 def test_uniform_repeats_pixels_where_there_are_too_few():
-    found = draw(250)
+    actual = draw(250)
 
-    assert len(found) == 250
-    assert len(set(found)) == 100, "some were left out for repeats of others"
+    assert len(actual) == 250
+    assert len(set(actual)) == 100, "some were left out for repeats of others"
 
 
 def test_uniform_draws_all_alike():
@@ -49,9 +49,9 @@ def test_uniform_draws_all_alike():
 
 
 def test_balanced_draws_as_many_of_each_class():
-    found = CLASSES[draw(12, "balanced")]
+    actual = CLASSES[draw(12, "balanced")]
 
-    assert np.bincount(found).tolist() == [4, 4, 4]
+    assert np.bincount(actual).tolist() == [4, 4, 4]
 
 
 def test_balanced_deals_out_what_does_not_divide_by_lot():
@@ -62,16 +62,16 @@ def test_balanced_deals_out_what_does_not_divide_by_lot():
 
 
 def test_balanced_repeats_pixels_of_a_rare_class_only():
-    found = draw(60, "balanced")
+    actual = draw(60, "balanced")
 
-    assert np.bincount(CLASSES[found]).tolist() == [20, 20, 20]
-    assert len(set(found[CLASSES[found] == 0])) == 20
+    assert np.bincount(CLASSES[actual]).tolist() == [20, 20, 20]
+    assert len(set(actual[CLASSES[actual] == 0])) == 20
 
 
 def test_edges_draws_half_beside_a_border():
-    found = draw(30, "edges")
+    actual = draw(30, "edges")
 
-    assert find_borders(MASK).reshape(-1)[found].sum() == 15
+    assert find_borders(MASK).reshape(-1)[actual].sum() == 15
 
 
 def test_edges_of_one_class_alone_draws_all_alike():
@@ -93,9 +93,9 @@ def test_pixels_of_no_class_make_no_border():
 
 
 def test_without_a_counted_pixel_any_are_drawn():
-    found = draw(50, mask=np.full((4, 5), IGNORE, np.uint8))
+    actual = draw(50, mask=np.full((4, 5), IGNORE, np.uint8))
 
-    assert len(found) == 50 and 0 <= found.min() and found.max() < 20
+    assert len(actual) == 50 and 0 <= actual.min() and actual.max() < 20
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "balanced", "edges"])

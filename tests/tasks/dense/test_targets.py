@@ -163,11 +163,11 @@ def test_a_mask_follows_its_image_through_resizing(mode, size):
     image = np.repeat(values[..., None] * 255, 3, axis=-1)
 
     resized = resize_image(image, size, mode).numpy()[..., 0] > 127
-    found = resize_target(values, size, mode)
+    actual = resize_target(values, size, mode)
 
-    assert found.shape == size
+    assert actual.shape == size
     # The two may differ where a new pixel lies across the step: in one row, or one column.
-    differs = resized != found.astype(bool)
+    differs = resized != actual.astype(bool)
     assert differs.any(axis=1).sum() <= 1 or differs.any(axis=0).sum() <= 1
     assert differs.mean() < 0.06
 
@@ -175,11 +175,11 @@ def test_a_mask_follows_its_image_through_resizing(mode, size):
 def test_a_target_of_several_channels_is_resized_as_each_of_them():
     target = np.random.default_rng(0).normal(size=(9, 7, 3))
 
-    found = resize_target(target, (4, 5), "crop")
+    actual = resize_target(target, (4, 5), "crop")
 
     for channel in range(3):
         np.testing.assert_array_equal(
-            found[..., channel], resize_target(target[..., channel], (4, 5), "crop")
+            actual[..., channel], resize_target(target[..., channel], (4, 5), "crop")
         )
 
 

@@ -27,83 +27,83 @@ def draw_photo(size):
     return blobs[rows][:, columns]
 
 
-def answer_drawn(size, **model):
-    """What a model that was drawn for this size answers."""
+def predict_at_size(size, **model):
+    """The outputs of a model that was built for this size."""
     predictor = DensePredictor(assemble_pixels(size, **model).model)
     maps = [one[0] for one in predictor.read_maps(draw_photo(size)[np.newaxis])]
     ys, xs = (np.arange(side, dtype="float32") for side in size)
-    return predictor.answer(maps, ys, xs, keep_all)["outputs"]
+    return predictor.predict(maps, ys, xs, keep_all)["outputs"]
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     assert expected.std(axis=(0, 1)).max() > 0.005
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # other kernels, other sums
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)  # other kernels, other sums
 
 
 @pytest.mark.parametrize("trained", [(32, 32), (40, 32)])
 @pytest.mark.parametrize("size", [(32, 32), (20, 71), (96, 64)])
-def test_an_image_is_answered_as_by_a_model_of_its_size(size, trained):
+def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
     predictor = DensePredictor(assemble_pixels(trained).model)
 
-    found = predictor.answer_large(draw_photo(size), keep_all)["outputs"]
+    actual = predictor.predict_large(draw_photo(size), keep_all)["outputs"]
 
-    assert found.shape == (*size, 3)
-    assert_same(found, answer_drawn(size))
+    assert actual.shape == (*size, 3)
+    assert_same(actual, predict_at_size(size))
 
 
 @pytest.mark.parametrize("window", [1, 160, 192])
-def test_a_large_image_is_answered_in_windows_without_seams(window):
+def test_a_large_image_is_predicted_in_windows_without_seams(window):
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 333))
-    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+    expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
 
-    found = predictor.answer_large(photo, keep_all, window=window)["outputs"]
+    actual = predictor.predict_large(photo, keep_all, window=window)["outputs"]
 
     assert predictor.is_seamless
-    assert_same(found, expected)
+    assert_same(actual, expected)
 
 
 def test_a_smaller_margin_would_leave_seams():
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 200))
-    expected = predictor.answer_large(photo, keep_all, window=1024)["outputs"]
+    expected = predictor.predict_large(photo, keep_all, window=1024)["outputs"]
     predictor._sizeless.margin = 0
 
-    found = predictor.answer_large(photo, keep_all, window=96)["outputs"]
+    actual = predictor.predict_large(photo, keep_all, window=96)["outputs"]
 
-    assert np.abs(found - expected).max() > 1e-3
+    assert np.abs(actual - expected).max() > 1e-3
 
 
 def test_strided_convolutions_are_seamless_too():
     predictor = DensePredictor(assemble_pixels((64, 64), base="mobilenet", alpha=0.25).model)
     size = (96, 1100)
 
-    found = predictor.answer_large(draw_photo(size), keep_all, window=32)["outputs"]
+    actual = predictor.predict_large(draw_photo(size), keep_all, window=32)["outputs"]
 
     margin = predictor._sizeless.margin
     assert size[1] > 4 * margin > 0  # more than one window
-    assert_same(found, answer_drawn(size, base="mobilenet", alpha=0.25))
+    assert_same(actual, predict_at_size(size, base="mobilenet", alpha=0.25))
 
 
 def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
     transfer = assemble_pixels((64, 64), base="mobilenet_v3_small", alpha=0.75)
     predictor = DensePredictor(transfer.model)
 
-    found = predictor.answer_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
+    actual = predictor.predict_large(draw_photo((100, 330)), keep_all, window=256)["outputs"]
 
     assert not predictor.is_seamless
-    assert found.shape == (100, 330, 3)
-    assert np.isfinite(found).all()
+    assert actual.shape == (100, 330, 3)
+    assert np.isfinite(actual).all()
 
 
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
-    found = DensePredictor(transfer.model).answer_large(
+    actual = DensePredictor(transfer.model).predict_large(
         draw_photo((50, 61)), transfer.task.postprocess
     )
 
-    assert {name: one.shape for name, one in found.items()} == {
+    assert {name: one.shape for name, one in actual.items()} == {
         "mask": (50, 61),
         "probability": (50, 61),
     }
@@ -111,11 +111,11 @@ def test_what_is_kept_has_the_images_size():
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 160, 161, 500, 1024, 1025])
 @pytest.mark.parametrize(("window", "margin"), [(160, 32), (160, 64), (64, 0)])
-def test_windows_answer_each_pixel_once_and_away_from_their_inner_ends(length, window, margin):
+def test_windows_predict_each_pixel_once_and_away_from_their_inner_ends(length, window, margin):
     spans = cut_spans(length, window=window, margin=margin)
 
-    answered = [pixel for span in spans for pixel in range(span.first, span.last)]
-    assert answered == list(range(length))
+    predicted = [pixel for span in spans for pixel in range(span.first, span.last)]
+    assert predicted == list(range(length))
     for span in spans:
         assert span.start % 32 == 0
         assert span.stop - span.start <= window

@@ -28,16 +28,16 @@ def make_outputs(seed=0):
 
 
 def test_values_are_fractions_of_annotators(save):
-    found = EdgeReader().read(save(np.array([[0, 51], [204, 255]], np.uint8)))
+    actual = EdgeReader().read(save(np.array([[0, 51], [204, 255]], np.uint8)))
 
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [[0, 0.2], [0.8, 1]])
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, [[0, 0.2], [0.8, 1]])
 
 
 def test_files_of_16_bits_keep_them(save):
-    found = EdgeReader().read(save(np.array([[0, 1, 13107, 65535]], np.uint16)))
+    actual = EdgeReader().read(save(np.array([[0, 1, 13107, 65535]], np.uint16)))
 
-    np.testing.assert_allclose(found, [[0, 1 / 65535, 0.2, 1]])
+    np.testing.assert_allclose(actual, [[0, 1 / 65535, 0.2, 1]])
 
 
 @pytest.mark.parametrize("mode", ["1", "RGB", "LA", "P", "RGBA"])
@@ -51,10 +51,10 @@ def test_black_and_white_mean_the_same_in_every_form_of_png(save, mode):
 def test_an_ignored_value_counts_nowhere(save, kind, values):
     reader = EdgeReader(ignore=7)
 
-    found = reader.read(save(np.array([values], kind)))
+    actual = reader.read(save(np.array([values], kind)))
 
-    assert found[0, 0] == -1 and found[0, 1] >= 0
-    assert reader.sampling_groups(found).tolist() == [[IGNORE, 0]]
+    assert actual[0, 0] == -1 and actual[0, 1] >= 0
+    assert reader.sampling_groups(actual).tolist() == [[IGNORE, 0]]
 
 
 def test_strata_are_edges_from_half_of_the_annotators_on():
@@ -177,7 +177,7 @@ def test_the_score_is_the_best_f_measure_of_single_pixels():
     assert balanced().score_of(states.numpy().sum(axis=0)) == pytest.approx(2 * 3 / (4 + 3))
 
 
-def test_the_score_is_1_for_a_perfect_answer_and_0_without_an_edge():
+def test_the_score_is_1_for_a_perfect_prediction_and_0_without_an_edge():
     edges = TARGETS[:1] >= 0.5
     outputs = tf.constant(edges[..., None].astype(np.float32))
 
@@ -190,29 +190,29 @@ def test_the_score_is_1_for_a_perfect_answer_and_0_without_an_edge():
     assert whole["f_score"] == 0
 
 
-def test_an_answer_is_a_grey_image_of_probabilities():
-    answer = balanced().postprocess(tf.constant([[[0.0], [0.2], [1.0]]]))
+def test_a_prediction_is_a_grey_image_of_probabilities():
+    prediction = balanced().postprocess(tf.constant([[[0.0], [0.2], [1.0]]]))
 
     image = balanced().render(
-        {name: kept.numpy() for name, kept in answer.items()}, np.zeros((0, 3))
+        {name: kept.numpy() for name, kept in prediction.items()}, np.zeros((0, 3))
     )
 
     assert image.mode == "L"
     assert np.asarray(image).tolist() == [[0, 51, 255]]
 
 
-def test_whole_answers_are_measured_over_all_images_and_each_alone():
-    truth = np.zeros((100, 100), np.float32)
-    truth[50, 10:90] = 1
-    truth[70, 10:90] = 0.4  # most annotators saw none
-    truth[:, 80:] = -1
+def test_whole_maps_are_measured_over_all_images_and_each_alone():
+    target = np.zeros((100, 100), np.float32)
+    target[50, 10:90] = 1
+    target[70, 10:90] = 0.4  # most annotators saw none
+    target[:, 80:] = -1
     metric = balanced().build_metric()
 
-    right = metric.add({"probability": np.where(truth == 1, 0.7, 0)}, truth)
-    wrong = metric.add({"probability": np.zeros((100, 100))}, truth)
+    right = metric.add({"probability": np.where(target == 1, 0.7, 0)}, target)
+    wrong = metric.add({"probability": np.zeros((100, 100))}, target)
 
     assert right["f_score"] == 1 and wrong["f_score"] == 0
-    found = metric.result()
-    assert found["images"] == 2
-    assert found["ods"] == found["ois"] == pytest.approx(2 / 3)
-    assert found["average_precision"] == pytest.approx(1 / 2)
+    actual = metric.result()
+    assert actual["images"] == 2
+    assert actual["ods"] == actual["ois"] == pytest.approx(2 / 3)
+    assert actual["average_precision"] == pytest.approx(1 / 2)

@@ -44,19 +44,19 @@ def save(tmp_path, write_png):
 def test_colours_are_vectors_as_exact_as_their_bits(save, kind, degrees):
     normals = random_normals(12, 9)
 
-    found = NormalReader().read(save(encode(normals, kind)))
+    actual = NormalReader().read(save(encode(normals, kind)))
 
-    assert found.shape == (12, 9, 3) and found.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-6)
-    assert measure_angles(found, normals).max() < degrees
+    assert actual.shape == (12, 9, 3) and actual.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=-1), 1, atol=1e-6)
+    assert measure_angles(actual, normals).max() < degrees
 
 
 def test_16_bits_are_not_cut_to_8(save):
     pixels = np.array([[[65535, 32768, 32768], [65535, 32768 + 100, 32768]]], np.uint16)
 
-    found = NormalReader().read(save(pixels))
+    actual = NormalReader().read(save(pixels))
 
-    assert found[0, 1, 1] - found[0, 0, 1] == pytest.approx(200 / 65535, rel=1e-3)
+    assert actual[0, 1, 1] - actual[0, 0, 1] == pytest.approx(200 / 65535, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -65,10 +65,10 @@ def test_grey_in_the_middle_is_no_normal(save, kind):
     pixels = np.full((1, 2, 3), middle, kind)
     pixels[0, 1] = encode(tilted(0), kind)
 
-    found = NormalReader().read(save(pixels))
+    actual = NormalReader().read(save(pixels))
 
-    assert found[0, 0].tolist() == [0, 0, 0]
-    assert NormalReader().sampling_groups(found).tolist() == [[IGNORE, 0]]
+    assert actual[0, 0].tolist() == [0, 0, 0]
+    assert NormalReader().sampling_groups(actual).tolist() == [[IGNORE, 0]]
 
 
 @pytest.mark.parametrize("ignore", [0, (0, 0, 0)])
@@ -77,10 +77,10 @@ def test_the_ignored_colour_is_no_normal(save, kind, ignore):
     pixels = encode(np.stack([[tilted(10), tilted(20)]]), kind)
     pixels[0, 0] = 0
 
-    found = NormalReader(ignore).read(save(pixels))
+    actual = NormalReader(ignore).read(save(pixels))
 
-    assert found[0, 0].tolist() == [0, 0, 0]
-    assert np.linalg.norm(found[0, 1]) == pytest.approx(1)
+    assert actual[0, 0].tolist() == [0, 0, 0]
+    assert np.linalg.norm(actual[0, 1]) == pytest.approx(1)
 
 
 def test_an_ignored_colour_is_scaled_to_16_bits(save):
@@ -88,9 +88,9 @@ def test_an_ignored_colour_is_scaled_to_16_bits(save):
     color = (200, 130, 240)
     pixels[0, 1] = np.array(color) * 257
 
-    found = NormalReader(color).read(save(pixels))
+    actual = NormalReader(color).read(save(pixels))
 
-    assert found.any(axis=-1).tolist() == [[True, False]]
+    assert actual.any(axis=-1).tolist() == [[True, False]]
 
 
 def test_black_that_is_not_ignored_is_refused_not_taken_for_a_normal(save):
@@ -122,13 +122,13 @@ def test_the_reader_of_a_recipe_ignores_what_it_says(tmp_path, save):
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
 def test_the_loss_is_that_of_pixelnet_whatever_the_length_of_an_output(scale):
-    given, wanted = random_normals(2, 7), random_normals(2, 7, seed=1)
+    predicted, wanted = random_normals(2, 7), random_normals(2, 7, seed=1)
 
-    losses, _ = TASK.compare(tf.constant(given * scale), tf.constant(wanted))
+    losses, _ = TASK.compare(tf.constant(predicted * scale), tf.constant(wanted))
 
-    expected = (np.linalg.norm(given - wanted, axis=-1) ** 2 / 2).mean(axis=-1)
+    expected = (np.linalg.norm(predicted - wanted, axis=-1) ** 2 / 2).mean(axis=-1)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    cosines = np.cos(np.radians(measure_angles(given, wanted)))
+    cosines = np.cos(np.radians(measure_angles(predicted, wanted)))
     np.testing.assert_allclose(losses, (1 - cosines).mean(axis=-1), rtol=1e-5)
 
 
@@ -136,14 +136,14 @@ def test_pixels_without_a_normal_have_no_loss_no_gradient_and_no_state():
     wanted = random_normals(2, 6, seed=1)
     wanted[0, 2:] = 0
     wanted[1] = 0
-    given = tf.constant(random_normals(2, 6) * 2)
+    predicted = tf.constant(random_normals(2, 6) * 2)
 
     with tf.GradientTape() as tape:
-        tape.watch(given)
-        losses, states = TASK.compare(given, tf.constant(wanted))
-    gradient = np.abs(tape.gradient(losses, given).numpy()).max(axis=-1)
+        tape.watch(predicted)
+        losses, states = TASK.compare(predicted, tf.constant(wanted))
+    gradient = np.abs(tape.gradient(losses, predicted).numpy()).max(axis=-1)
 
-    angles = measure_angles(given.numpy()[0, :2] / 2, wanted[0, :2])
+    angles = measure_angles(predicted.numpy()[0, :2] / 2, wanted[0, :2])
     assert losses[0].numpy() == pytest.approx((1 - np.cos(np.radians(angles))).mean(), rel=1e-5)
     assert losses[1].numpy() == 0
     assert (gradient > 0).tolist() == wanted.any(axis=-1).tolist()
@@ -163,9 +163,9 @@ def test_an_output_of_zeros_is_no_infinite_loss():
 
 def test_the_score_counts_pixels_within_22_5_degrees():
     wanted = np.stack([[tilted(0)] * 4])
-    given = np.stack([[tilted(22.4), tilted(-22.4, "y"), tilted(22.6), tilted(170)]])
+    predicted = np.stack([[tilted(22.4), tilted(-22.4, "y"), tilted(22.6), tilted(170)]])
 
-    _, states = TASK.compare(tf.constant(given), tf.constant(wanted))
+    _, states = TASK.compare(tf.constant(predicted), tf.constant(wanted))
 
     assert states.numpy().tolist() == [[2, 4]]
     assert TASK.score_of(states.numpy()[0]) == 0.5
@@ -189,25 +189,25 @@ def test_metrics_are_over_all_pixels_of_all_images():
     first = metric.add({"normal": np.stack([[tilted(one) for one in angles[:3]]])}, front)
     metric.add({"normal": np.stack([[tilted(25), tilted(45), tilted(90)]])}, with_a_gap)
 
-    found = metric.result()
+    actual = metric.result()
     assert first["mean_angle"] == pytest.approx(10, abs=1e-5)
-    assert (found["images"], found["pixels"]) == (2, 5)
-    assert found["mean_angle"] == pytest.approx(np.mean(angles), abs=1e-5)
-    assert found["median_angle"] == pytest.approx(20, abs=0.0051)
-    assert found["rmse_angle"] == pytest.approx(np.sqrt(np.mean(np.square(angles))), abs=1e-5)
-    assert found["within_11_25"] == 0.4
-    assert found["within_22_5"] == 0.6
-    assert found["within_30"] == 0.8
-    assert found["facing"]["mean_angle"] == 0 and found["facing"]["within_11_25"] == 1
+    assert (actual["images"], actual["pixels"]) == (2, 5)
+    assert actual["mean_angle"] == pytest.approx(np.mean(angles), abs=1e-5)
+    assert actual["median_angle"] == pytest.approx(20, abs=0.0051)
+    assert actual["rmse_angle"] == pytest.approx(np.sqrt(np.mean(np.square(angles))), abs=1e-5)
+    assert actual["within_11_25"] == 0.4
+    assert actual["within_22_5"] == 0.6
+    assert actual["within_30"] == 0.8
+    assert actual["facing"]["mean_angle"] == 0 and actual["facing"]["within_11_25"] == 1
 
 
 def test_the_median_is_off_by_no_more_than_half_a_bin():
-    truth, given = random_normals(50, 41), random_normals(50, 41, seed=2)
+    target, predicted = random_normals(50, 41), random_normals(50, 41, seed=2)
     metric = TASK.build_metric()
 
-    metric.add({"normal": given}, truth)
+    metric.add({"normal": predicted}, target)
 
-    expected = np.sort(measure_angles(given, truth).reshape(-1))[(50 * 41 - 1) // 2]
+    expected = np.sort(measure_angles(predicted, target).reshape(-1))[(50 * 41 - 1) // 2]
     assert abs(metric.result()["median_angle"] - expected) <= 0.005
 
 
@@ -219,16 +219,16 @@ def test_without_a_normal_all_metrics_are_0():
     assert metric.result()["mean_angle"] == metric.result()["median_angle"] == 0
 
 
-def test_an_answer_is_drawn_as_the_files_are_coded(tmp_path):
+def test_a_prediction_is_rendered_as_the_files_are_coded(tmp_path):
     normals = random_normals(6, 5)
-    answer = {
+    prediction = {
         name: kept.numpy() for name, kept in TASK.postprocess(tf.constant(normals * 3)).items()
     }
 
-    TASK.render(answer, NO_PALETTE).save(tmp_path / "normals.png")
+    TASK.render(prediction, NO_PALETTE).save(tmp_path / "normals.png")
 
-    found = NormalReader().read(str(tmp_path / "normals.png"))
-    assert measure_angles(found, normals).max() < 0.5
+    actual = NormalReader().read(str(tmp_path / "normals.png"))
+    assert measure_angles(actual, normals).max() < 0.5
 
 
 def draw_bump(height=40, width=60):
@@ -268,21 +268,21 @@ def test_mirrored_normals_are_those_of_the_mirrored_surface(flip):
 def test_turned_normals_are_those_of_the_turned_surface(quarters):
     moved = np.rot90(normals_of(draw_bump()), quarters)  # counterclockwise
 
-    found = NormalReader().turn(moved, rotate(quarters * np.pi / 2))
+    actual = NormalReader().turn(moved, rotate(quarters * np.pi / 2))
 
-    np.testing.assert_allclose(found, normals_of(np.rot90(draw_bump(), quarters)), atol=1e-6)
+    np.testing.assert_allclose(actual, normals_of(np.rot90(draw_bump(), quarters)), atol=1e-6)
 
 
 def test_mirroring_comes_before_turning():
     moved = np.rot90(np.fliplr(normals_of(draw_bump())))
 
-    found = NormalReader().turn(moved, rotate(np.pi / 2) @ mirror((False, True)))
+    actual = NormalReader().turn(moved, rotate(np.pi / 2) @ mirror((False, True)))
 
     expected = normals_of(np.rot90(np.fliplr(draw_bump())))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_pixels_without_a_normal_stay_so_when_turned():
-    found = NormalReader().turn(np.zeros((2, 2, 3), np.float32), rotate(0.3))
+    actual = NormalReader().turn(np.zeros((2, 2, 3), np.float32), rotate(0.3))
 
-    assert not found.any()
+    assert not actual.any()

@@ -10,53 +10,53 @@ MATRIX = np.array([[4, 0, 0, 0], [2, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 CLASSES = ("a", "b", "c", "d")
 
 
-def test_pixels_are_counted_by_class_and_answer():
-    truth = np.array([[0, 0, 1], [2, 2, 2]], np.uint8)
-    answers = np.array([[0, 1, 1], [2, 0, 2]], np.uint8)
+def test_pixels_are_counted_by_class_and_prediction():
+    targets = np.array([[0, 0, 1], [2, 2, 2]], np.uint8)
+    predictions = np.array([[0, 1, 1], [2, 0, 2]], np.uint8)
 
-    found = count_confusion(truth, answers, 3, 255)
+    actual = count_confusion(targets, predictions, 3, 255)
 
-    assert found.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+    assert actual.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
 
 
 def test_ignored_pixels_count_nowhere():
-    truth = np.array([[255, 0], [255, 1]], np.uint8)
-    answers = np.array([[1, 0], [0, 0]], np.uint8)
+    targets = np.array([[255, 0], [255, 1]], np.uint8)
+    predictions = np.array([[1, 0], [0, 0]], np.uint8)
 
-    assert count_confusion(truth, answers, 2, 255).tolist() == [[1, 0], [1, 0]]
+    assert count_confusion(targets, predictions, 2, 255).tolist() == [[1, 0], [1, 0]]
 
 
-def test_the_mean_iou_is_over_classes_that_the_truth_or_the_answers_have():
-    # a: 4 of 6, b: 1 of 4, c: answered once, wrongly; d is nowhere.
+def test_the_mean_iou_is_over_classes_that_targets_or_predictions_have():
+    # a: 4 of 6, b: 1 of 4, c: predicted once, wrongly; d is nowhere.
     assert mean_iou(MATRIX) == pytest.approx((4 / 6 + 1 / 4 + 0) / 3)
 
 
 def test_metrics_are_those_of_the_paper():
-    found = measure_confusion(MATRIX, CLASSES)
+    actual = measure_confusion(MATRIX, CLASSES)
 
-    assert found["pixel_accuracy"] == pytest.approx(5 / 8)
-    assert found["mean_accuracy"] == pytest.approx((1 + 1 / 4) / 2)
-    assert found["mean_iou"] == pytest.approx((4 / 6 + 1 / 4) / 3)
-    assert found["frequency_weighted_iou"] == pytest.approx((4 * 4 / 6 + 4 * 1 / 4) / 8)
-    assert found["confusion"] == MATRIX.tolist()
+    assert actual["pixel_accuracy"] == pytest.approx(5 / 8)
+    assert actual["mean_accuracy"] == pytest.approx((1 + 1 / 4) / 2)
+    assert actual["mean_iou"] == pytest.approx((4 / 6 + 1 / 4) / 3)
+    assert actual["frequency_weighted_iou"] == pytest.approx((4 * 4 / 6 + 4 * 1 / 4) / 8)
+    assert actual["confusion"] == MATRIX.tolist()
 
 
 def test_each_class_has_its_numbers_and_none_where_they_have_no_meaning():
-    found = measure_confusion(MATRIX, CLASSES)["per_class"]
+    actual = measure_confusion(MATRIX, CLASSES)["per_class"]
 
-    assert found["a"] == {
+    assert actual["a"] == {
         "iou": pytest.approx(4 / 6), "precision": pytest.approx(4 / 6), "recall": 1.0, "pixels": 4
     }  # fmt: skip
-    assert found["c"] == {"iou": 0.0, "precision": 0.0, "recall": None, "pixels": 0}
-    assert found["d"] == {"iou": None, "precision": 0.0, "recall": None, "pixels": 0}
+    assert actual["c"] == {"iou": 0.0, "precision": 0.0, "recall": None, "pixels": 0}
+    assert actual["d"] == {"iou": None, "precision": 0.0, "recall": None, "pixels": 0}
 
 
-def test_the_majority_answers_the_most_frequent_class_everywhere():
+def test_the_majority_predicts_the_most_frequent_class_everywhere():
     matrix = np.array([[1, 0], [3, 6]])
 
-    found = measure_confusion(matrix, ("few", "many"))["majority"]
+    actual = measure_confusion(matrix, ("few", "many"))["majority"]
 
-    assert found == {
+    assert actual == {
         "class": "many",
         "pixel_accuracy": pytest.approx(0.9),
         "mean_accuracy": pytest.approx(0.5),
@@ -65,6 +65,6 @@ def test_the_majority_answers_the_most_frequent_class_everywhere():
 
 
 def test_nothing_but_ignored_pixels_gives_zeros():
-    found = measure_confusion(np.zeros((2, 2), np.int64), ("a", "b"))
+    actual = measure_confusion(np.zeros((2, 2), np.int64), ("a", "b"))
 
-    assert (found["pixel_accuracy"], found["mean_iou"], found["mean_accuracy"]) == (0, 0, 0)
+    assert (actual["pixel_accuracy"], actual["mean_iou"], actual["mean_accuracy"]) == (0, 0, 0)

@@ -41,18 +41,18 @@ def test_values_are_the_classes_in_every_form_of_file(save, form):
     is_deep = isinstance(form, np.ndarray) and form.dtype == np.int32
     path = save(form, "mask.tif" if is_deep else "mask.png")
 
-    found = MaskReader(Masks(), 3).read(path)
+    actual = MaskReader(Masks(), 3).read(path)
 
-    assert found.dtype == np.uint8
-    assert found.tolist() == VALUES.tolist()
+    assert actual.dtype == np.uint8
+    assert actual.tolist() == VALUES.tolist()
 
 
 def test_ids_say_which_value_is_which_class(save):
     path = save(np.array([[7, 30], [30, 200]], np.uint8))
 
-    found = MaskReader(Masks(ids=(30, 7), ignore=200), 2).read(path)
+    actual = MaskReader(Masks(ids=(30, 7), ignore=200), 2).read(path)
 
-    assert found.tolist() == [[1, 0], [0, IGNORE]]
+    assert actual.tolist() == [[1, 0], [0, IGNORE]]
 
 
 def test_an_ignored_value_may_be_255_itself(save):

@@ -91,18 +91,18 @@ def test_dice_is_one_minus_the_overlap_of_the_classes_in_the_image(weights):
 
     for row in (0, 1):
         counted = TARGETS[row] != IGNORE
-        given, labels = outputs[row, counted], TARGETS[row, counted]
+        predicted, labels = outputs[row, counted], TARGETS[row, counted]
         present = sorted(set(labels))
         overlap = [
-            2 * given[labels == value, value].sum()
-            / ((labels == value).sum() + given[:, value].sum())
+            2 * predicted[labels == value, value].sum()
+            / ((labels == value).sum() + predicted[:, value].sum())
             for value in present
         ]  # fmt: skip
         expected = np.average(1 - np.array(overlap), weights=np.array(weights)[present])
         assert losses[row] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_perfect_answer_has_a_dice_loss_of_zero():
+def test_a_perfect_prediction_has_a_dice_loss_of_zero():
     outputs = np.eye(3, dtype=np.float32)[np.where(TARGETS == IGNORE, 0, TARGETS)]
 
     losses, _ = compare(outputs, loss="dice")
@@ -191,31 +191,33 @@ def test_masks_without_a_counted_pixel_leave_the_weights_alone():
 
 
 @pytest.mark.parametrize(
-    ("given", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
+    ("class_weights", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
 )
-def test_other_weights_need_no_counts(given, weights):
-    task = Segmentation(CLASSES, Pixels(class_weights=given))
+def test_other_weights_need_no_counts(class_weights, weights):
+    task = Segmentation(CLASSES, Pixels(class_weights=class_weights))
 
     task.prepare(None)  # all masks would be read for nothing
 
     assert task.class_weights.numpy().tolist() == weights
 
 
-def test_an_answer_is_a_palette_image_of_the_classes():
+def test_a_prediction_is_a_palette_image_of_the_classes():
     task = Segmentation(CLASSES, Pixels())
     outputs = np.eye(3, dtype=np.float32)[[[0, 2], [1, 1]]] * 0.9
     palette = np.array([[0, 0, 255], [128, 128, 128], [0, 255, 0]], np.uint8)
 
-    answer = {name: kept.numpy() for name, kept in task.postprocess(tf.constant(outputs)).items()}
-    image = task.render(answer, palette)
+    prediction = {
+        name: kept.numpy() for name, kept in task.postprocess(tf.constant(outputs)).items()
+    }
+    image = task.render(prediction, palette)
 
     assert np.asarray(image).tolist() == [[0, 2], [1, 1]]
     assert np.asarray(image.convert("RGB"))[0, 1].tolist() == [0, 255, 0]
-    assert answer["probability"] == pytest.approx(0.9)
+    assert prediction["probability"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 16, 255])
-def test_a_saved_answer_keeps_the_pixels_that_were_not_seen(num_classes, tmp_path):
+def test_a_saved_prediction_keeps_the_pixels_that_were_not_seen(num_classes, tmp_path):
     task = Segmentation([str(index) for index in range(num_classes)], Pixels())
     mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
 

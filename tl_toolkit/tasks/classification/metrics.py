@@ -65,7 +65,7 @@ def _measure_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Returns the mean cross-entropy in nats; NaN for a model whose outputs are not finite."""
     if not np.isfinite(probabilities).all():
         return float("nan")
-    # float64 rows of a float32 softmax miss 1 by more than scikit-learn lets pass.
-    rows = probabilities.astype(np.float64)
-    rows /= rows.sum(axis=1, keepdims=True)
-    return float(metrics.log_loss(labels, rows, labels=np.arange(rows.shape[1])))
+    # As float64, a float32 softmax misses a sum of 1 by more than scikit-learn lets pass.
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    return float(metrics.log_loss(labels, exact, labels=np.arange(exact.shape[1])))

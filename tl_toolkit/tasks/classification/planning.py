@@ -29,7 +29,7 @@ class Planning(TaskPlanning):
     """The light half of classification."""
 
     def survey(self) -> Survey:
-        """Looks where the recipe's data should be; opens no image and loads no built-in set."""
+        """Lists the recipe's data; opens no image and loads no built-in set."""
         data, splits = self.data, splits_of(self.data)
         if data.builtin is not None:
             return self._survey_builtin(data.builtin)
@@ -54,15 +54,15 @@ class Planning(TaskPlanning):
             classes: Of the run.
 
         Raises:
-            DataError: It is missing, or its classes are other ones.
+            DataError: It is missing, or it holds other classes.
         """
         if not source.is_file():
             return list_class_folders(source, classes=classes)
         files, wrong = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in wrong]
-        others = sorted({file.targets[0] for file in files} - set(classes))
-        if others and not problems:
-            what = f"{str(source)!r} has labels of other classes: {name_some(map(repr, others))}"
+        unknown = sorted({file.targets[0] for file in files} - set(classes))
+        if unknown and not problems:
+            what = f"{str(source)!r} has labels of other classes: {name_some(map(repr, unknown))}"
             expected = f"The classes are {name_some(map(repr, classes))}."
             problems = [Problem("--data", what, expected)]
         if problems:

@@ -73,7 +73,7 @@ class Classification(ImageTask):
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and (correct predictions, predictions) of each.
 
-        Given a model's own output, Keras finds the logits behind it: a confident error costs its
+        From a model's own output Keras finds the logits behind it: a confident error costs its
         full price in training and in evaluation alike, where a clipped probability caps it.
 
         Args:
@@ -179,16 +179,16 @@ class Classification(ImageTask):
         label = tf.gather(tf.constant(list(self.classes)), index)
         return {"probabilities": probabilities, "label": label, "index": index}
 
-    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
-        """Tells whether the label is that of the greatest probability, unless two are nearly equal.
+    def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Returns whether the label has the greatest probability, unless two are nearly equal.
 
         Args:
-            answer: What the exported model returned for an image.
+            outputs: What the exported model returned for an image.
             expected: Probabilities, float32 (classes,).
         """
         second, best = np.sort(expected)[-2:]
         is_clear = best - second > 2 * BYTES_LIMIT
-        return not is_clear or str(answer["label"]) == self.classes[int(expected.argmax())]
+        return not is_clear or str(outputs["label"]) == self.classes[int(expected.argmax())]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class MapPrediction:
 
     Attributes:
         path: The file.
-        maps: What the task keeps, by name, each of the file's own height and width; as `mask` and
+        maps: The task's maps by name, each of the file's own height and width, as `mask` and
             `probability` of a segmentation. Where `resize: crop` cut pixels off, integers are 255
             and floats 0. Empty when refused, and when it was written instead.
         shares: Share of the pixels of each class, most first; empty when refused, and for tasks
@@ -62,7 +62,7 @@ def measure_maps(
     Args:
         view: The split as the model sees it.
         targets: Of the same images.
-        task: Says what is kept of the outputs, and how they are compared.
+        task: Reduces outputs to maps, and compares them.
 
     Returns:
         The metrics, and the scores of each image alone.
@@ -79,7 +79,7 @@ def measure_maps(
             if not (seen_ys.any() and seen_xs.any()):  # a crop of an image that is all but a line
                 scores.append({})
                 continue
-            prediction = predictor.answer(
+            prediction = predictor.predict(
                 [tensor[place] for tensor in maps], ys[seen_ys], xs[seen_xs], task.postprocess
             )
             scores.append(metric.add(prediction, target[np.ix_(seen_ys, seen_xs)]))
@@ -115,9 +115,9 @@ def blank_unseen(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
         values: (h, w, ...).
         seen: bool (h, w).
     """
-    nothing = IGNORE if np.issubdtype(values.dtype, np.integer) else 0
+    blank = IGNORE if np.issubdtype(values.dtype, np.integer) else 0
     mask = seen.reshape(seen.shape + (1,) * (values.ndim - 2))
-    return np.where(mask, values, nothing).astype(values.dtype)
+    return np.where(mask, values, blank).astype(values.dtype)
 
 
 def predict_maps(
@@ -128,7 +128,7 @@ def predict_maps(
     Args:
         model: [images, pixels] to outputs.
         paths: Image files.
-        task: Says what is kept of the outputs.
+        task: Reduces outputs to maps.
         options: How images are resized, or that they are not; the folder that receives pictures.
 
     Raises:
@@ -150,7 +150,7 @@ def predict_maps(
             yield MapPrediction(str(path), error=error.problems[0].what)
         else:
             if options.native:
-                maps = predictor.answer_large(pixels, task.postprocess)
+                maps = predictor.predict_large(pixels, task.postprocess)
             else:
                 maps = _predict_resized(predictor, pixels, task, options.resize)
             shares = _shares(maps, task.classes)
@@ -171,7 +171,7 @@ def _predict_resized(
     ys, xs = place_pixels(pixels.shape[:2], size, resize)
     down, along = find_seen(ys, xs, size)
     seen = down[:, np.newaxis] & along
-    prediction = predictor.answer([tensor[0] for tensor in maps], ys, xs, task.postprocess)
+    prediction = predictor.predict([tensor[0] for tensor in maps], ys, xs, task.postprocess)
     return {name: blank_unseen(values, seen) for name, values in prediction.items()}
 
 

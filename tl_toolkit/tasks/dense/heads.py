@@ -1,8 +1,8 @@
-"""The head of a task with an answer for each pixel: the hypercolumn, and a predictor on it.
+"""The head of a task with an output for each pixel: the hypercolumn, and a predictor on it.
 
-After PixelNet (Bansal et al., 2016, 2017): maps of several depths are read at the pixels that are
-asked for, put one after the other, and go through dense layers that all pixels share. No map is
-made as large as the image, so that training pays for the pixels drawn and not for all.
+After PixelNet (Bansal et al., 2016, 2017): maps of several depths are sampled at some pixels,
+concatenated, and go through dense layers that all pixels share. No map is made as large as the
+image, so that a training step costs as many pixels as are sampled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build_pixel_head(
     Args:
         taps: Maps (batch, h, w, channels), each on a whole stride of the image.
         image: The image as the base sees it, padded to whole cells; only its size counts.
-        pixels: float32 (batch, n, 2), y and x of the pixels asked for.
+        pixels: float32 (batch, n, 2), y and x of the sampled pixels.
         head: Hidden layers and dropout; no hidden layer is a linear predictor.
             Without hidden layers its dropout lies on the hypercolumn.
         units: Outputs for each pixel.
@@ -68,7 +68,7 @@ def find_named_maps(
     image: keras.KerasTensor,
     features: keras.KerasTensor,
 ) -> tuple[keras.KerasTensor, ...]:
-    """Finds the maps that a recipe names, by layer or else by unit, in the order of the graph.
+    """Returns the maps that a recipe names, by layer or by unit, in the order of the graph.
 
     Args:
         architecture: The record of the base.

@@ -1,4 +1,4 @@
-"""Proof that an exported model answers each pixel as the Keras model does."""
+"""Proof that an exported model predicts each pixel as the Keras model does."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ from tl_toolkit.tasks.types import Ask, Resize
 __all__ = ["compare_maps"]
 
 MAX_PIXELS = 8 << 20
-"""Pixels of all images together: each is answered twice, which takes minutes for large photos."""
+"""Pixels of all images together: each is predicted twice, which takes minutes for large photos."""
 
 _LINES = 96
-"""Batch, and columns, of each image that the Keras side answers: interpolating the hypercolumn
-itself, as it does, takes up to 44 times longer. Whole images up to that size, as the probes are."""
+"""Rows, and columns, of each image that the Keras side predicts: it interpolates the hypercolumn
+itself, which takes up to 44 times longer. Images up to that size, as
+the probes, are compared whole."""
 
 _MARGIN = "margin"
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """The Keras model's answer on some lines of an image.
+    """The Keras model's prediction on some lines of an image.
 
     Attributes:
         size: Height and width of the image.
         rows: int (n,), ascending.
         columns: int (m,), ascending.
-        answer: What the task keeps, (n, m, ...) each.
-        clear: bool (n, m), where no other answer is nearly as good.
+        maps: Of the task, by name, (n, m, ...) each.
+        clear: bool (n, m), where no other class is nearly as probable.
     """
 
     size: tuple[int, ...]
     rows: np.ndarray
     columns: np.ndarray
-    answer: Mapping[str, np.ndarray]
+    maps: Mapping[str, np.ndarray]
     clear: np.ndarray
 
 
@@ -69,7 +70,7 @@ def compare_maps(
     Args:
         model: [images, pixels] to outputs.
         files: Encoded images by name, at least 1; those behind MAX_PIXELS are left out.
-        task: Says what is kept of the outputs.
+        task: Reduces outputs to maps.
         resize: How images come to the model's size.
         ask: Asks the exported model.
         limits: What it may differ by.
@@ -77,25 +78,27 @@ def compare_maps(
     Returns:
         The report. A clear pixel with another class counts as a difference of 1.
     """
-    asked = {**_choose(files), **render_probes()}
-    images = {name: read_by_pillow(data) for name, data in asked.items()}
-    answers = ask([image[np.newaxis] for image in images.values()], [*asked.values()])
-    otherwise = _decode_otherwise(asked, images)
-    found = list(_answer_in_keras(model, [*images.values(), *otherwise.values()], task, resize))
-    expecting = dict(zip(images, found, strict=False))
-    expecting_of_files = expecting | dict(zip(otherwise, found[len(images) :], strict=True))
-    rows = []
+    encoded_images = {**_choose(files), **render_probes()}
+    images = {name: read_by_pillow(data) for name, data in encoded_images.items()}
+    served = ask([image[np.newaxis] for image in images.values()], [*encoded_images.values()])
+    otherwise = _decode_otherwise(encoded_images, images)
+    predicted = list(
+        _predict_in_keras(model, [*images.values(), *otherwise.values()], task, resize)
+    )
+    expecting = dict(zip(images, predicted, strict=False))
+    expecting_of_files = expecting | dict(zip(otherwise, predicted[len(images) :], strict=True))
+    differences = []
     wrong = 0
-    for name, given, encoded in zip(images, answers.pixels, answers.encoded, strict=True):
-        one, wrong_here = _compare_answers(_first(given), expecting[name])
+    for name, batch, encoded in zip(images, served.pixels, served.encoded, strict=True):
+        from_pixels, wrong_pixels = _compare(_first(batch), expecting[name])
         expected = expecting_of_files[name]
-        other, wrong_there = _compare_answers(_read_files(encoded, expected), expected)
-        rows.append((name, one, other))
-        wrong += wrong_here + wrong_there
+        from_bytes, wrong_bytes = _compare(_read_files(encoded, expected), expected)
+        differences.append((name, from_pixels, from_bytes))
+        wrong += wrong_pixels + wrong_bytes
     return make_report(
-        rows,
+        differences,
         labels_equal=not wrong,
-        class_names_equal=answers.class_names == task.classes,
+        class_names_equal=served.class_names == task.classes,
         limits=limits,
     )
 
@@ -116,21 +119,21 @@ def _choose(files: Mapping[str, bytes]) -> dict[str, bytes]:
 def _decode_otherwise(
     files: Mapping[str, bytes], images: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns the house's own reading of the images where it differs from Pillow's by one level.
+    """Returns the images as our decoder reads them where it differs from Pillow by one level.
 
-    It may (CMYK), and where classes meet that much can turn an answer. What differs by more is not
-    returned, and will be found to differ.
+    It may (CMYK), and where classes meet that is enough to change a prediction. Images that differ
+    by more are not returned, and the comparison will report them.
     """
-    found = {}
+    decoded = {}
     for name, data in files.items():
         image = decode_image(data).numpy().astype(np.int16)
         same_size = image.shape == images[name].shape
         if same_size and np.abs(image - images[name]).max() == 1:
-            found[name] = image.astype(np.uint8)
-    return found
+            decoded[name] = image.astype(np.uint8)
+    return decoded
 
 
-def _answer_in_keras(
+def _predict_in_keras(
     model: keras.Model, images: Sequence[np.ndarray], task: DenseTask, resize: Resize
 ) -> Iterator[_Expected]:
     predictor = DensePredictor(model, mode="gather_first")
@@ -141,16 +144,16 @@ def _answer_in_keras(
 
     for start in range(0, len(images), PREFIX_BATCH):
         some = images[start : start + PREFIX_BATCH]
-        maps = predictor.read_maps(np.stack([resize_image(one, size, resize) for one in some]))
+        maps = predictor.read_maps(np.stack([resize_image(image, size, resize) for image in some]))
         for number, image in enumerate(some):
             rows, columns = (_pick(length) for length in image.shape[:2])
             ys, xs = place_pixels(image.shape[:2], size, resize)
             ys, xs = ys[rows], xs[columns]
-            found = predictor.answer([one[number] for one in maps], ys, xs, keep)
+            predicted = predictor.predict([tensor[number] for tensor in maps], ys, xs, keep)
             seen = np.logical_and.outer(*find_seen(ys, xs, size))
-            clear = (found.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
-            answer = {name: blank_unseen(one, seen) for name, one in found.items()}
-            yield _Expected(image.shape[:2], rows, columns, answer, clear)
+            clear = (predicted.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
+            kept = {name: blank_unseen(values, seen) for name, values in predicted.items()}
+            yield _Expected(image.shape[:2], rows, columns, kept, clear)
 
 
 def _pick(length: int) -> np.ndarray:
@@ -166,37 +169,37 @@ def _find_margin(outputs: tf.Tensor) -> tf.Tensor:
     return best[..., 0] - best[..., 1]
 
 
-def _first(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns answers to a batch of one as those to one image."""
-    return {name: one[0] for name, one in given.items()}
+def _first(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the outputs of the first image of a batch."""
+    return {name: values[0] for name, values in batch.items()}
 
 
 def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[str, np.ndarray]:
-    """Returns answers as they were before they became PNG files; see `build_endpoints`."""
+    """Returns maps as they were before they became PNG files; see `build_endpoints`."""
     if (int(encoded["height"]), int(encoded["width"])) != expected.size:
         return {}
-    found = {}
-    for name, right in expected.answer.items():
-        one = encoded[name] if right.ndim == 3 else encoded[name][..., 0]
-        if one.dtype == np.uint16:
+    maps = {}
+    for name, target in expected.maps.items():
+        values = encoded[name] if target.ndim == 3 else encoded[name][..., 0]
+        if values.dtype == np.uint16:
             low, high = RANGES[name]
-            one = low + one / np.float64(65535) * (high - low)
-        found[name] = one
-    return found
+            values = low + values / np.float64(65535) * (high - low)
+        maps[name] = values
+    return maps
 
 
-def _compare_answers(given: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float, int]:
+def _compare(maps: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float, int]:
     """Returns the largest difference, and how many clear pixels have another class."""
     differences, wrong = [], 0
-    for name, right in expected.answer.items():
-        one = given.get(name)
-        if one is None or one.shape != expected.size + right.shape[2:]:
-            return 1.0, right.shape[0] * right.shape[1]
-        one = one[np.ix_(expected.rows, expected.columns)]
-        if right.dtype.kind == "u":
-            count = int(((one != right) & expected.clear).sum())
+    for name, target in expected.maps.items():
+        values = maps.get(name)
+        if values is None or values.shape != expected.size + target.shape[2:]:
+            return 1.0, target.shape[0] * target.shape[1]
+        values = values[np.ix_(expected.rows, expected.columns)]
+        if target.dtype.kind == "u":
+            count = int(((values != target) & expected.clear).sum())
             wrong += count
             differences.append(float(count > 0))
         else:
-            differences.append(float(np.abs(one - right).max()))
+            differences.append(float(np.abs(values - target).max()))
     return float(np.max(differences)), wrong

@@ -1,4 +1,4 @@
-"""Answers for each pixel as files: how they are named, and what they may replace."""
+"""Predicted maps as image files: how they are named, and what they may replace."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from tl_toolkit.runs.files import drafted
 __all__ = ["Pictures", "choose_palette"]
 
 _OVERLAY = 0.5
-"""Share of the answer's colour in an overlay."""
+"""Share of the prediction's colour in an overlay."""
 
 _MAKER = "tltool predict"
-"""What the files say of themselves, so that they can be told from those of others."""
+"""The program that the files name in their header, by which later calls recognize them."""
 
 _HEAD_BYTES = 256
-"""Of a PNG file; what it says of itself stands before its palette and its pixels."""
+"""Of a PNG file; the name of the program stands before palette and pixels."""
 
 _NAMED = 3
 
 
 class Pictures:
-    """Writes answers into a folder, each named after its file; of one name, cat, cat_2, cat_3.
+    """Writes predictions into a folder, each named after its file; of one name, cat, cat_2, cat_3.
 
-    Files that another call wrote are replaced, and no others.
+    Only files that an earlier call wrote are replaced.
 
     Args:
         folder: Receives them; need not exist.
-        paths: The files that are answered.
-        kind: What an answer drawn as an image is called, as `mask`.
+        paths: The files that are predicted.
+        kind: What a prediction rendered as an image is called, as `mask`.
 
     Raises:
-        OutputError: A file would be replaced that is itself to be answered, or that is not the
-            work of an earlier call.
+        OutputError: A file would be replaced that is to be predicted itself, or that no earlier
+            call wrote.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], *, kind: str) -> None:
@@ -49,23 +49,23 @@ class Pictures:
         self._refuse_to_replace()
 
     def write(self, path: Path, picture: Image.Image, pixels: np.ndarray) -> dict[str, str]:
-        """Writes the answer for a file, and the photo with the answer over it.
+        """Writes the prediction for a file, and the photo with the prediction over it.
 
         Args:
             path: The file.
-            picture: The answer as an image.
+            picture: The prediction as an image.
             pixels: The photo, uint8 (h, w, 3).
 
         Returns:
             The paths written, by kind.
         """
         over = Image.blend(Image.fromarray(pixels), picture.convert("RGB"), _OVERLAY)
-        said = PngInfo()
-        said.add_text("Software", _MAKER)
+        header = PngInfo()
+        header.add_text("Software", _MAKER)
         places = self._places(path)
         for place, image in zip(places.values(), (picture, over), strict=True):
             with drafted(place) as draft:
-                image.save(draft, pnginfo=said)
+                image.save(draft, pnginfo=header)
         return {kind: str(place) for kind, place in places.items()}
 
     def _places(self, path: Path) -> dict[str, Path]:
@@ -73,12 +73,12 @@ class Pictures:
         return {kind: base.with_name(f"{base.name}_{kind}.png") for kind in self._kinds}
 
     def _refuse_to_replace(self) -> None:
-        asked = {path.resolve() for path in self._bases}
+        sources = {path.resolve() for path in self._bases}
         places = [place for path in self._bases for place in self._places(path).values()]
         kept = [
             place
             for place in places
-            if os.path.lexists(place) and (place.resolve() in asked or not _is_own(place))
+            if os.path.lexists(place) and (place.resolve() in sources or not _is_own(place))
         ]
         if kept:
             more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
@@ -87,7 +87,7 @@ class Pictures:
                     where=f"--out {places[0].parent}",
                     what=f"{', '.join(place.name for place in kept[:_NAMED])}{more} would be lost",
                     expected="Only what an earlier call wrote is replaced, and no image that is "
-                    "asked about.",
+                    "predicted.",
                     hint="--out DIR with another folder",
                 )
             )
@@ -117,7 +117,7 @@ def _is_own(place: Path) -> bool:
 def choose_palette(count: int) -> np.ndarray:
     """Returns uint8 (count, 3), the colours of the PASCAL VOC colour map.
 
-    In that map the bits of a class's number, lowest first, are dealt out to red, green and blue
+    In that map the bits of a class's number, lowest first, are dealt to red, green and blue
     from their highest bit down, so that neighbours differ.
 
     Args:
@@ -126,6 +126,6 @@ def choose_palette(count: int) -> np.ndarray:
     colors = np.zeros((count, 3), np.uint8)
     for index in range(count):
         for bit in range(8):
-            # From 1 on: 0 would be black, and black on a photo looks like nothing.
+            # From 1 on: 0 would be black, which is hard to see on a photo.
             colors[index, bit % 3] |= ((index + 1 >> bit) & 1) << (7 - bit // 3)
     return colors

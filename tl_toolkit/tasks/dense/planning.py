@@ -13,13 +13,13 @@ from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folders import check_distinct
-from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions
+from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
 
 __all__ = ["Planning"]
 
-# No file tells the names of the classes, and without them the recipe is not valid.
+# No file holds the names of the classes, and without them the recipe is not valid.
 _MASKS = (
     "  # The classes, in the order of their values in the masks; put yours here:",
     "  # classes: [background, cat]",
@@ -35,9 +35,9 @@ class Planning(TaskPlanning):
     counted_as: ClassVar[str] = "with mask"
 
     def survey(self) -> Survey:
-        """Looks where images and masks should be; opens none."""
+        """Lists images and masks; opens none."""
         splits = splits_of(self.data)
-        problems: list[Found] = list(check_distinct(splits.folders))
+        problems: list[FieldProblem] = list(check_distinct(splits.folders))
         listed: list[SourceFile] = []
         for name, folder in splits.folders.items():
             files, wrong = list_pairs(folder, name, self._pair_folders, where=f"data.{name}")
@@ -76,7 +76,7 @@ class Planning(TaskPlanning):
     def check(
         self, architecture: Architecture, classes: Sequence[str]
     ) -> Iterator[tuple[FieldPath, Problem]]:
-        """Yields maps that the base does not have, and weights of classes that there are not.
+        """Yields maps that the base does not have, and weights of unknown classes.
 
         Args:
             architecture: The record of the base.
@@ -127,7 +127,7 @@ class Planning(TaskPlanning):
         folders = find_splits(source) if source.is_dir() else {"train": source}
         if not all((folders["train"] / name).is_dir() for name in ("images", "masks")):
             return None
-        problems: list[Found] = []
+        problems: list[FieldProblem] = []
         numbers = {}
         for name, folder in folders.items():
             files, wrong = list_pairs(folder, name, PairFolders(), where=f"data.{name}")

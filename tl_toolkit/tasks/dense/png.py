@@ -1,4 +1,4 @@
-"""PNG files with all their bits, for right answers that are numbers and no pictures."""
+"""PNG files with all their bits, for targets that are numbers and not pictures."""
 
 from __future__ import annotations
 
@@ -51,10 +51,19 @@ def _name_kind(path: str) -> str:
 
 
 def scale_to_unit(pixels: np.ndarray) -> np.ndarray:
-    """Returns float32 in [0, 1]: each number over the greatest that its type has."""
+    """Returns float32 in [0, 1]: each number over the greatest of its type.
+
+    Args:
+        pixels: uint8 or uint16.
+    """
     return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
 
 
 def scale_from_8_bits(value: int | tuple[int, ...], kind: np.dtype) -> np.ndarray:
-    """Returns what a value or colour of 8 bits is in pixels of a kind: 257 times it with 16."""
+    """Returns a value or colour of 8 bits in pixels of another type: 257 times it with 16 bits.
+
+    Args:
+        value: A value, or one for each channel.
+        kind: Type of the pixels, uint8 or uint16.
+    """
     return np.array(value, np.int64) * (np.iinfo(kind).max // 255)

@@ -1,4 +1,4 @@
-"""Pixels drawn for training: which ones, and how they join the features of their images."""
+"""Pixels sampled for training: which ones, and how they join the features of their images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _BORDER = 2
 
 
 class SampledPixels:
-    """Features of images, with the pixels that were drawn of each and their right answers.
+    """Features of images, with the pixels that are sampled of each and their targets.
 
     Args:
         features: What crosses the cut, by image.
-        targets: The right answers of the same images.
+        targets: Of the same images.
         settings: The recipe's section.
-        seed: Which pixels are drawn hangs on it, the epoch and the image's place; those of epoch 0,
-            by which epochs of all phases are compared, on the place alone.
-        augment: How the images were moved that the features are of, which their right answers then
-            are too; by default not at all. In epoch 0 none is.
+        seed: Which pixels are sampled depends on it, the epoch and the image's place. Those of
+            epoch 0, by which epochs of all phases are compared, depend on the place alone.
+        augment: The geometric transforms of the images, which are applied to their targets too; by
+            default none. Epoch 0 has none.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class SampledPixels:
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yields features, and the right answers of the pixels drawn, in the given order.
+        """Yields features, and the targets of the sampled pixels, in the order of `order`.
 
         Args:
             order: Indices of images.
             batch_size: As of the features.
-            epoch: Other epochs draw other pixels; epoch 0, of evaluation, draws uniformly.
+            epoch: Each epoch samples other pixels; epoch 0, of evaluation, samples uniformly.
 
         Yields:
-            The features and float32 (n, pixels, 2), the places drawn, in one list; their
-            right answers (n, pixels, ...), of the reader's type.
+            The features and float32 (n, pixels, 2), the sampled places, in one list; their
+            targets (n, pixels, ...), of the reader's type.
         """
         for batch, indices in self._features.chunks(order, batch_size, epoch=epoch):
             with ThreadPoolExecutor(2) as pool:
@@ -70,8 +70,8 @@ class SampledPixels:
     def _sample(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         target, reader = self._targets.resized(index), self._targets.reader
         if epoch and self._augment is not None:
-            motion = self._augment(index, epoch)
-            target = reader.turn(motion.move(target, reader.ignored), motion.turn)
+            transform = self._augment(index, epoch)
+            target = reader.turn(transform.move(target, reader.ignored), transform.turn)
         sampling = self._settings.sampling if epoch else "uniform"
         random = np.random.default_rng((self._seed if epoch else 0, epoch, index))
         flat = sample_pixels(
@@ -84,19 +84,19 @@ class SampledPixels:
 def sample_pixels(
     mask: np.ndarray, count: int, random: np.random.Generator, sampling: str = "uniform"
 ) -> np.ndarray:
-    """Draws pixels of one image from those that are of a class.
+    """Samples pixels of one image from those that are of a class.
 
     Without repeats while there are enough of them; if not, each of them once before any repeats.
 
     Args:
         mask: uint8 (h, w), classes or IGNORE.
         count: How many, at least 1.
-        random: Draws them.
-        sampling: "uniform"; "balanced", as many of each class as of every other; "edges", half of
+        random: Samples them.
+        sampling: "uniform"; "balanced", as many of each class as of the next; "edges", half of
             them within 2 pixels of another class.
 
     Returns:
-        int64 (count,), indices into the flat mask. If no pixel is of a class, of any.
+        int64 (count,), indices into the flat mask; of any pixels where no pixel is of a class.
     """
     flat = mask.reshape(-1)
     counted = np.flatnonzero(flat != IGNORE)
@@ -110,7 +110,7 @@ def sample_pixels(
         groups = [group for group in (counted[beside], counted[~beside]) if len(group)]
     else:
         groups = [counted]
-    # What does not divide evenly goes to groups drawn anew for each image.
+    # What does not divide evenly goes to groups that are sampled anew for each image.
     quotas = np.full(len(groups), count // len(groups))
     quotas[random.permutation(len(groups))[: count % len(groups)]] += 1
     return np.concatenate(
@@ -128,6 +128,9 @@ def find_borders(mask: np.ndarray) -> np.ndarray:
     """Returns bool (h, w): which pixels of a class have one of another class within 2 pixels.
 
     Pixels of no class make no border.
+
+    Args:
+        mask: uint8 (h, w), classes or IGNORE.
     """
     border = np.zeros(mask.shape, bool)
     for step in range(1, _BORDER + 1):
@@ -138,7 +141,7 @@ def find_borders(mask: np.ndarray) -> np.ndarray:
                 & (first[step:] != IGNORE)
                 & (first[:-step] != IGNORE)
             )
-            seen = np.moveaxis(border, axis, 0)  # a view: what is set here is set in `border`
+            seen = np.moveaxis(border, axis, 0)  # a view: it writes to `border`
             seen[step:] |= differs
             seen[:-step] |= differs
     return border

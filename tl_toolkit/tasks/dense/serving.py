@@ -14,7 +14,7 @@ from tl_toolkit.tasks.types import Endpoints, Resize
 __all__ = ["RANGES", "build_endpoints", "place_pixels_in_graph"]
 
 RANGES = {"probability": (0.0, 1.0), "normal": (-1.0, 1.0)}
-"""What float maps lie between, by the name that a task keeps them by: black and white as PNG."""
+"""The range of float maps, by the task's name for them: black and white as PNG."""
 
 _Maps = dict[str, tf.Tensor]
 
@@ -22,8 +22,8 @@ _Maps = dict[str, tf.Tensor]
 def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endpoints:
     """Returns what an exported model computes.
 
-    Maps have the size of the images that are given, and are those that the task keeps, by its
-    names: of a segmentation `mask`, the index of the class, and `probability`.
+    Maps have the size of their images and the task's names: of a segmentation `mask`, the
+    index of the class, and `probability`.
 
     - `serve_images` takes uint8 RGB (batch, h, w, 3) of any size and returns each map as it is:
       `mask` uint8 (batch, h, w), `probability` float32 (batch, h, w), in 0..1.
@@ -34,11 +34,11 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
       1. Rounding to 16 bits changes a probability by 8e-6 at most.
 
     Where "crop" cut pixels off, integers are 255 and floats 0. Images are predicted one by one and
-    in tiles of rows: memory does not grow with the batch, nor a map change with it.
+    in tiles of rows: memory does not grow with the batch, nor does a map change with it.
 
     Args:
         model: [images, pixels] to outputs, as a run keeps it.
-        task: Says what is kept of the outputs.
+        task: Reduces outputs to maps.
         resize: How images come to the model's size.
 
     Raises:
@@ -128,26 +128,26 @@ def place_pixels_in_graph(
     return rows, columns
 
 
-def _blank(answer: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
-    """Empties an answer (h, w, ...) where the model has not seen the image: bool (h, w)."""
-    # Not shared with `tl_toolkit.tasks.dense.evaluation.blank_unseen`: parity holds it to that one.
-    while seen.shape.rank < answer.shape.rank:
+def _blank(values: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    """Empties a map (h, w, ...) where the model has not seen the image: bool (h, w)."""
+    # Not shared with `tl_toolkit.tasks.dense.evaluation.blank_unseen`: parity compares the two.
+    while seen.shape.rank < values.shape.rank:
         seen = seen[..., tf.newaxis]
-    return tf.where(seen, answer, tf.cast(IGNORE if answer.dtype.is_integer else 0, answer.dtype))
+    return tf.where(seen, values, tf.cast(IGNORE if values.dtype.is_integer else 0, values.dtype))
 
 
 def _check_encodings(kept: _Maps) -> None:
-    for name, one in kept.items():
-        if one.dtype.is_floating and name not in RANGES:
+    for name, values in kept.items():
+        if values.dtype.is_floating and name not in RANGES:
             raise ValueError(f"{name}: expected one of {sorted(RANGES)}, whose range is known")
-        if not one.dtype.is_floating and one.dtype != tf.uint8:
-            raise ValueError(f"{name}: expected uint8 or a float, got {one.dtype.name}")
+        if not values.dtype.is_floating and values.dtype != tf.uint8:
+            raise ValueError(f"{name}: expected uint8 or a float, got {values.dtype.name}")
 
 
-def _encode(name: str, answer: tf.Tensor) -> tf.Tensor:
-    """Encodes an answer (h, w) or (h, w, 3) as PNG; see `build_endpoints`."""
-    if answer.dtype.is_floating:
+def _encode(name: str, values: tf.Tensor) -> tf.Tensor:
+    """Encodes a map (h, w) or (h, w, 3) as PNG; see `build_endpoints`."""
+    if values.dtype.is_floating:
         low, high = RANGES[name]
-        answer = tf.round((answer - low) / (high - low) * tf.uint16.max)
-        answer = tf.saturate_cast(answer, tf.uint16)
-    return tf.io.encode_png(answer if answer.shape.rank == 3 else answer[..., tf.newaxis])
+        values = tf.round((values - low) / (high - low) * tf.uint16.max)
+        values = tf.saturate_cast(values, tf.uint16)
+    return tf.io.encode_png(values if values.shape.rank == 3 else values[..., tf.newaxis])

@@ -1,4 +1,4 @@
-"""What recipes are checked by where there is one output per pixel."""
+"""The section of recipes whose task has one output per pixel."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ class DenseSection(TaskSection):
         """Returns a recipe's values with the defaults of `pixels`, `data` and the monitors.
 
         Args:
-            values: The sections as they were given.
+            values: The sections, before validation.
         """
         values = super().settle_recipe(values)
         pixels = {} if values.get("pixels") is None else values["pixels"]

@@ -1,4 +1,4 @@
-"""Right answers for each pixel, kept in files: looked at before training, resized with images."""
+"""Targets for each pixel, kept in files: inspected before training, resized with images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _Size = tuple[int, int]
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 _KEPT_BYTES = 512 << 20
-"""Targets of the model's size that a split keeps in memory; the others are read at each call."""
+"""Targets of the model's size that a split keeps in memory; the rest is read at each call."""
 
 
 class TargetReader(Protocol):
-    """What a task knows of the files that hold its right answers.
+    """Reads the files that hold the targets of a task.
 
     Attributes:
-        dtype: Type of right answers inside a compiled step.
-        ignored: What each number of a pixel without a right answer is.
-        num_sampling_groups: Strata that `sampling_groups` tells apart.
-        fault: What is said of files that hold something else, as "hold values that are no class".
+        dtype: Type of targets inside a compiled step.
+        ignored: What each number of a pixel without a target is.
+        num_sampling_groups: Groups that `sampling_groups` knows.
+        fault: What messages say of files that hold something else, as "hold values that are no
+            class".
         expected: What they should hold, as a sentence.
         hint: What to type; may be empty.
     """
@@ -46,24 +47,30 @@ class TargetReader(Protocol):
     hint: str
 
     def read(self, path: str) -> np.ndarray:
-        """Returns the right answers in a file, (h, w, ...).
+        """Returns the targets in a file, (h, w, ...).
+
+        Args:
+            path: The file.
 
         Raises:
             OSError: It cannot be read.
-            ValueError: It holds something else; says what.
+            ValueError: It holds something else; the message says what.
         """
 
     def sampling_groups(self, target: np.ndarray) -> np.ndarray:
-        """Returns what pixels are drawn by, uint8 (h, w).
+        """Returns the group of each pixel, by which pixels are sampled, uint8 (h, w).
 
-        Numbers from 0 on, as of classes that each get their share, or IGNORE for pixels without a
-        right answer.
+        Groups are numbers from 0 on, as of classes that each get their share; IGNORE stands for
+        pixels without a target.
+
+        Args:
+            target: As of `read`.
         """
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """Returns what pixels hold once their image has been turned, perhaps mirrored.
 
-        Each pixel stays where it is: what moves pixels is not the task's matter.
+        Each pixel stays where it is: the geometric transform has moved them already.
 
         Args:
             target: As of `read`.
@@ -73,10 +80,10 @@ class TargetReader(Protocol):
 
 
 class _Fault(NamedTuple):
-    """What is wrong with a file: a kind, to be told together with others, and the particulars."""
+    """What is wrong with a file: a kind, by which files are reported together, and details."""
 
     kind: str
-    what: str
+    details: str
 
 
 _UNREADABLE = "cannot be read"
@@ -87,8 +94,8 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
     """Opens the target of every image once, and notes its content.
 
     Args:
-        manifest: Images that were inspected, with the column `mask`, the path of a target; those of
-            images that are skipped are not opened.
+        manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
+            of skipped images are not opened.
         reader: Reads them.
 
     Returns:
@@ -121,14 +128,14 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         inspected = list(pool.map(inspect, manifest.examples))
     faults = [fault for _, fault in inspected if fault is not None]
     if faults:
-        raise DataError(list(_tell(faults, reader)))
+        raise DataError(list(_describe_faults(faults, reader)))
     examples = tuple(example for example, _ in inspected)
     return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
 
 
-def _tell(faults: Sequence[_Fault], reader: TargetReader) -> Iterator[Problem]:
+def _describe_faults(faults: Sequence[_Fault], reader: TargetReader) -> Iterator[Problem]:
     for kind in (_UNREADABLE, _OTHER_SIZE, reader.fault):
-        same = [fault.what for fault in faults if fault.kind == kind]
+        same = [fault.details for fault in faults if fault.kind == kind]
         if same:
             more = [f"and {len(same) - MAX_NAMED} more"] if len(same) > MAX_NAMED else []
             what = f"{len(same)} mask{'s' if len(same) > 1 else ''}: {kind}"
@@ -168,7 +175,7 @@ def place_pixels(
 
 
 def resize_target(target: np.ndarray, size: _Size, mode: _Mode = "stretch") -> np.ndarray:
-    """Resizes a target as `resize_image` does its image; each pixel takes the nearest one's answer.
+    """Resizes a target as `resize_image` does its image; each pixel takes the nearest target.
 
     Args:
         target: (h, w, ...).
@@ -194,14 +201,14 @@ def _scales(source: _Size, size: _Size, mode: _Mode) -> list[tuple[float, float]
 
 
 class Targets:
-    """The right answers of one split, by index; those of the model's size stay in memory.
+    """The targets of one split, by index; those of the model's size stay in memory.
 
     Args:
         examples: Usable images of a manifest, with masks.
-        reader: Reads their files.
+        reader: Reads the files of their targets.
         image_size: Height and width that images are resized to.
         resize: As of `resize_image`.
-        memory_budget: Bytes that those in memory may take; the others are read at each call.
+        memory_budget: Bytes that those in memory may take; the rest is read at each call.
     """
 
     def __init__(
@@ -227,45 +234,53 @@ class Targets:
     def whole(self, index: int) -> np.ndarray:
         """Returns a target as its file has it, (h, w, ...).
 
+        Args:
+            index: Place among the examples.
+
         Raises:
-            DataError: The file is gone, or is no longer what was looked at.
+            DataError: The file is gone, or is not the one that was inspected.
         """
         path = self._examples[index].targets[0]
         try:
             return self.reader.read(path)
         except (OSError, ValueError) as error:
-            hint = "run it again: a new run looks at all masks anew"
+            hint = "run it again: a new run inspects all masks anew"
             expected = "Masks must not change while a run uses them."
             raise DataError(
                 Problem(path, f"is not what it was: {error}", expected, hint)
             ) from error
 
     def resized(self, index: int) -> np.ndarray:
-        """Returns a target of the model's size, (height, width, ...), which must not be changed."""
+        """Returns a target of the model's size, (height, width, ...), which must not be changed.
+
+        Args:
+            index: Place among the examples.
+        """
         if index in self._kept:
             return self._kept[index]
         target = resize_target(self.whole(index), self.image_size, self.resize)
-        # Threads may add a little more than the room, and nothing goes wrong by it.
+        # Threads may add a little more than the room, which does no harm.
         if target.nbytes <= self._room:
             self._room -= target.nbytes
             self._kept[index] = target
         return target
 
     def count(self) -> np.ndarray:
-        """Returns the pixels of each stratum at the model's size, int64 (sampling_groups,).
+        """Returns the pixels of each sampling group at the model's size, int64 (groups,).
 
-        The first call reads, several at a time, what is not in memory; the others read nothing.
+        The first call reads what is not in memory, several files at a time; later calls read
+        nothing.
 
         Raises:
             DataError: As of `whole`.
         """
         if self._counts is None:
             with ThreadPoolExecutor(count_threads()) as pool:
-                found = sum(
+                counts = sum(
                     pool.map(self._count_one, range(len(self))),
                     start=np.zeros(IGNORE + 1, np.int64),
                 )
-            self._counts = found[: self.reader.num_sampling_groups]
+            self._counts = counts[: self.reader.num_sampling_groups]
         return self._counts.copy()
 
     def _count_one(self, index: int) -> np.ndarray:

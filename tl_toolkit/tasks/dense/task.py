@@ -47,7 +47,12 @@ class MapMetric(Protocol):
     """Compares predicted maps with targets, image by image."""
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image, and returns the scores of it alone."""
+        """Takes in an image, and returns the scores of it alone.
+
+        Args:
+            prediction: What `postprocess` named, (h, w, ...).
+            target: Of the same pixels, as its reader returns it.
+        """
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
@@ -142,7 +147,7 @@ class DenseTask(Task):
             features: What crosses the cut.
             targets: Of the same images.
             seed: Which pixels are sampled depends on it, the epoch and the image's place.
-            transform: How the images were moved, which their targets then are too.
+            transform: The geometric transforms of the images, which are applied to their targets.
         """
         return SampledPixels(features, targets, self.pixels, seed=seed, augment=transform)
 
@@ -182,7 +187,7 @@ class DenseTask(Task):
             image: What enters the base.
 
         Returns:
-            The input `pixels`, float32 (batch, n, 2), y and x of the pixels asked for, and float32
+            The input `pixels`, float32 (batch, n, 2), y and x of the sampled pixels, and float32
             outputs (batch, n, units).
         """
         places = keras.Input((None, 2), dtype="float32", name="pixels")

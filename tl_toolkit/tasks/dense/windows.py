@@ -1,8 +1,8 @@
-"""Images of any size through a base that was drawn for one: at their own size, in windows.
+"""Images of any size through a base that was built for one size: in windows.
 
-A base of convolutions is the same function of a pixel's surroundings at every size. A large image
-is cut into windows that overlap by what a cell of its maps sees, so that memory does not grow with
-the image and no seam is left.
+A convolutional base is the same function of a pixel's surroundings at every image size. A large
+image is cut into windows that overlap by what a cell of the maps sees, so that memory does not grow
+with the image and no seam is left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Span:
     Attributes:
         start: Its first pixel, a multiple of PIXEL_STEP.
         stop: The pixel after its last one; beyond the image where that is padded.
-        first: The first pixel that is answered from it.
+        first: The first pixel that is predicted from it.
         last: The pixel after the last one that is.
     """
 
@@ -44,13 +44,14 @@ class Span:
 
 
 def cut_spans(length: int, *, window: int, margin: int) -> tuple[Span, ...]:
-    """Cuts one axis of an image into windows; each pixel is answered from one of them.
+    """Cuts one axis of an image into windows; each pixel is predicted from one of them.
 
     Args:
         length: Pixels of the image along the axis, at least 1.
         window: Pixels of a window, a multiple of PIXEL_STEP and more than two margins. An image
             that is no larger, padded to whole cells, is one window.
-        margin: Pixels at an inner end of a window that are not answered from it, likewise.
+        margin: Pixels at an inner end of a window that are not predicted from it, likewise a
+            multiple.
     """
     padded = _round_up(length)
     if padded <= window:
@@ -65,18 +66,24 @@ def cut_spans(length: int, *, window: int, margin: int) -> tuple[Span, ...]:
 
 
 def pair_spans(size: tuple[int, int], *, window: int, margin: int) -> Iterator[tuple[Span, Span]]:
-    """Yields rows and columns of each window of an image; arguments as of `cut_spans`."""
+    """Yields the rows and the columns of each window of an image.
+
+    Args:
+        size: (height, width) of the image.
+        window: As of `cut_spans`.
+        margin: As of `cut_spans`.
+    """
     for rows in cut_spans(size[0], window=window, margin=margin):
         for columns in cut_spans(size[1], window=window, margin=margin):
             yield rows, columns
 
 
 class SizelessBase:
-    """Runs the layers of a drawn base on images of other sizes, with their weights.
+    """Runs the layers of a base on images of other sizes than it was built for.
 
     Args:
-        image: The tensor that images enter by.
-        maps: What is wanted, each on a whole stride of the padded image.
+        image: The model's input of images.
+        maps: The outputs, each on a whole stride of the padded image.
         strides: The stride of each.
 
     Attributes:
@@ -93,19 +100,19 @@ class SizelessBase:
         strides: Sequence[int],
     ) -> None:
         prepared, entering = _find_entrance(image, maps)
-        # Models, for the path through them that tells layers of inference mode.
+        # Models, for the path through them that sets inference mode in layers.
         self._prepare = None if prepared is image else keras.Model(image, prepared)
         self._base = keras.Model(entering, list(maps))
         costs = measure_graph(image, list(maps))
-        self.margin = _find_margin([costs.field(one) for one in maps], strides)
+        self.margin = _find_margin([costs.field(tensor) for tensor in maps], strides)
 
     def read_window(self, image: np.ndarray, rows: Span, columns: Span) -> list[tf.Tensor]:
         """Returns the maps of one window, (h', w', channels) each.
 
         Args:
             image: RGB in 0..255 (h, w, 3), the whole of it.
-            rows: The window's.
-            columns: The window's.
+            rows: Those of the window.
+            columns: Those of the window.
         """
         x = tf.constant(
             image[np.newaxis, rows.start : rows.stop, columns.start : columns.stop], tf.float32
@@ -113,11 +120,11 @@ class SizelessBase:
         # `call`, not the model itself, which takes images of its own size only.
         if self._prepare is not None:
             x = self._prepare.call(x, training=False)
-        # As the drawn model pads: behind the pixel rule, below and at the right.
+        # As the model pads: behind the pixel rule, below and at the right.
         missing = (rows.stop - rows.start - x.shape[1], columns.stop - columns.start - x.shape[2])
-        x = tf.pad(x, [[0, 0], *([0, one] for one in missing), [0, 0]])
-        found = self._base.call(x, training=False)
-        return [one[0] for one in (found if isinstance(found, list) else [found])]
+        x = tf.pad(x, [[0, 0], *([0, count] for count in missing), [0, 0]])
+        maps = self._base.call(x, training=False)
+        return [tensor[0] for tensor in (maps if isinstance(maps, list) else [maps])]
 
 
 def _find_entrance(
@@ -125,7 +132,7 @@ def _find_entrance(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Returns the tensor that leaves the pixel rule, and the one that enters the base.
 
-    One and the same, unless the model pads its images between them.
+    They are the same tensor unless the model pads its images between them.
     """
     prepared = entering = image
     for call in sorted_calls(keras.Function(image, list(maps))):

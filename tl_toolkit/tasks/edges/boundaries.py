@@ -133,13 +133,13 @@ def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
 def _find_matched(near: sparse.csr_array) -> np.ndarray:
     """Returns which edges get an edge pixel of the target of their own, in order, bool (edges,).
 
-    Each takes one if all before it can keep one, though perhaps another (Kuhn, 1955). So those of
-    the first n, for any n, are as many as any matching of the first n has: one pass gives the
-    counts of all thresholds.
+    Each edge takes a pixel if all edges before it can keep one, perhaps another one (Kuhn, 1955).
+    So the first n edges, for any n, have as many pairs as any matching of them: one pass gives
+    the counts of all thresholds.
 
     SciPy's maximum_bipartite_matching cannot continue a matching of fewer edges: it starts anew at
     each of the 33 thresholds. For a 321 x 481 map with 25,000 edges it took 0.2 to 18 s, and this
-    pass 0.15 to 0.65 s; for a megapixel over 300 s, and 0.44 s.
+    pass 0.15 to 0.65 s; for a megapixel it took over 300 s, and this pass 0.44 s.
     """
     owners = np.full(near.shape[1], _FREE).tolist()
     seen = np.full(near.shape[1], -1).tolist()  # by which edge's search; or _SETTLED
@@ -154,7 +154,7 @@ def _find_matched(near: sparse.csr_array) -> np.ndarray:
 
 
 def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[int]) -> bool:
-    """Finds a free pixel for an edge, where others move on to the next one to make room for it.
+    """Finds a free pixel for an edge; earlier edges move to other pixels to make room for it.
 
     Args:
         near: As of `_find_near`.

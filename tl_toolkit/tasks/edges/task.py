@@ -34,7 +34,7 @@ _BINS = 100
 
 
 class EdgeReader:
-    """Reads maps of edges, as a TargetReader; pixels are drawn by whether they are an edge.
+    """Reads maps of edges, as a TargetReader; pixels are sampled by whether they are an edge.
 
     Args:
         ignore: Value, of 8 bits, of pixels that count nowhere; in files of 16 bits, 257 times it.
@@ -73,11 +73,20 @@ class EdgeReader:
         return target
 
     def sampling_groups(self, target: np.ndarray) -> np.ndarray:
-        """Returns 1 for an edge, 0 for none."""
+        """Returns 1 for an edge, 0 for none, IGNORE for pixels that count nowhere.
+
+        Args:
+            target: As of `read`.
+        """
         return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """Returns the fractions as they are."""
+        """Returns the fractions as they are.
+
+        Args:
+            target: As of `read`.
+            turn: Of no use: a fraction has no direction.
+        """
         return target
 
 
@@ -100,11 +109,11 @@ class Edges(DenseTask):
     """Cross-entropy with a sigmoid over the sampled pixels; the score is an F-measure of them.
 
     Args:
-        pixels: How pixels are read and sampled. With balanced class weights, edges and other pixels
-            of an image weigh alike, however few there are of either, as in HED (Xie and Tu, 2015):
-            the weight of each is the share of the others, among the pixels sampled of that image.
-            An image of which only one of them was sampled counts all its pixels alike; there HED
-            has no loss at all. Without class weights all pixels count alike.
+        pixels: How pixels are read and sampled. With balanced class weights, edges and background
+            of an image have the same total weight, however few pixels there are of either, as in
+            HED (Xie and Tu, 2015): the weight of each is the share of the rest, among the pixels
+            sampled of that image. An image of which only one kind was sampled counts all its pixels
+            alike; HED has no loss there. Without class weights all pixels count alike.
         reader: Reads maps of edges.
         head: Hidden layers and dropout of the predictor.
     """
@@ -125,12 +134,12 @@ class Edges(DenseTask):
         self._balanced = pixels.class_weights == "balanced"
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the loss of each image, and how probable its edges and other pixels were.
+        """Returns the loss of each image, and the probabilities of its edges and background.
 
         Args:
             outputs: Probabilities (batch, pixels, 1).
-            targets: float32 (batch, pixels), fractions of annotators, which the cross-entropy is
-                with; -1 counts nowhere.
+            targets: float32 (batch, pixels), fractions of annotators, the targets of the
+                cross-entropy; -1 counts nowhere.
 
         Returns:
             float32 (batch,); int32 (batch, 200): pixels that are no edge, in 100 bins of
@@ -138,13 +147,15 @@ class Edges(DenseTask):
         """
         counted = targets >= 0
         edge = tf.where(counted, targets, 0.0)
-        other = tf.where(counted, 1 - targets, 0.0)
+        background = tf.where(counted, 1 - targets, 0.0)
         wanted = tf.ones_like(outputs)
         losses = self._join(
             tf.reduce_sum(edge * keras.losses.binary_crossentropy(wanted, outputs), axis=-1),
-            tf.reduce_sum(other * keras.losses.binary_crossentropy(0 * wanted, outputs), axis=-1),
+            tf.reduce_sum(
+                background * keras.losses.binary_crossentropy(0 * wanted, outputs), axis=-1
+            ),
             tf.reduce_sum(edge, axis=-1),
-            tf.reduce_sum(other, axis=-1),
+            tf.reduce_sum(background, axis=-1),
         )
         bins = tf.cast(tf.clip_by_value(outputs[..., 0] * _BINS, 0, _BINS - 1), tf.int32)
         # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
@@ -153,24 +164,27 @@ class Edges(DenseTask):
         return losses, tf.reshape(tf.cast(state, tf.int32), (-1, 2 * _BINS))
 
     def _join(
-        self, on_edges: tf.Tensor, elsewhere: tf.Tensor, edges: tf.Tensor, others: tf.Tensor
+        self, on_edges: tf.Tensor, elsewhere: tf.Tensor, edges: tf.Tensor, rest: tf.Tensor
     ) -> tf.Tensor:
-        """Joins the losses of an image's edges and of its other pixels, given as sums."""
+        """Joins the summed losses of an image's edges and of its background."""
         if not self._balanced:
-            return tf.math.divide_no_nan(on_edges + elsewhere, edges + others)
-        kinds = tf.sign(edges) + tf.sign(others)
-        means = tf.math.divide_no_nan(on_edges, edges) + tf.math.divide_no_nan(elsewhere, others)
+            return tf.math.divide_no_nan(on_edges + elsewhere, edges + rest)
+        kinds = tf.sign(edges) + tf.sign(rest)
+        means = tf.math.divide_no_nan(on_edges, edges) + tf.math.divide_no_nan(elsewhere, rest)
         return tf.math.divide_no_nan(means, kinds)
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns the best F-measure of single pixels over 100 thresholds.
 
-        Nothing is thinned and no pixel next to an edge is taken for it: whole images are measured
+        Nothing is thinned and no pixel next to an edge counts as one: whole images are measured
         otherwise (see `boundaries`). 0 without an edge.
+
+        Args:
+            state: (200,), as of `compare`.
         """
-        others, edges = state.reshape(2, _BINS)
+        background, edges = state.reshape(2, _BINS)
         hits = np.cumsum(edges[::-1])
-        detected = hits + np.cumsum(others[::-1])
+        detected = hits + np.cumsum(background[::-1])
         scores = 2 * hits / np.maximum(detected + edges.sum(), 1)
         return float(scores.max())
 

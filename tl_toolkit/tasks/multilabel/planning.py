@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
-from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions, name_some
+from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 
@@ -59,9 +59,9 @@ class Planning(TaskPlanning):
         """
         chosen = classes if self.data.classes else None
         files, names, problems = _read_labels(source, self._section, chosen)
-        others = [] if problems or chosen else [name for name in names if name not in classes]
-        if others:
-            what = f"{str(source)!r} names other classes: {name_some(map(repr, others))}"
+        unknown = [] if problems or chosen else [name for name in names if name not in classes]
+        if unknown:
+            what = f"{str(source)!r} names other classes: {name_some(map(repr, unknown))}"
             expected = f"The classes are {name_some(map(repr, classes))}."
             problems = [("csv", Problem("data.csv", what, expected))]
         if not problems and self._section.labels not in read_header(source, expected="")[0]:
@@ -127,7 +127,7 @@ def _is_recognized(source: Path, section: MultilabelSection) -> bool:
 
 def _read_labels(
     path: Path, section: MultilabelSection, classes: Sequence[str] | None
-) -> tuple[list[SourceFile], list[str], list[Found]]:
+) -> tuple[list[SourceFile], list[str], list[FieldProblem]]:
     """Reads either form of table.
 
     Returns:
@@ -151,15 +151,16 @@ def _read_labels(
 
 def _check_columns(
     path: Path, names: Sequence[str], files: Sequence[SourceFile], section: MultilabelSection
-) -> list[Found]:
+) -> list[FieldProblem]:
     """Refuses columns that are no classes as a whole, instead of each of their cells."""
     flags = {name: {file.targets[place] for file in files} for place, name in enumerate(names)}
-    others = [name for name, values in flags.items() if files and not values & {"0", "1"}]
-    if others:
-        what = f"{str(path)!r} has no column {section.labels!r}, and no 0 and 1 in {others[0]!r}"
+    without_flags = [name for name, values in flags.items() if files and not values & {"0", "1"}]
+    if without_flags:
+        column = without_flags[0]
+        what = f"{str(path)!r} has no column {section.labels!r}, and no 0 and 1 in {column!r}"
         hint = "data.classes with the columns that are classes"
         if len(names) == 1:
-            hint = f"task={{kind: multilabel, labels: {others[0]}}}"
+            hint = f"task={{kind: multilabel, labels: {column}}}"
         return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", hint))]
     joined = [name for name in names if section.separator in name]
     if joined:
@@ -169,7 +170,9 @@ def _check_columns(
     return []
 
 
-def _check_classes(path: Path, classes: Sequence[str] | None, names: Sequence[str]) -> list[Found]:
+def _check_classes(
+    path: Path, classes: Sequence[str] | None, names: Sequence[str]
+) -> list[FieldProblem]:
     """Refuses classes that the table does not know, and fewer than two."""
     missing = [name for name in classes or () if name not in names]
     if missing:
@@ -190,7 +193,7 @@ def _check(
     names: Sequence[str],
     files: Sequence[SourceFile],
     separator: str,
-) -> list[Found]:
+) -> list[FieldProblem]:
     """Refuses also classes that no training image is of: they could not be learned."""
     if problems := _check_classes(path, classes, names):
         return problems

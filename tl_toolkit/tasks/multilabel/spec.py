@@ -46,7 +46,7 @@ class MultilabelSection(TaskSection):
         """Yields sources without a column of labels, and heads for one class an image.
 
         Args:
-            values: The recipe's sections as they were given.
+            values: The recipe's sections, before validation.
         """
         yield from super().find_recipe_conflicts(values)
         yield from require_table("multilabel", values.get("data"))

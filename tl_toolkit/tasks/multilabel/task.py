@@ -118,12 +118,12 @@ class Multilabel(ImageTask):
         Args:
             state: As of `compare`.
         """
-        others, hits = state.reshape(2, self.units, _BINS)[..., ::-1].astype(np.float64)
+        misses, hits = state.reshape(2, self.units, _BINS)[..., ::-1].astype(np.float64)
         present = hits.sum(axis=1) > 0
         if not present.any():
             return 0.0
-        found = hits.cumsum(axis=1)
-        precision = found / np.maximum(found + others.cumsum(axis=1), 1)
+        true_positives, false_positives = hits.cumsum(axis=1), misses.cumsum(axis=1)
+        precision = true_positives / np.maximum(true_positives + false_positives, 1)
         recall = hits[present] / hits[present].sum(axis=1, keepdims=True)
         return float((precision[present] * recall).sum(axis=1).mean())
 
@@ -228,16 +228,16 @@ class Multilabel(ImageTask):
         labels = tf.strings.regex_replace(words, f"{re.escape(separator)}$", "")
         return {"probabilities": outputs, "predicted": predicted, "labels": labels}
 
-    def are_equal(self, answer: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
-        """Tells whether the predicted classes are equal, but for those at their threshold.
+    def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
+        """Returns whether the predicted classes are equal, but for those at their threshold.
 
         Args:
-            answer: What the exported model returned for an image.
+            outputs: What the exported model returned for an image.
             expected: Probabilities, float32 (classes,).
         """
         is_clear = np.abs(expected - self.thresholds) > 2 * BYTES_LIMIT
         predicted = expected >= self.thresholds
-        return bool((answer["predicted"] == predicted)[is_clear].all())
+        return bool((outputs["predicted"] == predicted)[is_clear].all())
 
 
 @dataclass(frozen=True)

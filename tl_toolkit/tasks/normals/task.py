@@ -26,16 +26,16 @@ _LONGEST = 1.1
 """No unit vector is coded as one above this length: black would be (-1, -1, -1), 1.73."""
 
 _WITHIN = (11.25, 22.5, 30.0)
-"""The angles in degrees that answers are counted within (Fouhey et al., 2013)."""
+"""The angles in degrees that predictions are counted within (Fouhey et al., 2013)."""
 
 _BINS_PER_DEGREE = 100
 
 
 class NormalReader:
-    """Reads maps of normals, as a TargetReader; all pixels with a normal are drawn alike.
+    """Reads maps of normals, as a TargetReader; all pixels with a normal are sampled alike.
 
     Red, green and blue are x, y and z from -1 (0) to 1 (the greatest value). x points to the right
-    and y up, where turned images are trained on; for all else no direction is taken for granted.
+    and y up, which matters only where images are turned in training.
 
     Args:
         ignore: Colour, of 8 bits, of pixels without a normal, or one value for all of its channels;
@@ -78,11 +78,20 @@ class NormalReader:
         return np.where(none, 0, vectors / np.where(none, 1, lengths)).astype(np.float32)
 
     def sampling_groups(self, target: np.ndarray) -> np.ndarray:
-        """Returns 0 for every pixel with a normal."""
+        """Returns 0 for every pixel with a normal, else IGNORE.
+
+        Args:
+            target: As of `read`.
+        """
         return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """Returns the normals turned with their image: x and y, which is up here and down there."""
+        """Returns the normals turned with their image: x and y, which points up here, down there.
+
+        Args:
+            target: As of `read`.
+            turn: As of `TargetReader.turn`.
+        """
         x, y = target[..., 0], -target[..., 1]
         turned = (turn[0, 0] * x + turn[0, 1] * y, -(turn[1, 0] * x + turn[1, 1] * y))
         return np.stack([*turned, target[..., 2]], axis=-1).astype(np.float32)
@@ -135,7 +144,7 @@ class Normals(DenseTask):
         super().__init__((), pixels, reader or NormalReader(), head)
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the loss of each image, and how many of its pixels were answered well.
+        """Returns the loss of each image, and how many of its pixels are within 22.5 degrees.
 
         The loss of a pixel is 1 minus the cosine of the angle to its normal. That is PixelNet's
         `||n / |n| - g||^2 / 2` (Bansal et al., 2016), as both vectors have length 1.
@@ -154,11 +163,15 @@ class Normals(DenseTask):
         pixels = tf.reduce_sum(tf.cast(counted, tf.float32), axis=-1)
         losses = tf.where(counted, 1 - cosines, 0.0)
         within = counted & (cosines >= np.float32(np.cos(np.radians(22.5))))
-        state = [tf.reduce_sum(tf.cast(one, tf.int32), axis=-1) for one in (within, counted)]
+        state = [tf.reduce_sum(tf.cast(flags, tf.int32), axis=-1) for flags in (within, counted)]
         return tf.math.divide_no_nan(tf.reduce_sum(losses, axis=-1), pixels), tf.stack(state, -1)
 
     def score_of(self, state: np.ndarray) -> float:
-        """Returns the share of pixels within 22.5 degrees, 0 without any."""
+        """Returns the share of pixels within 22.5 degrees, 0 without any.
+
+        Args:
+            state: (2,), as of `compare`.
+        """
         within, pixels = state
         return float(within / pixels) if pixels else 0.0
 
@@ -178,7 +191,7 @@ class Normals(DenseTask):
         return NormalMetric()
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
-        """Returns a prediction as an RGB image of 8 bits, coded as the files that are learned from.
+        """Returns a prediction as an RGB image of 8 bits, coded as the files of targets.
 
         Args:
             prediction: What `postprocess` named, (h, w, 3).
@@ -190,7 +203,7 @@ class Normals(DenseTask):
 def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the angles in degrees, float64 in [0, 180], between vectors (..., 3) of length 1.
 
-    By the sum and the difference of the two, which loses no digits near 0 and 180 as a cosine does.
+    The sum and the difference of the two lose no digits near 0 and 180, as a cosine does.
 
     Args:
         first: Vectors.
@@ -203,7 +216,7 @@ def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 class NormalMetric:
-    """Compares normals with right ones, image by image."""
+    """Compares predicted normals with targets, image by image."""
 
     def __init__(self) -> None:
         self._images = 0
@@ -233,11 +246,11 @@ class NormalMetric:
         """Returns the metrics over all pixels of all images.
 
         Returns:
-            - mean_angle, median_angle, rmse_angle: of the angles to the right normals, in degrees.
+            - mean_angle, median_angle, rmse_angle: of the angles to the targets, in degrees.
               The median is off by at most 0.005 degrees;
             - within_11_25, within_22_5, within_30: share of pixels up to so many degrees;
             - pixels and images;
-            - facing: the same metrics of answering everywhere that the surface faces the viewer.
+            - facing: the same metrics for a constant prediction, a surface that faces the viewer.
 
             All 0 where no pixel has a normal.
         """

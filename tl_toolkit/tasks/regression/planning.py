@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
-from tl_toolkit.sources.listing import Found, Listing, SourceFile, find_fractions, name_some
+from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.survey import Splits
 from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
@@ -29,7 +29,7 @@ class Planning(TaskPlanning):
     """The light half of regression."""
 
     def survey(self) -> Survey:
-        """Looks at the recipe's table; opens no image."""
+        """Reads the recipe's table; opens no image."""
         path, section = self.data.csv, self.recipe.task
         if path is None or not isinstance(section, RegressionSection):  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
@@ -98,7 +98,7 @@ class Planning(TaskPlanning):
 
 def _list_table(
     path: Path, splits: Splits, columns: Sequence[str] | None
-) -> tuple[Listing, list[Found]]:
+) -> tuple[Listing, list[FieldProblem]]:
     """Lists the rows; the "classes" are the columns, in the order of the outputs."""
     header, unreadable = read_header(path, expected=_EXPECTED)
     if unreadable:
@@ -113,7 +113,7 @@ def _list_table(
     return Listing(chosen, files, fractions, columns=chosen, stratify=""), wrong
 
 
-def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> list[Found]:
+def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> list[FieldProblem]:
     missing = [name for name in chosen if name not in names]
     if missing:
         near = closest(missing[0], names)
@@ -127,12 +127,14 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
     if reserved:
         what = f"{str(path)!r} has the column {reserved[0]!r}"
         expected = f"No target is called {', '.join(RESERVED)}."
-        others = [name for name in chosen if name not in RESERVED]
-        return [("csv", Problem("data.csv", what, expected, _hint(others)))]
+        usable = [name for name in chosen if name not in RESERVED]
+        return [("csv", Problem("data.csv", what, expected, _hint(usable)))]
     return []
 
 
-def _check_numbers(path: Path, columns: Sequence[str], files: Sequence[SourceFile]) -> list[Found]:
+def _check_numbers(
+    path: Path, columns: Sequence[str], files: Sequence[SourceFile]
+) -> list[FieldProblem]:
     """Refuses columns without any number as a whole, instead of each of their cells."""
     words = {
         name

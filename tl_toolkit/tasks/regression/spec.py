@@ -41,7 +41,11 @@ class RegressionSection(TaskSection):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields columns named twice, or as a manifest's own, and a delta without huber."""
+        """Yields columns named twice, or as a manifest's own, and a delta without huber.
+
+        Args:
+            values: The fields of the section, before validation.
+        """
         yield from refuse_repeated(values.get("columns"), "columns")
         columns = values.get("columns")
         for index, name in enumerate(columns if isinstance(columns, list | tuple) else ()):
@@ -57,7 +61,7 @@ class RegressionSection(TaskSection):
         """Yields sources without numbers, classes, and heads for classes.
 
         Args:
-            values: The recipe's sections as they were given.
+            values: The recipe's sections, before validation.
         """
         yield from super().find_recipe_conflicts(values)
         yield from require_table("regression", values.get("data"))

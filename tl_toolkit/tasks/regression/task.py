@@ -87,8 +87,8 @@ class Regression(ImageTask):
             targets: float32 (n, columns); a column that does not vary is divided by 1.
         """
         values = targets.astype(np.float64)
-        varies = values.max(axis=0) > values.min(axis=0)  # a deviation may be 1e-17 where none does
-        self._standardize(values.mean(axis=0), np.where(varies, values.std(axis=0), 1.0))
+        deviation = values.std(axis=0)  # of equal float32 values, added up as float64, exactly 0
+        self._standardize(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
 
     def _standardize(self, mean: np.ndarray, scale: np.ndarray) -> None:
         self._mean.assign(mean.astype(np.float32))
@@ -205,7 +205,13 @@ class Regression(ImageTask):
             records: Predictions.
             wide: Whether it is for CSV.
         """
-        rows = [[record["path"], *map(record["values"].get, self.classes)] for record in records]
+        rows: list[list[Any]] = []
+        for record in records:
+            values = [record["values"][name] for name in self.classes]
+            # Six digits whatever the unit: with four behind the point a dose of 0.00002 is 0.
+            rows.append(
+                [record["path"], *(values if wide else [f"{value:.6g}" for value in values])]
+            )
         return Table(["path" if wide else "file", *self.classes], rows)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -11,30 +11,30 @@ __all__ = ["count_confusion", "mean_iou", "measure_confusion"]
 
 
 def count_confusion(
-    truth: np.ndarray, answers: np.ndarray, num_classes: int, ignore: int
+    targets: np.ndarray, predictions: np.ndarray, num_classes: int, ignore: int
 ) -> np.ndarray:
-    """Counts pixels by class and answer.
+    """Counts pixels by target and prediction.
 
     Args:
-        truth: Integers of any shape, in [0, num_classes), or `ignore`.
-        answers: Integers of the same shape, in [0, num_classes).
+        targets: Integers of any shape, in [0, num_classes), or `ignore`.
+        predictions: Integers of the same shape, in [0, num_classes).
         num_classes: Number of classes.
         ignore: Pixels of this class count nowhere.
 
     Returns:
-        int64 (classes, classes); rows are the truth, columns the answers.
+        int64 (classes, classes); rows are targets, columns predictions.
     """
-    counted = truth != ignore
-    cells = truth[counted].astype(np.int64) * num_classes + answers[counted]
+    counted = targets != ignore
+    cells = targets[counted].astype(np.int64) * num_classes + predictions[counted]
     counts = np.bincount(cells, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Returns the mean IoU over the classes that occur, in the truth or in the answers.
+    """Returns the mean IoU over the classes that occur, in targets or predictions.
 
     Args:
-        confusion: int (classes, classes), rows are the truth.
+        confusion: int (classes, classes), rows are targets.
     """
     iou, occurs = _intersections_over_unions(confusion)
     return float(iou[occurs].mean()) if occurs.any() else 0.0
@@ -44,43 +44,43 @@ def measure_confusion(confusion: np.ndarray, classes: Sequence[str]) -> dict[str
     """Returns the metrics of Long et al. (2015, section 5), and what the majority class would get.
 
     Args:
-        confusion: int (classes, classes), rows are the truth.
+        confusion: int (classes, classes), rows are targets.
         classes: Class names in the order of the rows.
 
     Returns:
         - pixel_accuracy: right pixels over pixels;
-        - mean_accuracy: mean recall of the classes that the truth has;
-        - mean_iou: mean over the classes that occur, in the truth or in the answers;
-        - frequency_weighted_iou: mean of the IoU weighted by pixels of the truth;
+        - mean_accuracy: mean recall of the classes that the targets have;
+        - mean_iou: mean over the classes that occur, in targets or predictions;
+        - frequency_weighted_iou: mean of the IoU weighted by target pixels;
         - per_class: of each class iou, precision, recall and pixels; an iou of a class that
-          does not occur, and a recall of one that the truth lacks, are None;
+          does not occur, and a recall of one that the targets lack, are None;
         - confusion: the matrix as lists;
-        - majority: class, pixel_accuracy, mean_accuracy and mean_iou of answering the truth's most
-          frequent class everywhere.
+        - majority: class, pixel_accuracy, mean_accuracy and mean_iou of predicting the most
+          frequent class of the targets everywhere.
 
         All in [0, 1]; 0 where no pixel counts.
     """
-    found: dict[str, Any] = _summarize(confusion)
+    measured: dict[str, Any] = _summarize(confusion)
     hits = np.diag(confusion)
-    pixels, answers = confusion.sum(axis=1), confusion.sum(axis=0)
+    pixels, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     iou, occurs = _intersections_over_unions(confusion)
-    found["per_class"] = {
+    measured["per_class"] = {
         name: {
             "iou": float(iou[index]) if occurs[index] else None,
-            "precision": float(hits[index] / answers[index]) if answers[index] else 0.0,
+            "precision": float(hits[index] / predicted[index]) if predicted[index] else 0.0,
             "recall": float(hits[index] / pixels[index]) if pixels[index] else None,
             "pixels": int(pixels[index]),
         }
         for index, name in enumerate(classes)
     }
-    found["confusion"] = confusion.tolist()
+    measured["confusion"] = confusion.tolist()
     common = int(pixels.argmax())
     constant = np.zeros_like(confusion)
     constant[:, common] = pixels
     plain = _summarize(constant)
     del plain["frequency_weighted_iou"]
-    found["majority"] = {"class": classes[common], **plain}
-    return found
+    measured["majority"] = {"class": classes[common], **plain}
+    return measured
 
 
 def _summarize(confusion: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Masks: files that say what class each pixel of an image is of."""
+"""Masks: files that hold the class of each pixel of an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED_VALUES = 5
 
 
 class MaskReader:
-    """Reads masks, as a TargetReader; pixels are drawn by their classes.
+    """Reads masks, as a TargetReader; pixels are sampled by their classes.
 
     Args:
         masks: What their values mean.
@@ -38,7 +38,7 @@ class MaskReader:
         self.expected = f"Expected {known}{ignored}."
 
     def read(self, path: str) -> np.ndarray:
-        """Reads what class each pixel is of.
+        """Reads the class of each pixel.
 
         Args:
             path: A file that Pillow reads: grey, palette or RGB.
@@ -61,11 +61,20 @@ class MaskReader:
         return _look_up_values(values.astype(np.int64), self._masks, self.num_sampling_groups)
 
     def sampling_groups(self, target: np.ndarray) -> np.ndarray:
-        """Returns the classes themselves."""
+        """Returns the classes themselves.
+
+        Args:
+            target: As of `read`.
+        """
         return target
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """Returns the classes as they are."""
+        """Returns the classes as they are.
+
+        Args:
+            target: As of `read`.
+            turn: Of no use: a class has no direction.
+        """
         return target
 
 
@@ -92,9 +101,9 @@ def _look_up_values(values: np.ndarray, masks: Masks, num_classes: int) -> np.nd
     if isinstance(masks.ignore, int):
         table[masks.ignore] = IGNORE
     inside = (values >= 0) & (values <= 255)
-    found = np.where(inside, table[np.clip(values, 0, 255)], -1)
-    _refuse_unknown(found < 0, values)
-    return found.astype(np.uint8)
+    indices = np.where(inside, table[np.clip(values, 0, 255)], -1)
+    _refuse_unknown(indices < 0, values)
+    return indices.astype(np.uint8)
 
 
 def _look_up_colors(pixels: np.ndarray, masks: Masks) -> np.ndarray:
@@ -102,14 +111,14 @@ def _look_up_colors(pixels: np.ndarray, masks: Masks) -> np.ndarray:
         return colors.astype(np.int64) @ [1 << 16, 1 << 8, 1]
 
     packed = pack(pixels)
-    found = np.full(packed.shape, -1, np.int16)
+    indices = np.full(packed.shape, -1, np.int16)
     for index, color in enumerate(masks.colors or ()):
-        found[packed == pack(np.array(color))] = index
+        indices[packed == pack(np.array(color))] = index
     if masks.ignore is not None:
         ignored = masks.ignore if isinstance(masks.ignore, tuple) else (masks.ignore,) * 3
-        found[packed == pack(np.array(ignored))] = IGNORE
-    _refuse_unknown(found < 0, packed, spell=lambda value: f"#{value:06x}")
-    return found.astype(np.uint8)
+        indices[packed == pack(np.array(ignored))] = IGNORE
+    _refuse_unknown(indices < 0, packed, spell=lambda value: f"#{value:06x}")
+    return indices.astype(np.uint8)
 
 
 def _refuse_unknown(
@@ -117,10 +126,10 @@ def _refuse_unknown(
 ) -> None:
     if not unknown.any():
         return
-    found, counts = np.unique(values[unknown], return_counts=True)
+    distinct, counts = np.unique(values[unknown], return_counts=True)
     named = ", ".join(
         f"{spell(int(value))} ({count:,} pixels)"
-        for value, count in zip(found[:_NAMED_VALUES], counts, strict=False)
+        for value, count in zip(distinct[:_NAMED_VALUES], counts, strict=False)
     )
-    more = f" and {len(found) - _NAMED_VALUES} more" if len(found) > _NAMED_VALUES else ""
+    more = f" and {len(distinct) - _NAMED_VALUES} more" if len(distinct) > _NAMED_VALUES else ""
     raise ValueError(named + more)

@@ -86,9 +86,9 @@ class Segmentation(DenseTask):
         """Settles balanced weights by the pixels of each class in the training images.
 
         The median of the classes' frequencies over each one's own, after Eigen and Fergus (2015),
-        so that half of the classes weigh more than 1; at most 50, as a class of a few pixels would
-        drown the others. Frequencies are of all pixels, where theirs leave out images without the
-        class.
+        so that half of the classes have weights above 1; at most 50, as a class of a few pixels
+        would outweigh all the rest. Frequencies are of all pixels; theirs leave out images
+        without the class.
 
         Args:
             targets: Of the training images, which are all read for it.
@@ -110,7 +110,7 @@ class Segmentation(DenseTask):
             targets: int32 (batch, pixels), indices into the classes; IGNORE counts nowhere.
 
         Returns:
-            float32 (batch,); int32 (batch, classes ^ 2), right answers by row.
+            float32 (batch,); int32 (batch, classes ^ 2), rows are targets.
         """
         counted = targets != IGNORE
         labels = tf.where(counted, targets, 0)
@@ -120,9 +120,9 @@ class Segmentation(DenseTask):
         else:
             losses = self._cross_entropy(outputs, labels, weights)
         # A bincount has no deterministic form on GPUs. Sums of ones are exact in float32.
-        answers = tf.one_hot(tf.argmax(outputs, axis=-1), self.units)
-        truth = tf.one_hot(tf.where(counted, labels, -1), self.units)
-        state = tf.cast(tf.matmul(truth, answers, transpose_a=True), tf.int32)
+        predicted = tf.one_hot(tf.argmax(outputs, axis=-1), self.units)
+        expected = tf.one_hot(tf.where(counted, labels, -1), self.units)
+        state = tf.cast(tf.matmul(expected, predicted, transpose_a=True), tf.int32)
         return losses, tf.reshape(state, (-1, self.units**2))
 
     def _cross_entropy(
@@ -138,16 +138,20 @@ class Segmentation(DenseTask):
     def _dice(self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """1 minus the mean overlap of the classes in the image, each class by its weight."""
         wanted = tf.one_hot(labels, self.units) * tf.sign(weights)[..., None]
-        given = outputs * tf.sign(weights)[..., None]
-        both = tf.reduce_sum(wanted * given, axis=1)
+        predicted = outputs * tf.sign(weights)[..., None]
+        both = tf.reduce_sum(wanted * predicted, axis=1)
         pixels = tf.reduce_sum(wanted, axis=1)
-        overlap = 2 * both / (pixels + tf.reduce_sum(given, axis=1) + keras.config.epsilon())
+        overlap = 2 * both / (pixels + tf.reduce_sum(predicted, axis=1) + keras.config.epsilon())
         shares = self.class_weights * tf.sign(pixels)
         total = tf.reduce_sum(shares, axis=-1)
         return tf.math.divide_no_nan(tf.reduce_sum((1 - overlap) * shares, axis=-1), total)
 
     def score_of(self, state: np.ndarray) -> float:
-        """Returns the mean IoU."""
+        """Returns the mean IoU.
+
+        Args:
+            state: (classes ^ 2,), as of `compare`.
+        """
         return mean_iou(state.reshape(self.units, self.units))
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,0 +1,59 @@
+"""Tables of one label for each image: what `init` writes for them, and evaluation on them."""
+
+import pytest
+from PIL import Image
+
+from tests.tables import make_recipe, write_table
+from tl_toolkit.errors import DataError
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.starter import write_starter
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.load import build_recipe, load_recipe
+
+ROWS = [("path", "label"), ("0.png", "bee"), ("1.png", "ant"), ("2.png", "bee"), ("3.png", "ant")]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a table beside four images."""
+    for number in range(4):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    return lambda rows, name="t.csv": write_table(tmp_path / name, rows)
+
+
+def test_init_writes_a_recipe_for_a_table_of_labels(write, tmp_path):
+    text, name = write_starter(write(ROWS, "insects.csv"), base="lenet5", place=tmp_path)
+    (tmp_path / "r.yaml").write_text(text)
+
+    planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
+
+    assert (name, planned.recipe.task.kind) == ("insects", "classification")
+    assert planned.classes == ("ant", "bee")
+    assert "# insects: 4 images to train from, of 2 classes." in text
+
+
+def test_a_table_for_evaluation_may_hold_some_of_the_classes(write):
+    planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
+    table = write([("path", "label"), ("3.png", "bee")], "other.csv")
+
+    listing = planning.list_for_evaluation(table, ("ant", "bee", "wasp"))
+
+    assert listing.classes == ("ant", "bee", "wasp")
+    assert [(file.targets, file.split) for file in listing.files] == [(("bee",), "test")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("path", "label"), ("3.png", "fly")], "has labels of other classes: 'fly'"),
+        ([("path", "label"), ("9.png", "bee")], "line 2: no file"),
+        ([("path", "class"), ("3.png", "bee")], "has no column label"),
+    ],
+)
+def test_other_tables_are_refused_for_evaluation(write, rows, expected):
+    planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
+
+    with pytest.raises(DataError) as caught:
+        planning.list_for_evaluation(write(rows, "other.csv"), ("ant", "bee"))
+
+    assert str(caught.value).startswith("--data  ") and expected in str(caught.value)
