@@ -2,14 +2,16 @@
 
 import errno
 import json
-import os
+import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
+from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.features.shards import ShardWriter
 from tl_toolkit.features.store import FeatureCache
@@ -32,9 +34,9 @@ def recipe_of(photos, **sections):
     } | sections
 
 
-@pytest.fixture
-def photos(tmp_path, draw_photos):
-    return draw_photos(tmp_path / "photos", count=9)
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_class_folders(tmp_path_factory.mktemp("photos") / "all", count=9)
 
 
 @pytest.fixture
@@ -72,11 +74,41 @@ def finetune(recipe, out, store="always", **features):
     return run, listener
 
 
-@pytest.mark.parametrize(
-    "unfreeze",
-    [1, *(pytest.param(value, marks=pytest.mark.slow) for value in (0, 2, {"from": "c5"}))],
-)
-def test_a_run_with_the_store_equals_one_without_it_bit_for_bit(tmp_path, photos, cache, unfreeze):
+@pytest.fixture(scope="module")
+def live(photos, tmp_path_factory):
+    """The outcome of the recipe without the store."""
+    return outcome(finetune(recipe_of(photos), tmp_path_factory.mktemp("live") / "run", "never")[0])
+
+
+def fill(folder, recipe, **features):
+    """Runs a recipe with a store of its own; returns the store, the outcome and what was heard."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TL_TOOLKIT_CACHE", str(folder / "cache"))
+        run, listener = finetune(recipe, folder / "run", **features)
+        return FeatureCache(), outcome(run), listener
+
+
+@pytest.fixture(scope="module")
+def filled(photos, tmp_path_factory):
+    """The store that the recipe fills."""
+    return fill(tmp_path_factory.mktemp("filled"), recipe_of(photos))
+
+
+def test_a_run_with_the_store_equals_one_without_it_bit_for_bit(
+    tmp_path, photos, live, filled, monkeypatch
+):
+    store, cold, _ = filled
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(store.root.parent))
+
+    warm, listener = finetune(recipe_of(photos), tmp_path / "warm")
+
+    assert live == cold == outcome(warm)
+    assert listener.images == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unfreeze", [0, 2, {"from": "c5"}])
+def test_so_it_is_at_every_depth(tmp_path, photos, cache, unfreeze):
     recipe = recipe_of(photos, phases=[PHASES[0], PHASES[1] | {"unfreeze": unfreeze}])
 
     live, _ = finetune(recipe, tmp_path / "live", "never")
@@ -87,20 +119,21 @@ def test_a_run_with_the_store_equals_one_without_it_bit_for_bit(tmp_path, photos
     assert listener.images == 0
 
 
-def test_one_pass_fills_the_cuts_of_all_phases(tmp_path, photos, cache):
-    _, listener = finetune(recipe_of(photos), tmp_path / "run")
+def test_one_pass_fills_the_cuts_of_all_phases(filled):
+    store, _, listener = filled
 
     (sentence,) = [text for text in listener.sentences if text.startswith("features")]
     assert "before f6, head ran" in sentence and "ran once for 27 images" in sentence
-    assert len(cache.shards()) == 4  # two cuts of two splits
+    assert len(store.shards()) == 4  # two cuts of two splits
 
 
 def test_the_momentum_of_moving_statistics_hangs_no_feature_on_it(tmp_path, photos, cache):
     model = {"base": "vgg_tiny", "weights": "random"}
-    head = {"name": "head", "epochs": 1}
-    tune = {"name": "tune", "epochs": 1, "unfreeze": 1, "batch_norm": "train"}
+    head = {"name": "head", "epochs": 0}
+    tune = {"name": "tune", "epochs": 0, "unfreeze": 1, "batch_norm": "train"}
     first = recipe_of(photos, model=model, phases=[head, tune])
-    finetune(first, tmp_path / "first")
+    _, listener = finetune(first, tmp_path / "first")
+    assert listener.images == 27
 
     phases = [head, tune | {"batch_norm_momentum": 0.5}]
     _, listener = finetune(first | {"phases": phases}, tmp_path / "second")
@@ -108,8 +141,12 @@ def test_the_momentum_of_moving_statistics_hangs_no_feature_on_it(tmp_path, phot
     assert listener.images == 0
 
 
-def test_deeper_features_are_computed_from_shallower_ones(tmp_path, photos, cache, monkeypatch):
-    finetune(recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 2}]), tmp_path / "first")
+def test_deeper_features_are_computed_from_shallower_ones(
+    tmp_path, photos, live, cache, monkeypatch
+):
+    finetune(
+        recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 2, "epochs": 0}]), tmp_path / "first"
+    )
     from tl_toolkit.images.pipeline import Images
 
     def refuse(*_):
@@ -117,12 +154,9 @@ def test_deeper_features_are_computed_from_shallower_ones(tmp_path, photos, cach
 
     monkeypatch.setattr(Images, "load", refuse)
     chained, listener = finetune(recipe_of(photos), tmp_path / "chained")
-    monkeypatch.undo()
-    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "another"))
-    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never")
 
     assert listener.images == 27
-    assert outcome(chained) == outcome(live)
+    assert outcome(chained) == live
 
 
 @pytest.mark.slow
@@ -136,25 +170,37 @@ def test_a_phase_after_tuned_units_sees_their_new_outputs(tmp_path, photos, cach
     assert outcome(live) == outcome(stored)
 
 
-def test_a_second_process_opens_no_image(tmp_path, photos, cache):
+REFUSING = """
+import sys
+
+def refuse(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".jpg"):
+        raise AssertionError(f"{arguments[0]} was opened.")
+
+sys.addaudithook(refuse)
+from tl_toolkit.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_second_process_opens_no_image(tmp_path, photos, cache, monkeypatch):
+    # A file that was changed this very moment is never taken for known.
+    monkeypatch.setattr("tl_toolkit.images.verdicts._YOUNG", 0)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(recipe_of(photos, features={"store": "always"})))
-    old = 1_600_000_000  # a file that was changed this very moment is never taken for known
-    for path in photos.rglob("*.jpg"):
-        os.utime(path, (old, old))
     tltool("finetune", recipe, "--out", "first", cwd=tmp_path)
-    for path in photos.rglob("*.jpg"):
-        path.write_bytes(bytes(path.stat().st_size))
-        os.utime(path, (old, old))
 
     changes = ["model.head.dropout=0.1", "phases.head.learning_rate=0.02"]
-    tltool_process("finetune", recipe, *changes, "--out", "second", cwd=tmp_path)
+    command = [sys.executable, "-c", REFUSING, "finetune", recipe, *changes, "--out", "second"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
+    assert done.returncode == 0, done.stderr
     assert tl.load_run(tmp_path / "second").metrics["best"]["val_loss"] > 0
 
 
 @pytest.mark.slow
 def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache, draw_photos):
+    photos = shutil.copytree(photos, tmp_path / "photos")
     validation = draw_photos(tmp_path / "validation", count=2, seed=5)
     recipe = recipe_of(photos)
     recipe["data"] = recipe["data"] | {"validation": str(validation)}
@@ -183,25 +229,36 @@ def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
     assert outcome(fewer) == outcome(fewer_live)
 
 
-def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, cache):
-    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
-    finetune(recipe, tmp_path / "first", views=1)
+FLIPPED = {"phases": [PHASES[0] | {"epochs": 1}], "augment": {"flip": "horizontal"}}
+
+
+@pytest.fixture(scope="module")
+def one_view(photos, tmp_path_factory):
+    """The store of one view of each image."""
+    return fill(tmp_path_factory.mktemp("view"), recipe_of(photos, **FLIPPED), views=1)[0]
+
+
+def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, one_view, cache):
+    shutil.copytree(one_view.root, cache.root)
     before = {shard.path: shard.size for shard in cache.shards()}
     budget = sum(before.values()) + 100
 
-    _, listener = finetune(recipe, tmp_path / "second", views=2, max_gb=budget / 1e9)
+    _, listener = finetune(
+        recipe_of(photos, **FLIPPED), tmp_path / "second", views=2, max_gb=budget / 1e9
+    )
 
     (sentence,) = [text for text in listener.sentences if text.startswith("features")]
     assert sentence.endswith("GB do not fit into features.max_gb or on the disk")
     assert {shard.path: shard.size for shard in cache.shards()} == before
 
 
-def test_views_that_are_complete_are_read_beside_those_that_are_added(tmp_path, photos, cache):
-    recipe = recipe_of(photos, phases=PHASES[:1], augment={"flip": "horizontal"})
-    finetune(recipe, tmp_path / "first", views=1)
+def test_views_that_are_complete_are_read_beside_those_that_are_added(
+    tmp_path, photos, one_view, cache
+):
+    shutil.copytree(one_view.root, cache.root)
     first = {shard.path for shard in cache.shards()}
 
-    _, listener = finetune(recipe, tmp_path / "second", views=2)
+    _, listener = finetune(recipe_of(photos, **FLIPPED), tmp_path / "second", views=2)
 
     assert listener.images == 21  # the second view of the training images alone
     assert first < {shard.path for shard in cache.shards()}
@@ -249,13 +306,11 @@ def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
     assert not cache.shards()
 
 
-def test_a_store_without_room_steps_aside(tmp_path, photos, cache):
-    live, _ = finetune(recipe_of(photos), tmp_path / "live", "never")
-
+def test_a_store_without_room_steps_aside(tmp_path, photos, live, cache):
     run, listener = finetune(recipe_of(photos), tmp_path / "run", max_gb=1e-9)
 
     assert any("do not fit into features.max_gb" in text for text in listener.sentences)
-    assert outcome(run) == outcome(live)
+    assert outcome(run) == live
     assert not cache.shards()
 
 
