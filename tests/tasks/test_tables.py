@@ -16,7 +16,7 @@ from tests.tables import CLASSES, draw_tables, make_recipe, write_table
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
-from tl_toolkit.export.parity import ask
+from tl_toolkit.export.asking import ask
 
 TABLES = {"multilabel": "labels", "regression": "numbers"}
 SCORES = {"multilabel": "mean_average_precision", "regression": "r2"}

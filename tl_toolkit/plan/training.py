@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.recipe.phase_schema import PhaseSettings
-from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe
+from tl_toolkit.recipe.schema import Head, Phase, Recipe
 
 __all__ = [
     "PhaseSettings",
@@ -115,8 +115,6 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
-    if isinstance(recipe.model.base, OwnBase):
-        del chosen["model"]["base"]["model"]
     if recipe.pixels is not None:
         chosen["pixels"] = recipe.pixels.model_dump(mode="json")
     settings = {**chosen, "phases": chosen["phases"][: index + 1]}
