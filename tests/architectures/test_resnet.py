@@ -128,7 +128,8 @@ def test_that_for_cifar_halves_its_maps_twice(size, sides):
     assert found == [(side, side, maps) for side, maps in zip(sides, (16, 32, 64), strict=True)]
 
 
-@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=SLOW) for depth in (101, 152))])
+# By default tests/test_bases.py compares ResNet-50, by a file of its weights.
+@pytest.mark.parametrize("depth", [pytest.param(depth, marks=SLOW) for depth in (50, 101, 152)])
 def test_with_its_weights_it_is_the_network_of_keras_applications(depth):
     twin = getattr(keras.applications, f"ResNet{depth}")(
         weights=None, include_top=False, input_shape=(64, 64, 3)

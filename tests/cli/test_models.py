@@ -85,7 +85,9 @@ def test_show_with_json_has_rows_of_all_three_levels_and_totals():
     assert list(actual["taps"].values()) == [16, 24, 48, 96]
 
 
-@pytest.mark.parametrize("name", ["xception", "efficientnet_b1"])
+@pytest.mark.parametrize(
+    "name", ["xception", pytest.param("efficientnet_b1", marks=pytest.mark.slow)]
+)
 def test_maps_are_those_of_images_padded_to_whole_cells(name):
     # Their default sizes, 299 and 240, are none of theirs.
     actual = tl.describe_architecture(name)
