@@ -149,7 +149,9 @@ def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe, mo
     assert "ZeroDivisionError: boom" in log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_path, recipe, number):
     arguments = ["finetune", recipe, "phases.head.epochs=2000", "--out", "run"]
     with subprocess.Popen(
