@@ -25,6 +25,9 @@ HEADS = {
 }
 
 
+slow = pytest.mark.slow
+
+
 def keep_all(outputs):
     return {"outputs": outputs}
 
@@ -75,8 +78,14 @@ def assert_same(actual, expected, tolerance=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("head", "normalize"),
+    [
+        pytest.param(head, normalize, marks=[] if normalize == ("hidden" in head) else slow)
+        for head in HEADS
+        for normalize in (False, True)
+    ],
+)
 def test_all_pixels_are_what_single_ones_are(head, normalize):
     transfer = assemble_pixels(head, normalize=normalize)
 
@@ -111,7 +120,11 @@ def test_one_map_alone_is_read_without_a_hypercolumn():
     assert_same(predict(transfer, draw_image()), ask_all(transfer, draw_image()))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head",
+    ["linear", pytest.param("linear with dropout", marks=slow),
+     pytest.param("one hidden", marks=slow), "three hidden"],
+)  # fmt: skip
 def test_both_modes_agree(head):
     transfer = assemble_pixels(head)
 
@@ -124,7 +137,11 @@ def test_both_modes_agree(head):
 
 @pytest.mark.parametrize(
     ("mode", "head"),
-    [("project_first", "linear"), ("project_first", "one hidden"), ("gather_first", "one hidden")],
+    [
+        pytest.param("project_first", "linear", marks=slow),
+        ("project_first", "one hidden"),
+        ("gather_first", "one hidden"),
+    ],
 )
 def test_tiles_of_any_size_give_the_same_map(head, mode):
     transfer = assemble_pixels(head, size=(50, 50))
