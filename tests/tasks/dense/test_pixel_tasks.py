@@ -102,6 +102,7 @@ def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
         np.testing.assert_allclose(native.maps[name], one, atol=1e-5)
 
 
+@pytest.mark.slow  # publishing the run's export has compared them on the same images
 def test_a_saved_model_predicts_as_the_run_predicts(run):
     from tl_toolkit.export.asking import ask
 
@@ -219,6 +220,7 @@ def test_augmented_and_stored_runs_train(store, balls, tmp_path):
     assert run.metrics["best"]["val_within_22_5"] > 0
 
 
+@pytest.mark.slow  # tests/api/test_surface.py loads such a layer in a process of its own
 def test_a_fresh_process_loads_the_model_of_a_run(run):
     code = """
 import sys, numpy as np, tl_toolkit as tl
