@@ -11,6 +11,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool
+from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError, SearchError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.space import count_trials, plan_brackets, trial_recipe
@@ -26,10 +27,24 @@ SPACE = {
 EPOCHS = 4  # with a factor of 2: (4 of 1, 2 of 2, 1 of 4), (3 of 2, 2 of 4) and 3 of 4 epochs
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_class_folders(tmp_path_factory.mktemp("photos") / "all", count=9)
+
+
 @pytest.fixture
-def recipe(tmp_path, draw_photos):
+def recipe(photos):
+    return make_recipe(photos)
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """A search from its first trial to its last, for tests that only read it."""
+    return tl.search(make_recipe(photos), out=tmp_path_factory.mktemp("whole") / "search")
+
+
+def make_recipe(photos):
     """LeNet-5 on photos: 3 classes of 7 and 2 images, two phases with dropout, and a search."""
-    photos = draw_photos(tmp_path / "photos", count=9)
     return {
         "version": 1,
         "name": "photos",
@@ -138,20 +153,19 @@ def test_a_small_space_is_gone_through_though_draws_collide():
     assert sum(one.budget is None for one, _ in actual) >= 1
 
 
-def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path, recipe):
-    actual = tl.search(recipe, out=tmp_path / "search")
-    tltool("finetune", actual.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
-    loaded = tl.load_recipe(actual.folder.recipe).recipe
+def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path, whole):
+    tltool("finetune", whole.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
+    loaded = tl.load_recipe(whole.folder.recipe).recipe
 
-    best = actual.summary["best"]
+    best = whole.summary["best"]
     metrics = tl.load_run(tmp_path / "run").metrics
     assert metrics["weights_sha256"] == best["weights_sha256"]
     assert metrics["best"] == best["best"]
     assert metrics["best"]["val_loss"] == best["score"]
-    ended = [trial for trial in actual.trials if trial.state == "completed"]
+    ended = [trial for trial in whole.trials if trial.state == "completed"]
     assert best["score"] == min(trial.score for trial in ended)
     promoted = [trial for trial in ended if trial.continues]
-    assert len(ended) == 6 and len(promoted) == 3 and len(actual.trials) == 15
+    assert len(ended) == 6 and len(promoted) == 3 and len(whole.trials) == 15
     assert max(one.best["epoch"] for one in promoted) > 2  # the epochs after a pause count
     for trial in promoted:
         one = trial_recipe(loaded, trial.values)
@@ -160,18 +174,16 @@ def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path,
         assert run.metrics["best"] == trial.best
 
 
-def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(tmp_path, recipe):
-    actual = tl.search(recipe, out=tmp_path / "search")
-
-    with open(actual.path / "trials.csv") as file:
+def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(whole):
+    with open(whole.path / "trials.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows[:7]] == ["paused"] * 6 + ["completed"]
     assert [row["budget"] for row in rows[:7]] == ["1"] * 4 + ["2"] * 2 + [""]
     assert rows[6]["continues"] in ("5", "6") and not rows[0]["continues"]
-    assert actual.summary["paused"] == 9 and actual.summary["failed"] == 0
-    assert actual.summary["best"]["state"] == "completed"
-    assert "</svg>" in (actual.path / "fields.svg").read_text()
-    assert len(list(actual.folder.tensorboard.glob("*/events*"))) == 6
+    assert whole.summary["paused"] == 9 and whole.summary["failed"] == 0
+    assert whole.summary["best"]["state"] == "completed"
+    assert "</svg>" in (whole.path / "fields.svg").read_text()
+    assert len(list(whole.folder.tensorboard.glob("*/events*"))) == 6
 
 
 def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
@@ -191,10 +203,10 @@ def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
     assert trained.count("head") == 3  # once for each dropout
 
 
-def test_a_hyperband_goes_on_where_it_stopped_without_the_states(tmp_path, recipe, monkeypatch):
+def test_a_hyperband_goes_on_where_it_stopped_without_the_states(
+    tmp_path, recipe, whole, monkeypatch
+):
     from tl_toolkit.tuning import engine
-
-    whole = tl.search(recipe, out=tmp_path / "whole")
 
     def stop(event):
         if event.kind == "trial_ended" and event.facts["number"] in (5, 9):

@@ -13,6 +13,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
+from tests.conftest import draw_class_folders
 from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import open_search
@@ -26,10 +27,8 @@ SPACE = {
 }
 
 
-@pytest.fixture
-def recipe(tmp_path, draw_photos):
+def recipe_of(photos):
     """LeNet-5 on photos: 3 classes of 7 and 2 images, two phases, and a search."""
-    photos = draw_photos(tmp_path / "photos", count=9)
     return {
         "version": 1,
         "name": "photos",
@@ -42,6 +41,19 @@ def recipe(tmp_path, draw_photos):
         "features": {"store": "always"},
         "search": {"trials": 6, "space": SPACE},
     }
+
+
+@pytest.fixture
+def recipe(tmp_path, draw_photos):
+    return recipe_of(draw_photos(tmp_path / "photos", count=9))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A search from its first trial to its last, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = recipe_of(draw_class_folders(folder / "photos", count=9))
+    return tl.search(recipe, overrides={"search.refit": 2}, out=folder / "search")
 
 
 def rows_of(path):
@@ -64,21 +76,18 @@ class Listener:
             self.ended.append((event.facts["number"], event.is_best))
 
 
-def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, recipe):
-    listener = Listener()
-    actual = tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
+def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, whole):
     for store, run in (("always", tltool), ("never", tltool_process)):
         out = ["--out", tmp_path / store, f"features.store={store}"]
-        run("finetune", actual.best_recipe, "export=false", *out, cwd=tmp_path)
+        run("finetune", whole.best_recipe, "export=false", *out, cwd=tmp_path)
 
-    best = actual.summary["best"]
+    best = whole.summary["best"]
     for store in ("always", "never"):
         metrics = tl.load_run(tmp_path / store).metrics
         assert metrics["weights_sha256"] == best["weights_sha256"]
         assert metrics["best"]["val_accuracy"] == best["score"]
         assert metrics["best"] == best["best"]
-    assert best["score"] == max(trial.score for trial in actual.trials)
-    assert listener.passes == 1
+    assert best["score"] == max(trial.score for trial in whole.trials)
 
 
 @pytest.mark.slow
@@ -106,27 +115,28 @@ def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
         "epochs",
         lambda self, *rest, **more: began.append(self._phase.name) or epochs(self, *rest, **more),
     )
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     recipe["search"] = {"algorithm": "grid", "space": SPACE}
+    listener = Listener()
 
-    tl.search(recipe, out=tmp_path / "search")
+    tl.search(recipe, out=tmp_path / "search", progress=listener.handle)
 
+    assert listener.passes == 1
     assert began.count("head") == 3  # once for each dropout
     assert began.count("tune") == 9
 
 
-def test_a_search_leaves_tables_and_plots(tmp_path, recipe):
-    actual = tl.search(recipe, overrides={"search.refit": 2}, out=tmp_path / "search")
-
-    rows = rows_of(actual.path / "trials.csv")
+def test_a_search_leaves_tables_and_plots(whole):
+    rows = rows_of(whole.path / "trials.csv")
     assert [row["number"] for row in rows] == list("123456")
     assert {row["phases.tune.unfreeze"] for row in rows} <= {"0", "{from: f6}", "{from: c5}"}
     assert all(row["state"] == "completed" and float(row["seconds"]) > 0 for row in rows)
     for name in ("fields.svg", "time.svg"):
-        assert "</svg>" in (actual.path / name).read_text()
-    assert len(list(actual.folder.tensorboard.glob("*/events*"))) == 6
-    refit = actual.summary["refit"]
+        assert "</svg>" in (whole.path / name).read_text()
+    assert len(list(whole.folder.tensorboard.glob("*/events*"))) == 6
+    refit = whole.summary["refit"]
     assert len(refit["scores"]) == 2 and refit["min"] <= refit["mean"] <= refit["max"]
-    assert json.loads(actual.folder.status.read_text())["state"] == "done"
+    assert json.loads(whole.folder.status.read_text())["state"] == "done"
 
 
 def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
@@ -246,13 +256,20 @@ def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
     assert len(rows_of(tmp_path / "search" / "trials.csv")) == 2
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bayesian", "grid"))],
-)
-def test_a_search_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["bayesian", "grid"])
+def test_a_search_of_another_algorithm_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
     recipe["search"]["algorithm"] = algorithm
-    whole = tl.search(recipe, out=tmp_path / "whole")
+
+    assert_it_goes_on(recipe, tl.search(recipe, out=tmp_path / "whole"), tmp_path)
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path, whole):
+    assert_it_goes_on(recipe_of(whole.path.parent / "photos"), whole, tmp_path)
+
+
+def assert_it_goes_on(recipe, whole, tmp_path):
+    """Stops after the third trial, goes on, and comes to the trials of a search in one go."""
 
     def stop(event):
         if event.kind == "trial_ended" and event.facts["number"] == 3:
