@@ -46,6 +46,11 @@ def run(request, runs):
     return Run(runs[request.param].folder)
 
 
+in_a_process = pytest.mark.parametrize(
+    "run", ["regression", pytest.param("multilabel", marks=pytest.mark.slow)], indirect=True
+)
+
+
 def read_table(text):
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -190,6 +195,7 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(run, tmp_p
     assert len(run.tabulate([good]).rows) == 1
 
 
+@in_a_process  # `ask` starts one; when the runs were exported, both were compared with Keras
 def test_an_exported_model_answers_as_the_run_predicts(run):
     pixels = np.asarray(Image.open(image_of(run)))[np.newaxis]
     encoded = Path(image_of(run)).read_bytes()
