@@ -167,6 +167,8 @@ def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
 
 
 def test_an_interrupt_that_something_swallows_is_raised_again():
+    # A shell starts jobs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = _KeptInterrupts()
     kept.start()
     try:
@@ -176,6 +178,8 @@ def test_an_interrupt_that_something_swallows_is_raised_again():
             pass
         with pytest.raises(KeyboardInterrupt):
             kept.check()
+        kept.stop()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         kept.stop()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, before)
