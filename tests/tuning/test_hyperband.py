@@ -243,7 +243,7 @@ def test_a_hyperband_that_is_killed_goes_on(tmp_path, recipe):
     assert done.returncode == 0, done.stderr
     actual = tl.SearchRun(RunFolder(tmp_path / "search"))
     assert without_times(actual.trials) == without_times(whole.trials)
-    assert "after epoch 2" in done.stderr and "going on)" in done.stderr
+    assert "after epoch 2" in done.stderr and "(resumes " in done.stderr
 
 
 def test_a_trial_that_stopped_early_has_ended_and_is_not_trained_again(tmp_path, recipe):
