@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn
 
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
@@ -68,3 +69,27 @@ def test_a_model_whose_outputs_are_not_finite_has_no_loss():
     probabilities = np.full((2, 2), np.nan, np.float32)
 
     assert np.isnan(measure_classification(np.array([0, 1]), probabilities, "ab")["loss"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_metric_is_that_of_scikit_learn(seed):
+    random = np.random.default_rng(seed)
+    names = [f"class {number}" for number in range(6)]
+    probabilities = random.dirichlet(np.full(6, 0.4), 80)
+    labels = random.integers(0, 5, 80)  # the last class has predictions and no images
+
+    actual = measure_classification(labels, probabilities, names)
+
+    predictions, indices = probabilities.argmax(axis=1), np.arange(6)
+    precision, recall, f1, support = sklearn.precision_recall_fscore_support(
+        labels, predictions, labels=indices, zero_division=0.0
+    )
+    assert [list(values.values()) for values in actual["per_class"].values()] == [
+        pytest.approx(row) for row in zip(precision, recall, f1, support, strict=True)
+    ]
+    assert actual["accuracy"] == pytest.approx(sklearn.accuracy_score(labels, predictions))
+    assert actual["balanced_accuracy"] == pytest.approx(recall[:5].mean())
+    assert actual["macro_f1"] == pytest.approx(f1[:5].mean())
+    assert actual["loss"] == pytest.approx(sklearn.log_loss(labels, probabilities, labels=indices))
+    expected = sklearn.confusion_matrix(labels, predictions, labels=indices)
+    assert actual["confusion"] == expected.tolist()
