@@ -37,14 +37,14 @@ def reading_recipe(
     """Reads a recipe; while the block lasts, the file of its base stays where it is.
 
     Args:
-        recipe: As of `read_recipe`.
-        overrides: As of `read_recipe`.
+        recipe: As in `read_recipe`.
+        overrides: As in `read_recipe`.
         base: Takes the place of the recipe's base, with its weights and arguments.
         replaced: Folder that is going to be emptied; a base in it is copied first.
-        threads: As of `start_tensorflow`, which a base of the user's own needs early.
+        threads: As in `start_tensorflow`, which a base of the user's own needs early.
 
     Raises:
-        RecipeError: As of `read_recipe`, or `base` cannot be one.
+        RecipeError: As in `read_recipe`, or `base` cannot be one.
     """
     if base is None and replaced is None:
         loaded = read_recipe(recipe, overrides)
@@ -104,7 +104,7 @@ def keep_base(plan: Plan, folder: RunFolder) -> Plan:
     A resumed search keeps the copy that it began with.
 
     Args:
-        plan: Of the recipe; one whose base is of the catalog is returned as it is.
+        plan: Plan of the recipe; one whose base is of the catalog is returned as it is.
         folder: The run or search.
 
     Raises:

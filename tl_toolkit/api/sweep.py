@@ -44,17 +44,17 @@ def sweep(
     Writes sweep.csv and sweep.svg beside what a search writes: accuracy and cost of each depth.
 
     Args:
-        recipe: As for `search`; its `search` section, but for objective and refit, does not count.
-        overrides: As for `search`.
-        base: As for `search`.
+        recipe: As in `search`; its `search` section, but for objective and refit, does not count.
+        overrides: As in `search`.
+        base: As in `search`.
         phase: Name of the phase whose `unfreeze` is swept; by default the last phase.
         units: Go through units instead of blocks.
-        out: As for `search`; by default under `root`/<recipe name>-sweep.
-        resume: As for `search`.
-        overwrite: As for `search`.
-        root: As for `search`.
-        threads: As for `search`.
-        progress: As for `search`.
+        out: As in `search`; by default under `root`/<recipe name>-sweep.
+        resume: As in `search`.
+        overwrite: As in `search`.
+        root: As in `search`.
+        threads: As in `search`.
+        progress: As in `search`.
 
     Raises:
         RecipeError: There is no such phase, and as for `search`.

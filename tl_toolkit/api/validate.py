@@ -24,7 +24,7 @@ def validate(
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
         overrides: Fields to replace, as for `tl.finetune`.
-        base: As for `tl.finetune`.
+        base: As in `tl.finetune`.
 
     Returns:
         The plan: recipe, classes, images, units that train; `describe()` gives lines to read.

@@ -156,8 +156,8 @@ def connect(
     Args:
         source: A tensor of the graph, or the list of those that cross a cut.
         tensors: What the function returns.
-        batch_size: As of `FixedBatch`.
-        constant_folded: As of `FixedBatch`.
+        batch_size: As in `FixedBatch`.
+        constant_folded: As in `FixedBatch`.
     """
     entering = list(map(id, as_list(source)))
     missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in entering}

@@ -36,10 +36,10 @@ class LayerCost:
     Attributes:
         name: Its name.
         kind: Its class.
-        shape: Of its last output, without the batch.
+        shape: Shape of its last output, without the batch.
         parameters: Its weights, moving statistics included.
-        multiply_accumulates: Of its kernels; biases, normalizations and activations count nothing.
-        activation_bytes: Of its outputs in float32.
+        multiply_accumulates: Multiply accumulates of its kernels; biases, normalizations and activations count nothing.
+        activation_bytes: Activation bytes of its outputs in float32.
         receptive_field: Height and width in pixels; None where the whole image is seen.
         formula: How its output size follows from its input size; "" for what has no window.
         connections_per_weight: How many connections share each weight of its kernel: the positions

@@ -84,7 +84,7 @@ def build_head(
         features: A base's output: a map (batch, h, w, channels) or a vector (batch, channels).
         head: Its layers.
         units: Outputs.
-        activation: Of the outputs.
+        activation: Activation of the outputs.
 
     Returns:
         float32 (batch, units).
@@ -102,7 +102,7 @@ def build_dense(
         x: The features; all but the last axis are kept.
         head: Hidden layers, dropout and penalties.
         units: Outputs.
-        activation: Of the outputs.
+        activation: Activation of the outputs.
 
     Returns:
         float32 (..., units).

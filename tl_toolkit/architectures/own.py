@@ -159,8 +159,8 @@ def digest_own_model(path: Path) -> str:
         path: The model's file, which holds a date.
 
     Raises:
-        WeightsError: As of `load_own_model`.
-        RecipeError: As of `load_own_model`.
+        WeightsError: As in `load_own_model`.
+        RecipeError: As in `load_own_model`.
     """
     model = load_own_model(path)
     config = json.dumps(model.get_config(), sort_keys=True, default=repr)
@@ -233,7 +233,7 @@ def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.Ke
     share one.
 
     Args:
-        model: Of `load_own_model`.
+        model: Model from `load_own_model`.
         inputs: (batch, h, w, c), preprocessed.
 
     Raises:

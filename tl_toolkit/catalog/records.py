@@ -32,7 +32,7 @@ def rename(name: str, rules: NameRules) -> str | None:
     """Returns what the first rule that matches the whole name makes of it, None if none does.
 
     Args:
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
         rules: Tried in their order.
     """
     for pattern, replacement in rules:

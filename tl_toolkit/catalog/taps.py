@@ -16,7 +16,7 @@ def find_unit_of(architecture: Architecture, name: str) -> str | None:
 
     Args:
         architecture: The base's record.
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
     """
     units = {unit.name: unit.end for block in architecture.blocks for unit in block.units}
     ends = {end: unit for unit, end in units.items()}
@@ -29,7 +29,7 @@ def is_no_layer(architecture: Architecture, name: str) -> bool:
 
     Args:
         architecture: The base's record.
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
     """
     # A few layers are in the unit that comes after them, whatever it is called, as the pools of
     # PixelNet; their names begin with that of a block.

@@ -20,7 +20,7 @@ def pair_weights(
     By name where the names are the same ("gamma", "beta", ...: all of one shape), else in order.
 
     Args:
-        weights: Of the layer.
+        weights: Weights of the layer.
         saved: Tensors of a layer in a file.
     """
     if len(weights) != len(saved):

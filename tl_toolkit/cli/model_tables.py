@@ -25,7 +25,7 @@ def record_of(architecture: Architecture) -> dict[str, Any]:
     """Returns an architecture's record for JSON.
 
     Args:
-        architecture: Of the catalog.
+        architecture: Architecture of the catalog.
     """
     blocks = {block.name: [unit.name for unit in block.units] for block in architecture.blocks}
     return {
@@ -49,7 +49,7 @@ def describe_json(record: Architecture, description: Description) -> dict[str, A
     """Returns a description for JSON.
 
     Args:
-        record: Of the architecture.
+        record: Record of the architecture.
         description: Its figures.
     """
     return {
@@ -72,7 +72,7 @@ def show_description(record: Architecture, description: Description, level: str)
     """Prints a description to stdout.
 
     Args:
-        record: Of the architecture.
+        record: Record of the architecture.
         description: Its figures.
         level: A row for each of these: blocks, units or layers.
     """

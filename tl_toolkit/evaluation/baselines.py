@@ -26,7 +26,7 @@ def train_baseline(
     """Trains `recipe.baseline` beside the run.
 
     Args:
-        plan: Of a recipe with a `baseline`; its images are used as they are.
+        plan: Plan of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
         folder: The run; the baseline's histories go under baseline/.
         progress: Receives its events, named as the baseline's.

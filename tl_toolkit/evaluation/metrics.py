@@ -38,7 +38,7 @@ def check_thresholds(
     Losses and errors, where lower is better, are compared with the greatest values.
 
     Args:
-        metrics: Of a split.
+        metrics: Metrics of a split.
         thresholds: Limits by name.
         task: Knows for which metrics lower is better.
 

@@ -46,7 +46,7 @@ class PrefixKeys:
 
         Args:
             tensors: The tensors of the cut.
-            digests: Of the weights as they are now.
+            digests: Digests of the weights as they are now.
             more: What else these outputs depend on, as the augmentation of the images.
         """
         weights: dict[str, list[str]] = {}

@@ -130,7 +130,7 @@ class PrefixStore:
 
         Args:
             cut: Where they leave the prefix.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
         """
         stored: dict[str, list[StoredExamples]] = {}
         for wanted in self._passes():
@@ -147,7 +147,7 @@ class PrefixStore:
 
         Args:
             cuts: The cuts.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
         """
         return [
             self._entry(cut, digests, wanted.view).folder.name
@@ -160,7 +160,7 @@ class PrefixStore:
 
         Args:
             cuts: The cuts.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
         """
         gaps = []
         for wanted in self._passes():
@@ -176,7 +176,7 @@ class PrefixStore:
 
         Args:
             gaps: What is missing, as `find_gaps` returns it.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
 
         Yields:
             The number of images of each step.

@@ -110,7 +110,7 @@ class ShardWriter:
     Args:
         folder: The draft, an empty folder.
         count: How many examples will be written.
-        shapes: Of each tensor, without the batch.
+        shapes: Shapes of each tensor, without the batch.
         dtype: float32 or float16.
     """
 

@@ -62,7 +62,7 @@ class FeatureSource:
 
         Args:
             split: The model, cut; its prefix computes what is not stored.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
             passes: How often the features will be gone through; decides whether to store them.
             also: Later cuts whose prefixes will not have changed by then: if anything has to be
                 computed, theirs is in the same pass.

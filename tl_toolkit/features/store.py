@@ -91,7 +91,7 @@ class Entry:
 
         Args:
             images: SHA-256 of each image's content; examples are added in this order.
-            shapes: Of each tensor, without the batch.
+            shapes: Shapes of each tensor, without the batch.
             dtype: float32 or float16.
             made_by: What computes the features, in words.
 

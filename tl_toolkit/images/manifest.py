@@ -27,7 +27,7 @@ class Example:
     Attributes:
         path: The file that is decoded, or `builtin:digits/<index>`. For a converted image this is
             the converted file; its reason names the original.
-        sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
+        sha256: SHA-256 of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
         split: One of SPLITS.
         targets: As text, a value for each of the manifest's columns.
         verdict: One of VERDICTS: what the decoder makes of it.

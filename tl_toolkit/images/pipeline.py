@@ -40,7 +40,7 @@ class DecodedImages:
 
     Args:
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that they may take; later images are not kept.
     """
 
@@ -59,7 +59,7 @@ class DecodedImages:
         """Keeps a decoded image if there is room; may be called by several threads.
 
         Args:
-            sha256: Of its file.
+            sha256: SHA-256 of its file.
             pixels: uint8 (h, w, 3).
         """
         if len(self._pixels) < self._room:
@@ -69,7 +69,7 @@ class DecodedImages:
         """Returns an image, uint8 (height, width, 3), or None if it is not here.
 
         Args:
-            sha256: Of its file.
+            sha256: SHA-256 of its file.
         """
         return self._pixels.get(sha256)
 
@@ -84,10 +84,10 @@ class Images:
     Args:
         examples: Usable images of a manifest.
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are decoded and resized already.
-        targets: Of the same images, as their task loads them.
+        targets: Targets of the same images, as their task loads them.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ def read_image(
     Args:
         path: The file.
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255.
@@ -246,7 +246,7 @@ def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode
     Args:
         pixels: uint8 (h, w, 3).
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
 
     Returns:
         uint8 (height, width, 3).

@@ -132,9 +132,9 @@ def scan_files(
         files: The images.
         broken: Whether images that nothing reads are skipped or refused.
         convert_dir: Takes re-encoded images; None refuses images that would need it.
-        cache_dir: As of `scan`.
-        progress: As of `scan`.
-        keep: As of `scan`.
+        cache_dir: As in `scan`.
+        progress: As in `scan`.
+        keep: As in `scan`.
 
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
@@ -167,9 +167,9 @@ def inspect_images(
         paths: Files, or `builtin:digits/<index>`.
         convert_dir: Takes re-encoded images, named by the content of their originals; with None
             they stay "convertible".
-        cache_dir: As of `scan`.
-        progress: As of `scan`.
-        keep: As of `scan`.
+        cache_dir: As in `scan`.
+        progress: As in `scan`.
+        keep: As in `scan`.
 
     Returns:
         An inspection for each path, in their order.

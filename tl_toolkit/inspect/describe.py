@@ -31,15 +31,15 @@ class Row:
         unit: Name of the unit; None in the row of a block.
         end: Name of the layer that ends it, of the layer itself in the row of a layer.
         kind: Class of the layer; for a block or unit the classes of all its layers, in order.
-        shape: Of its last output, without the batch.
+        shape: Shape of its last output, without the batch.
         outputs: Shapes of all tensors that later rows read of it and of those before it; more than
             one in NASNet and U-Net.
         reads: Names of the units, other than the one before, whose outputs enter it.
         parameters: Its weights, moving statistics included.
         trainable: Those of them that a step would change.
-        multiply_accumulates: Of its convolutions and dense layers.
+        multiply_accumulates: Multiply accumulates of its convolutions and dense layers.
         receptive_field: Height and width in pixels; None where the whole image is seen.
-        activation_bytes: Of the outputs of all its operations in float32.
+        activation_bytes: Activation bytes of the outputs of all its operations in float32.
         formula: How its output size follows from its input size; "" for what has no window.
         connections_per_weight: How many connections share each weight of its kernel; None for what
             has no kernel of its own.

@@ -31,7 +31,7 @@ class Box:
         block: Name of its block; boxes of one block stand in one frame.
         name: Its name.
         kind: Classes of its layers in order, with spaces between; equal kinds can be folded.
-        shape: Of its output, without the batch.
+        shape: Shape of its output, without the batch.
         parameters: Its weights.
         trainable: Those of them that train.
         multiply_accumulates: For one image.

@@ -33,7 +33,7 @@ class BlockProbe:
     Attributes:
         block: Its name.
         end: Name of the layer that ends it.
-        shape: Of its output, without the batch.
+        shape: Shape of its output, without the batch.
         shift: Pixels that the images were moved down and right; a whole number of positions.
         difference: Largest difference between f(shift x) and shift f(x) at the positions compared;
             None where there is nothing to compare.

@@ -71,7 +71,7 @@ def find_record(name: str, image_size: tuple[int, int] | None = None) -> Archite
 
     Args:
         name: A name in the catalog, or a path that ends in .keras.
-        image_size: As of `describe_file`.
+        image_size: As in `describe_file`.
 
     Raises:
         RecipeError: There is no such architecture, or the model cannot be a base.

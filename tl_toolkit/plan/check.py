@@ -56,7 +56,7 @@ def plan_trial(plan: Plan, values: Mapping[str, Any]) -> Plan:
     """Returns the plan of a trial: fields replaced, the same images.
 
     Args:
-        plan: Of the recipe.
+        plan: Plan of the recipe.
         values: By dotted field.
 
     Raises:
@@ -69,7 +69,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
     """Returns the plan of the recipe that is trained beside this one, on the same images.
 
     Args:
-        plan: Of the recipe.
+        plan: Plan of the recipe.
     """
     baseline = build_baseline(plan.recipe)
     return None if baseline is None else _make_plan(baseline, plan.survey)

@@ -159,7 +159,7 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
     Args:
         table: The CSV file.
         place: Folder that the recipe will be in.
-        of_what: As of `write_paths`.
+        of_what: As in `write_paths`.
     """
     return [
         f"  csv: {quote(_relative(table, place))}",
@@ -199,7 +199,7 @@ def remark(line: str, text: str) -> str:
     """Returns a line with a remark behind it.
 
     Args:
-        line: Of a recipe.
+        line: Line of a recipe.
         text: The remark.
     """
     return f"{line:<32} # {text}"

@@ -88,7 +88,7 @@ class TaskPlanning:
 
         Args:
             source: A folder or a table.
-            classes: Of the run, in the order of the outputs.
+            classes: Classes of the run, in the order of the outputs.
 
         Raises:
             DataError: It is missing, or of another kind.

@@ -70,7 +70,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Returns those metrics of a split that are numbers.
 
     Args:
-        metrics: Of one split, as in metrics.json.
+        metrics: Metrics of one split, as in metrics.json.
     """
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 

@@ -33,9 +33,9 @@ class TrialTable:
         """Shows a trial as running.
 
         Args:
-            number: Of the trial, from 1.
-            total: Of trials at most; None if that is not known.
-            values: Of the searched fields.
+            number: Number of the trial, from 1.
+            total: Total of trials at most; None if that is not known.
+            values: Values of the searched fields.
         """
         self._running = number, total, values
         self._show()

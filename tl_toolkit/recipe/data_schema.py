@@ -119,7 +119,7 @@ class Data(Section):
         """Yields conflicts between sources, splits, fractions and classes.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         sources = [name for name in _SOURCES if values.get(name) is not None]
         if not sources:

@@ -128,7 +128,7 @@ class Section(BaseModel):
         """Returns the values, with the defaults of fields that depend on other fields.
 
         Args:
-            values: As of `find_conflicts`.
+            values: As in `find_conflicts`.
         """
         return values
 

@@ -19,7 +19,7 @@ class KindSection(Section):
         """Counts the kind as given: a section is read again from what it was given.
 
         Args:
-            context: Of pydantic; not used.
+            context: Context of pydantic; not used.
         """
         self.model_fields_set.add("kind")
 

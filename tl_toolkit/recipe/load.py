@@ -94,8 +94,8 @@ def build_recipe(
     Args:
         values: Sections and fields as in a file, or a recipe; relative paths are relative to the
             working directory.
-        overrides: As for `load_recipe`.
-        base: As for `load_recipe`.
+        overrides: As in `load_recipe`.
+        base: As in `load_recipe`.
 
     Raises:
         RecipeError: With all problems.
@@ -110,9 +110,9 @@ def read_recipe(
     """Returns a recipe from any of its sources.
 
     Args:
-        source: As of `load_recipe` or `build_recipe`, or what either returns.
-        overrides: As for `load_recipe`.
-        base: As for `load_recipe`.
+        source: As in `load_recipe` or `build_recipe`, or what either returns.
+        overrides: As in `load_recipe`.
+        base: As in `load_recipe`.
 
     Raises:
         RecipeError: With all problems.

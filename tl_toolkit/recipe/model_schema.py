@@ -189,7 +189,7 @@ class Model(Section):
         """Yields weights and arguments of an architecture beside a base of the user's own.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if not isinstance(values.get("base"), Mapping):
             return

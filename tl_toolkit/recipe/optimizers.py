@@ -152,7 +152,7 @@ def find_misplaced(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns settings beside an optimizer that does not have them, as (field, owner, optimizer).
 
     Args:
-        values: As of `move_into_optimizer`, and what it has returned.
+        values: As in `move_into_optimizer`, and what it has returned.
     """
     optimizer = values.get("optimizer", "adam")
     kind = optimizer.get("kind") if isinstance(optimizer, Mapping) else optimizer

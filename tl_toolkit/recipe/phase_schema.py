@@ -114,7 +114,7 @@ class Phase(Section):
         """Yields settings without effect, and repeated blocks.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
@@ -136,7 +136,7 @@ class PhaseSettings:
         learning_rate: A number, or a schedule.
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
-        batch_norm_momentum: Of its moving statistics; None for each layer's own.
+        batch_norm_momentum: Batch norm momentum of its moving statistics; None for each layer's own.
     """
 
     name: str

@@ -57,7 +57,7 @@ class Masks(Section):
         """Yields repeated values, and values and colours together.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if values.get("ids") is not None and values.get("colors") is not None:
             yield Conflict(("colors",), "expected ids or colors, got both")
@@ -113,6 +113,6 @@ class Pixels(Section):
         """Yields repeated taps.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         yield from refuse_repeated(values.get("taps"), "taps")

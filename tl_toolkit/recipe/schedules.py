@@ -52,7 +52,7 @@ class Schedule(KindSection):
         """Returns the rate of each step of a phase, and at the end that of the step to follow.
 
         Args:
-            epochs: Of the phase.
+            epochs: Epochs of the phase.
             steps_per_epoch: At least 1.
 
         Returns:
@@ -86,7 +86,7 @@ class CosineSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
+            steps: As in every schedule.
             steps_per_epoch: Likewise.
         """
         from keras.optimizers import schedules
@@ -104,7 +104,7 @@ class ExponentialSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
+            steps: As in every schedule.
             steps_per_epoch: Likewise.
         """
         from keras.optimizers import schedules
@@ -125,7 +125,7 @@ class StepSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
+            steps: As in every schedule.
             steps_per_epoch: Likewise.
         """
         from keras.optimizers import schedules
@@ -144,7 +144,7 @@ class ConstantSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
+            steps: As in every schedule.
             steps_per_epoch: Likewise.
         """
         from keras.optimizers import schedules

@@ -72,7 +72,7 @@ class Export(Section):
         """Yields repeated formats.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         yield from refuse_repeated(values.get("formats"), "formats")
 
@@ -174,7 +174,7 @@ class Recipe(Section):
         """Yields repeated names of phases, a reserved name, and baselines that change other fields.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         task = task_of(values.get("task"))
         if task is not None:  # an unknown task is refused by its field

@@ -83,7 +83,7 @@ class Dimension(Section):
         """Yields what keeps the values from being a choice or a range.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         low: Any = values.get("min")
         high: Any = values.get("max")
@@ -203,7 +203,7 @@ class Search(Section):
         """Yields what the algorithm cannot do, and fields that no trial may change.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         algorithm = values.get("algorithm", "random")
         if values.get("factor") not in (None, DEFAULT_FACTOR) and algorithm != "hyperband":

@@ -96,7 +96,7 @@ class TaskSection(Section):
         """Yields settings of other sections that the task does not have.
 
         Args:
-            values: As of `settle_recipe`.
+            values: As in `settle_recipe`.
         """
         name = cls.model_fields["kind"].default
         score = f"val_{cls.score}"
@@ -193,7 +193,7 @@ def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
     """Returns the numbers that a summary of a split's metrics shows.
 
     Args:
-        metrics: Of a split.
+        metrics: Metrics of a split.
     """
     for kind in TASKS:
         headlines = find_task(kind).headlines
@@ -217,7 +217,7 @@ def field_of(section: object, name: str) -> Any:
 
     Args:
         section: Values, or a validated section.
-        name: Of the field.
+        name: Name of the field.
     """
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 

@@ -180,7 +180,7 @@ def check_training(
     """Returns what is wrong with a training folder.
 
     Args:
-        contents: Of the folder.
+        contents: Contents of the folder.
         classes: The classes to train on.
         selected: The recipe names the classes; folders of other classes may lie beside them.
     """
@@ -211,7 +211,7 @@ def check_classes(
     """Compares the class folders of a split with the classes of the recipe.
 
     Args:
-        contents: Of the folder of the split.
+        contents: Contents of the folder of the split.
         classes: The classes.
         selected: Folders of other classes may lie beside them.
         partial: Some of the classes are enough.

@@ -111,7 +111,7 @@ def list_class_table(
     Args:
         path: The table.
         splits: Fractions for rows without a split.
-        classes: As of `survey_folders`.
+        classes: As in `survey_folders`.
     """
     listed, problems = read_table(path)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
@@ -150,7 +150,7 @@ def check_builtin(name: str, classes: Sequence[str] | None) -> list[FieldProblem
     """Returns what is wrong with the classes chosen of a built-in set, without loading it.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         classes: The classes to use; None for all.
     """
     known = tuple(describe_builtin(name).counts)
@@ -165,7 +165,7 @@ def count_builtin(name: str, classes: Sequence[str] | None) -> Mapping[str, int]
     """Returns the images of each class of a built-in set, without loading it.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         classes: The classes to use, all of the set; None for all.
     """
     counts = describe_builtin(name).counts
@@ -176,9 +176,9 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
     """Lists the images of a built-in set, which loads it.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         splits: Fractions.
-        classes: As of `count_builtin`.
+        classes: As in `count_builtin`.
     """
     chosen = tuple(count_builtin(name, classes))
     listed = [

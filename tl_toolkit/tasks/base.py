@@ -50,7 +50,7 @@ class Task:
     Attributes:
         score: Name of what epochs are compared by; more is better.
         units: Outputs of the last layer.
-        activation: Of the last layer.
+        activation: Activation of the last layer.
         targets: Shape and type of the targets of a batch, inside a compiled function.
         state_dtype: Type of metric states.
         prefix_batch_size: Images per call of a compiled prefix.
@@ -95,7 +95,7 @@ class Task:
         """Takes what it needs from the training targets, before the first step.
 
         Args:
-            targets: Of `load_targets`, of the training images.
+            targets: Targets from `load_targets`, of the training images.
         """
 
     def join_targets(
@@ -105,7 +105,7 @@ class Task:
 
         Args:
             features: What crosses the cut.
-            targets: Of `load_targets`, of the same images.
+            targets: Targets from `load_targets`, of the same images.
             seed: Sampling depends on it, the epoch and the image's place.
             transform: The geometric transforms of the images; by default none.
         """
@@ -145,7 +145,7 @@ class Task:
         """Builds the head.
 
         Args:
-            maps: Of `find_maps`.
+            maps: Maps from `find_maps`.
             image: What enters the base.
 
         Returns:
@@ -199,7 +199,7 @@ class Task:
 
         Args:
             view: The validation images, as the kept model sees them.
-            targets: Of `load_targets`.
+            targets: Targets from `load_targets`.
         """
 
     def state(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Task:
 
         Args:
             view: The split as the model sees it.
-            targets: Of `load_targets`.
+            targets: Targets from `load_targets`.
         """
         raise NotImplementedError
 
@@ -241,7 +241,7 @@ class Task:
         """Returns predictions as a table.
 
         Args:
-            records: Of `Prediction.as_record`, those that carry no error.
+            records: Records from `Prediction.as_record`, those that carry no error.
             wide: With every number, for CSV; else what fits a terminal.
         """
         raise NotImplementedError

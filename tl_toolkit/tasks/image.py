@@ -95,8 +95,8 @@ class ImageTask(Task):
         Args:
             features: What crosses the cut.
             targets: An array (n, ...).
-            seed: Of no use.
-            transform: Of no use.
+            seed: Not used.
+            transform: Not used.
         """
         return _WithTargets(features, targets)
 
@@ -107,7 +107,7 @@ class ImageTask(Task):
 
         Args:
             maps: The base's output alone.
-            image: Of no use.
+            image: Not used.
 
         Returns:
             No further inputs, and float32 outputs (batch, units).

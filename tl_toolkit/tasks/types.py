@@ -72,9 +72,9 @@ class ExampleSource(Protocol):
         """Yields inputs of the suffix, and their targets.
 
         Args:
-            order: As of `Features.chunks`.
-            batch_size: As of `Features.chunks`.
-            epoch: As of `Features.chunks`; targets are transformed with their images.
+            order: As in `Features.chunks`.
+            batch_size: As in `Features.chunks`.
+            epoch: As in `Features.chunks`; targets are transformed with their images.
         """
 
 

@@ -25,7 +25,7 @@ class PhaseCallbacks:
         callbacks: The callbacks.
         model: Their `model`: images to probabilities.
         optimizer: The phase's; schedulers look for it at the model.
-        epochs: Of the phase.
+        epochs: Epochs of the phase.
         steps: Steps in an epoch.
 
     Attributes:

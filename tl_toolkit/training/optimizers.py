@@ -64,7 +64,7 @@ def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> floa
 
     Args:
         rate: The rate.
-        epochs: Of the phase.
+        epochs: Epochs of the phase.
         steps_per_epoch: At least 1.
     """
     if isinstance(rate, float):

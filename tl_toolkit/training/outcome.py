@@ -57,7 +57,7 @@ class Training:
         best: The epoch whose weights are kept.
         history: Every epoch of every phase, epoch 0 of each included.
         receipts: One for each phase.
-        weights_sha256: Of all weights and moving statistics as they are kept.
+        weights_sha256: SHA-256 of all weights and moving statistics as they are kept.
         paused: Where it is resumed; None if it came to its end.
     """
 

@@ -37,7 +37,7 @@ class PhaseRun:
         split: Where the model is cut for it.
         steps: Compiled for it, and restarted.
         features: By split: what the steps take.
-        digests: Of all weights before the first step.
+        digests: Digests of all weights before the first step.
         sizes: Images in each split.
         order_seed: The order of images in each epoch follows from it.
         batch_size: Images in a step.
@@ -99,7 +99,7 @@ class PhaseRun:
         """Takes up a state: the first epoch to come is the one after its last.
 
         Args:
-            state: Of the same phase.
+            state: State of the same phase.
         """
         state.restore(self._transfer, self.steps)
         self._rows = list(state.epochs)

@@ -119,7 +119,7 @@ def scan_images(
         task: Inspects files of targets.
         folder: Receives converted images.
         progress: Receives the number of images inspected.
-        keep: As of `tl_toolkit.images.scan.scan`.
+        keep: As in `tl_toolkit.images.scan.scan`.
 
     Raises:
         DataError: Images cannot be used.
@@ -176,7 +176,7 @@ def build_trainer(
         compiled: The recipe's model, and its steps.
         recipe: Says how images are augmented, and which features are kept.
         images: By split.
-        progress: As of `Trainer`.
+        progress: As in `Trainer`.
         ahead: Likewise.
     """
     source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)

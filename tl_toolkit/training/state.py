@@ -39,7 +39,7 @@ class PhaseState:
         weights: By canonical name, whatever this phase and those before it may have changed.
         optimizer: Values of the optimizer's variables, its rate and its number of steps included.
         streams: States of all random streams, by the name of the layer that draws from them.
-        digests: Of all weights before the first step, for the receipt.
+        digests: Digests of all weights before the first step, for the receipt.
         steps_taken: Steps so far, likewise.
     """
 

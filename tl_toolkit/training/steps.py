@@ -140,7 +140,7 @@ class Steps:
         """Returns the loss of each example, float32 (n,), and its outputs, float32 (n, ...).
 
         Args:
-            chunks: As of `evaluate`.
+            chunks: As in `evaluate`.
         """
         assessed = [(losses, outputs) for losses, outputs, _ in self._assess(chunks)]
         losses, outputs = zip(*assessed, strict=True)

@@ -103,7 +103,7 @@ class BaseSettings:
         l1: L1 penalty on each kernel that trains, 0 or more.
         l2: L2 penalty on each kernel that trains, 0 or more.
         edge_filter: Kind of the `EdgeFilter` between the pixels and the base; None for none.
-        record: Of a model of the user's own; by default the catalog's, by the name.
+        record: Record of a model of the user's own; by default the catalog's, by the name.
     """
 
     name: str

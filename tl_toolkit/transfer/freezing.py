@@ -96,7 +96,7 @@ def set_trainable(
 
     Args:
         transfer: The model.
-        units: As of `split_at`.
+        units: As in `split_at`.
         train_batch_norm: Likewise.
     """
     trained = _find_trained(transfer, units)

@@ -40,7 +40,7 @@ def write_receipt(
         phase: Name of the phase.
         steps: Number of steps taken.
         learning_rate: Rate of those steps; at 0 nothing has to move.
-        outputs: Of the model for some images after the phase, (n, ...).
+        outputs: Outputs of the model for some images after the phase, (n, ...).
 
     Returns:
         The receipt: a row for each part, whether it holds, problems and warnings.

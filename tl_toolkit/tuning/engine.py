@@ -51,7 +51,7 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        plan: Of a recipe; without a `search` section the default counts.
+        plan: Plan of a recipe; without a `search` section the default counts.
         manifest: Its images.
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.

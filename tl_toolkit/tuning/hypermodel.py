@@ -38,7 +38,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
-        plan: Of the recipe.
+        plan: Plan of the recipe.
         progress: Receives the events of reading images and weights.
     """
 

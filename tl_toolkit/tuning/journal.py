@@ -22,7 +22,7 @@ class Trial:
         state: completed, paused (hyperband's, if epochs are left) or failed.
         score: The objective of the weights kept; None if it failed.
         best: The epoch whose weights are kept, as a row of the history; None if it failed.
-        weights_sha256: Of these weights; None if it failed.
+        weights_sha256: SHA-256 of these weights; None if it failed.
         seconds: What it took.
         elapsed: Seconds of the search, over all its sittings, until it was over.
         trains: What trained in the phase that trained most, as "conv_dw_12 to head".

@@ -57,7 +57,7 @@ class Chooser:
     Args:
         search: Algorithm, number of trials, direction and seed.
         space: Fields and values.
-        epochs: Of the last phase, for hyperband.
+        epochs: Epochs of the last phase, for hyperband.
     """
 
     def __init__(self, search: Search, space: Space, *, epochs: int = 1) -> None:
@@ -122,7 +122,7 @@ class Chooser:
         """Takes in the score of a proposed trial.
 
         Args:
-            proposal: Of `propose`.
+            proposal: Proposal from `propose`.
             score: Its objective; None for a failed trial.
         """
         self._end(self._trials[proposal.number - 1], score)

@@ -31,7 +31,7 @@ class Trainers:
     """Makes the trainers of a search, and keeps the latest.
 
     Args:
-        plan: Of the recipe that is searched.
+        plan: Plan of the recipe that is searched.
         space: What trials differ in.
         folder: The search's.
         progress: Receives the events of making a trainer.
@@ -65,7 +65,7 @@ class Trainers:
         """Returns a trainer that serves a recipe, and all that share its graph and images.
 
         Args:
-            recipe: Of a trial.
+            recipe: Recipe of a trial.
         """
         template = self._with_dropouts(recipe)
         shared = {"deterministic", "augment", "features", "model", "pixels", "task"}

@@ -51,7 +51,7 @@ class Planning(TaskPlanning):
 
         Args:
             source: The folder or table, with some or all of the classes.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: It is missing, or it holds other classes.

@@ -64,8 +64,8 @@ class Classification(ImageTask):
 
         Args:
             examples: Images with the target `label`.
-            size: Of no use.
-            resize: Of no use.
+            size: Not used.
+            resize: Not used.
         """
         places = {name: place for place, name in enumerate(self.classes)}
         return np.array([places[example.targets[0]] for example in examples], np.int32)
@@ -94,7 +94,7 @@ class Classification(ImageTask):
         """Returns the accuracy.
 
         Args:
-            state: (2,), as of `compare`.
+            state: (2,), as in `compare`.
         """
         hits, predictions = state
         return float(hits / predictions)
@@ -105,7 +105,7 @@ class Classification(ImageTask):
         return {"loss": loss, "metrics": ["accuracy"]}
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
-        """Measures a model on a split; metrics as of `measure_classification`.
+        """Measures a model on a split; metrics as in `measure_classification`.
 
         Args:
             view: The split as the model sees it.

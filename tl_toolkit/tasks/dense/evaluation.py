@@ -61,7 +61,7 @@ def measure_maps(
 
     Args:
         view: The split as the model sees it.
-        targets: Of the same images.
+        targets: Targets of the same images.
         task: Reduces outputs to maps, and compares them.
 
     Returns:

@@ -42,7 +42,7 @@ class _Expected:
         size: Height and width of the image.
         rows: int (n,), ascending.
         columns: int (m,), ascending.
-        maps: Of the task, by name, (n, m, ...) each.
+        maps: Maps of the task, by name, (n, m, ...) each.
         clear: bool (n, m), where no other class is nearly as probable.
     """
 

@@ -63,7 +63,7 @@ class Planning(TaskPlanning):
 
         Args:
             source: The folder.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: Folders, images or masks are missing.

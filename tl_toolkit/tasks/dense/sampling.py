@@ -24,7 +24,7 @@ class SampledPixels:
 
     Args:
         features: What crosses the cut, by image.
-        targets: Of the same images.
+        targets: Targets of the same images.
         settings: The recipe's section.
         seed: Which pixels are sampled depends on it, the epoch and the image's place. Those of
             epoch 0, by which epochs of all phases are compared, depend on the place alone.
@@ -54,7 +54,7 @@ class SampledPixels:
 
         Args:
             order: Indices of images.
-            batch_size: As of the features.
+            batch_size: As in the features.
             epoch: Each epoch samples other pixels; epoch 0, of evaluation, samples uniformly.
 
         Yields:

@@ -107,7 +107,7 @@ def place_pixels_in_graph(
     Args:
         source: int32 (2,), height and width of the image.
         size: Height and width that it is resized to.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
 
     Returns:
         float32 (height,) and (width,).

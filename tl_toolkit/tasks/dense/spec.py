@@ -47,7 +47,7 @@ class DenseSection(TaskSection):
         """Yields sources, classes, heads and choices that the task does not have.
 
         Args:
-            values: As of `settle_recipe`.
+            values: As in `settle_recipe`.
         """
         yield from super().find_recipe_conflicts(values)
         name = cls.model_fields["kind"].default

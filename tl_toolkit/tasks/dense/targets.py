@@ -64,7 +64,7 @@ class TargetReader(Protocol):
         pixels without a target.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ class TargetReader(Protocol):
         Each pixel stays where it is: the geometric transform has moved them already.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
             turn: float (2, 2), orthogonal: what a direction (x, y) in the image has become, x to
                 the right and y down.
         """
@@ -161,7 +161,7 @@ def place_pixels(
     Args:
         source: Height and width of the image.
         size: Height and width that it is resized to.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
 
     Returns:
         float32 (height,) and (width,), in pixels of the resized image: the centre of its first one
@@ -180,7 +180,7 @@ def resize_target(target: np.ndarray, size: _Size, mode: _Mode = "stretch") -> n
     Args:
         target: (h, w, ...).
         size: Height and width of the result.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
     """
     scales = _scales(target.shape[:2], size, mode)
     for axis, (length, (scale, shift)) in enumerate(zip(size, scales, strict=True)):
@@ -207,7 +207,7 @@ class Targets:
         examples: Usable images of a manifest, with masks.
         reader: Reads the files of their targets.
         image_size: Height and width that images are resized to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that those in memory may take; the rest is read at each call.
     """
 
@@ -272,7 +272,7 @@ class Targets:
         nothing.
 
         Raises:
-            DataError: As of `whole`.
+            DataError: As in `whole`.
         """
         if self._counts is None:
             with ThreadPoolExecutor(count_threads()) as pool:

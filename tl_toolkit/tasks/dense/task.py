@@ -51,7 +51,7 @@ class MapMetric(Protocol):
 
         Args:
             prediction: What `postprocess` named, (h, w, ...).
-            target: Of the same pixels, as its reader returns it.
+            target: Target of the same pixels, as its reader returns it.
         """
 
     def result(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class DenseTask(Task):
 
         Args:
             features: What crosses the cut.
-            targets: Of the same images.
+            targets: Targets of the same images.
             seed: Which pixels are sampled depends on it, the epoch and the image's place.
             transform: The geometric transforms of the images, which are applied to their targets.
         """
@@ -183,7 +183,7 @@ class DenseTask(Task):
         """Builds the hypercolumn and the predictor on it.
 
         Args:
-            maps: Of `find_maps`.
+            maps: Maps from `find_maps`.
             image: What enters the base.
 
         Returns:
@@ -215,7 +215,7 @@ class DenseTask(Task):
 
         Args:
             view: The split as the model sees it.
-            targets: Of the same images.
+            targets: Targets of the same images.
         """
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 

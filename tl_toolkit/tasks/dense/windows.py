@@ -70,8 +70,8 @@ def pair_spans(size: tuple[int, int], *, window: int, margin: int) -> Iterator[t
 
     Args:
         size: (height, width) of the image.
-        window: As of `cut_spans`.
-        margin: As of `cut_spans`.
+        window: As in `cut_spans`.
+        margin: As in `cut_spans`.
     """
     for rows in cut_spans(size[0], window=window, margin=margin):
         for columns in cut_spans(size[1], window=window, margin=margin):

@@ -157,7 +157,7 @@ def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[
     """Finds a free pixel for an edge; earlier edges move to other pixels to make room for it.
 
     Args:
-        near: As of `_find_near`.
+        near: As in `_find_near`.
         first: The edge.
         owners: The edge that each pixel belongs to, or _FREE; is changed.
         seen: Is changed: pixels that no search can free are settled, which keeps the sum of all

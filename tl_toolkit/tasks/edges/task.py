@@ -76,7 +76,7 @@ class EdgeReader:
         """Returns 1 for an edge, 0 for none, IGNORE for pixels that count nowhere.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
 
@@ -84,8 +84,8 @@ class EdgeReader:
         """Returns the fractions as they are.
 
         Args:
-            target: As of `read`.
-            turn: Of no use: a fraction has no direction.
+            target: As in `read`.
+            turn: Not used: a fraction has no direction.
         """
         return target
 
@@ -180,7 +180,7 @@ class Edges(DenseTask):
         otherwise (see `boundaries`). 0 without an edge.
 
         Args:
-            state: (200,), as of `compare`.
+            state: (200,), as in `compare`.
         """
         background, edges = state.reshape(2, _BINS)
         hits = np.cumsum(edges[::-1])
@@ -208,7 +208,7 @@ class Edges(DenseTask):
 
         Args:
             prediction: What `postprocess` named, (h, w).
-            palette: Of no use here.
+            palette: Not used.
         """
         return Image.fromarray((prediction["probability"] * 255).round().astype(np.uint8))
 

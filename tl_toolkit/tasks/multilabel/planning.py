@@ -52,7 +52,7 @@ class Planning(TaskPlanning):
 
         Args:
             source: The table.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: It is missing, lacks the column of a class, or names other classes.

@@ -81,7 +81,7 @@ class NormalReader:
         """Returns 0 for every pixel with a normal, else IGNORE.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
 
@@ -89,8 +89,8 @@ class NormalReader:
         """Returns the normals turned with their image: x and y, which points up here, down there.
 
         Args:
-            target: As of `read`.
-            turn: As of `TargetReader.turn`.
+            target: As in `read`.
+            turn: As in `TargetReader.turn`.
         """
         x, y = target[..., 0], -target[..., 1]
         turned = (turn[0, 0] * x + turn[0, 1] * y, -(turn[1, 0] * x + turn[1, 1] * y))
@@ -170,7 +170,7 @@ class Normals(DenseTask):
         """Returns the share of pixels within 22.5 degrees, 0 without any.
 
         Args:
-            state: (2,), as of `compare`.
+            state: (2,), as in `compare`.
         """
         within, pixels = state
         return float(within / pixels) if pixels else 0.0
@@ -195,7 +195,7 @@ class Normals(DenseTask):
 
         Args:
             prediction: What `postprocess` named, (h, w, 3).
-            palette: Of no use here.
+            palette: Not used.
         """
         return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
 

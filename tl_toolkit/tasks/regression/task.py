@@ -75,8 +75,8 @@ class Regression(ImageTask):
 
         Args:
             examples: Images with a target for each column.
-            size: Of no use.
-            resize: Of no use.
+            size: Not used.
+            resize: Not used.
         """
         return np.array([list(map(float, example.targets)) for example in examples], np.float32)
 
@@ -103,7 +103,7 @@ class Regression(ImageTask):
 
         Args:
             maps: The base's output alone.
-            image: Of no use.
+            image: Not used.
 
         Returns:
             No further inputs, and float32 outputs (batch, columns) in the units of the table.
@@ -141,7 +141,7 @@ class Regression(ImageTask):
         """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.
 
         Args:
-            state: As of `compare`.
+            state: As in `compare`.
         """
         squares, sums, sums_of_squares = state[:-1].reshape(3, self.units)
         total = sums_of_squares - sums**2 / state[-1]
@@ -159,14 +159,14 @@ class Regression(ImageTask):
         """Takes in means and deviations; the model has its own copy.
 
         Args:
-            state: Of `state`.
+            state: State from `state`.
         """
         columns = [state["columns"][name] for name in self.classes]
         mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
         self._standardize(mean, scale)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
-        """Measures a model on a split; metrics as of `measure_regression`, and the loss.
+        """Measures a model on a split; metrics as in `measure_regression`, and the loss.
 
         Args:
             view: The split as the model sees it.

@@ -64,7 +64,7 @@ class MaskReader:
         """Returns the classes themselves.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return target
 
@@ -72,8 +72,8 @@ class MaskReader:
         """Returns the classes as they are.
 
         Args:
-            target: As of `read`.
-            turn: Of no use: a class has no direction.
+            target: As in `read`.
+            turn: Not used: a class has no direction.
         """
         return target
 

@@ -91,7 +91,7 @@ class Segmentation(DenseTask):
         without the class.
 
         Args:
-            targets: Of the training images, which are all read for it.
+            targets: Targets of the training images, which are all read for it.
         """
         if self.pixels.class_weights != "balanced":
             return
@@ -150,7 +150,7 @@ class Segmentation(DenseTask):
         """Returns the mean IoU.
 
         Args:
-            state: (classes ^ 2,), as of `compare`.
+            state: (classes ^ 2,), as in `compare`.
         """
         return mean_iou(state.reshape(self.units, self.units))
 
