@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 PARITY_IMAGES = 16
-"""Validation images at most that an export is compared on, spread over the classes."""
+"""The most validation images that an export is compared on, spread over the classes."""
 
 
 class Run(InFolder):

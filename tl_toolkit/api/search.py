@@ -146,7 +146,7 @@ def hypermodel(
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The recipe with a search, so that the default space is checked too."""
+    """Returns the recipe with a search, so that the default space is checked too."""
     if loaded.recipe.search is not None:
         return loaded
     return build_recipe(loaded.recipe, {"search": {}})
@@ -161,7 +161,7 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens that of an interrupted search.
+    """Creates the folder of a search, or opens the folder of an interrupted search.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
@@ -169,7 +169,7 @@ def open_search(
         out: As in `search`.
         resume: As in `search`.
         overwrite: As in `search`.
-        kind: What it is: search or sweep.
+        kind: search or sweep.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
@@ -213,7 +213,7 @@ class Searching:
         self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
-        """Runs the trials that are left, and writes the winner.
+        """Runs the remaining trials, and writes the winner.
 
         Args:
             threads: As in `search`.

@@ -44,7 +44,7 @@ def sweep(
     Writes sweep.csv and sweep.svg beside what a search writes: accuracy and cost of each depth.
 
     Args:
-        recipe: As in `search`; its `search` section, but for objective and refit, does not count.
+        recipe: As in `search`; only objective and refit of its `search` section are used.
         overrides: As in `search`.
         base: As in `search`.
         phase: Name of the phase whose `unfreeze` is swept; by default the last phase.

@@ -35,5 +35,5 @@ def validate(
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
         plan = check_recipe(loaded)
-        weakref.finalize(plan, stack.pop_all().close)  # its search is worked out of the base
+        weakref.finalize(plan, stack.pop_all().close)  # its search space comes from the base
         return plan

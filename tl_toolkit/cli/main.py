@@ -118,7 +118,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, ToolkitError):
         return _warn(str(error), error.exit_code)
     if isinstance(error, BrokenPipeError):
-        # The reader of our output went away, as `head` does; nobody reads what is left.
+        # The reader of our output has ended, as `head` does; nobody reads the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     # Libraries wrap an interrupt while they are imported.
