@@ -60,7 +60,7 @@ class DecodedImages:
 
         Args:
             sha256: SHA-256 of its file.
-            pixels: uint8 (h, w, 3).
+            pixels: uint8 (h, w, 3), RGB in 0..255.
         """
         if len(self._pixels) < self._room:
             self._pixels[sha256] = self._resize(pixels).numpy()
@@ -86,7 +86,7 @@ class Images:
         image_size: Height and width to resize to.
         resize: As in `resize_image`.
         memory_budget: Bytes that decoded images may take.
-        decoded: Images that are decoded and resized already.
+        decoded: Images that are already decoded and resized.
         targets: Targets of the same images, as their task loads them.
     """
 
@@ -107,7 +107,7 @@ class Images:
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
         self._kept: dict[int, np.ndarray] = {}
         if decoded is not None and self._keeps:
-            # The very arrays, not a copy: for a while all images would be in memory twice.
+            # The same arrays, not a copy: all images would be in memory twice for a while.
             known = (decoded.get(entry.sha256) for entry in self.examples)
             self._kept = {n: pixels for n, pixels in enumerate(known) if pixels is not None}
 
@@ -190,7 +190,7 @@ class Images:
 
 @functools.cache
 def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
-    # Apart from decode_image, whose graph takes a second to prepare in each function it is part of.
+    # Not together with decode_image, whose graph takes a second to prepare in each function.
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
     def resize(image: tf.Tensor) -> tf.Tensor:
         return resize_image(image, image_size, mode)

@@ -27,10 +27,10 @@ def sample_splits(
     new image moves hardly any other. Equal images stay together, whatever their labels.
 
     Args:
-        examples: Images; the usable ones in "train" are divided, the rest stays as it is.
+        examples: Images; usable ones in "train" are divided, all others stay in their splits.
         fractions: The share of each split in each class, as {"validation": 0.2}.
         seed: Another seed samples another split.
-        stratify: Place of the target whose values each split has its share of; None for none.
+        stratify: Place of the target that splits are stratified by; None for none.
 
     Returns:
         The examples in their order, with their splits.
@@ -100,7 +100,7 @@ def _sample(
         if is_spare(sha256) and all(count <= missing[label] for label, count in counts.items()):
             take(sha256)
     for label in wanted:
-        # Where only groups larger than the share are left, the smallest of them.
+        # Takes the smallest group where all that are left are larger than the share.
         fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
         if missing[label] == wanted[label] and fitting:
             take(min(fitting, key=lambda sha256: len(groups[sha256])))
@@ -155,7 +155,7 @@ def _check_sampled(
 def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[Example]:
     """Keeps some usable training images of each class, and all images of other splits.
 
-    A class with fewer keeps what it has. A larger number keeps the same images and more.
+    A class with fewer images keeps all of them. A larger number keeps the same images and more.
 
     Args:
         examples: Images with their splits.

@@ -101,7 +101,7 @@ def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
 
     Args:
         epochs: Epochs of a trial that is never stopped, 1 or more.
-        factor: The best of each so many trials resumes.
+        factor: Of this many trials, the best one resumes.
 
     Returns:
         For each bracket its rungs: (trials, epochs after which they pause). The first bracket

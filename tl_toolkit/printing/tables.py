@@ -31,8 +31,8 @@ def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
 
     Args:
         columns: Names of the columns.
-        rows: A value for each column.
-        title: Stands above the table.
+        rows: Rows, with a value for each column.
+        title: The title above the table.
     """
     from rich.table import Table
 

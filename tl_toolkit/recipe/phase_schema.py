@@ -136,7 +136,7 @@ class PhaseSettings:
         learning_rate: A number, or a schedule.
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
-        batch_norm_momentum: Batch norm momentum of its moving statistics; None for each layer's own.
+        batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
     """
 
     name: str
