@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
-    Penalty,
     PhaseName,
     Rate,
+    RegularizationFactor,
     Section,
     Text,
     expects,
@@ -73,7 +73,7 @@ class Phase(Section):
         default=None,
         description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
     )
-    weight_decay: Penalty | None = Field(
+    weight_decay: RegularizationFactor | None = Field(
         default=None,
         description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
         "weight_decay: D}.",
@@ -111,7 +111,7 @@ class Phase(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings without effect, and repeated blocks.
+        """Yields a conflict for each setting without effect, and each repeated block.
 
         Args:
             values: As in `Section.find_conflicts`.
@@ -153,7 +153,7 @@ class PhaseSettings:
 
         Args:
             phase: The section.
-            units: What its `unfreeze` resolves to.
+            units: The units that its `unfreeze` resolves to.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"units"}
         return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
