@@ -51,7 +51,7 @@ class Splits:
     Attributes:
         train: Folder of training images; None where a table or a built-in set holds them.
         validation: A folder, or a fraction of the images without a split.
-        test: Likewise; None for no test images.
+        test: A folder or a fraction; None for no test images.
     """
 
     train: Path | None = None
@@ -73,10 +73,10 @@ class Splits:
 def survey_folders(
     splits: Splits, classes: Sequence[str] | None = None
 ) -> tuple[Listing, list[FieldProblem]]:
-    """Lists a folder per class, and returns what is wrong by the names of folders and files.
+    """Lists a folder per class, and returns problems with the names of folders and files.
 
     Args:
-        splits: Their folders and fractions.
+        splits: The folders and fractions of the splits.
         classes: The classes to use, in the order of the outputs; all, by name, by default.
 
     Returns:
@@ -106,7 +106,7 @@ def survey_folders(
 def list_class_table(
     path: Path, splits: Splits, classes: Sequence[str] | None = None
 ) -> tuple[Listing, list[FieldProblem]]:
-    """Lists a table with the columns path and label, and returns what is wrong with it.
+    """Lists a table with the columns path and label, and returns its problems.
 
     Args:
         path: The table.
@@ -133,7 +133,7 @@ def list_class_folders(
     Args:
         folder: Holds one folder per class, for some of the classes at least.
         classes: The classes there may be, in the order of the model's outputs.
-        where: What messages call the folder.
+        where: Name of the folder in messages.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
@@ -147,7 +147,7 @@ def list_class_folders(
 
 
 def check_builtin(name: str, classes: Sequence[str] | None) -> list[FieldProblem]:
-    """Returns what is wrong with the classes chosen of a built-in set, without loading it.
+    """Returns problems of the classes chosen of a built-in set, without loading it.
 
     Args:
         name: Name of the set.
@@ -177,7 +177,7 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
 
     Args:
         name: Name of the set.
-        splits: Fractions.
+        splits: Fractions of the splits.
         classes: As in `count_builtin`.
     """
     chosen = tuple(count_builtin(name, classes))
