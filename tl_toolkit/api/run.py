@@ -218,7 +218,7 @@ class Run(InFolder):
 
         Args:
             predictions: Predictions from `predict`, those that carry no error.
-            wide: With every number, for CSV; else what fits a terminal.
+            wide: Include every number, for CSV; else only those that fit a terminal.
         """
         return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
 

@@ -103,7 +103,7 @@ def _decode_bmp(encoded: tf.Tensor, header: Header) -> tf.Tensor:
 
 
 def _apply_bmp_palette(encoded: tf.Tensor, header: Header, image: tf.Tensor) -> tf.Tensor:
-    """Looks up colours in the palette (4 bytes each, blue first), which TensorFlow reads as grey."""
+    """Looks up colours in the palette (4 bytes each, blue first) by TensorFlow's grey levels."""
     values = tf.io.decode_raw(_cut(encoded, header.start, header.end), tf.uint8)
     count = tf.size(values) // 4
     palette = tf.reverse(tf.reshape(values[: 4 * count], [count, 4])[:, :3], [1])

@@ -39,7 +39,7 @@ class GeometricTransform:
 
     @property
     def linear(self) -> np.ndarray:
-        """From a step (x, y) in the changed image to the step in the image before: float64 (2, 2)."""
+        """Maps a step (x, y) in the changed image to one in the image before: float64 (2, 2)."""
         whole = np.eye(3)
         for step in self.steps:
             whole = whole @ step

@@ -192,7 +192,7 @@ def _read_png(data: tf.Tensor, size: tf.Tensor) -> _Fields:
 
 def _read_bmp(data: tf.Tensor, size: tf.Tensor) -> _Fields:
     header_size = _little(data, 14, 4)
-    # Stored rows may run downwards, which a negative height says.
+    # A negative height says that stored rows run downwards.
     height = _little(data, 22, 4)
     height = choose(height < 1 << 31, height, (1 << 32) - height)
     bits = _little(data, 28, 2)

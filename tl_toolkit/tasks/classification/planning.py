@@ -72,7 +72,7 @@ class Planning(TaskPlanning):
     def check(
         self, architecture: Architecture, classes: Sequence[str]
     ) -> Iterator[tuple[FieldPath, Problem]]:
-        """Yields a sigmoid where there are not two classes.
+        """Yields a problem if the head has a sigmoid and there are not two classes.
 
         Args:
             architecture: The record of the base.

@@ -73,8 +73,8 @@ class Classification(ImageTask):
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and (correct predictions, predictions) of each.
 
-        From a model's own output Keras finds the logits behind it: a confident error costs its
-        full price in training and in evaluation alike, where a clipped probability caps it.
+        Keras finds the logits behind a model's own output: so the loss of a confident error is
+        exact in training and in evaluation, where a clipped probability would limit it.
 
         Args:
             outputs: Probabilities (batch, classes); with a sigmoid (batch, 1).
@@ -146,7 +146,7 @@ class Classification(ImageTask):
 
         Args:
             records: Predictions.
-            wide: With the probability of every class.
+            wide: Include the probability of every class.
         """
         names = self.classes if wide else ()
         return Table(

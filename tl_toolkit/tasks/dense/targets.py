@@ -1,4 +1,4 @@
-"""Targets for each pixel, kept in files: inspected before training, resized with images."""
+"""Targets for each pixel, in files: inspected before training, and resized with images."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TargetReader(Protocol):
 
     Attributes:
         dtype: Type of targets inside a compiled step.
-        ignored: What each number of a pixel without a target is.
+        ignored: The value of each number of a pixel without a target.
         num_sampling_groups: Groups that `sampling_groups` knows.
-        fault: What messages say of files that hold something else, as "hold values that are no
-            class".
-        expected: What they should hold, as a sentence.
+        fault: The problem of files that hold something else, for messages, as "hold values that are
+            no class".
+        expected: The content that they should have, as a sentence.
         hint: What to type; may be empty.
     """
 
@@ -68,14 +68,14 @@ class TargetReader(Protocol):
         """
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """Returns what pixels hold once their image has been turned, perhaps mirrored.
+        """Returns the targets of pixels after their image was turned, perhaps mirrored.
 
-        Each pixel stays where it is: the geometric transform has moved them already.
+        No pixel is moved: the geometric transform has moved them already.
 
         Args:
             target: As in `read`.
-            turn: float (2, 2), orthogonal: what a direction (x, y) in the image has become, x to
-                the right and y down.
+            turn: float (2, 2), orthogonal: maps a direction (x, y) in the image before to that in
+                the turned image, x to the right and y down.
         """
 
 
@@ -91,7 +91,7 @@ _OTHER_SIZE = "differ in size from their images"
 
 
 def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
-    """Opens the target of every image once, and notes its content.
+    """Opens the target of every image once, and adds its digest.
 
     Args:
         manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
@@ -156,7 +156,7 @@ def _upright_size(path: str) -> _Size:
 def place_pixels(
     source: _Size, size: _Size, mode: _Mode = "stretch"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the rows and columns of an image lie once it is resized as `resize_image` does.
+    """Returns where rows and columns of an image are after a resize as in `resize_image`.
 
     Args:
         source: Height and width of the image.
@@ -259,7 +259,7 @@ class Targets:
         if index in self._kept:
             return self._kept[index]
         target = resize_target(self.whole(index), self.image_size, self.resize)
-        # Threads may add a little more than the room, which does no harm.
+        # Threads may add a little more than the budget, which does no harm.
         if target.nbytes <= self._room:
             self._room -= target.nbytes
             self._kept[index] = target
@@ -277,12 +277,12 @@ class Targets:
         if self._counts is None:
             with ThreadPoolExecutor(count_threads()) as pool:
                 counts = sum(
-                    pool.map(self._count_one, range(len(self))),
+                    pool.map(self._count_image, range(len(self))),
                     start=np.zeros(IGNORE + 1, np.int64),
                 )
             self._counts = counts[: self.reader.num_sampling_groups]
         return self._counts.copy()
 
-    def _count_one(self, index: int) -> np.ndarray:
+    def _count_image(self, index: int) -> np.ndarray:
         sampling_groups = self.reader.sampling_groups(self.resized(index))
         return np.bincount(sampling_groups.reshape(-1), minlength=IGNORE + 1)

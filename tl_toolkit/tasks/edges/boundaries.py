@@ -9,7 +9,7 @@ with these differences:
 - Thinning is non-maximum suppression across the edge; no morphological thinning follows.
 - The matching has the most pairs that there can be. There it has the least cost, where leaving a
   pixel out costs more than any distance, and is found approximately: as many pairs, or fewer.
-- Thresholds are 33, not 99.
+- There are 33 thresholds, not 99.
 - The average precision takes at each recall the best precision at that recall or above. There it
   is interpolated between measured points, and lower recalls than measured count as 0.
 """
@@ -103,7 +103,7 @@ def count_matches(
     strengths = probability[tuple(edges.T)]
     order = np.argsort(-strengths, kind="stable")
     edges, strengths = edges[order], strengths[order]
-    # Thinned before pixels are left out: a line that ends there must not be thinned for it.
+    # Thinned before pixels are left out, which would otherwise change the thinning at their border.
     wanted = find_ridges(target.astype(np.float64)) & target & counted
     near = _find_near(edges, wanted)
     detected = np.searchsorted(-strengths, -THRESHOLDS, side="right")
@@ -134,7 +134,7 @@ def _find_matched(near: sparse.csr_array) -> np.ndarray:
     """Returns which edges get an edge pixel of the target of their own, in order, bool (edges,).
 
     Each edge takes a pixel if all edges before it can keep one, perhaps another one (Kuhn, 1955).
-    So the first n edges, for any n, have as many pairs as any matching of them: one pass gives
+    So the first n edges, for any n, have as many pairs as the best matching of them: one pass gives
     the counts of all thresholds.
 
     SciPy's maximum_bipartite_matching cannot continue a matching of fewer edges: it starts anew at
@@ -160,8 +160,8 @@ def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[
         near: As in `_find_near`.
         first: The edge.
         owners: The edge that each pixel belongs to, or _FREE; is changed.
-        seen: Is changed: pixels that no search can free are settled, which keeps the sum of all
-            searches that fail to one visit of each pair.
+        seen: Is changed: pixels that no search can free are marked as settled, so that all searches
+            that fail visit each pair only once.
     """
     waiting = [first]
     finders: dict[int, int] = {}  # by pixel: the edge that would take it from its owner

@@ -144,7 +144,7 @@ class Multilabel(ImageTask):
         return {"thresholds": dict(zip(self.classes, values, strict=True))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes in thresholds.
+        """Restores the thresholds.
 
         Args:
             state: State from `state`.
@@ -195,7 +195,7 @@ class Multilabel(ImageTask):
 
         Args:
             records: Predictions.
-            wide: With the probability of every class.
+            wide: Include the probability of every class.
         """
         names = self.classes if wide else ()
         return Table(

@@ -176,7 +176,7 @@ class Normals(DenseTask):
         return float(within / pixels) if pixels else 0.0
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what whole maps keep of outputs.
+        """Returns the maps that are computed from outputs.
 
         Args:
             outputs: float32 (..., 3).
@@ -187,14 +187,14 @@ class Normals(DenseTask):
         return {"normal": tf.math.l2_normalize(outputs, axis=-1)}
 
     def build_metric(self) -> NormalMetric:
-        """Returns what compares whole maps with whole maps of normals."""
+        """Builds the metric that compares whole maps with whole maps of normals."""
         return NormalMetric()
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction as an RGB image of 8 bits, coded as the files of targets.
 
         Args:
-            prediction: What `postprocess` named, (h, w, 3).
+            prediction: Maps from `postprocess`, (h, w, 3).
             palette: Not used.
         """
         return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
@@ -224,10 +224,10 @@ class NormalMetric:
         self._facing = _Angles()
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image.
+        """Adds an image.
 
         Args:
-            prediction: What `postprocess` named, (h, w, 3).
+            prediction: Maps from `postprocess`, (h, w, 3).
             target: float32 (h, w, 3), of length 1, or zeros.
 
         Returns:

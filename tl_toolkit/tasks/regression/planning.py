@@ -17,7 +17,7 @@ from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 __all__ = ["Planning"]
 
 _LARGEST = 3.4e38
-"""Of a float32, in which models compute."""
+"""The largest float32, the type in which models compute."""
 
 _EXPECTED = (
     "A table is expected with a column path, a column of numbers for each target, and split if you "

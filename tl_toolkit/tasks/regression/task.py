@@ -81,7 +81,7 @@ class Regression(ImageTask):
         return np.array([list(map(float, example.targets)) for example in examples], np.float32)
 
     def prepare(self, targets: np.ndarray) -> None:
-        """Takes mean and standard deviation of the training targets.
+        """Computes mean and standard deviation of the training targets.
 
         Args:
             targets: float32 (n, columns); a column that does not vary is divided by 1.
@@ -117,7 +117,7 @@ class Regression(ImageTask):
 
         Args:
             outputs: In the units of the table, (batch, columns).
-            targets: float32 (batch, columns), likewise.
+            targets: float32 (batch, columns), in the units of the table.
 
         Returns:
             float32 (batch,); float64 (batch, 3 * columns + 1): of standardized values the squared
@@ -156,7 +156,7 @@ class Regression(ImageTask):
         return {"columns": dict(zip(self.classes, values, strict=True))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes in means and deviations; the model has its own copy.
+        """Restores means and deviations; the model has its own copy.
 
         Args:
             state: State from `state`.
@@ -227,7 +227,7 @@ class Regression(ImageTask):
 
     @property
     def served_scale(self) -> np.ndarray:
-        """Differences count in standard deviations of the training targets."""
+        """The standard deviations of the training targets."""
         return np.asarray(self._scale.numpy())
 
 

@@ -1,4 +1,4 @@
-"""Metrics of segmentation, all from the matrix that counts which class was taken for which."""
+"""Metrics of segmentation, all from the confusion matrix."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def mean_iou(confusion: np.ndarray) -> float:
 
 
 def measure_confusion(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns the metrics of Long et al. (2015, section 5), and what the majority class would get.
+    """Returns the metrics of Long et al. (2015, section 5), and those of the majority class.
 
     Args:
         confusion: int (classes, classes), rows are targets.
         classes: Class names in the order of the rows.
 
     Returns:
-        - pixel_accuracy: right pixels over pixels;
+        - pixel_accuracy: share of pixels with the right class;
         - mean_accuracy: mean recall of the classes that the targets have;
         - mean_iou: mean over the classes that occur, in targets or predictions;
         - frequency_weighted_iou: mean of the IoU weighted by target pixels;

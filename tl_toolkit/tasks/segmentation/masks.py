@@ -20,7 +20,7 @@ class MaskReader:
     """Reads masks, as a TargetReader; pixels are sampled by their classes.
 
     Args:
-        masks: What their values mean.
+        masks: The section that says what their values mean.
         num_classes: Number of classes.
     """
 
