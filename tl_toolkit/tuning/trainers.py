@@ -113,7 +113,7 @@ class Trainers:
         return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Returns the units of all unfreezings, so that one pass computes features for all trials."""
+        """Returns the units of all unfreezings: one pass computes their features for all trials."""
         architecture = find_base(recipe)
         units = []
         for field, dimension in self._space.items():
