@@ -91,14 +91,16 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     depths: list[Any] = list(find_depths(recipe))
     if units:
         architecture = plan.architecture
-        every = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
+        units_that_may_train = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
             architecture, len(architecture.blocks)
         )
-        depths = [0, *({"from": unit} for unit in reversed(every))]
+        depths = [0, *({"from": unit} for unit in reversed(units_that_may_train))]
     search = recipe.search.model_dump(mode="json") if recipe.search else {}
-    kept = {name: search[name] for name in ("objective", "refit") if name in search}
+    shared_settings = {name: search[name] for name in ("objective", "refit") if name in search}
     space = {f"phases.{phase or names[-1]}.unfreeze": {"choices": depths}}
-    return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
+    return build_recipe(
+        recipe, {"search": {"algorithm": "grid", "space": space, **shared_settings}}
+    ).recipe
 
 
 def _write_sweep(recipe: Recipe, run: SearchRun) -> None:

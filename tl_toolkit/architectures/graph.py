@@ -180,8 +180,8 @@ def sorted_calls(graph: keras.Function) -> list[Any]:
 
 def _source_positions(nodes: Sequence[Any]) -> list[list[int]]:
     """Returns for each call the positions of the calls whose outputs it reads; -1 for the input."""
-    made = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
-    return [[made.get(id(tensor), -1) for tensor in node.input_tensors] for node in nodes]
+    positions = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    return [[positions.get(id(tensor), -1) for tensor in node.input_tensors] for node in nodes]
 
 
 def find_blocks(
@@ -267,8 +267,8 @@ def _find_boundary(
 ) -> tuple[keras.KerasTensor, ...]:
     """Returns the tensors up to the end of a unit that are read after it, oldest first."""
     read = {id(tensor) for node in later for tensor in node.input_tensors} | set(map(id, outputs))
-    made = [*entering, *(tensor for node in unit for tensor in node.outputs)]
-    return tuple(tensor for tensor in made if id(tensor) in read)
+    tensors = [*entering, *(tensor for node in unit for tensor in node.outputs)]
+    return tuple(tensor for tensor in tensors if id(tensor) in read)
 
 
 def _group_units(architecture: Architecture, units: Sequence[UnitGraph]) -> tuple[BlockGraph, ...]:

@@ -136,11 +136,11 @@ def _walk_vars(path: Path, file: Any) -> Iterator[tuple[str, tuple[SavedWeight, 
     The optimizer's state and the seeds of random layers are skipped: they are no weights.
     """
     stack = [("", file)]
-    seen = 0
+    groups = 0
     while stack:
         place, group = stack.pop()
-        seen += 1
-        if seen > _MAX_GROUPS:
+        groups += 1
+        if groups > _MAX_GROUPS:
             raise build_error(path, f"holds more than {_MAX_GROUPS:,} groups and is not read")
         for name in sorted(group, reverse=True):
             if name.startswith(("optimizer", "seed_generator", "_")):

@@ -100,28 +100,28 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
         ordered = _match_order(network, info)
         if ordered is not None:
             return ordered
-    named: dict[str, tuple[SavedWeight, ...]] = {}
+    by_name: dict[str, tuple[SavedWeight, ...]] = {}
     rest: list[tuple[int, str, tuple[SavedWeight, ...]]] = []
     last = -1
     for position, (name, weights) in enumerate(saved):
-        if name in network and name not in named:
-            named[name] = weights
+        if name in network and name not in by_name:
+            by_name[name] = weights
             last = position
         else:
             rest.append((position, name, weights))
-    missing = [name for name in network if name not in named]
+    missing = [name for name in network if name not in by_name]
     for name, (position, saved_name, weights) in _pair_counted(network, missing, rest, info):
-        named[name] = weights
+        by_name[name] = weights
         last = max(last, position)
         rest.remove((position, saved_name, weights))
-    match = Match("name", missing=tuple(name for name in network if name not in named))
+    match = Match("name", missing=tuple(name for name in network if name not in by_name))
     for position, name, weights in rest:
         is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
-        if named and (_CLASSIFIER.fullmatch(name) or is_after):
+        if by_name and (_CLASSIFIER.fullmatch(name) or is_after):
             match.left_out += (name,)
         else:
             match.surplus += (name,)
-    _pair_layers(network, named, match)
+    _pair_layers(network, by_name, match)
     return match
 
 
@@ -215,8 +215,8 @@ def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str
     published = {key for file in architecture.weight_files for key in file.when}
     values = complete_arguments(architecture, arguments)
     defaults = complete_arguments(architecture, {})
-    named = sorted(key for key in values if key in published or values[key] != defaults[key])
-    text = ", ".join(f"{key} = {values[key]}" for key in named)
+    keys = sorted(key for key in values if key in published or values[key] != defaults[key])
+    text = ", ".join(f"{key} = {values[key]}" for key in keys)
     return f"{architecture.name} with {text}" if text else architecture.name
 
 
@@ -245,13 +245,13 @@ def describe_misfit(
     match = match_layers(network, info)
     if match.fits or _is_nested(network, info):
         return None
-    wanted = _describe(architecture, arguments)
+    expected = _describe(architecture, arguments)
     actual = recognise(info)
-    if actual and actual != wanted:
+    if actual and actual != expected:
         lacks_only = match.weights and not (match.surplus or match.differing)
         why = f": {match}" if lacks_only else ""
-        return f"holds the weights of {actual}, not of {wanted}{why}"
-    return f"does not fit {wanted}: {match}"
+        return f"holds the weights of {actual}, not of {expected}{why}"
+    return f"does not fit {expected}: {match}"
 
 
 def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:

@@ -92,14 +92,14 @@ class StoredExamples:
         shard, row = self._shard[indices], self._row[indices]
         if len(self._shards) == 1:
             return [tensor[row].astype(np.float32, copy=False) for tensor in self._shards[0]]
-        taken = [
+        examples = [
             np.empty((len(indices), *tensor.shape[1:]), np.float32) for tensor in self._shards[0]
         ]
         for number, tensors in enumerate(self._shards):
             (places,) = np.nonzero(shard == number)
-            for target, tensor in zip(taken, tensors, strict=True):
+            for target, tensor in zip(examples, tensors, strict=True):
                 target[places] = tensor[row[places]]
-        return taken
+        return examples
 
 
 class ShardWriter:

@@ -103,8 +103,8 @@ class TrialTable:
         if self._best is not None:
             parts.append(f"best so far {self._best['score']:.4f} in trial {self._best['number']}")
         if total and self._rows:
-            each = (time.monotonic() - self._began) / len(self._rows)
-            parts.append(f"about {each * (total - number + 1):.0f} s left")
+            seconds_per_trial = (time.monotonic() - self._began) / len(self._rows)
+            parts.append(f"about {seconds_per_trial * (total - number + 1):.0f} s left")
         return ", ".join(parts)
 
 

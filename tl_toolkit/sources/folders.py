@@ -199,10 +199,10 @@ def check_training(
 
 def _describe_no_class(contents: ClassFolders) -> str:
     images = [path for path in contents.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
-    held = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
+    content = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
     linked = [Path(entry.path).name for entry in contents.ignored]
     links = f" (linked folders are not followed: {name_some(linked)})" if linked else ""
-    return f"{str(contents.folder)!r} holds {held} and no folder per class{links}"
+    return f"{str(contents.folder)!r} holds {content} and no folder per class{links}"
 
 
 def check_classes(
@@ -220,7 +220,7 @@ def check_classes(
         problem = Problem(contents.where, _describe_no_class(contents), f"{_EXPECTED}.")
         return [(contents.split, problem)]
     problems = []
-    missing = [wanted for wanted in classes if wanted not in contents.classes and not partial]
+    missing = [label for label in classes if label not in contents.classes and not partial]
     extra = [] if selected else sorted(contents.classes.keys() - set(classes))
     if missing:
         near = closest(missing[0], extra or contents.classes)
@@ -235,7 +235,7 @@ def check_classes(
         )
         expected = f"The classes are {name_some(map(repr, classes))}."
         problems.append((contents.split, Problem(contents.where, what, expected)))
-    empty = [wanted for wanted in classes if contents.classes.get(wanted) == []]
+    empty = [label for label in classes if contents.classes.get(label) == []]
     if empty:
         problems.append((contents.split, _describe_empty(contents, empty)))
     return problems

@@ -93,14 +93,14 @@ def survey_folders(
         return Listing(tuple(classes or ()), ()), problems
     chosen = tuple(classes or sorted(readable["train"].classes))
     selected = classes is not None
-    wrong = check_training(readable["train"], chosen, selected=selected)
-    for name in readable if not wrong else ():
+    faults = check_training(readable["train"], chosen, selected=selected)
+    for name in readable if not faults else ():
         if name != "train":
-            wrong += check_classes(readable[name], chosen, selected=selected)
+            faults += check_classes(readable[name], chosen, selected=selected)
     listed = [file for name in readable for file in readable[name].select(chosen, name)]
     files, fractions = find_fractions(listed, splits.fractions)
     ignored = tuple(entry for contents in readable.values() for entry in contents.ignored)
-    return Listing(chosen, files, fractions, ignored), problems + wrong
+    return Listing(chosen, files, fractions, ignored), problems + faults
 
 
 def list_class_table(

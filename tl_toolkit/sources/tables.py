@@ -113,16 +113,16 @@ def _check_rows(
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     first_lines: dict[str, int] = {}
-    wrong: list[str] = []
+    faults: list[str] = []
     for row in rows:
-        wrong += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
+        faults += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
         first = first_lines.setdefault(row.file.path, row.line)
         if row.file.path and first != row.line:
-            wrong.append(f"line {row.line}: the image of line {first} again")
-    for words in wrong[:MAX_NAMED]:
+            faults.append(f"line {row.line}: the image of line {first} again")
+    for words in faults[:MAX_NAMED]:
         yield Problem("data.csv", f"{path.name!r}, {words}")
-    if len(wrong) > MAX_NAMED:
-        yield Problem("data.csv", f"{path.name!r} has {len(wrong) - MAX_NAMED} more wrong lines")
+    if len(faults) > MAX_NAMED:
+        yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
 
 
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:

@@ -90,5 +90,5 @@ class SharedPhases:
             phase: The phase.
         """
         self._phases[description] = phase
-        while sum(kept.best.size for kept in self._phases.values()) > _SHARED_BYTES:
+        while sum(finished.best.size for finished in self._phases.values()) > _SHARED_BYTES:
             del self._phases[next(iter(self._phases))]

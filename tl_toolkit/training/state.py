@@ -124,10 +124,14 @@ def take_state(
         digests: As in `PhaseState`.
         steps_taken: As in `PhaseState`.
     """
-    wanted = set(names)
+    names_to_save = set(names)
     return PhaseState(
         tuple(epochs),
-        {name: variable.numpy() for _, name, variable in transfer.variables() if name in wanted},
+        {
+            name: variable.numpy()
+            for _, name, variable in transfer.variables()
+            if name in names_to_save
+        },
         tuple(variable.numpy() for variable in steps.optimizer.variables),
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,

@@ -54,16 +54,16 @@ def write_receipt(
     blocks = {part.name: part.block for part in transfer.parts}
     alive = {blocks[part] for part, _ in moved}
     dead = sorted({blocks[part] for part, _ in still} - alive)
-    seen = _describe_outputs(outputs, transfer.task.activation)
+    fault = _describe_outputs(outputs, transfer.task.activation)
     problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
     for block in dead:
-        facts = filter(None, (_describe_weights(transfer, block, learning_rate), seen))
+        facts = filter(None, (_describe_weights(transfer, block, learning_rate), fault))
         problems.append(": ".join((f"{block}: trainable, but nothing in it moved", *facts)))
     warnings = [
         f"{name}: trainable, but did not move" for part, name in still if blocks[part] in alive
     ]
-    if seen and not problems:
-        warnings.append(f"{HEAD}: {seen}. Try: {_LOWER}")
+    if fault and not problems:
+        warnings.append(f"{HEAD}: {fault}. Try: {_LOWER}")
     return {
         "phase": phase,
         "cut": split.cut.name,

@@ -187,15 +187,19 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
         is_max: Whether higher is better.
     """
     done = [trial for trial in trials if trial.score is not None]
-    whole = [trial for trial in done if trial.state != "paused"]
-    scores = [float(trial.score or 0.0) for trial in whole]
+    completed = [trial for trial in done if trial.state != "paused"]
+    scores = [float(trial.score or 0.0) for trial in completed]
     choose = max if is_max else min
     so_far = [choose(scores[: count + 1]) for count in range(len(scores))]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axis = figure.subplots()
     _scatter(axis, [trial.elapsed for trial in done], done)
     axis.step(
-        [trial.elapsed for trial in whole], so_far, where="post", color=_BEST, label="best so far"
+        [trial.elapsed for trial in completed],
+        so_far,
+        where="post",
+        color=_BEST,
+        label="best so far",
     )
     axis.set_xlabel("seconds since the search began")
     axis.legend()

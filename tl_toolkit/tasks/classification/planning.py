@@ -58,8 +58,8 @@ class Planning(TaskPlanning):
         """
         if not source.is_file():
             return list_class_folders(source, classes=classes)
-        files, wrong = read_table(source)
-        problems = [replace(problem, where="--data") for _, problem in wrong]
+        files, faults = read_table(source)
+        problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
         if unknown and not problems:
             what = f"{str(source)!r} has labels of other classes: {name_some(map(repr, unknown))}"

@@ -88,16 +88,16 @@ def compare_maps(
     expecting = dict(zip(images, predicted, strict=False))
     expecting_of_files = expecting | dict(zip(otherwise, predicted[len(images) :], strict=True))
     differences = []
-    wrong = 0
+    num_wrong = 0
     for name, batch, encoded in zip(images, served.pixels, served.encoded, strict=True):
         from_pixels, wrong_pixels = _compare(_first(batch), expecting[name])
         expected = expecting_of_files[name]
         from_bytes, wrong_bytes = _compare(_read_files(encoded, expected), expected)
         differences.append((name, from_pixels, from_bytes))
-        wrong += wrong_pixels + wrong_bytes
+        num_wrong += wrong_pixels + wrong_bytes
     return make_report(
         differences,
-        labels_equal=not wrong,
+        labels_equal=not num_wrong,
         class_names_equal=served.class_names == task.classes,
         limits=limits,
     )
@@ -190,7 +190,7 @@ def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[
 
 def _compare(maps: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float, int]:
     """Returns the largest difference, and how many clear pixels have another class."""
-    differences, wrong = [], 0
+    differences, num_wrong = [], 0
     for name, target in expected.maps.items():
         values = maps.get(name)
         if values is None or values.shape != expected.size + target.shape[2:]:
@@ -198,8 +198,8 @@ def _compare(maps: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float
         values = values[np.ix_(expected.rows, expected.columns)]
         if target.dtype.kind == "u":
             count = int(((values != target) & expected.clear).sum())
-            wrong += count
+            num_wrong += count
             differences.append(float(count > 0))
         else:
             differences.append(float(np.abs(values - target).max()))
-    return float(np.max(differences)), wrong
+    return float(np.max(differences)), num_wrong

@@ -75,17 +75,18 @@ class Pictures:
     def _refuse_to_replace(self) -> None:
         sources = {path.resolve() for path in self._bases}
         places = [place for path in self._bases for place in self._places(path).values()]
-        kept = [
+        protected = [
             place
             for place in places
             if os.path.lexists(place) and (place.resolve() in sources or not _is_own(place))
         ]
-        if kept:
-            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+        if protected:
+            names = ", ".join(place.name for place in protected[:_NAMED])
+            more = f" and {len(protected) - _NAMED} more" if len(protected) > _NAMED else ""
             raise OutputError(
                 Problem(
                     where=f"--out {places[0].parent}",
-                    what=f"{', '.join(place.name for place in kept[:_NAMED])}{more} would be lost",
+                    what=f"{names}{more} would be lost",
                     expected="Only what an earlier call wrote is replaced, and no image that is "
                     "predicted.",
                     hint="--out DIR with another folder",

@@ -44,14 +44,14 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     Raises:
         ValueError: The task has a float map that RANGES lacks, or integers other than uint8.
     """
-    kept = task.postprocess(tf.zeros((1, 1, task.units)))
-    _check_encodings(kept)
+    examples = task.postprocess(tf.zeros((1, 1, task.units)))
+    _check_encodings(examples)
     predict = _build_prediction(DensePredictor(model), task, resize)
 
     def serve_images(image: tf.Tensor) -> _Maps:
         signature = {
             name: tf.TensorSpec((None, None, *values.shape[2:]), values.dtype)
-            for name, values in kept.items()
+            for name, values in examples.items()
         }
         maps: _Maps = tf.map_fn(
             predict, image, parallel_iterations=1, fn_output_signature=signature
@@ -65,7 +65,7 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
         return {**files, "height": height, "width": width}
 
     def serve_bytes(encoded: tf.Tensor) -> _Maps:
-        signature = {name: tf.TensorSpec((), tf.string) for name in kept}
+        signature = {name: tf.TensorSpec((), tf.string) for name in examples}
         signature |= {side: tf.TensorSpec((), tf.int32) for side in ("height", "width")}
         maps: _Maps = tf.map_fn(
             serve_file, encoded, parallel_iterations=1, fn_output_signature=signature

@@ -104,19 +104,19 @@ def count_matches(
     order = np.argsort(-strengths, kind="stable")
     edges, strengths = edges[order], strengths[order]
     # Thinned before pixels are left out, which would otherwise change the thinning at their border.
-    wanted = find_ridges(target.astype(np.float64)) & target & counted
-    near = _find_near(edges, wanted)
+    target_edges = find_ridges(target.astype(np.float64)) & target & counted
+    near = _find_near(edges, target_edges)
     detected = np.searchsorted(-strengths, -THRESHOLDS, side="right")
     matched = np.cumsum([0, *_find_matched(near)])[detected]
-    return BoundaryCounts(matched, detected, int(wanted.sum()))
+    return BoundaryCounts(matched, detected, int(target_edges.sum()))
 
 
-def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
+def _find_near(edges: np.ndarray, target_edges: np.ndarray) -> sparse.csr_array:
     """Returns which edge pixels of the target (columns) lie within the tolerance of which edges."""
-    radius = TOLERANCE * np.hypot(*wanted.shape)
+    radius = TOLERANCE * np.hypot(*target_edges.shape)
     reach = int(radius)
-    numbers = np.full(wanted.shape, -1)
-    numbers[wanted] = np.arange(wanted.sum())
+    numbers = np.full(target_edges.shape, -1)
+    numbers[target_edges] = np.arange(target_edges.sum())
     numbers = np.pad(numbers, reach, constant_values=-1)
     rows, columns = [], []
     for down in range(-reach, reach + 1):
@@ -126,7 +126,7 @@ def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
                 rows.append(np.flatnonzero(there >= 0))
                 columns.append(there[there >= 0])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    shape = (len(edges), int(wanted.sum()))
+    shape = (len(edges), int(target_edges.sum()))
     return sparse.csr_array((np.ones(len(row), np.int8), (row, column)), shape=shape)
 
 

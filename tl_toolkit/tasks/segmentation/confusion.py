@@ -89,11 +89,11 @@ def _summarize(confusion: np.ndarray) -> dict[str, float]:
         names = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
         return dict.fromkeys(names, 0.0)
     hits, pixels = np.diag(confusion), confusion.sum(axis=1)
-    seen = pixels > 0
+    occurs = pixels > 0
     iou, _ = _intersections_over_unions(confusion)
     return {
         "pixel_accuracy": float(hits.sum() / total),
-        "mean_accuracy": float((hits[seen] / pixels[seen]).mean()),
+        "mean_accuracy": float((hits[occurs] / pixels[occurs]).mean()),
         "mean_iou": mean_iou(confusion),
         "frequency_weighted_iou": float((iou * pixels).sum() / total),
     }
