@@ -30,7 +30,7 @@ def test_a_seed_depends_on_three_things_only():
 
     assert len(set(seeds.values())) == len(seeds)
     assert list(inspect.signature(phase_seed).parameters) == ["seed", "role", "index"]
-    # Published figures hang on it: it may not change.
+    # Published figures depend on it: it may not change.
     assert seeds[0, "head", 0] == 336438445
 
 
