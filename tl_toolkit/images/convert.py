@@ -1,4 +1,4 @@
-"""Reads images that the decoder refuses with Pillow."""
+"""Reads, with Pillow, images that the decoder refuses."""
 
 from __future__ import annotations
 
