@@ -1,12 +1,12 @@
-"""What do our own builders cost beside keras.applications? Both in one process, taking turns.
+"""Compares the cost of our own builders with keras.applications, by turns in one process.
 
     python benchmarks/architectures.py                              all networks with a twin
     python benchmarks/architectures.py --names vgg16 resnet50       some of them
     python benchmarks/architectures.py --repeats 31 --image-size 96
 
-Of each network there are two copies of the twin and one of ours, with the same weights. Each repeat
-times all three, every time in another order, and gives two ratios: ours / twin, and the second twin
-/ twin, which shows the noise of the machine between equal sides. The table holds medians.
+Each network has two copies of the twin and one of ours, with the same weights. Each repeat times
+all three, in another order every time, and gives two ratios: ours / twin, and second twin / twin,
+which shows the noise of the machine between equal sides. The table holds medians.
 
     build    from nothing to a built model with initial weights
     forward  a compiled call in inference mode
@@ -44,11 +44,11 @@ PAIRS = {
     "densenet169": (applications.DenseNet169, partial(build_densenet, depth=169)),
     "densenet201": (applications.DenseNet201, partial(build_densenet, depth=201)),
 }
-LIMIT = 1.05  # the median of ours / twin is to stay within it
+LIMIT = 1.05  # the median of ours / twin must not be larger
 REPEATS = 15
-# Much shorter samples are mostly the scheduler's: quick calls are timed several at a time.
+# The scheduler disturbs shorter samples, so several quick calls are timed together.
 SAMPLE_SECONDS = 0.1
-# So small that the weights stay where they are: numbers that overflow or vanish cost other times.
+# So small that the weights hardly change: numbers that overflow or vanish take other times.
 LEARNING_RATE = 1e-6
 
 Measured = tuple[float, float, float, float]
@@ -118,10 +118,10 @@ def pair_builders(name: str, image_size: int) -> list[Callable[[], keras.Model]]
 
 
 def equalize(models: Sequence[keras.Model], images: tf.Tensor) -> None:
-    """Gives all models the weights of the last one, by layer name.
+    """Sets the weights of all models to those of the last one, by layer name.
 
     Raises:
-        ValueError: They compute different features all the same.
+        ValueError: The models compute different features nevertheless.
     """
     *others, source = models
     expected = source(images, training=False).numpy()
@@ -161,7 +161,7 @@ def measure(name: str, *, repeats: int, image_size: int, batch_size: int) -> dic
     """Measures build, forward and step of one network beside its twin."""
     builders = pair_builders(name, image_size)
     for build in builders[1:]:
-        build()  # the first one loads code and kernels
+        build()  # the first call loads code and kernels
     measured = {"build": time_in_turns(builders, repeats, prepare=keras.backend.clear_session)}
     models = [build() for build in builders]
     images = tf.random.stateless_normal((batch_size, image_size, image_size, 3), seed=(0, 0))
@@ -182,7 +182,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Prints the table, and whether ours keeps within the limit."""
+    """Prints the table, and whether our times are within the limit."""
     options = read_arguments()
     started = time.perf_counter()
     print(f"batch of {options.batch_size}, {options.image_size} pixels, medians of "

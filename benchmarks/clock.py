@@ -20,11 +20,11 @@ TLTOOL = Path(sys.executable).with_name("tltool")
 
 @dataclass(frozen=True)
 class Timing:
-    """One command.
+    """Times of one command.
 
     Attributes:
-        seconds: From the start of the process until the file was there.
-        whole: Until the process was gone.
+        seconds: Seconds from the start of the process until the file existed.
+        whole: Seconds until the process had ended.
         peak_mb: Its largest resident memory in MB (10^6 bytes).
     """
 
@@ -34,10 +34,10 @@ class Timing:
 
 
 def run(command: Sequence[object], awaited: Path, **environment: str) -> Timing:
-    """Runs a command in a fresh process and waits for the file it ends with.
+    """Runs a command in a fresh process and waits for its last file.
 
     Raises:
-        RuntimeError: It failed; with the end of what it printed.
+        RuntimeError: The command failed; the text has the end of its output.
     """
     log = awaited.parent.parent / f"{awaited.parent.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""A fine-tune against the script of the Keras guide: the same network, rates and steps.
+"""Compares a fine-tune with the script of the Keras guide: the same network, rates and steps.
 
     python benchmarks/finetune.py                       all workloads, 3 repeats with seeds 0 to 2
     python benchmarks/finetune.py --only clothing --repeats 1
 
-Both sides run in fresh processes, one after the other, by turns. The clock goes from the start of
+Both sides run in fresh processes, one after the other, by turns. The time is from the start of
 the process to its metrics, with TensorFlow's import and the scan of the images, without export.
-`cold` begins with an empty store; `warm` is another dropout on the store that `cold` left. The peer
-is run as it is and, for MobileNet, with its decoded images cached in memory.
+`cold` begins with an empty store; `warm` trains with another dropout on the store that `cold` left.
+The peer is run as it is and, for MobileNet, with its decoded images cached in memory.
 
 The bound of a workload with the whole base in the peer's every pass is what multiply-accumulates
 allow: the peer computes the base in each of E training and E validation passes, ours once; both
@@ -32,7 +32,7 @@ PEER = Path(__file__).parent / "peers" / "finetune.py"
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained, and how many times less than the peer it should take."""
+    """A training, and how many times less than the peer it should take."""
 
     photos: str
     base: str
@@ -148,7 +148,7 @@ def measure(name: str, work: Workload, repeats: int, size: int) -> None:
             folder = Path(place)
             for side in SIDES:
                 if side == "peer, cached" and work.base == "resnet50":
-                    continue  # decoding takes no part of its time that shows
+                    continue  # decoding takes a negligible part of its time
                 timing, score = run_side(side, work, folder, seed, size)
                 measured.setdefault(side, []).append((timing, score))
                 line = f"  {name}, seed {seed}, {side}: {timing.seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""How far a fine-tune is from the bare loops that it cannot do without.
+"""Compares a fine-tune with the bare loops that it cannot do without.
 
     python benchmarks/limit.py                1,000 and 5,000 images
     python benchmarks/limit.py --images 200   fewer
@@ -10,8 +10,8 @@ of all imports, with the files in the page cache and nothing compiled yet on eit
 an empty store. To get more images the photos are repeated as distinct files (a byte more at the end
 of each), so that nothing is found by content.
 
-`without the scan` leaves out the time of looking at every image before training, but for what the
-run would have to decode anyway: ours then decodes when the frozen part runs.
+`without the scan` leaves out the time to inspect every image before training: ours then decodes the
+images when the frozen part runs, as it would have to anyway.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _train(model, variables, dropout, dense, prefixed, labels, epochs, rate) -> 
 
 
 def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
-    """Returns seconds of tl.finetune; `scanned` begins with every file looked at before."""
+    """Returns seconds of tl.finetune; with `scanned`, every file was inspected before."""
     os.environ["TL_TOOLKIT_CACHE"] = str(folder / "cache")
     import tl_toolkit as tl
     from tl_toolkit.images import scan
@@ -169,7 +169,7 @@ def run_ours(data: Path, folder: Path, *, scanned: bool) -> float:
         phases=phases,
     )
     if scanned:
-        time.sleep(3)  # a file that changed a moment ago is never taken for known
+        time.sleep(3)  # a file that changed a moment ago is never known
         scan.scan(tl.validate(recipe).listing, scan.ScanSettings())
     began = time.perf_counter()
     tl.finetune(recipe, out=folder / "run")

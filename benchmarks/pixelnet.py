@@ -1,16 +1,16 @@
-"""PixelNet's two claims on this machine: few pixels train as well, and every pixel is cheap to ask.
+"""Tests PixelNet's two claims: few pixels train as well, and predicting every pixel is cheap.
 
     python benchmarks/pixelnet.py               all of it
     python benchmarks/pixelnet.py --only dense  the second half alone
 
 Training: CamVid at 128 x 128, MobileNet 0.75, a predictor of 512-512, the units from conv_dw_12 on
 and the head. Each row is a process of its own, of 80 steps. The time of a step is the median over
-the epochs after the first; it has the drawing of pixels in it, and not the frozen part, which ran
+the epochs after the first; it includes the sampling of pixels, but not the frozen part, which ran
 before.
 
 Prediction: the hypercolumn of VGG-16 at 224 x 224 (random weights), all 50,176 pixels, the first
 dense layer after interpolation (gather first) or before it (project first). The base's own time,
-the same for both, is not in it.
+the same for both, is not included.
 """
 
 from __future__ import annotations
@@ -105,12 +105,12 @@ def train(batch: int, pixels: int, seed: int) -> dict[str, float]:
         return {**json.loads((out / "steps.json").read_text()), "peak_mb": timing.peak_mb}
 
 
-def train_one(recipe: str, out: str) -> None:
-    """Trains a recipe in this process, and writes what its steps took."""
+def train_recipe(recipe: str, out: str) -> None:
+    """Trains a recipe in this process, and writes the seconds of its steps."""
     import tl_toolkit as tl
 
     class Clock:
-        """Notes how long the steps of each epoch take, drawing of pixels included."""
+        """Records how long the steps of each epoch take, sampling of pixels included."""
 
         def __init__(self) -> None:
             self.steps: list[float] = []
@@ -133,7 +133,7 @@ def train_one(recipe: str, out: str) -> None:
 
 
 def print_dense() -> None:
-    """Asks PixelNet for every pixel of an image, both ways."""
+    """Predicts every pixel of an image with PixelNet, both ways."""
     measured = json.loads(
         subprocess.run(
             [sys.executable, __file__, "dense"], capture_output=True, text=True, check=True
@@ -148,7 +148,7 @@ def print_dense() -> None:
 
 
 def ask_densely() -> None:
-    """Prints, as JSON, seconds of both ways for each predictor, and how far they are apart."""
+    """Prints seconds of both ways for each predictor, and their largest difference, as JSON."""
     import keras
     import numpy as np
 
@@ -187,12 +187,12 @@ def ask_densely() -> None:
 
 
 def _scale(model: Any, image: Any, *, alone: bool) -> None:
-    """Makes the outputs spread by 1, whatever random weights make of them.
+    """Scales the outputs of random weights to a standard deviation of 1.
 
     Args:
         model: [images, pixels] to outputs.
         image: One image.
-        alone: The last layer stands for the first of a predictor: its outputs go through a ReLU.
+        alone: Whether the last layer stands for the first of a predictor, with a ReLU behind it.
     """
     import keras
     import numpy as np
@@ -212,7 +212,7 @@ def _highest(outputs: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        train_one(*sys.argv[2:])
+        train_recipe(*sys.argv[2:])
     elif sys.argv[1:2] == ["dense"]:
         ask_densely()
     else:

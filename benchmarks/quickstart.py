@@ -1,10 +1,10 @@
-"""Does the embedded base win? The quickstart and its baseline over seeds, and both rates' grids.
+"""Measures whether the embedded base wins: quickstart and baseline over seeds, and rate grids.
 
     python benchmarks/quickstart.py            seeds 0 to 4: the table of the base's card
     python benchmarks/quickstart.py --grid     the rates of both sides, on seeds 100 to 104
     python benchmarks/quickstart.py baseline.phases.train.epochs=200     with overrides
 
-A seed decides the split, the images learnt from, initial weights and order, on both sides alike.
+A seed decides the split, the training images, initial weights and order, equally on both sides.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A search against the plain KerasTuner script, and against one plain fine-tune.
+"""Compares a search with the plain KerasTuner script, and with one plain fine-tune.
 
     python benchmarks/search.py                     5 search seeds of ours, 1 run of each peer
     python benchmarks/search.py --peer-repeats 5    and 5 seeds of the peer, to compare scores
 
 Twelve random trials over the head's dropout (0 to 0.6) and the last 0 to 3 units of MobileNet 0.25,
 8 head epochs and 4 of tuning each, on the ants and bees. All sides run in fresh processes; the
-clock goes from the start of the process to the best score on disk. Ours begins with an empty store
-for each seed, and is measured once more on the store that it left (`warm`).
+time is from the start of the process to the best score on disk. Ours begins with an empty store for
+each seed, and is measured again on the store that it left (`warm`).
 """
 
 from __future__ import annotations

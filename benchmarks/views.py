@@ -1,11 +1,11 @@
-"""Augmentation live, and with views that are stored: accuracy and training time.
+"""Compares augmentation live with stored views: accuracy and training time.
 
     python benchmarks/views.py
 
 The ants and bees, MobileNet 0.25, 10 head epochs and 5 with the units from conv_dw_12 on; mirrored,
-turned and zoomed. `live` draws every epoch anew, `views: 4` goes round four stored views of each
-image, `none` trains on the images as they are. Each run begins with an empty store; seconds are
-those of training, without the scan.
+turned and zoomed. `live` samples every epoch anew, `views: 4` cycles through four stored views of
+each image, `none` trains on the images as they are. Each run begins with an empty store; seconds
+are those of training, without the scan.
 """
 
 from __future__ import annotations

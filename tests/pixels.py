@@ -40,7 +40,7 @@ def draw_ball(random, radius=(12, 18)):
 
 
 def draw_balls(folder, *, train=10, validation=4, test=0, radius=(12, 18)):
-    """Draws a folder for each task, with the same images."""
+    """Renders a folder for each task, with the same images."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("validation", validation), ("test", test)):
         for number in range(count):
@@ -54,7 +54,7 @@ def draw_balls(folder, *, train=10, validation=4, test=0, radius=(12, 18)):
 
 
 def make_recipe(task, folder, **sections):
-    """Returns a recipe for what `draw_balls` drew, with sections replaced."""
+    """Returns a recipe for the images of `draw_balls`, with sections replaced."""
     data = {name: str(folder / task / name) for name in ("train", "validation")}
     return {
         "version": 1,

@@ -1,4 +1,4 @@
-"""Small drawn images with tables of labels and of numbers, and recipes that learn them."""
+"""Small rendered images with tables of labels and of numbers, and recipes that learn them."""
 
 import csv
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 CLASSES = ("blue", "green", "red")
 PLACES = {"red": (2, 2, 0), "green": (20, 2, 1), "blue": (11, 20, 2)}
-"""Row, column and channel of the square that each class draws."""
+"""Row, column and channel of the square of each class."""
 
 
 def draw_labels(random):
-    """Draws dark noise with a bright square for each class that the image is of."""
+    """Renders dark noise with a bright square for each class of the image."""
     names = [name for name in CLASSES if random.random() < 0.5]
     pixels = random.integers(0, 60, (32, 32, 3)).astype(np.uint8)
     for name in names:
@@ -21,7 +21,7 @@ def draw_labels(random):
 
 
 def draw_numbers(random):
-    """Draws a bar as high as `size` says, as bright as `dose` says: of very different ranges."""
+    """Renders a bar, as high as `size` and as bright as `dose`, whose ranges differ much."""
     height, light = random.uniform(4, 28), random.random()
     pixels = random.integers(0, 20, (32, 32, 3)).astype(np.uint8)
     pixels[: int(height)] = 40 + 200 * light
@@ -29,7 +29,7 @@ def draw_numbers(random):
 
 
 def draw_tables(folder, count=32):
-    """Draws both kinds of images; writes labels.csv, flags.csv and numbers.csv beside them."""
+    """Renders both kinds of images; writes labels.csv, flags.csv and numbers.csv beside them."""
     random = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     tables = {

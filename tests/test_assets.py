@@ -54,13 +54,13 @@ def ants_and_bees(assets, tmp_path_factory):
     [("hymenoptera_mobilenet", hymenoptera, 0.84), ("clothing_mobilenet", clothing, 0.81)],
 )
 def test_a_recipe_reaches_its_accuracy_over_three_seeds(assets, tmp_path, name, data, least):
-    found = []
+    accuracies = []
     for seed in range(3):
         run = finetune(name, data(assets), tmp_path / str(seed), seed=seed, export=False)
-        found.append(run.metrics["validation"]["accuracy"])
+        accuracies.append(run.metrics["validation"]["accuracy"])
         print(name, seed, run.metrics["best"], run.metrics.get("test", {}).get("accuracy"))
 
-    assert statistics.mean(found) >= least, found
+    assert statistics.mean(accuracies) >= least, accuracies
 
 
 def test_camvid_is_ahead_of_random_weights_in_each_seed_and_of_linear_probes(assets, tmp_path):
@@ -83,12 +83,14 @@ def test_camvid_is_ahead_of_random_weights_in_each_seed_and_of_linear_probes(ass
         for split in ("validation", "test"):
             majority = ours[split]["majority"]
             for name in ("pixel_accuracy", "mean_accuracy", "mean_iou"):
-                print(seed, split, name, "ours, random, probe, majority:",
-                      *(f"{one[name]:.4f}" for one in (ours[split], random[split], probed[split],
-                                                       majority)))  # fmt: skip
+                values = [
+                    metrics[name]
+                    for metrics in (ours[split], random[split], probed[split], majority)
+                ]
+                print(seed, split, name, "ours, random, probe, majority:", values)
             assert ours[split]["mean_iou"] > random[split]["mean_iou"] > majority["mean_iou"]
         mine = ours["test"]["mean_iou"]
-        ahead.append([mine - other["test"]["mean_iou"] for other in (random, probed)])
+        ahead.append([mine - metrics["test"]["mean_iou"] for metrics in (random, probed)])
 
     of_random, of_probes = map(statistics.mean, zip(*ahead, strict=True))
     assert of_random >= 0.1 and of_probes > 0, ahead
@@ -122,23 +124,28 @@ def read_index(assets):
 def test_every_way_to_ask_answers_alike_for_every_odd_image(assets, ants_and_bees, tmp_path):
     folder = assets / "images" / "odd"
     names = read_index(assets)
-    answers = {
-        Path(one.path).name: one for one in ants_and_bees.predict([folder / name for name in names])
+    predictions = {
+        Path(prediction.path).name: prediction
+        for prediction in ants_and_bees.predict([folder / name for name in names])
     }
-    good = [name for name in names if answers[name].error is None]
+    good = [name for name in names if predictions[name].error is None]
 
     served = ask_saved_model(ants_and_bees, [folder / name for name in good], tmp_path)
 
     assert len(names) == 38 and len(good) == 25
     for name, row in zip(good, served, strict=True):
-        expected = list(answers[name].probabilities.values())
+        expected = list(predictions[name].probabilities.values())
         np.testing.assert_allclose(row, expected, atol=1e-5, err_msg=name)
 
 
 def test_every_good_odd_image_is_answered_as_pillow_decodes_it(assets, ants_and_bees):
     folder = assets / "images" / "odd"
-    answers = ants_and_bees.predict([folder / name for name in read_index(assets)])
-    good = {one.path: Path(one.path).read_bytes() for one in answers if one.error is None}
+    predictions = ants_and_bees.predict([folder / name for name in read_index(assets)])
+    good = {
+        prediction.path: Path(prediction.path).read_bytes()
+        for prediction in predictions
+        if prediction.error is None
+    }
 
     finished = FinishedModel(ants_and_bees.model, ants_and_bees._task, "stretch")
     report = compare_exported(finished, ants_and_bees.path / "export" / "saved_model" / "1", good)
@@ -148,8 +155,8 @@ def test_every_good_odd_image_is_answered_as_pillow_decodes_it(assets, ants_and_
 
 def test_what_prediction_refuses_the_exported_model_refuses_too(assets, ants_and_bees):
     folder = assets / "images" / "odd"
-    answers = ants_and_bees.predict([folder / name for name in read_index(assets)])
-    refused = {one.path: one.error for one in answers if one.error}
+    predictions = ants_and_bees.predict([folder / name for name in read_index(assets)])
+    refused = {prediction.path: prediction.error for prediction in predictions if prediction.error}
     code = """
 import sys, tensorflow as tf
 serve = tf.saved_model.load(sys.argv[1]).signatures["serve_bytes"]
@@ -170,12 +177,12 @@ for path in sys.argv[2:]:
 
     answered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    told = answered.splitlines()
+    lines = answered.splitlines()
     assert len(refused) == 13
     for path, error in refused.items():
         # Of what only decoding finds out, TensorFlow's own decoders tell in their own words.
         reason = "Invalid" if "damaged or incomplete" in error else error
-        assert any(path in line and reason in line for line in told), (path, error)
+        assert any(path in line and reason in line for line in lines), (path, error)
 
 
 def test_parity_holds_on_pixels_that_pillow_decoded(ants_and_bees):
@@ -202,5 +209,5 @@ def ask_saved_model(run, paths, folder):
         check=True,
         capture_output=True,
     )
-    with np.load(outputs) as found:
-        return np.stack([found[f"bytes/{n}/probabilities"] for n in range(len(encoded))])
+    with np.load(outputs) as arrays:
+        return np.stack([arrays[f"bytes/{n}/probabilities"] for n in range(len(encoded))])

@@ -79,10 +79,10 @@ def test_a_model_without_kept_input_calls_still_cannot_be_loaded(tmp_path):
 
 def test_the_output_of_a_layer_that_forgot_its_calls_is_that_of_the_next(branches):
     image, model, shared = branches
-    other = keras.Input((4, 4, 3))
+    new_input = keras.Input((4, 4, 3))
 
     keras_private.forget_calls(shared)
-    outputs = shared(other)
+    outputs = shared(new_input)
 
     assert shared.output is outputs
     assert len(keras_private.calls_of(shared)) == 1
@@ -187,22 +187,22 @@ def test_the_counted_name_is_the_one_that_keras_numbers():
         assert second.name.removeprefix(f"{counted}_").isdigit()
 
 
-def test_rand_augment_has_its_layers_in_the_order_of_the_drawn_indices():
+def test_rand_augment_has_its_layers_in_the_order_of_the_sampled_indices():
     layer = keras.layers.RandAugment((0, 255), num_ops=3, seed=1)
-    drawn = layer.get_random_transformation(tf.zeros((1, 8, 8, 3)), training=True)
+    transformation = layer.get_random_transformation(tf.zeros((1, 8, 8, 3)), training=True)
 
     layers = keras_private.rand_augment_layers(layer)
 
     assert len(layers) == 11
-    assert list(layers) == list(drawn["transforms"])
+    assert list(layers) == list(transformation["transforms"])
     assert all(isinstance(part, keras.layers.Layer) for part in layers.values())
-    assert set(np.array(drawn["layer_idxes"])) <= set(range(11))
+    assert set(np.array(transformation["layer_idxes"])) <= set(range(11))
     image = tf.random.stateless_uniform((1, 8, 8, 3), (1, 2), 0, 255)
     chosen = image
-    for index in np.array(drawn["layer_idxes"]):
+    for index in np.array(transformation["layer_idxes"]):
         name = list(layers)[index]
-        chosen = layers[name].transform_images(chosen, drawn["transforms"][name])
-    np.testing.assert_allclose(layer.transform_images(image, drawn), chosen, atol=1e-3)
+        chosen = layers[name].transform_images(chosen, transformation["transforms"][name])
+    np.testing.assert_allclose(layer.transform_images(image, transformation), chosen, atol=1e-3)
 
 
 def as_matrix(row):

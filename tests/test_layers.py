@@ -1,4 +1,4 @@
-"""The house: imports run downward, and what must answer at once imports no TensorFlow."""
+"""Layers: imports run downward, and the modules of quick commands import no TensorFlow."""
 
 import ast
 import subprocess

@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """A problem that the user can solve.
 
     Attributes:
         where: The place, as `recipes/x.yaml:14:9`, a path or a command; may be empty.
@@ -85,13 +85,13 @@ class DataError(ToolkitError):
 
 
 class WeightsError(ToolkitError):
-    """A weight file is missing, damaged, or not of the network it is meant for."""
+    """A weight file is missing, damaged, or belongs to another network."""
 
     exit_code = 3
 
 
 class CheckFailedError(ToolkitError):
-    """A check that was asked for did not hold."""
+    """A requested check failed."""
 
     exit_code = 4
 
@@ -101,7 +101,7 @@ class ParityError(CheckFailedError):
 
 
 class ReceiptError(CheckFailedError):
-    """A frozen tensor moved, or a trainable block stood still."""
+    """A frozen tensor changed, or no tensor of a trainable block did."""
 
 
 class ThresholdError(CheckFailedError):
@@ -127,7 +127,7 @@ class OutputError(ToolkitError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns the choice that `name` is probably meant to be, or "" if none is near.
+    """Returns the choice that the user probably meant by `name`, or "" if none is near.
 
     Args:
         name: As the user typed it.

@@ -1,4 +1,4 @@
-"""What happens in a run, as events: work reports them, and one function handles them.
+"""Events of a run: the work reports them, and one function handles them.
 
 def handle(event: Event) -> None:
     if event.kind == "epoch_ended":
@@ -37,7 +37,7 @@ Kind = Literal[
 class Event:
     """Something that happened in a run, a search, an evaluation or a prediction.
 
-    A kind's facts, and the counts that it has:
+    Each kind has these facts and counts:
 
     * run_began: folder (a path).
     * weights_fetched: `done` of `total` bytes; `total` is None where the server does not say.
@@ -59,7 +59,7 @@ class Event:
         kind: What happened.
         text: The sentence of a message or warning.
         done: A count.
-        total: What the count ends with.
+        total: The last count.
         is_best: Whether an epoch or a trial is the best so far.
         facts: The rest, by name.
     """
@@ -73,7 +73,7 @@ class Event:
 
 
 Handler = Callable[[Event], None]
-"""What receives the events of a run. An exception that it raises ends the run."""
+"""Receives the events of a run. An exception that it raises ends the run."""
 
 
 def ignore(event: Event) -> None:

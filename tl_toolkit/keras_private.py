@@ -1,7 +1,7 @@
-"""What the toolkit needs of Keras, TensorFlow and KerasTuner that they keep private.
+"""Access to private parts of Keras, TensorFlow and KerasTuner.
 
-No other module touches a private part of theirs. For each function tests/test_keras_private.py
-says what is relied on, and fails by name when a new version changes it. The libraries are imported
+No other module uses a private part of theirs. tests/test_keras_private.py tests the assumptions of
+each function, and fails by its name when a new version changes them. The libraries are imported
 when a function is called, so that importing this module costs nothing.
 """
 
@@ -46,11 +46,11 @@ class Call(Protocol):
     """One call of an operation on tensors of a graph; Keras calls it a node.
 
     Attributes:
-        operation: What was called. An operation that is called twice has two calls.
+        operation: The called operation. An operation that is called twice has two calls.
         outputs: The tensors that left it.
         input_tensors: The tensors that entered it, in the order of its arguments.
         is_input: Whether it only marks an input of a graph.
-        arguments: All it was called with; see `constants_of`.
+        arguments: All arguments of the call; see `constants_of`.
     """
 
     operation: keras.Operation
@@ -80,10 +80,10 @@ def producer_of(tensor: keras.KerasTensor) -> keras.Operation:
 
 @contextlib.contextmanager
 def keep_input_calls(tensors: Sequence[keras.KerasTensor]) -> Iterator[None]:
-    """Lets the inputs of a graph come from the same calls after the block as before it.
+    """Restores, after the block, the calls that the inputs of a graph come from.
 
-    A second model that begins at an Input and at tensors of other layers calls the InputLayer once
-    more, and Keras takes the input of the first model for the outcome of that call: the first model
+    A second model that begins at an Input and at tensors of other layers calls the InputLayer
+    again, and Keras takes the input of the first model for an output of that call: the first model
     cannot be saved any more.
 
     Args:
@@ -125,7 +125,7 @@ def calls_of(operation: keras.Operation) -> Sequence[Call]:
 def forget_calls(operation: keras.Operation) -> None:
     """Makes an operation forget all its calls, so that `layer.output` is that of the next one.
 
-    For operations of a graph that is thrown away: Keras can walk it no more.
+    Use it only for the operations of a graph that is discarded: Keras cannot walk it any more.
 
     Args:
         operation: A layer or an operation.
@@ -207,7 +207,7 @@ def rand_augment_layers(layer: keras.layers.RandAugment) -> dict[str, keras.laye
     """Returns the layers that a RandAugment chooses from, in the order of its `layer_idxes`.
 
     Args:
-        layer: The layer. What it draws for each choice lies under `transforms` by the same names.
+        layer: The layer. `transforms` holds its samples for each choice, by the same names.
     """
     return {name: getattr(layer, name) for name in layer._AUGMENT_LAYERS}
 
@@ -268,14 +268,14 @@ def fold_constants(function: Any) -> Any:
 
 
 def is_op_determinism_enabled() -> bool:
-    """Says whether `tf.config.experimental.enable_op_determinism` is in force."""
+    """Returns whether `tf.config.experimental.enable_op_determinism` is in force."""
     from tensorflow.python.framework import config
 
     return bool(config.is_op_determinism_enabled())
 
 
 def disable_op_determinism() -> None:
-    """Takes `tf.config.experimental.enable_op_determinism` back."""
+    """Reverts `tf.config.experimental.enable_op_determinism`."""
     from tensorflow.python.framework import config
 
     config.disable_op_determinism()
@@ -285,11 +285,11 @@ def disable_op_determinism() -> None:
 
 
 def set_max_collisions(oracle: keras_tuner.Oracle, count: int) -> None:
-    """Sets how often an oracle may draw values that it has tried before it gives up.
+    """Sets how often an oracle may sample values that it has tried before it gives up.
 
     Args:
         oracle: The oracle.
-        count: Draws in a row.
+        count: Samples in a row.
     """
     oracle._max_collisions = count
 
@@ -299,6 +299,6 @@ def set_oracle_folder(oracle: keras_tuner.Oracle, folder: str | Path) -> None:
 
     Args:
         oracle: The oracle.
-        folder: The folder; a folder `oracle` is made in it.
+        folder: The folder; the oracle creates a folder `oracle` in it.
     """
     oracle._set_project_dir(str(folder), "oracle")

@@ -24,8 +24,8 @@ def quiet_stderr() -> Iterator[None]:
     """Holds back what C++ code writes to stderr in the block; prints it if the block fails.
 
     TensorFlow logs its CPU features and the absence of a GPU before any logging setting is read.
-    A process of its own holds the text, and prints it when this one has gone: also after an abort
-    or a crash, whose text would be lost in here.
+    A process of its own holds the text, and prints it when this process has ended, even by an abort
+    or a crash, whose text would be lost in this process.
     """
     try:
         descriptor = sys.stderr.fileno()
@@ -72,10 +72,10 @@ def skip_optional_imports() -> None:
 
 @contextlib.contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Makes modules impossible to import in the block, but for those that are imported already."""
+    """Prevents the import of modules in the block, but for those that are imported already."""
     absent = [name for name in names if name not in sys.modules]
     modules: dict[str, Any] = sys.modules
-    modules.update(dict.fromkeys(absent))  # Python's own word for it is None
+    modules.update(dict.fromkeys(absent))  # None is Python's own mark for them
     try:
         yield
     finally:
@@ -86,8 +86,8 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 def start_tensorflow(*, threads: int | None = None) -> None:
     """Imports TensorFlow and Keras, and settles what must be settled before the first operation.
 
-    These stay for the life of the process: the number of threads, a GPU's memory that grows as it
-    is needed, and TensorFlow's log at the level of errors.
+    These settings stay for the life of the process: the number of threads, a GPU's memory that
+    grows as it is needed, and TensorFlow's log at the level of errors.
 
     Args:
         threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
@@ -116,7 +116,7 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
 
     After the block op determinism, TensorFloat-32 and Keras's dtype policy are again what the
     caller had. They belong to the process, the policy to the thread: two runs that need different
-    ones cannot go on at the same time.
+    ones cannot run at the same time.
 
     Args:
         deterministic: Turn op determinism on and TensorFloat-32 off; False leaves both as the
@@ -134,7 +134,7 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
         keras.config.set_dtype_policy("float32")
         if deterministic:
             tf.config.experimental.enable_op_determinism()
-            # On a GPU its short mantissa would let a model's parts and its exports differ.
+            # On a GPU its short mantissa would make a model's parts and its exports differ.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         yield
     finally:
@@ -167,7 +167,7 @@ def refuse_dtype_policy() -> None:
 
 
 def describe_numerics() -> dict[str, Any]:
-    """What a trained weight's last bits depend on, for the lock: arithmetic and threads."""
+    """Returns what the last bits of a trained weight depend on, for the lock file."""
     import tensorflow as tf
 
     return {
@@ -179,7 +179,7 @@ def describe_numerics() -> dict[str, Any]:
 
 
 def describe_arithmetic() -> dict[str, Any]:
-    """What the last bits of one forward pass depend on: versions, device and flags."""
+    """Returns what the last bits of one forward pass depend on: versions, device and flags."""
     import keras
     import tensorflow as tf
 
@@ -199,7 +199,7 @@ def describe_arithmetic() -> dict[str, Any]:
 
 
 def _hash_cpu_features() -> str:
-    """Kernels are chosen by them; Linux lists them, elsewhere the processor's name has to do."""
+    """Returns a digest of the CPU's features, by which kernels are chosen, or of its name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             lines = sorted({line for line in file if line.startswith(("flags", "Features"))})
@@ -217,7 +217,7 @@ def _version(name: str) -> str:
 
 @contextlib.contextmanager
 def initializers_seeded(seed: int) -> Iterator[None]:
-    """Makes the values that Keras's initializers draw in the block follow from a seed.
+    """Seeds the values that Keras's initializers sample in the block.
 
     Initializers without a seed of their own, as keras.applications makes them, take one from
     Python's `random`, which has its old state again after the block. `keras.utils.set_random_seed`
@@ -236,6 +236,6 @@ def initializers_seeded(seed: int) -> Iterator[None]:
 
 
 def derive_seed(*parts: Any) -> int:
-    """Mixes anything with a stable repr into a seed from 0 to 2**31 - 1, equal in every process."""
+    """Hashes values with a stable repr to a seed from 0 to 2**31 - 1, equal in every process."""
     digest = hashlib.sha256("\x1f".join(map(repr, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31

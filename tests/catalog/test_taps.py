@@ -1,4 +1,4 @@
-"""Where taps lie, told by names: as the graph has it."""
+"""Finds the units of taps by names alone, as the graph has them."""
 
 import keras
 import pytest
@@ -32,11 +32,13 @@ def test_layers_lie_in_the_units_that_their_names_tell(name):
              for layer in unit.layers}  # fmt: skip
     layers = [call.operation.name for call in sorted_calls(keras.Function(image, features))]
 
-    told = {layer: find_unit_of(architecture, layer) for layer in layers if layer in units}
+    units_by_layer = {
+        layer: find_unit_of(architecture, layer) for layer in layers if layer in units
+    }
 
-    assert not any(is_no_layer(architecture, layer) for layer in told)
-    assert {layer: unit for layer, unit in told.items() if unit} == {
-        layer: units[layer] for layer, unit in told.items() if unit
+    assert not any(is_no_layer(architecture, layer) for layer in units_by_layer)
+    assert {layer: unit for layer, unit in units_by_layer.items() if unit} == {
+        layer: units[layer] for layer, unit in units_by_layer.items() if unit
     }
 
 

@@ -352,10 +352,10 @@ def test_the_recorded_digest_is_that_of_the_original_file(assets):
 
 
 # Files of larger ones take seconds to write.
-SMALL_ONES = [name for name, one in ARCHITECTURES.items() if one.parameters < 10_000_000]
+SMALL_NAMES = [name for name, record in ARCHITECTURES.items() if record.parameters < 10_000_000]
 
 
-@pytest.mark.parametrize("name", SMALL_ONES)
+@pytest.mark.parametrize("name", SMALL_NAMES)
 def test_a_file_of_the_same_architecture_fits(name, tmp_path):
     architecture = ARCHITECTURES[name]
     info = inspect_weights(write_variant(tmp_path / "x.h5", name))
@@ -426,9 +426,9 @@ def match(tmp_path, layers, network=NETWORK):
 def test_layers_with_slashes_match_names_with_underscores(tmp_path):
     layers = {"conv1/a": {"conv1/a/kernel:0": np.zeros((3, 3, 1, 2))}}
 
-    found = match(tmp_path, layers, {"conv1_a": [("conv1_a/kernel", (3, 3, 1, 2))]})
+    matched = match(tmp_path, layers, {"conv1_a": [("conv1_a/kernel", (3, 3, 1, 2))]})
 
-    assert (found.fits, found.by, list(found.weights)) == (True, "name", ["conv1_a"])
+    assert (matched.fits, matched.by, list(matched.weights)) == (True, "name", ["conv1_a"])
 
 
 def test_layers_of_a_nested_model_match_by_the_names_of_their_tensors(tmp_path):
@@ -439,57 +439,57 @@ def test_layers_of_a_nested_model_match_by_the_names_of_their_tensors(tmp_path):
         }
     }
 
-    found = match(tmp_path, layers)
+    matched = match(tmp_path, layers)
 
-    assert found.fits
-    assert [found.weights[name][0].shape for name in NETWORK] == [(3, 3, 1, 2), (4, 2)]
+    assert matched.fits
+    assert [matched.weights[name][0].shape for name in NETWORK] == [(3, 3, 1, 2), (4, 2)]
 
 
 def test_without_one_common_name_layers_match_in_order(tmp_path):
-    found = match(tmp_path, layers_of(conv2d_7=(3, 3, 1, 2), dense_3=(4, 2)))
+    matched = match(tmp_path, layers_of(conv2d_7=(3, 3, 1, 2), dense_3=(4, 2)))
 
-    assert (found.fits, found.by) == (True, "order")
-    assert found.weights["fc"][0].name == "dense_3/kernel:0"
+    assert (matched.fits, matched.by) == (True, "order")
+    assert matched.weights["fc"][0].name == "dense_3/kernel:0"
 
 
 def test_without_one_common_name_and_with_other_shapes_nothing_matches(tmp_path):
-    found = match(tmp_path, layers_of(conv2d_7=(3, 3, 1, 2), dense_3=(5, 2)))
+    matched = match(tmp_path, layers_of(conv2d_7=(3, 3, 1, 2), dense_3=(5, 2)))
 
-    assert not found.fits
-    assert found.missing == ("conv1", "fc")
+    assert not matched.fits
+    assert matched.missing == ("conv1", "fc")
 
 
 def test_with_one_common_name_the_others_are_not_taken_in_order(tmp_path):
-    found = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), other=(4, 2)))
+    matched = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), other=(4, 2)))
 
-    assert (found.missing, found.left_out) == (("fc",), ("other",))
+    assert (matched.missing, matched.left_out) == (("fc",), ("other",))
 
 
 def test_a_classifier_after_the_base_is_left_out(tmp_path):
     layers = layers_of(conv1=(3, 3, 1, 2), fc=(4, 2), top=(2, 7), conv_preds=(1, 1, 2, 7))
 
-    found = match(tmp_path, layers)
+    matched = match(tmp_path, layers)
 
-    assert (found.fits, found.left_out) == (True, ("top", "conv_preds"))
+    assert (matched.fits, matched.left_out) == (True, ("top", "conv_preds"))
 
 
 def test_a_classifier_by_name_is_left_out_wherever_it_stands(tmp_path):
-    found = match(tmp_path, layers_of(predictions=(2, 7), conv1=(3, 3, 1, 2), fc=(4, 2)))
+    matched = match(tmp_path, layers_of(predictions=(2, 7), conv1=(3, 3, 1, 2), fc=(4, 2)))
 
-    assert (found.fits, found.left_out) == (True, ("predictions",))
+    assert (matched.fits, matched.left_out) == (True, ("predictions",))
 
 
 def test_a_layer_in_the_middle_that_the_network_lacks_is_surplus(tmp_path):
-    found = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), conv2=(1, 1, 2, 2), fc=(4, 2)))
+    matched = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), conv2=(1, 1, 2, 2), fc=(4, 2)))
 
-    assert (found.fits, found.surplus) == (False, ("conv2",))
-    assert str(found) == "the network has no conv2"
+    assert (matched.fits, matched.surplus) == (False, ("conv2",))
+    assert str(matched) == "the network has no conv2"
 
 
 def test_a_wide_convolution_after_the_base_is_surplus_and_no_classifier(tmp_path):
-    found = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), fc=(4, 2), conv2=(3, 3, 2, 2)))
+    matched = match(tmp_path, layers_of(conv1=(3, 3, 1, 2), fc=(4, 2), conv2=(3, 3, 2, 2)))
 
-    assert found.surplus == ("conv2",)
+    assert matched.surplus == ("conv2",)
 
 
 def test_a_layer_that_is_in_the_file_twice_is_surplus(tmp_path):
@@ -502,9 +502,9 @@ def test_a_layer_that_is_in_the_file_twice_is_surplus(tmp_path):
 
 
 def test_another_shape_is_told_with_both(tmp_path):
-    found = match(tmp_path, layers_of(conv1=(3, 3, 1, 5), fc=(4, 2)))
+    matched = match(tmp_path, layers_of(conv1=(3, 3, 1, 5), fc=(4, 2)))
 
-    assert str(found) == "conv1 has 3x3x1x2 in the network and 3x3x1x5 in the file"
+    assert str(matched) == "conv1 has 3x3x1x2 in the network and 3x3x1x5 in the file"
 
 
 def test_tensors_of_one_shape_go_by_their_names_inside_a_layer(tmp_path):
@@ -512,18 +512,22 @@ def test_tensors_of_one_shape_go_by_their_names_inside_a_layer(tmp_path):
     network = {"bn": [(f"bn/{name}", (4,)) for name in names]}
     layers = {"bn": {f"bn/{name}:0": np.zeros(4) for name in reversed(names)}}
 
-    found = match(tmp_path, layers, network)
+    matched = match(tmp_path, layers, network)
 
-    assert [w.name for w in found.weights["bn"]] == ["bn/gamma:0", "bn/beta:0", "bn/moving_mean:0"]
+    assert [w.name for w in matched.weights["bn"]] == [
+        "bn/gamma:0",
+        "bn/beta:0",
+        "bn/moving_mean:0",
+    ]
 
 
 def test_tensors_with_names_of_their_own_go_in_order(tmp_path):
     network = {"bn": [("bn/gamma", (4,)), ("bn/moving_mean", (4,))]}
     layers = {"bn": {"bn_gamma_1:0": np.zeros(4), "bn_running_mean_1:0": np.zeros(4)}}
 
-    found = match(tmp_path, layers, network)
+    matched = match(tmp_path, layers, network)
 
-    assert [w.name for w in found.weights["bn"]] == ["bn_gamma_1:0", "bn_running_mean_1:0"]
+    assert [w.name for w in matched.weights["bn"]] == ["bn_gamma_1:0", "bn_running_mean_1:0"]
 
 
 def test_what_a_file_holds_is_remembered_until_it_changes(tmp_path):

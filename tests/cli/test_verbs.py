@@ -171,11 +171,11 @@ def fastest(*arguments, cwd, code=0):
 
 def test_help_and_validate_answer_in_half_a_second(place):
     (place / "broken.h5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    wrong = ["model.weights=broken.h5", "phases.head.unfreeze={from: conv_dw_99}"]
+    wrong_fields = ["model.weights=broken.h5", "phases.head.unfreeze={from: conv_dw_99}"]
 
     assert fastest("--help", cwd=place) < 0.5
     assert fastest("validate", ROOT / "recipes" / "quickstart.yaml", cwd=place) < 0.5
-    assert fastest("validate", "photos.yaml", *wrong, cwd=place, code=2) < 0.5
+    assert fastest("validate", "photos.yaml", *wrong_fields, cwd=place, code=2) < 0.5
 
 
 @pytest.mark.parametrize(

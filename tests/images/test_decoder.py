@@ -101,8 +101,8 @@ def test_kind_is_told_by_content_alone(draw, encode):
 
 
 def test_animation_gives_its_first_frame(draw, encode, read_with_pillow):
-    first, *others = (draw("P", seed=seed) for seed in range(3))
-    gif = encode(first, "GIF", save_all=True, append_images=others)
+    first, *later_frames = (draw("P", seed=seed) for seed in range(3))
+    gif = encode(first, "GIF", save_all=True, append_images=later_frames)
     apng = encode(draw(), "PNG", save_all=True, append_images=[draw(seed=1)])
 
     np.testing.assert_array_equal(decode_image(gif), first.convert("RGB"))
@@ -255,7 +255,7 @@ def test_damaged_exif_counts_as_upright(block, draw, encode):
 
 
 @pytest.mark.parametrize(
-    ("encoded", "words"),
+    ("encoded", "expected"),
     [
         (b"", "an empty file"),
         (b"\xff", "no JPEG, PNG, GIF, BMP or WebP"),
@@ -271,8 +271,8 @@ def test_damaged_exif_counts_as_upright(block, draw, encode):
         (b"RIFF\0\0\0\0WEBPJUNK", "a WebP image without a known chunk"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(encoded, words):
-    assert words in refusal(encoded)
+def test_what_is_no_image_is_refused_by_name(encoded, expected):
+    assert expected in refusal(encoded)
 
 
 def test_kinds_that_only_pillow_reads_are_refused_by_name(draw, encode):
@@ -286,11 +286,11 @@ def test_kinds_that_only_pillow_reads_are_refused_by_name(draw, encode):
 
 def test_bmp_of_other_layouts_is_refused(draw, encode):
     bmp, palette = encode(draw(), "BMP"), encode(draw("P"), "BMP")
-    words = "a BMP image that is not plain 8, 24 or 32 bits"
+    expected = "a BMP image that is not plain 8, 24 or 32 bits"
 
-    assert refusal(encode(draw("1"), "BMP")) == words
-    assert refusal(bmp[:14] + struct.pack("<I", 12) + bmp[18:]) == words  # of OS/2
-    assert refusal(palette[:30] + struct.pack("<I", 1) + palette[34:]) == words  # run lengths
+    assert refusal(encode(draw("1"), "BMP")) == expected
+    assert refusal(bmp[:14] + struct.pack("<I", 12) + bmp[18:]) == expected  # of OS/2
+    assert refusal(palette[:30] + struct.pack("<I", 1) + palette[34:]) == expected  # run lengths
 
 
 def test_gif_frame_that_leaves_its_screen_open_is_refused(draw, encode):
@@ -326,8 +326,8 @@ def test_bombs_are_refused_before_they_take_memory(draw, encode, write_png):
     began = time.perf_counter()
 
     for bomb in (gif, bmp, jpeg, webp, png):
-        words = refusal(bytes(bomb))
-        assert words == f"an image of {side} x {side} pixels; at most {MAX_PIXELS} are decoded"
+        reason = refusal(bytes(bomb))
+        assert reason == f"an image of {side} x {side} pixels; at most {MAX_PIXELS} are decoded"
     assert "at most" in refusal(many)
 
     assert time.perf_counter() - began < 2
@@ -384,8 +384,8 @@ def test_decoder_works_in_an_exported_signature(draw, encode, tmp_path):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def serve(self, encoded):
             spec = tf.TensorSpec([16, 16, 3], tf.uint8)
-            one = lambda item: resize_image(decode_image(item), (16, 16), "crop")  # noqa: E731
-            return {"image": tf.map_fn(one, encoded, fn_output_signature=spec)}
+            read_image = lambda item: resize_image(decode_image(item), (16, 16), "crop")  # noqa: E731
+            return {"image": tf.map_fn(read_image, encoded, fn_output_signature=spec)}
 
     service = Service()
     tf.saved_model.save(service, str(tmp_path), signatures=service.serve)

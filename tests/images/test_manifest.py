@@ -15,11 +15,11 @@ def sha(text):
 def manifest():
     names = ['a, "b"\n.jpg', os.fsdecode(b"\xff.jpg"), "é.jpg", "builtin:digits/3"]
     good = tuple(Example(name, sha(name), "train", ("x",)) for name in names)
-    others = (
+    examples = (
         Example("v.png", sha("v"), "validation", ("y",), "converted", "a TIFF image, from v.tif"),
         Example("b.png", "", "train", ("y",), "broken", "cannot be read: Permission denied"),
     )
-    return Manifest(good + others, ("y", "x"))
+    return Manifest(good + examples, ("y", "x"))
 
 
 def test_saved_manifest_is_read_back_equal(manifest, tmp_path):
@@ -67,8 +67,8 @@ def test_splits_hold_usable_images_only(manifest):
 
 def test_digest_depends_on_content_targets_split_and_class_order(manifest):
     def changed(**fields):
-        first, *others = manifest.examples
-        return Manifest((Example(**{**vars(first), **fields}), *others), manifest.classes).digest
+        first, *rest = manifest.examples
+        return Manifest((Example(**{**vars(first), **fields}), *rest), manifest.classes).digest
 
     digests = {
         manifest.digest,

@@ -89,9 +89,12 @@ def test_verdict_is_what_the_decoder_then_does(name, odd, read_with_pillow):
 
 def test_good_odd_images_are_trained_on_as_they_are_decoded(odd, tmp_path):
     paths = [str(odd / name) for name, verdict in VERDICTS.items() if verdict == "good"]
-    looks = inspect_images(paths, cache_dir=tmp_path)
+    inspections = inspect_images(paths, cache_dir=tmp_path)
 
-    split = Images([Example(*look[:2], "train", ("odd",)) for look in looks], image_size=(64, 48))
+    split = Images(
+        [Example(*inspection[:2], "train", ("odd",)) for inspection in inspections],
+        image_size=(64, 48),
+    )
 
     for pixels, path in zip(split.load(range(len(split))), paths, strict=True):
         with open(path, "rb") as file:

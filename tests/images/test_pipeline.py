@@ -18,9 +18,10 @@ def examples(tmp_path, draw, encode):
     for number in range(10):
         paths.append(tmp_path / f"{number}.jpg")
         paths[-1].write_bytes(encode(draw(seed=number), "JPEG", orientation=1 + number % 8))
-    looks = inspect_images([str(path) for path in paths], cache_dir=tmp_path / "cache")
+    inspections = inspect_images([str(path) for path in paths], cache_dir=tmp_path / "cache")
     return [
-        Example(look.path, look.sha256, "train", ("ab"[n % 2],)) for n, look in enumerate(looks)
+        Example(inspection.path, inspection.sha256, "train", ("ab"[n % 2],))
+        for n, inspection in enumerate(inspections)
     ]
 
 
@@ -48,20 +49,20 @@ def test_targets_of_the_same_images_are_kept_beside_them(examples):
 
 
 def test_small_budget_changes_nothing_but_the_memory(examples):
-    kept, decoded = images(examples), images(examples, memory_budget=20 * 24 * 3 * 9)
+    in_memory, decoded = images(examples), images(examples, memory_budget=20 * 24 * 3 * 9)
 
     for _ in range(2):
-        np.testing.assert_array_equal(kept.load([5, 1, 9]), decoded.load([5, 1, 9]))
+        np.testing.assert_array_equal(in_memory.load([5, 1, 9]), decoded.load([5, 1, 9]))
 
 
 def test_kept_images_are_decoded_once(examples, tmp_path):
-    kept, decoded = images(examples), images(examples, memory_budget=0)
-    before = kept.load(range(10))
+    in_memory, decoded = images(examples), images(examples, memory_budget=0)
+    before = in_memory.load(range(10))
     decoded.load(range(10))
     for path in tmp_path.glob("*.jpg"):
         path.unlink()
 
-    np.testing.assert_array_equal(kept.load(range(10)), before)
+    np.testing.assert_array_equal(in_memory.load(range(10)), before)
     with pytest.raises(DataError, match="cannot be read: No such file"):
         decoded.load(range(10))
 
@@ -74,10 +75,10 @@ def test_what_is_decoded_already_is_neither_decoded_again_nor_copied(examples, t
 
     tracemalloc.start()
     split = images(examples, image_size=(200, 240), decoded=decoded)
-    taken, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert taken < 200 * 240 * 3  # not even one of the ten
+    assert allocated < 200 * 240 * 3  # not even one of the ten
     np.testing.assert_array_equal(split.load([7])[0], decoded.get(examples[7].sha256))
 
 
@@ -129,18 +130,18 @@ def test_batches_may_be_left_early(examples):
 
 
 def test_keys_are_of_the_content(examples):
-    one, other = images(examples), images(examples[::-1])
+    split, reversed_split = images(examples), images(examples[::-1])
 
-    assert one.keys.dtype == np.int64
-    assert len(set(one.keys.tolist())) == 10
-    np.testing.assert_array_equal(one.keys, other.keys[::-1])
+    assert split.keys.dtype == np.int64
+    assert len(set(split.keys.tolist())) == 10
+    np.testing.assert_array_equal(split.keys, reversed_split.keys[::-1])
 
 
 def test_digits_go_the_same_way():
     path = "builtin:digits/17"
-    [look] = inspect_images([path])
-    split = Images([Example(path, look.sha256, "train", ("7",))], image_size=(8, 8))
-    larger = Images([Example(path, look.sha256, "train", ("7",))], image_size=(16, 20))
+    [inspection] = inspect_images([path])
+    split = Images([Example(path, inspection.sha256, "train", ("7",))], image_size=(8, 8))
+    larger = Images([Example(path, inspection.sha256, "train", ("7",))], image_size=(16, 20))
 
     np.testing.assert_array_equal(split.load([0])[0], load_builtin("digits")[0][17])
     expected = resize_image(load_builtin("digits")[0][17], (16, 20))

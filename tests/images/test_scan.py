@@ -109,36 +109,36 @@ def test_conversion_applies_the_orientation(draw, encode, read_with_pillow):
     np.testing.assert_array_equal(image, read_with_pillow(webp))
 
 
-# --- looking -----------------------------------------------------------------------------------
+# --- inspecting --------------------------------------------------------------------------------
 
 
-def test_looks_come_in_order_with_their_content(photos, cache_dir):
+def test_inspections_come_in_order_with_their_content(photos, cache_dir):
     paths = sorted(str(path) for path in photos.rglob("*.png"))
-    told = []
+    counts = []
 
-    looks = inspect_images(
-        paths, cache_dir=cache_dir, progress=lambda done, total: told.append((done, total))
+    inspections = inspect_images(
+        paths, cache_dir=cache_dir, progress=lambda done, total: counts.append((done, total))
     )
 
-    assert [look.path for look in looks] == paths
-    assert [look.sha256 for look in looks] == [
+    assert [inspection.path for inspection in inspections] == paths
+    assert [inspection.sha256 for inspection in inspections] == [
         hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths
     ]
-    assert {look.verdict for look in looks} == {"good"}
-    assert told == [(number, 12) for number in range(1, 13)]
+    assert {inspection.verdict for inspection in inspections} == {"good"}
+    assert counts == [(number, 12) for number in range(1, 13)]
 
 
 def test_unreadable_files_are_broken_and_say_why(tmp_path, cache_dir):
     (tmp_path / "folder.jpg").mkdir()
     paths = [str(tmp_path / "vanished.jpg"), str(tmp_path / "folder.jpg")]
 
-    looks = inspect_images(paths, cache_dir=cache_dir)
+    inspections = inspect_images(paths, cache_dir=cache_dir)
 
-    assert [look.reason for look in looks] == [
+    assert [inspection.reason for inspection in inspections] == [
         "cannot be read: No such file or directory",
         "cannot be read: Is a directory",
     ]
-    assert [look.sha256 for look in looks] == ["", ""]
+    assert [inspection.sha256 for inspection in inspections] == ["", ""]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -146,9 +146,9 @@ def test_forbidden_file_is_broken_and_says_why(photos, cache_dir):
     path = photos / "ants" / "0.png"
     path.chmod(0)
 
-    [look] = inspect_images([str(path)], cache_dir=cache_dir)
+    [inspection] = inspect_images([str(path)], cache_dir=cache_dir)
 
-    assert look.reason == "cannot be read: Permission denied"
+    assert inspection.reason == "cannot be read: Permission denied"
 
 
 def test_files_too_large_to_be_images_are_not_read(tmp_path, cache_dir):
@@ -156,10 +156,10 @@ def test_files_too_large_to_be_images_are_not_read(tmp_path, cache_dir):
     with open(path, "wb") as file:
         file.truncate(600 << 20)  # without taking the room
 
-    [look] = inspect_images([str(path)], cache_dir=cache_dir)
+    [inspection] = inspect_images([str(path)], cache_dir=cache_dir)
 
-    assert look.reason == "a file of more than 512 MiB"
-    assert look.sha256 == ""
+    assert inspection.reason == "a file of more than 512 MiB"
+    assert inspection.sha256 == ""
 
 
 # --- the cache of verdicts ---------------------------------------------------------------------
@@ -179,17 +179,19 @@ def test_known_content_is_not_decoded_again(planted, cache_dir):
     renamed = planted[0].replace("0.png", "renamed.png")
     os.rename(planted[0], renamed)
 
-    looks = inspect_images([renamed, *planted[1:]], cache_dir=cache_dir)
+    inspections = inspect_images([renamed, *planted[1:]], cache_dir=cache_dir)
 
-    assert {(look.verdict, look.reason) for look in looks} == {("broken", "planted")}
+    assert {(inspection.verdict, inspection.reason) for inspection in inspections} == {
+        ("broken", "planted")
+    }
 
 
 def test_new_content_is_decoded_and_added(planted, cache_dir, draw, encode):
     Path(planted[0]).write_bytes(encode(draw(), "JPEG"))
 
-    looks = inspect_images(planted, cache_dir=cache_dir)
+    inspections = inspect_images(planted, cache_dir=cache_dir)
 
-    assert [look.verdict for look in looks] == ["good", *["broken"] * 11]
+    assert [inspection.verdict for inspection in inspections] == ["good", *["broken"] * 11]
     assert len(stored_verdicts(cache_dir)) == 13
 
 
@@ -197,9 +199,9 @@ def test_new_content_is_decoded_and_added(planted, cache_dir, draw, encode):
 def test_damaged_cache_is_ignored_and_made_anew(content, planted, cache_dir):
     (cache_dir / DATABASE).write_bytes(content)
 
-    looks = inspect_images(planted, cache_dir=cache_dir)
+    inspections = inspect_images(planted, cache_dir=cache_dir)
 
-    assert {look.verdict for look in looks} == {"good"}
+    assert {inspection.verdict for inspection in inspections} == {"good"}
     assert stored_verdicts(cache_dir) == [("good", "")] * 12
 
 
@@ -230,12 +232,12 @@ def test_scans_at_the_same_time_leave_a_whole_cache(photos, cache_dir):
 
 
 def test_what_others_found_meanwhile_is_kept(tmp_path):
-    one, other = Verdicts(tmp_path, "1"), Verdicts(tmp_path, "1")
-    one.add("a", "good", "")
-    other.add("b", "broken", "an empty file")
+    first, second = Verdicts(tmp_path, "1"), Verdicts(tmp_path, "1")
+    first.add("a", "good", "")
+    second.add("b", "broken", "an empty file")
 
-    one.save()
-    other.save()
+    first.save()
+    second.save()
 
     assert Verdicts(tmp_path, "1").get("a") == ("good", "")
     assert Verdicts(tmp_path, "1").get("b") == ("broken", "an empty file")

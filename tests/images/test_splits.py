@@ -20,25 +20,27 @@ def examples(**counts):
     ]
 
 
-def count(drawn, split):
-    labels = [entry.targets[0] for entry in drawn if entry.split == split]
+def count(sampled, split):
+    labels = [entry.targets[0] for entry in sampled if entry.split == split]
     return {label: labels.count(label) for label in sorted(set(labels))}
 
 
 def test_every_class_gives_its_share():
-    drawn = sample_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
+    sampled = sample_splits(examples(a=100, b=10, c=3), {"validation": 0.2, "test": 0.1}, seed=0)
 
-    assert count(drawn, "validation") == {"a": 20, "b": 2, "c": 1}
-    assert count(drawn, "test") == {"a": 10, "b": 1, "c": 1}
-    assert count(drawn, "train") == {"a": 70, "b": 7, "c": 1}
+    assert count(sampled, "validation") == {"a": 20, "b": 2, "c": 1}
+    assert count(sampled, "test") == {"a": 10, "b": 1, "c": 1}
+    assert count(sampled, "train") == {"a": 70, "b": 7, "c": 1}
 
 
 def test_split_depends_on_the_seed():
     entries = examples(a=50, b=50)
 
-    drawn = {tuple(sample_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)}
+    sampled = {
+        tuple(sample_splits(entries, {"validation": 0.2}, seed=seed)) for seed in (0, 0, 1, 2)
+    }
 
-    assert len(drawn) == 3
+    assert len(sampled) == 3
 
 
 def test_split_depends_on_content_and_neither_on_names_nor_on_order():
@@ -67,7 +69,7 @@ def test_a_new_image_moves_hardly_any_other():
     )
 
     assert after[:400] == before
-    assert sum(one != other for one, other in zip(before, more, strict=False)) <= 1
+    assert sum(entry != moved for entry, moved in zip(before, more, strict=False)) <= 1
 
 
 def test_equal_images_stay_together_whatever_their_labels():
@@ -76,32 +78,32 @@ def test_equal_images_stay_together_whatever_their_labels():
     entries = [*copies, *examples(a=40, b=10), *crossed]
 
     for seed in range(10):
-        drawn = sample_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
-        assert Manifest(tuple(drawn), ("a", "b")).find_leaks() == []
-        assert 8 <= count(drawn, "validation")["a"] <= 16
+        sampled = sample_splits(entries, {"validation": 0.2, "test": 0.2}, seed=seed)
+        assert Manifest(tuple(sampled), ("a", "b")).find_leaks() == []
+        assert 8 <= count(sampled, "validation")["a"] <= 16
 
 
 def test_copies_do_not_make_a_split_larger_than_its_share():
     copies = [Example(f"{n}", sha(n // 4), "train", ("a",)) for n in range(8)]
 
     for seed in range(10):
-        drawn = sample_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
-        assert count(drawn, "validation") == {"a": 7}
+        sampled = sample_splits([*copies, *examples(a=20)], {"validation": 0.25}, seed=seed)
+        assert count(sampled, "validation") == {"a": 7}
 
 
 def test_class_of_copies_is_divided_by_groups():
     entries = [Example(f"{n}", sha(n // 5), "train", ("a",)) for n in range(10)]
 
-    drawn = sample_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
+    sampled = sample_splits([*entries, *examples(b=10)], {"validation": 0.1}, seed=0)
 
-    assert count(drawn, "validation") == {"a": 5, "b": 1}
+    assert count(sampled, "validation") == {"a": 5, "b": 1}
 
 
 def test_every_class_keeps_training_images_under_large_fractions():
-    drawn = sample_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
+    sampled = sample_splits(examples(a=3, b=4), {"validation": 0.5, "test": 0.4}, seed=0)
 
     for split in ("train", "validation", "test"):
-        assert set(count(drawn, split)) == {"a", "b"}
+        assert set(count(sampled, split)) == {"a", "b"}
 
 
 def test_too_few_different_images_are_refused_by_class():
@@ -121,9 +123,9 @@ def test_classes_that_share_all_their_images_are_refused():
 
 
 def test_without_a_column_to_stratify_a_share_is_taken_of_all_images():
-    drawn = sample_splits(examples(a=50, b=1), {"validation": 0.2}, seed=0, stratify=None)
+    sampled = sample_splits(examples(a=50, b=1), {"validation": 0.2}, seed=0, stratify=None)
 
-    assert sum(entry.split == "validation" for entry in drawn) == 10
+    assert sum(entry.split == "validation" for entry in sampled) == 10
 
 
 def test_too_few_images_are_refused_without_classes_to_name():
@@ -138,9 +140,9 @@ def test_only_usable_training_images_are_divided():
     fixed = Example("test.jpg", sha("t"), "test", ("a",))
     broken = Example("broken.jpg", sha("b"), "train", ("a",), "broken", "an empty file")
 
-    drawn = sample_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
+    sampled = sample_splits([fixed, broken, *examples(a=10)], {"validation": 0.9}, seed=0)
 
-    assert drawn[:2] == [fixed, broken]
+    assert sampled[:2] == [fixed, broken]
 
 
 # --- few examples ------------------------------------------------------------------------------
@@ -149,10 +151,10 @@ def test_only_usable_training_images_are_divided():
 def test_few_training_images_are_kept_and_all_others():
     entries = [*examples(a=20, b=20, c=2), Example("v.jpg", sha("v"), "validation", ("a",))]
 
-    kept = keep_few(entries, 3, seed=0)
+    entries_left = keep_few(entries, 3, seed=0)
 
-    assert count(kept, "train") == {"a": 3, "b": 3, "c": 2}
-    assert count(kept, "validation") == {"a": 1}
+    assert count(entries_left, "train") == {"a": 3, "b": 3, "c": 2}
+    assert count(entries_left, "validation") == {"a": 1}
 
 
 def test_more_examples_contain_the_fewer():

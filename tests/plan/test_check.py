@@ -137,7 +137,7 @@ def test_base_like_nothing_known_is_told_where_to_look(recipe):
 
 
 @pytest.mark.parametrize(
-    ("override", "what", "words"),
+    ("override", "what", "expected"),
     [
         ("model.arguments.alhpa=1", "model.arguments.alhpa = 1", "did you mean 'alpha'?"),
         ("model.arguments.alpha=99", "model.arguments.alpha = 99", "0.03125 to 4"),
@@ -156,12 +156,12 @@ def test_base_like_nothing_known_is_told_where_to_look(recipe):
         ),
     ],
 )
-def test_value_against_the_catalog_is_refused(recipe, override, what, words):
+def test_value_against_the_catalog_is_refused(recipe, override, what, expected):
     (problem,) = refuse(recipe, override)
 
     assert problem.where == f"override {override}"
     assert problem.what == what
-    assert words in problem.expected
+    assert expected in problem.expected
 
 
 @pytest.mark.parametrize("unfreeze", ["0", "5", "[block5, block2]", "{from: conv1}"])
@@ -317,7 +317,7 @@ def test_weight_file_is_not_compared_under_wrong_arguments(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\nsize 17\n", "is a Git LFS pointer"),
@@ -325,12 +325,12 @@ def test_weight_file_is_not_compared_under_wrong_arguments(recipe, tmp_path):
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 5, "is a damaged HDF5 file"),
     ],
 )
-def test_file_that_holds_no_weights_is_told_for_what_it_is(recipe, tmp_path, content, words):
+def test_file_that_holds_no_weights_is_told_for_what_it_is(recipe, tmp_path, content, expected):
     (tmp_path / "w.h5").write_bytes(content)
 
     (problem,) = refuse(recipe, "model.weights=w.h5", error=WeightsError)
 
-    assert words in problem.what
+    assert expected in problem.what
 
 
 def test_missing_weight_file_is_refused(recipe):

@@ -210,7 +210,7 @@ def test_problems_of_overrides_and_of_the_recipe_come_together(values):
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "expected"),
     [
         ("epochs", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
@@ -229,10 +229,10 @@ def test_problems_of_overrides_and_of_the_recipe_come_together(values):
         ("model.head.hidden.x.units=3", "expected a list"),
     ],
 )
-def test_override_that_cannot_be_done_is_explained(values, override, words):
+def test_override_that_cannot_be_done_is_explained(values, override, expected):
     problems = refuse(values, override)
 
-    assert words in str(problems[0]) or words in str(problems[-1])
+    assert expected in str(problems[0]) or expected in str(problems[-1])
     assert problems[0].where == f"override {override}"
 
 

@@ -364,6 +364,6 @@ def test_a_word_that_is_no_head_is_refused(values):
 
 
 def test_an_unknown_edge_filter_is_refused_with_the_known_ones(values):
-    told = refuse(values, "model.edge_filter", "krisch")
+    message = refuse(values, "model.edge_filter", "krisch")
 
-    assert "kirsch" in told
+    assert "kirsch" in message

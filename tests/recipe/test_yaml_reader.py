@@ -138,7 +138,7 @@ def test_duplicate_key_is_found_in_any_spelling(key):
 
 
 @pytest.mark.parametrize(
-    ("text", "where", "words"),
+    ("text", "where", "expected"),
     [
         ("a:\n\tb: 1", "x:2:1", "does not indent with tabs"),
         ("a: b: c", "x:1:5", "quote a text that holds a colon"),
@@ -164,11 +164,11 @@ def test_duplicate_key_is_found_in_any_spelling(key):
         ("a: " + "9" * 41, "x:1:4", "a number of at most 40 characters"),
     ],
 )
-def test_what_is_no_yaml_is_refused_with_its_place(text, where, words):
+def test_what_is_no_yaml_is_refused_with_its_place(text, where, expected):
     (problem,) = refuse(text)
 
     assert problem.where == where
-    assert words in str(problem)
+    assert expected in str(problem)
 
 
 def test_deep_nesting_is_refused_before_it_is_read():

@@ -185,15 +185,15 @@ def test_a_fraction_beside_a_folder_is_taken_of_the_training_images(make_folders
 def test_missing_folder_is_told_with_its_nearest_neighbour(make_folders):
     root = make_folders({"flowers/a": ["1.jpg"]})
 
-    [(field, words)] = actual(train=root / "flower")
+    [(field, message)] = actual(train=root / "flower")
 
     assert field == "train"
-    assert words == (
+    assert message == (
         f"data.train  '{root}/flower' does not exist\n"
         "  A folder is expected that holds one folder of images per class; did you mean 'flowers'?"
     )
-    [(_, words)] = actual(train=root / "x" / "y")
-    assert f"the nearest folder that exists is '{root}'" in words
+    [(_, message)] = actual(train=root / "x" / "y")
+    assert f"the nearest folder that exists is '{root}'" in message
 
 
 def test_one_class_only_is_refused(make_folders):
@@ -220,10 +220,10 @@ def test_folder_without_class_folders_is_refused(make_folders):
 def test_folder_of_splits_is_not_taken_for_classes(make_folders):
     root = make_folders({"train/a": ["1.jpg"], "train/b": ["1.jpg"], "val/a": ["1.jpg"]})
 
-    [(_, words)] = actual(train=root)
+    [(_, message)] = actual(train=root)
 
-    assert "holds splits, not classes (train, val)" in words
-    assert f"Try: data.train: {root}/train" in words
+    assert "holds splits, not classes (train, val)" in message
+    assert f"Try: data.train: {root}/train" in message
     # Who names them as classes means them.
     assert actual(train=root, classes=("train", "val")) == []
 
@@ -231,22 +231,22 @@ def test_folder_of_splits_is_not_taken_for_classes(make_folders):
 def test_empty_class_is_refused_and_says_what_lies_there(make_folders):
     root = make_folders({"a": ["1.jpg"], "b": ["1.heic", "2.heic"], "c": []})
 
-    [(field, words)] = actual(train=root)
+    [(field, message)] = actual(train=root)
 
     assert field == "train"
-    assert "has no images of 'b', 'c'" in words
-    assert "(2 files ignored: 2 .heic)" in words
+    assert "has no images of 'b', 'c'" in message
+    assert "(2 files ignored: 2 .heic)" in message
     assert actual(train=root, classes=("a", "b"))
 
 
 def test_unknown_class_is_told_with_the_nearest(make_folders):
     root = make_folders({"ants": ["1.jpg"], "bees": ["1.jpg"]})
 
-    [(field, words)] = actual(train=root, classes=("ants", "bee"))
+    [(field, message)] = actual(train=root, classes=("ants", "bee"))
 
     assert field == "classes"
-    assert "has no folder for 'bee'" in words
-    assert "did you mean 'bees'?" in words
+    assert "has no folder for 'bee'" in message
+    assert "did you mean 'bees'?" in message
 
 
 def test_splits_must_have_the_same_classes(make_folders):
@@ -281,10 +281,10 @@ def test_all_problems_are_told_at_once(make_folders):
 def test_file_in_place_of_a_folder_is_told(tmp_path):
     (tmp_path / "list.csv").write_text("path,label\n")
 
-    [(_, words)] = actual(train=tmp_path / "list.csv")
+    [(_, message)] = actual(train=tmp_path / "list.csv")
 
-    assert f"'{tmp_path}/list.csv' is a file" in words
-    assert f"Try: data.csv: {tmp_path}/list.csv" in words
+    assert f"'{tmp_path}/list.csv' is a file" in message
+    assert f"Try: data.csv: {tmp_path}/list.csv" in message
 
 
 def test_folder_for_evaluation_holds_some_of_the_classes_of_the_model(make_folders):
@@ -363,9 +363,9 @@ def test_wrong_rows_are_told_by_line(write_table):
         "path,label,split\na/0.jpg,x,\na/9.jpg,x,\n,y,\na/1.jpg,,\na/2.jpg,y,tset\na/0.jpg,y,\n"
     )
 
-    words = [problem.what for _, problem in survey(csv=table)[1]]
+    messages = [problem.what for _, problem in survey(csv=table)[1]]
 
-    assert words == [
+    assert messages == [
         f"'table.csv', line 3: no file '{table.parent}/a/9.jpg'",
         "'table.csv', line 4: no path",
         "'table.csv', line 5: no label",
@@ -384,7 +384,7 @@ def test_many_wrong_rows_are_counted(write_table):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("", "has no column path and no column label"),
         ("path;label\na/0.jpg;x\n", "has no column path and no column label"),
@@ -395,18 +395,18 @@ def test_many_wrong_rows_are_counted(write_table):
         ("path,label,split\na/0.jpg,x,val\na/1.jpg,y,val\n", "has no train row of 'x', 'y'"),
     ],
 )
-def test_unusable_tables_are_refused(text, words, write_table):
+def test_unusable_tables_are_refused(text, expected, write_table):
     field, message = actual(csv=write_table(text))[0]
 
-    assert field == "csv" and words in message
+    assert field == "csv" and expected in message
 
 
 def test_table_in_another_encoding_is_refused(write_table):
     table = write_table("path,label\na/0.jpg,é\n", encoding="latin-1")
 
-    [(_, words)] = actual(csv=table)
+    [(_, message)] = actual(csv=table)
 
-    assert "cannot be read: 'utf-8' codec" in words
+    assert "cannot be read: 'utf-8' codec" in message
 
 
 # --- built-in sets -----------------------------------------------------------------------------
@@ -436,9 +436,9 @@ def test_glyphs_are_drawn_in_the_format_of_digits():
 def test_glyphs_are_the_same_each_time():
     again = render_all_glyphs(describe_builtin("glyphs").counts)
 
-    drawn = np.rint(again * (255 / 16)).astype(np.uint8)
-    np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], drawn)
-    assert len(np.unique(drawn.reshape(len(drawn), -1), axis=0)) > 0.99 * len(drawn)
+    pixels = np.rint(again * (255 / 16)).astype(np.uint8)
+    np.testing.assert_array_equal(load_builtin("glyphs")[0][..., 0], pixels)
+    assert len(np.unique(pixels.reshape(len(pixels), -1), axis=0)) > 0.99 * len(pixels)
 
 
 def test_the_names_of_glyphs_are_those_that_have_strokes_and_then_scribbles():

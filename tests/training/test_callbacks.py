@@ -19,14 +19,14 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.calls = []
 
 
 def _record(name):
-    def hook(self, *arguments, **named):
-        numbers = [one for one in arguments if isinstance(one, int)]
-        logs = {**(arguments[-1] or {})} if len(arguments) > len(numbers) else named.get("logs")
-        self.seen.append((name, *numbers, *sorted(logs or {})))
+    def hook(self, *arguments, **keywords):
+        numbers = [argument for argument in arguments if isinstance(argument, int)]
+        logs = {**(arguments[-1] or {})} if len(arguments) > len(numbers) else keywords.get("logs")
+        self.calls.append((name, *numbers, *sorted(logs or {})))
 
     return hook
 
@@ -69,8 +69,8 @@ def test_hooks_come_in_the_order_of_fit_and_change_nothing(tmp_path, plain):
     )  # fmt: skip
 
     # The logs of an epoch hold the learning rate, as those of a scheduler do.
-    seen = [tuple(part for part in entry if part != "learning_rate") for entry in recorder.seen]
-    assert seen == fitted.seen
+    calls = [tuple(part for part in entry if part != "learning_rate") for entry in recorder.calls]
+    assert calls == fitted.calls
     assert run.metrics["weights_sha256"] == plain.metrics["weights_sha256"]
     assert history(run, "1-all") == history(plain, "1-all")
 
@@ -169,17 +169,17 @@ def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
 def test_an_interrupt_that_something_swallows_is_raised_again():
     # A shell starts jobs in the background with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    kept = _KeptInterrupts()
-    kept.start()
+    interrupts = _KeptInterrupts()
+    interrupts.start()
     try:
         try:
             signal.raise_signal(signal.SIGINT)
         except:  # noqa: E722  (as pythonify_logs does)
             pass
         with pytest.raises(KeyboardInterrupt):
-            kept.check()
-        kept.stop()
+            interrupts.check()
+        interrupts.stop()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        kept.stop()
+        interrupts.stop()
         signal.signal(signal.SIGINT, before)

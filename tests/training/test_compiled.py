@@ -28,8 +28,8 @@ def whole(momentum):
     )
 
 
-@pytest.mark.parametrize(("momentum", "kept"), [(0.5, 0.5), (0.8, 0.8), (None, 0.9)])
-def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, kept):
+@pytest.mark.parametrize(("momentum", "expected"), [(0.5, 0.5), (0.8, 0.8), (None, 0.9)])
+def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, expected):
     layer = compiled.transfer.model.get_layer("block1_conv1_bn")
     grey = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
     settings = whole(momentum)
@@ -40,7 +40,7 @@ def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, kept
         steps.train(grey, np.array([0, 1, 0, 1], np.int32))
         moves.append(layer.moving_mean.numpy())
 
-    np.testing.assert_allclose(moves[1] - moves[0], kept, rtol=1e-4)
+    np.testing.assert_allclose(moves[1] - moves[0], expected, rtol=1e-4)
 
 
 def test_a_later_phase_has_each_layer_s_own_momentum_again(compiled):

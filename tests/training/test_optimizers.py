@@ -22,17 +22,17 @@ def rates(epochs, steps_per_epoch, **schedule):
 
 
 def test_a_cosine_is_keras_s_own():
-    found = rates(5, 4, kind="cosine", initial=0.5, final_fraction=0.1)
+    tabulated = rates(5, 4, kind="cosine", initial=0.5, final_fraction=0.1)
 
     keras_s = keras.optimizers.schedules.CosineDecay(0.5, 20, alpha=0.1)
-    np.testing.assert_allclose(found, [float(keras_s(step)) for step in range(21)], rtol=1e-6)
+    np.testing.assert_allclose(tabulated, [float(keras_s(step)) for step in range(21)], rtol=1e-6)
 
 
 def test_a_warm_up_rises_in_equal_steps_and_comes_before_the_schedule():
-    found = rates(3, 4, kind="cosine", initial=1.0, warmup_epochs=1)
+    tabulated = rates(3, 4, kind="cosine", initial=1.0, warmup_epochs=1)
 
-    np.testing.assert_allclose(found[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(found[4:], rates(2, 4, kind="cosine", initial=1.0), rtol=1e-6)
+    np.testing.assert_allclose(tabulated[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(tabulated[4:], rates(2, 4, kind="cosine", initial=1.0), rtol=1e-6)
 
 
 def test_exponential_step_and_constant():
@@ -95,9 +95,9 @@ def test_settings_beside_a_word_are_those_of_its_section(tmp_path):
 
 
 def test_an_override_of_the_short_form_reaches_the_section():
-    given = with_phase(optimizer={"kind": "sgd", "momentum": 0.9})
+    values = with_phase(optimizer={"kind": "sgd", "momentum": 0.9})
 
-    recipe = build_recipe(given, {"phases.a.momentum": 0.5}).recipe
+    recipe = build_recipe(values, {"phases.a.momentum": 0.5}).recipe
 
     assert recipe.phases[0].optimizer.momentum == 0.5
 
@@ -130,8 +130,8 @@ def test_a_run_with_a_schedule_shows_the_rate_of_each_epoch(tmp_path):
     run = train(tmp_path, phases=phases)
 
     with open(run.path / "phases" / "1-head" / "history.csv") as file:
-        found = [float(row["learning_rate"]) for row in csv.DictReader(file)]
-    np.testing.assert_allclose(found, [1e-2, 5e-3, 0], atol=1e-9)
+        used = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(used, [1e-2, 5e-3, 0], atol=1e-9)
     receipt = json.loads((run.path / "phases" / "1-head" / "receipt.json").read_text())
     assert receipt["learning_rate"] == 1e-2
 

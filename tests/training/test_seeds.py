@@ -30,7 +30,7 @@ def test_a_seed_depends_on_three_things_only():
 
     assert len(set(seeds.values())) == len(seeds)
     assert list(inspect.signature(phase_seed).parameters) == ["seed", "role", "index"]
-    # Published figures hang on it: it may not change.
+    # Published figures depend on it: it may not change.
     assert seeds[0, "head", 0] == 336438445
 
 
@@ -58,9 +58,9 @@ def test_what_does_not_change_a_step_changes_no_epoch(tmp_path, plain, phase, se
 def test_another_optimizer_starts_from_the_same_head(tmp_path, plain):
     run = train(tmp_path, phases=[PHASE | {"optimizer": "sgd", "learning_rate": 0.1}])
 
-    first, other = (history(one, "1-head") for one in (plain, run))
-    assert first[0]["val_loss"] == other[0]["val_loss"]
-    assert first[1] != other[1]
+    first, second = (history(trained, "1-head") for trained in (plain, run))
+    assert first[0]["val_loss"] == second[0]["val_loss"]
+    assert first[1] != second[1]
 
 
 def test_a_description_tells_phases_apart_that_are_not_equal():
@@ -80,8 +80,8 @@ def test_trials_start_from_the_same_head_unless_seeds_vary(tmp_path):
     scores = {}
     for vary in (False, True):
         recipe = digits_recipe(phases=phases, search={**search, "vary_seed": vary})
-        found = tl.search(recipe, out=tmp_path / str(vary))
-        scores[vary] = [trial.best["val_loss"] for trial in found.trials]
+        search_run = tl.search(recipe, out=tmp_path / str(vary))
+        scores[vary] = [trial.best["val_loss"] for trial in search_run.trials]
 
     assert scores[False][0] == scores[False][1]
     assert scores[True][0] != scores[True][1]
@@ -91,12 +91,12 @@ def test_the_best_of_trials_with_seeds_of_their_own_can_be_repeated(tmp_path):
     space = {"phases.head.learning_rate": {"choices": [1e-2, 1e-3]}}
     recipe = digits_recipe(search={"algorithm": "grid", "space": space, "vary_seed": True})
 
-    found = tl.search(recipe, out=tmp_path / "search")
-    run = tl.finetune(found.best_recipe, out=tmp_path / "run")
+    search_run = tl.search(recipe, out=tmp_path / "search")
+    run = tl.finetune(search_run.best_recipe, out=tmp_path / "run")
 
-    best = found.summary["best"]
-    assert len({trial.seed for trial in found.trials}) == 2
+    best = search_run.summary["best"]
+    assert len({trial.seed for trial in search_run.trials}) == 2
     assert run.metrics["weights_sha256"] == best["weights_sha256"]
     assert np.isclose(run.metrics["best"]["val_loss"], best["best"]["val_loss"], rtol=0, atol=0)
-    with open(found.path / "trials.csv") as file:
+    with open(search_run.path / "trials.csv") as file:
         assert "seed" in file.readline().split(",")

@@ -262,13 +262,13 @@ def serve():
     servers = []
 
     class Handler(BaseHTTPRequestHandler):
-        def __init__(self, *args, answer, requests):
-            self.answer, self.requests = answer, requests
+        def __init__(self, *args, response, requests):
+            self.response, self.requests = response, requests
             super().__init__(*args)
 
         def do_GET(self):
             self.requests.append(self.path)
-            status, body, length = self.answer
+            status, body, length = self.response
             self.send_response(status)
             if length is not None:
                 self.send_header("Content-Length", str(length))
@@ -280,9 +280,9 @@ def serve():
 
     def start(body, *, status=200, length="real"):
         requests = []
-        answer = (status, body, len(body) if length == "real" else length)
+        response = (status, body, len(body) if length == "real" else length)
         server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), partial(Handler, answer=answer, requests=requests)
+            ("127.0.0.1", 0), partial(Handler, response=response, requests=requests)
         )
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
@@ -349,15 +349,15 @@ def test_a_file_in_the_cache_that_is_not_the_published_one_is_refused_and_kept(c
 
 def test_an_absent_file_is_fetched_and_then_kept(cache, serve, content):
     url, requests = serve(content)
-    seen = []
+    counts = []
 
-    path = fetch_weight_file(weight_file(url), progress=lambda *count: seen.append(count))
+    path = fetch_weight_file(weight_file(url), progress=lambda *count: counts.append(count))
     again = fetch_weight_file(weight_file(url))
 
     assert path == again == cache / "x.h5"
     assert path.read_bytes() == content
     assert requests == ["/x.h5"]
-    assert seen[-1] == (len(content), len(content))
+    assert counts[-1] == (len(content), len(content))
     assert not list(cache.glob("*.part"))
 
 
@@ -396,15 +396,15 @@ def test_processes_that_fetch_at_once_fetch_once(cache, serve, content):
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [
         ({"body": b"", "status": 404}, r"could not be fetched \(Not Found\)"),
         ({"body": b"<html><title>Sign in</title></html>"}, "what was fetched is an error page"),
         ({"body": b"cut", "length": 10}, "the connection broke off after 3 of 10 bytes"),
     ],
 )
-def test_an_answer_that_is_not_the_file_is_refused_and_not_kept(answer, expected, cache, serve):
-    url, _ = serve(**answer)
+def test_a_response_that_is_not_the_file_is_refused_and_not_kept(response, expected, cache, serve):
+    url, _ = serve(**response)
 
     with pytest.raises(WeightsError, match=expected):
         fetch_weight_file(weight_file(url))

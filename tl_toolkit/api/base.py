@@ -1,4 +1,4 @@
-"""A base of the user's own on its way into a run, which keeps a copy of it."""
+"""Takes a base of the user's own into a run, which keeps a copy of it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def reading_recipe(
     replaced: str | Path | None = None,
     threads: int | None = None,
 ) -> Iterator[LoadedRecipe]:
-    """Reads a recipe; while the block lasts, the file of its base stays where it is.
+    """Reads a recipe, and keeps the file of its base in place during the block.
 
     Args:
-        recipe: As of `read_recipe`.
-        overrides: As of `read_recipe`.
-        base: Takes the place of the recipe's base, with its weights and arguments.
-        replaced: Folder that is going to be emptied; a base in it is copied first.
-        threads: As of `start_tensorflow`, which a base of the user's own needs early.
+        recipe: As in `read_recipe`.
+        overrides: As in `read_recipe`.
+        base: Replaces the recipe's base, with its weights and arguments.
+        replaced: Folder that will be emptied; a base in it is copied first.
+        threads: As in `start_tensorflow`, which a base of the user's own needs early.
 
     Raises:
-        RecipeError: As of `read_recipe`, or `base` cannot be one.
+        RecipeError: As in `read_recipe`, or `base` cannot be one.
     """
     if base is None and replaced is None:
         loaded = read_recipe(recipe, overrides)
@@ -82,7 +82,7 @@ def _save_from(folder: Path, loaded: LoadedRecipe, place: Path) -> LoadedRecipe:
 
 @contextlib.contextmanager
 def _naming_the_model(place: Path) -> Iterator[None]:
-    """Lets no error name a file that is gone when somebody reads it."""
+    """Removes the file's name from errors, as the file is gone when somebody reads them."""
     try:
         yield
     except ToolkitError as error:
@@ -104,7 +104,7 @@ def keep_base(plan: Plan, folder: RunFolder) -> Plan:
     A resumed search keeps the copy that it began with.
 
     Args:
-        plan: Of the recipe; one whose base is of the catalog is returned as it is.
+        plan: Plan of the recipe. A plan whose base is of the catalog is returned as it is.
         folder: The run or search.
 
     Raises:

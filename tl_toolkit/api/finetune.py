@@ -123,7 +123,7 @@ class _Finetuning:
     def _report_aside(self, event: Event) -> None:
         """Passes on an event of the thread that builds the model, or ends that thread.
 
-        A download reports each piece: it need not be waited for.
+        A download reports each piece, so that an ended run does not wait for the rest.
         """
         if self._is_ending.is_set():
             raise RuntimeError("the run is ending")
@@ -142,8 +142,8 @@ class _Finetuning:
             compiled = wait_for_model()
         except BaseException:  # interrupts too
             self._is_ending.set()
-            # TensorFlow aborts a process that ends while a thread of it still traces. Tracing has
-            # no switch to end it; a second interrupt ends the wait.
+            # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
+            # be stopped; a second interrupt ends the wait.
             with contextlib.suppress(Exception):
                 wait_for_model(_PATIENCE_SECONDS)
             raise

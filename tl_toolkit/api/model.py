@@ -35,10 +35,10 @@ def build_model(
     `finetune` starts from the same weights. All layers are trainable: phases set what trains.
 
     Args:
-        recipe: As for `tl.finetune`.
-        overrides: As for `tl.finetune`.
-        base: As for `tl.finetune`.
-        progress: As for `tl.finetune`; a weight file may have to be fetched.
+        recipe: As in `tl.finetune`.
+        overrides: As in `tl.finetune`.
+        base: As in `tl.finetune`.
+        progress: As in `tl.finetune`; a weight file may have to be fetched.
 
     Returns:
         One flat functional model: float32 RGB (batch, h, w, 3) in 0..255 to the task's outputs;

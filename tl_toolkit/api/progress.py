@@ -1,4 +1,4 @@
-"""The handlers that the argument `progress` of the verbs stands for."""
+"""The handlers that the verbs use for their argument `progress`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def log_warnings(event: Event) -> None:
 
 @contextlib.contextmanager
 def handling(progress: Handler | bool) -> Iterator[Handler]:
-    """Gives the block the handler that `progress` stands for.
+    """Yields the handler that `progress` stands for.
 
     Args:
         progress: True for one that prints to stderr what the command line prints; False for

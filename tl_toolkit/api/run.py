@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 PARITY_IMAGES = 16
-"""Validation images at most that an export is compared on, spread over the classes."""
+"""The most validation images that an export is compared on, spread over the classes."""
 
 
 class Run(InFolder):
@@ -102,7 +102,7 @@ class Run(InFolder):
             data: Images and targets as in the recipe: a folder per class or a table, of some or all
                 of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: As for `tl.finetune`: receives counts of images, and what is skipped.
+            progress: As in `tl.finetune`: receives counts of images, and what is skipped.
 
         Returns:
             The metrics of the task, with the `split` or folder, and as `skipped` the images that
@@ -179,7 +179,7 @@ class Run(InFolder):
             native: For dense tasks: run the base on files at their own size, in windows where they
                 are large. Objects should be as large in them, in pixels, as in the images that the
                 model was trained on.
-            progress: As for `tl.finetune`: receives counts of files.
+            progress: As in `tl.finetune`: receives counts of files.
 
         Returns:
             A prediction for each file; a file that cannot be decoded carries its `error`.
@@ -217,8 +217,8 @@ class Run(InFolder):
         """Returns predictions as columns and rows.
 
         Args:
-            predictions: Of `predict`, those that carry no error.
-            wide: With every number, for CSV; else what fits a terminal.
+            predictions: Predictions from `predict`, those that carry no error.
+            wide: Include every number, for CSV; else only those that fit a terminal.
         """
         return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
 

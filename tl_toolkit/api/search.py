@@ -81,15 +81,15 @@ def search(
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
     Args:
-        recipe: As for `finetune`; its `search` section names the fields and values.
+        recipe: As in `finetune`; its `search` section names the fields and values.
         overrides: Fields to replace, as for `finetune`.
-        base: As for `finetune`.
+        base: As in `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
         resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        progress: As for `finetune`.
+        progress: As in `finetune`.
 
     Returns:
         The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
@@ -126,9 +126,9 @@ def hypermodel(
     that a tuner's objective may be `val_accuracy` or `val_loss`. Give `search` no arguments.
 
     Args:
-        recipe: As for `search`.
-        overrides: As for `search`.
-        base: As for `search`.
+        recipe: As in `search`.
+        overrides: As in `search`.
+        base: As in `search`.
 
     Raises:
         ToolkitError: As `search` does before its first trial.
@@ -146,7 +146,7 @@ def hypermodel(
 
 
 def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The recipe with a search, so that the default space is checked too."""
+    """Returns the recipe with a search, so that the default space is checked too."""
     if loaded.recipe.search is not None:
         return loaded
     return build_recipe(loaded.recipe, {"search": {}})
@@ -161,15 +161,15 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens that of an interrupted search.
+    """Creates the folder of a search, or opens the folder of an interrupted search.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
-        root: As of `search`.
-        out: As of `search`.
-        resume: As of `search`.
-        overwrite: As of `search`.
-        kind: What it is: search or sweep.
+        root: As in `search`.
+        out: As in `search`.
+        resume: As in `search`.
+        overwrite: As in `search`.
+        kind: search or sweep.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
@@ -200,7 +200,7 @@ class Searching:
     """The steps of a search once its folder exists, in order.
 
     Args:
-        plan: Of a recipe with a `search` section.
+        plan: Plan of a recipe with a `search` section.
         folder: The folder, new or of the search that is resumed.
         progress: Receives the events.
     """
@@ -213,10 +213,10 @@ class Searching:
         self._leaks: list[dict[str, str]] = []
 
     def run(self, threads: int | None) -> SearchRun:
-        """Runs the trials that are left, and writes the winner.
+        """Runs the remaining trials, and writes the winner.
 
         Args:
-            threads: As of `search`.
+            threads: As in `search`.
 
         Raises:
             SearchError: No trial was completed.

@@ -44,17 +44,17 @@ def sweep(
     Writes sweep.csv and sweep.svg beside what a search writes: accuracy and cost of each depth.
 
     Args:
-        recipe: As for `search`; its `search` section, but for objective and refit, does not count.
-        overrides: As for `search`.
-        base: As for `search`.
+        recipe: As in `search`; only objective and refit of its `search` section are used.
+        overrides: As in `search`.
+        base: As in `search`.
         phase: Name of the phase whose `unfreeze` is swept; by default the last phase.
         units: Go through units instead of blocks.
-        out: As for `search`; by default under `root`/<recipe name>-sweep.
-        resume: As for `search`.
-        overwrite: As for `search`.
-        root: As for `search`.
-        threads: As for `search`.
-        progress: As for `search`.
+        out: As in `search`; by default under `root`/<recipe name>-sweep.
+        resume: As in `search`.
+        overwrite: As in `search`.
+        root: As in `search`.
+        threads: As in `search`.
+        progress: As in `search`.
 
     Raises:
         RecipeError: There is no such phase, and as for `search`.
@@ -91,14 +91,16 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     depths: list[Any] = list(find_depths(recipe))
     if units:
         architecture = plan.architecture
-        every = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
+        units_that_may_train = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
             architecture, len(architecture.blocks)
         )
-        depths = [0, *({"from": unit} for unit in reversed(every))]
+        depths = [0, *({"from": unit} for unit in reversed(units_that_may_train))]
     search = recipe.search.model_dump(mode="json") if recipe.search else {}
-    kept = {name: search[name] for name in ("objective", "refit") if name in search}
+    shared_settings = {name: search[name] for name in ("objective", "refit") if name in search}
     space = {f"phases.{phase or names[-1]}.unfreeze": {"choices": depths}}
-    return build_recipe(recipe, {"search": {"algorithm": "grid", "space": space, **kept}}).recipe
+    return build_recipe(
+        recipe, {"search": {"algorithm": "grid", "space": space, **shared_settings}}
+    ).recipe
 
 
 def _write_sweep(recipe: Recipe, run: SearchRun) -> None:

@@ -24,7 +24,7 @@ def validate(
     Args:
         recipe: Path of a recipe, its contents, a recipe, or what `tl.load_recipe` returns.
         overrides: Fields to replace, as for `tl.finetune`.
-        base: As for `tl.finetune`.
+        base: As in `tl.finetune`.
 
     Returns:
         The plan: recipe, classes, images, units that train; `describe()` gives lines to read.
@@ -35,5 +35,5 @@ def validate(
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
         plan = check_recipe(loaded)
-        weakref.finalize(plan, stack.pop_all().close)  # its search is worked out of the base
+        weakref.finalize(plan, stack.pop_all().close)  # its search space comes from the base
         return plan

@@ -14,12 +14,12 @@ __all__ = ["Affine"]
 class Affine(keras.layers.Layer):
     """Multiplies each channel by a scale and adds an offset; neither trains.
 
-    Keras's `Normalization(invert=True)` computes with copies of its weights, which a function that
-    is compiled before they are set keeps.
+    Keras's `Normalization(invert=True)` computes with copies of its weights: a function that is
+    compiled before the weights are set keeps the old copies.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights: a scale of 1, an offset of 0.
+        """Creates the weights: a scale of 1, an offset of 0.
 
         Args:
             input_shape: (batch, ..., channels).
@@ -31,7 +31,7 @@ class Affine(keras.layers.Layer):
         )
 
     def set(self, scale: np.ndarray, offset: np.ndarray) -> None:
-        """Sets both.
+        """Sets scale and offset.
 
         Args:
             scale: (channels,).

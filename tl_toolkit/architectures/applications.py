@@ -1,7 +1,7 @@
 """Bases that `keras.applications` builds: into the caller's graph, under names of their own.
 
-Keras numbers the layers that it does not name by counters of the process, so that they are called
-otherwise on each build. Here each gets the name of its unit and what it is: `mixed3_conv2`.
+Keras numbers the layers that it does not name by counters of the process, so that their names
+differ from build to build. Here each gets the name of its unit and its kind: `mixed3_conv2`.
 """
 
 import math
@@ -31,10 +31,10 @@ _WORDS = {
     "ReLU": "relu",
     "ZeroPadding2D": "pad",
 }
-"""What a layer without a name of its own is called after its unit; others by their class."""
+"""Words, by class, for the names of layers that have none; other classes give their own name."""
 
 _STEM_ENDS = {"InceptionV3": 2, "InceptionResNetV2": 2}
-"""Bases whose first layers have no names at all: the stem ends at this max pooling, counted."""
+"""Bases whose first layers have no names: the stem ends at the max pooling of this number."""
 
 _EFFICIENTNET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -82,7 +82,7 @@ def _build_efficientnet(build: Any, inputs: keras.KerasTensor, arguments: Any) -
 
 
 def _name_layers(application: str, graph: keras.Function) -> None:
-    """Gives layers that Keras numbered by a counter the name of their unit and their kind."""
+    """Names layers that Keras numbered by a counter after their unit and their kind."""
     units = _find_units(application, graph)
     counts: dict[tuple[str, str], int] = {}
     for operation in graph.operations:
@@ -97,8 +97,8 @@ def _name_layers(application: str, graph: keras.Function) -> None:
 def _find_units(application: str, graph: keras.Function) -> dict[int, str]:
     """Returns the unit of each operation by its id.
 
-    A name that Keras chose decides it. An operation without one belongs to the unit that it closes,
-    else to that of the first operation that reads it, and at the very end to that of what it reads.
+    A name that Keras chose decides it. An operation without a name belongs to the unit that it
+    closes, else to the unit of the first operation that reads it, else to the unit that it reads.
     """
     calls = sorted_calls(graph)
     makers = {id(tensor): call.operation for call in calls for tensor in call.outputs}
@@ -150,7 +150,7 @@ def _find_named(application: str, calls: Sequence[Any]) -> dict[int, str]:
 
 
 def _closes(operation: keras.Operation, sources: Sequence[keras.Operation]) -> bool:
-    """Says whether an operation without a name ends what it reads, and begins nothing."""
+    """Returns whether an operation without a name ends the unit that it reads."""
     if type(operation).__name__ in ("Add", "CustomScaleLayer"):
         return True
     norms = [source for source in sources if isinstance(source, keras.layers.BatchNormalization)]

@@ -1,4 +1,4 @@
-"""Calls of one fixed batch size, and batches of what crosses a cut: one tensor, or several."""
+"""Calls of one fixed batch size, and batches of the tensors that cross a cut."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def as_list(tensors: Any) -> list[Any]:
 
 
 def count_examples(batch: Batch) -> int:
-    """Returns n.
+    """Returns the number of examples of a batch.
 
     Args:
         batch: A tensor (n, ...), or the list of those that cross a cut.
@@ -55,14 +55,14 @@ def take_examples(batch: Batch, start: int, stop: int | None = None) -> Batch:
 
     Args:
         batch: A tensor (n, ...), or the list of those that cross a cut.
-        start: Place of the first one.
-        stop: Place after the last one; None goes to the end.
+        start: Place of the first example.
+        stop: Place after the last example; None stands for the end.
     """
     return tf.nest.map_structure(lambda tensor: tensor[start:stop], batch)
 
 
 def pad_batch(batch: Batch, missing: int) -> Batch:
-    """Returns a batch with examples of zeros after its own.
+    """Returns a batch, followed by examples of zeros.
 
     Args:
         batch: A tensor (n, ...), or the list of those that cross a cut.
@@ -95,8 +95,8 @@ class FixedBatch:
     Args:
         model: Any Keras model; it may have several inputs or outputs.
         batch_size: Images per call, at least 1.
-        constant_folded: Make constants of the weights as they are at the first call: layers are
-            merged, the last digits change, and later changes of the weights do not show.
+        constant_folded: Use the weights of the first call as constants: layers are merged, the last
+            digits change, and later changes of the weights have no effect.
     """
 
     def __init__(
@@ -148,16 +148,16 @@ def connect(
     batch_size: int,
     constant_folded: bool = False,
 ) -> Callable[[Batch], list[tf.Tensor]]:
-    """Returns the function from some tensors of a graph to others, as a `FixedBatch`.
+    """Builds the function from some tensors of a graph to others, as a `FixedBatch`.
 
-    Tensors that are among the source's own are handed on: Keras builds no model of which an input
-    is an output.
+    A tensor that is part of the source is returned as it is: Keras builds no model in which an
+    input is an output.
 
     Args:
         source: A tensor of the graph, or the list of those that cross a cut.
-        tensors: What the function returns.
-        batch_size: As of `FixedBatch`.
-        constant_folded: As of `FixedBatch`.
+        tensors: The tensors that the function computes.
+        batch_size: As in `FixedBatch`.
+        constant_folded: As in `FixedBatch`.
     """
     entering = list(map(id, as_list(source)))
     missing = {id(tensor): tensor for tensor in tensors if id(tensor) not in entering}

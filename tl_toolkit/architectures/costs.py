@@ -36,14 +36,15 @@ class LayerCost:
     Attributes:
         name: Its name.
         kind: Its class.
-        shape: Of its last output, without the batch.
+        shape: Shape of its last output, without the batch.
         parameters: Its weights, moving statistics included.
-        multiply_accumulates: Of its kernels; biases, normalizations and activations count nothing.
-        activation_bytes: Of its outputs in float32.
+        multiply_accumulates: Multiply-accumulates of its kernels; biases, normalizations and
+            activations are not counted.
+        activation_bytes: Bytes of its outputs in float32.
         receptive_field: Height and width in pixels; None where the whole image is seen.
         formula: How its output size follows from its input size; "" for what has no window.
-        connections_per_weight: How many connections share each weight of its kernel: the positions
-            that the kernel is applied at. None without a kernel.
+        connections_per_weight: How many connections share each weight of its kernel: the number of
+            positions where the kernel is applied. None without a kernel.
     """
 
     name: str
@@ -64,7 +65,7 @@ class GraphCosts:
     Attributes:
         layers: A cost for each operation but the inputs, in topological order. An operation
             that is called several times has one cost, with the sums of its calls.
-        fields: By the id of a tensor; None for what sees the whole image.
+        fields: Fields by the id of a tensor; None for a tensor that sees the whole image.
     """
 
     layers: tuple[LayerCost, ...]

@@ -1,6 +1,6 @@
 """DenseNet: each layer reads all maps before it (Huang et al., 2016, arXiv:1608.06993).
 
-Layers with weights bear the names of keras.applications, so that its weight files fit.
+Layers with weights have the names of keras.applications, so that its weight files fit.
 """
 
 import keras

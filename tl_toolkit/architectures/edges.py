@@ -28,7 +28,7 @@ EDGE_KINDS = (
     "robinson",
     "kirsch",
 )
-"""What `EdgeFilter` knows."""
+"""The kinds of `EdgeFilter`."""
 
 
 def _wide(dtype: str) -> str:

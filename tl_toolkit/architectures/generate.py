@@ -64,7 +64,7 @@ def _count(block: BlockGraph) -> int:
 def describe_shapes(architecture: Architecture) -> list[dict[str, Any]]:
     """Returns the entry of `shapes.json`: a row for the defaults and for each published width.
 
-    And a row for each word or switch that changes which layers or weights there are.
+    There is also a row for each word or switch that changes the layers or the weights.
 
     Args:
         architecture: The catalog's record.

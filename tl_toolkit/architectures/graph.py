@@ -53,11 +53,11 @@ class UnitGraph:
     Attributes:
         name: Its name in the catalog.
         end_layer: Name of the layer that ends it.
-        inputs: What enters it: the boundary that the unit before it ends at.
-        outputs: The boundary that it ends at: what later units, or the head, read of all that was
-            made so far. One tensor, a cut, in most networks; two in NASNet, whose cells read the
-            last two cells; the skips as well in U-Net.
-        operations: All it consists of, input to output; most are layers.
+        inputs: The tensors that enter it: the boundary that the unit before it ends at.
+        outputs: The boundary that it ends at: all tensors so far that later units, or the head,
+            read. One tensor, a cut, in most networks; two in NASNet, whose cells read the last two
+            cells; the skips as well in U-Net.
+        operations: All its operations, input to output; most are layers.
     """
 
     name: str
@@ -147,7 +147,7 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
     """
     nodes = sorted_calls(graph)
     sources = _source_positions(nodes)
-    # For each position the farthest one that reads what was made there; -1 is the graph's input.
+    # For each position, the farthest position that reads its output; -1 is the graph's input.
     reach = {-1: -1}
     for position, positions in enumerate(sources):
         for source in positions:
@@ -164,7 +164,7 @@ def find_cuts(graph: keras.Function) -> tuple[Cut, ...]:
 def sorted_calls(graph: keras.Function) -> list[Any]:
     """Returns the graph's own calls in topological order, the order of `graph.operations`.
 
-    They are not taken from the layers: a layer that other models share has more calls than these.
+    The layers do not give them: a layer that other models share has more calls.
 
     Args:
         graph: A functional model, or a `keras.Function`.
@@ -180,8 +180,8 @@ def sorted_calls(graph: keras.Function) -> list[Any]:
 
 def _source_positions(nodes: Sequence[Any]) -> list[list[int]]:
     """Returns for each call the positions of the calls whose outputs it reads; -1 for the input."""
-    made = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
-    return [[made.get(id(tensor), -1) for tensor in node.input_tensors] for node in nodes]
+    positions = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    return [[positions.get(id(tensor), -1) for tensor in node.input_tensors] for node in nodes]
 
 
 def find_blocks(
@@ -189,13 +189,13 @@ def find_blocks(
     inputs: keras.KerasTensor,
     outputs: keras.KerasTensor | Sequence[keras.KerasTensor],
 ) -> tuple[BlockGraph, ...]:
-    """Reads blocks and units off a base: a partition of all that lies between two tensors.
+    """Reads blocks and units off a base: they partition the graph between two tensors.
 
     Args:
         architecture: The record whose rules name the units.
         inputs: The tensor that entered the base, after preprocessing.
         outputs: The tensor that left it, before the head; several if the head reads more than one.
-            Those cross every boundary behind them.
+            They cross every boundary behind them.
 
     Raises:
         ValueError: The rules and the graph disagree: more tensors cross from one unit to the next
@@ -247,7 +247,7 @@ def _group_nodes(architecture: Architecture, nodes: Sequence[Any]) -> list[tuple
 
 
 def _refuse_overlap(ordered: Sequence[Any], groups: Mapping[str, Sequence[Any]]) -> None:
-    """Refuses a unit that reads what a later unit makes: the units are no sequence."""
+    """Refuses a unit that reads the output of a later unit: the units are no sequence."""
     unit_of = {id(node): name for name, group in groups.items() for node in group}
     positions = {id(node): position for position, node in enumerate(ordered)}
     makers = {id(tensor): node for node in ordered for tensor in node.outputs}
@@ -265,10 +265,10 @@ def _find_boundary(
     later: Sequence[Any],
     outputs: Sequence[keras.KerasTensor],
 ) -> tuple[keras.KerasTensor, ...]:
-    """Returns what is read after a unit of all that was made up to its end, oldest first."""
+    """Returns the tensors up to the end of a unit that are read after it, oldest first."""
     read = {id(tensor) for node in later for tensor in node.input_tensors} | set(map(id, outputs))
-    made = [*entering, *(tensor for node in unit for tensor in node.outputs)]
-    return tuple(tensor for tensor in made if id(tensor) in read)
+    tensors = [*entering, *(tensor for node in unit for tensor in node.outputs)]
+    return tuple(tensor for tensor in tensors if id(tensor) in read)
 
 
 def _group_units(architecture: Architecture, units: Sequence[UnitGraph]) -> tuple[BlockGraph, ...]:

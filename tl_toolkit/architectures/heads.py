@@ -33,8 +33,8 @@ class HiddenLayer:
         units: Outputs of the layer.
         activation: A name that Keras knows.
         dropout: Fraction of outputs dropped in training, [0, 1).
-        l1: L1 penalty on the kernel, 0 or more.
-        l2: L2 penalty on the kernel, 0 or more.
+        l1: L1 regularization factor of the kernel, 0 or more.
+        l2: L2 regularization factor of the kernel, 0 or more.
     """
 
     units: int
@@ -52,8 +52,8 @@ class HeadLayers:
         pooling: How a map becomes a vector; None for average.
         hidden: Dense layers before the output, input to output.
         dropout: Fraction of features dropped before the output in training, [0, 1).
-        l1: L1 penalty on the output's kernel, 0 or more.
-        l2: L2 penalty on the output's kernel, 0 or more.
+        l1: L1 regularization factor of the output's kernel, 0 or more.
+        l2: L2 regularization factor of the output's kernel, 0 or more.
     """
 
     pooling: Pooling | None = None
@@ -68,7 +68,7 @@ class HeadLayers:
 
         Args:
             values: The attributes; `hidden` as a list of mappings. `activation`, which belongs to
-                the output, is passed over.
+                the output, is ignored.
         """
         fields = {name: value for name, value in values.items() if name != "activation"}
         hidden = tuple(HiddenLayer(**layer) for layer in fields.pop("hidden", None) or ())
@@ -84,7 +84,7 @@ def build_head(
         features: A base's output: a map (batch, h, w, channels) or a vector (batch, channels).
         head: Its layers.
         units: Outputs.
-        activation: Of the outputs.
+        activation: Activation of the outputs.
 
     Returns:
         float32 (batch, units).
@@ -100,9 +100,9 @@ def build_dense(
 
     Args:
         x: The features; all but the last axis are kept.
-        head: Hidden layers, dropout and penalties.
+        head: Hidden layers, dropout and regularization.
         units: Outputs.
-        activation: Of the outputs.
+        activation: Activation of the outputs.
 
     Returns:
         float32 (..., units).
@@ -115,7 +115,7 @@ def build_dense(
             name=f"head_hidden{number}",
         )(x)
         if hidden.dropout:
-            # Each phase starts the stream of its masks anew, from a seed of its own.
+            # Each phase resets the stream of its masks, with a seed of its own.
             name = f"head_hidden{number}_dropout"
             x = keras.layers.Dropout(hidden.dropout, seed=0, name=name)(x)
     if head.dropout:
@@ -130,7 +130,7 @@ def build_dense(
 
 
 def pool_features(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
-    """Makes a vector of a map.
+    """Reduces a map to a vector.
 
     Args:
         features: A map (batch, h, w, channels), or a vector, which stays as it is.
@@ -153,7 +153,7 @@ def pool_features(features: keras.KerasTensor, pooling: str | None) -> keras.Ker
 
 
 def build_regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:
-    """Returns the penalty l1 * sum(|w|) + l2 * sum(w^2), None where both are 0.
+    """Returns the regularizer l1 * sum(|w|) + l2 * sum(w^2), None where both are 0.
 
     Args:
         l1: 0 or more.

@@ -1,6 +1,6 @@
 """Layers of classic networks that Keras does not have: registered, and plain `keras.ops` inside.
 
-Importing this module makes all of them known to `keras.saving.load_model`, edge filters included.
+Importing this module registers all of them for `keras.saving.load_model`, edge filters included.
 A grouped convolution is `keras.layers.Conv2D(groups=...)`, L1 and L2 are `keras.regularizers`, and
 all other building blocks are Keras's own.
 """
@@ -50,11 +50,11 @@ def scaled_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
 class FanInUniform(keras.initializers.Initializer):
     """Samples weights uniformly in +-scale / fan-in, as for LeNet-5 (LeCun et al., 1998, app. A).
 
-    Not to be taken for Keras's lecun_uniform, whose limit goes with 1 / sqrt(fan-in).
+    Keras's lecun_uniform is another one: its limit is proportional to 1 / sqrt(fan-in).
 
     Args:
         scale: The paper's 2.4.
-        fan_in: Inputs of each output, a number for each, where not all of the kernel's reach it.
+        fan_in: For each output its number of inputs, if it does not read all inputs of the kernel.
         seed: As in Keras's initializers.
     """
 
@@ -193,20 +193,20 @@ class SumPooling2D(keras.layers.Layer):
 class TableConv2D(keras.layers.Layer):
     """A valid convolution in which output map j sees only the input maps that a table lists for it.
 
-    C3 of LeNet-5 (LeCun et al., 1998, table I). Only the links that exist have weights, so the
-    parameters count as the paper counts them; for the convolution itself they are laid into a dense
-    kernel with zeros elsewhere.
+    C3 of LeNet-5 (LeCun et al., 1998, table I). Only links that exist have weights, so the number
+    of parameters is the paper's; for the convolution the weights are written into a dense kernel
+    with zeros elsewhere.
 
     Args:
         filters: Number of output maps.
         kernel_size: Side of the kernels.
         table: For each output map the indices of the input maps that it sees.
         activation: Name of a Keras activation, or a function; none by default.
-        kernel_initializer: Name or object. It makes the dense kernel, of which the links are taken.
+        kernel_initializer: Name or object. It samples a dense kernel, of which the links are used.
 
     Raises:
-        ValueError: The table has not one row, with no index twice, for each output map; or, when
-            the layer is built, it names a map that the input lacks.
+        ValueError: The table does not have a row for each output map, or a row repeats an index;
+            or, when the layer is built, the table names a map that the input lacks.
     """
 
     def __init__(

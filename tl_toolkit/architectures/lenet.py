@@ -54,7 +54,7 @@ def build_lenet5(
         style["kernel_initializer"] = FanInUniform()
     x = layers.Conv2D(6 * width, 5, name="c1_conv", **style)(inputs)
     x = _pool(x, pooling, squash, name="s2")
-    x = _draw_c3(x, connections, style, width=width)
+    x = _build_c3(x, connections, style, width=width)
     x = _pool(x, pooling, squash, name="s4")
     x = layers.Conv2D(120 * width, 5, name="c5_conv", **style)(x)
     x = layers.Flatten(name="c5_flatten")(x)  # (batch, 1, 1, 120) -> (batch, 120) at 32 pixels
@@ -62,7 +62,7 @@ def build_lenet5(
     return outputs
 
 
-def _draw_c3(
+def _build_c3(
     x: keras.KerasTensor, connections: str, style: dict[str, Any], *, width: int
 ) -> keras.KerasTensor:
     if connections == "full":

@@ -1,8 +1,7 @@
 """A base of the user's own: a functional Keras model that is loaded, checked and built on pixels.
 
-The model's file is the source of everything: its record (`own_record.describe_own_base`) and every
-graph that is built of it (`build_own_base`) come from a fresh copy that is loaded from there. So a
-model that somebody holds is never touched.
+The record of the model (`own_record.describe_own_base`) and every graph of it (`build_own_base`)
+come from a fresh copy that is loaded from its file, so a model in the user's hands never changes.
 """
 
 from __future__ import annotations
@@ -58,27 +57,27 @@ def load_own_model(path: Path) -> keras.Model:
         WeightsError: The file is missing, or Keras cannot load it.
         RecipeError: The model cannot be a base.
     """
-    named = f"model.base.model: {str(path)!r}"
+    source = f"model.base.model: {str(path)!r}"
     if not path.is_file():
-        raise WeightsError(Problem("", f"{named} is not there", "Expected a file of model.save."))
-    if not zipfile.is_zipfile(path):  # of which Keras says that it is missing
-        what = f"{named} is damaged, or no .keras file"
+        raise WeightsError(Problem("", f"{source} is not there", "Expected a file of model.save."))
+    if not zipfile.is_zipfile(path):  # Keras would report such a file as missing
+        what = f"{source} is damaged, or no .keras file"
         raise WeightsError(Problem("", what, "Expected a file of model.save."))
     try:
         model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the first part that fails makes it
+    except Exception as error:  # the first part that fails may raise any error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise WeightsError(
             Problem(
                 where="",
-                what=f"{named} cannot be loaded: {lines[0] if lines else type(error).__name__}",
+                what=f"{source} cannot be loaded: {lines[0] if lines else type(error).__name__}",
                 expected="Expected layers of Keras, or such that are registered with "
                 "keras.saving.register_keras_serializable and imported; no Lambda layers.",
             )
         ) from error
     check_own_model(model, str(path))
     for layer in flatten_layers(model):
-        layer.trainable = True  # what trains is for the phases to say
+        layer.trainable = True  # the phases decide what trains
     _settle_names(graph_of(model))
     return model
 
@@ -87,11 +86,11 @@ def check_own_model(model: Any, source: str) -> None:
     """Refuses a model that cannot be a base.
 
     Args:
-        model: The model, or what was given for one.
-        source: What the messages call it.
+        model: The model, or an object of any other type.
+        source: Its name in messages.
 
     Raises:
-        RecipeError: It has no graph, not one input and one output, or other numbers than float32.
+        RecipeError: It has no graph, several inputs or outputs, or another dtype than float32.
     """
     fault = next(_find_faults(model), None)
     if fault is not None:
@@ -100,7 +99,7 @@ def check_own_model(model: Any, source: str) -> None:
 
 
 def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
-    """Yields (what was found, what was expected, what to do), the first reason first."""
+    """Yields each reason as (what was found, what was expected, what to do)."""
     functional = "keras.Model(inputs, outputs)"
     if not isinstance(model, keras.Model):
         yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", ""
@@ -159,8 +158,8 @@ def digest_own_model(path: Path) -> str:
         path: The model's file, which holds a date.
 
     Raises:
-        WeightsError: As of `load_own_model`.
-        RecipeError: As of `load_own_model`.
+        WeightsError: As in `load_own_model`.
+        RecipeError: As in `load_own_model`.
     """
     model = load_own_model(path)
     config = json.dumps(model.get_config(), sort_keys=True, default=repr)
@@ -229,11 +228,11 @@ def _own_calls(graph: keras.Function) -> Iterator[Call]:
 def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.KerasTensor:
     """Repeats the calls of a model on another input, with the model's own layers.
 
-    A layer without weights that is called several times has a copy for each call: no two units may
-    share one.
+    A layer without weights that is called several times gets a copy for each call: no two units may
+    share a layer.
 
     Args:
-        model: Of `load_own_model`.
+        model: Model from `load_own_model`.
         inputs: (batch, h, w, c), preprocessed.
 
     Raises:
@@ -242,11 +241,11 @@ def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.Ke
     graph = graph_of(model)
     names = {operation.name for operation in graph.operations}
     for operation in graph.operations:
-        forget_calls(operation)  # else `layer.output` would be of a graph that nobody has
+        forget_calls(operation)  # else `layer.output` would belong to the old graph
     called: set[int] = set()
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        # The mode that a layer was called in while the model was built never counts in Keras.
+        # Keras ignores the mode that a layer was called in while the model was built.
         kwargs.pop("training", None)
         if id(operation) in called and not operation.weights:
             operation = _copy_layer(operation, names)
@@ -256,7 +255,7 @@ def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.Ke
     height, width = inputs.shape[1:3]
     try:
         outputs = rebuild_graph(graph, inputs, call)
-    except Exception as error:  # whatever the layer that does not fit raises
+    except Exception as error:  # a layer that does not fit may raise any error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RecipeError(
             Problem(
@@ -271,7 +270,7 @@ def connect_own_model(model: keras.Model, inputs: keras.KerasTensor) -> keras.Ke
 
 
 def _copy_layer(layer: keras.layers.Layer, names: set[str]) -> keras.layers.Layer:
-    """Returns a layer like one without weights that is called again: no two units may share it."""
+    """Copies a layer without weights that is called again: no two units may share it."""
     number = 2
     while f"{layer.name}_{number}" in names:
         number += 1

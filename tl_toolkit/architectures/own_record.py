@@ -28,9 +28,9 @@ def describe_own_base(
 ) -> Architecture:
     """Returns the record of a model, as the catalog has one of each architecture.
 
-    Units begin at a cut, with a stretch that has a kernel; what follows up to the next one, as
-    normalization, activation and pooling, goes with it. Blocks are runs of units with maps of one
-    size.
+    A unit begins at a cut, with a stretch that has a kernel. All operations up to the next kernel,
+    such as normalization, activation and pooling, belong to the unit. A block is a run of units
+    with maps of one size.
 
     Args:
         path: The model's file.
@@ -80,8 +80,8 @@ def _choose_rule(preprocessing: str, channels: int) -> str:
         return preprocessing
     if preprocessing not in known:
         what = f"model.base.preprocessing = {preprocessing!r}"
-        one = " for a model of one channel" if channels == 1 else ""
-        expected = f"expected one of {', '.join(known)}{one}."
+        condition = " for a model of one channel" if channels == 1 else ""
+        expected = f"expected one of {', '.join(known)}{condition}."
         near = closest(preprocessing, known)
         raise RecipeError(Problem("", what, f"{expected} {near}".rstrip()))
     return _GREY[preprocessing] if channels == 1 else preprocessing
@@ -95,7 +95,7 @@ def _name_taps(record: Architecture, model: keras.Model, size: tuple[int, int]) 
     entering = apply_pixel_rule(keras.Input((*padded, 3), name="image"), record.pixels)
     try:
         outputs = connect_own_model(model, entering)
-    except RecipeError:  # it takes the image, but not a padded one
+    except RecipeError:  # the base takes the image, but not a padded one
         return ()
     return tuple(producer_of(tap).name for tap in find_taps(record, entering, outputs))
 
@@ -126,7 +126,7 @@ def _find_units(entering: keras.KerasTensor, outputs: keras.KerasTensor) -> list
     graph = keras.Function(entering, outputs)
     stretches = _join_sharing(_find_stretches(graph))
     groups: list[list[_Calls]] = []
-    waiting: list[_Calls] = []  # what comes before the first kernel belongs to its unit
+    waiting: list[_Calls] = []  # stretches before the first kernel belong to its unit
     for stretch in stretches:
         if any(_has_kernel(call.operation) for call in stretch):
             groups.append([[*(call for early in waiting for call in early), *stretch]])
@@ -168,7 +168,7 @@ def _join_sharing(stretches: Sequence[_Calls]) -> list[_Calls]:
 
 
 def _has_kernel(operation: keras.Operation) -> bool:
-    """Whether a layer, or one in a nested model, has a weight that makes it worth unfreezing."""
+    """Returns whether a layer, or one in a nested model, has a weight that is worth unfreezing."""
     if not isinstance(operation, keras.layers.Layer):
         return False
     return any(

@@ -67,10 +67,10 @@ class Axis:
         )
 
     def move(self, positions: int) -> "Axis":
-        """Returns what a map sees that begins further on.
+        """Returns what a map sees if it begins at a later position.
 
         Args:
-            positions: How much further; negative for padding.
+            positions: How many positions later; negative for padding.
         """
         offset = positions * self.step
         return replace(self, low=self.low + offset, high=self.high + offset)
@@ -127,7 +127,7 @@ def follow_field(
         return _magnify(field, operation)
     if (window := find_window(operation)) is not None:
         return _slide(field, operation, window, source.shape[1:3])
-    # Whatever keeps height and width works on each position; what does not has seen all of it.
+    # An operation that keeps height and width works on each position; any other sees all of it.
     return field if source.shape[1:3] == target.shape[1:3] and len(target.shape) == 4 else None
 
 

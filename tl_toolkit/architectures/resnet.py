@@ -1,6 +1,6 @@
 """ResNet: blocks that add their input to their output (He et al., 2015, arXiv:1512.03385).
 
-Layers bear the names of keras.applications, so that its weight files fit.
+Layers have the names of keras.applications, so that its weight files fit.
 """
 
 from functools import partial
@@ -87,7 +87,7 @@ def identity_block(
     Returns:
         (batch, h, w, c).
     """
-    branch = _draw_branch(x, filters, 1, "v1", bottleneck=bottleneck, bias=bias, name=name)
+    branch = _build_branch(x, filters, 1, "v1", bottleneck=bottleneck, bias=bias, name=name)
     return _join(x, branch, name=name)
 
 
@@ -117,11 +117,13 @@ def convolution_block(
     """
     maps = 4 * filters if bottleneck else filters
     shortcut = _normalized_conv(x, maps, 1, strides=strides, bias=bias, name=f"{name}_0")
-    branch = _draw_branch(x, filters, strides, version, bottleneck=bottleneck, bias=bias, name=name)
+    branch = _build_branch(
+        x, filters, strides, version, bottleneck=bottleneck, bias=bias, name=name
+    )
     return _join(shortcut, branch, name=name)
 
 
-def _draw_branch(
+def _build_branch(
     x: keras.KerasTensor,
     filters: int,
     strides: int,
@@ -202,7 +204,7 @@ def build_cifar_resnet(inputs: keras.KerasTensor, *, depth: int = 20) -> keras.K
         for index in range(1, count + 1):
             name = f"conv{stage}_block{index}"
             strides = 2 if index == 1 and stage > 2 else 1
-            branch = _draw_branch(
+            branch = _build_branch(
                 x, filters, strides, "v1", bottleneck=False, bias=False, name=name
             )
             shortcut = x if strides == 1 else _subsample(x, filters, name=name)

@@ -82,7 +82,7 @@ def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:
 def sample_axis(feature_map: Any, places: Any, stride: int, *, axis: int) -> Any:
     """Interpolates a map along one axis; along both, it gives all pixels of some rows and columns.
 
-    Those are what `sample_pixels` reads there, with half the look-ups, and none of them scattered.
+    `sample_pixels` reads the same values, but with twice as many look-ups, all of them scattered.
 
     Args:
         feature_map: (batch, h, w, channels).

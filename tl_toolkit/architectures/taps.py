@@ -28,8 +28,8 @@ def find_taps(
 ) -> tuple[keras.KerasTensor, ...]:
     """Finds the maps that single pixels are read from by default.
 
-    The ends of the record's `tap_units`; without any, of each size of feature map the last one that
-    every path runs through, if it has more channels than the image.
+    These are the ends of the record's `tap_units`. Without any, they are the last map of each size
+    that every path runs through, if it has more channels than the image.
 
     Args:
         architecture: The base's record.
@@ -37,7 +37,7 @@ def find_taps(
         outputs: The tensor that left it.
 
     Returns:
-        Those of them that `find_maps` yields, finest first.
+        The maps among them that `find_maps` yields, finest first.
     """
     maps = {id(tensor) for tensor in find_maps(inputs, outputs)}
     if architecture.tap_units:
@@ -55,8 +55,8 @@ def find_taps(
 def find_maps(image: keras.KerasTensor, outputs: keras.KerasTensor) -> Iterator[keras.KerasTensor]:
     """Yields the tensors that cover the image in whole cells, in topological order.
 
-    Neighbours in such a map are as many pixels apart as each cell is large. Without padding they
-    are nearer together, whatever the quotient of the sizes: it would put them in wrong places.
+    In such a map, neighbours are one cell apart. In a map without padding they are nearer together,
+    whatever the quotient of the sizes, which would give wrong places.
 
     Args:
         image: The image that entered the base, (batch, h, w, c).
@@ -73,7 +73,7 @@ def find_maps(image: keras.KerasTensor, outputs: keras.KerasTensor) -> Iterator[
 def find_stride(image: keras.KerasTensor, tensor: keras.KerasTensor) -> int | None:
     """Returns the pixels of the image for each cell of a map, None where that is no whole number.
 
-    The same number for height and width; None for what is no map as well.
+    The number is the same for height and width. None also stands for a tensor that is no map.
 
     Args:
         image: The image that entered the base, (batch, h, w, c).

@@ -24,8 +24,8 @@ def build_vgg(
 ) -> keras.KerasTensor:
     """Builds VGG's convolutions, under the names that keras.applications gives them.
 
-    Without its three dense layers, which a head builds (`head: paper` in a recipe). Initial weights
-    are He-uniform (the paper trained the deep nets on from the shallow one).
+    The three dense layers are left out: a head builds them (`head: paper` in a recipe). Initial
+    weights are He-uniform (the paper initialized the deep nets from the trained shallow one).
 
     Args:
         inputs: float32 (batch, h, w, c), preprocessed; h, w >= 32.
@@ -66,8 +66,8 @@ def _convolve(
 def build_vgg_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
     """Builds a VGG for images of 32 pixels: 7 convolutions in 4 blocks, 83,496 parameters in grey.
 
-    It is no network of the paper, but built by its rules, with batch normalization: the base that
-    comes with this package.
+    The paper does not have this network. It follows the paper's rules, with batch normalization,
+    and is the base that comes with this package.
 
     Args:
         inputs: float32 (batch, h, w, c), h, w >= 8.
@@ -75,10 +75,10 @@ def build_vgg_tiny(inputs: keras.KerasTensor) -> keras.KerasTensor:
     Returns:
         (batch, h / 8, w / 8, 96).
     """
-    return _draw_blocks(inputs, TINY)
+    return _build_blocks(inputs, TINY)
 
 
-def _draw_blocks(x: keras.KerasTensor, blocks: Sequence[Sequence[int]]) -> keras.KerasTensor:
+def _build_blocks(x: keras.KerasTensor, blocks: Sequence[Sequence[int]]) -> keras.KerasTensor:
     """Builds blocks of convolution, normalization and ReLU; all but the last end in pooling."""
     for number, filters in enumerate(blocks, start=1):
         for index, count in enumerate(filters, start=1):

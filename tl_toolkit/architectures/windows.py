@@ -15,7 +15,7 @@ class Window:
     Attributes:
         kernel: Positions that it reads along each axis.
         stride: Positions from one place of the window to the next.
-        dilation: Positions from one that it reads to the next.
+        dilation: Positions from one position that it reads to the next.
         is_same: Whether padding keeps the size of the map, but for the stride.
         is_transposed: Whether it spreads each position instead of reading several.
     """
@@ -69,8 +69,8 @@ def describe_size(
 ) -> str:
     """Writes how the output size follows from the input size, as "floor((32 - 5)/1) + 1 = 28".
 
-    Once where height and width agree, else for each. A padding layer before the window is part of
-    the formula.
+    There is one formula where height and width agree, else one for each. A padding layer before the
+    window is part of the formula.
 
     Args:
         operation: A layer, or an operation without weights.

@@ -1,1 +1,1 @@
-"""What is known of every architecture, as plain data: blocks, units, maps, weight files."""
+"""The catalog of architectures, as plain data: blocks, units, maps, weight files."""

@@ -33,7 +33,7 @@ def complete_arguments(
 def check_arguments(
     architecture: Architecture, arguments: Mapping[str, Value]
 ) -> dict[str, Problem]:
-    """Returns what is wrong with a base's arguments, by argument name; empty when all is well.
+    """Returns the problems of a base's arguments, by argument name; empty when all are valid.
 
     Args:
         architecture: The base's record.
@@ -49,7 +49,7 @@ def check_arguments(
 
 
 def _expect_argument(architecture: Architecture, name: str, value: Value) -> str:
-    """Says what was expected instead of `value`; "" when it is right."""
+    """Describes what was expected instead of `value`; "" when it is valid."""
     argument = architecture.arguments.get(name)
     if argument is None:
         known = ", ".join(sorted(architecture.arguments)) or "none"

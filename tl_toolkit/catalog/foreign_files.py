@@ -1,4 +1,4 @@
-"""What a file is that should hold weights and is no HDF5 file, recognised by its first bytes."""
+"""Recognizes, by its first bytes, a file that should hold weights but is no HDF5 file."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 __all__ = ["HEAD_BYTES", "describe_foreign_file", "quote"]
 
 HEAD_BYTES = 4096
-"""How much of a file is read to find out what it is."""
+"""How much of a file is read to recognize it."""
 
 
 def describe_foreign_file(path: Path, head: bytes) -> tuple[str, str]:
-    """Returns what a file without an HDF5 header is, and what to do about it.
+    """Returns what a file without an HDF5 header is, and what to do about that.
 
     Args:
         path: The file.
@@ -73,7 +73,7 @@ def _as_text(head: bytes) -> str | None:
 
 
 def _page_text(text: str) -> str:
-    """Returns what a page says: its message or title, else all its words."""
+    """Returns the message or the title of a page, else all its words."""
     for tag in ("Message", "title", "h1"):
         match = re.search(rf"(?is)<{tag}[^>]*>(.*?)</{tag}>", text)
         if match:

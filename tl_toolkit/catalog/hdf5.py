@@ -1,4 +1,4 @@
-"""Which layers an HDF5 file of Keras weights holds; no tensor is read, no model rebuilt.
+"""Lists the layers in an HDF5 file of Keras weights; no tensor is read, no model rebuilt.
 
 Nothing in a file is trusted: links out of it, data stored elsewhere and sizes that it cannot hold
 are refused.
@@ -80,7 +80,7 @@ def inspect_hdf5(path: Path) -> WeightsInfo:
     Raises:
         WeightsError: It is damaged, holds no Keras weights, or is not safe to read.
     """
-    import h5py  # Slow to import, and not needed for any of the errors above.
+    import h5py  # Slow to import, and not needed for the errors above.
 
     try:
         with h5py.File(path, "r") as file:
@@ -133,14 +133,14 @@ def _read_layer(path: Path, root: Any, prefix: str, layer: str) -> Iterator[Save
 def _walk_vars(path: Path, file: Any) -> Iterator[tuple[str, tuple[SavedWeight, ...]]]:
     """Yields the layers of a `.weights.h5`: each has a group `vars` that carries the layer's name.
 
-    The optimizer's state and the seeds of random layers are no weights and are passed over.
+    The optimizer's state and the seeds of random layers are skipped: they are no weights.
     """
     stack = [("", file)]
-    seen = 0
+    groups = 0
     while stack:
         place, group = stack.pop()
-        seen += 1
-        if seen > _MAX_GROUPS:
+        groups += 1
+        if groups > _MAX_GROUPS:
             raise build_error(path, f"holds more than {_MAX_GROUPS:,} groups and is not read")
         for name in sorted(group, reverse=True):
             if name.startswith(("optimizer", "seed_generator", "_")):

@@ -1,7 +1,7 @@
 """The ImageNet bases of `keras.applications` as one table, and the records made from it.
 
 Names, sizes, addresses and digests are those of the sources of Keras 3.15; no Keras is imported.
-Architectures that the toolkit draws itself (VGG, ResNet v1, DenseNet) stand in `registry` and take
+Architectures that the toolkit builds itself (VGG, ResNet v1, DenseNet) are in `registry` and take
 their files from here.
 """
 
@@ -167,7 +167,7 @@ def _mobilenet_files() -> Iterator[WeightFile]:
         for size in (128, 160, 192, 224):
             name = f"mobilenet_{text}_{size}_tf_no_top.h5"
             url = f"{_KERAS_FILES}/mobilenet/{name}"
-            # The one file of which the original was at hand: measured.
+            # The original of this file was at hand, so its digest is measured.
             known = name == "mobilenet_2_5_224_tf_no_top.h5"
             sha256 = "dbdb03ee2a22fd895301636cd328b234bb3a9952358f436d82f46b81e0d5b0bf"
             yield WeightFile(
@@ -340,8 +340,8 @@ def _efficientnets() -> Iterator[Architecture]:
                 "imagenet_rescaling": Argument(
                     bool,
                     True,
-                    "The second rescaling that Keras draws for its own files alone: false for a "
-                    "file of a model that was drawn with weights=None.",
+                    "The second rescaling that Keras builds for its own files alone: false for a "
+                    "file of a model that was built with weights=None.",
                     alike=(False,),
                 )
             },
@@ -439,7 +439,9 @@ APPLICATION_RECORDS: tuple[Architecture, ...] = (
     *_residuals(),
     *_inceptions(),
 )
-"""A record for each base that `keras.applications` draws."""
+"""A record for each base that `keras.applications` builds."""
 
-UNIT_NAMES = {str(one.settings["application"]): one.unit_names for one in APPLICATION_RECORDS}
+UNIT_NAMES = {
+    str(record.settings["application"]): record.unit_names for record in APPLICATION_RECORDS
+}
 """The rules from layer names to unit names, by the name of the function in keras.applications."""

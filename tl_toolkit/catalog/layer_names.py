@@ -1,4 +1,4 @@
-"""Names of layers: those of a file, and what a network calls the same layers."""
+"""Names of layers: those of a file, and those of the same layers in a network."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def rename_layers(
         if own in owners:  # a layer inside a layer of the network, which may have more of them
             pieces.setdefault(owners[own], []).append((order.index(own), saved))
             continue
-        # A nested model is one group; its tensors carry the names of its layers.
+        # A nested model is one group; its tensors have the names of its layers.
         inner: dict[str, tuple[SavedWeight, ...]] = {}
         for weight in saved:
             parent = weight.name.rpartition("/")[0] or name

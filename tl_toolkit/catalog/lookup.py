@@ -1,4 +1,4 @@
-"""What the toolkit knows about each architecture, as plain data: sizes, blocks, weight files.
+"""Looks up an architecture in the catalog of plain data: sizes, blocks, weight files.
 
 No Keras here, so that a recipe can be checked, and an architecture shown, in milliseconds. Blocks
 and counts come from `blocks.json`, which `python -m tl_toolkit.architectures.generate` writes from
@@ -69,7 +69,7 @@ Variant = tuple[Mapping[str, Value], LayerShapes]
 
 def _load_architectures() -> Mapping[str, Architecture]:
     generated = json.loads(BLOCKS_FILE.read_text(encoding="utf-8"))
-    # A record that is still without blocks must load: the generator adds them.
+    # A record without blocks must load: the generator adds them.
     return MappingProxyType(
         {
             record.name: _complete(record, generated[record.name])
@@ -167,7 +167,7 @@ def find_block_name(architecture: Architecture, unit_name: str) -> str | None:
 
 
 def check_image_size(architecture: Architecture, image_size: tuple[int, int]) -> Problem | None:
-    """Returns what is wrong with an image size for a base, None when the size is allowed.
+    """Returns the problem of an image size for a base, None when the size is allowed.
 
     Args:
         architecture: The base's record.
@@ -207,8 +207,8 @@ def find_weight_file(
 ) -> WeightFile | None:
     """Returns the published file for these arguments, None where none was published.
 
-    As Keras does, square images of a size that the base was trained on take the file of that size,
-    all others the one of the default size.
+    As in Keras, square images of a size that the base was trained on take the file of that size,
+    and all others take the file of the default size.
 
     Args:
         architecture: The base's record.
@@ -216,16 +216,16 @@ def find_weight_file(
         image_size: (height, width) in pixels.
     """
     completed = complete_arguments(architecture, arguments)
-    weighing = {
+    defaults = {
         name: argument.default
         for name, argument in architecture.arguments.items()
         if not argument.weightless
     }
-    values = {name: completed[name] for name in weighing}
+    values = {name: completed[name] for name in defaults}
     fitting = {
         file.image_size: file
         for file in architecture.weight_files
-        if {**weighing, **file.when} == values
+        if {**defaults, **file.when} == values
     }
     height, width = image_size
     if height == width and height in fitting:
@@ -234,7 +234,7 @@ def find_weight_file(
 
 
 def describe_unpublished(architecture: Architecture, arguments: Mapping[str, Value]) -> Problem:
-    """Returns that no file was published for a base's arguments, and for which there is one.
+    """Describes that no file was published for a base's arguments, and for which there is a file.
 
     Args:
         architecture: The base's record.

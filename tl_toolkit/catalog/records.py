@@ -32,7 +32,7 @@ def rename(name: str, rules: NameRules) -> str | None:
     """Returns what the first rule that matches the whole name makes of it, None if none does.
 
     Args:
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
         rules: Tried in their order.
     """
     for pattern, replacement in rules:
@@ -48,7 +48,7 @@ class Argument:
 
     Attributes:
         kind: float (takes whole numbers too), int, str or bool.
-        default: The value when the recipe is silent: the form that files are published for, if any.
+        default: The value if the recipe has none: that of the published files, if there are any.
         help: What it changes, one sentence.
         low: Least value of a number, itself allowed.
         high: Greatest value of a number, itself allowed.
@@ -90,11 +90,11 @@ class PixelRule:
 
 @dataclass(frozen=True, eq=False)
 class WeightFile:
-    """A published file of weights; of its classifier a base takes only what it has layers for.
+    """A published file of weights; a base uses its classifier only if it has such layers.
 
     Attributes:
         name: File name, in the cache and in the address.
-        url: Where it is had.
+        url: Its address.
         when: Values of the builder's arguments it was trained with.
         image_size: Side of the square images it was trained on.
         sha256: Hexadecimal digest, None where nobody has published or measured one.
@@ -128,7 +128,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Block:
-    """What a person freezes by name: a run of units, input to output, and their weights counted."""
+    """A run of units that users freeze by name, input to output, and their weight count."""
 
     name: str
     units: tuple[Unit, ...]
@@ -137,7 +137,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """All that can be known about an architecture without drawing it.
+    """All that can be known about an architecture without building it.
 
     Attributes:
         name: The word in recipes.
@@ -145,7 +145,7 @@ class Architecture:
         paper: Where it was described.
         builder: "module:function"; called with the preprocessed tensor and keyword arguments.
         settings: Keyword arguments of the builder that make it this architecture; fixed.
-        family: The architectures that one builder builds in several sizes share this word.
+        family: A word that the architectures share which one builder builds in several sizes.
         minimum_size: Least height and width of the image.
         size_step: Heights and widths are the minimum plus a multiple of this.
         default_size: Height and width that `parameters` and the catalog's shapes are for.
@@ -157,10 +157,10 @@ class Architecture:
         weight_files: The published files.
         head: The classifier that the paper put on it, as a recipe's `model.head`; None if it has
             none.
-        cut_width: How many tensors may cross from one unit to the next: one, unless the network
-            hands more than its last output on.
-        tap_units: The units whose ends its paper reads single pixels from; the last map of each
-            size if it says nothing.
+        cut_width: How many tensors may cross from one unit to the next: one, unless later units
+            read more than the last output.
+        tap_units: The units whose ends its paper reads single pixels from; if the paper names none,
+            the last map of each size.
         blocks: Blocks and units for the default arguments, input to output (generated).
         parameters: Number of weights of the base for the default arguments at the default size,
             moving statistics included (generated).
@@ -170,7 +170,7 @@ class Architecture:
         layer_units: The unit of each layer of a model of the user's own, whose layers have any
             name; `unit_names` and `block_names` are empty then.
         fixed_size: The only (height, width) that such a model takes; None if it takes others too.
-        file: Where such a model lies; "" for an architecture of the catalog.
+        file: The file of such a model; "" for an architecture of the catalog.
     """
 
     name: str
@@ -200,7 +200,7 @@ class Architecture:
 
     @property
     def reference(self) -> str:
-        """What `tltool models show` takes it by."""
+        """The name or file that `tltool models show` takes."""
         return self.file or self.name
 
     @property

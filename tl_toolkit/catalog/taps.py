@@ -1,7 +1,7 @@
-"""Which units of a base pixels are read from, by names alone.
+"""Finds the units of a base that pixels are read from, by names alone.
 
-No Keras here, so that a recipe can be checked in milliseconds. What only a graph shows, as
-whether a layer is a map on a whole stride, is left to the assembly of the model.
+No Keras here, so that a recipe can be checked in milliseconds. The assembly of the model checks
+what only a graph shows, such as whether a layer is a map on a whole stride.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def find_unit_of(architecture: Architecture, name: str) -> str | None:
 
     Args:
         architecture: The base's record.
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
     """
     units = {unit.name: unit.end for block in architecture.blocks for unit in block.units}
     ends = {end: unit for unit, end in units.items()}
@@ -25,14 +25,14 @@ def find_unit_of(architecture: Architecture, name: str) -> str | None:
 
 
 def is_no_layer(architecture: Architecture, name: str) -> bool:
-    """Whether a base has neither a layer nor a unit of this name; False where that is not known.
+    """Returns whether a base has neither a layer nor a unit of a name; False if that is not known.
 
     Args:
         architecture: The base's record.
-        name: Of a layer or a unit.
+        name: Name of a layer or a unit.
     """
-    # A few layers are in the unit that comes after them, whatever it is called, as the pools of
-    # PixelNet; their names begin with that of a block.
+    # A few layers, such as the pools of PixelNet, are in the unit after them, whatever its name;
+    # their names begin with that of a block.
     blocks = tuple(f"{block.name}_" for block in architecture.blocks)
     ruled = find_unit_name(architecture, name) is not None
     return find_unit_of(architecture, name) is None and (ruled or not name.startswith(blocks))

@@ -1,4 +1,4 @@
-"""What `unfreeze` means: the names of the units that train."""
+"""Resolves `unfreeze` to the names of the units that train."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -40,7 +40,7 @@ def resolve_unfreeze(
     if isinstance(unfreeze, Sequence):
         return _units_of_blocks(architecture, unfreeze)
     units = _unit_names(blocks)
-    # In a model of the user's own any layer stands for its unit: who built it knows the layers.
+    # In a model of the user's own any layer stands for its unit: the user knows the layers.
     first = architecture.layer_units.get(unfreeze.unit, unfreeze.unit)
     if first not in units:
         raise _unknown_unit_error(architecture, unfreeze.unit)

@@ -1,6 +1,6 @@
-"""Inspecting a weight file without TensorFlow: what it really is, and which layers it holds.
+"""Inspects a weight file without TensorFlow: what it really is, and which layers it holds.
 
-A file that is no weight file is recognised by its first bytes; HDF5 is opened only when it is
+A file that is no weight file is recognized by its first bytes; HDF5 is opened only when it is
 whole. Nothing in a file is trusted: links out of it, data stored elsewhere and sizes that it cannot
 hold are refused before a tensor is read, and no model in it is ever rebuilt.
 """
@@ -59,7 +59,7 @@ def inspect_weights(path: str | Path) -> WeightsInfo:
 
     Raises:
         WeightsError: It is missing, damaged, no HDF5 file, or not safe to read. The text says what
-            it is; for all but a whole HDF5 file that takes no more than its first 4 KiB.
+            it is; for all but a whole HDF5 file the first 4 KiB are enough.
     """
     path = Path(path)
     head = _read_head(path)
@@ -72,7 +72,7 @@ def inspect_weights(path: str | Path) -> WeightsInfo:
 
 
 def recall_weights(path: str | Path) -> WeightsInfo:
-    """As `inspect_weights`, but remembers what a whole file holds until the file changes.
+    """Inspects a file as `inspect_weights` does, and remembers its layers until it changes.
 
     For validation, which must not import the HDF5 library each time; loading inspects the file.
 
@@ -89,7 +89,7 @@ def recall_weights(path: str | Path) -> WeightsInfo:
         return inspect_weights(path)
     _check_length(path, head[offset:])
     status = path.stat()
-    # The time of status change shows an edit in place that kept the time of modification.
+    # The time of status change reveals an edit in place that kept the time of modification.
     identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     key = repr((str(path.resolve()), *identity)).encode()
     note = default_cache_dir() / "weights" / f"{hashlib.sha256(key).hexdigest()}.json"

@@ -1,7 +1,7 @@
-"""Which tensor of a file belongs to which weight of a network: by name, and checked as a whole.
+"""Matches the tensors of a file with the weights of a network: by name, and as a whole.
 
-Plain Python on names and shapes, so that a recipe's weight file is checked before TensorFlow is
-there, by the same rules that load it later.
+This is plain Python on names and shapes, so that a recipe's weight file is checked before
+TensorFlow is imported, by the same rules that load it later.
 """
 
 import re
@@ -30,7 +30,7 @@ __all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise"
 _CLASSIFIER = re.compile(
     r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
 )
-"""Names that the layers of a classifier go by, in keras.applications and in this toolkit."""
+"""Names of the layers of a classifier, in keras.applications and in this toolkit."""
 
 _Saved = tuple[int, str, tuple[SavedWeight, ...]]
 """A layer of a file: its place, its name, its tensors."""
@@ -43,10 +43,10 @@ class Match:
     Attributes:
         by: "name", or "order" when no layer's name is in the file.
         weights: Tensors for each layer of the network, in the order of its weights.
-        left_out: Layers of the file that are its classifier and have no place here.
+        left_out: Layers of the file that are its classifier and that the network does not have.
         missing: Layers of the network that the file does not have.
-        surplus: Layers of the file that are no classifier and have no place here.
-        differing: What differs in shape, one sentence for each layer.
+        surplus: Other layers of the file that the network does not have.
+        differing: A sentence for each layer that differs in shape.
     """
 
     by: Literal["name", "order"]
@@ -82,14 +82,14 @@ def _list_names(names: Sequence[str]) -> str:
 def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> Match:
     """Finds the tensors of each layer.
 
-    A layer of the file goes by its name, with slashes as underscores, with or without the names of
-    the models it was nested in. A layer that Keras numbered by a counter of the process
-    ("conv2d_12") has no name to go by: those that the network lacks are taken in the order of the
-    numbers, each kind of layer by itself, if every shape is equal. When no name at all is known,
-    layers are taken in the order of the file, if all counts and shapes are equal. Layers that are
-    left over are a classifier when they are called so, or when they come after all that was used
-    and hold no kernel wider than one pixel. The kernel of a dense layer is that of a convolution
-    with the same name, if the numbers of its inputs and outputs are equal.
+    A layer of the file is matched by its name, with slashes as underscores, with or without the
+    names of the models it was nested in. The name of a layer that Keras numbered by a counter of
+    the process ("conv2d_12") means nothing: such layers that the network lacks are matched in the
+    order of the numbers, each kind of layer by itself, if every shape is equal. When no name at all
+    is known, layers are matched in the order of the file, if all counts and shapes are equal.
+    Layers that are left over are a classifier if they have the names of one, or if they come after
+    all used layers and hold no kernel wider than one pixel. The kernel of a dense layer is that of
+    a convolution with the same name, if the numbers of its inputs and outputs are equal.
 
     Args:
         network: Weights of each layer that has any, input to output.
@@ -100,28 +100,28 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
         ordered = _match_order(network, info)
         if ordered is not None:
             return ordered
-    named: dict[str, tuple[SavedWeight, ...]] = {}
+    by_name: dict[str, tuple[SavedWeight, ...]] = {}
     rest: list[tuple[int, str, tuple[SavedWeight, ...]]] = []
     last = -1
     for position, (name, weights) in enumerate(saved):
-        if name in network and name not in named:
-            named[name] = weights
+        if name in network and name not in by_name:
+            by_name[name] = weights
             last = position
         else:
             rest.append((position, name, weights))
-    missing = [name for name in network if name not in named]
+    missing = [name for name in network if name not in by_name]
     for name, (position, saved_name, weights) in _pair_counted(network, missing, rest, info):
-        named[name] = weights
+        by_name[name] = weights
         last = max(last, position)
         rest.remove((position, saved_name, weights))
-    match = Match("name", missing=tuple(name for name in network if name not in named))
+    match = Match("name", missing=tuple(name for name in network if name not in by_name))
     for position, name, weights in rest:
         is_after = info.is_ordered and position > last and not _has_wide_kernel(weights)
-        if named and (_CLASSIFIER.fullmatch(name) or is_after):
+        if by_name and (_CLASSIFIER.fullmatch(name) or is_after):
             match.left_out += (name,)
         else:
             match.surplus += (name,)
-    _pair_layers(network, named, match)
+    _pair_layers(network, by_name, match)
     return match
 
 
@@ -133,9 +133,9 @@ def _pair_counted(
 ) -> list[tuple[str, _Saved]]:
     """Pairs the network's layers that no name was found for with the file's counted ones.
 
-    Keras counts each kind of layer by itself, as they are built, and the variables of the network
-    still go by such numbers. So the order of the file, which has what was trainable first in a
-    nested model, need not matter. What is left over is the head of whoever saved the file.
+    Keras counts each kind of layer by itself, as layers are built, and the variables of the network
+    have such numbers too. So the order of the file, which in a nested model begins with the
+    trainable layers, does not matter. Layers left over are the head of the saved model.
     """
     counted = [layer for layer in rest if count_of(layer[1])[1] >= 0]
     own = {name: count_of(network[name][0][0].split("/")[0]) for name in missing}
@@ -193,7 +193,7 @@ def _list_shapes(shapes: Iterable[tuple[int, ...] | None]) -> str:
 
 
 def recognise(info: WeightsInfo) -> str:
-    """Returns what a file was made for, as "mobilenet with alpha = 0.75"; "" when nothing fits.
+    """Returns the network of a file, as "mobilenet with alpha = 0.75"; "" when none fits.
 
     Bases that end in a vector are known only at their default image size.
 
@@ -215,8 +215,8 @@ def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str
     published = {key for file in architecture.weight_files for key in file.when}
     values = complete_arguments(architecture, arguments)
     defaults = complete_arguments(architecture, {})
-    named = sorted(key for key in values if key in published or values[key] != defaults[key])
-    text = ", ".join(f"{key} = {values[key]}" for key in named)
+    keys = sorted(key for key in values if key in published or values[key] != defaults[key])
+    text = ", ".join(f"{key} = {values[key]}" for key in keys)
     return f"{architecture.name} with {text}" if text else architecture.name
 
 
@@ -227,11 +227,11 @@ def describe_misfit(
     *,
     image_size: tuple[int, int] | None = None,
 ) -> str | None:
-    """Says why a file does not fit a base, before that is built; None when nothing is against it.
+    """Describes why a file does not fit a base, before the base is built; None if it may fit.
 
-    For numbers that no published file has, and for bases that end in a vector unless `image_size`
-    is the default one, only the names of the layers can be compared; for words and switches that
-    change which layers there are, and are not on record, nothing. Loading compares the rest.
+    Only the names of the layers are compared for numbers that no published file has, and for bases
+    that end in a vector unless `image_size` is the default. Nothing is compared for words and
+    switches that change which layers there are and are not on record. Loading compares the rest.
 
     Args:
         architecture: The base's record.
@@ -245,17 +245,17 @@ def describe_misfit(
     match = match_layers(network, info)
     if match.fits or _is_nested(network, info):
         return None
-    wanted = _describe(architecture, arguments)
+    expected = _describe(architecture, arguments)
     actual = recognise(info)
-    if actual and actual != wanted:
+    if actual and actual != expected:
         lacks_only = match.weights and not (match.surplus or match.differing)
         why = f": {match}" if lacks_only else ""
-        return f"holds the weights of {actual}, not of {wanted}{why}"
-    return f"does not fit {wanted}: {match}"
+        return f"holds the weights of {actual}, not of {expected}{why}"
+    return f"does not fit {expected}: {match}"
 
 
 def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:
-    """Returns whether a group of the file holds several layers: only loading can sort those."""
+    """Returns whether a group of the file holds several layers: only loading can match those."""
     return any(
         find_known_name(name, set(network)) is None
         and len({parent_of(w.name) for w in weights}) > 1
@@ -268,7 +268,7 @@ def _known_shapes(
     arguments: Mapping[str, Value],
     image_size: tuple[int, int] | None,
 ) -> dict[str, list[NamedShape]] | None:
-    """Returns the weights of a base that was not built, None where even their number is unknown."""
+    """Returns the weights of a base that is not built, None where even their number is unknown."""
     size = architecture.default_size
     shapes_hold = architecture.output == "map" or image_size == (size, size)
     defaults = complete_arguments(architecture, {})

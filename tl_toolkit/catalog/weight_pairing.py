@@ -1,4 +1,4 @@
-"""Which tensor of a layer in a file belongs to which weight of the same layer in a network."""
+"""Matches the tensors of a layer in a file with the weights of the same layer in a network."""
 
 import math
 import re
@@ -17,10 +17,11 @@ def pair_weights(
 ) -> tuple[SavedWeight, ...] | None:
     """Returns a layer's tensors in the order of its weights, None when count or shapes differ.
 
-    By name where the names are the same ("gamma", "beta", ...: all of one shape), else in order.
+    They are matched by name where the names are the same ("gamma", "beta", ...: all of one shape),
+    else in order.
 
     Args:
-        weights: Of the layer.
+        weights: Weights of the layer.
         saved: Tensors of a layer in a file.
     """
     if len(weights) != len(saved):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Command:
-    """Where a command's text goes.
+    """The streams that a command's text goes to.
 
     Attributes:
         log: The log that the process's stderr goes to, or None.
@@ -40,7 +40,7 @@ class Command:
         return self._terminal or sys.stderr
 
     def begin(self) -> None:
-        """Forgets the command before, of the same process."""
+        """Forgets an earlier command of the same process."""
         self.log = self.run = None
 
     def print_events(self) -> Handler:
@@ -74,7 +74,7 @@ class Command:
         self._divert(folder.log)
 
     def end(self) -> None:
-        """Ends what is live on the terminal, and sends stderr there again."""
+        """Ends live displays on the terminal, and sends stderr there again."""
         if self._printer is not None:
             self._printer.stop()
             self._printer = None
@@ -107,7 +107,7 @@ def _command_line() -> str:
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:
-    """Returns whether a stream writes to file descriptor 2: not so in a notebook or a test."""
+    """Returns whether a stream writes to file descriptor 2; False in a notebook or a test."""
     try:
         return stream.fileno() == 2
     except (AttributeError, OSError, ValueError):

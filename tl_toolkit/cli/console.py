@@ -1,4 +1,4 @@
-"""What people see of a command: results on stdout, all other text on stderr."""
+"""Prints the text of a command: results on stdout, all other text on stderr."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
 
 
 def _keep_small(value: Any) -> Any:
-    """Returns a number of a column's own unit with digits that it would lose behind the point."""
+    """Returns a number as text if the table's fixed decimals would cut off its digits."""
     is_small = isinstance(value, float) and 0 < abs(value) < 0.001
     return f"{value:.3g}" if is_small else value

@@ -118,13 +118,15 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, ToolkitError):
         return _warn(str(error), error.exit_code)
     if isinstance(error, BrokenPipeError):
-        # The reader of our output went away, as `head` does; nobody reads what is left.
+        # The reader of our output has ended, as `head` does; nobody reads the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     # Libraries wrap an interrupt while they are imported.
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
-        kept = f" The best weights so far are kept in {current.run.path}" if current.run else ""
-        return _warn(f"Interrupted.{kept}", 130)
+        best_weights = (
+            f" The best weights so far are kept in {current.run.path}" if current.run else ""
+        )
+        return _warn(f"Interrupted.{best_weights}", 130)
     if any(_is_full(cause) for cause in causes):
         return _warn("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
     return _report_unexpected(error, arguments)

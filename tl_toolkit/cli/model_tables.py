@@ -1,4 +1,4 @@
-"""What `tltool models` prints: records, rows of figures, and what a probe measured."""
+"""Formats what `tltool models` prints: records, rows of figures, and measurements of a probe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def record_of(architecture: Architecture) -> dict[str, Any]:
     """Returns an architecture's record for JSON.
 
     Args:
-        architecture: Of the catalog.
+        architecture: Architecture of the catalog.
     """
     blocks = {block.name: [unit.name for unit in block.units] for block in architecture.blocks}
     return {
@@ -49,7 +49,7 @@ def describe_json(record: Architecture, description: Description) -> dict[str, A
     """Returns a description for JSON.
 
     Args:
-        record: Of the architecture.
+        record: Record of the architecture.
         description: Its figures.
     """
     return {
@@ -72,7 +72,7 @@ def show_description(record: Architecture, description: Description, level: str)
     """Prints a description to stdout.
 
     Args:
-        record: Of the architecture.
+        record: Record of the architecture.
         description: Its figures.
         level: A row for each of these: blocks, units or layers.
     """
@@ -98,7 +98,7 @@ def _show_rows(description: Description, level: str) -> None:
     heads = {"blocks": ["block"], "units": ["block", "unit"], "layers": ["layer", "kind"]}[level]
     columns = [*heads, "output", "parameters", "MACs", "field", "memory", "trains"]
     table = [[*_names(row, level), *_numbers(row, level)] for row in rows]
-    # Figures with their units are words to the table, which would set them to the left.
+    # The table would align figures with units to the left, as words.
     for index in range(len(heads) + 2, len(columns)):
         width = max(len(columns[index]), *(len(line[index]) for line in table))
         columns[index] = columns[index].rjust(width)
@@ -164,7 +164,7 @@ def _value(value: Value) -> str:
 
 
 def probe_json(probe: Probe) -> dict[str, Any]:
-    """Returns what a probe measured, for JSON.
+    """Returns the measurements of a probe, for JSON.
 
     Args:
         probe: The result.
@@ -174,7 +174,7 @@ def probe_json(probe: Probe) -> dict[str, Any]:
 
 
 def show_probe(probe: Probe) -> None:
-    """Prints what a probe measured to stdout.
+    """Prints the measurements of a probe to stdout.
 
     Args:
         probe: The result.

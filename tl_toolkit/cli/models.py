@@ -109,9 +109,9 @@ def show_model(
 
 
 def _read_arguments(texts: Sequence[str]) -> dict[str, Any]:
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: expected KEY=VALUE, as alpha=0.25")
+    malformed = [text for text in texts if "=" not in text]
+    if malformed:
+        raise click.BadParameter(f"{malformed[0]!r}: expected KEY=VALUE, as alpha=0.25")
     return {key: read_scalar(value) for key, _, value in (text.partition("=") for text in texts)}
 
 

@@ -1,1 +1,1 @@
-"""How good a model is, and against what."""
+"""Metrics of a model, thresholds for them, and baselines."""

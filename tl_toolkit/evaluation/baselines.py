@@ -26,7 +26,7 @@ def train_baseline(
     """Trains `recipe.baseline` beside the run.
 
     Args:
-        plan: Of a recipe with a `baseline`; its images are used as they are.
+        plan: Plan of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
         folder: The run; the baseline's histories go under baseline/.
         progress: Receives its events, named as the baseline's.
@@ -59,7 +59,7 @@ def train_baseline(
 
 
 def _label(event: Event) -> Event:
-    """The same event under the baseline's names."""
+    """Returns the same event under the baseline's names."""
     facts = dict(event.facts)
     if "phase" in facts:
         facts["phase"] = f"baseline {facts['phase']}"
@@ -72,7 +72,7 @@ def _label(event: Event) -> Event:
 
 
 def _relabel(error: ToolkitError) -> ToolkitError:
-    """The same error, named as the baseline's, with its fields in the hint."""
+    """Returns the same error, named as the baseline's, with its fields in the hint."""
     return type(error)(
         [
             replace(

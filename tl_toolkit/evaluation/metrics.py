@@ -22,7 +22,7 @@ def check_names(
         task: Its task.
 
     Raises:
-        RecipeError: With all of them.
+        RecipeError: A metric is unknown; all of them are named.
     """
     for split in ("validation", "test"):
         if split in metrics:
@@ -38,9 +38,9 @@ def check_thresholds(
     Losses and errors, where lower is better, are compared with the greatest values.
 
     Args:
-        metrics: Of a split.
+        metrics: Metrics of a split.
         thresholds: Limits by name.
-        task: Knows for which metrics lower is better.
+        task: The task, which knows the metrics where lower is better.
 
     Raises:
         RecipeError: There is no metric of that name.
@@ -63,7 +63,7 @@ def check_thresholds(
 
 
 def _list_graded(metrics: Mapping[str, Any], task: TaskSection) -> list[str]:
-    """Returns what a threshold can be set on."""
+    """Returns the metrics that a threshold can be set on."""
     return [
         name
         for name, value in metrics.items()

@@ -27,10 +27,10 @@ _SPLITS = ("validation", "test")
 def evaluate_trained(
     trainer: Trainer, task: Task, images: Mapping[str, Images]
 ) -> tuple[dict[str, dict[str, Any]], Table]:
-    """Measures the kept weights on validation and test images, from the features at hand.
+    """Measures the kept weights on validation and test images, from features that are computed.
 
     Args:
-        trainer: After its training.
+        trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
 
@@ -57,7 +57,7 @@ def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluatio
 
     Args:
         model: The model.
-        task: What it has learned.
+        task: The task that it has learned.
         images: The images, with their targets.
     """
     return task.evaluate(_ModelView(model, task, images), images.targets)
@@ -115,7 +115,7 @@ class _ModelView(SplitView):
         return np.concatenate(losses), np.concatenate(outputs)
 
     def _compile(self, size: int) -> Any:
-        """Compiles model and loss as one function: only so does Keras find the logits."""
+        """Compiles model and loss as one function: otherwise Keras does not find the logits."""
         inputs = [
             tf.TensorSpec((size, *tensor.shape[1:]), tf.float32) for tensor in self.model.inputs
         ]
@@ -134,7 +134,7 @@ class _ModelView(SplitView):
 
 
 class _Pixels:
-    """The images themselves, as features at the entrance of a model."""
+    """Yields the images themselves, as the features that enter a model."""
 
     def __init__(self, images: Images) -> None:
         self._images = images

@@ -1,4 +1,4 @@
-"""Runs a SavedModel in a process that computes as this one, and cannot import this package."""
+"""Runs a SavedModel in a process that computes as this one does but cannot import this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ask", "read_numerics"]
 
 
 def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
-    """Loads a SavedModel in a fresh process and asks both of its signatures.
+    """Loads a SavedModel in a fresh process and calls both of its signatures.
 
     The process looks for modules where this one does, so that it finds TensorFlow in the user's
     site, PYTHONPATH or a `--target` folder, but it refuses to import this package.
@@ -29,7 +29,7 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
     Args:
         saved_model: Its folder.
         batches: Images, uint8 (n, h, w, 3) each.
-        encoded: Image files, asked for together.
+        encoded: Image files, sent in one call.
 
     Raises:
         ParityError: It cannot be loaded, or gives no outputs.
@@ -83,7 +83,7 @@ def read_numerics() -> dict[str, Any]:
 def _gather(
     arrays: Mapping[str, np.ndarray], side: str, count: int
 ) -> tuple[Mapping[str, np.ndarray], ...]:
-    """Returns the outputs of one side, in the order of what was asked."""
+    """Returns the outputs of one signature, in the order of its inputs."""
     outputs: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
     for key, value in arrays.items():
         kind, *rest = key.split("/")

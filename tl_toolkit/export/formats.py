@@ -1,4 +1,4 @@
-"""What an export format is to the code: how to write it, how to ask it, and what it may differ by.
+"""The code of each export format: how to write it, how to run it, and how much it may differ.
 
 The table is `tl_toolkit.recipe.export_formats`, which recipes and the command line read without
 TensorFlow; here each line of it is joined with its file.
@@ -24,12 +24,12 @@ __all__ = ["FinishedModel", "Format", "find_format"]
 
 @dataclass(frozen=True)
 class FinishedModel:
-    """What is exported.
+    """A finished model to export.
 
     Attributes:
         model: The whole model.
-        task: What it has learned; names its outputs.
-        resize: How images come to its size, as in the recipe.
+        task: The task that it has learned, which names its outputs.
+        resize: How images are resized to its size, as in the recipe.
     """
 
     model: keras.Model
@@ -46,9 +46,9 @@ class Format:
 
     Attributes:
         write: Writes it to a path that does not exist.
-        ask: Asks what was written, by images (n, h, w, 3) and encoded files; None where nothing
-            can be asked, which is then published without a proof.
-        limits: What the proof allows.
+        ask: Runs what was written on images (n, h, w, 3) and encoded files; None for a format that
+            cannot be run, which is published without a proof.
+        limits: The largest differences that the proof allows.
     """
 
     write: Callable[[FinishedModel, Path], None]
@@ -63,7 +63,7 @@ def find_format(name: str) -> Format:
         name: Its word in recipes.
 
     Raises:
-        RecipeError: There is none of that name.
+        RecipeError: No format has that name.
     """
     (name,) = split_formats([name])
     export_format: Format = importlib.import_module(f"tl_toolkit.export.{name}").FORMAT

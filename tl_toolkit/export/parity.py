@@ -15,7 +15,7 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
 
     Args:
         report: What `tl_toolkit.tasks.parity.make_report` returned.
-        where: The file that holds it.
+        where: The file that holds the report.
 
     Raises:
         ParityError: A difference is above its limit, or a label or class name differs.

@@ -1,4 +1,4 @@
-"""Publishes a run's model in the formats that are asked for, each after its proof."""
+"""Publishes a run's model in the requested formats, each after its proof."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publish(
         The path of each format.
 
     Raises:
-        ParityError: An exported model differs from the model; what was published before stays.
+        ParityError: An exported model differs from the model; earlier exports stay.
         RecipeError: A format is unknown.
     """
     return {

@@ -1,12 +1,12 @@
-"""Asks an exported model in a process of its own. Run as a script: it imports TensorFlow only.
+"""Runs an exported model in a process of its own, as a script that imports TensorFlow only.
 
     python -I serving_process.py SAVED_MODEL INPUTS.npz OUTPUTS.npz [SETTINGS]
 
-INPUTS holds batches of images, `image/0`, `image/1`, ..., uint8 (n, h, w, 3), and `bytes`, uint8,
-the files one after the other, of as many bytes as `lengths` says. OUTPUTS holds by the names of the
-model's outputs those for each batch, `pixels/0/NAME`, and for each file, `bytes/0/NAME`; outputs
-that are PNG files are decoded. SETTINGS is a JSON object: `path` is where modules are looked for,
-the rest is the arithmetic of the process that asks (`export.asking.read_numerics`).
+INPUTS holds batches of images, `image/0`, `image/1`, ..., uint8 (n, h, w, 3), and `bytes`, uint8:
+the files one after the other, whose sizes are in `lengths`. OUTPUTS holds each output of the model
+by its name, for each batch as `pixels/0/NAME` and for each file as `bytes/0/NAME`; outputs that are
+PNG files are decoded. SETTINGS is a JSON object: `path` is the search path for modules,
+the rest is the arithmetic of the calling process (`export.asking.read_numerics`).
 
 Whatever the path holds, the toolkit cannot be imported here: the model must work without it.
 """
@@ -41,15 +41,15 @@ class WithoutToolkit:
 
 
 def set_numerics(settings: Mapping[str, Any]) -> None:
-    """Makes TensorFlow compute as in the process that asks; must come before its first operation.
+    """Makes TensorFlow compute as in the calling process; call it before the first operation.
 
     Args:
-        settings: What `read_numerics` returned there; what is missing stays as it is.
+        settings: The result of `read_numerics` there; missing settings are not changed.
     """
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
-        # The process that asks holds memory already, and by default this process reserves all.
+        # The calling process holds memory already, and by default this process reserves all.
         tf.config.experimental.set_memory_growth(gpu, True)
     if "tf32" in settings:
         tf.config.experimental.enable_tensor_float_32_execution(settings["tf32"])
@@ -61,7 +61,7 @@ def set_numerics(settings: Mapping[str, Any]) -> None:
 
 
 def get_numerics() -> dict[str, Any]:
-    """Returns what TensorFlow says of its arithmetic."""
+    """Returns TensorFlow's settings of its arithmetic."""
     import tensorflow as tf
 
     return {
@@ -73,7 +73,7 @@ def get_numerics() -> dict[str, Any]:
 
 
 def is_deterministic() -> bool:
-    """Tells whether op determinism is on; TensorFlow's own function for this is private."""
+    """Returns whether op determinism is on; TensorFlow's own function for this is private."""
     import tensorflow as tf
 
     try:
@@ -88,7 +88,7 @@ def main(model_path: str, inputs_path: str, outputs_path: str, settings: str = "
 
     Args:
         model_path: Folder of the SavedModel.
-        inputs_path: File with what is asked.
+        inputs_path: File with the inputs.
         outputs_path: File to write.
         settings: Search path and arithmetic, as JSON.
     """

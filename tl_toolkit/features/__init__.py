@@ -1,1 +1,1 @@
-"""What a suffix is trained on: the prefix's outputs, computed live or kept in the store."""
+"""Features that a suffix is trained on: the prefix's outputs, computed live or stored."""

@@ -1,4 +1,4 @@
-"""What a prefix computes, as a key: equal for equal graphs and weights, in every process."""
+"""Keys of what a prefix computes: equal for equal graphs and weights, in every process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.keras_private import constants_of
 from tl_toolkit.transfer.assemble import TransferModel
 
-# What a layer's configuration holds that does not change what it computes in inference mode.
+# Settings of a layer that do not change its outputs in inference mode.
 _IRRELEVANT = {"trainable", "seed", "name", "momentum"}
 _IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
@@ -24,11 +24,12 @@ Digests = Mapping[tuple[str, str], str]
 
 
 class PrefixKeys:
-    """Keys of the tensors of one model: each depends on all that it is computed from.
+    """Computes keys of the tensors of one model: a key depends on all inputs of its tensor.
 
     Args:
-        transfer: The model; its graph is read once, the values of its weights come as digests.
-        context: What else the outputs depend on: image size, decoder, versions, device.
+        transfer: The model; its graph is read once, and digests stand for the values of its
+            weights.
+        context: Everything else that the outputs depend on: image size, decoder, versions, device.
     """
 
     def __init__(self, transfer: TransferModel, context: Mapping[str, Any]) -> None:
@@ -42,12 +43,12 @@ class PrefixKeys:
         digests: Digests,
         **more: Any,
     ) -> str:
-        """Returns the key of what crosses a cut, 32 hexadecimal digits.
+        """Returns the key of the tensors that cross a cut, 32 hexadecimal digits.
 
         Args:
             tensors: The tensors of the cut.
-            digests: Of the weights as they are now.
-            more: What else these outputs depend on, as the augmentation of the images.
+            digests: Digests of the weights as they are now.
+            more: Everything else that these outputs depend on, as the augmentation of the images.
         """
         weights: dict[str, list[str]] = {}
         for (_, name), sha256 in digests.items():

@@ -1,4 +1,4 @@
-"""The feature store as one model and its images see it: read at a cut, and filled in one pass."""
+"""The feature store of one model and its images: read at a cut, and filled in one pass."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def count_images(gaps: Sequence[Gap]) -> int:
     """Returns how many images have to be computed; once for all cuts, but for each view.
 
     Args:
-        gaps: All that is missing.
+        gaps: All missing features.
     """
     return sum(len(_union(group)) for _, group in itertools.groupby(gaps, key=lambda gap: gap.of))
 
@@ -67,8 +67,8 @@ class PrefixStore:
 
     Args:
         transfer: The model.
-        settings: What its features are.
-        images: By split.
+        settings: The settings of its features.
+        images: Images by split.
         views: The random views of the training images; None without augmentation.
     """
 
@@ -106,7 +106,7 @@ class PrefixStore:
         """Returns how many bytes the features of one image take.
 
         Args:
-            cut: Where they leave the prefix.
+            cut: The cut where they leave the prefix.
         """
         count: int = sum(math.prod(tensor.shape[1:]) for tensor in as_list(cut.tensors))
         return count * np.dtype(self._settings.dtype).itemsize
@@ -129,16 +129,16 @@ class PrefixStore:
         """Returns the features of every split; None unless all of them are stored.
 
         Args:
-            cut: Where they leave the prefix.
-            digests: Of all weights as they are now.
+            cut: The cut where they leave the prefix.
+            digests: Digests of all weights as they are now.
         """
         stored: dict[str, list[StoredExamples]] = {}
-        for wanted in self._passes():
-            entry = self._entry(cut, digests, wanted.view)
-            examples = entry.read(self._contents[wanted.split])
+        for image_pass in self._passes():
+            entry = self._entry(cut, digests, image_pass.view)
+            examples = entry.read(self._contents[image_pass.split])
             if examples is None:
                 return None
-            stored.setdefault(wanted.split, []).append(examples)
+            stored.setdefault(image_pass.split, []).append(examples)
         several = isinstance(cut.tensors, list)
         return {split: StoredFeatures(views, several=several) for split, views in stored.items()}
 
@@ -147,36 +147,36 @@ class PrefixStore:
 
         Args:
             cuts: The cuts.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
         """
         return [
-            self._entry(cut, digests, wanted.view).folder.name
-            for wanted in self._passes()
+            self._entry(cut, digests, image_pass.view).folder.name
+            for image_pass in self._passes()
             for cut in cuts
         ]
 
     def find_gaps(self, cuts: Sequence[Cut], digests: Digests) -> list[Gap]:
-        """Returns what is not stored at these cuts: by split and view, shallower cuts first.
+        """Returns the missing features at these cuts, by split and view, shallower cuts first.
 
         Args:
             cuts: The cuts.
-            digests: Of all weights as they are now.
+            digests: Digests of all weights as they are now.
         """
         gaps = []
-        for wanted in self._passes():
+        for image_pass in self._passes():
             for cut in sorted(cuts, key=lambda cut: cut.position):
-                entry = self._entry(cut, digests, wanted.view)
-                images = entry.missing(self._contents[wanted.split])
+                entry = self._entry(cut, digests, image_pass.view)
+                images = entry.missing(self._contents[image_pass.split])
                 if images:
-                    gaps.append(Gap(wanted, cut, entry, images))
+                    gaps.append(Gap(image_pass, cut, entry, images))
         return gaps
 
     def fill(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
-        """Computes and stores what is missing, in one pass for each split and view.
+        """Computes and stores missing features, in one pass for each split and view.
 
         Args:
-            gaps: What is missing, as `find_gaps` returns it.
-            digests: Of all weights as they are now.
+            gaps: The missing features, as `find_gaps` returns them.
+            digests: Digests of all weights as they are now.
 
         Yields:
             The number of images of each step.
@@ -212,7 +212,7 @@ class PrefixStore:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
         image = self._transfer.image
         if self._settings.dtype != "float32" or self._settings.constant_folded:
-            # A value that was rounded, or folded at another cut, would differ by its way.
+            # A value that was rounded, or constant-folded at another cut, would differ.
             return image, None
         for part in self._transfer.parts[gap.cut.position - 1 : 0 : -1]:
             earlier = find_cut(self._transfer, (part.name,))
@@ -226,7 +226,8 @@ class PrefixStore:
     ) -> Callable[[Batch], list[list[tf.Tensor]]]:
         """Returns the function from the source to the tensors of several cuts, compiled once."""
         flat = [tensor for cut in cuts for tensor in as_list(cut.tensors)]
-        # By the weights as well: a constant-folded function keeps those that it was built with.
+        # The key has the weights too: a constant-folded function keeps those that it was built
+        # with.
         key = tuple(map(id, as_list(source))), self._keys.key(flat, digests)
         if key not in self._functions:
             self._functions[key] = connect(
@@ -244,9 +245,9 @@ class PrefixStore:
         return compute
 
     def _batches(
-        self, wanted: _Pass, images: Sequence[bytes], stored: StoredExamples | None
+        self, image_pass: _Pass, images: Sequence[bytes], stored: StoredExamples | None
     ) -> Iterator[tuple[Batch, list[bytes]]]:
-        """Yields prefix batches of images, or of their stored features, and whose they are."""
+        """Yields prefix batches of images, or of their stored features, and the images' digests."""
         size = self._transfer.batch_size
         if stored is not None:
             for start in range(0, len(images), size):
@@ -254,15 +255,15 @@ class PrefixStore:
                 tensors = stored.take(np.arange(start, start + len(batch)))
                 yield tensors[0] if len(tensors) == 1 else tensors, batch
             return
-        contents = self._contents[wanted.split]
+        contents = self._contents[image_pass.split]
         places = {image: place for place, image in enumerate(contents)}
         order = np.array([places[image] for image in images])
-        for pixels, indices in self._images[wanted.split].batches(order, size):
+        for pixels, indices in self._images[image_pass.split].batches(order, size):
             batch = [contents[index] for index in indices]
-            if wanted.view is None or self._views is None:
+            if image_pass.view is None or self._views is None:
                 yield pixels, batch
             else:
-                yield self._views.augment(pixels, indices, wanted.view), batch
+                yield self._views.augment(pixels, indices, image_pass.view), batch
 
 
 def _union(gaps: Iterator[Gap] | Sequence[Gap]) -> list[bytes]:

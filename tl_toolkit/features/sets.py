@@ -1,7 +1,7 @@
 """The features of one split, computed from its images or read from the store.
 
-Both give the same examples in the same order, bit for bit: the one prefix function of one fixed
-batch size computed every example, whoever asked for it first.
+Both give the same examples in the same order, bit for bit: one prefix function of one fixed batch
+size computes all examples.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tl_toolkit.images.pipeline import Images
 __all__ = ["CHUNK_BYTES", "Augmentation", "FeatureSet", "LiveFeatures", "StoredFeatures"]
 
 CHUNK_BYTES = 64 << 20
-"""Stored features that are handed over at a time."""
+"""Number of stored examples that are yielded at a time."""
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.ndarray, int], tf.Tensor]
 """Turns uint8 images (n, h, w, 3), their indices and the epoch (from 1) into float32 images."""
 
 
 class LiveFeatures:
-    """Prefix outputs computed from images, in whole prefix batches whatever the training batch is.
+    """Computes prefix outputs from images, in whole prefix batches for any training batch size.
 
     Args:
         images: The images of one split.
         prefix: The compiled prefix.
-        augment: Changes the images before the prefix; nothing does by default.
+        augment: Changes the images before the prefix; by default they are not changed.
         dtype: float16 rounds the outputs as a store of that precision does.
     """
 
@@ -86,7 +86,7 @@ class LiveFeatures:
 
 
 class StoredFeatures:
-    """Prefix outputs read from the store, without a look at the images.
+    """Reads prefix outputs from the store; the images stay closed.
 
     Args:
         views: The features of all images, once for each view.
@@ -100,12 +100,12 @@ class StoredFeatures:
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yields what `LiveFeatures.chunks` does, in larger chunks.
+        """Yields the same as `LiveFeatures.chunks`, in larger chunks.
 
         Args:
-            order: As there.
-            batch_size: As there.
-            epoch: Decides the view; epoch 1 has the first one.
+            order: As in `LiveFeatures.chunks`.
+            batch_size: As in `LiveFeatures.chunks`.
+            epoch: Decides the view; epoch 1 has the first view.
         """
         examples = self._views[(epoch - 1) % len(self._views)]
         size = max(1, CHUNK_BYTES // (examples.example_bytes * batch_size)) * batch_size

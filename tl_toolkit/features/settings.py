@@ -1,4 +1,4 @@
-"""What decides the features of a run, as plain values."""
+"""The settings that decide the features of a run, as plain values."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["FeatureSettings"]
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What the features are computed from, and whether they are stored.
+    """The inputs of the features, and whether features are stored.
 
     Attributes:
         image_size: (height, width) of the images in pixels.
         resize: How images get that size: a name that `images.pipeline.Images` knows.
-        augment: What changes the training images at random; None if nothing does.
+        augment: Random changes of the training images; None for no changes.
         seed: Decides the random changes.
-        views: How many random views of each training image the epochs go round; None for a new
+        views: How many random views of each training image the epochs cycle through; None for a new
             view in each epoch.
         store: "auto" stores features where that saves time, "always" wherever they fit, "never"
             computes them in each epoch.
         dtype: "float32" or "float16", to which features are rounded, stored or not.
-        constant_folded: Make constants of the prefix's weights: faster, and different in the last
+        constant_folded: Use the prefix's weights as constants: faster, and different in the last
             digits.
         max_gb: Size of the whole store in GB (10^9 bytes).
     """

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 DRAFT_PREFIX = ".draft-"
-"""How the name of a folder begins that is no shard yet, or no longer."""
+"""Prefix of the names of folders that are no shards yet, or no longer."""
 
 _WHOLE = "whole.json"
 _IMAGES = "images.npy"
@@ -49,7 +49,7 @@ class Shard:
         size: Bytes of all its files.
         images: How many images it holds the features of.
         used: When it was last read or written, in seconds since 1970.
-        made_by: What computed it, in words.
+        made_by: A description of the prefix that computed it.
     """
 
     path: Path
@@ -64,8 +64,8 @@ class StoredExamples:
 
     Args:
         shards: The tensors of each shard.
-        shard: Of each example, the index of the shard that it is in.
-        row: Of each example, its place in there.
+        shard: For each example, the index of its shard.
+        row: For each example, its place in the shard.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class StoredExamples:
         shard, row = self._shard[indices], self._row[indices]
         if len(self._shards) == 1:
             return [tensor[row].astype(np.float32, copy=False) for tensor in self._shards[0]]
-        taken = [
+        examples = [
             np.empty((len(indices), *tensor.shape[1:]), np.float32) for tensor in self._shards[0]
         ]
         for number, tensors in enumerate(self._shards):
             (places,) = np.nonzero(shard == number)
-            for target, tensor in zip(taken, tensors, strict=True):
+            for target, tensor in zip(examples, tensors, strict=True):
                 target[places] = tensor[row[places]]
-        return taken
+        return examples
 
 
 class ShardWriter:
@@ -110,7 +110,7 @@ class ShardWriter:
     Args:
         folder: The draft, an empty folder.
         count: How many examples will be written.
-        shapes: Of each tensor, without the batch.
+        shapes: Shapes of each tensor, without the batch.
         dtype: float32 or float16.
     """
 
@@ -140,11 +140,11 @@ class ShardWriter:
         self._written += len(tensors[0])
 
     def finish(self, images: Sequence[bytes], made_by: str) -> None:
-        """Writes what makes it a shard, and forces all of it to the disk.
+        """Completes the shard, and forces all of it to the disk.
 
         Args:
             images: SHA-256 of the content of each image, in the order of the examples.
-            made_by: What computed them, in words.
+            made_by: A description of the prefix that computed them.
 
         Raises:
             ValueError: The number of examples is not the one that was announced.
@@ -186,7 +186,7 @@ def read_images(path: Path) -> list[bytes]:
 
 
 def describe_shard(path: Path) -> Shard:
-    """Reads what a shard is, without its tensors.
+    """Reads the description of a shard, without its tensors.
 
     Args:
         path: The shard's folder.
@@ -218,13 +218,13 @@ def map_shard(path: Path) -> list[np.ndarray]:
     if not is_whole(path):
         raise OSError(f"{path} is not whole")
     tensors = len(_read_whole(path)["sizes"]) - 1
-    with contextlib.suppress(OSError):  # a cache that may only be read serves as well
+    with contextlib.suppress(OSError):  # a read-only cache is used too
         os.utime(path / _WHOLE)
     return [np.load(path / f"{number}.npy", mmap_mode="r") for number in range(tensors)]
 
 
 def is_whole(path: Path) -> bool:
-    """Says whether all files of a shard are there, with the sizes they were written with.
+    """Returns whether all files of a shard are there, in the sizes that they were written in.
 
     Args:
         path: The shard's folder.
@@ -237,7 +237,7 @@ def is_whole(path: Path) -> bool:
 
 
 def delete_shard(path: Path) -> None:
-    """Takes a shard away in one step, and only then deletes its files.
+    """Removes a shard in one step, and only then deletes its files.
 
     Args:
         path: The shard's folder; nothing happens if it is gone.

@@ -1,4 +1,4 @@
-"""What a suffix is trained on: the prefix's outputs, computed live or kept in the feature store."""
+"""The source of the features that a suffix is trained on: computed live, or stored."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SPARE_DISK = 1e9  # bytes that the store leaves free
 
 
 class FeatureSource:
-    """Gives each phase the features at its cut, and computes what the store does not have.
+    """Returns the features at the cut of each phase, and computes those that are not stored.
 
     Args:
         transfer: The model.
-        settings: What its features are, and whether they are stored.
-        images: By split.
-        progress: Receives the images computed, and where features come from.
+        settings: The settings of its features, and whether they are stored.
+        images: Images by split.
+        progress: Receives the number of images computed, and where features come from.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FeatureSource:
         if augment is not None:
             self._views = TrainingViews(settings, augment, images["train"].keys)
         self._store = PrefixStore(transfer, settings, images, self._views)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._work: dict[str, int] = {}
 
     def at(
@@ -61,15 +61,15 @@ class FeatureSource:
         """Returns the features of every split of the images at a cut.
 
         Args:
-            split: The model, cut; its prefix computes what is not stored.
-            digests: Of all weights as they are now.
-            passes: How often the features will be gone through; decides whether to store them.
-            also: Later cuts whose prefixes will not have changed by then: if anything has to be
-                computed, theirs is in the same pass.
+            split: The model, cut; its prefix computes features that are not stored.
+            digests: Digests of all weights as they are now.
+            passes: How often the features will be read; decides whether to store them.
+            also: Later cuts whose prefixes will not have changed by then: their features are
+                computed in the same pass, if there is one.
         """
         features = self._store.read(split.cut, digests) if self._may_read() else None
         if features is not None:
-            self._say(f"features: read from the store before {split.cut.name}")
+            self._report_once(f"features: read from the store before {split.cut.name}")
             return features
         reason = self._refuse(split.cut, passes)
         if reason is None:
@@ -79,12 +79,12 @@ class FeatureSource:
             if features is not None:
                 return features
             reason = "another process has deleted what was stored"
-        self._say(f"features: computed in each epoch before {split.cut.name}: {reason}")
+        self._report_once(f"features: computed in each epoch before {split.cut.name}: {reason}")
         return self._compute_live(split)
 
     @property
     def geometric_transform(self) -> Callable[[int, int], GeometricTransform] | None:
-        """Says how the training image at an index moves in an epoch (from 1), live or stored.
+        """Returns how the training image at an index moves in an epoch (from 1), live or stored.
 
         None without augmentation.
         """
@@ -105,7 +105,7 @@ class FeatureSource:
         }
 
     def _may_read(self) -> bool:
-        """Says whether features that are stored already are read, even if storing did not pay."""
+        """Returns whether stored features are read, even if storing them would not save time."""
         return self._settings.store != "never" and not self._settings.has_endless_views
 
     def _refuse(self, cut: Cut, passes: int) -> str | None:
@@ -131,20 +131,20 @@ class FeatureSource:
     def _fill_all(
         self, cut: Cut, digests: Digests, *, passes: int, also: Sequence[Cut]
     ) -> str | None:
-        """Stores a cut, and those of `also` that are worth it; returns why not if it does not."""
+        """Stores a cut, and those of `also` that save time; returns the reason if it cannot."""
         worthy = [later for later in also if self._refuse(later, passes) is None]
         cuts = list({chosen.name: chosen for chosen in [cut, *worthy]}.values())
         try:
             reason = self._fill(cuts, digests)
             if reason is not None and len(cuts) > 1:
-                # If there is no room for all of them, perhaps there is for the first one.
+                # If there is no room for all cuts, there may be room for the first one.
                 reason = self._fill([cut], digests)
         except OSError as error:
             return f"the store cannot be written: {error.strerror or error}"
         return reason
 
     def _fill(self, cuts: Sequence[Cut], digests: Digests) -> str | None:
-        """Computes what is missing at these cuts; returns why not if there is no room for it.
+        """Computes missing features at these cuts; returns the reason if there is no room for them.
 
         Raises:
             OSError: The store cannot be written.
@@ -153,7 +153,7 @@ class FeatureSource:
         if not gaps:
             return None
         needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
-        # What is complete already stays too: it will be read together with what is missing now.
+        # Complete entries stay too: they are read together with those that are computed now.
         if not self._make_room(needed, self._store.keys(cuts, digests)):
             return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
         total = count_images(gaps)
@@ -162,11 +162,11 @@ class FeatureSource:
             done += count
             self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
-        self._say(
+        self._report_once(
             f"features: the frozen part before {names} ran once for {total} images, and not in "
             f"each epoch; {needed / 1e6:.1f} MB are kept"
         )
-        self._said.update(f"features: read from the store before {cut.name}" for cut in cuts)
+        self._reported.update(f"features: read from the store before {cut.name}" for cut in cuts)
         return None
 
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:
@@ -176,7 +176,7 @@ class FeatureSource:
         budget = int(self._settings.max_gb * 1e9)
         return needed <= free and cache.make_room(needed, budget, keep=keep)
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _report_once(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
             self._progress(message(text))

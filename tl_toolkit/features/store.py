@@ -1,4 +1,4 @@
-"""The feature store on disk: a prefix's outputs, looked up by the image that they are of.
+"""The feature store on disk: a prefix's outputs, looked up by their image.
 
     <cache>/features/<key>/<shard>/
 
@@ -42,7 +42,7 @@ class Entry:
     """All shards of one key.
 
     Args:
-        folder: Where they lie; need not exist.
+        folder: The folder of the shards; need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,13 +87,13 @@ class Entry:
     def write(
         self, images: Sequence[bytes], shapes: Sequence[tuple[int, ...]], dtype: str, made_by: str
     ) -> Iterator[ShardWriter]:
-        """Gives a writer for the features of images; published when the block succeeds.
+        """Yields a writer for the features of images, which are published if the block succeeds.
 
         Args:
             images: SHA-256 of each image's content; examples are added in this order.
-            shapes: Of each tensor, without the batch.
+            shapes: Shapes of each tensor, without the batch.
             dtype: float32 or float16.
-            made_by: What computes the features, in words.
+            made_by: A description of the prefix that computes the features.
 
         Raises:
             OSError: The folder cannot be written, or the disk is full.
@@ -113,7 +113,7 @@ class Entry:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _refresh(self) -> None:
-        """Takes in shards that were published since the last time."""
+        """Reads shards that were published since the last call."""
         for path in sorted(_shards_in(self.folder)):
             if path in self._seen:
                 continue
@@ -185,7 +185,7 @@ class FeatureCache:
         return len(shards), sum(shard.size for shard in shards)
 
     def _sweep(self) -> None:
-        """Removes what interrupted writers left; a folder that no writer made stays."""
+        """Removes drafts of interrupted writers; a folder that no writer created stays."""
         for folder in _folders_in(self.root):
             for draft in folder.glob(f"{DRAFT_PREFIX}*"):
                 if _is_left(draft):
@@ -193,7 +193,7 @@ class FeatureCache:
 
 
 def _is_left(draft: Path) -> bool:
-    """Says whether a draft of this store has no writer any more, on whatever host it was."""
+    """Returns whether a draft of this store has lost its writer, on any host."""
     if is_abandoned(draft):
         return True
     if not draft.name.removeprefix(DRAFT_PREFIX).split("-")[0].isdecimal():

@@ -22,7 +22,7 @@ __all__ = ["TrainingViews"]
 
 
 class TrainingViews:
-    """Shows the training images as an epoch sees them, stored or live.
+    """Changes the training images for an epoch, stored or live.
 
     Args:
         settings: Their augmentation, seed and number of views.
@@ -75,7 +75,7 @@ class TrainingViews:
         return self._transform(self._settings.seed, self.number(epoch), int(self._keys[index]))
 
     def describe(self, view: int) -> dict[str, Any]:
-        """Returns all that the images of a view depend on besides the images, for a key.
+        """Returns everything but the images that a view depends on, for a key.
 
         Args:
             view: Counts from 1.

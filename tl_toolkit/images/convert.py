@@ -1,4 +1,4 @@
-"""A second reading of images by Pillow, for those that the decoder refuses."""
+"""Reads, with Pillow, images that the decoder refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Only what people keep photographs in: each further format is another parser for hostile bytes.
+# Only formats of photographs: each further format is another parser for hostile bytes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
@@ -18,7 +18,7 @@ _warnings_lock = threading.Lock()
 
 
 def convert_to_png(encoded: bytes) -> bytes:
-    """Reads an image with Pillow and gives it back as an upright 8-bit RGB PNG.
+    """Reads an image with Pillow and returns it as an upright 8-bit RGB PNG.
 
     The same rules as the decoder's: the first frame, alpha dropped, 16 bits cut to the upper 8, at
     most as many pixels as Pillow decodes by default.
@@ -33,7 +33,7 @@ def convert_to_png(encoded: bytes) -> bytes:
         ValueError: Pillow cannot read it either; the text says why and may be empty.
     """
     with _warnings_lock, warnings.catch_warnings():
-        # Of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
+        # Warnings of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:

@@ -14,7 +14,7 @@ from tl_toolkit.sources.listing import MAX_BYTES
 
 __all__ = ["DECODER_VERSION", "MAX_PIXELS", "decode_image", "explain", "resize_image"]
 
-# Raise it when an image would get other pixels or another verdict: stored results depend on it.
+# Raise this number when images get other pixels or verdicts: stored results depend on it.
 DECODER_VERSION = 1
 
 _ADOBE_MARKER = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # version 100, no flags, no transform
@@ -68,8 +68,8 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(encoded: tf.Tensor, header: Header) -> tf.Tensor:
-    # CMYK files hold inverted ink, as Adobe began it. Pillow always takes it so, TensorFlow only
-    # behind Adobe's marker; one in the file itself comes after this one and counts.
+    # CMYK files hold inverted ink, as Adobe began it. Pillow always assumes that, TensorFlow only
+    # behind Adobe's marker; a marker in the file itself comes after this one and replaces it.
     encoded = tf.cond(
         header.channels == 4,
         lambda: tf.strings.join([b"\xff\xd8", _ADOBE_MARKER, _cut(encoded, 2, MAX_BYTES)]),
@@ -103,7 +103,7 @@ def _decode_bmp(encoded: tf.Tensor, header: Header) -> tf.Tensor:
 
 
 def _apply_bmp_palette(encoded: tf.Tensor, header: Header, image: tf.Tensor) -> tf.Tensor:
-    """Looks up in the palette (4 bytes each, blue first) what TensorFlow took for grey levels."""
+    """Looks up colours in the palette (4 bytes each, blue first) by TensorFlow's grey levels."""
     values = tf.io.decode_raw(_cut(encoded, header.start, header.end), tf.uint8)
     count = tf.size(values) // 4
     palette = tf.reverse(tf.reshape(values[: 4 * count], [count, 4])[:, :3], [1])
@@ -144,7 +144,7 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def resize_image(
     image: tf.Tensor, size: tuple[int, int], mode: Literal["stretch", "crop"] = "stretch"
 ) -> tf.Tensor:
-    """Resizes bilinearly with antialiasing, and rounds. An image of that size comes back as it is.
+    """Resizes bilinearly with antialiasing, and rounds. An image of that size is not changed.
 
     Args:
         image: uint8 (h, w, 3) or (n, h, w, 3).

@@ -1,7 +1,7 @@
 """The EXIF orientation of an image, read by TensorFlow operations only.
 
-A damaged EXIF block is never a reason to refuse an image: it has orientation 1. Read from the EXIF
-block alone, as browsers do; Pillow also reads XMP and PNG text where EXIF says nothing.
+A damaged EXIF block is never a reason to refuse an image: it has orientation 1. Only the EXIF block
+is read, as in browsers; Pillow also reads XMP and PNG text where EXIF has no orientation.
 Arguments are as in `tl_toolkit.images.headers`: padded bytes, and their number without the padding.
 """
 
@@ -29,7 +29,7 @@ def find_jpeg_exif(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     def read(window: tf.Tensor) -> _Segment:
         marker = window[1]
         length = big(window[2:4], 2)
-        # Bytes between segments are passed over, as libjpeg and Pillow do.
+        # Bytes between segments are skipped, as in libjpeg and Pillow.
         is_between = (window[0] != 0xFF) | (marker == 0xFF)
         is_bare = (marker <= 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
         is_last = (marker == 0xD9) | (marker == 0xDA) | (~is_bare & (length < 2))
@@ -78,12 +78,13 @@ def _find_segment(
     first: int,
     head: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Walks segments until `read` finds the one that is searched for.
+    """Walks segments until `read` finds the segment.
 
     Args:
         data: uint8 (size + padding,).
         size: int64, bytes of the file.
-        read: Takes the next ten bytes; says (walk ends here, this is it, int64 bytes to the next).
+        read: Takes the next ten bytes; returns (walk ends, segment is found, bytes to the next
+            one).
         first: Position of the first segment.
         head: Bytes of a segment before its content.
     """

@@ -1,4 +1,4 @@
-"""How the pixels of an image move, and what is known of each pixel with them."""
+"""How the pixels of an image move, and the targets of each pixel with them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class GeometricTransform:
     steps: np.ndarray
 
     def move(self, values: np.ndarray, fill: Any) -> np.ndarray:
-        """Moves what is known of each pixel, taking the nearest one's.
+        """Moves the values of pixels; each pixel takes the value of the nearest one.
 
         Args:
-            values: (h, w, ...), of the image before. What points somewhere is moved and keeps its
-                direction; `turn` is for that.
-            fill: For pixels from outside: a number, or an array (...). The image shows its own
-                reflection there: a mirrored target would be right for classes, but not for what has
-                a direction, so there is none.
+            values: (h, w, ...), of the image before. Vectors are moved but keep their direction,
+                which `turn` changes.
+            fill: The value of pixels from outside: a number, or an array (...). The image shows its
+                own reflection there. Targets do not: a mirrored class would be correct, but not a
+                mirrored direction.
         """
         source = self._find_source(*values.shape[:2])
         moved = values.reshape(-1, *values.shape[2:]).take(source, axis=0)
@@ -39,7 +39,7 @@ class GeometricTransform:
 
     @property
     def linear(self) -> np.ndarray:
-        """What a step (x, y) in the changed image is in the image before: float64 (2, 2)."""
+        """Maps a step (x, y) in the changed image to one in the image before: float64 (2, 2)."""
         whole = np.eye(3)
         for step in self.steps:
             whole = whole @ step
@@ -62,8 +62,8 @@ class GeometricTransform:
         xs, ys = np.broadcast_arrays(x, y)
         inside = np.ones((height, width), bool)
         whole = np.eye(3)
-        # Backwards, and each step alone: what one takes out of the image, a later one, that would
-        # bring its place back, finds lost.
+        # Backwards, and each step alone: a later step cannot bring back a pixel that an earlier
+        # step has moved out of the image.
         for step in self.steps[::-1]:
             if not np.array_equal(step, np.eye(3)):
                 whole = step @ whole

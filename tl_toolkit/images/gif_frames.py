@@ -18,7 +18,7 @@ def find_gif_frame(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     """Walks the blocks up to the end of the first frame.
 
     Args:
-        data: As of `tl_toolkit.images.headers`.
+        data: As in `tl_toolkit.images.headers`.
         size: int64 (), bytes of the file.
 
     Returns:

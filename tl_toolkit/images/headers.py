@@ -1,4 +1,4 @@
-"""What the first bytes of an encoded image say, read by TensorFlow operations only.
+"""Reads the header of an encoded image, by TensorFlow operations only.
 
 Every function here takes `data`, the file as uint8 bytes followed by PADDING zeros, so that a short
 file can be read past its end without an error, and `size`, its length without the padding.
@@ -33,7 +33,7 @@ _Fields = tuple[tf.Tensor, ...]
 
 
 class Header(NamedTuple):
-    """What is known of an image before its pixels are decoded; scalar tensors.
+    """The header of an image, known before its pixels are decoded; scalar tensors.
 
     Attributes:
         kind: int32, index into KINDS.
@@ -42,11 +42,11 @@ class Header(NamedTuple):
         channels: int64, of a JPEG; 0 for other kinds.
         exif_start: int64, first byte of the EXIF block.
         exif_end: int64, first byte after it; 0 if there is none.
-        start: int64, first byte of what the decoder of this kind needs beside the file itself: the
-            frame of a GIF, the palette of an 8-bit BMP.
-        end: int64, first byte after it; 0 if there is nothing.
+        start: int64, first byte of the part that the decoder of this kind needs beside the file
+            itself: the frame of a GIF, the palette of an 8-bit BMP.
+        end: int64, first byte after that part; 0 if there is none.
         size: int64, bytes of the file that belong to the image.
-        refusal: string, why the image is not decoded; empty if nothing speaks against it.
+        refusal: string, why the image is refused; empty if it is not.
     """
 
     kind: tf.Tensor
@@ -125,7 +125,7 @@ def _big(data: tf.Tensor, position: int, count: int) -> tf.Tensor:
 
 
 def _first_of(*cases: tuple[tf.Tensor, str | tf.Tensor]) -> tf.Tensor:
-    """Returns the words of the first case that holds, or an empty string."""
+    """Returns the text of the first case that holds, or an empty string."""
     words = tf.constant("")
     for holds, text in reversed(cases):
         words = tf.where(holds, text, words)
@@ -174,7 +174,7 @@ def _refuse_unknown(data: tf.Tensor, size: tf.Tensor) -> _Fields:
 
 
 def _read_jpeg(encoded: tf.Tensor, data: tf.Tensor, size: tf.Tensor) -> _Fields:
-    # libjpeg itself finds the frame header, so that what is checked is what will be decoded.
+    # libjpeg itself finds the frame header, so that the decoder will read the size that is checked.
     shape = tf.image.extract_jpeg_shape(encoded)
     return _result(
         height=shape[0], width=shape[1], channels=shape[2], exif=find_jpeg_exif(data, size)
@@ -192,7 +192,7 @@ def _read_png(data: tf.Tensor, size: tf.Tensor) -> _Fields:
 
 def _read_bmp(data: tf.Tensor, size: tf.Tensor) -> _Fields:
     header_size = _little(data, 14, 4)
-    # Stored rows may run downwards, which a negative height says.
+    # A negative height says that stored rows run downwards.
     height = _little(data, 22, 4)
     height = choose(height < 1 << 31, height, (1 << 32) - height)
     bits = _little(data, 28, 2)

@@ -1,4 +1,4 @@
-"""The manifest: every inspected image, with its content, class, split and verdict."""
+"""The manifest: every inspected image, with its digest, class, split and verdict."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Example:
     Attributes:
         path: The file that is decoded, or `builtin:digits/<index>`. For a converted image this is
             the converted file; its reason names the original.
-        sha256: Of that file's bytes (of the pixels of a built-in image), in hex; "" if unreadable.
+        sha256: SHA-256 of that file's bytes (of the pixels of a built-in image), in hexadecimal; ""
+            if unreadable.
         split: One of SPLITS.
         targets: As text, a value for each of the manifest's columns.
-        verdict: One of VERDICTS: what the decoder makes of it.
+        verdict: One of VERDICTS, from the decoder.
         reason: Why it is not good, or what it was converted from; "" for a good one.
     """
 
@@ -43,7 +44,7 @@ class Example:
 
     @property
     def usable(self) -> bool:
-        """Whether the decoder reads it."""
+        """Whether the decoder can read it."""
         return self.verdict in USABLE
 
 
@@ -148,7 +149,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, classes: Sequence[str] = ()) -> Manifest:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Args:
             path: The CSV file.

@@ -40,7 +40,7 @@ class DecodedImages:
 
     Args:
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that they may take; later images are not kept.
     """
 
@@ -59,8 +59,8 @@ class DecodedImages:
         """Keeps a decoded image if there is room; may be called by several threads.
 
         Args:
-            sha256: Of its file.
-            pixels: uint8 (h, w, 3).
+            sha256: SHA-256 of its file.
+            pixels: uint8 (h, w, 3), RGB in 0..255.
         """
         if len(self._pixels) < self._room:
             self._pixels[sha256] = self._resize(pixels).numpy()
@@ -69,7 +69,7 @@ class DecodedImages:
         """Returns an image, uint8 (height, width, 3), or None if it is not here.
 
         Args:
-            sha256: Of its file.
+            sha256: SHA-256 of its file.
         """
         return self._pixels.get(sha256)
 
@@ -84,10 +84,10 @@ class Images:
     Args:
         examples: Usable images of a manifest.
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that decoded images may take.
-        decoded: Images that are decoded and resized already.
-        targets: Of the same images, as their task loads them.
+        decoded: Images that are already decoded and resized.
+        targets: Targets of the same images, as their task loads them.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Images:
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
         self._kept: dict[int, np.ndarray] = {}
         if decoded is not None and self._keeps:
-            # The very arrays, not a copy: for a while all images would be in memory twice.
+            # The same arrays, not a copy: all images would be in memory twice for a while.
             known = (decoded.get(entry.sha256) for entry in self.examples)
             self._kept = {n: pixels for n, pixels in enumerate(known) if pixels is not None}
 
@@ -190,7 +190,7 @@ class Images:
 
 @functools.cache
 def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
-    # Apart from decode_image, whose graph takes a second to prepare in each function it is part of.
+    # Not together with decode_image, whose graph takes a second to prepare in each function.
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
     def resize(image: tf.Tensor) -> tf.Tensor:
         return resize_image(image, image_size, mode)
@@ -229,7 +229,7 @@ def read_image(
     Args:
         path: The file.
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255.
@@ -246,7 +246,7 @@ def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode
     Args:
         pixels: uint8 (h, w, 3).
         image_size: Height and width to resize to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
 
     Returns:
         uint8 (height, width, 3).

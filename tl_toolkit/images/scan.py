@@ -40,7 +40,7 @@ Keep = Callable[[str, tf.Tensor], None]
 
 
 class Inspection(NamedTuple):
-    """The result of inspecting an image; as the fields of the same names of Example."""
+    """The result of inspecting an image; the fields are those of Example."""
 
     path: str
     sha256: str
@@ -53,9 +53,9 @@ class ScanSettings:
     """How images are scanned.
 
     Attributes:
-        broken: Whether images that nothing reads are skipped or refused.
-        convert: Whether images that only Pillow reads are re-encoded.
-        split_seed: Samples the splits that fractions ask for.
+        broken: Whether images that cannot be read are skipped or refused.
+        convert: Whether images that only Pillow can read are re-encoded.
+        split_seed: Seed of the splits that are sampled by fractions.
         examples_per_class: Training images to keep of each class; None for all.
     """
 
@@ -79,11 +79,11 @@ def scan(
 
     Args:
         listing: The images.
-        settings: What happens to images that cannot be read, and how splits are sampled.
+        settings: What to do with images that cannot be read, and how splits are sampled.
         inspect_targets: Opens files of targets, where there are any, and adds their columns to the
             manifest.
         cache_dir: Keeps verdicts between runs; by default TL_TOOLKIT_CACHE or the user's cache.
-        convert_dir: Takes the images re-encoded under `convert`; by default in `cache_dir`.
+        convert_dir: Receives images that `convert` re-encodes; by default a folder in `cache_dir`.
         progress: Receives how many images are done.
         keep: Receives the pixels of each image that is decoded, so that it need not be decoded
             again. An image whose verdict is known is not decoded.
@@ -130,11 +130,11 @@ def scan_files(
 
     Args:
         files: The images.
-        broken: Whether images that nothing reads are skipped or refused.
-        convert_dir: Takes re-encoded images; None refuses images that would need it.
-        cache_dir: As of `scan`.
-        progress: As of `scan`.
-        keep: As of `scan`.
+        broken: Whether images that cannot be read are skipped or refused.
+        convert_dir: Receives re-encoded images; None refuses images that must be re-encoded.
+        cache_dir: As in `scan`.
+        progress: As in `scan`.
+        keep: As in `scan`.
 
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
@@ -165,11 +165,11 @@ def inspect_images(
 
     Args:
         paths: Files, or `builtin:digits/<index>`.
-        convert_dir: Takes re-encoded images, named by the content of their originals; with None
-            they stay "convertible".
-        cache_dir: As of `scan`.
-        progress: As of `scan`.
-        keep: As of `scan`.
+        convert_dir: Receives re-encoded images, named by the content of their originals; None
+            leaves them "convertible".
+        cache_dir: As in `scan`.
+        progress: As in `scan`.
+        keep: As in `scan`.
 
     Returns:
         An inspection for each path, in their order.
@@ -191,7 +191,7 @@ def inspect_images(
                 progress(len(inspections), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-        # Also after an interrupt: known images need not be inspected again.
+        # Also after an interrupt, so that known images are not inspected again.
         verdicts.save()
         files.save()
     return inspections
@@ -232,7 +232,7 @@ def _inspect(
 
 
 def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) -> tuple[str, str]:
-    """Returns the verdict on an image, which is what `decode_image` makes of it, and the reason.
+    """Returns the verdict of `decode_image` on an image, and the reason.
 
     Args:
         encoded: The bytes of its file.
@@ -256,7 +256,7 @@ def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) ->
 def _convert(inspection: Inspection, encoded: bytes, folder: Path) -> Inspection:
     try:
         png = convert_to_png(encoded)
-    except ValueError as error:  # The verdict is of a time when it could be read.
+    except ValueError as error:  # The image could be read when the verdict was stored.
         return inspection._replace(verdict="broken", reason=f"{inspection.reason} ({error})")
     path = folder / f"{inspection.sha256}.png"
     write_atomically(path, png)

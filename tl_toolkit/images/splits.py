@@ -27,10 +27,10 @@ def sample_splits(
     new image moves hardly any other. Equal images stay together, whatever their labels.
 
     Args:
-        examples: Images; the usable ones in "train" are divided, the rest stays as it is.
+        examples: Images; usable ones in "train" are divided, all others stay in their splits.
         fractions: The share of each split in each class, as {"validation": 0.2}.
         seed: Another seed samples another split.
-        stratify: Place of the target whose values each split has its share of; None for none.
+        stratify: Place of the target that splits are stratified by; None for none.
 
     Returns:
         The examples in their order, with their splits.
@@ -47,8 +47,8 @@ def sample_splits(
     free = sorted(groups, key=lambda sha256: _rank(seed, sha256))
     chosen: dict[str, str] = {}
     for done, (split, fraction) in enumerate(fractions.items()):
-        wanted = {label: max(1, round(total * fraction)) for label, total in totals.items()}
-        sampled = _sample(free, groups, wanted, reserve=len(fractions) - done)
+        targets = {label: max(1, round(total * fraction)) for label, total in totals.items()}
+        sampled = _sample(free, groups, targets, reserve=len(fractions) - done)
         chosen.update(dict.fromkeys(sampled, split))
         free = [sha256 for sha256 in free if sha256 not in sampled]
     result = [
@@ -70,7 +70,7 @@ def _is_training(entry: Example) -> bool:
 def _sample(
     free: Sequence[str],
     groups: Mapping[str, Sequence[str]],
-    wanted: Mapping[str, int],
+    targets: Mapping[str, int],
     *,
     reserve: int,
 ) -> set[str]:
@@ -79,10 +79,10 @@ def _sample(
     Args:
         free: Groups not yet sampled.
         groups: The labels in each group, one per image.
-        wanted: How many images of each class to sample.
+        targets: How many images of each class to sample.
         reserve: Groups of each class to leave for other splits.
     """
-    missing = dict(wanted)
+    missing = dict(targets)
     left = collections.Counter(label for sha256 in free for label in set(groups[sha256]))
     sampled: set[str] = set()
 
@@ -99,10 +99,10 @@ def _sample(
         counts = collections.Counter(groups[sha256])
         if is_spare(sha256) and all(count <= missing[label] for label, count in counts.items()):
             take(sha256)
-    for label in wanted:
-        # Where only groups larger than the share are left, the smallest of them.
+    for label in targets:
+        # Takes the smallest group where all that are left are larger than the share.
         fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
-        if missing[label] == wanted[label] and fitting:
+        if missing[label] == targets[label] and fitting:
             take(min(fitting, key=lambda sha256: len(groups[sha256])))
     return sampled
 
@@ -134,12 +134,12 @@ def _check_sampled(
     labels: Iterable[str],
     stratify: int | None,
 ) -> None:
-    held = {(entry.split, _group_of(entry, stratify)) for entry in examples if entry.usable}
+    present = {(entry.split, _group_of(entry, stratify)) for entry in examples if entry.usable}
     missing = [
         f"{label!r} for {split}"
         for split in ("train", *fractions)
         for label in sorted(labels)
-        if (split, label) not in held
+        if (split, label) not in present
     ]
     if missing:
         raise DataError(
@@ -155,7 +155,7 @@ def _check_sampled(
 def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[Example]:
     """Keeps some usable training images of each class, and all images of other splits.
 
-    A class with fewer keeps what it has. A larger number keeps the same images and more.
+    A class with fewer images keeps all of them. A larger number keeps the same images and more.
 
     Args:
         examples: Images with their splits.

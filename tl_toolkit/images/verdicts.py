@@ -1,4 +1,4 @@
-"""What earlier scans learned: verdicts by content, and contents by file, in one SQLite database."""
+"""Results of earlier scans: verdicts by content, and contents by file, in one SQLite database."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 class _Table:
     """One table of the database: read key by key, written at once by `save`.
 
-    A cache may be lost but does no harm. A damaged database is renamed to `*.damaged` and begun
-    anew, a folder that cannot be written is only read, and what cannot be read is unknown. Several
-    processes may read and write at a time. SQLite's rollback journal is used, because its
-    write-ahead log needs shared memory, which network disks do not have.
+    The cache may be lost, but never does harm. A damaged database is renamed to `*.damaged` and
+    begun anew, a folder that cannot be written is only read, and a key that cannot be read is
+    unknown. Several processes may read and write at a time. SQLite's rollback journal is used,
+    because its write-ahead log needs shared memory, which network disks do not have.
 
     Args:
-        folder: The cache folder; is made by `save` if there is something to save.
+        folder: The cache folder; `save` creates it if there is something to save.
         layout: The CREATE TABLE statement, without those words.
     """
 
@@ -45,7 +45,7 @@ class _Table:
         self._reader = self._open_for_reading()
 
     def save(self) -> None:
-        """Writes what is new, and stops reading."""
+        """Writes new rows, and stops reading."""
         self._close_reader()
         if not self._new:
             return
@@ -114,10 +114,10 @@ class _Table:
         return stat.st_dev, stat.st_ino
 
     def _put_aside(self) -> None:
-        """Renames a damaged database, unless another process has done so and begun a new one."""
+        """Renames a damaged database, unless another process has already begun a new one."""
         if self._damaged is not None and self._damaged == self._identify():
             os.replace(self._path, self._path.with_name(f"{DATABASE}.damaged"))
-            # It would be rolled back into the new database.
+            # The journal would be rolled back into the new database.
             self._path.with_name(f"{DATABASE}-journal").unlink(missing_ok=True)
         self._damaged = None
 
@@ -127,7 +127,7 @@ class Verdicts(_Table):
 
     Args:
         folder: The cache folder.
-        version: What a verdict depends on beside the content: decoder and libraries.
+        version: The versions that a verdict depends on: of the decoder and of libraries.
     """
 
     def __init__(self, folder: Path, version: str) -> None:

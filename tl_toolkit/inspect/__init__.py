@@ -1,1 +1,1 @@
-"""A closer look at architectures: costs, diagrams, probes."""
+"""Inspects architectures: costs, diagrams, probes."""

@@ -31,15 +31,15 @@ class Row:
         unit: Name of the unit; None in the row of a block.
         end: Name of the layer that ends it, of the layer itself in the row of a layer.
         kind: Class of the layer; for a block or unit the classes of all its layers, in order.
-        shape: Of its last output, without the batch.
+        shape: Shape of its last output, without the batch.
         outputs: Shapes of all tensors that later rows read of it and of those before it; more than
             one in NASNet and U-Net.
         reads: Names of the units, other than the one before, whose outputs enter it.
         parameters: Its weights, moving statistics included.
-        trainable: Those of them that a step would change.
-        multiply_accumulates: Of its convolutions and dense layers.
+        trainable: The weights that a step would change.
+        multiply_accumulates: Multiply-accumulates of its convolutions and dense layers.
         receptive_field: Height and width in pixels; None where the whole image is seen.
-        activation_bytes: Of the outputs of all its operations in float32.
+        activation_bytes: Bytes of the outputs of all its operations in float32.
         formula: How its output size follows from its input size; "" for what has no window.
         connections_per_weight: How many connections share each weight of its kernel; None for what
             has no kernel of its own.
@@ -73,8 +73,8 @@ class Description:
         blocks: A row for each block, input to output; the head last, if it was asked for.
         units: A row for each unit; `head` is one unit.
         layers: A row for each operation of the base and of the head.
-        taps: The layers whose maps a task of pixels reads by default, finest first, and the
-            channels of each.
+        taps: The layers whose maps a dense task reads by default, finest first, and the channels
+            of each.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Description:
 
     @property
     def multiply_accumulates(self) -> int:
-        """Of all convolutions and dense layers, for one image."""
+        """Multiply-accumulates of all convolutions and dense layers, for one image."""
         return sum(row.multiply_accumulates for row in self.blocks)
 
     @property
     def activation_bytes(self) -> int:
-        """Of the outputs of all operations in float32, for one image."""
+        """Bytes of the outputs of all operations in float32, for one image."""
         return sum(row.activation_bytes for row in self.blocks)
 
 
@@ -175,7 +175,7 @@ def _channels_of_taps(
     arguments: Mapping[str, Any],
 ) -> dict[str, int]:
     padded = pad_to_cells(pixels)
-    if padded is not pixels:  # as for a task of pixels, which reads whole cells
+    if padded is not pixels:  # as for a dense task, which reads whole cells
         pixels, features = padded, build_base(architecture, padded, arguments)
     taps = find_taps(architecture, pixels, features)
     return {producer_of(tap).name: tap.shape[-1] for tap in taps}

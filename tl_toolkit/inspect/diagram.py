@@ -1,4 +1,4 @@
-"""The block diagram of an architecture: what stands where, filled into an SVG template."""
+"""The block diagram of an architecture, rendered with an SVG template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GAP = 20
 _PADDING = 12
 _MARGIN = 24
 
-_MIN_RUN = 3  # units alike in a row that are plotted as one
+_MIN_RUN = 3  # equal units in a row that are plotted as one
 _KIND_LETTERS = 72
 
 
@@ -28,12 +28,12 @@ class Box:
     """A unit as it is plotted.
 
     Attributes:
-        block: Name of its block; boxes of one block stand in one frame.
+        block: Name of its block; boxes of one block share a frame.
         name: Its name.
-        kind: Classes of its layers in order, with spaces between; equal kinds can be folded.
-        shape: Of its output, without the batch.
+        kind: Classes of its layers in order, with spaces between; equal kinds can be collapsed.
+        shape: Shape of its output, without the batch.
         parameters: Its weights.
-        trainable: Those of them that train.
+        trainable: The weights that train.
         multiply_accumulates: For one image.
         receptive_field: Height and width in pixels at its end; None for the whole image.
         reads: Names of units, other than the one before, whose outputs enter it.
@@ -65,7 +65,7 @@ class _Unit:
     top: int
 
     @property
-    def folded(self) -> bool:
+    def is_collapsed(self) -> bool:
         return len(self.boxes) > 1
 
     @property
@@ -75,7 +75,7 @@ class _Unit:
     @property
     def name(self) -> str:
         first, last = self.boxes[0].name, self.boxes[-1].name
-        return f"{first} … {last}  × {len(self.boxes)}" if self.folded else first
+        return f"{first} … {last}  × {len(self.boxes)}" if self.is_collapsed else first
 
     @property
     def kinds(self) -> str:
@@ -88,7 +88,7 @@ class _Unit:
 
     @property
     def weights(self) -> str:
-        if self.folded and self.boxes[0].parameters == self.boxes[-1].parameters:
+        if self.is_collapsed and self.boxes[0].parameters == self.boxes[-1].parameters:
             return f"{_abbreviate(self.boxes[0].parameters)} each"
         return _abbreviate(sum(box.parameters for box in self.boxes))
 
@@ -148,7 +148,7 @@ def fold_boxes(boxes: Sequence[Box]) -> list[tuple[Box, ...]]:
 def render_diagram(boxes: Sequence[Box], *, title: str, image_size: tuple[int, int]) -> str:
     """Renders a diagram, input at the top: a frame for each block, a box for each unit.
 
-    Units that repeat are folded into one box. Connections that pass over a box are on the right.
+    Repeated units are collapsed into one box. Connections that pass over a box are on the right.
     The text needs no font, script or file besides itself.
 
     Args:
@@ -229,7 +229,7 @@ def _summarize(boxes: Sequence[Box]) -> str:
 
 
 def _summarize_kinds(kind: str) -> str:
-    """Counts classes of layers, the most telling first, in at most one line."""
+    """Counts classes of layers, those with kernels first, in at most one line."""
     counts = Counter(kind.split())
     ordered = sorted(counts, key=lambda name: ("Conv" not in name, "Dense" not in name))
     words = [name if counts[name] == 1 else f"{counts[name]} {name}" for name in ordered]

@@ -82,7 +82,7 @@ def _compare(still: np.ndarray, moved: np.ndarray, regions: Sequence[_Region]) -
 
 
 def _plan(field: Field | None, shape: tuple[int, ...], image_size: Sequence[int]) -> dict[str, Any]:
-    """Returns by how much to shift, which positions to compare, and what must come out."""
+    """Returns by how much to shift, which positions to compare, and the expected result."""
     none: dict[str, Any] = {"shift": None, "regions": (), "is_exact": False}
     if field is None or len(shape) != 4:
         return {**none, "reason": "a dense or global part has no positions left to shift"}

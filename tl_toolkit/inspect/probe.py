@@ -1,4 +1,4 @@
-"""What convolution promises, measured: translation equivariance, and channels that stay zero."""
+"""Measures translation equivariance of an architecture, and channels that stay zero."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from tl_toolkit.runtime import derive_seed, initializers_seeded, numerics
 from tl_toolkit.transfer.weights import find_weights, load_weights
 
 RENDERED_IMAGES = 4
-"""How many images are rendered for a caller who names none."""
+"""How many images are rendered if the caller passes none."""
 
 
 @dataclass(frozen=True)
 class BlockProbe:
-    """What was measured at the end of a block.
+    """Measurements at the end of a block.
 
     Attributes:
         block: Its name.
         end: Name of the layer that ends it.
-        shape: Of its output, without the batch.
+        shape: Shape of its output, without the batch.
         shift: Pixels that the images were moved down and right; a whole number of positions.
         difference: Largest difference between f(shift x) and shift f(x) at the positions compared;
             None where there is nothing to compare.
-        relative: The same, divided by the largest value of f(x).
+        relative: The difference, divided by the largest value of f(x).
         compared: How many rows and columns of the output were compared: those that padding cannot
             reach where `is_exact`, else the middle half.
         is_exact: Whether the two must be equal there but for rounding.
-        reason: Why they must, or why they need not.
-        channels: How many channels were looked at: of all its ReLU outputs, else of its end.
+        reason: Why they must be equal, or why they need not be.
+        channels: How many channels were inspected: of all its ReLU outputs, else of its end.
         dead: How many of them were zero on all images, at every position.
     """
 
@@ -66,15 +66,15 @@ class BlockProbe:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured of an architecture.
+    """Measurements of an architecture.
 
     Attributes:
         name: Its name in the catalog.
         image_size: (height, width) in pixels.
-        weights: As asked for: "random", "imagenet" or a path.
-        images: How the images came about, in words.
-        num_images: How many there were.
-        blocks: One for each block, input to output.
+        weights: As in the arguments: "random", "imagenet" or a path.
+        images: Where the images came from, in words.
+        num_images: Number of images.
+        blocks: Measurements of each block, input to output.
     """
 
     name: str
@@ -117,7 +117,7 @@ def probe_base(
     blocks = find_blocks(architecture, preprocessed, features)
     path = None
     if architecture.file:
-        weights = "its own"  # of the file that it was built from
+        weights = "its own"  # from the file that it was built from
     else:
         path = find_weights(architecture, arguments, image_size, weights)
     if path is not None:

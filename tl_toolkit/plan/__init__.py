@@ -1,1 +1,1 @@
-"""Recipe, catalog and sources together: all that can be known before training."""
+"""Plans: recipe, catalog and sources together, checked before training."""

@@ -1,7 +1,7 @@
 """The record of a recipe's base: of the catalog, or of a Keras model of the user's own.
 
-The first costs nothing. The second is read off the model's graph, which takes Keras; that part is
-opened by name, so that recipes with a base of the catalog do without.
+A record of the catalog costs nothing. That of a model is read off its graph, which needs Keras; the
+module for it is imported by name, so that recipes with a base of the catalog do not need Keras.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def find_base(recipe: Recipe) -> Architecture:
 def describe_file(
     path: Path, preprocessing: str = "raw", image_size: tuple[int, int] | None = None
 ) -> Architecture:
-    """Returns the record of a Keras model in a file; a copy of a file that is known is not read.
+    """Returns the record of a Keras model in a file; the copy of a known file is not read.
 
     Args:
         path: The file.
@@ -54,7 +54,7 @@ def describe_file(
         WeightsError: The file is missing or damaged.
     """
     if not path.is_file():
-        return _describe(path, preprocessing, image_size)  # which says what is wrong
+        return _describe(path, preprocessing, image_size)  # raises the error that explains it
     status = path.stat()
     sha256 = _hash(path, status.st_mtime_ns, status.st_size, status.st_ino)
     key = sha256, preprocessing, image_size
@@ -71,7 +71,7 @@ def find_record(name: str, image_size: tuple[int, int] | None = None) -> Archite
 
     Args:
         name: A name in the catalog, or a path that ends in .keras.
-        image_size: As of `describe_file`.
+        image_size: As in `describe_file`.
 
     Raises:
         RecipeError: There is no such architecture, or the model cannot be a base.

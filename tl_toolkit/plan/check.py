@@ -1,7 +1,7 @@
 """Compares the names, ranges and files of a recipe with the catalog and the file system.
 
-The checks need no TensorFlow and open no image, so that `tltool validate` is instant and no recipe
-is trained that cannot end well.
+The checks need no TensorFlow and open no image: `tltool validate` is instant, and a recipe that
+cannot succeed is not trained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["check_recipe", "plan_baseline", "plan_trial"]
 
 
 def check_recipe(loaded: LoadedRecipe) -> Plan:
-    """Returns what a recipe will do, after everything is checked that can be known before training.
+    """Checks everything that can be known before training, and returns what a recipe will do.
 
     Reads names, sizes and headers of files; opens no image and no network connection.
 
@@ -36,9 +36,9 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         loaded: The recipe and the places of its fields.
 
     Raises:
-        RecipeError: With all problems, if one of them concerns the recipe alone.
-        DataError: With all problems, if they are of the data (or of the data and the weights).
-        WeightsError: With all problems, if they are of the weights.
+        RecipeError: A problem concerns the recipe alone; all problems are named.
+        DataError: All problems are of the data, or of the data and the weights.
+        WeightsError: All problems are of the weights.
     """
     recipe = loaded.recipe
     survey = plan_task(resolve_head(recipe)).survey()
@@ -56,8 +56,8 @@ def plan_trial(plan: Plan, values: Mapping[str, Any]) -> Plan:
     """Returns the plan of a trial: fields replaced, the same images.
 
     Args:
-        plan: Of the recipe.
-        values: By dotted field.
+        plan: Plan of the recipe.
+        values: Values by dotted field.
 
     Raises:
         RecipeError: The values do not make a valid recipe.
@@ -69,7 +69,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
     """Returns the plan of the recipe that is trained beside this one, on the same images.
 
     Args:
-        plan: Of the recipe.
+        plan: Plan of the recipe.
     """
     baseline = build_baseline(plan.recipe)
     return None if baseline is None else _make_plan(baseline, plan.survey)

@@ -26,12 +26,12 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
 
     Args:
         recipe: A recipe with a search.
-        classes: In the order of the outputs; none if they are not known.
-        known: What is wrong with the recipe itself, which is not reported again.
+        classes: Class names in the order of the outputs; none if they are not known.
+        known: Problems of the recipe itself, which are not reported again.
     """
     reported = {finding.problem for finding in known}
     if any(finding.path[:2] == ("model", "base") for finding in known):
-        return []  # the default space is made of its blocks
+        return []  # the default space consists of its blocks
     findings = list(_check_hyperband(recipe))
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, classes, {field: value}):

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, and where: collected by every check, raised together."""
+"""Problems of a recipe and their places: collected by every check, raised together."""
 
 from __future__ import annotations
 

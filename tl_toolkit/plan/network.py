@@ -49,7 +49,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
 
     Args:
         recipe: The recipe.
-        classes: In the order of the outputs; none if they are not known.
+        classes: Class names in the order of the outputs; none if they are not known.
     """
     planning = plan_task(resolve_head(recipe))
     try:
@@ -142,7 +142,7 @@ def _check_weights(recipe: Recipe, architecture: Architecture) -> Findings:
 
 
 def find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
-    """Returns where a recipe's weight file is, or will be; None for random weights, or its own.
+    """Returns the path of a recipe's weight file; None for random weights, or weights of its own.
 
     Args:
         recipe: The recipe.

@@ -1,4 +1,4 @@
-"""What a valid recipe will do: computed once, before training, and used by every later step."""
+"""The plan of a valid recipe: computed once, before training, and used by every later step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tl_toolkit.sources.listing import Listing
 __all__ = ["OPEN", "Plan"]
 
 OPEN = "to be split"
-"""Counts images whose split fractions will sample."""
+"""The key for the number of images whose split is not sampled yet."""
 
 _NAMED_CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a valid recipe will do.
+    """The plan of a valid recipe.
 
     Attributes:
         recipe: The recipe, resolved: its head is a section.
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the outputs; none where pixels have no class."""
+        """Class names in the order of the outputs; none where pixels have no class."""
         return self.survey.classes
 
     @property
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def ignored(self) -> str:
-        """What was not taken for an image, as "3 files ignored: 2 .txt", or ""."""
+        """Files that are no images, as "3 files ignored: 2 .txt", or ""."""
         return "" if self.recipe.data.builtin else self.listing.describe_ignored()
 
     def as_json(self) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def plan_brackets(epochs: int, factor: int) -> list[list[tuple[int, int]]]:
     """Returns the brackets of a round of hyperband (Li et al., 2018), as KerasTuner plans them.
 
     Args:
-        epochs: Of a trial that is never stopped, 1 or more.
-        factor: The best of each so many trials resumes.
+        epochs: Epochs of a trial that is never stopped, 1 or more.
+        factor: Of this many trials, the best one resumes.
 
     Returns:
         For each bracket its rungs: (trials, epochs after which they pause). The first bracket

@@ -29,8 +29,8 @@ def write_starter(
     """Inspects a folder or a table and writes a recipe for it.
 
     Args:
-        data_dir: A folder per class, or folders images and masks, either in folders train,
-            validation (or val) and test if wanted; or a CSV table of images and targets.
+        data_dir: A folder per class, or folders images and masks, optionally inside folders train,
+            validation (or val) and test; or a CSV table of images and targets.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
 
@@ -77,17 +77,17 @@ def _find_proposal(source: Path, place: Path, image_size: int) -> Proposal:
 
 
 def _name_recipe(folder: Path) -> str:
-    """The folder's own name, or its parent's where it is only called train."""
+    """Returns the folder's own name, or its parent's if the folder is called train."""
     if folder.name.lower() in SPLIT_NAMES["train"]:
         folder = folder.parent
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-")[:57] or "images"
-    # A number, a word of YAML's or the name of the newest run would be read as something else.
+    # YAML would not read a number or a word of its own as text; latest stands for the newest run.
     is_name = isinstance(read_scalar(name), str) and name != "latest"
     return name if is_name else f"images_{name}"
 
 
 def find_splits(data_dir: Path) -> dict[str, Path]:
-    """Returns the folder of each split: those called so, else the folder itself for training.
+    """Returns the folders that are named after splits, else the folder itself for training.
 
     Args:
         data_dir: The folder.
@@ -138,7 +138,7 @@ def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[
     """Returns lines of `data` for folders of splits.
 
     Args:
-        folders: By split, `train` among them.
+        folders: Folders by split, `train` among them.
         place: Folder that the recipe will be in.
         of_what: What a fraction is taken of, as "each class".
     """
@@ -159,7 +159,7 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
     Args:
         table: The CSV file.
         place: Folder that the recipe will be in.
-        of_what: As of `write_paths`.
+        of_what: As in `write_paths`.
     """
     return [
         f"  csv: {quote(_relative(table, place))}",
@@ -168,7 +168,7 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
 
 
 def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
-    """The rest of `model`, and the phases: fine-tuning if there is something to fine-tune."""
+    """Returns the rest of `model`, and the phases: fine-tuning if there are published weights."""
     head = ["  head:", *layers, "    dropout: 0.2", "", "phases:"]
     if not record.weight_files:
         return [
@@ -196,17 +196,17 @@ def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
 
 
 def remark(line: str, text: str) -> str:
-    """Returns a line with a remark behind it.
+    """Returns a line followed by a remark.
 
     Args:
-        line: Of a recipe.
+        line: Line of a recipe.
         text: The remark.
     """
     return f"{line:<32} # {text}"
 
 
 def _relative(path: Path, place: Path) -> str:
-    """Relative where the recipe and its data are near each other, so that both can move."""
+    """Returns a relative path if the recipe and its data are near, so that both can be moved."""
     relative = os.path.relpath(path, place)
     return str(path.absolute()) if relative.startswith("../..") else relative
 

@@ -25,7 +25,7 @@ class Survey:
         classes: Class names in the order of the outputs; none where outputs are no classes, or
             where problems in the data leave them unknown.
         counts: Images by class in each split (None: fractions decide).
-        problems: What is wrong, by field of the `data` section.
+        problems: Problems by field of the `data` section.
         list_files: Lists all files; reads a built-in set, which counting does not.
     """
 
@@ -37,7 +37,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What `init` writes for data that a task recognizes.
+    """Lines that `init` writes for data that a task recognizes.
 
     Attributes:
         opening: Content of the data, for the first line, as "244 images to train from, of 2
@@ -47,7 +47,7 @@ class Proposal:
         data: Lines of the `data` section with the places of images and targets.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
-        folder: What the recipe is named after.
+        folder: The folder that the recipe is named after.
     """
 
     opening: str
@@ -66,7 +66,7 @@ class TaskPlanning:
         recipe: The recipe that is planned.
 
     Attributes:
-        counted_as: What images are counted as where they are of no class.
+        counted_as: The name for the number of images that have no class.
     """
 
     counted_as: ClassVar[str] = "images"
@@ -88,7 +88,7 @@ class TaskPlanning:
 
         Args:
             source: A folder or a table.
-            classes: Of the run, in the order of the outputs.
+            classes: Classes of the run, in the order of the outputs.
 
         Raises:
             DataError: It is missing, or of another kind.
@@ -133,7 +133,7 @@ class TaskPlanning:
 
         Args:
             listing: The files.
-            problems: What is wrong with them.
+            problems: Their problems.
         """
         counted: dict[str | None, dict[str, int]] = {}
         if not problems:

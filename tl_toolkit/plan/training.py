@@ -44,9 +44,9 @@ class TrainingSettings:
     """All phases of a training, and what they have in common.
 
     Attributes:
-        phases: At least one.
+        phases: The phases, at least one.
         batch_size: Images in a step.
-        seed: Head, order, dropout and sampling follow from it.
+        seed: Decides the head's initial weights, the order, dropout and sampling.
         stopping: When a phase ends early; None for never.
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if

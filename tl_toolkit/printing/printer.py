@@ -72,7 +72,7 @@ class Printer:
             self._handlers[event.kind](event)
 
     def stop(self) -> None:
-        """Takes the bar off the terminal; a table of trials stays as it is."""
+        """Removes the bar from the terminal; a table of trials stays as it is."""
         self._stop_bar()
         if self._trials:
             self._trials.stop()
@@ -185,7 +185,7 @@ class Printer:
         self._bars.start()
 
     def _move_bar(self, name: str, done: int, total: int) -> None:
-        """Moves a bar of its own for this, unless the terminal shows another bar."""
+        """Moves a bar of its own for these counts, unless the terminal shows another bar."""
         if not self._bars and done < total:
             self._start_bar(name, total)
         if self._bars and self._task is not None and self._bar == name:
@@ -205,7 +205,7 @@ class Printer:
             with console.capture() as captured:
                 console.print(text)
             text = captured.get().rstrip("\n")
-        # Through rich, which moves a bar out of the way first.
+        # rich moves a bar out of the way first.
         console.print(text, markup=False)
         if self._folder and self._command:
             self._folder.append_log(_STYLES.sub("", text))
@@ -268,7 +268,7 @@ def describe_refit(refit: Mapping[str, Any]) -> str:
 
 
 def _shorten(path: Path) -> str:
-    """A run's path as a user types it: `<name>/<NNN>` under runs/, else relative if it can be."""
+    """Returns a run's path as a user types it: `<name>/<NNN>` under runs/, else relative."""
     for root in (Path("runs").absolute(), Path.cwd()):
         if path.is_relative_to(root):
             return str(path.relative_to(root))

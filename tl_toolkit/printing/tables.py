@@ -31,8 +31,8 @@ def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
 
     Args:
         columns: Names of the columns.
-        rows: A value for each column.
-        title: Stands above the table.
+        rows: Rows, with a value for each column.
+        title: The title above the table.
     """
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Returns those metrics of a split that are numbers.
 
     Args:
-        metrics: Of one split, as in metrics.json.
+        metrics: Metrics of one split, as in metrics.json.
     """
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 

@@ -33,9 +33,9 @@ class TrialTable:
         """Shows a trial as running.
 
         Args:
-            number: Of the trial, from 1.
-            total: Of trials at most; None if that is not known.
-            values: Of the searched fields.
+            number: Number of the trial, from 1.
+            total: The most trials that there may be; None if that is not known.
+            values: Values of the searched fields.
         """
         self._running = number, total, values
         self._show()
@@ -52,7 +52,7 @@ class TrialTable:
         self._show()
 
     def pause(self) -> None:
-        """Takes the table off the terminal until the next trial begins or ends."""
+        """Removes the table from the terminal until the next trial begins or ends."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -78,7 +78,7 @@ class TrialTable:
         fields = list(self._running[2] if self._running else self._rows[-1][0]["values"])
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("trial", *fields, "score", "seconds"):
-            # The table must not wrap: a long field is known by its end.
+            # The table must not wrap: the end of a long field is enough to recognize it.
             table.add_column(name if len(name) < 24 else f"...{name[-21:]}", no_wrap=True)
         for trial, is_best in self._rows[-_ROWS:]:
             score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
@@ -103,8 +103,8 @@ class TrialTable:
         if self._best is not None:
             parts.append(f"best so far {self._best['score']:.4f} in trial {self._best['number']}")
         if total and self._rows:
-            each = (time.monotonic() - self._began) / len(self._rows)
-            parts.append(f"about {each * (total - number + 1):.0f} s left")
+            seconds_per_trial = (time.monotonic() - self._began) / len(self._rows)
+            parts.append(f"about {seconds_per_trial * (total - number + 1):.0f} s left")
         return ", ".join(parts)
 
 

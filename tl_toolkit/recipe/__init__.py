@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tl_toolkit.recipe.schema import *  # noqa: F403
 
 _HOMES = ("schema", "optimizers", "schedules")
-"""Modules whose classes are here: those that their `__all__` names."""
+"""Modules whose classes are here, as their `__all__` names them."""
 
 
 def _find_classes() -> dict[str, type]:
@@ -39,7 +39,7 @@ def _find_classes() -> dict[str, type]:
 if not TYPE_CHECKING:  # a checker would take any name for granted
 
     def __getattr__(name: str) -> Any:
-        # A module of this folder is imported as ever: its name is no class's.
+        # A module of this folder is imported as usual: no class has its name.
         if name[:1].isupper() and name in (classes := _find_classes()):
             return classes[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

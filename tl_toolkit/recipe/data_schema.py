@@ -1,4 +1,4 @@
-"""The sections of a recipe that are about images: where they are, and how they are changed."""
+"""The sections of a recipe for images: where they are, and how they are changed."""
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -119,7 +119,7 @@ class Data(Section):
         """Yields conflicts between sources, splits, fractions and classes.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         sources = [name for name in _SOURCES if values.get(name) is not None]
         if not sources:
@@ -146,7 +146,7 @@ class Data(Section):
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Yields values or colours that are not as many as there are classes."""
+    """Yields a conflict if the number of values or colours is not that of the classes."""
     masks, classes = values.get("masks"), values.get("classes")
     if masks is None or not isinstance(classes, list | tuple):
         return

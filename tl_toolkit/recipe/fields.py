@@ -31,7 +31,7 @@ __all__ = [
     "KerasFile",
     "Listed",
     "LocalPath",
-    "Penalty",
+    "RegularizationFactor",
     "PhaseName",
     "Rate",
     "Section",
@@ -56,8 +56,8 @@ _REMOTE = re.compile(
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """A fraction that must leave something over, as of dropout."""
 
-Penalty = Annotated[float, Field(ge=0)]
-"""A weight of L1, L2 or decay."""
+RegularizationFactor = Annotated[float, Field(ge=0)]
+"""A factor of L1 or L2 regularization, or a weight decay."""
 
 _T = TypeVar("_T")
 
@@ -66,22 +66,22 @@ def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
     """Returns a validation error in plain words.
 
     Args:
-        expected: The sentence that it says.
+        expected: The sentence of the error.
         hint: What to type; may be empty.
     """
     return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
 
 
 def expects(expected: str) -> WrapValidator:
-    """Returns a validator that says one sentence in place of what each member of a union says.
+    """Returns a validator that replaces the errors of the members of a union by one sentence.
 
-    What is already in words, as about a path on another machine, stays.
+    Errors that are sentences already, such as that of a path on another machine, stay.
 
     Args:
         expected: The sentence.
     """
 
-    def say(value: object, validate: Callable[[object], _T]) -> _T:
+    def replace_errors(value: object, validate: Callable[[object], _T]) -> _T:
         try:
             return validate(value)
         except ValidationError as error:
@@ -90,15 +90,15 @@ def expects(expected: str) -> WrapValidator:
                     raise in_words(**detail["ctx"]) from error
             raise in_words(expected) from error
 
-    return WrapValidator(say)
+    return WrapValidator(replace_errors)
 
 
 class Conflict(NamedTuple):
     """A broken rule between fields of a section.
 
     Attributes:
-        path: The field at fault, seen from the section; empty for the section itself.
-        expected: What would be right, and what was found.
+        path: The field at fault, relative to the section; empty for the section itself.
+        expected: What was expected, and what was found.
         hint: What to type; may be empty.
     """
 
@@ -128,7 +128,7 @@ class Section(BaseModel):
         """Returns the values, with the defaults of fields that depend on other fields.
 
         Args:
-            values: As of `find_conflicts`.
+            values: As in `find_conflicts`.
         """
         return values
 
@@ -156,7 +156,7 @@ class Section(BaseModel):
 
 
 def _as_given(value: object) -> object:
-    """Returns what sections that were built in Python were given: defaults may depend on others."""
+    """Returns the set fields of sections built in Python: defaults may depend on other fields."""
     if isinstance(value, Section):
         return {name: _as_given(getattr(value, name)) for name in value.model_fields_set}
     if isinstance(value, list | tuple):
@@ -165,7 +165,7 @@ def _as_given(value: object) -> object:
 
 
 def refuse_repeated(values: object, field: str) -> Iterator[Conflict]:
-    """Yields a conflict for each entry of a list that has come before.
+    """Yields a conflict for each repeated entry of a list.
 
     Args:
         values: The list; anything else has no conflict.
@@ -186,10 +186,10 @@ def _repeat(detail: Any) -> InitErrorDetails:
 
 
 def find_path_fault(path: str) -> str:
-    """Returns what makes a path unusable as a local file name, or "".
+    """Returns why a path is unusable as a local file name, or "".
 
     Args:
-        path: As it was written.
+        path: The path as it was written.
     """
     if not path:
         return "expected a path, got an empty text"
@@ -220,7 +220,7 @@ class Settings(Mapping[str, Any]):
     types.MappingProxyType can be neither pickled nor, before Python 3.12, hashed; recipes are both.
 
     Args:
-        values: Settings by name; what they hold is made read-only too.
+        values: Settings by name; their own values become read-only too.
     """
 
     __slots__ = ("_values",)

@@ -16,10 +16,10 @@ class KindSection(Section):
     kind: str
 
     def model_post_init(self, context: Any) -> None:
-        """Counts the kind as given: a section is read again from what it was given.
+        """Marks the kind as a set field: a section is read again from its set fields.
 
         Args:
-            context: Of pydantic; not used.
+            context: Context of pydantic; not used.
         """
         self.model_fields_set.add("kind")
 
@@ -41,7 +41,7 @@ def choose_kind(
     Args:
         value: A mapping with a `kind`, a section, or anything else.
         table: The sections by kind.
-        field: What to type the value after, for the hint.
+        field: The field of the value, for the hint.
         takes_word: Whether the kind alone, as text, stands for its section with all defaults.
 
     Raises:
@@ -61,5 +61,5 @@ def choose_kind(
             f"expected a kind: {', '.join(words[:-1])} or {words[-1]}, got {show(kind)}",
             hint=f"{field}: {typed}" if near else "",
         )
-    # Validated here, as a union would name its members in the place of every problem.
+    # Validated here: a union would name its members in the place of every problem.
     return table[kind].model_validate(dict(value))

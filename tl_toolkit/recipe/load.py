@@ -61,7 +61,7 @@ class LoadedRecipe:
 
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
-"""What a recipe is read from: its file, its contents, a recipe, or a loaded recipe."""
+"""A source of a recipe: its file, its contents, a recipe, or a loaded recipe."""
 
 
 def load_recipe(
@@ -75,11 +75,11 @@ def load_recipe(
     Args:
         source: A YAML 1.2 file in UTF-8.
         overrides: Texts `a.b=value` or `~a.b`, or a mapping of dotted fields to values.
-        base: File of a Keras model that takes the place of the recipe's base, with its weights
-            and arguments.
+        base: File of a Keras model that replaces the recipe's base, with its weights and
+            arguments.
 
     Raises:
-        RecipeError: The file cannot be read; or all problems in it and in the overrides.
+        RecipeError: The file cannot be read, or it or the overrides have problems; all are named.
     """
     path = Path(source)
     tree = read_yaml(_read_text(path), lambda line, column: f"{path}:{line}:{column}")
@@ -94,11 +94,11 @@ def build_recipe(
     Args:
         values: Sections and fields as in a file, or a recipe; relative paths are relative to the
             working directory.
-        overrides: As for `load_recipe`.
-        base: As for `load_recipe`.
+        overrides: As in `load_recipe`.
+        base: As in `load_recipe`.
 
     Raises:
-        RecipeError: With all problems.
+        RecipeError: The recipe has problems; all are named.
     """
     values = _as_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides, base)
@@ -110,12 +110,12 @@ def read_recipe(
     """Returns a recipe from any of its sources.
 
     Args:
-        source: As of `load_recipe` or `build_recipe`, or what either returns.
-        overrides: As for `load_recipe`.
-        base: As for `load_recipe`.
+        source: As in `load_recipe` or `build_recipe`, or the result of either.
+        overrides: As in `load_recipe`.
+        base: As in `load_recipe`.
 
     Raises:
-        RecipeError: With all problems.
+        RecipeError: The recipe has problems; all are named.
     """
     if isinstance(source, LoadedRecipe):
         is_changed = bool(overrides) or base is not None
@@ -129,11 +129,11 @@ def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """Returns a validated copy of a recipe in which dotted fields have new values.
 
     Args:
-        recipe: Stays as it is.
-        overrides: As `{"phases.head.epochs": 3}`; `{"~augment": None}` removes.
+        recipe: A recipe, which is not changed.
+        overrides: Values by field, as `{"phases.head.epochs": 3}`; `{"~augment": None}` removes.
 
     Raises:
-        RecipeError: With all problems.
+        RecipeError: The recipe has problems; all are named.
     """
     return build_recipe(recipe, overrides).recipe
 
@@ -142,7 +142,7 @@ def build_baseline(recipe: Recipe) -> Recipe | None:
     """Returns the recipe that is trained beside this one: its baseline changes applied, or None.
 
     Args:
-        recipe: Stays as it is.
+        recipe: A recipe, which is not changed.
     """
     if recipe.baseline is None:
         return None
@@ -201,12 +201,12 @@ def _finish(
 
 
 def _replace_base(tree: Node, base: Path) -> None:
-    """Puts a file in the place of the base and of what belongs to it; how pixels enter stays."""
+    """Replaces the base, its weights and arguments by a file; its preprocessing stays."""
     model = tree.child("model")
     if model is None:
         model = tree.value["model"] = Node({}, tree.where)
     if not isinstance(model.value, dict):
-        return  # for the schema to refuse
+        return  # the schema refuses it
     for name in ("weights", "arguments"):
         model.value.pop(name, None)
     rest = {}
@@ -254,8 +254,8 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
-    # Fields that are None are left out, as None stands for "not set"; but not among the pixels,
-    # where null may turn off a default of the task.
+    # Fields that are None are left out, as None stands for "not set". Those of pixels are not left
+    # out: null may turn off a default of the task.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if recipe.pixels is not None:
         values["pixels"] = recipe.pixels.model_dump(mode="json")
@@ -298,7 +298,7 @@ def _decode(content: bytes, path: Path) -> str:
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    # Quoted where a reader of YAML 1.2 or 1.1 would see something else than this text.
+    # Quoted where a reader of YAML 1.2 or 1.1 would read something else than this text.
     is_plain = _PLAIN.fullmatch(text) and isinstance(read_scalar(text), str)
     style = None if is_plain and text.lower() not in _OLD_SWITCHES else '"'
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)

@@ -1,4 +1,4 @@
-"""Says in plain words what the schema found wrong, and where."""
+"""Explains the errors of the schema in plain words, with their places."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ def explain(error: ValidationError, tree: Node) -> list[Problem]:
     """Returns a located problem for each error of the schema.
 
     Args:
-        error: What pydantic raised.
+        error: The error that pydantic raised.
         tree: The values that it checked, with their places.
     """
     reader = _Explainer(tree)
@@ -65,7 +65,7 @@ def _schema() -> dict[str, Any]:
 
 
 class _Explainer:
-    """Puts errors of pydantic into words, with the help of the JSON Schema of the recipe."""
+    """Explains errors of pydantic in words, with the help of the JSON Schema of the recipe."""
 
     def __init__(self, tree: Node) -> None:
         self._tree = tree
@@ -122,7 +122,7 @@ class _Explainer:
         if kind in _KINDS:
             return f"expected {_KINDS[kind]}"
         if kind in _RANGES:
-            return f"expected {_say_range(schema)}"
+            return f"expected {_describe_range(schema)}"
         if kind in ("model_type", "model_attributes_type"):
             return f"expected a section with the keys {', '.join(self._keys(path))}"
         if kind == "literal_error":
@@ -205,7 +205,7 @@ def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
         yield schema["additionalProperties"]
 
 
-def _say_range(schema: Mapping[str, Any]) -> str:
+def _describe_range(schema: Mapping[str, Any]) -> str:
     kind = "an integer" if schema.get("type") == "integer" else "a number"
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")

@@ -12,8 +12,8 @@ from tl_toolkit.recipe.fields import (
     Conflict,
     KerasFile,
     Listed,
-    Penalty,
     Rate,
+    RegularizationFactor,
     Section,
     Settings,
     Text,
@@ -46,8 +46,12 @@ class Hidden(Section):
     dropout: Rate = Field(
         default=0.0, description="Fraction of outputs dropped while training, 0 to below 1."
     )
-    l1: Penalty = Field(default=0.0, description="L1 penalty on the kernel, 0 or more.")
-    l2: Penalty = Field(default=0.0, description="L2 penalty on the kernel, 0 or more.")
+    l1: RegularizationFactor = Field(
+        default=0.0, description="L1 regularization factor of the kernel, 0 or more."
+    )
+    l2: RegularizationFactor = Field(
+        default=0.0, description="L2 regularization factor of the kernel, 0 or more."
+    )
 
 
 class Head(Section):
@@ -64,8 +68,12 @@ class Head(Section):
     dropout: Rate = Field(
         default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
     )
-    l1: Penalty = Field(default=0.0, description="L1 penalty on the output's kernel, 0 or more.")
-    l2: Penalty = Field(default=0.0, description="L2 penalty on the output's kernel, 0 or more.")
+    l1: RegularizationFactor = Field(
+        default=0.0, description="L1 regularization factor of the output's kernel, 0 or more."
+    )
+    l2: RegularizationFactor = Field(
+        default=0.0, description="L2 regularization factor of the output's kernel, 0 or more."
+    )
     activation: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
         description="softmax gives one output per class; sigmoid a single output for two classes.",
@@ -90,7 +98,7 @@ EdgeKind = Literal[
 def _as_head(head: object) -> object:
     if isinstance(head, str) and head != "paper":
         raise in_words(f"expected paper, or a section of the head's fields, got {head!r}")
-    # Validated here, as a union would name its members in the place of every problem.
+    # Validated here: a union would name its members in the place of every problem.
     return Head.model_validate(head) if isinstance(head, Mapping) else head
 
 
@@ -117,7 +125,7 @@ _ITS_OWN = object()
 
 
 def _as_base(base: object) -> object:
-    # Validated here, as a union would name its members in the place of every problem.
+    # Validated here: a union would name its members in the place of every problem.
     return OwnBase.model_validate(base) if isinstance(base, Mapping) else base
 
 
@@ -153,11 +161,13 @@ class Model(Section):
         "model of your own needs none: it brings its weights.",
         examples=["imagenet"],
     )
-    l1: Penalty = Field(
-        default=0.0, description="L1 penalty on each kernel of the base that trains, 0 or more."
+    l1: RegularizationFactor = Field(
+        default=0.0,
+        description="L1 regularization factor of each kernel of the base that trains, 0 or more.",
     )
-    l2: Penalty = Field(
-        default=0.0, description="L2 penalty on each kernel of the base that trains, 0 or more."
+    l2: RegularizationFactor = Field(
+        default=0.0,
+        description="L2 regularization factor of each kernel of the base that trains, 0 or more.",
     )
     edge_filter: EdgeKind | None = Field(
         default=None,
@@ -186,10 +196,10 @@ class Model(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields weights and arguments of an architecture beside a base of the user's own.
+        """Yields a conflict for weights or arguments beside a base of the user's own.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if not isinstance(values.get("base"), Mapping):
             return

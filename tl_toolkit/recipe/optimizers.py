@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Optimizer(KindSection):
-    """What all optimizers have."""
+    """The base class of all optimizers."""
 
     def build(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
@@ -43,7 +43,7 @@ class Optimizer(KindSection):
 
     @property
     def key(self) -> Hashable:
-        """What compiled steps depend on: the kind and every setting."""
+        """The settings that compiled steps depend on: the kind and all others."""
         return tuple(self.model_dump().items())
 
 
@@ -118,17 +118,17 @@ OptimizerField = Annotated[
 ]
 
 _SHORT_FORMS = {"momentum": "sgd", "weight_decay": "adamw"}
-"""Settings that a phase may have beside `optimizer: WORD`, and whose they are."""
+"""Settings that a phase may have beside `optimizer: WORD`, and the optimizer of each."""
 
 
 def move_into_optimizer(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a phase with the settings that stand beside its optimizer in the optimizer's section.
+    """Moves settings beside a phase's optimizer into the optimizer's section.
 
-    What stands beside it replaces what the section holds, as an override of a resolved recipe does.
-    What does not fit stays where it is, for the checks of its own field.
+    They replace settings of the section, as in an override of a resolved recipe. A setting that
+    does not fit stays where it is, for the checks of its own field.
 
     Args:
-        values: A phase as it was given, not yet validated.
+        values: The fields of a phase, before validation.
     """
     optimizer = values.get("optimizer", "adam")
     section = optimizer.model_dump() if isinstance(optimizer, Optimizer) else optimizer
@@ -152,7 +152,7 @@ def find_misplaced(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns settings beside an optimizer that does not have them, as (field, owner, optimizer).
 
     Args:
-        values: As of `move_into_optimizer`, and what it has returned.
+        values: The result of `move_into_optimizer`.
     """
     optimizer = values.get("optimizer", "adam")
     kind = optimizer.get("kind") if isinstance(optimizer, Mapping) else optimizer

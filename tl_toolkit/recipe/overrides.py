@@ -17,12 +17,12 @@ Overrides = Sequence[str] | Mapping[str, Any]
 _FORM = "expected KEY=VALUE, as in phases.head.epochs=3, or ~KEY to remove a field."
 _HINT = "data.batch_size=16"
 _WORD_FIELDS = {"task": "kind"}
-"""Sections that may be written as a word, and the field that the word is the value of."""
+"""Sections that may be written as a word, and the field that has the word as its value."""
 
 
 @dataclass(frozen=True)
 class _Override:
-    """A field, dotted as it was typed, and its new value; None takes the field out."""
+    """A field, dotted as it was typed, and its new value; None removes the field."""
 
     field: str
     value: Node | None
@@ -30,9 +30,9 @@ class _Override:
 
 
 def apply_overrides(tree: Node, overrides: Overrides) -> list[Problem]:
-    """Changes the tree, one override after the other, and returns what could not be done.
+    """Applies overrides to the tree, one after the other, and returns their problems.
 
-    A name that no section has is put in all the same: the schema knows the right one.
+    A field that no section has is added too: the schema refuses it, and names the nearest field.
 
     Args:
         tree: The recipe, a mapping.
@@ -85,7 +85,7 @@ def _read_item(field: object, value: Any) -> _Override:
 
 
 def _split(override: _Override) -> list[str]:
-    # Problems print phases[1].unfreeze, so that is understood as well.
+    # Problems print phases[1].unfreeze, so this form is accepted too.
     field = re.sub(r"\[(\d+)\]", r".\1", override.field)
     # The keys of the baseline are dotted fields themselves.
     parts = field.split(".", maxsplit=1 if field.startswith("baseline.") else -1)
@@ -129,7 +129,7 @@ def _enter(
 
 
 def _open_section(node: Node, part: str, path: FieldPath, override: _Override) -> None:
-    """Makes a section of what is not there yet, or of a short form such as `export: true`."""
+    """Replaces a missing value, or a short form such as `export: true`, by a section."""
     field = _WORD_FIELDS.get(format_path(path))
     word = Node(node.value, node.where)
     node.value, node.where = ([] if part.isdecimal() else {}), override.where
@@ -150,7 +150,7 @@ def _remove(tree: Node, parts: list[str], override: _Override) -> None:
 
 
 def _find_name(node: Node, part: str, path: FieldPath, override: _Override) -> str | int:
-    """Returns the name or index of a child that is there."""
+    """Returns the name or index of an existing child."""
     if isinstance(node.value, list):
         return _find_index(node, part, path, override, end=len(node.value))
     names = list(node.value) if isinstance(node.value, dict) else []

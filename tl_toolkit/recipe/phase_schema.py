@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
-    Penalty,
     PhaseName,
     Rate,
+    RegularizationFactor,
     Section,
     Text,
     expects,
@@ -73,7 +73,7 @@ class Phase(Section):
         default=None,
         description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
     )
-    weight_decay: Penalty | None = Field(
+    weight_decay: RegularizationFactor | None = Field(
         default=None,
         description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
         "weight_decay: D}.",
@@ -111,10 +111,10 @@ class Phase(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings without effect, and repeated blocks.
+        """Yields a conflict for each setting without effect, and each repeated block.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if values.get("batch_norm_momentum") is not None and values.get("batch_norm") != "train":
             expected = "expected none without batch_norm: train"
@@ -136,7 +136,7 @@ class PhaseSettings:
         learning_rate: A number, or a schedule.
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
-        batch_norm_momentum: Of its moving statistics; None for each layer's own.
+        batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
     """
 
     name: str
@@ -153,7 +153,7 @@ class PhaseSettings:
 
         Args:
             phase: The section.
-            units: What its `unfreeze` resolves to.
+            units: The units that its `unfreeze` resolves to.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"units"}
         return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})

@@ -1,4 +1,4 @@
-"""The sections of a recipe that are about single pixels: where masks lie, how pixels are used."""
+"""The sections of a recipe for single pixels: where masks are, and how pixels are used."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ class Masks(Section):
     )
     ending: str = Field(
         default="",
-        description="What the name of a mask has more than its image's, before the suffix: _mask "
+        description="End of a mask's name, before the suffix, that its image's name lacks: _mask "
         "for cat_mask.png and cat.jpg.",
     )
     ids: Annotated[tuple[_Id, ...], Listed] | None = Field(
@@ -54,10 +54,10 @@ class Masks(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields repeated values, and values and colours together.
+        """Yields a conflict for repeated values, and for values together with colours.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         if values.get("ids") is not None and values.get("colors") is not None:
             yield Conflict(("colors",), "expected ids or colors, got both")
@@ -90,8 +90,8 @@ class Pixels(Section):
     )
     normalize: bool = Field(
         default=False,
-        description="Normalize each map by its own batch statistics before it is read: predictors "
-        "learn better by it, linear ones above all.",
+        description="Normalize each map by its own batch statistics before it is read: predictors, "
+        "linear ones above all, learn better from normalized maps.",
     )
     loss: Loss = Field(
         default="cross_entropy",
@@ -110,9 +110,9 @@ class Pixels(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields repeated taps.
+        """Yields a conflict for each repeated tap.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         yield from refuse_repeated(values.get("taps"), "taps")

@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Schedule(KindSection):
-    """What all schedules have: the rate that they begin at, and a warm-up before it."""
+    """The base class of all schedules: the rate that they begin at, and a warm-up before it."""
 
     initial: float = Field(
         gt=0, description="Learning rate that the schedule begins at, above 0.", examples=[1e-3]
@@ -43,17 +43,17 @@ class Schedule(KindSection):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: How many there are, at least 1.
-            steps_per_epoch: How many of them make an epoch.
+            steps: Number of these steps, at least 1.
+            steps_per_epoch: Number of steps in an epoch.
         """
         raise NotImplementedError
 
     def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
-        """Returns the rate of each step of a phase, and at the end that of the step to follow.
+        """Returns the rate of each step of a phase, and of the step after it.
 
         Args:
-            epochs: Of the phase.
-            steps_per_epoch: At least 1.
+            epochs: Epochs of the phase.
+            steps_per_epoch: Number of steps in an epoch, at least 1.
 
         Returns:
             float32 (epochs * steps_per_epoch + 1,).
@@ -63,7 +63,7 @@ class Schedule(KindSection):
         total = epochs * steps_per_epoch
         warmup = min(total, round(self.warmup_epochs * steps_per_epoch))
         schedule = self.decay(max(1, total - warmup), steps_per_epoch=steps_per_epoch)
-        # From the first step on something is learnt: a rise from 0 would lose it.
+        # The rise does not begin at 0: the first step would learn nothing.
         rising = self.initial * np.arange(1, warmup + 1) / (warmup + 1)
         steps = np.arange(total - warmup + 1, dtype=np.float32)
         return np.concatenate([rising, np.asarray(schedule(steps))]).astype(np.float32)
@@ -86,8 +86,8 @@ class CosineSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
-            steps_per_epoch: Likewise.
+            steps: As in every schedule.
+            steps_per_epoch: As in every schedule.
         """
         from keras.optimizers import schedules
 
@@ -104,8 +104,8 @@ class ExponentialSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
-            steps_per_epoch: Likewise.
+            steps: As in every schedule.
+            steps_per_epoch: As in every schedule.
         """
         from keras.optimizers import schedules
 
@@ -125,8 +125,8 @@ class StepSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
-            steps_per_epoch: Likewise.
+            steps: As in every schedule.
+            steps_per_epoch: As in every schedule.
         """
         from keras.optimizers import schedules
 
@@ -144,8 +144,8 @@ class ConstantSchedule(Schedule):
         """Returns Keras's schedule for the steps after the warm-up.
 
         Args:
-            steps: As of every schedule.
-            steps_per_epoch: Likewise.
+            steps: As in every schedule.
+            steps_per_epoch: As in every schedule.
         """
         from keras.optimizers import schedules
 
@@ -159,7 +159,7 @@ _NUMBER = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_nan=Fa
 
 
 def _as_rate(value: object) -> object:
-    # Checked here, as a union would name its members in the place of every problem.
+    # Checked here: a union would name its members in the place of every problem.
     chosen = choose_kind(value, SCHEDULES, field="learning_rate")
     return chosen if isinstance(chosen, Schedule) else _NUMBER.validate_python(chosen)
 

@@ -1,8 +1,8 @@
 """The recipe: everything that decides a run, as frozen and validated sections.
 
-The descriptions of the fields are the reference documentation and feed the JSON Schema. What a
-field means against the catalog and the file system (names, ranges, files) is checked by
-`tl_toolkit.plan.check`.
+The descriptions of the fields are the reference documentation and feed the JSON Schema.
+`tl_toolkit.plan.check` compares the fields with the catalog and the file system (names, ranges,
+files).
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,16 +69,16 @@ class Export(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields repeated formats.
+        """Yields a conflict for each repeated format.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         yield from refuse_repeated(values.get("formats"), "formats")
 
 
 def _as_export(value: object) -> object:
-    # Validated here, as a union would name its members in the place of every problem.
+    # Validated here: a union would name its members in the place of every problem.
     if value is True or isinstance(value, Mapping):
         return Export.model_validate({} if value is True else value)
     if value is False or isinstance(value, Export):
@@ -171,13 +171,13 @@ class Recipe(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields repeated names of phases, a reserved name, and baselines that change other fields.
+        """Yields conflicts for repeated phases, a reserved name, and fields no baseline may change.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         task = task_of(values.get("task"))
-        if task is not None:  # an unknown task is refused by its field
+        if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")

@@ -71,7 +71,7 @@ class Dimension(Section):
         )
 
     def _follow(self, values: list[_Number]) -> _Number:
-        """The value after those of a range, without what steps add up to: 0.30000000000000004."""
+        """Returns the next value of a range, without rounding errors as in 0.30000000000000004."""
         if self.sampling == "log" and self.step is not None:
             following = values[-1] * self.step
         else:
@@ -80,10 +80,10 @@ class Dimension(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields what keeps the values from being a choice or a range.
+        """Yields conflicts if the values are neither choices nor a valid range.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         low: Any = values.get("min")
         high: Any = values.get("max")
@@ -116,7 +116,7 @@ def _is_number(value: object) -> bool:
 
 
 class Objective(Section):
-    """What a trial is judged by: a column of the epoch whose weights it keeps."""
+    """The objective of a trial: a column of the epoch whose weights it keeps."""
 
     name: Monitor = Field(
         default="val_accuracy",
@@ -200,10 +200,10 @@ class Search(Section):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields what the algorithm cannot do, and fields that no trial may change.
+        """Yields conflicts for settings of another algorithm, and fields that no trial may change.
 
         Args:
-            values: As of `Section.find_conflicts`.
+            values: As in `Section.find_conflicts`.
         """
         algorithm = values.get("algorithm", "random")
         if values.get("factor") not in (None, DEFAULT_FACTOR) and algorithm != "hyperband":

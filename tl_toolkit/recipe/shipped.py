@@ -23,10 +23,10 @@ class ShippedRecipe:
     path: Path
 
     def read_for(self, folder: Path) -> str:
-        """Returns its text for a copy: shipped weights are named by their full path.
+        """Returns its text for a copy, with the full path of shipped weights.
 
         Args:
-            folder: Where the copy will lie.
+            folder: The folder of the copy.
         """
         text = self.path.read_text(encoding="utf-8")
         if folder.resolve() == self.path.parent.resolve():
@@ -36,7 +36,7 @@ class ShippedRecipe:
 
     @property
     def summary(self) -> str:
-        """First sentence of its opening comment."""
+        """The first sentence of its opening comment."""
         for line in self.path.read_text(encoding="utf-8").splitlines():
             text = line.lstrip("# ").strip()
             if line.startswith("#") and text and not text.startswith("yaml-language-server"):
@@ -47,9 +47,9 @@ class ShippedRecipe:
 def _find_folder() -> Path:
     """Returns the folder that holds `recipes` and `models`.
 
-    A wheel holds them inside the package, whatever folder it is installed to. A checkout holds them
-    beside the package, where an installed one may have neighbours of the same names: a checkout is
-    known by its setup.cfg.
+    A wheel holds them inside the package, in any folder. A checkout holds them beside the package,
+    and is recognized by its setup.cfg: beside an installed package there may be other folders of
+    these names.
     """
     package = Path(__file__).resolve().parents[1]
     if (package / "shipped").is_dir():
@@ -84,7 +84,7 @@ def find_shipped(name: str) -> ShippedRecipe:
         name: Its name, with or without .yaml.
 
     Raises:
-        RecipeError: There is none of that name.
+        RecipeError: No shipped recipe has that name.
     """
     recipes = {recipe.name: recipe for recipe in list_shipped()}
     stem = Path(name).stem if name.endswith(".yaml") else name

@@ -1,4 +1,4 @@
-"""Types of recipe fields that are read off the tasks: the task, and the columns of scores."""
+"""Types of recipe fields that depend on the tasks: the task, and the columns of scores."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeAlias

@@ -1,8 +1,8 @@
 """Tasks as recipes name them: a section with a kind of its own, defined in the task's folder.
 
-Imports run downward, and tasks lie above recipes. What a recipe must know of a task (its fields,
-its defaults, the names of its metrics) is therefore opened by name: `spec.py` in the task's folder
-defines `SPEC`, a child of `TaskSection`, and imports no TensorFlow.
+Imports run downward, and tasks lie above recipes. A task's module with what a recipe must know (its
+fields, its defaults, the names of its metrics) is therefore imported by name: `spec.py` in the
+task's folder defines `SPEC`, a child of `TaskSection`, and imports no TensorFlow.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,20 +36,21 @@ TASKS = ("classification", "multilabel", "regression", "segmentation", "edges", 
 
 
 class TaskSection(Section):
-    """What a model learns: the fields of a task, and the checks of its recipes.
+    """A task: its fields, and the checks of its recipes.
 
     Attributes:
-        score: What epochs are compared by, more is better; `val_<score>` is its column.
+        score: The metric that epochs are compared by, higher is better; `val_<score>` is its
+            column.
         is_dense: Whether there is one output per pixel; else there is one per image.
-        has_classes: Whether `data.classes` names what the outputs stand for.
+        has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
-        headlines: Metrics that a summary is confined to; all numbers if there are none.
-        baselines: What predictions without a model are called, by the name of their metrics.
-        lower_is_better: Metrics that are the better the lower they are.
+        headlines: The only metrics that a summary shows; all numbers if there are none.
+        baselines: Titles of predictions without a model, by the name of their metrics.
+        lower_is_better: Metrics of which lower values are better.
         ungraded: Numbers in the metrics that no threshold can be set on.
-        tunable: Its own fields that trials and a baseline may change, the targets being the same.
+        tunable: Its own fields that trials and a baseline may change, as its targets stay the same.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
-        rooms: Modules of the task that lie in another folder, by their name in its own.
+        shared_modules: Modules of the task that are in another folder, by their name in its own.
     """
 
     kind: str = Field(default="", description="Name of the task.")
@@ -64,15 +65,16 @@ class TaskSection(Section):
     ungraded: ClassVar[frozenset[str]] = frozenset()
     tunable: ClassVar[tuple[str, ...]] = ()
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    rooms: ClassVar[Mapping[str, str]] = {}
+    shared_modules: ClassVar[Mapping[str, str]] = {}
 
-    def open(self, room: str) -> Any:
+    def open(self, name: str) -> Any:
         """Imports a module of the task's folder.
 
         Args:
-            room: `planning`, light, or `task`, which imports TensorFlow.
+            name: `planning`, light, or `task`, which imports TensorFlow.
         """
-        return import_module(self.rooms.get(room, f"tl_toolkit.tasks.{self.kind}.{room}"))
+        own_module = f"tl_toolkit.tasks.{self.kind}.{name}"
+        return import_module(self.shared_modules.get(name, own_module))
 
     @classmethod
     def settle_recipe(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,10 +95,10 @@ class TaskSection(Section):
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields settings of other sections that the task does not have.
+        """Yields a conflict for each setting of another section that the task does not have.
 
         Args:
-            values: As of `settle_recipe`.
+            values: As in `settle_recipe`.
         """
         name = cls.model_fields["kind"].default
         score = f"val_{cls.score}"
@@ -115,9 +117,9 @@ class TaskSection(Section):
 
     @classmethod
     def _find_untunable(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields fields of the task that a search or a baseline changes, and the targets with them.
+        """Yields conflicts for fields of the task that a search changes and its targets depend on.
 
-        `kind`, and the task as a whole, the sections themselves refuse.
+        The sections themselves refuse `kind`, and the task as a whole.
         """
         for path, changes in (
             (("search", "space"), field_of(values.get("search"), "space")),
@@ -168,10 +170,10 @@ def name_scores() -> str:
 
 @cache
 def list_choices(field: str) -> tuple[Any, ...]:
-    """Returns what any task may choose for a field of `pixels`, each value once.
+    """Returns all choices of all tasks for a field of `pixels`, each value once.
 
     Args:
-        field: As `loss`.
+        field: Name of the field, as `loss`.
     """
     chosen = (value for kind in TASKS for value in find_task(kind).choices.get(field, ()))
     return tuple(dict.fromkeys(chosen))
@@ -179,13 +181,13 @@ def list_choices(field: str) -> tuple[Any, ...]:
 
 @cache
 def list_titles() -> Mapping[str, str]:
-    """Returns how metrics are written in tables, by name, of all tasks."""
+    """Returns the titles of metrics in tables, by name, of all tasks."""
     return {name: title for kind in TASKS for name, title in find_task(kind).titles.items()}
 
 
 @cache
 def list_baselines() -> Mapping[str, str]:
-    """Returns what predictions without a model are called, of all tasks."""
+    """Returns the titles of predictions without a model, of all tasks."""
     return {name: title for kind in TASKS for name, title in find_task(kind).baselines.items()}
 
 
@@ -193,7 +195,7 @@ def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
     """Returns the numbers that a summary of a split's metrics shows.
 
     Args:
-        metrics: Of a split.
+        metrics: Metrics of a split.
     """
     for kind in TASKS:
         headlines = find_task(kind).headlines
@@ -203,7 +205,7 @@ def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(value: object) -> type[TaskSection] | None:
-    """Returns the section of a task as a recipe gives it, None for what is no task.
+    """Returns the section class of a recipe's task; None for a value that is no task.
 
     Args:
         value: A word, a section not yet validated, a validated one, or None for the default.
@@ -217,13 +219,13 @@ def field_of(section: object, name: str) -> Any:
 
     Args:
         section: Values, or a validated section.
-        name: Of the field.
+        name: Name of the field.
     """
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 
 def add_missing(section: object, defaults: Mapping[str, object]) -> Any:
-    """Returns a section with defaults for its missing fields; what is no section, as it is.
+    """Returns a section with defaults for its missing fields; other values as they are.
 
     Args:
         section: Values, a section that was built in Python, or anything else.
@@ -235,7 +237,7 @@ def add_missing(section: object, defaults: Mapping[str, object]) -> Any:
 
 
 def require_table(task: str, data: object) -> Iterable[Conflict]:
-    """Yields sources other than a table, for a task whose targets are in a table.
+    """Yields a conflict for other sources than a table, for a task whose targets are in a table.
 
     Args:
         task: Its name.
@@ -248,7 +250,7 @@ def require_table(task: str, data: object) -> Iterable[Conflict]:
 
 
 def refuse_head(task: str, head: object) -> Iterable[Conflict]:
-    """Yields an activation of a head whose task has one of its own.
+    """Yields a conflict for an activation of a head whose task has one of its own.
 
     Args:
         task: Its name.

@@ -1,4 +1,4 @@
-"""A recipe as it was written: values that remember their place."""
+"""A recipe as it was written: a tree of values with their places."""
 
 import reprlib
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Node:
     Attributes:
         value: A scalar, a dict of name to Node, or a list of Nodes.
         where: The place, as `recipes/x.yaml:14:9` or `override phases.1.unfreeze=7`.
-        removed: For each name taken out by an override, the place of that override.
+        removed: For each name that an override removed, the place of that override.
     """
 
     value: Any
@@ -79,7 +79,7 @@ class Node:
         return node
 
     def locate(self, path: FieldPath) -> str:
-        """Returns where a field was written or taken out, or its nearest parent.
+        """Returns where a field was written or removed, or its nearest parent.
 
         Args:
             path: Keys and indices from here.
@@ -126,7 +126,7 @@ def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
 
 
 def _as_plain(value: object, where: str, name: str) -> object:
-    """Returns a scalar in its own type, not in one derived from it, such as numpy's."""
+    """Returns a scalar in a type of Python, not in one derived from it, such as numpy's."""
     if value is None or isinstance(value, bool):
         return value
     expected = "expected a number, text, a path, a list or a mapping."
@@ -145,7 +145,7 @@ def format_path(path: FieldPath) -> str:
     """Returns a path as people write it: `phases[1].unfreeze`.
 
     Args:
-        path: As ("phases", 1, "unfreeze").
+        path: Keys and indices, as ("phases", 1, "unfreeze").
     """
     text = ""
     for name in path:
@@ -154,7 +154,7 @@ def format_path(path: FieldPath) -> str:
 
 
 def show(value: object) -> str:
-    """Returns a value as YAML people know it: repr, but null, true and false; long ones are cut.
+    """Returns a value as repr does, but with YAML's null, true and false; long values are cut.
 
     Args:
         value: Of any type.

@@ -54,7 +54,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# What ruamel.yaml says, and what to do about it.
+# Messages of ruamel.yaml, and what to do about them.
 _ADVICE = {
     r"'\\t'": (
         "expected spaces: YAML does not indent with tabs.",
@@ -86,7 +86,7 @@ def read_yaml(text: str, place: Place) -> Node:
 
     Args:
         text: The document, at most 256 KiB.
-        place: Makes a place of a line and a column, both counted from 1.
+        place: Formats a line and a column, both counted from 1, as a place.
 
     Raises:
         RecipeError: The text is no YAML, has keys twice (all are reported), a tag, more than one
@@ -145,7 +145,7 @@ class _Reader:
     def _iterate(self, text: str) -> Iterator[Any]:
         try:
             yield from YAML(typ="safe", pure=True).parse(text)
-        except Exception as error:  # on damaged text ruamel.yaml raises more than its own errors
+        except Exception as error:  # on damaged text ruamel.yaml raises errors of other kinds too
             raise RecipeError(_explain(error, self._place)) from error
 
     def _read_node(self, event: Any, path: FieldPath, depth: int) -> Node:
@@ -229,7 +229,7 @@ def _explain(error: Exception, place: Place) -> Problem:
         (words for pattern, words in _ADVICE.items() if re.search(pattern, message)), None
     )
     expected, hint = advice or ("expected YAML 1.2.", "")
-    # Where something was left open, the place of its opening helps; the other is the file's end.
+    # If a bracket or quote is left open, its own place helps; the other place is the file's end.
     marks = [getattr(error, "problem_mark", None), getattr(error, "context_mark", None)]
     mark = next(filter(None, reversed(marks) if "close" in hint else marks), None)
     where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)

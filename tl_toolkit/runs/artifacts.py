@@ -1,4 +1,4 @@
-"""A file or folder that a run leaves: where it lies, and what it holds."""
+"""A file or folder that a run writes: its place, and what it holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _HasPath(Protocol):
 class Artifact:
     """One line of a run's list of artifacts.
 
-    Read on a folder it is the artifact's path, read on the folder's class the artifact itself:
+    As an attribute of a folder it is a path, as one of the folder's class the artifact itself:
     `RunFolder(path).metrics` is a Path, `RunFolder.metrics.about` says what is in it.
 
     Args:
@@ -24,7 +24,7 @@ class Artifact:
         about: What it holds, as a sentence.
 
     Attributes:
-        name: The attribute that it is read by.
+        name: Name of the attribute.
     """
 
     def __init__(self, relative: str, about: str) -> None:
@@ -46,7 +46,7 @@ class Artifact:
         return self if folder is None else folder.path / self.relative
 
     def __set__(self, folder: object, value: object) -> None:
-        raise AttributeError(f"{self.name}: artifacts lie where they lie")
+        raise AttributeError(f"{self.name}: the place of an artifact is fixed")
 
     def __repr__(self) -> str:
         return f"Artifact({self.relative!r})"

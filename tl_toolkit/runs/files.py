@@ -18,17 +18,17 @@ from tl_toolkit.errors import OutputError, Problem
 _DRAFT = re.compile(r"^\..+\.\d+\.[0-9a-f]{8}(\.\w+)?$")
 _AT_FDCWD = -100  # from <fcntl.h>: paths are relative to the working directory
 _RENAME_EXCHANGE = 2  # from <linux/fs.h>
-# What a kernel or a file system answers that cannot exchange two names.
+# Errors of kernels and file systems that cannot exchange two names.
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
 def drafted(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and swaps it into place when the block succeeds.
+    """Yields a path beside `path` to write to, and swaps it into place if the block succeeds.
 
-    What was written is forced to the disk first. A folder takes the place of another one in one
-    step where the kernel and the file system can do so (Linux, local disks); elsewhere the path is
-    missing between two renames, and an error puts the old folder back.
+    The new file or folder is forced to the disk first. A folder replaces another one in one step
+    where the kernel and the file system can do so (Linux, local disks); elsewhere the path is
+    missing between two renames, and the old folder is restored after an error.
 
     Args:
         path: File or folder to publish. Readers see the old one or the new one, never a part.
@@ -57,7 +57,7 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def is_draft(name: str) -> bool:
-    """Tells whether `drafted` makes such names: what an interrupted writer left.
+    """Returns whether `drafted` made a name, for files that an interrupted writer left.
 
     Args:
         name: A file's or folder's name.
@@ -66,7 +66,7 @@ def is_draft(name: str) -> bool:
 
 
 def _put(draft: Path, path: Path) -> None:
-    """Renames the draft to the path; what was there is gone, or under the draft's name."""
+    """Renames the draft to the path; an old folder is removed, or gets the draft's name."""
     if not path.is_dir() or path.is_symlink():
         os.replace(draft, path)
     elif not _exchange(draft, path):
@@ -109,7 +109,7 @@ def _put_in_two_steps(draft: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Forces a draft to the disk, with all that is in it, so that the rename cannot outrun it."""
+    """Forces a draft and its contents to the disk, so that the rename cannot come first."""
     if path.is_file():
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
@@ -122,7 +122,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Forces a folder's names to the disk; not every file system can, and then it does so alone."""
+    """Forces a folder's names to the disk, on file systems that can do so."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -136,7 +136,7 @@ def describe_unwritable(path: Path, error: OSError) -> OutputError:
 
     Args:
         path: The path.
-        error: What the system said.
+        error: The error of the system.
     """
     return OutputError(
         Problem(
@@ -158,7 +158,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OutputError: The folder cannot be written, or the disk is full.
     """
-    # File names that are not UTF-8 come as surrogates, and go back as the bytes they were.
+    # File names that are not UTF-8 come as surrogates, and are written as their original bytes.
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     with drafted(path) as draft:
         draft.write_bytes(data)
@@ -169,7 +169,7 @@ def write_json(path: Path, value: Any) -> None:
 
     Args:
         path: The file.
-        value: What JSON can hold.
+        value: A value that JSON can hold.
 
     Raises:
         OutputError: The folder cannot be written, or the disk is full.
@@ -196,13 +196,13 @@ def default_cache_dir() -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that can neither be written nor made.
+    """Refuses a folder that can neither be written nor created.
 
     Args:
         folder: The folder.
 
     Raises:
-        OutputError: It, or what it should lie in, is a file or write-protected.
+        OutputError: It, or its nearest parent that exists, is a file or write-protected.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if there.is_dir() and os.access(there, os.W_OK):

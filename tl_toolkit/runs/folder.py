@@ -1,4 +1,4 @@
-"""The run folder: what lies where in it."""
+"""The run folder: the paths of its files, and what they hold."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class RunFolder:
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
     phases = Artifact("phases", "A folder for each phase: history.csv and receipt.json.")
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
-    task_state = Artifact("task.json", "What the task took from data, as thresholds; not of all.")
+    task_state = Artifact(
+        "task.json", "What the task learned from data, as thresholds; some tasks write none."
+    )
     metrics = Artifact("metrics.json", "Metrics of the kept state.")
     predictions = Artifact("predictions.csv", "Predictions for all validation and test images.")
     model = Artifact("model.keras", "The kept model, whole: raw RGB pixels to outputs.")
@@ -76,14 +78,14 @@ class RunFolder:
         return [artifact for artifact in ARTIFACTS if (self.path / artifact.relative).exists()]
 
     def is_empty(self) -> bool:
-        """Tells whether nothing is in the folder but locks, and drafts of a killed writer."""
+        """Returns whether the folder holds nothing but locks, and drafts of a killed writer."""
         names = [entry.name for entry in self.path.iterdir()]
         return all(name in LOCK_NAMES or is_draft(name) for name in names)
 
     def remove_artifacts(self) -> None:
         """Deletes all artifacts, and the drafts of interrupted writers; all else stays."""
         names = {artifact.relative.split("/")[0] for artifact in ARTIFACTS}
-        # The status comes last: a folder that is half removed still says that it is a run.
+        # The status comes last, so that a folder that is half removed is still known as a run.
         names.discard(RunFolder.status.relative)
         drafts = {entry.name for entry in self.path.iterdir() if is_draft(entry.name)}
         for name in (*sorted(names | drafts), RunFolder.status.relative):
@@ -119,7 +121,7 @@ class RunFolder:
 
         Args:
             state: running, done, failed or interrupted.
-            **facts: What else it says, as JSON can hold it.
+            **facts: Further facts, as JSON can hold them.
         """
         started = time.time()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -148,7 +150,7 @@ def describe_artifacts() -> str:
 
 
 class InFolder:
-    """What is kept in a folder of its own: a run, a search.
+    """The base class of a run and a search, which have a folder of their own.
 
     Args:
         folder: The folder.

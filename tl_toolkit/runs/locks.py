@@ -23,7 +23,7 @@ __all__ = ["LOCK_NAMES", "describe_process", "hold", "is_abandoned"]
 
 _LOCK, _CLAIM = ".writing", ".writing-by"
 LOCK_NAMES = (_LOCK, _CLAIM)
-"""Names of lock files; they are there while a folder is written, and after a kill."""
+"""Names of lock files; they exist while a folder is written, and after a kill."""
 
 _CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
@@ -37,13 +37,13 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises:
         RecipeError: Another process, or another thread, holds it.
-        OSError: The lock file cannot be made.
+        OSError: The lock file cannot be created.
     """
     path, descriptor = _acquire(Path(folder))
     try:
         yield
     finally:
-        # Removed while it is locked: who has opened it by now sees that it is gone.
+        # Removed while it is locked: a process that has opened it by now sees that it is gone.
         with contextlib.suppress(OSError):
             if _is_same(descriptor, path):
                 path.unlink()
@@ -53,7 +53,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Tells whether a writer was killed in a folder: it left a lock that nobody holds.
+    """Returns whether a killed writer left a lock in a folder, which nobody holds.
 
     Args:
         folder: The folder.
@@ -76,7 +76,7 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def describe_process() -> dict[str, Any]:
-    """Returns what tells this process from all others: host, boot, process id and start time."""
+    """Returns what identifies this process: host, boot, process id and start time."""
     return {
         "host": socket.gethostname(),
         "boot": _read_boot(),
@@ -109,7 +109,7 @@ def _acquire(folder: Path) -> tuple[Path, int]:
 
 
 def _claim(folder: Path) -> tuple[Path, int]:
-    """Makes the file that names the writer, where there is no `flock`."""
+    """Creates the file that names the writer, where there is no `flock`."""
     path = folder / _CLAIM
     holder = _read_holder(path)
     if holder and _is_gone(holder):
@@ -142,11 +142,11 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _refuse(folder: Path, path: Path) -> RecipeError:
     holder = _read_holder(path)
-    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    writer = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
     return RecipeError(
         Problem(
             where=str(folder),
-            what=f"is being written by {who}",
+            what=f"is being written by {writer}",
             expected="A folder has one writer at a time, and a run in progress is not replaced.",
             hint="wait for it, or another --out"
             + (f"; if it is gone: rm {path}" if path.name == _CLAIM else ""),
@@ -155,7 +155,7 @@ def _refuse(folder: Path, path: Path) -> RecipeError:
 
 
 def _read_holder(path: Path) -> dict[str, Any]:
-    """Returns who wrote a lock file; empty if that cannot be read."""
+    """Returns the process that a lock file names; empty if it cannot be read."""
     try:
         holder = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -164,7 +164,7 @@ def _read_holder(path: Path) -> dict[str, Any]:
 
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Tells whether a process has surely ended; of another host that cannot be known."""
+    """Returns whether a process has surely ended; False for a process of another host."""
     here = describe_process()
     if holder["host"] != here["host"]:
         return False
@@ -174,7 +174,7 @@ def _is_gone(holder: Mapping[str, Any]) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is there, and belongs to another user
+    except OSError:  # it exists, and belongs to another user
         pass
     return bool(_read_start(holder["pid"]) != holder.get("process_started"))
 
@@ -187,7 +187,7 @@ def _read_boot() -> str | None:
 
 
 def _read_start(pid: int) -> int | None:
-    """Returns when a process started, in clock ticks since the boot; None where nobody says so."""
+    """Returns when a process started, in clock ticks since the boot; None where that is unknown."""
     try:
         # Its second field is the program's name, which may hold spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Where runs are: numbered folders, which are found by name and never mixed."""
+"""Creates and finds the numbered folders of runs, which never mix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tl_toolkit.runs.locks import hold
 def create_run(
     name: str, *, root: Path = Path("runs"), out: Path | None = None, overwrite: bool = False
 ) -> Iterator[RunFolder]:
-    """Makes an empty run folder and holds it while the block writes to it.
+    """Creates an empty run folder and locks it while the block writes to it.
 
     The folder's status says `running` in the block, and afterwards how the block ended.
 
@@ -25,13 +25,13 @@ def create_run(
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
         root: Folder of all runs.
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
-        overwrite: Remove the artifacts of the run that `out` holds. All else in there stays.
+        overwrite: Remove the artifacts of the run that `out` holds. Other files in it stay.
 
     Yields:
         The folder.
 
     Raises:
-        OutputError: The folder cannot be made.
+        OutputError: The folder cannot be created.
         RecipeError: `out` is in use.
     """
     with contextlib.ExitStack() as stack:
@@ -54,7 +54,7 @@ def create_run(
 
 @contextlib.contextmanager
 def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
-    """Holds an existing folder while the block continues its run.
+    """Locks an existing folder while the block continues its run.
 
     Args:
         folder: The folder.
@@ -106,9 +106,10 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
 
 
 def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
-    """Makes `latest` mean this run, if it is numbered.
+    """Points `latest` to this run, if it is numbered.
 
-    Only a run that holds a model is pointed at: a failed one must not hide the last good one.
+    The link only ever points to a run that holds a model: a failed one must not hide the last good
+    one.
 
     Args:
         folder: The run.
@@ -162,7 +163,7 @@ def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
         root: Folder of all runs.
 
     Raises:
-        DataError: There is no such run; the message lists those that there are.
+        DataError: There is no such run; the message lists existing runs.
     """
     for path in (Path(run), Path(root) / run):
         if (path / "status.json").is_file():

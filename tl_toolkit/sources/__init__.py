@@ -1,1 +1,1 @@
-"""What lies where: images and their targets, listed from folders and tables, not opened."""
+"""Images and their targets: listed from folders and tables, not opened."""

@@ -1,6 +1,6 @@
 """Images that need no files of the user: handwritten digits, and glyphs rendered in code.
 
-What there is, is known here without a library; pixels are loaded or rendered when they are read.
+Listing the images needs no library; pixels are loaded or rendered when they are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 BUILTIN = "builtin:"
-"""Begins the path of every built-in image: `builtin:digits/17`."""
+"""Prefix of the path of every built-in image: `builtin:digits/17`."""
 
 _GLYPHS = (
     "A C E F H J K L M N P R T U V W X Y d e f h m n r t u Gamma Delta Pi Phi Psi alpha gamma "
@@ -100,7 +100,7 @@ def load_builtin(name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         name: `digits` or `glyphs`.
 
     Returns:
-        uint8 (n, 8, 8, 3), grey as RGB in 0..255, read-only; the class of each.
+        uint8 (n, 8, 8, 3), grey as RGB in 0..255, read-only; and the class of each.
     """
     import numpy as np
 
@@ -125,7 +125,7 @@ def load_builtin_image(path: str) -> np.ndarray:
     """Returns uint8 (8, 8, 3), the pixels of one image.
 
     Args:
-        path: As `builtin:digits/17`.
+        path: Its path, as `builtin:digits/17`.
     """
     name, _, index = path.removeprefix(BUILTIN).partition("/")
     pixels: np.ndarray = load_builtin(name)[0][int(index)]

@@ -23,12 +23,12 @@ _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "test
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """What the folder of one split holds.
+    """The contents of the folder of one split.
 
     Attributes:
         folder: Absolute path.
-        split: The split it is for, which is also the recipe's field that names it.
-        where: What messages call it, as "data.train".
+        split: Its split, which is also the recipe's field that names the folder.
+        where: Its name in messages, as "data.train".
         classes: Paths of images by class folder, sorted.
         loose: Files beside the class folders.
         ignored: Files and folders that are not listed.
@@ -54,12 +54,12 @@ class ClassFolders:
 
 
 def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[FieldProblem]]:
-    """Lists the images below each class folder, and what kept it from being listed.
+    """Lists the images below each class folder, and problems that keep it from being listed.
 
     Args:
         folder: Holds the class folders.
-        split: The split it is for.
-        where: What messages call the folder, as "data.train".
+        split: Its split.
+        where: Name of the folder in messages, as "data.train".
     """
     contents = ClassFolders(Path(os.path.abspath(folder)), split, where)
     try:
@@ -134,9 +134,9 @@ def describe_unreadable(path: Path, where: str, expected: str, error: Exception)
 
     Args:
         path: The folder or table.
-        where: What messages call it.
-        expected: What messages name as expected, without a full stop.
-        error: What opening it raised.
+        where: Its name in messages.
+        expected: The expected content for messages, without a full stop.
+        error: The error of opening it.
     """
     name = repr(str(path))
     if isinstance(error, FileNotFoundError):
@@ -161,10 +161,10 @@ def _first_existing(path: Path) -> Path:
 
 
 def check_distinct(folders: Mapping[str, Path]) -> Iterator[FieldProblem]:
-    """Yields the splits that name the folder of an earlier split.
+    """Yields a problem for each split that names the folder of an earlier split.
 
     Args:
-        folders: By split.
+        folders: Folders by split.
     """
     seen: dict[str, str] = {}
     for name, folder in folders.items():
@@ -177,12 +177,12 @@ def check_distinct(folders: Mapping[str, Path]) -> Iterator[FieldProblem]:
 def check_training(
     contents: ClassFolders, classes: Sequence[str], *, selected: bool
 ) -> list[FieldProblem]:
-    """Returns what is wrong with a training folder.
+    """Returns the problems of a training folder.
 
     Args:
-        contents: Of the folder.
+        contents: Contents of the folder.
         classes: The classes to train on.
-        selected: The recipe names the classes; folders of other classes may lie beside them.
+        selected: Whether the recipe names the classes, and folders of other classes may exist.
     """
     name = repr(str(contents.folder))
     names = sorted(contents.classes)
@@ -199,10 +199,10 @@ def check_training(
 
 def _describe_no_class(contents: ClassFolders) -> str:
     images = [path for path in contents.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
-    held = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
+    content = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
     linked = [Path(entry.path).name for entry in contents.ignored]
     links = f" (linked folders are not followed: {name_some(linked)})" if linked else ""
-    return f"{str(contents.folder)!r} holds {held} and no folder per class{links}"
+    return f"{str(contents.folder)!r} holds {content} and no folder per class{links}"
 
 
 def check_classes(
@@ -211,16 +211,16 @@ def check_classes(
     """Compares the class folders of a split with the classes of the recipe.
 
     Args:
-        contents: Of the folder of the split.
+        contents: Contents of the folder of the split.
         classes: The classes.
-        selected: Folders of other classes may lie beside them.
-        partial: Some of the classes are enough.
+        selected: Whether folders of other classes may exist.
+        partial: Whether some of the classes are enough.
     """
     if not contents.classes:
         problem = Problem(contents.where, _describe_no_class(contents), f"{_EXPECTED}.")
         return [(contents.split, problem)]
     problems = []
-    missing = [wanted for wanted in classes if wanted not in contents.classes and not partial]
+    missing = [label for label in classes if label not in contents.classes and not partial]
     extra = [] if selected else sorted(contents.classes.keys() - set(classes))
     if missing:
         near = closest(missing[0], extra or contents.classes)
@@ -235,7 +235,7 @@ def check_classes(
         )
         expected = f"The classes are {name_some(map(repr, classes))}."
         problems.append((contents.split, Problem(contents.where, what, expected)))
-    empty = [wanted for wanted in classes if contents.classes.get(wanted) == []]
+    empty = [label for label in classes if contents.classes.get(label) == []]
     if empty:
         problems.append((contents.split, _describe_empty(contents, empty)))
     return problems

@@ -62,9 +62,9 @@ GLYPHS = {
     "plus": "40 49, 04 84",
 }
 
-_SIDE = 32  # Pixels that are rendered, by which 8 x 8 blocks are counted.
+_SIDE = 32  # Pixels that are rendered; the ink of each block of pixels is counted.
 _WIDTH = 24  # Digits are three quarters as wide as high.
-_PEN = (3.0, 6.5)  # Pixels; the digits' ink, 31% of the image, is met on average.
+_PEN = (3.0, 6.5)  # Pixels; on average glyphs have the digits' ink, 31% of the image.
 _SAMPLES = 5  # Straight pieces from one point of a stroke to the next.
 
 
@@ -92,7 +92,7 @@ def render_all_glyphs(counts: Mapping[str, int]) -> np.ndarray:
 
 
 def _sample_scribble(rng: np.random.Generator) -> str:
-    """Returns strokes as those of GLYPHS, of 2 to 5 points first and of 2 or 3 then."""
+    """Returns strokes as those of GLYPHS, the first of 2 to 5 points, the others of 2 or 3."""
     strokes: list[str] = []
     for _ in range(rng.integers(1, 4)):
         points: list[str] = []
@@ -166,7 +166,7 @@ def _warp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = stretch * points[..., 0] + slant * points[..., 1]
     y = points[..., 1]
     x, y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-    # A mesh of 4 x 4 random shifts, between which they change evenly.
+    # A mesh of 4 x 4 random shifts, interpolated linearly.
     mesh = rng.normal(0, 0.10, (count, 4, 4, 2))
     column, row = (np.clip(2 * value + 1.5, 0, 2.999) for value in (x, y))
     i, j = row.astype(int), column.astype(int)

@@ -1,4 +1,4 @@
-"""The listing of a recipe's images, and the words of its messages."""
+"""The listing of a recipe's images, and the text of its messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SourceFile(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A file that is not taken for an image, and why."""
+    """A file that is not listed as an image, and why."""
 
     path: str
     reason: str
@@ -47,10 +47,10 @@ class Listing:
     Attributes:
         classes: Class names in the order of the model's outputs; none where outputs are no classes.
         files: The images.
-        fractions: Splits still to be sampled from the files that have none, and their shares.
-        ignored: Files beside them that are not taken for images; hidden ones are not listed.
+        fractions: Splits still to be sampled from the files without a split, and their shares.
+        ignored: Files beside them that are not listed as images; hidden files are not counted.
         columns: Names of the targets of each file.
-        stratify: The column whose values each split has its share of; "" for none.
+        stratify: The column that splits are stratified by; "" for none.
     """
 
     classes: tuple[str, ...]
@@ -74,14 +74,14 @@ class Listing:
         return counts
 
     def describe_ignored(self) -> str:
-        """Returns what was ignored, as "3 files ignored: 2 .txt, 1 linked folder", or ""."""
+        """Describes ignored files, as "3 files ignored: 2 .txt, 1 linked folder", or ""."""
         return describe_ignored(self.ignored)
 
 
 def find_fractions(
     files: Sequence[SourceFile], values: Mapping[str, object]
 ) -> tuple[tuple[SourceFile, ...], dict[str, float]]:
-    """Leaves the split of training images open where a part of them belongs in other splits.
+    """Clears the split of training images if a fraction of them belongs in other splits.
 
     Args:
         files: Listed images.

@@ -21,7 +21,7 @@ class PairFolders:
     Attributes:
         images: Name of the folder of images in the folder of a split.
         masks: Name of the folder of masks beside it.
-        ending: What the name of a mask has more than its image's, before the suffix.
+        ending: End of a mask's name, before the suffix, that its image's name lacks.
     """
 
     images: str = "images"
@@ -32,16 +32,16 @@ class PairFolders:
 def list_pairs(
     folder: Path, split: str, names: PairFolders, *, where: str
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
-    """Lists the images of a split with their masks, ordered by path, and what is wrong.
+    """Lists the images of a split with their masks, ordered by path, and their problems.
 
-    A mask lies below the folder of masks as its image lies below that of images, and has its name
-    but for the suffix, and for `names.ending` before it.
+    A mask has the path in the folder of masks that its image has in the folder of images, but for
+    the suffix, and for `names.ending` before it.
 
     Args:
         folder: Holds the two folders.
         split: One of SPLITS.
-        names: What they are called.
-        where: What messages call the folder, as "data.train".
+        names: Names of the folders and masks.
+        where: Name of the folder in messages, as "data.train".
     """
     places = {"images": folder / names.images, "masks": folder / names.masks}
     problems: list[FieldProblem] = []
@@ -109,7 +109,7 @@ def _describe_missing(
         count = f"{len(unpaired)} {partner}{'s' if len(unpaired) > 1 else ''}"
         what = f"{count} without {article} {kind}: {name_some(sorted(unpaired))}"
         first = min(unpaired)
-        near = None if first.isdigit() else nearest(first, candidates)  # numbers are all alike
+        near = None if first.isdigit() else nearest(first, candidates)  # all numbers are near
         beside = f"; {first!r} may be {near!r}" if near else ""
         there = f"{str(places[f'{kind}s'])!r}{beside}"
         expected = f"Each {partner} needs {article} {kind} of its name in {there}"

@@ -51,7 +51,7 @@ class Splits:
     Attributes:
         train: Folder of training images; None where a table or a built-in set holds them.
         validation: A folder, or a fraction of the images without a split.
-        test: Likewise; None for no test images.
+        test: A folder or a fraction; None for no test images.
     """
 
     train: Path | None = None
@@ -73,10 +73,10 @@ class Splits:
 def survey_folders(
     splits: Splits, classes: Sequence[str] | None = None
 ) -> tuple[Listing, list[FieldProblem]]:
-    """Lists a folder per class, and returns what is wrong by the names of folders and files.
+    """Lists a folder per class, and returns problems with the names of folders and files.
 
     Args:
-        splits: Their folders and fractions.
+        splits: The folders and fractions of the splits.
         classes: The classes to use, in the order of the outputs; all, by name, by default.
 
     Returns:
@@ -93,25 +93,25 @@ def survey_folders(
         return Listing(tuple(classes or ()), ()), problems
     chosen = tuple(classes or sorted(readable["train"].classes))
     selected = classes is not None
-    wrong = check_training(readable["train"], chosen, selected=selected)
-    for name in readable if not wrong else ():
+    faults = check_training(readable["train"], chosen, selected=selected)
+    for name in readable if not faults else ():
         if name != "train":
-            wrong += check_classes(readable[name], chosen, selected=selected)
+            faults += check_classes(readable[name], chosen, selected=selected)
     listed = [file for name in readable for file in readable[name].select(chosen, name)]
     files, fractions = find_fractions(listed, splits.fractions)
     ignored = tuple(entry for contents in readable.values() for entry in contents.ignored)
-    return Listing(chosen, files, fractions, ignored), problems + wrong
+    return Listing(chosen, files, fractions, ignored), problems + faults
 
 
 def list_class_table(
     path: Path, splits: Splits, classes: Sequence[str] | None = None
 ) -> tuple[Listing, list[FieldProblem]]:
-    """Lists a table with the columns path and label, and returns what is wrong with it.
+    """Lists a table with the columns path and label, and returns its problems.
 
     Args:
         path: The table.
         splits: Fractions for rows without a split.
-        classes: As of `survey_folders`.
+        classes: As in `survey_folders`.
     """
     listed, problems = read_table(path)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
@@ -133,7 +133,7 @@ def list_class_folders(
     Args:
         folder: Holds one folder per class, for some of the classes at least.
         classes: The classes there may be, in the order of the model's outputs.
-        where: What messages call the folder.
+        where: Name of the folder in messages.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
@@ -147,10 +147,10 @@ def list_class_folders(
 
 
 def check_builtin(name: str, classes: Sequence[str] | None) -> list[FieldProblem]:
-    """Returns what is wrong with the classes chosen of a built-in set, without loading it.
+    """Returns problems of the classes chosen of a built-in set, without loading it.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         classes: The classes to use; None for all.
     """
     known = tuple(describe_builtin(name).counts)
@@ -165,7 +165,7 @@ def count_builtin(name: str, classes: Sequence[str] | None) -> Mapping[str, int]
     """Returns the images of each class of a built-in set, without loading it.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         classes: The classes to use, all of the set; None for all.
     """
     counts = describe_builtin(name).counts
@@ -176,9 +176,9 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
     """Lists the images of a built-in set, which loads it.
 
     Args:
-        name: Of the set.
-        splits: Fractions.
-        classes: As of `count_builtin`.
+        name: Name of the set.
+        splits: Fractions of the splits.
+        classes: As in `count_builtin`.
     """
     chosen = tuple(count_builtin(name, classes))
     listed = [

@@ -20,8 +20,7 @@ NOT_TARGETS = ("path", "split")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Refusal = Callable[[str, str], str]
-"""Returns what is wrong with a value of a column, from the column's name and the value; "" for
-nothing."""
+"""Returns the problem of a value of a column, from the column's name and the value; "" for none."""
 
 
 class _Row(NamedTuple):
@@ -45,7 +44,7 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
 
     Args:
         path: The table.
-        expected: What messages name as expected.
+        expected: The expected content, for messages.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -62,13 +61,13 @@ def read_table(
     refuse: Refusal = refuse_empty,
     expected: str = "",
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
-    """Lists the rows of a table in their order, and what is wrong with it or with single rows.
+    """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
     Args:
         path: The table, CSV in UTF-8; relative paths in it are relative to its folder.
         columns: The columns of targets.
-        refuse: Returns what is wrong with a target.
-        expected: What messages name as expected; by default the columns.
+        refuse: Returns the problem of a target.
+        expected: The expected content, for messages; by default the columns.
     """
     path = Path(os.path.abspath(path))
     names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
@@ -114,16 +113,16 @@ def _check_rows(
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     first_lines: dict[str, int] = {}
-    wrong: list[str] = []
+    faults: list[str] = []
     for row in rows:
-        wrong += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
+        faults += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
         first = first_lines.setdefault(row.file.path, row.line)
         if row.file.path and first != row.line:
-            wrong.append(f"line {row.line}: the image of line {first} again")
-    for words in wrong[:MAX_NAMED]:
+            faults.append(f"line {row.line}: the image of line {first} again")
+    for words in faults[:MAX_NAMED]:
         yield Problem("data.csv", f"{path.name!r}, {words}")
-    if len(wrong) > MAX_NAMED:
-        yield Problem("data.csv", f"{path.name!r} has {len(wrong) - MAX_NAMED} more wrong lines")
+    if len(faults) > MAX_NAMED:
+        yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
 
 
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
@@ -141,7 +140,7 @@ def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[s
 def check_classes_of_table(
     listing: Listing, path: Path, labels: Sequence[str]
 ) -> Iterator[FieldProblem]:
-    """Yields classes that the table lacks, as a whole or in one of its splits.
+    """Yields problems of classes that the table lacks, as a whole or in one of its splits.
 
     Args:
         listing: The rows that are used.

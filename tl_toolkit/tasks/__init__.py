@@ -1,4 +1,4 @@
-"""What models learn: a folder a task, which owns all that is particular to it.
+"""The tasks that models learn: each has a folder for everything that is particular to it.
 
 The sections of recipes are classes here, to build a recipe in Python:
 

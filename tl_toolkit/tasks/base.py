@@ -1,10 +1,9 @@
 """The contract of a task: its targets, head, loss, metrics, predictions and served model.
 
-A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (what a plan asks
-of it, light) and `task.py`, which defines `build(recipe, classes)` and returns a `Task`. What tasks
-with one vector of outputs per image share is in `tl_toolkit.tasks.image`, what those with one
-output per pixel share in `tl_toolkit.tasks.dense`. Nothing outside this folder asks which task it
-is.
+A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (its part of a
+plan, light) and `task.py`, which defines `build(recipe, classes)` and returns a `Task`. Tasks with
+one vector of outputs per image share `tl_toolkit.tasks.image`, and tasks with one output per pixel
+share `tl_toolkit.tasks.dense`. No code outside this folder depends on the kind of a task.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ __all__ = ["Task"]
 
 
 class Task:
-    """What a model learns, and what its outputs mean.
+    """A task that a model learns, and the meaning of its outputs.
 
-    A score need not be a mean over images (a mean IoU is none). So each image gives a metric state:
-    numbers that add up over images, and that the score is computed from.
+    A score need not be a mean over images (a mean IoU is not). So each image has a metric state:
+    numbers that are summed over images, and from which the score is computed.
 
     Args:
-        classes: What the outputs stand for, in their order.
+        classes: Names of the outputs, in their order.
 
     Attributes:
-        score: Name of what epochs are compared by; more is better.
+        score: Name of the metric that epochs are compared by; higher is better.
         units: Outputs of the last layer.
-        activation: Of the last layer.
+        activation: Activation of the last layer.
         targets: Shape and type of the targets of a batch, inside a compiled function.
         state_dtype: Type of metric states.
         prefix_batch_size: Images per call of a compiled prefix.
@@ -69,7 +68,7 @@ class Task:
     # ------------------------------------------------------------------------------------- targets
 
     def inspect_targets(self, manifest: Manifest) -> Manifest:
-        """Opens files of targets, once, and notes their content; most tasks have none.
+        """Opens files of targets, once, and adds their digests; most tasks have none.
 
         Args:
             manifest: Images that were inspected.
@@ -87,15 +86,15 @@ class Task:
         Args:
             examples: Usable images of a manifest.
             size: (height, width) of the images.
-            resize: How they come to that size.
+            resize: How they are resized to that size.
         """
         raise NotImplementedError
 
     def prepare(self, targets: Any) -> None:
-        """Takes what it needs from the training targets, before the first step.
+        """Learns settings from the training targets, before the first step.
 
         Args:
-            targets: Of `load_targets`, of the training images.
+            targets: Targets from `load_targets`, of the training images.
         """
 
     def join_targets(
@@ -104,8 +103,8 @@ class Task:
         """Returns the features of a split with their targets.
 
         Args:
-            features: What crosses the cut.
-            targets: Of `load_targets`, of the same images.
+            features: The tensors that cross the cut.
+            targets: Targets from `load_targets`, of the same images.
             seed: Sampling depends on it, the epoch and the image's place.
             transform: The geometric transforms of the images; by default none.
         """
@@ -114,7 +113,7 @@ class Task:
     # --------------------------------------------------------------------------------------- model
 
     def prepare_input(self, image: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns what enters the base, made from preprocessed images.
+        """Returns the input of the base, from preprocessed images.
 
         Args:
             image: float32 (batch, h, w, 3).
@@ -131,7 +130,7 @@ class Task:
 
         Args:
             architecture: The record of the base.
-            image: What enters the base.
+            image: The input of the base.
             features: Its output.
 
         Raises:
@@ -145,21 +144,21 @@ class Task:
         """Builds the head.
 
         Args:
-            maps: Of `find_maps`.
-            image: What enters the base.
+            maps: Maps from `find_maps`.
+            image: The input of the base.
 
         Returns:
-            Inputs that the model takes beside the images, and the outputs (batch, ..., units).
+            The model's inputs beside the images, and the outputs (batch, ..., units).
         """
         raise NotImplementedError
 
     def sample_inputs(
         self, random: np.random.Generator, count: int, size: tuple[int, int]
     ) -> list[np.ndarray]:
-        """Samples values for the inputs beside the images, to compare models by.
+        """Samples values for the inputs beside the images, to compare models with.
 
         Args:
-            random: Samples them.
+            random: The generator of the samples.
             count: Images.
             size: (height, width) of the images.
         """
@@ -171,8 +170,8 @@ class Task:
         """Compares a batch with its targets, inside a compiled function.
 
         Args:
-            outputs: What the model gives, as its last layer's output so that Keras finds the
-                logits behind it: (batch, units) or (batch, pixels, units).
+            outputs: Outputs of the model's last layer, from which Keras finds the logits: (batch,
+                units) or (batch, pixels, units).
             targets: As `targets` says.
 
         Returns:
@@ -181,7 +180,7 @@ class Task:
         raise NotImplementedError
 
     def score_of(self, state: np.ndarray) -> float:
-        """Returns the score of images whose metric states were added up to this one.
+        """Returns the score of images from the sum of their metric states.
 
         Args:
             state: (m,).
@@ -195,19 +194,19 @@ class Task:
     # ----------------------------------------------------------------------------- a finished model
 
     def finish(self, view: SplitView, targets: Any) -> None:
-        """Takes what it needs from the validation images, after the last step.
+        """Learns settings from the validation images, after the last step.
 
         Args:
             view: The validation images, as the kept model sees them.
-            targets: Of `load_targets`.
+            targets: Targets from `load_targets`.
         """
 
     def state(self) -> dict[str, Any]:
-        """Returns what it took from data, as plain values; {} for most tasks."""
+        """Returns the settings learned from data, as plain values; {} for most tasks."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes in what `state` returned.
+        """Restores the settings that `state` returned.
 
         Args:
             state: Plain values.
@@ -218,14 +217,14 @@ class Task:
 
         Args:
             view: The split as the model sees it.
-            targets: Of `load_targets`.
+            targets: Targets from `load_targets`.
         """
         raise NotImplementedError
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
     ) -> Iterator[Prediction]:
-        """Yields a prediction for each file, in order; what cannot be decoded carries its error.
+        """Yields a prediction for each file, in order, with an error if it cannot be decoded.
 
         Args:
             model: The whole model.
@@ -241,19 +240,19 @@ class Task:
         """Returns predictions as a table.
 
         Args:
-            records: Of `Prediction.as_record`, those that carry no error.
-            wide: With every number, for CSV; else what fits a terminal.
+            records: Records from `Prediction.as_record`, those that carry no error.
+            wide: Include every number, for CSV; else only those that fit a terminal.
         """
         raise NotImplementedError
 
     # -------------------------------------------------------------------------------------- serving
 
     def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
-        """Returns what an exported model computes, decoding and resizing included.
+        """Returns the functions of an exported model, decoding and resizing included.
 
         Args:
             model: The whole model.
-            resize: How images come to the model's size.
+            resize: How images are resized to the model's size.
         """
         raise NotImplementedError
 
@@ -270,12 +269,12 @@ class Task:
         Args:
             model: The Keras model.
             files: Encoded images by name, at least one.
-            resize: How images come to the model's size.
-            ask: Asks the exported model.
-            limits: What it may differ by.
+            resize: How images are resized to the model's size.
+            ask: Runs the exported model.
+            limits: The largest differences allowed.
 
         Returns:
-            A report of `tl_toolkit.tasks.parity.make_report`.
+            A report from `tl_toolkit.tasks.parity.make_report`.
         """
         raise NotImplementedError
 

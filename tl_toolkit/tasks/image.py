@@ -1,4 +1,4 @@
-"""What tasks with one vector of outputs per image share."""
+"""The base class of tasks with one vector of outputs per image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageTask(Task):
     """A task with one vector of outputs per image; its targets are an array (n, ...).
 
     Args:
-        classes: What the outputs stand for, in their order.
+        classes: Names of the outputs, in their order.
         head: Layers between the features and the outputs.
 
     Attributes:
@@ -59,7 +59,7 @@ class ImageTask(Task):
         Args:
             path: The file.
             output: The model's outputs, float32 (units,); None for a file that was refused.
-            error: Why it was; None for one that was not.
+            error: Why it was refused; None otherwise.
         """
         raise NotImplementedError
 
@@ -72,17 +72,17 @@ class ImageTask(Task):
         raise NotImplementedError
 
     def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
-        """Returns whether an exported model comes to the same class, where it is clear.
+        """Returns whether an exported model predicts the same class, where the class is clear.
 
         Args:
-            outputs: What it returned for an image.
-            expected: What `served` should be.
+            outputs: Its outputs for an image.
+            expected: The expected value of `served`.
         """
         return True
 
     @property
     def served_scale(self) -> np.ndarray | float:
-        """What differences of `served` are divided by before they are compared with limits."""
+        """The divisor of differences of `served`, before they are compared with limits."""
         return 1.0
 
     # --------------------------------------------------------------------------- what they share
@@ -93,10 +93,10 @@ class ImageTask(Task):
         """Returns the features of a split with their targets, which no transform changes.
 
         Args:
-            features: What crosses the cut.
+            features: The tensors that cross the cut.
             targets: An array (n, ...).
-            seed: Of no use.
-            transform: Of no use.
+            seed: Not used.
+            transform: Not used.
         """
         return _WithTargets(features, targets)
 
@@ -107,7 +107,7 @@ class ImageTask(Task):
 
         Args:
             maps: The base's output alone.
-            image: Of no use.
+            image: Not used.
 
         Returns:
             No further inputs, and float32 outputs (batch, units).
@@ -119,12 +119,12 @@ class ImageTask(Task):
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
     ) -> Iterator[Prediction]:
-        """Yields a prediction for each file, in order; what cannot be decoded carries its error.
+        """Yields a prediction for each file, in order, with an error if it cannot be decoded.
 
         Args:
             model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
             paths: Image files.
-            options: How they are read; `out` and `native` are of no use.
+            options: How they are read; `out` and `native` are not used.
         """
         run = FixedBatch(model)
 
@@ -150,11 +150,11 @@ class ImageTask(Task):
                 options.done(count)
 
     def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
-        """Returns what an exported model computes: `serve` of the model's outputs.
+        """Returns the functions of an exported model: `serve` of the model's outputs.
 
         Args:
             model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
-            resize: How images come to the model's size.
+            resize: How images are resized to the model's size.
         """
         size = tuple(model.input.shape[1:3])
 
@@ -182,17 +182,17 @@ class ImageTask(Task):
         ask: Ask,
         limits: Limits,
     ) -> dict[str, Any]:
-        """Asks an exported model in a process of its own and the Keras model here, and compares.
+        """Compares an exported model, in a process of its own, with the Keras model in this one.
 
-        The Keras side is fed with pixels that Pillow decoded and turned, a second opinion on the
+        The Keras model gets pixels that Pillow decoded and turned, as a second opinion on the
         decoder inside the exported model. Probes (turned by EXIF, grey, CMYK) are added.
 
         Args:
             model: The Keras model.
             files: Encoded images by name, at least one.
-            resize: How images come to the model's size.
-            ask: Asks the exported model.
-            limits: What it may differ by.
+            resize: How images are resized to the model's size.
+            ask: Runs the exported model.
+            limits: The largest differences allowed.
 
         Returns:
             Largest differences, limits, a row for each image, and whether it holds.

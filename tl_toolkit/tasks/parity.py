@@ -1,4 +1,4 @@
-"""What tasks compare an exported model with the Keras model by: probes, limits, the report."""
+"""Comparisons of an exported model with the Keras model: probes, limits, and the report."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an exported model returned, by the names of its outputs.
+    """Outputs of an exported model, by their names.
 
     Attributes:
         pixels: Outputs for batches of pixels, (n, ...) as the signature gives them.
         encoded: Outputs for files, without the batch's axis; those encoded as PNG are decoded.
         class_names: Names in the order of the outputs.
-        numerics: The arithmetic that the process worked with.
+        numerics: The arithmetic of the process.
     """
 
     pixels: tuple[Mapping[str, np.ndarray], ...]
@@ -72,10 +72,10 @@ def make_report(
     Args:
         images: Name of each image, its largest difference from pixels and that from bytes.
         labels_equal: Whether predictions that are clear are equal.
-        class_names_equal: Whether the class names are.
-        limits: Largest differences that hold.
+        class_names_equal: Whether the class names are equal.
+        limits: The largest differences allowed.
     """
-    # Of numpy: Python's max may lose a NaN.
+    # numpy's maximum, as Python's may lose a NaN.
     from_pixels, from_bytes = (float(np.max([image[side] for image in images])) for side in (1, 2))
     return {
         "holds": from_pixels <= limits.pixels

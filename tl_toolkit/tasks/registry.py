@@ -1,4 +1,4 @@
-"""The task of a recipe."""
+"""Builds the task of a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build_task(recipe: Recipe, classes: Sequence[str]) -> Task:
 
     Args:
         recipe: The recipe, with its head resolved.
-        classes: What the outputs stand for, in their order; none where pixels are of no class.
+        classes: Names of the outputs, in their order; none where pixels have no class.
     """
     task: Task = recipe.task.open("task").build(recipe, classes)
     return task

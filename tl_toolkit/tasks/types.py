@@ -1,4 +1,4 @@
-"""What tasks take and give: targets, features, splits as a model sees them, tables, predictions."""
+"""Types of tasks: targets, features, splits as a model sees them, tables, predictions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Transform = Callable[[int, int], GeometricTransform]
 call it."""
 
 Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
-"""Asks an exported model, in a process of its own, about batches of pixels and encoded files."""
+"""Runs an exported model, in a process of its own, on batches of pixels and encoded files."""
 
 
 class Targets(Protocol):
@@ -49,7 +49,7 @@ class Targets(Protocol):
 
 
 class Features(Protocol):
-    """What crosses a cut, for the images of a split."""
+    """The tensors that cross a cut, for the images of a split."""
 
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
@@ -58,13 +58,13 @@ class Features(Protocol):
 
         Args:
             order: Indices of images.
-            batch_size: Each chunk has a multiple of so many; the last one may have any number.
+            batch_size: Each chunk has a multiple of this number; the last one may have any number.
             epoch: Decides augmentation; 0 has none.
         """
 
 
 class ExampleSource(Protocol):
-    """What a suffix trains on: inputs and targets."""
+    """The examples that a suffix trains on: inputs and targets."""
 
     def chunks(
         self, order: np.ndarray, batch_size: int, *, epoch: int = 0
@@ -72,9 +72,9 @@ class ExampleSource(Protocol):
         """Yields inputs of the suffix, and their targets.
 
         Args:
-            order: As of `Features.chunks`.
-            batch_size: As of `Features.chunks`.
-            epoch: As of `Features.chunks`; targets are transformed with their images.
+            order: As in `Features.chunks`.
+            batch_size: As in `Features.chunks`.
+            epoch: As in `Features.chunks`; targets are transformed with their images.
         """
 
 
@@ -85,7 +85,7 @@ class SplitView(Protocol):
         examples: The images.
         model: The whole model.
         source: Tensors of the model's graph that `features` are of; None for images.
-        features: What enters the model there.
+        features: Values of these tensors.
     """
 
     examples: Sequence[Example]
@@ -147,10 +147,10 @@ class PredictionOptions:
 
     Attributes:
         image_size: (height, width) that the model takes.
-        resize: How images come to that size.
+        resize: How images are resized to that size.
         out: Folder that receives pictures, for tasks that make some.
         native: Run on images at their own size, where the task can.
-        report: Receives sentences worth knowing.
+        report: Receives messages.
         done: Receives the number of files predicted so far.
     """
 
@@ -164,11 +164,11 @@ class PredictionOptions:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What an exported model computes.
+    """The functions of an exported model.
 
     Attributes:
         serve_images: From uint8 (batch, h, w, 3) of any size to named outputs.
-        serve_bytes: From encoded images, string (batch,), likewise.
+        serve_bytes: From encoded images, string (batch,), to the same outputs.
     """
 
     serve_images: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]

@@ -1,4 +1,4 @@
-"""Keras callbacks, to whom each phase looks like a call of `fit` on the whole model."""
+"""Calls Keras callbacks in each phase as a call of `fit` on the whole model would."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class PhaseCallbacks:
-    """Calls callbacks as `fit` does, through Keras's own list of them.
+    """Calls callbacks as `fit` does, through Keras's own list of callbacks.
 
-    A context: inside it the model has the phase's optimizer, and an interrupt is never lost.
+    Inside this context the model has the phase's optimizer, and an interrupt is never lost.
 
     Args:
         callbacks: The callbacks.
-        model: Their `model`: images to probabilities.
-        optimizer: The phase's; schedulers look for it at the model.
-        epochs: Of the phase.
+        model: Their `model`, from images to probabilities.
+        optimizer: The optimizer of the phase; schedulers read it from the model.
+        epochs: Epochs of the phase.
         steps: Steps in an epoch.
 
     Attributes:
@@ -69,7 +69,7 @@ class PhaseCallbacks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leaves the model as it was: what is saved of it later holds no optimizer."""
+        """Restores the model, so that later files of it hold no optimizer."""
         if self._callbacks:
             self._model.optimizer = self._before
             self._interrupts.stop()
@@ -86,7 +86,7 @@ class PhaseCallbacks:
             hook: Name of the hook, as `on_epoch_end`.
 
         Raises:
-            KeyboardInterrupt: One came meanwhile, also if something caught it.
+            KeyboardInterrupt: An interrupt came during the hook, even if other code caught it.
         """
         if self._callbacks:
             getattr(self._list, hook)(*arguments)
@@ -94,7 +94,7 @@ class PhaseCallbacks:
 
 
 class _KeptInterrupts:
-    """Raises an interrupt once more that was caught on its way.
+    """Raises an interrupt again if other code has caught it.
 
     CallbackList turns each value of the logs into a number inside `try: ... except: pass`, where a
     Ctrl-C is lost.
@@ -105,20 +105,20 @@ class _KeptInterrupts:
         self._before: Any = None
 
     def start(self) -> None:
-        """Begins to listen; Python hands signals to the main thread alone."""
+        """Installs the handler; Python delivers signals to the main thread only."""
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(before):
             self._before = before
             signal.signal(signal.SIGINT, self._handle)
 
     def stop(self) -> None:
-        """Puts the handler back that was there before."""
+        """Restores the earlier handler."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal came, whatever became of it."""
+        """Raises KeyboardInterrupt if a signal came, even if other code caught it."""
         if self._came:
             raise KeyboardInterrupt
 
@@ -129,7 +129,7 @@ class _KeptInterrupts:
 
 
 def _overrides(callback: keras.callbacks.Callback, hooks: Sequence[str]) -> bool:
-    """Tells whether a callback does something at one of these hooks."""
+    """Returns whether a callback overrides one of these hooks."""
     return any(
         getattr(getattr(callback, hook), "__func__", None)
         is not getattr(keras.callbacks.Callback, hook)

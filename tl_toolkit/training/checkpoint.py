@@ -1,4 +1,4 @@
-"""Epochs: their rows, which is better, when to stop; and the best state, in memory and on disk."""
+"""Epochs: their history, which one is better, when to stop; and the best state of the weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Epoch:
         epoch: 0 before the first step, then 1, 2, ...
         learning_rate: The optimizer's rate.
         loss: Mean training loss without the regularization loss; None at epoch 0.
-        score: The task's score on training images, as their accuracy, in [0, 1]; None at epoch 0.
+        score: The task's score on training images, as accuracy, in [0, 1]; None at epoch 0.
         val_loss: Validation loss without the regularization loss, so that phases can be compared:
             what trains, and with it what is regularized, differs between them.
         val_score: The score on validation images.
-        regularization_loss: L1 and L2 of what trains, which its gradients include; 0 without any.
+        regularization_loss: L1 and L2 loss of the trainable weights, which their gradients
+            include; 0 without any.
         score_name: What the task calls its score.
     """
 
@@ -53,22 +54,22 @@ class Epoch:
         return row
 
     def as_logs(self) -> dict[str, Any]:
-        """Returns what a Keras callback is told at the end of the epoch."""
+        """Returns the logs that a Keras callback receives at the end of the epoch."""
         row = self.as_row()
         hidden = ("phase", "epoch", "regularization_loss")
         return {key: row[key] for key in row if key not in hidden}
 
 
 def is_better(epoch: Epoch, best: Epoch, rule: StoppingRule | None) -> bool:
-    """Tells whether an epoch beats another one.
+    """Returns whether an epoch is better than the best epoch so far.
 
-    By the rule's monitor (the score on validation images without a rule), ties by the other of
-    score and loss.
+    The rule's monitor decides (without a rule, the score on validation images). If the monitor is
+    equal, the other of score and loss decides.
 
     Args:
-        epoch: The later one.
-        best: The best so far.
-        rule: What counts.
+        epoch: The later epoch.
+        best: The best epoch so far.
+        rule: The rule with the monitor.
     """
     by_score = epoch.val_score - best.val_score
     by_loss = best.val_loss - epoch.val_loss
@@ -91,10 +92,10 @@ class Patience:
         self._waited = 0
 
     def is_over(self, epoch: Epoch) -> bool:
-        """Tells, after each epoch, whether to stop.
+        """Counts an epoch, and returns whether the phase must stop.
 
         Args:
-            epoch: The latest.
+            epoch: The latest epoch.
         """
         score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
         if score > self._best + self.rule.min_delta:
@@ -124,9 +125,9 @@ class BestState:
     """Keeps the weights of the best epoch so far.
 
     Attributes:
-        path: File that holds them too, by canonical name, so that a killed run keeps them.
-        epoch: The epoch they are from. Epoch 0 is kept only until one was trained, which always
-            takes its place: a head that was never trained may score well by luck alone.
+        path: File that holds the weights too, by canonical name, so that a killed run keeps them.
+        epoch: The epoch of the weights. The first trained epoch always replaces epoch 0: a head
+            that was never trained may score well by luck alone.
     """
 
     path: Path | None = None
@@ -134,7 +135,7 @@ class BestState:
     _arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def copy(self) -> BestState:
-        """Returns the state as it is now; what is kept later does not change it."""
+        """Returns a copy of the state, which later epochs do not change."""
         return BestState(None, self.epoch, dict(self._arrays))
 
     @property
@@ -148,13 +149,13 @@ class BestState:
         return sum(array.nbytes for array in self._arrays.values())
 
     def watch(self, transfer: TransferModel, split: Split) -> None:
-        """Takes in what the coming phase may change, as it is before its first step.
+        """Stores the weights that the coming phase may change, before its first step.
 
-        Without it, weights that only later phases train would have no best state to go back to.
+        Otherwise weights that only later phases train would have no best state to return to.
 
         Args:
             transfer: The model.
-            split: The phase's.
+            split: The split of the phase.
         """
         changing = {id(variable) for variable in split.suffix.model.variables}
         for _, name, variable in transfer.variables():
@@ -162,7 +163,7 @@ class BestState:
                 self._arrays[name] = variable.numpy()
 
     def watch_named(self, transfer: TransferModel, names: Set[str]) -> None:
-        """Takes in weights by name, as they are now, if it does not hold them.
+        """Stores the current weights of these names, unless the state holds them already.
 
         Args:
             transfer: The model.
@@ -173,11 +174,11 @@ class BestState:
                 self._arrays[name] = variable.numpy()
 
     def is_beaten_by(self, epoch: Epoch, rule: StoppingRule | None) -> bool:
-        """Tells whether an epoch is to be kept in its place.
+        """Returns whether an epoch must replace the best one.
 
         Args:
             epoch: An epoch whose weights the model has.
-            rule: What counts.
+            rule: The rule with the monitor.
         """
         if self.epoch is None:
             return True
@@ -186,11 +187,11 @@ class BestState:
         return self.epoch.epoch == 0 or is_better(epoch, self.epoch, rule)
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
-        """Takes the current weights as the best.
+        """Stores the current weights as the best ones.
 
         Args:
             transfer: The model.
-            epoch: What they achieve.
+            epoch: The epoch that they belong to.
         """
         for _, name, variable in transfer.variables():
             if name in self._arrays:
@@ -198,12 +199,12 @@ class BestState:
         self.epoch = epoch
         if self.path is not None:
             buffer = io.BytesIO()
-            named: Any = self._arrays  # NumPy types every keyword as its one option
-            np.savez(buffer, **named)
+            arrays: Any = self._arrays  # NumPy types every keyword as its one option
+            np.savez(buffer, **arrays)
             write_atomically(self.path, buffer.getvalue())
 
     def restore(self, transfer: TransferModel) -> None:
-        """Puts the best weights back.
+        """Restores the best weights.
 
         Args:
             transfer: The model.

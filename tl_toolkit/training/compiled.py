@@ -1,4 +1,4 @@
-"""Splits of one model and their compiled steps, made once for all phases that train the same."""
+"""Splits of one model and their compiled steps, shared by all phases that train the same units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tl_toolkit.transfer.freezing import (
 
 
 class CompiledPhases:
-    """Gives each phase its split and steps.
+    """Builds the split and the steps of each phase, once for equal phases.
 
     Args:
         transfer: The model.
@@ -30,7 +30,7 @@ class CompiledPhases:
 
     def __init__(self, transfer: TransferModel) -> None:
         self.transfer = transfer
-        self._made: dict[Any, tuple[Split, Steps]] = {}
+        self._compiled: dict[Any, tuple[Split, Steps]] = {}
         self._checked: set[str] = set()
         self._momenta = [
             (layer, layer.momentum)
@@ -55,9 +55,9 @@ class CompiledPhases:
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size)
-        if key in self._made:
+        if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
-            return self._made[key]
+            return self._compiled[key]
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
         schedule = None if isinstance(phase.learning_rate, float) else RateTable()
         steps = Steps(
@@ -67,19 +67,19 @@ class CompiledPhases:
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
-        self._made[key] = split, steps
+        self._compiled[key] = split, steps
         return split, steps
 
     def _set_momenta(self, momentum: float | None) -> None:
-        """Sets the momentum of the base's moving statistics; None gives each layer its own again.
+        """Sets the momentum of the base's moving statistics; None restores each layer's own.
 
-        Compiled steps keep the one that they were traced with.
+        Compiled steps keep the momentum that they were traced with.
         """
         for layer, own in self._momenta:
             layer.momentum = own if momentum is None else momentum
 
     def trace(self, settings: TrainingSettings) -> None:
-        """Compiles the steps of all phases now, while something else goes on.
+        """Compiles the steps of all phases now, while other work runs.
 
         Args:
             settings: The phases and their batch size.
@@ -90,7 +90,7 @@ class CompiledPhases:
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
-    """Refuses a phase of whose units the model has none.
+    """Refuses a phase if the model has none of its units.
 
     Args:
         transfer: The model.
@@ -100,20 +100,20 @@ def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
         RecipeError: They all lie behind the last map that pixels are read from.
     """
     units = phase.units
-    drawn = [part.name for part in transfer.parts]
-    if units and not set(units) & set(drawn):
+    parts = [part.name for part in transfer.parts]
+    if units and not set(units) & set(parts):
         raise RecipeError(
             Problem(
                 where=f"phases.{phase.name}.unfreeze",
                 what=f"{', '.join(units)}: not part of this model",
-                expected=f"The last of pixels.taps lies in {drawn[-2]}.",
-                hint=f"unfreeze: {{from: {drawn[-2]}}}",
+                expected=f"The last of pixels.taps lies in {parts[-2]}.",
+                hint=f"unfreeze: {{from: {parts[-2]}}}",
             )
         )
 
 
 def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
-    """Says of each phase what it trains, before anything is trained.
+    """Describes what each phase trains, before anything is trained.
 
     Args:
         transfer: The model.

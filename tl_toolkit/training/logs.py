@@ -14,7 +14,7 @@ class TensorBoardLog:
 
     Args:
         path: Folder of the run's logs; training and validation get a folder each, so that
-            TensorBoard draws them into one chart.
+            TensorBoard plots them in one chart.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +28,7 @@ class TensorBoardLog:
 
         Args:
             step: Counts epochs over all phases.
-            epoch: What is added.
+            epoch: The epoch to add.
         """
         values: dict[str, dict[str, float | None]] = {
             "train": {
@@ -45,6 +45,6 @@ class TensorBoardLog:
                         tf.summary.scalar(f"epoch_{name}", value)
 
     def close(self) -> None:
-        """Flushes what is still in memory."""
+        """Writes what is still in memory."""
         for writer in self._writers.values():
             writer.close()

@@ -32,16 +32,16 @@ __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
 
 
 class Trainer:
-    """Trains one model, once or several times; what the trainings have in common is done once.
+    """Trains one model, once or several times, and shares work between the trainings.
 
-    Compiled steps serve every training of the same units; a phase that begins a training as it
-    began an earlier one is not trained again. The outcome does not depend on trainings before it.
+    All trainings of the same units share compiled steps. A phase is not trained again if an earlier
+    training began with the same phases. The outcome does not depend on earlier trainings.
 
     Args:
         compiled: The assembled model, whose weights are changed, and its steps.
         source: Gives each phase the features of the images.
         images: Splits `train` and `validation`; perhaps `test`.
-        progress: Is told of each step and epoch.
+        progress: Receives an event for each step and epoch.
         ahead: Units that later trainings will train, so that their features are computed at once.
     """
 
@@ -78,23 +78,23 @@ class Trainer:
     ) -> Training:
         """Trains all phases and leaves the model in its best state.
 
-        A phase starts from the best state so far: what an earlier phase overtrained is not carried
-        on.
+        A phase starts from the best state so far, not from the end of an overtrained phase.
 
         Args:
             settings: Phases, seed, batch size, early stopping, and the rates of dropouts that the
                 model's head has.
             folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
-            callbacks: See each phase as one call of `fit` on the whole model; what they do to its
-                weights or rate is not part of the recipe.
-            pause_after: Epochs of the last phase after which it pauses, unless it is over by then.
-            paused: Resumes there, with the same settings, bit for bit as if without a pause.
+            callbacks: Receive the hooks of each phase as of one call of `fit` on the whole model;
+                changes that they make to weights or rate are not part of the recipe.
+            pause_after: Number of epochs after which the last phase pauses, if it has more.
+            paused: The paused training to resume, with the same settings; the result is the same,
+                bit for bit, as without a pause.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
             NonFiniteError: The loss became infinite or not a number. The best state is restored
                 first.
-            ReceiptError: A frozen tensor moved. Likewise.
+            ReceiptError: A frozen tensor changed. The best state is restored first.
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
@@ -103,7 +103,7 @@ class Trainer:
         done: list[FinishedPhase] = []
         if paused is not None:
             best, done = paused.best.copy(), list(paused.done)
-            # A trainer that never trained them goes back to them as they are now.
+            # A trainer that never trained these weights returns to their current values.
             self._initial.watch_named(self._transfer, best.names)
         log = TensorBoardLog(folder.tensorboard) if folder else None
         pause: Paused | None = None
@@ -111,10 +111,10 @@ class Trainer:
             for index in range(len(done), len(settings.phases)):
                 is_last = index + 1 == len(settings.phases)
                 best.restore(self._transfer)
-                known = None if folder else self._finished.get(settings.descriptions[index])
-                if known is not None:
-                    best = known.best.copy()
-                    done.append(known)
+                finished = None if folder else self._finished.get(settings.descriptions[index])
+                if finished is not None:
+                    best = finished.best.copy()
+                    done.append(finished)
                     continue
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
@@ -155,7 +155,7 @@ class Trainer:
         )
 
     def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Says so where no epoch beat the head that was never trained."""
+        """Reports it if no epoch beat the head that was never trained."""
         if best.epoch and not is_better(best, start, settings.stopping):
             name = f"val_{start.score_name}"
             self._progress(
@@ -172,7 +172,7 @@ class Trainer:
         return self._transfer.model
 
     def plan(self, settings: TrainingSettings) -> list[dict[str, Any]]:
-        """Says of each phase what it trains; as `plan_phases`.
+        """Describes what each phase trains, as `plan_phases` does.
 
         Args:
             settings: The phases.
@@ -194,7 +194,7 @@ class Trainer:
         return self._last.steps.assess(inputs.chunks(np.arange(count), self._transfer.batch_size))
 
     def features(self, split: str) -> tuple[Cut, FeatureSet]:
-        """Returns what the last phase was trained on, for a split: where it is cut, and the rows.
+        """Returns the cut of the last phase, and the features of a split at that cut.
 
         The model holds the weights that were kept.
 
@@ -207,7 +207,7 @@ class Trainer:
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
     def _begin(self, settings: TrainingSettings) -> None:
-        """Takes everything back to what it was before the first training, with a new head."""
+        """Restores the state before the first training, with a new head."""
         self._initial.restore(self._transfer)
         initialize_head(self._transfer.parts[-1].layers, phase_seed(settings.seed, "head", 0))
 
@@ -250,10 +250,10 @@ class Trainer:
         }
 
     def _settled_cuts(self, settings: TrainingSettings, index: int) -> list[Cut]:
-        """Cuts that are needed later, and that nothing before then trains a part in front of."""
+        """Returns the later cuts whose prefixes no phase trains before they are needed."""
         cuts = [find_cut(self._transfer, phase.units) for phase in settings.phases[index:]]
         reached = cuts[0].position
-        # At the beginning nothing has been trained yet, as at that of every later training.
+        # Before its first phase, this training and every later one has trained nothing yet.
         settled = [cut for cut in self._ahead if index == 0 or cut.position <= reached]
         for cut in cuts[1:]:
             if cut.position <= reached:
@@ -262,7 +262,7 @@ class Trainer:
         return settled
 
     def _refresh_digests(self) -> dict[tuple[str, str], str]:
-        """Digests of all weights as they are now; only what a phase has trained can have moved."""
+        """Returns current digests of all weights; only weights of trained phases are read again."""
         self._digests |= digest_variables(self._transfer, only=self._initial.names)
         return dict(self._digests)
 

@@ -26,7 +26,7 @@ LearningRate: TypeAlias = float | Schedule
 
 
 class _Settings(Protocol):
-    """What an optimizer is built from: a phase has it."""
+    """The settings that an optimizer is built from, as a phase has them."""
 
     @property
     def optimizer(self) -> Optimizer:
@@ -40,11 +40,11 @@ class _Settings(Protocol):
 def build_optimizer(
     phase: _Settings, schedule: RateTable | None = None
 ) -> keras.optimizers.Optimizer:
-    """Builds a phase's optimizer; its state starts from nothing, as its learning rate does.
+    """Builds a phase's optimizer, with a fresh state and its own learning rate.
 
     Args:
         phase: Has the optimizer and its rate.
-        schedule: Holds the rates of the steps, if the rate is none but a schedule.
+        schedule: Holds the rates of the steps, if the rate is a schedule.
     """
     rate = phase.learning_rate
     return phase.optimizer.build(rate if isinstance(rate, float) else schedule or RateTable())
@@ -64,7 +64,7 @@ def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> floa
 
     Args:
         rate: The rate.
-        epochs: Of the phase.
+        epochs: Epochs of the phase.
         steps_per_epoch: At least 1.
     """
     if isinstance(rate, float):
@@ -82,7 +82,7 @@ def first_rate(rate: LearningRate) -> float:
 
 
 def name_rate(rate: LearningRate) -> str:
-    """Returns the field of a phase that holds that number.
+    """Returns the name of the phase's field that holds the first rate.
 
     Args:
         rate: The rate.
@@ -93,7 +93,7 @@ def name_rate(rate: LearningRate) -> str:
 class RateTable(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of each step, in a variable, so that compiled steps serve every schedule.
 
-    They are also compiled before the images are counted, and with them the steps.
+    The steps are compiled before the images, and so the number of steps, are counted.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
         self._rates = tf.Variable([0.0], shape=tf.TensorShape([None]), trainable=False)
 
     def set(self, rates: np.ndarray) -> None:
-        """Takes the rates of the steps to come.
+        """Sets the rates of the coming steps.
 
         Args:
             rates: float32 (n,), at least one; steps after them have the last one's.
@@ -114,5 +114,5 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
         return tf.gather(self._rates, tf.minimum(index, tf.size(self._rates) - 1))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns nothing: where it was used, the recipe holds the schedule."""
+        """Returns an empty configuration: the recipe holds the schedule."""
         return {}

@@ -1,4 +1,4 @@
-"""What comes out of a training, and what of it later ones take over."""
+"""The outcome of a training, and the parts of it that later trainings reuse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FinishedPhase:
 
 @dataclass(frozen=True)
 class Paused:
-    """A training that was paused in its last phase; of use to any trainer of the same model.
+    """A training that was paused in its last phase; any trainer of the same model can resume it.
 
     Attributes:
         done: The phases before.
@@ -45,7 +45,7 @@ class Paused:
 
     @property
     def size(self) -> int:
-        """Bytes that it alone keeps, roughly: phases before it may be shared."""
+        """Bytes that only this training needs, roughly: it may share its earlier phases."""
         return self.best.size + self.phase.size
 
 
@@ -57,8 +57,8 @@ class Training:
         best: The epoch whose weights are kept.
         history: Every epoch of every phase, epoch 0 of each included.
         receipts: One for each phase.
-        weights_sha256: Of all weights and moving statistics as they are kept.
-        paused: Where it is resumed; None if it came to its end.
+        weights_sha256: SHA-256 of all weights and moving statistics of the best state.
+        paused: The state from which it resumes; None if it was completed.
     """
 
     best: Epoch
@@ -78,7 +78,7 @@ class SharedPhases:
         """Returns the phase of this description, None if it is not kept.
 
         Args:
-            description: All that decides the phase and those before it.
+            description: The settings that decide the phase and those before it.
         """
         return self._phases.get(description)
 
@@ -86,9 +86,9 @@ class SharedPhases:
         """Keeps a phase.
 
         Args:
-            description: As above.
+            description: As in `get`.
             phase: The phase.
         """
         self._phases[description] = phase
-        while sum(kept.best.size for kept in self._phases.values()) > _SHARED_BYTES:
+        while sum(finished.best.size for finished in self._phases.values()) > _SHARED_BYTES:
             del self._phases[next(iter(self._phases))]

@@ -1,4 +1,4 @@
-"""One phase of training: its epochs, who hears of them, and its receipt."""
+"""One phase of training: its epochs, the events that report them, and its receipt."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ __all__ = ["PhaseRun"]
 
 
 class PhaseRun:
-    """One phase: its epochs, and what its receipt compares with.
+    """Runs the epochs of one phase, and writes its receipt.
 
     Args:
         transfer: The model.
         phase: What is trained, and how.
         split: Where the model is cut for it.
-        steps: Compiled for it, and restarted.
-        features: By split: what the steps take.
-        digests: Of all weights before the first step.
+        steps: Its compiled steps, restarted.
+        features: Inputs of the steps, by split.
+        digests: Digests of all weights before the first step.
         sizes: Images in each split.
-        order_seed: The order of images in each epoch follows from it.
+        order_seed: Decides the order of images in each epoch.
         batch_size: Images in a step.
-        progress: Is told of steps and epochs.
+        progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
 
     Attributes:
-        split: As given.
-        steps: As given.
+        split: As in the arguments.
+        steps: As in the arguments.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PhaseRun:
 
     @property
     def is_paused(self) -> bool:
-        """Whether epochs are left that nothing but a pause kept back."""
+        """Whether epochs are left only because of a pause."""
         return not self._is_over and len(self._rows) <= self._phase.epochs
 
     def save(self, names: Set[str]) -> PhaseState:
@@ -96,10 +96,10 @@ class PhaseRun:
         )  # fmt: skip
 
     def resume(self, state: PhaseState) -> None:
-        """Takes up a state: the first epoch to come is the one after its last.
+        """Restores a state; the next epoch is the one after its last.
 
         Args:
-            state: Of the same phase.
+            state: State of the same phase.
         """
         state.restore(self._transfer, self.steps)
         self._rows = list(state.epochs)
@@ -115,14 +115,14 @@ class PhaseRun:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         pause_after: int | None = None,
     ) -> Iterator[Epoch]:
-        """Yields the epochs, after the best state, the history and callbacks have taken them in.
+        """Yields the epochs, each after the best state, the history and callbacks are updated.
 
         Args:
-            best: Takes in what is better.
+            best: Updated by each better epoch.
             stopping: When the phase ends early.
             path: Folder that receives history.csv.
-            callbacks: See a call of `fit` on the whole model; epoch 0 is no part of it.
-            pause_after: Epoch after which no more come, though they may be left.
+            callbacks: Receive the hooks of a call of `fit` on the whole model, without epoch 0.
+            pause_after: The last epoch before a pause; later epochs may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
@@ -142,12 +142,12 @@ class PhaseRun:
                 if epoch is None:
                     break
                 self._rows.append(epoch)
-                kept = best.is_beaten_by(epoch, stopping)
-                if kept:
+                is_better = best.is_beaten_by(epoch, stopping)
+                if is_better:
                     best.keep(self._transfer, epoch)
                 if path is not None:
                     write_history(path / "history.csv", self._rows)
-                is_best = kept and number > 0
+                is_best = is_better and number > 0
                 self._progress(Event("epoch_ended", facts=epoch.as_row(), is_best=is_best))
                 if number:
                     listeners.call("on_epoch_end", number - 1, epoch.as_logs())
@@ -168,13 +168,13 @@ class PhaseRun:
         self._progress(message(f"{self._phase.name}: {reason}"))
 
     def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
-        """Tells whether to stop; a head that was never trained is no result to wait for."""
+        """Returns whether to stop; patience does not count the epoch of an untrained head."""
         return (epoch.epoch > 0 or not self._is_new) and patience.is_over(epoch)
 
     def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
-        """Trains an epoch and evaluates it; epoch 0 is the state as it is.
+        """Trains and evaluates an epoch; epoch 0 is evaluated without training.
 
-        None if a callback ended it at a loss that is not finite.
+        Returns None if a callback ended the phase at a loss that is not finite.
         """
         loss = score = None
         if number:
@@ -202,15 +202,15 @@ class PhaseRun:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
             losses, states = self.steps.train(features, targets)
-            bad = None
+            fault = None
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1
-                if bad is None and not math.isfinite(loss):
-                    bad = f"the loss of step {step} is {loss}"
+                if fault is None and not math.isfinite(loss):
+                    fault = f"the loss of step {step} is {loss}"
                 size = min(self._batch_size, len(targets) - start)
                 total += float(loss) * size
                 examples += size
-                if bad is None:
+                if fault is None:
                     event = Event("step_ended", done=step, facts={"loss": float(loss)})
                     self._progress(event)
             self._steps_taken += len(losses)
@@ -218,10 +218,10 @@ class PhaseRun:
             if listeners.wants_batches:
                 logs = self._as_logs(total / examples, self.steps.task.score_of(state))
                 listeners.call("on_train_batch_end", step - 1, logs)
-            if bad is not None:
+            if fault is not None:
                 if listeners.want_to_stop:  # as TerminateOnNaN asks for
                     return None
-                raise _not_finite(self._phase, number, bad)
+                raise _not_finite(self._phase, number, fault)
             if listeners.want_to_stop:
                 break
         return total / examples, self.steps.task.score_of(state)
@@ -234,12 +234,12 @@ class PhaseRun:
         if listeners is None:
             loss, score = self.steps.evaluate(chunks)
         else:
-            loss, score = self._evaluate_aloud(chunks, size, listeners)
+            loss, score = self._evaluate_with_hooks(chunks, size, listeners)
         if not math.isfinite(loss):
             raise _not_finite(self._phase, number, f"the validation loss is {loss}")
         return loss, score
 
-    def _evaluate_aloud(
+    def _evaluate_with_hooks(
         self,
         chunks: Iterator[tuple[Batch, np.ndarray]],
         size: int,
@@ -252,15 +252,15 @@ class PhaseRun:
         else:
             batch = -1
 
-            def announced() -> Iterator[tuple[Batch, np.ndarray]]:
+            def call_hooks() -> Iterator[tuple[Batch, np.ndarray]]:
                 nonlocal batch
-                for rows in _in_batches(chunks, size):
+                for inputs in _in_batches(chunks, size):
                     batch += 1
                     listeners.call("on_test_batch_begin", batch)
-                    yield rows
+                    yield inputs
 
             loss, score = self.steps.evaluate(
-                announced(),
+                call_hooks(),
                 report=lambda loss, score: listeners.call(
                     "on_test_batch_end", batch, self._as_logs(loss, score)
                 ),
@@ -278,7 +278,7 @@ class PhaseRun:
             path: Folder that receives receipt.json.
 
         Raises:
-            ReceiptError: The receipt, which is written before, does not hold.
+            ReceiptError: The receipt does not hold; it is written first.
         """
         receipt = write_receipt(
             self._transfer,
@@ -302,7 +302,7 @@ class PhaseRun:
 def _in_batches(
     chunks: Iterator[tuple[Batch, np.ndarray]], size: int
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields the same rows in single batches."""
+    """Yields the same examples in single batches."""
     for features, targets in chunks:
         for start in range(0, len(targets), size):
             yield take_examples(features, start, start + size), targets[start : start + size]

@@ -1,4 +1,4 @@
-"""From a plan to what is trained on and what is trained: images and a model."""
+"""Prepares a training from a plan: the images, and the model."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ _T = TypeVar("_T")
 
 
 def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
-    """Begins work in a thread of its own.
+    """Starts work in a thread of its own.
 
-    The caller's dtype policy counts there too: Keras keeps one for each thread.
+    The thread gets the caller's dtype policy: Keras keeps one policy for each thread.
 
     Args:
-        work: Is called without arguments.
+        work: A function without arguments.
 
     Returns:
-        A function that waits for the work, at most for the seconds that it is called with, and
-        returns or raises what the work did. It raises TimeoutError if the work goes on.
+        A function that waits for the work, at most for the seconds that it is called with. It
+        returns the result of the work, or raises its error. It raises TimeoutError if the work has
+        not ended.
     """
-    found: list[_T] = []
+    results: list[_T] = []
     errors: list[BaseException] = []
     is_done = threading.Event()
     policy = keras.config.dtype_policy()
@@ -49,7 +50,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
     def run() -> None:
         try:
             keras.config.set_dtype_policy(policy)
-            found.append(work())
+            results.append(work())
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
         finally:
@@ -63,7 +64,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
             raise TimeoutError
         if errors:
             raise errors[0]
-        return found[0]
+        return results[0]
 
     return wait
 
@@ -74,13 +75,13 @@ def survey_images(
     """Inspects all images and writes manifest and classes into the folder.
 
     Args:
-        plan: Says which images there are.
+        plan: The plan that lists the images.
         task: Reads their targets.
         folder: The run.
         progress: Receives the number of images inspected, and warnings.
 
     Returns:
-        The manifest, and `load_images` of it; what was decoded for it is not decoded again.
+        The manifest, and its images from `load_images`; decoded images are not decoded again.
 
     Raises:
         DataError: Images cannot be used.
@@ -115,11 +116,11 @@ def scan_images(
     """Inspects all images of a plan.
 
     Args:
-        plan: Says which images there are.
+        plan: The plan that lists the images.
         task: Inspects files of targets.
         folder: Receives converted images.
         progress: Receives the number of images inspected.
-        keep: As of `tl_toolkit.images.scan.scan`.
+        keep: As in `tl_toolkit.images.scan.scan`.
 
     Raises:
         DataError: Images cannot be used.
@@ -139,13 +140,13 @@ def scan_images(
 def load_images(
     plan: Plan, task: Task, manifest: Manifest, decoded: DecodedImages | None = None
 ) -> dict[str, Images]:
-    """Returns the images of each split that has any; what is not decoded yet will be when used.
+    """Returns the images of each split that has any; images are decoded when they are used.
 
     Args:
-        plan: Says how they are resized.
+        plan: The plan, with their size.
         task: Loads their targets.
         manifest: The images.
-        decoded: What is decoded already.
+        decoded: Images that are decoded already.
     """
     data = plan.recipe.data
     return {
@@ -170,21 +171,21 @@ def build_trainer(
     progress: Handler = ignore,
     ahead: Sequence[Sequence[str]] = (),
 ) -> Trainer:
-    """Returns what trains a recipe, and all others that share its model, features and images.
+    """Builds the trainer of a recipe, and of all recipes that share its model, features and images.
 
     Args:
         compiled: The recipe's model, and its steps.
-        recipe: Says how images are augmented, and which features are kept.
-        images: By split.
-        progress: As of `Trainer`.
-        ahead: Likewise.
+        recipe: The recipe, with augmentation and features.
+        images: Images by split.
+        progress: As in `Trainer`.
+        ahead: As in `Trainer`.
     """
     source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)
     return Trainer(compiled, source, images, progress=progress, ahead=ahead)
 
 
 def read_feature_settings(recipe: Recipe) -> FeatureSettings:
-    """Returns what a recipe says of the features, and of the images that they are of.
+    """Returns a recipe's settings of the features, and of the images that they come from.
 
     Args:
         recipe: The recipe.
@@ -220,7 +221,7 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
     Args:
         plan: The plan.
         task: Builds the head.
-        progress: Receives the bytes of a file that is fetched, and what is worth knowing of it.
+        progress: Receives the bytes of a file that is downloaded, and messages about the file.
 
     Raises:
         WeightsError: The weight file is missing, damaged, or of another network.
@@ -255,7 +256,7 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
             progress(
                 message(
                     f"{loaded.path}: taken for weights that began with Keras's own file; for those "
-                    "of a model drawn with weights=None set "
+                    "of a model built with weights=None set "
                     "model.arguments.imagenet_rescaling=false"
                 )
             )

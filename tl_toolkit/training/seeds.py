@@ -9,7 +9,7 @@ from tl_toolkit.runtime import derive_seed
 __all__ = ["Role", "phase_seed"]
 
 Role: TypeAlias = Literal["head", "order", "dropout", "sampling"]
-"""What is random: the head's first weights, the order of images, dropout's masks, pixels drawn."""
+"""What is random: the head's initial weights, image order, dropout masks, sampled pixels."""
 
 
 def phase_seed(seed: int, role: Role, index: int) -> int:
@@ -20,7 +20,7 @@ def phase_seed(seed: int, role: Role, index: int) -> int:
 
     Args:
         seed: The recipe's.
-        role: What it is for.
+        role: What the seed is used for.
         index: Place of the phase, from 0.
     """
     return derive_seed(seed, role, index)

@@ -29,18 +29,18 @@ _METADATA = "metadata"
 
 @dataclass(frozen=True)
 class PhaseState:
-    """A phase after one of its epochs; it is resumed as if nothing had been in between.
+    """The state of a phase after one of its epochs, from which it resumes without a difference.
 
-    Orders of images and views are not here: they follow from the seed and an epoch's number.
-    Neither are patience, which follows from the epochs, and the rates of a schedule.
+    The state does not hold the order of images and views, which follow from the seed and an epoch's
+    number, nor the patience, which follows from the epochs, nor the rates of a schedule.
 
     Attributes:
-        epochs: So far, epoch 0 included.
-        weights: By canonical name, whatever this phase and those before it may have changed.
+        epochs: Epochs so far, epoch 0 included.
+        weights: By canonical name, all weights that this phase or an earlier one may have changed.
         optimizer: Values of the optimizer's variables, its rate and its number of steps included.
-        streams: States of all random streams, by the name of the layer that draws from them.
-        digests: Of all weights before the first step, for the receipt.
-        steps_taken: Steps so far, likewise.
+        streams: States of all random streams, by the name of the layer that samples from them.
+        digests: Digests of all weights before the first step, for the receipt.
+        steps_taken: Steps so far, for the receipt.
     """
 
     epochs: tuple[Epoch, ...]
@@ -56,7 +56,7 @@ class PhaseState:
         return sum(array.nbytes for array in (*self.weights.values(), *self.optimizer))
 
     def restore(self, transfer: TransferModel, steps: Steps) -> None:
-        """Puts everything back into a model and the steps of its phase.
+        """Restores the state into a model and the steps of its phase.
 
         Args:
             transfer: The model.
@@ -120,14 +120,18 @@ def take_state(
         transfer: The model.
         steps: The steps of the phase.
         names: Canonical names of the weights that may have changed.
-        epochs: As `PhaseState` has them, as do the others.
-        digests: Likewise.
-        steps_taken: Likewise.
+        epochs: As in `PhaseState`.
+        digests: As in `PhaseState`.
+        steps_taken: As in `PhaseState`.
     """
-    wanted = set(names)
+    names_to_save = set(names)
     return PhaseState(
         tuple(epochs),
-        {name: variable.numpy() for _, name, variable in transfer.variables() if name in wanted},
+        {
+            name: variable.numpy()
+            for _, name, variable in transfer.variables()
+            if name in names_to_save
+        },
         tuple(variable.numpy() for variable in steps.optimizer.variables),
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,
@@ -183,7 +187,7 @@ def _digest(arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> str:
 
 
 def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """Yields the name of every layer that draws while it trains, and the state it draws from.
+    """Yields the name of every layer that samples in training, and the state it samples from.
 
     Args:
         model: The model; nested models are searched too.

@@ -1,4 +1,4 @@
-"""Steps of training and passes of evaluation, compiled once: whole stretches of rows at a call."""
+"""Steps of training and passes of evaluation, compiled once: many batches in each call."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tl_toolkit.transfer.wrappers import VariableDropout
 class Steps:
     """Trains and evaluates the suffix of a split.
 
-    The loop over batches is part of the compiled functions: a step of a small head takes less time
-    than the call of a function does. One row or many, it is the same step, bit for bit.
+    The compiled functions contain the loop over batches, because a step of a small head takes less
+    time than a call. The number of batches in a call changes no bit of a step.
 
     Args:
         split: Where the trainable part begins.
         optimizer: A fresh optimizer.
-        task: Gives loss and tally of each row.
-        batch_size: Batch of each step.
+        task: Computes loss and metric state of each example.
+        batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
-        last_outputs: For the last examples that were evaluated, (n, ...); None before.
+        last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Steps:
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         signature = [self._features(), task.targets]
-        self._train = tf.function(self._train_rows, input_signature=signature)
-        self._evaluate = tf.function(self._evaluate_rows, input_signature=signature)
+        self._train = tf.function(self._train_batches, input_signature=signature)
+        self._evaluate = tf.function(self._evaluate_batches, input_signature=signature)
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
-        """Returns what the compiled functions take: rows of each tensor of the cut."""
+        """Returns the input signature of the compiled functions, for each tensor of the cut."""
         return tf.nest.map_structure(
             lambda tensor: tf.TensorSpec((None, *tensor.shape[1:]), tf.float32), self.model.input
         )
@@ -77,10 +77,10 @@ class Steps:
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
     def restart(self, learning_rate: float | np.ndarray) -> None:
-        """Makes the optimizer a fresh one again.
+        """Resets the optimizer to its initial state.
 
         Args:
-            learning_rate: Its rate; of an optimizer with a schedule, that of each step.
+            learning_rate: Its rate; for an optimizer with a schedule, the rate of each step.
         """
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
@@ -90,20 +90,20 @@ class Steps:
             self._schedule.set(learning_rate)
 
     def trace(self) -> None:
-        """Compiles what the first epoch would."""
+        """Compiles the functions that the first epoch would compile."""
         self._train.get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(self, features: Batch, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes a step on each batch of the rows, in their order; the last one may be shorter.
+        """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
-            features: What crosses the cut, any number of rows.
-            targets: One for each row.
+            features: The tensors that cross the cut, for any number of examples.
+            targets: A target for each example.
 
         Returns:
-            Of each step the mean loss of its batch before it, without the regularization loss, and
-            the metric state of its batch.
+            For each step: the mean loss of its batch before the step, without the regularization
+            loss, and the metric state of its batch.
         """
         losses, states = self._train(features, targets)
         return losses.numpy(), states.numpy()
@@ -114,12 +114,13 @@ class Steps:
         *,
         report: Callable[[float, float], None] | None = None,
     ) -> tuple[float, float]:
-        """Returns mean loss, without the regularization loss, and the task's score over all rows.
+        """Returns the mean loss, without the regularization loss, and the score of all examples.
 
         Args:
-            chunks: Features and targets; whole multiples of the suffix's batch size but for the
-                last one: batches are padded, so that an example's loss depends on no other.
-            report: Is told both, of all rows so far, after each chunk.
+            chunks: Features and targets. All chunks but the last have whole multiples of the
+                suffix's batch size: batches are padded, so that an example's loss depends on no
+                other example.
+            report: Receives the loss and the score of all examples so far, after each chunk.
         """
         losses: list[np.ndarray] = []
         states: list[np.ndarray] = []
@@ -140,32 +141,32 @@ class Steps:
         """Returns the loss of each example, float32 (n,), and its outputs, float32 (n, ...).
 
         Args:
-            chunks: As of `evaluate`.
+            chunks: As in `evaluate`.
         """
         assessed = [(losses, outputs) for losses, outputs, _ in self._assess(chunks)]
         losses, outputs = zip(*assessed, strict=True)
         return np.concatenate(losses), np.concatenate(outputs)
 
     def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """Yields losses, outputs and metric states of the rows of each chunk."""
+        """Yields losses, outputs and metric states of the examples of each chunk."""
         for features, targets in chunks:
             missing = -len(targets) % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
-            rows = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
-            yield [column.numpy()[: len(targets)] for column in rows]
+            results = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
+            yield [result.numpy()[: len(targets)] for result in results]
 
     def regularization_loss(self) -> float:
-        """The L1 and L2 loss of what trains; a step's gradient includes it."""
+        """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
         return float(self._regularize()) if self.model.losses else 0.0
 
-    def _train_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = tf.shape(targets)[0]
-        steps = -(-rows // self._batch_size)
+    def _train_batches(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        examples = tf.shape(targets)[0]
+        steps = -(-examples // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
         states = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
             start = step * self._batch_size
-            stop = tf.minimum(start + self._batch_size, rows)
+            stop = tf.minimum(start + self._batch_size, examples)
             loss, state = self._take_step(take_examples(features, start, stop), targets[start:stop])
             losses = losses.write(step, loss)
             states = states.write(step, state)
@@ -181,32 +182,32 @@ class Steps:
         self.optimizer.apply(gradients, variables)
         return loss, tf.reduce_sum(states, axis=0)
 
-    def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batches(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
         kinds = (tf.float32, tf.float32, self.task.state_dtype)
-        columns = [tf.TensorArray(kind, batches) for kind in kinds]
+        results = [tf.TensorArray(kind, batches) for kind in kinds]
         for batch in tf.range(batches):
             start = batch * size
-            # A fixed size, known while it is traced: kernels choose their algorithm by it.
-            rows = tf.nest.map_structure(
+            # The size is known while it is traced: kernels choose their algorithm by it.
+            examples = tf.nest.map_structure(
                 lambda tensor: tf.ensure_shape(tensor, (size, *tensor.shape[1:])),
                 take_examples((features, targets), start, start + size),
             )
-            outputs = self.model(rows[0], training=False)
-            losses, states = self.task.compare(outputs, rows[1])
+            outputs = self.model(examples[0], training=False)
+            losses, states = self.task.compare(outputs, examples[1])
             values = (losses, outputs, states)
-            columns = [
-                column.write(batch, value) for column, value in zip(columns, values, strict=True)
+            results = [
+                result.write(batch, value) for result, value in zip(results, values, strict=True)
             ]
-        return tuple(column.concat() for column in columns)
+        return tuple(result.concat() for result in results)
 
     def _regularization(self) -> tf.Tensor:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
 
 
 def wide_type(state: np.ndarray) -> type[np.generic]:
-    """Returns the type that metric states are added up in without loss.
+    """Returns a type in which metric states can be summed without loss.
 
     Args:
         state: Whole numbers or floats.

@@ -36,7 +36,7 @@ class Part:
         block: Name of the block that it belongs to; `head` for the head.
         name: Name of the unit; `head` for the head.
         layers: Its layers, input to output.
-        inputs: The tensors that enter it; what the part before it ends at.
+        inputs: The tensors that enter it, which the part before it ends at.
     """
 
     block: str
@@ -51,10 +51,10 @@ class TransferModel:
 
     Attributes:
         model: float32 RGB (batch, h, w, 3) in 0..255 to the task's outputs. Some tasks have further
-            inputs: [images, pixels], float32 (batch, n, 2), y and x of the pixels asked for.
+            inputs: [images, pixels], float32 (batch, n, 2), y and x of the sampled pixels.
         architecture: The catalog's record of the base.
         parts: Units of the base in order, then the head.
-        task: What the outputs are compared with, and how.
+        task: The task, which compares the outputs with targets.
         weights: The file that the base was loaded from, and how; None for random weights.
     """
 
@@ -74,18 +74,18 @@ class TransferModel:
         """Images per call of a compiled prefix."""
         return self.task.prefix_batch_size
 
-    def join_inputs(self, batch: Any, others: Sequence[Any] | None = None) -> Any:
-        """Returns what enters the model, or a suffix, given images or what crosses a cut.
+    def join_inputs(self, batch: Any, further_inputs: Sequence[Any] | None = None) -> Any:
+        """Returns the inputs of the model, or of a suffix, from images or the tensors of a cut.
 
         Args:
-            batch: A tensor, or the list of those that cross together.
-            others: Values of the further inputs; by default their tensors in the graph.
+            batch: A tensor, or the list of tensors that cross together.
+            further_inputs: Values of the further inputs; by default their tensors in the graph.
         """
-        others = self.model.inputs[1:] if others is None else others
-        return [*as_list(batch), *others] if others else batch
+        further_inputs = self.model.inputs[1:] if further_inputs is None else further_inputs
+        return [*as_list(batch), *further_inputs] if further_inputs else batch
 
     def variables(self) -> Iterator[tuple[Part, str, keras.Variable]]:
-        """Every weight and moving statistic with its part and its canonical name."""
+        """Yields every weight and moving statistic with its part and its canonical name."""
         for part in self.parts:
             for layer in part.layers:
                 for entry in layer_variables(layer):
@@ -100,10 +100,10 @@ class BaseSettings:
         name: Name of the architecture.
         weights: imagenet, random, or the path of a file.
         arguments: Arguments of the architecture.
-        l1: L1 penalty on each kernel that trains, 0 or more.
-        l2: L2 penalty on each kernel that trains, 0 or more.
+        l1: L1 regularization factor of each kernel that trains, 0 or more.
+        l2: L2 regularization factor of each kernel that trains, 0 or more.
         edge_filter: Kind of the `EdgeFilter` between the pixels and the base; None for none.
-        record: Of a model of the user's own; by default the catalog's, by the name.
+        record: Record of a model of the user's own; by default the catalog's record of the name.
     """
 
     name: str
@@ -130,7 +130,7 @@ def assemble(
         task: Builds the head.
         image_size: (height, width) of the images.
         seed: Random weights and dropout follow from it.
-        progress: Receives bytes done and in all while a published weight file is fetched.
+        progress: Receives the bytes so far and the total while a weight file is downloaded.
 
     Raises:
         RecipeError: The head cannot be built onto the base.
@@ -148,31 +148,33 @@ def assemble(
         maps = task.find_maps(architecture, entering, features)
         blocks = find_blocks(architecture, entering, list(maps))
         path = find_weights(architecture, arguments, image_size, base.weights, progress=progress)
-        _penalize(blocks, build_regularizer(base.l1, base.l2))
+        _regularize(blocks, build_regularizer(base.l1, base.l2))
         loaded = None
         if path is not None:
             loaded = load_weights([layer for block in blocks for layer in block.layers], path)
-        others, outputs = task.build_outputs(maps, entering)
-        model = keras.Model([image, *others] if others else image, outputs, name=architecture.name)
+        further_inputs, outputs = task.build_outputs(maps, entering)
+        model = keras.Model(
+            [image, *further_inputs] if further_inputs else image, outputs, name=architecture.name
+        )
     parts = _parts(model, blocks, maps)
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
     return TransferModel(model, architecture, parts, task, loaded)
 
 
-def _penalize(
-    blocks: tuple[BlockGraph, ...], penalty: keras.regularizers.Regularizer | None
+def _regularize(
+    blocks: tuple[BlockGraph, ...], regularizer: keras.regularizers.Regularizer | None
 ) -> None:
-    """Puts a penalty on each kernel of a base; Keras counts it only while the kernel trains.
+    """Regularizes each kernel of a base; Keras adds the loss only while the kernel trains.
 
-    On the layer too where it has such an argument, so that the saved model holds it.
+    A layer with such an argument gets the regularizer too, so that the saved model holds it.
     """
     for layer in (layer for block in blocks for layer in block.layers):
         for variable in layer.trainable_weights:
             if variable.name.endswith("kernel"):  # depthwise and pointwise ones too; no biases
-                variable.regularizer = penalty
+                variable.regularizer = regularizer
                 argument = _REGULARIZERS.get(variable.name, "")
                 if hasattr(layer, argument):
-                    setattr(layer, argument, penalty)
+                    setattr(layer, argument, regularizer)
 
 
 def _parts(

@@ -1,4 +1,4 @@
-"""Published weight files: where they are, and fetched if they are not there yet."""
+"""Finds published weight files, and downloads those that are not in the cache yet."""
 
 import fcntl
 import http.client
@@ -19,7 +19,7 @@ from tl_toolkit.errors import Problem, WeightsError
 __all__ = ["fetch_weight_file", "find_weights"]
 
 Progress = Callable[[int, int | None], None]
-"""Told after each piece: bytes so far, and of how many (None when the server does not say)."""
+"""Receives, after each piece, the bytes so far and the total (None if it is not known)."""
 
 _PIECE = 1 << 20
 _TIMEOUT_SECONDS = 30.0
@@ -33,21 +33,21 @@ def find_weights(
     *,
     progress: Progress | None = None,
 ) -> Path | None:
-    """Returns the weight file that a recipe means, fetching a published one that is not there yet.
+    """Returns the weight file of a recipe; downloads a published file that is not in the cache yet.
 
     Args:
         architecture: The base's record.
         arguments: Arguments of its builder.
         image_size: (height, width); Keras publishes files for several sizes.
         weights: "random", "imagenet" or the path of a file.
-        progress: Called while a file is fetched.
+        progress: Called while a file is downloaded.
 
     Returns:
-        A path; None for "random". A file of the user's is not opened here.
+        A path; None for "random". A file of the user's own is not opened here.
 
     Raises:
-        WeightsError: No file was ever published for these arguments, or it is neither in the cache
-            nor to be had; the text names file, address and place.
+        WeightsError: No file was ever published for these arguments, or it is not in the cache and
+            cannot be downloaded; the text names file, address and place.
     """
     if weights == "random":
         return None
@@ -60,25 +60,25 @@ def find_weights(
 
 
 def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> Path:
-    """Returns a published file from the cache, and first puts it there if it is missing.
+    """Returns a published file from the cache; a missing file is downloaded first.
 
-    It is written beside its place and renamed when it is complete and checked, under a lock, so
-    that other processes see it whole or not at all. A folder that cannot be written is an error,
-    never a reason to write elsewhere.
+    A file is written beside its place, under a lock, and renamed when it is complete and checked:
+    other processes never see a part of it. A folder that cannot be written is an error, never a
+    reason to write elsewhere.
 
     Args:
         file: The record of the file.
-        progress: Called after each piece that is fetched.
+        progress: Called after each piece that is downloaded.
 
     Raises:
-        WeightsError: It cannot be had or stored, or is not the published one.
+        WeightsError: The file cannot be downloaded or stored, or is not the published one.
     """
     path = cache_path(file)
     if not path.exists():
         with _locked(path, file):
             if not path.exists():  # another process may have fetched it in the meantime
                 _download(file, path, progress)
-    elif expected := _tell_other(file, path):
+    elif expected := _describe_difference(file, path):
         what = f"is not the published file, {file.url}"
         raise WeightsError(Problem(str(path), what, expected, f"rm '{path}' and run again"))
     return path
@@ -147,8 +147,8 @@ def _copy(source: Any, sink: BinaryIO, report: Callable[[int], object]) -> int:
     return size
 
 
-def _tell_other(file: WeightFile, path: Path) -> str:
-    """Says which digest was expected of a file; "" if it has it, or none is known."""
+def _describe_difference(file: WeightFile, path: Path) -> str:
+    """Names the expected digest if a file has another one; "" if it has it, or none is known."""
     if file.digest is None:
         return ""
     algorithm, digits = file.digest
@@ -158,8 +158,8 @@ def _tell_other(file: WeightFile, path: Path) -> str:
 
 
 def _check_part(file: WeightFile, part: Path) -> None:
-    """Refuses what a server sent instead of the file, by its digest where known, by its header."""
-    if expected := _tell_other(file, part):
+    """Refuses a download that is not the published file, by its digest, if known, and header."""
+    if expected := _describe_difference(file, part):
         raise WeightsError(Problem(file.url, "gave another file", expected, "run again"))
     try:
         inspect_weights(part)

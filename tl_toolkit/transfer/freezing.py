@@ -33,7 +33,7 @@ class Cut:
     Attributes:
         name: Name of the first part that trains.
         position: Its place among the model's parts, from 0.
-        tensors: What enters it: one tensor, or the list of those that cross together.
+        tensors: Its inputs: one tensor, or the list of tensors that cross together.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Split:
 
     Attributes:
         prefix: Images to the cut; frozen, in inference mode.
-        suffix: The cut, and the pixels asked for if the task has any, to probabilities; its `model`
-            is what trains, with the frozen layers inside it fixed to inference mode and the rates
-            of the head's dropouts in variables.
+        suffix: The cut, and the sampled pixels of a dense task, to probabilities. Its `model`
+            trains; frozen layers in it are fixed to inference mode, and the rates of the head's
+            dropouts are variables.
         trainable: The variables that a step changes.
         cut: Where it is cut.
     """
@@ -96,8 +96,8 @@ def set_trainable(
 
     Args:
         transfer: The model.
-        units: As of `split_at`.
-        train_batch_norm: Likewise.
+        units: As in `split_at`.
+        train_batch_norm: As in `split_at`.
     """
     trained = _find_trained(transfer, units)
     for layer in transfer.model.layers:
@@ -139,9 +139,10 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
     images = tf.constant(random.uniform(0, 255, shape), tf.float32)
     sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
-    others = [tf.constant(values) for values in sampled]  # Keras mixes no tensors and arrays
-    whole = transfer.model(transfer.join_inputs(images, others), training=False)
-    entering = transfer.join_inputs(split.prefix.model(images, training=False), others)
+    # Keras mixes no tensors and arrays.
+    further_inputs = [tf.constant(values) for values in sampled]
+    whole = transfer.model(transfer.join_inputs(images, further_inputs), training=False)
+    entering = transfer.join_inputs(split.prefix.model(images, training=False), further_inputs)
     parts = split.suffix.model(entering, training=False)
     difference = float(np.abs(parts.numpy() - whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
@@ -156,7 +157,7 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
 
 
 def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
-    """Returns a layer that keeps moving statistics of its inputs; all of them in a nested model.
+    """Returns the BatchNormalization layers in a layer or a nested model.
 
     Args:
         layer: A layer, or a nested model.
@@ -169,7 +170,7 @@ def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalizati
 
 
 def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
-    """The deepest tensors that no trained weight and no dropout comes before."""
+    """Returns the deepest tensors that depend on no trained weight and no dropout."""
     pool = [layer for layer in first.layers if layer.name == "head_pool"]
     if pool:
         return pool[0].output
@@ -177,14 +178,14 @@ def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
 
 
 def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
-    """Redraws a suffix with its frozen layers in inference mode, sharing every layer with weights.
+    """Rebuilds a suffix with its frozen layers in inference mode; layers with weights are shared.
 
-    `trainable = False` stops BatchNormalization, but neither dropout nor stochastic depth, and a
-    `training=False` given while drawing is overwritten by the outer model's own flag.
+    `trainable = False` stops BatchNormalization, but neither dropout nor stochastic depth, and the
+    outer model's own flag overwrites a `training=False` that a call is built with.
     """
     live = {id(layer) for part in trained for layer in part.layers}
 
-    def draw(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if is_head_dropout(layer):
             return VariableDropout(layer, name=f"{layer.name}_variable")(*args)
         if id(layer) in live or not takes_training(layer):
@@ -192,11 +193,11 @@ def _fix_frozen(suffix: keras.Model, trained: Sequence[Part]) -> keras.Model:
         kwargs.pop("training", None)
         return InInferenceMode(layer, name=f"{layer.name}_frozen")(*args, **kwargs)
 
-    return keras.models.clone_model(suffix, clone_function=lambda layer: layer, call_function=draw)
+    return keras.models.clone_model(suffix, clone_function=lambda layer: layer, call_function=call)
 
 
 def takes_training(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer behaves differently in training.
+    """Returns whether a layer has a training mode.
 
     Args:
         layer: The layer.
@@ -207,11 +208,11 @@ def takes_training(layer: keras.layers.Layer) -> bool:
 def digest_variables(
     transfer: TransferModel, *, only: Container[str] | None = None
 ) -> dict[tuple[str, str], str]:
-    """SHA-256 of every weight and moving statistic, by (part, canonical name).
+    """Returns the SHA-256 of every weight and moving statistic, by (part, canonical name).
 
     Args:
         transfer: The model.
-        only: Canonical names of those that are wanted; all of them by default.
+        only: Canonical names of the variables to digest; all by default.
     """
     return {
         (part.name, name): hashlib.sha256(variable.numpy().tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The head of a model: which layers it is, their first weights, and the rates of its dropouts."""
+"""The head of a model: its layers, their initial weights, and the rates of its dropouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tl_toolkit.transfer.wrappers import VariableDropout
 
 
 def is_head(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer was drawn as part of a head, by its name.
+    """Returns whether a layer is part of a head, by its name.
 
     Args:
         layer: Any layer of a model.
@@ -22,7 +22,7 @@ def is_head(layer: keras.layers.Layer) -> bool:
 
 
 def is_head_dropout(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer is a dropout that the recipe's head asks for.
+    """Returns whether a layer is a dropout of the recipe's head.
 
     Args:
         layer: Any layer of a model.
@@ -31,20 +31,20 @@ def is_head_dropout(layer: keras.layers.Layer) -> bool:
 
 
 def set_dropout(layers: Iterable[VariableDropout], rates: Mapping[str, float]) -> None:
-    """Gives the dropouts of a suffix their rates.
+    """Sets the rates of the dropouts of a suffix.
 
     Args:
         layers: The dropouts.
-        rates: By the name of the layer that each stands in for.
+        rates: Rates by the name of the layer that a dropout replaces.
     """
     for layer in layers:
         layer.set_rate(rates[layer.layer.name])
 
 
 def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
-    """Draws the initial weights of a head anew: Glorot uniform kernels, biases of zero.
+    """Samples new initial weights of a head: Glorot uniform kernels, biases of zero.
 
-    Statistics that normalize maps begin anew too.
+    Moving statistics of a head that normalizes maps are reset too.
 
     Args:
         layers: The layers of the head.
@@ -52,8 +52,8 @@ def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
     """
     for layer in layers:
         if isinstance(layer, keras.layers.Dense):
-            draw = keras.initializers.GlorotUniform(derive_seed(seed, layer.name))
-            layer.kernel.assign(draw(layer.kernel.shape))
+            initializer = keras.initializers.GlorotUniform(derive_seed(seed, layer.name))
+            layer.kernel.assign(initializer(layer.kernel.shape))
             layer.bias.assign(keras.ops.zeros_like(layer.bias))
         elif isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(keras.ops.zeros_like(layer.moving_mean))

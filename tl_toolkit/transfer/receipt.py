@@ -1,4 +1,4 @@
-"""The receipt of a phase: what moved, what stood still, and what was seen where that is wrong."""
+"""The receipt of a phase: which tensors changed, which did not, and why if that is wrong."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_receipt(
         before: `digest_variables` as it was before the first step.
         phase: Name of the phase.
         steps: Number of steps taken.
-        learning_rate: Rate of those steps; at 0 nothing has to move.
-        outputs: Of the model for some images after the phase, (n, ...).
+        learning_rate: Rate of those steps; at 0 no tensor has to change.
+        outputs: Outputs of the model for some images after the phase, (n, ...).
 
     Returns:
         The receipt: a row for each part, whether it holds, problems and warnings.
@@ -54,16 +54,16 @@ def write_receipt(
     blocks = {part.name: part.block for part in transfer.parts}
     alive = {blocks[part] for part, _ in moved}
     dead = sorted({blocks[part] for part, _ in still} - alive)
-    seen = _describe_outputs(outputs, transfer.task.activation)
+    fault = _describe_outputs(outputs, transfer.task.activation)
     problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
     for block in dead:
-        facts = filter(None, (_describe_weights(transfer, block, learning_rate), seen))
+        facts = filter(None, (_describe_weights(transfer, block, learning_rate), fault))
         problems.append(": ".join((f"{block}: trainable, but nothing in it moved", *facts)))
     warnings = [
         f"{name}: trainable, but did not move" for part, name in still if blocks[part] in alive
     ]
-    if seen and not problems:
-        warnings.append(f"{HEAD}: {seen}. Try: {_LOWER}")
+    if fault and not problems:
+        warnings.append(f"{HEAD}: {fault}. Try: {_LOWER}")
     return {
         "phase": phase,
         "cut": split.cut.name,
@@ -80,7 +80,7 @@ def write_receipt(
 
 
 def _describe_outputs(outputs: np.ndarray | None, activation: str) -> str:
-    """Says what is wrong with a head whose gradients are 0; "" if nothing is seen."""
+    """Describes outputs that explain gradients of 0; "" if they explain nothing."""
     if outputs is None or len(outputs) < 2:
         return ""
     # Rounding alone gives no 0: float32 has one only where logits are some 100 apart.
@@ -91,7 +91,7 @@ def _describe_outputs(outputs: np.ndarray | None, activation: str) -> str:
 
 
 def _describe_weights(transfer: TransferModel, block: str, learning_rate: float) -> str:
-    """Says so where weights of a block are too large for steps to change them; else ""."""
+    """Describes weights of a block that are too large for steps to change; "" if none are."""
     weights = np.concatenate(
         [
             np.abs(variable.numpy()).ravel()
@@ -123,11 +123,11 @@ def _receipt_row(part: Part, before: _Digests, after: _Digests, *, frozen: bool)
 
 
 def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
-    """Ends a run whose receipt does not hold.
+    """Raises an error if a receipt does not hold.
 
     Args:
         receipt: As `write_receipt` returns it.
-        where: The place that the error names.
+        where: The place for the error message.
 
     Raises:
         ReceiptError: A frozen tensor moved, or a trainable block stood still.
@@ -159,7 +159,7 @@ def _advise(phase: str, problem: str) -> str:
 
 
 def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
-    """Trained weights, and the moving statistics of a BatchNormalization that trains."""
+    """Returns trained weights, and the moving statistics of a BatchNormalization that trains."""
     trained = {id(variable) for variable in split.trainable}
     allowed = set()
     for part in transfer.parts:

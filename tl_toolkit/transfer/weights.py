@@ -1,4 +1,4 @@
-"""Weights of a base: checked as a whole, and only then assigned; and written."""
+"""Loads weights into a base, after all of them are checked, and saves weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What loading did.
+    """The result of loading weights.
 
     Attributes:
         path: The file.
         by: "name"; "order" when no name of the network was in the file.
-        num_tensors: How many were assigned.
+        num_tensors: How many tensors were assigned.
         left_out: Layers of the file's classifier, which have no place in a base.
     """
 
@@ -47,17 +47,17 @@ class LoadedWeights:
 def load_weights(
     target: keras.Model | Sequence[keras.layers.Layer], path: str | Path
 ) -> LoadedWeights:
-    """Assigns the tensors of a file to layers: all of them, or none.
+    """Assigns all tensors of a file to layers, or none of them.
 
     Layers are matched by name, see `weight_matching.match_layers`; `keras.Model.load_weights` goes
-    by order on such a file and exchanges layers of one shape without a word. A dense kernel loads
-    into a convolution that looks at the whole map that was flattened before it.
+    by order on such a file and exchanges layers of one shape without a warning. A dense kernel can
+    be loaded into a convolution whose kernel covers the map that was flattened before it.
 
     Args:
-        target: A model, or the layers of a base; those without weights are passed over.
+        target: A model, or the layers of a base; layers without weights are skipped.
         path: A file of keras.applications, of `model.save("x.h5")`, of
             `model.save_weights("x.weights.h5")`, or of `save_weights`. The third kind does not
-            record the order of layers: names must tell them.
+            record the order of layers: they are matched by name only.
 
     Raises:
         WeightsError: The file is damaged, does not fit, or holds numbers that are not finite. No
@@ -88,7 +88,7 @@ def load_weights(
 
 
 def _settle(layers: Sequence[keras.layers.Layer]) -> None:
-    """Lets layers take notice: Normalization computes with copies that it makes of its weights."""
+    """Updates layers that compute with copies of their weights, as Normalization does."""
     for member in (member for layer in layers for member in flatten_layers(layer)):
         if hasattr(member, "finalize_state"):
             member.finalize_state()
@@ -124,10 +124,10 @@ def _read_tensor(path: Path, file: Any, weight: SavedWeight) -> np.ndarray:
 def save_weights(target: keras.Model | Sequence[keras.layers.Layer], path: str | Path) -> None:
     """Writes weights in the layout of keras.applications: legacy HDF5, a group for each layer.
 
-    The same weights give the same bytes. Written beside its place and renamed.
+    The same weights give the same bytes. The file is written beside its place and renamed.
 
     Args:
-        target: A model or layers; those without weights are left out.
+        target: A model or layers; layers without weights are left out.
         path: The file, ending in .h5.
 
     Raises:
@@ -150,7 +150,7 @@ def save_weights(target: keras.Model | Sequence[keras.layers.Layer], path: str |
 
 
 def _tensor_names(layer: keras.layers.Layer) -> list[str]:
-    """Names a layer's tensors as "conv1/kernel", with as much path as tells them apart."""
+    """Names a layer's tensors as "conv1/kernel", with as much of the path as makes them differ."""
     paths = [variable.path.split("/") for variable in layer.weights]
     for depth in range(1, max(map(len, paths)) + 1):
         tails = ["/".join(path[-depth:]) for path in paths]

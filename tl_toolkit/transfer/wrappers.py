@@ -1,4 +1,4 @@
-"""Layers that stand in for others inside a suffix, for as long as it trains; never saved."""
+"""Layers that replace others inside a suffix while it trains; they are never saved."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import keras
 
 
 class InInferenceMode(keras.layers.Layer):
-    """A layer that never trains, whatever the model around it does.
+    """Calls a layer in inference mode, whatever the mode of the model around it.
 
     Args:
-        layer: The layer; it stays the owner of its weights.
+        layer: The layer, which still owns its weights.
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
@@ -27,11 +27,11 @@ class InInferenceMode(keras.layers.Layer):
 class VariableDropout(keras.layers.Layer):
     """Keras's Dropout with its rate in a variable, equal to it bit for bit.
 
-    Compiled steps keep a number that they were traced with; a variable lets them serve every rate.
-    At rate 0 every value passes as it is.
+    Compiled steps keep a number that they were traced with; with a variable they can use any rate.
+    At rate 0 all values pass unchanged.
 
     Args:
-        layer: The dropout layer it stands in for, without a noise shape; gives rate and seed.
+        layer: The dropout layer that it replaces, without a noise shape; has the rate and the seed.
     """
 
     def __init__(self, layer: keras.layers.Dropout, **kwargs: Any) -> None:
@@ -42,22 +42,22 @@ class VariableDropout(keras.layers.Layer):
         self.set_rate(layer.rate)
 
     def set_rate(self, rate: float) -> None:
-        """Drops this fraction from the next step on, 0 to below 1.
+        """Sets the fraction that is dropped from the next step on.
 
         Args:
-            rate: The fraction.
+            rate: The fraction, 0 to below 1.
         """
         self._rate.assign(rate)
         self._scale.assign(1 / (1 - rate))  # in double precision, as a constant of Keras's would be
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """Returns the input, in training with the fraction dropped and the rest scaled up.
+        """Returns the input; in training, with the fraction dropped and the rest scaled up.
 
         Args:
             x: Values of any shape.
-            training: Whether it is training.
+            training: Whether the model is training.
         """
         if not training:
             return x
-        drawn = keras.random.uniform(keras.ops.shape(x), seed=self.layer.seed_generator)
-        return keras.ops.where(drawn >= self._rate, x * self._scale, 0.0)
+        noise = keras.random.uniform(keras.ops.shape(x), seed=self.layer.seed_generator)
+        return keras.ops.where(noise >= self._rate, x * self._scale, 0.0)

@@ -1,4 +1,4 @@
-"""Runs the trials of a search, one after the other, and keeps what they have in common."""
+"""Runs the trials of a search, one after the other, and shares work between them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tl_toolkit.tuning.oracle import Chooser, Proposal
 from tl_toolkit.tuning.trainers import Trainers, as_text
 
 _PAUSED_BYTES = 1 << 30
-"""Bytes of the states of paused trials that are kept; further trials are trained again, with the
-same outcome."""
+"""Bytes of the states of paused trials that are kept; other trials are trained again, with the same
+outcome."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Engine:
     """Trains the trials of one recipe.
 
     Args:
-        plan: Of a recipe; without a `search` section the default counts.
+        plan: Plan of a recipe; without a `search` section it has the default search.
         manifest: Its images.
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.
@@ -87,12 +87,12 @@ class Engine:
         Raises:
             RecipeError: The search was begun with another recipe or other data.
         """
-        # What is left out changes no score.
+        # The fields that are left out change no score.
         left_out: Any = {
             "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
         }  # fmt: skip
         if self.recipe.model.own_file is not None:
-            left_out["model"] = {"base": {"model"}}  # the folder holds it, wherever that lies
+            left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model
         settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
         chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
         space = {
@@ -109,13 +109,13 @@ class Engine:
         return self._journal.read()
 
     def run(self, done: Sequence[Trial]) -> Iterator[Trial]:
-        """Yields the trials that are new, each when it is over and written down.
+        """Yields the new trials, each when it is over and written.
 
         Args:
-            done: The trials before; the oracle learns their scores first.
+            done: The earlier trials; the oracle receives their scores first.
 
         Raises:
-            RecipeError: Trials that are done are not those that would be proposed now.
+            RecipeError: The oracle would propose other trials than those that are done.
             OutputError: The folder cannot be written.
             WeightsError: The base cannot be loaded, and the search tries no other base.
         """
@@ -223,7 +223,7 @@ class Engine:
         )
 
     def _choose_seed(self, proposal: Proposal) -> int | None:
-        """The seed of a trial's own, which a resumed trial takes over."""
+        """Chooses the own seed of a trial; a resumed trial keeps its seed."""
         if not self.search.vary_seed:
             return None
         if proposal.continues is not None:
@@ -249,7 +249,7 @@ class Engine:
             errors.append(str(failure))
         except ToolkitError as failure:
             errors.append(str(failure))
-            self._trainers.clear()  # what a check found wrong must not affect later trials
+            self._trainers.clear()  # a trainer that failed a check must not affect later trials
             self._paused.clear()
         except (
             Exception
@@ -259,7 +259,7 @@ class Engine:
             self._paused.clear()
 
     def _keep(self, number: int, score: float, paused: Paused) -> None:
-        """Keeps a paused trial; the worst, which least probably resume, make room."""
+        """Keeps a paused trial; the worst trials, which will hardly resume, are dropped for it."""
         self._paused[number] = (score if self.search.objective.is_max else -score, paused)
         while sum(state.size for _, state in self._paused.values()) > _PAUSED_BYTES:
             del self._paused[min(self._paused, key=lambda number: self._paused[number][0])]
@@ -268,7 +268,7 @@ class Engine:
         return float(training.best.as_row()[self.search.objective.name])
 
     def _report_work(self, event: Event) -> None:
-        """Passes on what takes time and happens once, not the epochs of each trial."""
+        """Reports work that takes time and happens once, not the epochs of each trial."""
         if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
             self._progress(event)
 

@@ -38,7 +38,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the model of a recipe for the values that a tuner chooses.
 
     Args:
-        plan: Of the recipe.
+        plan: Plan of the recipe.
         progress: Receives the events of reading images and weights.
     """
 
@@ -47,7 +47,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._plan = plan
         self._progress = progress
         self._space = resolve_space(plan.recipe)
-        # The manifest that a run would keep is of no use here; images that were converted are.
+        # The manifest of a run is not needed here, but the converted images are.
         folder = Path(tempfile.mkdtemp(prefix="tltool-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         task = build_task(plan.recipe, plan.classes)
@@ -58,7 +58,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
-        What the last phase trains is trainable, and the loss is that of its steps.
+        The weights that the last phase trains are trainable, and the loss is that of its steps.
 
         Args:
             hp: KerasTuner's values.
@@ -89,7 +89,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
         Args:
             hp: The values that `build` received.
-            model: What `build` returned.
+            model: The model that `build` returned.
 
         Returns:
             The metrics of the epoch that is kept: loss, val_loss and the task's score, as accuracy

@@ -18,19 +18,19 @@ class Trial:
 
     Attributes:
         number: Counts from 1.
-        values: The searched fields and what they were.
+        values: The searched fields and their values.
         state: completed, paused (hyperband's, if epochs are left) or failed.
         score: The objective of the weights kept; None if it failed.
         best: The epoch whose weights are kept, as a row of the history; None if it failed.
-        weights_sha256: Of these weights; None if it failed.
-        seconds: What it took.
-        elapsed: Seconds of the search, over all its sittings, until it was over.
-        trains: What trained in the phase that trained most, as "conv_dw_12 to head".
-        parameters: How many weights that were.
+        weights_sha256: SHA-256 of these weights; None if it failed.
+        seconds: Seconds that it took.
+        elapsed: Seconds of the search until it was over, in all its processes.
+        trains: The parts that trained in the phase that trained most, as "conv_dw_12 to head".
+        parameters: The number of their weights.
         error: Why it failed; "" if it did not.
-        budget: Epochs of the last phase after which it was to pause; None if never.
+        budget: Number of epochs after which its last phase had to pause; None if never.
         continues: Number of the trial that it resumed; None if it began anew.
-        seed: The seed of its recipe, if that is its own; None for the recipe's.
+        seed: Its own seed; None if it has that of the searched recipe.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Trial:
 
 
 class Journal:
-    """Keeps the trials of one search, and what they depend on.
+    """Keeps the trials of one search, and everything that they depend on.
 
     Args:
         folder: The search's folder.
@@ -65,12 +65,12 @@ class Journal:
         """Writes what the search depends on; a resumed search must depend on the same.
 
         Args:
-            identity: All that its scores depend on.
+            identity: Everything that its scores depend on.
 
         Raises:
             RecipeError: The resumed search depends on something else; names what differs.
         """
-        # As it will be read: tuples become lists.
+        # As it will be read again: tuples become lists.
         now = json.loads(json.dumps(identity))
         if not self._identity.is_file():
             write_json(self._identity, now)
@@ -109,7 +109,7 @@ class Journal:
 
 
 def _flatten(values: Any, name: str = "") -> dict[str, str]:
-    """Leaves of nested values by dotted name, as text."""
+    """Returns the leaves of nested values by dotted name, as text."""
     if isinstance(values, dict) and values:
         leaves: dict[str, str] = {}
         for key, value in values.items():

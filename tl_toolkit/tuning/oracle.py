@@ -36,12 +36,12 @@ _BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that is resumed
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to try next.
+    """The next trial.
 
     Attributes:
         number: Counts from 1.
         values: A value for each field of the space.
-        budget: Epochs of the last phase after which it pauses; None if it never does.
+        budget: Number of epochs after which its last phase pauses; None if it never does.
         continues: Number of the proposal that it resumes, which has the same values.
     """
 
@@ -57,7 +57,7 @@ class Chooser:
     Args:
         search: Algorithm, number of trials, direction and seed.
         space: Fields and values.
-        epochs: Of the last phase, for hyperband.
+        epochs: Epochs of the last phase, for hyperband.
     """
 
     def __init__(self, search: Search, space: Space, *, epochs: int = 1) -> None:
@@ -119,10 +119,10 @@ class Chooser:
         )
 
     def report(self, proposal: Proposal, score: float | None) -> None:
-        """Takes in the score of a proposed trial.
+        """Reports the score of a proposed trial to the oracle.
 
         Args:
-            proposal: Of `propose`.
+            proposal: Proposal from `propose`.
             score: Its objective; None for a failed trial.
         """
         self._end(self._trials[proposal.number - 1], score)
@@ -139,13 +139,13 @@ class Chooser:
             self._oracle.end_trial(trial)
 
     def close(self) -> None:
-        """Removes the oracle's own files, which nobody reads."""
+        """Removes the oracle's own files, which are never read."""
         self._folder.cleanup()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps warnings back: of old names that KerasTuner calls, of models that did not converge."""
+    """Suppresses warnings of old names in KerasTuner, and of models that did not converge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -158,7 +158,7 @@ def register_space(
 
     Args:
         space: Fields and values.
-        parameters: What they are declared to; new ones by default.
+        parameters: The object to declare them in; a new one by default.
     """
     if parameters is None:
         parameters = keras_tuner.HyperParameters()
@@ -171,7 +171,7 @@ def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Di
     if dimension.choices is not None:
         if _are_numbers(dimension.choices):
             parameters.Choice(field, sorted(dimension.choices), ordered=True)
-        else:  # of any kind: KerasTuner knows only their places
+        else:  # values of any kind: KerasTuner knows only their indices
             parameters.Choice(field, list(range(len(dimension.choices))), ordered=False)
         return
     settings = {

@@ -26,11 +26,11 @@ class SweepRow:
     """One depth of a freeze sweep.
 
     Attributes:
-        depth: What was unfrozen, as it is written in a recipe.
+        depth: The value of `unfreeze`, as it is written in a recipe.
         trains: The first part that trains.
         parameters: Weights that trained in that phase.
         score: The objective; None if the trial failed.
-        seconds: What the trial took.
+        seconds: Seconds that the trial took.
     """
 
     depth: str
@@ -60,8 +60,8 @@ def describe_value(value: Any) -> str:
 def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> None:
     """Writes trials.csv: a row for each trial, with a column for each searched field.
 
-    Where trials are paused, `budget` is the number of epochs of the last phase after which a trial
-    was to pause, and `continues` the trial that it resumed. `seed` is a trial's own seed.
+    Where trials are paused, `budget` is the number of epochs after which the last phase of a trial
+    had to pause, and `continues` the trial that it resumed. `seed` is a trial's own seed.
 
     Args:
         path: The file.
@@ -170,7 +170,7 @@ def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> No
 
 
 def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
-    """Numbers where they are; anything else on whole numbers, with labels."""
+    """Returns places on an axis: numbers as they are, other values in order, with labels."""
     if all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
         return [float(value) for value in values], None
     labels = sorted({describe_value(value) for value in values})
@@ -184,18 +184,22 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
         path: An SVG or PNG file.
         trials: Failed ones are left out, paused ones hollow.
         objective: Name of the score.
-        is_max: Whether more is better.
+        is_max: Whether higher is better.
     """
     done = [trial for trial in trials if trial.score is not None]
-    whole = [trial for trial in done if trial.state != "paused"]
-    scores = [float(trial.score or 0.0) for trial in whole]
+    completed = [trial for trial in done if trial.state != "paused"]
+    scores = [float(trial.score or 0.0) for trial in completed]
     choose = max if is_max else min
     so_far = [choose(scores[: count + 1]) for count in range(len(scores))]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axis = figure.subplots()
     _scatter(axis, [trial.elapsed for trial in done], done)
     axis.step(
-        [trial.elapsed for trial in whole], so_far, where="post", color=_BEST, label="best so far"
+        [trial.elapsed for trial in completed],
+        so_far,
+        where="post",
+        color=_BEST,
+        label="best so far",
     )
     axis.set_xlabel("seconds since the search began")
     axis.legend()
@@ -206,12 +210,12 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
 def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
     """Writes sweep.csv and sweep.svg: score and cost of each depth of unfreezing.
 
-    The curve is that of Yosinski et al. (2014), on the user's own data: how far down features of
-    the base serve as they are.
+    The curve is that of Yosinski et al. (2014), on the user's own data: it shows how deep the base
+    can stay frozen.
 
     Args:
-        folder: Receives both.
-        rows: One for each depth.
+        folder: The folder of both files.
+        rows: Rows, one for each depth.
         objective: Name of the score.
     """
     columns = ["depth", "trains", "parameters", objective, "seconds"]
@@ -240,7 +244,7 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
 def write_hparams(
     folder: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str
 ) -> None:
-    """Writes what TensorBoard's HParams tab shows: one run for each completed trial.
+    """Writes the data of TensorBoard's HParams tab: one run for each completed trial.
 
     Args:
         folder: Receives a folder for each trial.

@@ -1,4 +1,4 @@
-"""Trainers that trials share, as far as they have graph and images in common."""
+"""Trainers that trials with the same graph and images share."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _KEPT_TRAINERS = 2
 
 
 class Trainers:
-    """Makes the trainers of a search, and keeps the latest.
+    """Builds the trainers of a search, and keeps the latest ones.
 
     Args:
-        plan: Of the recipe that is searched.
-        space: What trials differ in.
-        folder: The search's.
-        progress: Receives the events of making a trainer.
+        plan: Plan of the recipe that is searched.
+        space: The fields that trials differ in.
+        folder: The search's folder.
+        progress: Receives the events of building a trainer.
         quiet: Receives the events of the trainers.
-        images: By split, at the recipe's size.
+        images: Images by split, at the recipe's size.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Trainers:
         """Returns a trainer that serves a recipe, and all that share its graph and images.
 
         Args:
-            recipe: Of a trial.
+            recipe: Recipe of a trial.
         """
         template = self._with_dropouts(recipe)
         shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
         if recipe.model.weights == "random" or recipe.augment is not None:
-            shared.add("seed")  # else it decides nothing that a trainer keeps
+            shared.add("seed")  # else the seed decides nothing that a trainer keeps
         key = as_text(
             {
                 **template.model_dump(mode="json", include=shared),
@@ -97,7 +97,7 @@ class Trainers:
         )
 
     def _with_dropouts(self, recipe: Recipe) -> Recipe:
-        """The recipe with every searched dropout above 0: the layer is built, and its rate set."""
+        """Returns the recipe with every searched dropout above 0, so that its layer is built."""
         built = {
             field: 0.5
             for field in self._space
@@ -113,7 +113,7 @@ class Trainers:
         return self._images[key]
 
     def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Units of every unfreezing that trials may have: one pass is to serve them all."""
+        """Returns the units of all unfreezings: one pass computes their features for all trials."""
         architecture = find_base(recipe)
         units = []
         for field, dimension in self._space.items():
@@ -125,12 +125,12 @@ class Trainers:
 
 
 def _describe_data(recipe: Recipe) -> str:
-    """All that decides which images there are, and what they look like."""
+    """Returns everything that decides which images there are, and their pixels, as text."""
     return as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
 
 
 def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
-    """The splits that trials use."""
+    """Returns the splits that trials use."""
     return {split: images[split] for split in ("train", "validation")}
 
 
@@ -138,7 +138,7 @@ def as_text(values: Any) -> str:
     """Returns a text that is equal for equal values.
 
     Args:
-        values: Whatever JSON can hold, and mappings of any kind; other objects by their text.
+        values: Values that JSON can hold, and mappings of any kind; other objects by their text.
     """
     return json.dumps(values, sort_keys=True, default=_as_plain)
 

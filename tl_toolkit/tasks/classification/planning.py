@@ -51,15 +51,15 @@ class Planning(TaskPlanning):
 
         Args:
             source: The folder or table, with some or all of the classes.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file():
             return list_class_folders(source, classes=classes)
-        files, wrong = read_table(source)
-        problems = [replace(problem, where="--data") for _, problem in wrong]
+        files, faults = read_table(source)
+        problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
         if unknown and not problems:
             what = f"{str(source)!r} has labels of other classes: {name_some(map(repr, unknown))}"
@@ -72,7 +72,7 @@ class Planning(TaskPlanning):
     def check(
         self, architecture: Architecture, classes: Sequence[str]
     ) -> Iterator[tuple[FieldPath, Problem]]:
-        """Yields a sigmoid where there are not two classes.
+        """Yields a problem if the head has a sigmoid and there are not two classes.
 
         Args:
             architecture: The record of the base.

@@ -1,4 +1,4 @@
-"""What recipes know of classification."""
+"""The section of recipes for classification."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal

@@ -64,8 +64,8 @@ class Classification(ImageTask):
 
         Args:
             examples: Images with the target `label`.
-            size: Of no use.
-            resize: Of no use.
+            size: Not used.
+            resize: Not used.
         """
         places = {name: place for place, name in enumerate(self.classes)}
         return np.array([places[example.targets[0]] for example in examples], np.int32)
@@ -73,8 +73,8 @@ class Classification(ImageTask):
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and (correct predictions, predictions) of each.
 
-        From a model's own output Keras finds the logits behind it: a confident error costs its
-        full price in training and in evaluation alike, where a clipped probability caps it.
+        Keras finds the logits behind a model's own output: so the loss of a confident error is
+        exact in training and in evaluation, where a clipped probability would limit it.
 
         Args:
             outputs: Probabilities (batch, classes); with a sigmoid (batch, 1).
@@ -94,7 +94,7 @@ class Classification(ImageTask):
         """Returns the accuracy.
 
         Args:
-            state: (2,), as of `compare`.
+            state: (2,), as in `compare`.
         """
         hits, predictions = state
         return float(hits / predictions)
@@ -105,7 +105,7 @@ class Classification(ImageTask):
         return {"loss": loss, "metrics": ["accuracy"]}
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
-        """Measures a model on a split; metrics as of `measure_classification`.
+        """Measures a model on a split; metrics as in `measure_classification`.
 
         Args:
             view: The split as the model sees it.
@@ -146,7 +146,7 @@ class Classification(ImageTask):
 
         Args:
             records: Predictions.
-            wide: With the probability of every class.
+            wide: Include the probability of every class.
         """
         names = self.classes if wide else ()
         return Table(

@@ -1,1 +1,1 @@
-"""What tasks with one output per pixel share."""
+"""Modules that tasks with one output per pixel share."""

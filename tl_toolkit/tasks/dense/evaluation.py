@@ -35,7 +35,7 @@ class MapPrediction:
         shares: Share of the pixels of each class, most first; empty when refused, and for tasks
             without classes.
         error: Why the file was refused; None when it was not.
-        files: What was written, by kind: the task's `picture`, as `mask`, and `overlay`.
+        files: The written files by kind: the task's `picture`, as `mask`, and `overlay`.
     """
 
     path: str
@@ -61,11 +61,11 @@ def measure_maps(
 
     Args:
         view: The split as the model sees it.
-        targets: Of the same images.
-        task: Reduces outputs to maps, and compares them.
+        targets: Targets of the same images.
+        task: The task, which reduces outputs to maps and compares them.
 
     Returns:
-        The metrics, and the scores of each image alone.
+        The metrics of all images, and the scores of each image.
     """
     predictor = DensePredictor(view.model, source=view.source)
     metric = task.build_metric()
@@ -128,8 +128,8 @@ def predict_maps(
     Args:
         model: [images, pixels] to outputs.
         paths: Image files.
-        task: Reduces outputs to maps.
-        options: How images are resized, or that they are not; the folder that receives pictures.
+        task: The task, which reduces outputs to maps.
+        options: How images are resized, if they are; the folder that receives pictures.
 
     Raises:
         OutputError: The folder cannot be written, or a file in it would be replaced that no

@@ -40,7 +40,7 @@ def build_pixel_head(
         head: Hidden layers and dropout; no hidden layer is a linear predictor.
             Without hidden layers its dropout lies on the hypercolumn.
         units: Outputs for each pixel.
-        activation: Of the outputs.
+        activation: Activation of the outputs.
         normalize: Normalize each map first, without scale and shift.
 
     Returns:

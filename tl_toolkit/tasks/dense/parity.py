@@ -1,4 +1,4 @@
-"""Proof that an exported model predicts each pixel as the Keras model does."""
+"""Compares each pixel's prediction of an exported model with the Keras model's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Expected:
         size: Height and width of the image.
         rows: int (n,), ascending.
         columns: int (m,), ascending.
-        maps: Of the task, by name, (n, m, ...) each.
+        maps: Maps of the task, by name, (n, m, ...) each.
         clear: bool (n, m), where no other class is nearly as probable.
     """
 
@@ -62,18 +62,18 @@ def compare_maps(
     ask: Ask,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Asks an exported model in a process of its own and the Keras model here, and compares.
+    """Compares an exported model, in a process of its own, with the Keras model in this one.
 
     Images keep their own sizes. The Keras side interpolates the hypercolumn before its first dense
     layer, the exported model behind it.
 
     Args:
         model: [images, pixels] to outputs.
-        files: Encoded images by name, at least 1; those behind MAX_PIXELS are left out.
-        task: Reduces outputs to maps.
-        resize: How images come to the model's size.
-        ask: Asks the exported model.
-        limits: What it may differ by.
+        files: Encoded images by name, at least 1; those beyond MAX_PIXELS are left out.
+        task: The task, which reduces outputs to maps.
+        resize: How images are resized to the model's size.
+        ask: Runs the exported model.
+        limits: The largest differences allowed.
 
     Returns:
         The report. A clear pixel with another class counts as a difference of 1.
@@ -88,16 +88,16 @@ def compare_maps(
     expecting = dict(zip(images, predicted, strict=False))
     expecting_of_files = expecting | dict(zip(otherwise, predicted[len(images) :], strict=True))
     differences = []
-    wrong = 0
+    num_wrong = 0
     for name, batch, encoded in zip(images, served.pixels, served.encoded, strict=True):
         from_pixels, wrong_pixels = _compare(_first(batch), expecting[name])
         expected = expecting_of_files[name]
         from_bytes, wrong_bytes = _compare(_read_files(encoded, expected), expected)
         differences.append((name, from_pixels, from_bytes))
-        wrong += wrong_pixels + wrong_bytes
+        num_wrong += wrong_pixels + wrong_bytes
     return make_report(
         differences,
-        labels_equal=not wrong,
+        labels_equal=not num_wrong,
         class_names_equal=served.class_names == task.classes,
         limits=limits,
     )
@@ -121,8 +121,8 @@ def _decode_otherwise(
 ) -> dict[str, np.ndarray]:
     """Returns the images as our decoder reads them where it differs from Pillow by one level.
 
-    It may (CMYK), and where classes meet that is enough to change a prediction. Images that differ
-    by more are not returned, and the comparison will report them.
+    CMYK images may differ, which is enough to change a prediction where classes meet. Images that
+    differ by more are not returned, and the comparison will report them.
     """
     decoded = {}
     for name, data in files.items():
@@ -139,7 +139,7 @@ def _predict_in_keras(
     predictor = DensePredictor(model, mode="gather_first")
     size = predictor.image_size
 
-    def keep(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    def postprocess(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {**task.postprocess(outputs), _MARGIN: _find_margin(outputs)}
 
     for start in range(0, len(images), PREFIX_BATCH):
@@ -149,11 +149,11 @@ def _predict_in_keras(
             rows, columns = (_pick(length) for length in image.shape[:2])
             ys, xs = place_pixels(image.shape[:2], size, resize)
             ys, xs = ys[rows], xs[columns]
-            predicted = predictor.predict([tensor[number] for tensor in maps], ys, xs, keep)
+            predicted = predictor.predict([tensor[number] for tensor in maps], ys, xs, postprocess)
             seen = np.logical_and.outer(*find_seen(ys, xs, size))
             clear = (predicted.pop(_MARGIN) > 2 * BYTES_LIMIT) | ~seen
-            kept = {name: blank_unseen(values, seen) for name, values in predicted.items()}
-            yield _Expected(image.shape[:2], rows, columns, kept, clear)
+            blanked = {name: blank_unseen(values, seen) for name, values in predicted.items()}
+            yield _Expected(image.shape[:2], rows, columns, blanked, clear)
 
 
 def _pick(length: int) -> np.ndarray:
@@ -190,7 +190,7 @@ def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[
 
 def _compare(maps: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float, int]:
     """Returns the largest difference, and how many clear pixels have another class."""
-    differences, wrong = [], 0
+    differences, num_wrong = [], 0
     for name, target in expected.maps.items():
         values = maps.get(name)
         if values is None or values.shape != expected.size + target.shape[2:]:
@@ -198,8 +198,8 @@ def _compare(maps: Mapping[str, np.ndarray], expected: _Expected) -> tuple[float
         values = values[np.ix_(expected.rows, expected.columns)]
         if target.dtype.kind == "u":
             count = int(((values != target) & expected.clear).sum())
-            wrong += count
+            num_wrong += count
             differences.append(float(count > 0))
         else:
             differences.append(float(np.abs(values - target).max()))
-    return float(np.max(differences)), wrong
+    return float(np.max(differences)), num_wrong

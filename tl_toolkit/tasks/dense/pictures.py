@@ -23,24 +23,24 @@ _MAKER = "tltool predict"
 """The program that the files name in their header, by which later calls recognize them."""
 
 _HEAD_BYTES = 256
-"""Of a PNG file; the name of the program stands before palette and pixels."""
+"""Bytes of a PNG file that are read: the name of the program comes before palette and pixels."""
 
 _NAMED = 3
 
 
 class Pictures:
-    """Writes predictions into a folder, each named after its file; of one name, cat, cat_2, cat_3.
+    """Writes predictions into a folder, named after their files: cat, cat_2, cat_3 if names repeat.
 
     Only files that an earlier call wrote are replaced.
 
     Args:
         folder: Receives them; need not exist.
         paths: The files that are predicted.
-        kind: What a prediction rendered as an image is called, as `mask`.
+        kind: Name of a prediction that is rendered as an image, as `mask`.
 
     Raises:
-        OutputError: A file would be replaced that is to be predicted itself, or that no earlier
-            call wrote.
+        OutputError: A file would be replaced that is to be predicted, or that no earlier call
+            wrote.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], *, kind: str) -> None:
@@ -75,17 +75,18 @@ class Pictures:
     def _refuse_to_replace(self) -> None:
         sources = {path.resolve() for path in self._bases}
         places = [place for path in self._bases for place in self._places(path).values()]
-        kept = [
+        protected = [
             place
             for place in places
             if os.path.lexists(place) and (place.resolve() in sources or not _is_own(place))
         ]
-        if kept:
-            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+        if protected:
+            names = ", ".join(place.name for place in protected[:_NAMED])
+            more = f" and {len(protected) - _NAMED} more" if len(protected) > _NAMED else ""
             raise OutputError(
                 Problem(
                     where=f"--out {places[0].parent}",
-                    what=f"{', '.join(place.name for place in kept[:_NAMED])}{more} would be lost",
+                    what=f"{names}{more} would be lost",
                     expected="Only what an earlier call wrote is replaced, and no image that is "
                     "predicted.",
                     hint="--out DIR with another folder",
@@ -117,8 +118,8 @@ def _is_own(place: Path) -> bool:
 def choose_palette(count: int) -> np.ndarray:
     """Returns uint8 (count, 3), the colours of the PASCAL VOC colour map.
 
-    In that map the bits of a class's number, lowest first, are dealt to red, green and blue
-    from their highest bit down, so that neighbours differ.
+    In that map the bits of a class's number, lowest first, are assigned in turn to red, green and
+    blue, from their highest bit down, so that neighbours differ.
 
     Args:
         count: Classes.

@@ -19,7 +19,7 @@ from tl_toolkit.tasks.dense.spec import BATCH_SIZE
 
 __all__ = ["Planning"]
 
-# No file holds the names of the classes, and without them the recipe is not valid.
+# No file holds the names of the classes, which a valid recipe must have.
 _MASKS = (
     "  # The classes, in the order of their values in the masks; put yours here:",
     "  # classes: [background, cat]",
@@ -63,7 +63,7 @@ class Planning(TaskPlanning):
 
         Args:
             source: The folder.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: Folders, images or masks are missing.
@@ -76,7 +76,7 @@ class Planning(TaskPlanning):
     def check(
         self, architecture: Architecture, classes: Sequence[str]
     ) -> Iterator[tuple[FieldPath, Problem]]:
-        """Yields maps that the base does not have, and weights of unknown classes.
+        """Yields problems of maps that the base does not have, and weights of unknown classes.
 
         Args:
             architecture: The record of the base.

@@ -35,7 +35,7 @@ WINDOW = 512
 _FLOAT_BYTES = 4
 
 _PREFIX_BATCH = 4
-"""Images per call of the base, as of `tl_toolkit.tasks.dense.task`."""
+"""Images per call of the base, as in `tl_toolkit.tasks.dense.task`."""
 
 Reduction = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 """Reduces outputs (rows, columns, units) to the maps that are kept, by name."""
@@ -118,7 +118,7 @@ class DensePredictor:
         """Predicts one image at the places where some rows and columns cross.
 
         Args:
-            maps: Of `read_maps`, one image's: (h', w', channels) each, of any size.
+            maps: Maps from `read_maps`, one image's: (h', w', channels) each, of any size.
             ys: float32 (rows,), in pixels of the model's image.
             xs: float32 (columns,), likewise.
             reduce: Returns what is kept of the outputs; one function for all calls: it is compiled.
@@ -169,7 +169,7 @@ class DensePredictor:
 
         Args:
             image: RGB in 0..255 (h, w, 3).
-            reduce: As of `predict`.
+            reduce: As in `predict`.
             window: Side of a window in pixels, rounded to whole cells; more where the margins that
                 hide its seams would take up more than half of it. An image that is no larger is
                 one window.
@@ -207,10 +207,10 @@ class DensePredictor:
         """Builds `predict` into a graph; results as there, as tensors.
 
         Args:
-            maps: As of `predict`.
+            maps: As in `predict`.
             ys: float32 (rows,).
             xs: float32 (columns,).
-            reduce: As of `predict`.
+            reduce: As in `predict`.
             fits: Whether each map may go through the first layer as a whole; by default their
                 shapes decide, which must be known then.
         """

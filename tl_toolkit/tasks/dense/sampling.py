@@ -23,11 +23,11 @@ class SampledPixels:
     """Features of images, with the pixels that are sampled of each and their targets.
 
     Args:
-        features: What crosses the cut, by image.
-        targets: Of the same images.
+        features: The tensors that cross the cut, by image.
+        targets: Targets of the same images.
         settings: The recipe's section.
-        seed: Which pixels are sampled depends on it, the epoch and the image's place. Those of
-            epoch 0, by which epochs of all phases are compared, depend on the place alone.
+        seed: With the epoch and the image's place, it decides which pixels are sampled. The pixels
+            of epoch 0, by which epochs of all phases are compared, depend on the place alone.
         augment: The geometric transforms of the images, which are applied to their targets too; by
             default none. Epoch 0 has none.
     """
@@ -54,7 +54,7 @@ class SampledPixels:
 
         Args:
             order: Indices of images.
-            batch_size: As of the features.
+            batch_size: As in the features.
             epoch: Each epoch samples other pixels; epoch 0, of evaluation, samples uniformly.
 
         Yields:
@@ -86,14 +86,15 @@ def sample_pixels(
 ) -> np.ndarray:
     """Samples pixels of one image from those that are of a class.
 
-    Without repeats while there are enough of them; if not, each of them once before any repeats.
+    Pixels are not repeated while there are enough of them; else each is sampled once before any
+    repeats.
 
     Args:
         mask: uint8 (h, w), classes or IGNORE.
         count: How many, at least 1.
-        random: Samples them.
-        sampling: "uniform"; "balanced", as many of each class as of the next; "edges", half of
-            them within 2 pixels of another class.
+        random: The generator of the samples.
+        sampling: "uniform"; "balanced", equally many of each class; "edges", half of them within 2
+            pixels of another class.
 
     Returns:
         int64 (count,), indices into the flat mask; of any pixels where no pixel is of a class.
@@ -110,7 +111,7 @@ def sample_pixels(
         groups = [group for group in (counted[beside], counted[~beside]) if len(group)]
     else:
         groups = [counted]
-    # What does not divide evenly goes to groups that are sampled anew for each image.
+    # The remainder of the division goes to groups that are sampled anew for each image.
     quotas = np.full(len(groups), count // len(groups))
     quotas[random.permutation(len(groups))[: count % len(groups)]] += 1
     return np.concatenate(

@@ -1,4 +1,4 @@
-"""What an exported model of a task with one output per pixel computes: images to maps."""
+"""The functions of an exported model with one output per pixel: from images to maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Maps = dict[str, tf.Tensor]
 
 
 def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endpoints:
-    """Returns what an exported model computes.
+    """Returns the functions of an exported model.
 
     Maps have the size of their images and the task's names: of a segmentation `mask`, the
     index of the class, and `probability`.
@@ -38,20 +38,20 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
 
     Args:
         model: [images, pixels] to outputs, as a run keeps it.
-        task: Reduces outputs to maps.
-        resize: How images come to the model's size.
+        task: The task, which reduces outputs to maps.
+        resize: How images are resized to the model's size.
 
     Raises:
-        ValueError: The task keeps a float map that RANGES lacks, or integers other than uint8.
+        ValueError: The task has a float map that RANGES lacks, or integers other than uint8.
     """
-    kept = task.postprocess(tf.zeros((1, 1, task.units)))
-    _check_encodings(kept)
+    examples = task.postprocess(tf.zeros((1, 1, task.units)))
+    _check_encodings(examples)
     predict = _build_prediction(DensePredictor(model), task, resize)
 
     def serve_images(image: tf.Tensor) -> _Maps:
         signature = {
             name: tf.TensorSpec((None, None, *values.shape[2:]), values.dtype)
-            for name, values in kept.items()
+            for name, values in examples.items()
         }
         maps: _Maps = tf.map_fn(
             predict, image, parallel_iterations=1, fn_output_signature=signature
@@ -65,7 +65,7 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
         return {**files, "height": height, "width": width}
 
     def serve_bytes(encoded: tf.Tensor) -> _Maps:
-        signature = {name: tf.TensorSpec((), tf.string) for name in kept}
+        signature = {name: tf.TensorSpec((), tf.string) for name in examples}
         signature |= {side: tf.TensorSpec((), tf.int32) for side in ("height", "width")}
         maps: _Maps = tf.map_fn(
             serve_file, encoded, parallel_iterations=1, fn_output_signature=signature
@@ -80,13 +80,13 @@ def _build_prediction(
 ) -> tf.types.experimental.Callable:
     """Returns the function from one image, uint8 (h, w, 3), to its maps, (h, w, ...) each."""
 
-    # Compiled for itself, so that both signatures call one function and it is written once.
+    # Compiled by itself, so that both signatures call one function, which is saved once.
     @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)], autograph=False)
     def predict(image: tf.Tensor) -> _Maps:
         resized = resize_image(image, predictor.image_size, resize)
         maps = predictor.build_maps(tf.cast(resized, tf.float32)[tf.newaxis])
         ys, xs = place_pixels_in_graph(tf.shape(image)[:2], predictor.image_size, resize)
-        kept = predictor.build_predictions(
+        predictions = predictor.build_predictions(
             [tensor[0] for tensor in maps], ys, xs, reduce=task.postprocess
         )
         down, along = (
@@ -94,7 +94,7 @@ def _build_prediction(
             for places, side in zip((ys, xs), predictor.image_size, strict=True)
         )
         seen = down[:, tf.newaxis] & along
-        return {name: _blank(values, seen) for name, values in kept.items()}
+        return {name: _blank(values, seen) for name, values in predictions.items()}
 
     return predict
 
@@ -107,7 +107,7 @@ def place_pixels_in_graph(
     Args:
         source: int32 (2,), height and width of the image.
         size: Height and width that it is resized to.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
 
     Returns:
         float32 (height,) and (width,).
@@ -136,8 +136,8 @@ def _blank(values: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     return tf.where(seen, values, tf.cast(IGNORE if values.dtype.is_integer else 0, values.dtype))
 
 
-def _check_encodings(kept: _Maps) -> None:
-    for name, values in kept.items():
+def _check_encodings(maps: _Maps) -> None:
+    for name, values in maps.items():
         if values.dtype.is_floating and name not in RANGES:
             raise ValueError(f"{name}: expected one of {sorted(RANGES)}, whose range is known")
         if not values.dtype.is_floating and values.dtype != tf.uint8:

@@ -9,10 +9,10 @@ from tl_toolkit.recipe.tasks import TaskSection, add_missing, field_of, list_cho
 __all__ = ["BATCH_SIZE", "IGNORE", "DenseSection"]
 
 BATCH_SIZE = 5
-"""Images in a training step, if the recipe has no number: each counts with many pixels."""
+"""Images in a training step, if the recipe has no number: each image has many pixels."""
 
 IGNORE = 255
-"""The class of pixels that are of none, in masks that have been read."""
+"""The index of pixels of no class, in masks that have been read."""
 
 
 class DenseSection(TaskSection):
@@ -24,7 +24,7 @@ class DenseSection(TaskSection):
 
     is_dense: ClassVar[bool] = True
     ignores_colors: ClassVar[bool] = True
-    rooms: ClassVar[Mapping[str, str]] = {"planning": "tl_toolkit.tasks.dense.planning"}
+    shared_modules: ClassVar[Mapping[str, str]] = {"planning": "tl_toolkit.tasks.dense.planning"}
 
     @classmethod
     def settle_recipe(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -44,10 +44,10 @@ class DenseSection(TaskSection):
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields sources, classes, heads and choices that the task does not have.
+        """Yields conflicts for sources, classes, heads and choices that the task does not have.
 
         Args:
-            values: As of `settle_recipe`.
+            values: As in `settle_recipe`.
         """
         yield from super().find_recipe_conflicts(values)
         name = cls.model_fields["kind"].default
@@ -76,7 +76,7 @@ class DenseSection(TaskSection):
         name = cls.model_fields["kind"].default
         for field, choices in cls.choices.items():
             value = field_of(pixels, field)
-            # What no task has is refused by the field itself.
+            # The field itself refuses choices that no task has.
             is_known = isinstance(value, Mapping) or value in list_choices(field)
             if is_known and value not in (None, *choices):
                 words = " or ".join("null" if word is None else str(word) for word in choices)
@@ -105,7 +105,7 @@ class DenseSection(TaskSection):
 
 
 def _find_conflicts_of_ignored(masks: object, num_classes: int) -> Iterable[Conflict]:
-    """Yields a value or colour to ignore that stands for a class, or that masks cannot hold."""
+    """Yields a conflict if the ignored value or colour is a class, or masks cannot hold it."""
     ignore, colors = field_of(masks, "ignore"), field_of(masks, "colors")
     path = ("data", "masks", "ignore")
     if isinstance(ignore, list | tuple) and colors is None:

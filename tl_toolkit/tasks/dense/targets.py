@@ -1,4 +1,4 @@
-"""Targets for each pixel, kept in files: inspected before training, resized with images."""
+"""Targets for each pixel, in files: inspected before training, and resized with images."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TargetReader(Protocol):
 
     Attributes:
         dtype: Type of targets inside a compiled step.
-        ignored: What each number of a pixel without a target is.
+        ignored: The value of each number of a pixel without a target.
         num_sampling_groups: Groups that `sampling_groups` knows.
-        fault: What messages say of files that hold something else, as "hold values that are no
-            class".
-        expected: What they should hold, as a sentence.
+        fault: The problem of files that hold something else, for messages, as "hold values that are
+            no class".
+        expected: The content that they should have, as a sentence.
         hint: What to type; may be empty.
     """
 
@@ -64,18 +64,18 @@ class TargetReader(Protocol):
         pixels without a target.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
 
     def turn(self, target: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """Returns what pixels hold once their image has been turned, perhaps mirrored.
+        """Returns the targets of pixels after their image was turned, perhaps mirrored.
 
-        Each pixel stays where it is: the geometric transform has moved them already.
+        No pixel is moved: the geometric transform has moved them already.
 
         Args:
-            target: As of `read`.
-            turn: float (2, 2), orthogonal: what a direction (x, y) in the image has become, x to
-                the right and y down.
+            target: As in `read`.
+            turn: float (2, 2), orthogonal: maps a direction (x, y) in the image before to that in
+                the turned image, x to the right and y down.
         """
 
 
@@ -91,7 +91,7 @@ _OTHER_SIZE = "differ in size from their images"
 
 
 def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
-    """Opens the target of every image once, and notes its content.
+    """Opens the target of every image once, and adds its digest.
 
     Args:
         manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
@@ -156,12 +156,12 @@ def _upright_size(path: str) -> _Size:
 def place_pixels(
     source: _Size, size: _Size, mode: _Mode = "stretch"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the rows and columns of an image lie once it is resized as `resize_image` does.
+    """Returns where rows and columns of an image are after a resize as in `resize_image`.
 
     Args:
         source: Height and width of the image.
         size: Height and width that it is resized to.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
 
     Returns:
         float32 (height,) and (width,), in pixels of the resized image: the centre of its first one
@@ -180,7 +180,7 @@ def resize_target(target: np.ndarray, size: _Size, mode: _Mode = "stretch") -> n
     Args:
         target: (h, w, ...).
         size: Height and width of the result.
-        mode: As of `resize_image`.
+        mode: As in `resize_image`.
     """
     scales = _scales(target.shape[:2], size, mode)
     for axis, (length, (scale, shift)) in enumerate(zip(size, scales, strict=True)):
@@ -207,7 +207,7 @@ class Targets:
         examples: Usable images of a manifest, with masks.
         reader: Reads the files of their targets.
         image_size: Height and width that images are resized to.
-        resize: As of `resize_image`.
+        resize: As in `resize_image`.
         memory_budget: Bytes that those in memory may take; the rest is read at each call.
     """
 
@@ -259,7 +259,7 @@ class Targets:
         if index in self._kept:
             return self._kept[index]
         target = resize_target(self.whole(index), self.image_size, self.resize)
-        # Threads may add a little more than the room, which does no harm.
+        # Threads may add a little more than the budget, which does no harm.
         if target.nbytes <= self._room:
             self._room -= target.nbytes
             self._kept[index] = target
@@ -272,17 +272,17 @@ class Targets:
         nothing.
 
         Raises:
-            DataError: As of `whole`.
+            DataError: As in `whole`.
         """
         if self._counts is None:
             with ThreadPoolExecutor(count_threads()) as pool:
                 counts = sum(
-                    pool.map(self._count_one, range(len(self))),
+                    pool.map(self._count_image, range(len(self))),
                     start=np.zeros(IGNORE + 1, np.int64),
                 )
             self._counts = counts[: self.reader.num_sampling_groups]
         return self._counts.copy()
 
-    def _count_one(self, index: int) -> np.ndarray:
+    def _count_image(self, index: int) -> np.ndarray:
         sampling_groups = self.reader.sampling_groups(self.resized(index))
         return np.bincount(sampling_groups.reshape(-1), minlength=IGNORE + 1)

@@ -1,4 +1,4 @@
-"""What tasks with one output per pixel share: hypercolumns, sampled pixels, whole maps."""
+"""The base class of tasks with one output per pixel: hypercolumns, sampled pixels, whole maps."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class MapMetric(Protocol):
     """Compares predicted maps with targets, image by image."""
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image, and returns the scores of it alone.
+        """Adds an image, and returns its own scores.
 
         Args:
-            prediction: What `postprocess` named, (h, w, ...).
-            target: Of the same pixels, as its reader returns it.
+            prediction: Maps from `postprocess`, (h, w, ...).
+            target: Target of the same pixels, as its reader returns it.
         """
 
     def result(self) -> dict[str, Any]:
@@ -64,12 +64,12 @@ class DenseTask(Task):
     Args:
         classes: Class names in the order of the outputs; none where pixels are of no class.
         pixels: How pixels are read, sampled and compared.
-        reader: Reads the files of targets.
+        reader: The reader of the files of targets.
         head: Hidden layers and dropout of the predictor.
         palette: Colours of the classes, for pictures; None for a palette of our own.
 
     Attributes:
-        picture: What a prediction rendered as an image is called, in names of files.
+        picture: Name of a prediction that is rendered as an image, in names of files.
     """
 
     picture: ClassVar[str]
@@ -92,7 +92,7 @@ class DenseTask(Task):
     # ------------------------------------------------------------------- what each task defines
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns, by name, what whole maps keep of outputs.
+        """Returns the maps, by name, that are computed from outputs.
 
         Args:
             outputs: float32 (..., units).
@@ -100,14 +100,14 @@ class DenseTask(Task):
         raise NotImplementedError
 
     def build_metric(self) -> MapMetric:
-        """Returns what compares whole maps with whole maps of targets."""
+        """Builds the metric that compares whole maps with whole maps of targets."""
         raise NotImplementedError
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction for one image as an image to save.
 
         Args:
-            prediction: What `postprocess` named, (h, w, ...).
+            prediction: Maps from `postprocess`, (h, w, ...).
             palette: uint8 (classes, 3), a colour for each class.
         """
         raise NotImplementedError
@@ -134,7 +134,7 @@ class DenseTask(Task):
         Args:
             examples: Images with the target `mask`.
             size: (height, width) of the images.
-            resize: How they come to that size.
+            resize: How they are resized to that size.
         """
         return Targets(examples, self.reader, image_size=size, resize=resize)
 
@@ -144,9 +144,9 @@ class DenseTask(Task):
         """Returns the features with the pixels that are sampled of each image, and their targets.
 
         Args:
-            features: What crosses the cut.
-            targets: Of the same images.
-            seed: Which pixels are sampled depends on it, the epoch and the image's place.
+            features: The tensors that cross the cut.
+            targets: Targets of the same images.
+            seed: With the epoch and the image's place, it decides which pixels are sampled.
             transform: The geometric transforms of the images, which are applied to their targets.
         """
         return SampledPixels(features, targets, self.pixels, seed=seed, augment=transform)
@@ -169,7 +169,7 @@ class DenseTask(Task):
 
         Args:
             architecture: The record of the base.
-            image: What enters the base.
+            image: The input of the base.
             features: Its output.
 
         Raises:
@@ -183,8 +183,8 @@ class DenseTask(Task):
         """Builds the hypercolumn and the predictor on it.
 
         Args:
-            maps: Of `find_maps`.
-            image: What enters the base.
+            maps: Maps from `find_maps`.
+            image: The input of the base.
 
         Returns:
             The input `pixels`, float32 (batch, n, 2), y and x of the sampled pixels, and float32
@@ -203,7 +203,7 @@ class DenseTask(Task):
         """Samples places for the input `pixels`.
 
         Args:
-            random: Samples them.
+            random: The generator of the samples.
             count: Images.
             size: (height, width) of the images.
         """
@@ -215,7 +215,7 @@ class DenseTask(Task):
 
         Args:
             view: The split as the model sees it.
-            targets: Of the same images.
+            targets: Targets of the same images.
         """
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 
@@ -231,7 +231,7 @@ class DenseTask(Task):
         Args:
             model: [images, pixels] to outputs.
             paths: Image files.
-            options: How they are read, and where pictures go.
+            options: How they are read, and where pictures are written.
 
         Raises:
             OutputError: The folder cannot be written, or a file in it would be replaced that no
@@ -242,11 +242,11 @@ class DenseTask(Task):
         yield from predict_maps(model, paths, self, options)
 
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns what each file shows most of, and the pictures written.
+        """Returns the largest class of each file, and the pictures written.
 
         Args:
             records: Predictions.
-            wide: With the share of every class.
+            wide: Include the share of every class.
         """
         pictures: list[str] = next(
             (list(record["files"]) for record in records if record["files"]), []
@@ -269,11 +269,11 @@ class DenseTask(Task):
         return Table(["file", *(["most of it", "share"] if has_classes else []), *pictures], rows)
 
     def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
-        """Returns what an exported model computes: maps of the size of the images.
+        """Returns the functions of an exported model, which compute maps of the images' size.
 
         Args:
             model: [images, pixels] to outputs.
-            resize: How images come to the model's size.
+            resize: How images are resized to the model's size.
         """
         from tl_toolkit.tasks.dense.serving import build_endpoints
 
@@ -287,14 +287,14 @@ class DenseTask(Task):
         ask: Ask,
         limits: Limits,
     ) -> dict[str, Any]:
-        """Asks an exported model in a process of its own and the Keras model here, and compares.
+        """Compares an exported model, in a process of its own, with the Keras model in this one.
 
         Args:
             model: The Keras model.
             files: Encoded images by name, at least one.
-            resize: How images come to the model's size.
-            ask: Asks the exported model.
-            limits: What it may differ by.
+            resize: How images are resized to the model's size.
+            ask: Runs the exported model.
+            limits: The largest differences allowed.
         """
         from tl_toolkit.tasks.dense.parity import compare_maps
 

@@ -70,8 +70,8 @@ def pair_spans(size: tuple[int, int], *, window: int, margin: int) -> Iterator[t
 
     Args:
         size: (height, width) of the image.
-        window: As of `cut_spans`.
-        margin: As of `cut_spans`.
+        window: As in `cut_spans`.
+        margin: As in `cut_spans`.
     """
     for rows in cut_spans(size[0], window=window, margin=margin):
         for columns in cut_spans(size[1], window=window, margin=margin):
@@ -117,10 +117,10 @@ class SizelessBase:
         x = tf.constant(
             image[np.newaxis, rows.start : rows.stop, columns.start : columns.stop], tf.float32
         )
-        # `call`, not the model itself, which takes images of its own size only.
+        # `call`, because the model itself takes images of its own size only.
         if self._prepare is not None:
             x = self._prepare.call(x, training=False)
-        # As the model pads: behind the pixel rule, below and at the right.
+        # The model pads in the same way: behind the pixel rule, below and at the right.
         missing = (rows.stop - rows.start - x.shape[1], columns.stop - columns.start - x.shape[2])
         x = tf.pad(x, [[0, 0], *([0, count] for count in missing), [0, 0]])
         maps = self._base.call(x, training=False)

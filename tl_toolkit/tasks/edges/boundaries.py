@@ -9,7 +9,7 @@ with these differences:
 - Thinning is non-maximum suppression across the edge; no morphological thinning follows.
 - The matching has the most pairs that there can be. There it has the least cost, where leaving a
   pixel out costs more than any distance, and is found approximately: as many pairs, or fewer.
-- Thresholds are 33, not 99.
+- There are 33 thresholds, not 99.
 - The average precision takes at each recall the best precision at that recall or above. There it
   is interpolated between measured points, and lower recalls than measured count as 0.
 """
@@ -103,20 +103,20 @@ def count_matches(
     strengths = probability[tuple(edges.T)]
     order = np.argsort(-strengths, kind="stable")
     edges, strengths = edges[order], strengths[order]
-    # Thinned before pixels are left out: a line that ends there must not be thinned for it.
-    wanted = find_ridges(target.astype(np.float64)) & target & counted
-    near = _find_near(edges, wanted)
+    # Thinned before pixels are left out, which would otherwise change the thinning at their border.
+    target_edges = find_ridges(target.astype(np.float64)) & target & counted
+    near = _find_near(edges, target_edges)
     detected = np.searchsorted(-strengths, -THRESHOLDS, side="right")
     matched = np.cumsum([0, *_find_matched(near)])[detected]
-    return BoundaryCounts(matched, detected, int(wanted.sum()))
+    return BoundaryCounts(matched, detected, int(target_edges.sum()))
 
 
-def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
+def _find_near(edges: np.ndarray, target_edges: np.ndarray) -> sparse.csr_array:
     """Returns which edge pixels of the target (columns) lie within the tolerance of which edges."""
-    radius = TOLERANCE * np.hypot(*wanted.shape)
+    radius = TOLERANCE * np.hypot(*target_edges.shape)
     reach = int(radius)
-    numbers = np.full(wanted.shape, -1)
-    numbers[wanted] = np.arange(wanted.sum())
+    numbers = np.full(target_edges.shape, -1)
+    numbers[target_edges] = np.arange(target_edges.sum())
     numbers = np.pad(numbers, reach, constant_values=-1)
     rows, columns = [], []
     for down in range(-reach, reach + 1):
@@ -126,7 +126,7 @@ def _find_near(edges: np.ndarray, wanted: np.ndarray) -> sparse.csr_array:
                 rows.append(np.flatnonzero(there >= 0))
                 columns.append(there[there >= 0])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    shape = (len(edges), int(wanted.sum()))
+    shape = (len(edges), int(target_edges.sum()))
     return sparse.csr_array((np.ones(len(row), np.int8), (row, column)), shape=shape)
 
 
@@ -134,7 +134,7 @@ def _find_matched(near: sparse.csr_array) -> np.ndarray:
     """Returns which edges get an edge pixel of the target of their own, in order, bool (edges,).
 
     Each edge takes a pixel if all edges before it can keep one, perhaps another one (Kuhn, 1955).
-    So the first n edges, for any n, have as many pairs as any matching of them: one pass gives
+    So the first n edges, for any n, have as many pairs as the best matching of them: one pass gives
     the counts of all thresholds.
 
     SciPy's maximum_bipartite_matching cannot continue a matching of fewer edges: it starts anew at
@@ -157,11 +157,11 @@ def _give_way(near: sparse.csr_array, first: int, owners: list[int], seen: list[
     """Finds a free pixel for an edge; earlier edges move to other pixels to make room for it.
 
     Args:
-        near: As of `_find_near`.
+        near: As in `_find_near`.
         first: The edge.
         owners: The edge that each pixel belongs to, or _FREE; is changed.
-        seen: Is changed: pixels that no search can free are settled, which keeps the sum of all
-            searches that fail to one visit of each pair.
+        seen: Is changed: pixels that no search can free are marked as settled, so that all searches
+            that fail visit each pair only once.
     """
     waiting = [first]
     finders: dict[int, int] = {}  # by pixel: the edge that would take it from its owner

@@ -1,4 +1,4 @@
-"""What recipes know of edges."""
+"""The section of recipes for edges."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal

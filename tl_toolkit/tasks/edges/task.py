@@ -27,7 +27,7 @@ from tl_toolkit.tasks.image import layers_of
 __all__ = ["EdgeReader", "EdgeMetric", "Edges"]
 
 _IS_EDGE = 0.5
-"""The fraction of annotators from which on a pixel of the target is an edge."""
+"""The least fraction of annotators at which a pixel of the target is an edge."""
 
 _BINS = 100
 """Steps of the probability in a state."""
@@ -76,7 +76,7 @@ class EdgeReader:
         """Returns 1 for an edge, 0 for none, IGNORE for pixels that count nowhere.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return np.where(target < 0, IGNORE, target >= _IS_EDGE).astype(np.uint8)
 
@@ -84,8 +84,8 @@ class EdgeReader:
         """Returns the fractions as they are.
 
         Args:
-            target: As of `read`.
-            turn: Of no use: a fraction has no direction.
+            target: As in `read`.
+            turn: Not used: a fraction has no direction.
         """
         return target
 
@@ -180,7 +180,7 @@ class Edges(DenseTask):
         otherwise (see `boundaries`). 0 without an edge.
 
         Args:
-            state: (200,), as of `compare`.
+            state: (200,), as in `compare`.
         """
         background, edges = state.reshape(2, _BINS)
         hits = np.cumsum(edges[::-1])
@@ -189,7 +189,7 @@ class Edges(DenseTask):
         return float(scores.max())
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what whole maps keep of outputs.
+        """Returns the maps that are computed from outputs.
 
         Args:
             outputs: float32 (..., 1).
@@ -200,15 +200,15 @@ class Edges(DenseTask):
         return {"probability": outputs[..., 0]}
 
     def build_metric(self) -> EdgeMetric:
-        """Returns what compares whole maps with whole maps of edges."""
+        """Builds the metric that compares whole maps with whole maps of edges."""
         return EdgeMetric()
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction as a grey image: white for a probability of 1; not thinned.
 
         Args:
-            prediction: What `postprocess` named, (h, w).
-            palette: Of no use here.
+            prediction: Maps from `postprocess`, (h, w).
+            palette: Not used.
         """
         return Image.fromarray((prediction["probability"] * 255).round().astype(np.uint8))
 
@@ -220,10 +220,10 @@ class EdgeMetric:
         self._images: list[BoundaryCounts] = []
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image.
+        """Adds an image.
 
         Args:
-            prediction: What `postprocess` named, (h, w).
+            prediction: Maps from `postprocess`, (h, w).
             target: float32 (h, w), fractions of annotators or -1.
 
         Returns:

@@ -47,12 +47,12 @@ class Planning(TaskPlanning):
     def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
         """Lists a table, all in the split "test".
 
-        A table with names may lack some of the classes: no image is of them. Other classes are left
-        out where the recipe chose some of its table's.
+        A table with names may lack some of the classes if it has no image of them. Other classes
+        are left out if the recipe chose some of its table's.
 
         Args:
             source: The table.
-            classes: Of the run.
+            classes: Classes of the run.
 
         Raises:
             DataError: It is missing, lacks the column of a class, or names other classes.
@@ -110,7 +110,7 @@ def split_names(text: str, separator: str) -> list[str]:
 
     Args:
         text: As "cat|dog"; "" for none.
-        separator: What stands between them.
+        separator: The text between them.
     """
     return list(dict.fromkeys(name.strip() for name in text.split(separator) if name.strip()))
 
@@ -131,8 +131,7 @@ def _read_labels(
     """Reads either form of table.
 
     Returns:
-        The files, whose target is the names of their classes; all classes there are; and what is
-        wrong.
+        The files, whose target is the names of their classes; all classes; and the problems.
     """
     header, unreadable = read_header(path, expected=_EXPECTED)
     if unreadable:
@@ -220,6 +219,6 @@ def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> Sourc
 
 
 def _select(file: SourceFile, classes: Sequence[str], separator: str) -> SourceFile:
-    """Leaves the classes in that are used."""
+    """Returns a file with only those of its classes that are used."""
     names = split_names(file.targets[0], separator)
     return file._replace(targets=(separator.join(name for name in names if name in classes),))

@@ -1,4 +1,4 @@
-"""What recipes know of multi-label classification."""
+"""The section of recipes for multi-label classification."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -43,7 +43,7 @@ class MultilabelSection(TaskSection):
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields sources without a column of labels, and heads for one class an image.
+        """Yields conflicts for sources without a column of labels, and heads for a single class.
 
         Args:
             values: The recipe's sections, before validation.

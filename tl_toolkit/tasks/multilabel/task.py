@@ -83,8 +83,8 @@ class Multilabel(ImageTask):
 
         Args:
             examples: Images with the target `labels`.
-            size: Of no use.
-            resize: Of no use.
+            size: Not used.
+            resize: Not used.
         """
         targets = np.zeros((len(examples), self.units), np.int32)
         for row, example in zip(targets, examples, strict=True):
@@ -116,7 +116,7 @@ class Multilabel(ImageTask):
         """Returns the mean average precision over the classes that have images, 0 without any.
 
         Args:
-            state: As of `compare`.
+            state: As in `compare`.
         """
         misses, hits = state.reshape(2, self.units, _BINS)[..., ::-1].astype(np.float64)
         present = hits.sum(axis=1) > 0
@@ -131,7 +131,7 @@ class Multilabel(ImageTask):
         """Chooses the threshold of each class by the validation images.
 
         Args:
-            view: Of the validation images.
+            view: View of the validation images.
             targets: int32 (n, classes).
         """
         if self._section.threshold == "validation":
@@ -144,15 +144,15 @@ class Multilabel(ImageTask):
         return {"thresholds": dict(zip(self.classes, values, strict=True))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes in thresholds.
+        """Restores the thresholds.
 
         Args:
-            state: Of `state`.
+            state: State from `state`.
         """
         self.thresholds = np.array([state["thresholds"][name] for name in self.classes], np.float32)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
-        """Measures a model on a split; metrics as of `measure_multilabel`.
+        """Measures a model on a split; metrics as in `measure_multilabel`.
 
         Args:
             view: The split as the model sees it.
@@ -195,7 +195,7 @@ class Multilabel(ImageTask):
 
         Args:
             records: Predictions.
-            wide: With the probability of every class.
+            wide: Include the probability of every class.
         """
         names = self.classes if wide else ()
         return Table(

@@ -1,4 +1,4 @@
-"""What recipes know of surface normals."""
+"""The section of recipes for surface normals."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal

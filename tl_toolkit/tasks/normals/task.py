@@ -81,7 +81,7 @@ class NormalReader:
         """Returns 0 for every pixel with a normal, else IGNORE.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return np.where(target.any(axis=-1), 0, IGNORE).astype(np.uint8)
 
@@ -89,8 +89,8 @@ class NormalReader:
         """Returns the normals turned with their image: x and y, which points up here, down there.
 
         Args:
-            target: As of `read`.
-            turn: As of `TargetReader.turn`.
+            target: As in `read`.
+            turn: As in `TargetReader.turn`.
         """
         x, y = target[..., 0], -target[..., 1]
         turned = (turn[0, 0] * x + turn[0, 1] * y, -(turn[1, 0] * x + turn[1, 1] * y))
@@ -170,13 +170,13 @@ class Normals(DenseTask):
         """Returns the share of pixels within 22.5 degrees, 0 without any.
 
         Args:
-            state: (2,), as of `compare`.
+            state: (2,), as in `compare`.
         """
         within, pixels = state
         return float(within / pixels) if pixels else 0.0
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what whole maps keep of outputs.
+        """Returns the maps that are computed from outputs.
 
         Args:
             outputs: float32 (..., 3).
@@ -187,15 +187,15 @@ class Normals(DenseTask):
         return {"normal": tf.math.l2_normalize(outputs, axis=-1)}
 
     def build_metric(self) -> NormalMetric:
-        """Returns what compares whole maps with whole maps of normals."""
+        """Builds the metric that compares whole maps with whole maps of normals."""
         return NormalMetric()
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction as an RGB image of 8 bits, coded as the files of targets.
 
         Args:
-            prediction: What `postprocess` named, (h, w, 3).
-            palette: Of no use here.
+            prediction: Maps from `postprocess`, (h, w, 3).
+            palette: Not used.
         """
         return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
 
@@ -224,10 +224,10 @@ class NormalMetric:
         self._facing = _Angles()
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image.
+        """Adds an image.
 
         Args:
-            prediction: What `postprocess` named, (h, w, 3).
+            prediction: Maps from `postprocess`, (h, w, 3).
             target: float32 (h, w, 3), of length 1, or zeros.
 
         Returns:

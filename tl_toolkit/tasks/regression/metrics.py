@@ -17,7 +17,7 @@ def measure_regression(
     columns: Sequence[str],
     baseline_means: np.ndarray,
 ) -> dict[str, Any]:
-    """Compares predictions with targets, and the mean of the training targets with them too.
+    """Compares predictions, and the mean of the training targets, with targets.
 
     Args:
         targets: float (n, columns), n >= 1, finite.

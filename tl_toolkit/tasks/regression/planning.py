@@ -17,7 +17,7 @@ from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 __all__ = ["Planning"]
 
 _LARGEST = 3.4e38
-"""Of a float32, in which models compute."""
+"""The largest float32, the type in which models compute."""
 
 _EXPECTED = (
     "A table is expected with a column path, a column of numbers for each target, and split if you "
@@ -107,10 +107,10 @@ def _list_table(
     chosen = tuple(columns or names)
     if problems := _check_columns(path, chosen, names):
         return Listing((), (), stratify=""), problems
-    listed, wrong = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
-    wrong = _check_numbers(path, chosen, listed) or wrong
+    listed, problems = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
+    problems = _check_numbers(path, chosen, listed) or problems
     files, fractions = find_fractions(listed, splits.fractions)
-    return Listing(chosen, files, fractions, columns=chosen, stratify=""), wrong
+    return Listing(chosen, files, fractions, columns=chosen, stratify=""), problems
 
 
 def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> list[FieldProblem]:
@@ -144,8 +144,8 @@ def _check_numbers(
     if not words:
         return []
     numbers = [name for name in columns if name not in words]
-    named = name_some(repr(name) for name in columns if name in words)
-    what = f"{str(path)!r} has no numbers in {named}"
+    columns_text = name_some(repr(name) for name in columns if name in words)
+    what = f"{str(path)!r} has no numbers in {columns_text}"
     return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", _hint(numbers)))]
 
 

@@ -1,4 +1,4 @@
-"""What recipes know of regression."""
+"""The section of recipes for regression."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from tl_toolkit.recipe.tasks import TaskSection, field_of, refuse_head, require_
 __all__ = ["RESERVED", "RegressionSection"]
 
 RESERVED = ("path", "split", "sha256", "verdict", "reason")
-"""Columns of a manifest that no target can be called by."""
+"""Columns of a manifest, whose names no target can have."""
 
 
 class RegressionSection(TaskSection):
@@ -41,7 +41,7 @@ class RegressionSection(TaskSection):
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields columns named twice, or as a manifest's own, and a delta without huber.
+        """Yields conflicts for repeated and reserved columns, and for a delta without huber.
 
         Args:
             values: The fields of the section, before validation.
@@ -58,7 +58,7 @@ class RegressionSection(TaskSection):
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
-        """Yields sources without numbers, classes, and heads for classes.
+        """Yields conflicts for sources without numbers, classes, and heads for classes.
 
         Args:
             values: The recipe's sections, before validation.

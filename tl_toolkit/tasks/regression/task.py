@@ -75,13 +75,13 @@ class Regression(ImageTask):
 
         Args:
             examples: Images with a target for each column.
-            size: Of no use.
-            resize: Of no use.
+            size: Not used.
+            resize: Not used.
         """
         return np.array([list(map(float, example.targets)) for example in examples], np.float32)
 
     def prepare(self, targets: np.ndarray) -> None:
-        """Takes mean and standard deviation of the training targets.
+        """Computes mean and standard deviation of the training targets.
 
         Args:
             targets: float32 (n, columns); a column that does not vary is divided by 1.
@@ -103,7 +103,7 @@ class Regression(ImageTask):
 
         Args:
             maps: The base's output alone.
-            image: Of no use.
+            image: Not used.
 
         Returns:
             No further inputs, and float32 outputs (batch, columns) in the units of the table.
@@ -117,7 +117,7 @@ class Regression(ImageTask):
 
         Args:
             outputs: In the units of the table, (batch, columns).
-            targets: float32 (batch, columns), likewise.
+            targets: float32 (batch, columns), in the units of the table.
 
         Returns:
             float32 (batch,); float64 (batch, 3 * columns + 1): of standardized values the squared
@@ -141,7 +141,7 @@ class Regression(ImageTask):
         """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.
 
         Args:
-            state: As of `compare`.
+            state: As in `compare`.
         """
         squares, sums, sums_of_squares = state[:-1].reshape(3, self.units)
         total = sums_of_squares - sums**2 / state[-1]
@@ -156,17 +156,17 @@ class Regression(ImageTask):
         return {"columns": dict(zip(self.classes, values, strict=True))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes in means and deviations; the model has its own copy.
+        """Restores means and deviations; the model has its own copy.
 
         Args:
-            state: Of `state`.
+            state: State from `state`.
         """
         columns = [state["columns"][name] for name in self.classes]
         mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
         self._standardize(mean, scale)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
-        """Measures a model on a split; metrics as of `measure_regression`, and the loss.
+        """Measures a model on a split; metrics as in `measure_regression`, and the loss.
 
         Args:
             view: The split as the model sees it.
@@ -227,7 +227,7 @@ class Regression(ImageTask):
 
     @property
     def served_scale(self) -> np.ndarray:
-        """Differences count in standard deviations of the training targets."""
+        """The standard deviations of the training targets."""
         return np.asarray(self._scale.numpy())
 
 

@@ -1,4 +1,4 @@
-"""Metrics of segmentation, all from the matrix that counts which class was taken for which."""
+"""Metrics of segmentation, all from the confusion matrix."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def mean_iou(confusion: np.ndarray) -> float:
 
 
 def measure_confusion(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns the metrics of Long et al. (2015, section 5), and what the majority class would get.
+    """Returns the metrics of Long et al. (2015, section 5), and those of the majority class.
 
     Args:
         confusion: int (classes, classes), rows are targets.
         classes: Class names in the order of the rows.
 
     Returns:
-        - pixel_accuracy: right pixels over pixels;
+        - pixel_accuracy: share of pixels with the right class;
         - mean_accuracy: mean recall of the classes that the targets have;
         - mean_iou: mean over the classes that occur, in targets or predictions;
         - frequency_weighted_iou: mean of the IoU weighted by target pixels;
@@ -89,11 +89,11 @@ def _summarize(confusion: np.ndarray) -> dict[str, float]:
         names = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
         return dict.fromkeys(names, 0.0)
     hits, pixels = np.diag(confusion), confusion.sum(axis=1)
-    seen = pixels > 0
+    occurs = pixels > 0
     iou, _ = _intersections_over_unions(confusion)
     return {
         "pixel_accuracy": float(hits.sum() / total),
-        "mean_accuracy": float((hits[seen] / pixels[seen]).mean()),
+        "mean_accuracy": float((hits[occurs] / pixels[occurs]).mean()),
         "mean_iou": mean_iou(confusion),
         "frequency_weighted_iou": float((iou * pixels).sum() / total),
     }

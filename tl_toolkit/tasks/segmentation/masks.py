@@ -20,7 +20,7 @@ class MaskReader:
     """Reads masks, as a TargetReader; pixels are sampled by their classes.
 
     Args:
-        masks: What their values mean.
+        masks: The section that says what their values mean.
         num_classes: Number of classes.
     """
 
@@ -64,7 +64,7 @@ class MaskReader:
         """Returns the classes themselves.
 
         Args:
-            target: As of `read`.
+            target: As in `read`.
         """
         return target
 
@@ -72,8 +72,8 @@ class MaskReader:
         """Returns the classes as they are.
 
         Args:
-            target: As of `read`.
-            turn: Of no use: a class has no direction.
+            target: As in `read`.
+            turn: Not used: a class has no direction.
         """
         return target
 

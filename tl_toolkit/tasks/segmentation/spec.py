@@ -1,4 +1,4 @@
-"""What recipes know of segmentation."""
+"""The section of recipes for segmentation."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal

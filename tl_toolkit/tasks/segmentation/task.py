@@ -26,7 +26,7 @@ _FOCUS = 2.0
 """The exponent of the focal loss (Lin et al., 2017)."""
 
 _HEAVIEST = 50.0
-"""The greatest of balanced weights."""
+"""The greatest balanced class weight."""
 
 
 def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
@@ -83,15 +83,15 @@ class Segmentation(DenseTask):
         return np.array([by_name.get(name, 1.0) for name in self.classes], np.float32)
 
     def prepare(self, targets: Targets) -> None:
-        """Settles balanced weights by the pixels of each class in the training images.
+        """Computes balanced class weights from the pixels of each class in the training images.
 
-        The median of the classes' frequencies over each one's own, after Eigen and Fergus (2015),
-        so that half of the classes have weights above 1; at most 50, as a class of a few pixels
-        would outweigh all the rest. Frequencies are of all pixels; theirs leave out images
-        without the class.
+        The weight of a class is the median of all frequencies over its own, after Eigen and Fergus
+        (2015), so that half of the classes have weights above 1. It is at most 50, as a class of a
+        few pixels would outweigh all others. Frequencies are of all pixels; in the paper they leave
+        out images without the class.
 
         Args:
-            targets: Of the training images, which are all read for it.
+            targets: Targets of the training images, which are all read for it.
         """
         if self.pixels.class_weights != "balanced":
             return
@@ -136,7 +136,7 @@ class Segmentation(DenseTask):
         return tf.math.divide_no_nan(tf.reduce_sum(losses * weights, axis=-1), counted)
 
     def _dice(self, outputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """1 minus the mean overlap of the classes in the image, each class by its weight."""
+        """Returns 1 minus the weighted mean overlap of the classes in the image."""
         wanted = tf.one_hot(labels, self.units) * tf.sign(weights)[..., None]
         predicted = outputs * tf.sign(weights)[..., None]
         both = tf.reduce_sum(wanted * predicted, axis=1)
@@ -150,12 +150,12 @@ class Segmentation(DenseTask):
         """Returns the mean IoU.
 
         Args:
-            state: (classes ^ 2,), as of `compare`.
+            state: (classes ^ 2,), as in `compare`.
         """
         return mean_iou(state.reshape(self.units, self.units))
 
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what whole maps keep of probabilities.
+        """Returns the maps that are computed from probabilities.
 
         Args:
             outputs: float32 (..., classes).
@@ -170,14 +170,14 @@ class Segmentation(DenseTask):
         }
 
     def build_metric(self) -> MaskMetric:
-        """Returns what compares whole maps with whole masks."""
+        """Builds the metric that compares whole maps with whole masks."""
         return MaskMetric(self.classes)
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction as a palette image: its values are indices into the classes.
 
         Args:
-            prediction: What `postprocess` named, (h, w); IGNORE, where nothing was seen, is black.
+            prediction: Maps from `postprocess`, (h, w); IGNORE, where nothing was seen, is black.
             palette: uint8 (classes, 3), a colour for each class.
         """
         # All 256 colours: with fewer, Pillow saves fewer bits, and IGNORE would become a class.
@@ -201,10 +201,10 @@ class MaskMetric:
         self._images = 0
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
-        """Takes in an image.
+        """Adds an image.
 
         Args:
-            prediction: What `postprocess` named, (h, w).
+            prediction: Maps from `postprocess`, (h, w).
             target: uint8 (h, w), indices into the classes or IGNORE.
 
         Returns:
