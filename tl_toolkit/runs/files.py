@@ -145,6 +145,22 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def reporting_unwritable(path: Path) -> Iterator[None]:
+    """Turns what the system says while the block writes into the error that names the path.
+
+    Args:
+        path: What cannot be written then.
+
+    Raises:
+        OutputError: The block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise describe_unwritable(path, error) from error
+
+
 def describe_unwritable(path: Path, error: OSError) -> OutputError:
     """Returns the error for a path that cannot be written.
 
