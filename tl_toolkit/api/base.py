@@ -114,7 +114,7 @@ def keep_base(plan: Plan, folder: RunFolder) -> Plan:
     path = plan.recipe.model.own_file
     if path is None:
         return plan
-    if folder.base.is_file():
+    if folder.base.is_file() or folder.search.is_file():
         _compare(path, folder)
     else:
         try:
@@ -128,10 +128,10 @@ def keep_base(plan: Plan, folder: RunFolder) -> Plan:
 
 
 def _compare(path: Path, folder: RunFolder) -> None:
-    if path.samefile(folder.base):
-        return
     digest = open_own_bases().digest_own_model
-    if digest(path) != digest(folder.base):
+    if not folder.base.is_file() or (
+        not path.samefile(folder.base) and digest(path) != digest(folder.base)
+    ):
         raise RecipeError(
             Problem(
                 where=f"--resume {folder.path}",

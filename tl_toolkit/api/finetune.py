@@ -131,7 +131,12 @@ class _Finetuning:
 
     def run(self) -> Run:
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
+        from tl_toolkit.training.prepare import (
+            build_trainer,
+            start_aside,
+            survey_images,
+            write_manifest,
+        )
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Building and tracing keep Python busy, decoding does not: they run side by side.
@@ -139,6 +144,7 @@ class _Finetuning:
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            write_manifest(manifest, self.folder)
             compiled = wait_for_model()
         except BaseException:  # interrupts too
             self._is_ending.set()

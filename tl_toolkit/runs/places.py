@@ -56,6 +56,9 @@ def create_run(
 def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
     """Holds an existing folder while the block continues its run.
 
+    The status stays as it is until the block writes one: a block that refuses to continue changes
+    nothing. After that it says how the block ended.
+
     Args:
         folder: The folder.
 
@@ -71,23 +74,34 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
             stack.enter_context(hold(folder.path))
         except OSError as error:
             raise describe_unwritable(folder.path, error) from error
-        with _recorded(folder):
+        with _recorded(folder, resumed=True):
             yield folder
 
 
 @contextlib.contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
-    """Writes the status: running, and how the block ended."""
-    folder.write_status("running")
+def _recorded(folder: RunFolder, *, resumed: bool = False) -> Iterator[None]:
+    """Writes the status: running, and how the block ended; not if a resumed run never ran."""
+    before = _read_status(folder) if resumed else None
+    if not resumed:
+        folder.write_status("running")
     try:
         yield
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
     except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
+        if before is not None and before == _read_status(folder):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            folder.write_status("interrupted")
+        else:
+            folder.write_status("failed", error=str(error) or type(error).__name__)
         raise
     folder.write_status("done")
+
+
+def _read_status(folder: RunFolder) -> bytes:
+    try:
+        return folder.status.read_bytes()
+    except OSError:
+        return b""
 
 
 def _create_numbered(root: Path, name: str) -> RunFolder:
