@@ -4,13 +4,18 @@ import contextlib
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
+from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import DataError, OutputError, RecipeError
+from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import ARTIFACTS, RunFolder
 from tl_toolkit.runs.places import create_run, find_run, point_latest, resume_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def finished_run(root, name="flowers", **options):
@@ -74,6 +79,22 @@ def test_an_unknown_run_names_those_that_there_are(tmp_path):
 
     with pytest.raises(DataError, match=r"trees  is no run(.|\n)*Here: flowers/001"):
         find_run("trees", root=tmp_path)
+
+
+def test_runs_and_searches_are_ordered_by_number_also_after_999(tmp_path):
+    for name in ("flowers", "flowers-search"):
+        for number in (998, 999, 1000):
+            write_json(tmp_path / name / str(number) / "status.json", {})
+            write_json(tmp_path / name / str(number) / "search.json", {})
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml").recipe.model_copy(
+        update={"name": "flowers"}
+    )
+
+    with pytest.raises(DataError, match=r"flowers/999, flowers/1000, flowers-search/998"):
+        find_run("trees", root=tmp_path)
+    with open_search(recipe, tmp_path, None, resume=True, overwrite=False) as search:
+        assert search.path.name == "1000"
+    assert finished_run(tmp_path).path.name == "1001"
 
 
 def test_out_that_holds_a_run_is_refused_and_untouched(tmp_path):

@@ -29,7 +29,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, resume_run
+from tl_toolkit.runs.places import create_run, list_numbered, resume_run
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def open_search(
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:
         return create_run(name, root=root, out=Path(out) if out else None, overwrite=overwrite)
-    numbered = sorted(path for path in (root / name).glob("[0-9]*") if path.name.isdigit())
+    numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
     if not folder.search.is_file():

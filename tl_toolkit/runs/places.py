@@ -107,8 +107,8 @@ def _read_status(folder: RunFolder) -> bytes:
 def _create_numbered(root: Path, name: str) -> RunFolder:
     family = root / name
     family.mkdir(parents=True, exist_ok=True)
-    numbers = [int(entry.name) for entry in family.iterdir() if entry.name.isdigit()]
-    number = max(numbers, default=0) + 1
+    numbered = list_numbered(family)
+    number = int(numbered[-1].name) + 1 if numbered else 1
     while True:
         path = family / f"{number:03d}"
         try:
@@ -117,6 +117,16 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
             number += 1
             continue
         return RunFolder(path)
+
+
+def list_numbered(family: Path) -> list[Path]:
+    """Returns the numbered folders of one name, the newest last: 1000 comes after 999.
+
+    Args:
+        family: Where they lie; need not exist.
+    """
+    paths = [path for path in family.glob("[0-9]*") if path.name.isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name))
 
 
 def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
@@ -181,9 +191,12 @@ def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
     for path in (Path(run), Path(root) / run):
         if (path / "status.json").is_file():
             return RunFolder(path.resolve())
-    known = sorted(
-        str(entry.parent.relative_to(root)) for entry in Path(root).glob("*/[0-9]*/status.json")
-    )
+    known = [
+        str(path.relative_to(root))
+        for family in sorted(Path(root).glob("*/"))
+        for path in list_numbered(family)
+        if (path / "status.json").is_file()
+    ]
     raise DataError(
         Problem(
             where=str(run),
