@@ -136,7 +136,7 @@ def plot_fields(
     columns = min(3, len(fields))
     rows = math.ceil(len(fields) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, field in zip(axes, fields, strict=False):
         places, labels = _place([trial.values[field] for trial in done])
         _scatter(axis, places, done)
@@ -150,7 +150,7 @@ def plot_fields(
             axis.set_xscale("log")
         axis.set_xlabel(field)
         _finish(axis, objective)
-    for axis in list(axes)[len(fields) :]:
+    for axis in axes[len(fields) :]:
         axis.set_visible(False)
     _save(figure, path)
 
