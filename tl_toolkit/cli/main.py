@@ -171,7 +171,7 @@ def _warn(message: str, code: int) -> int:
 
 def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     """Writes the traceback to a log and prints where it is."""
-    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), "command.log")
+    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), RunFolder.log.relative)
     text = "".join(traceback.format_exception(error))
     try:
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:

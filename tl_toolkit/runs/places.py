@@ -189,13 +189,13 @@ def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
         DataError: There is no such run; the message lists those that there are.
     """
     for path in (Path(run), Path(root) / run):
-        if (path / "status.json").is_file():
+        if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
     known = [
         str(path.relative_to(root))
         for family in sorted(Path(root).glob("*/"))
         for path in list_numbered(family)
-        if (path / "status.json").is_file()
+        if RunFolder(path).status.is_file()
     ]
     raise DataError(
         Problem(

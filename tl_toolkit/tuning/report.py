@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tl_toolkit.runs.files import drafted, write_atomically
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tuning.journal import Trial
 
 _BEST = "#c44e52"
@@ -203,14 +204,14 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
     _save(figure, path)
 
 
-def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
+def write_sweep(folder: RunFolder, rows: Sequence[SweepRow], objective: str) -> None:
     """Writes sweep.csv and sweep.svg: score and cost of each depth of unfreezing.
 
     The curve is that of Yosinski et al. (2014), on the user's own data: how far down features of
     the base serve as they are.
 
     Args:
-        folder: Receives both.
+        folder: The sweep's; receives both.
         rows: One for each depth.
         objective: Name of the score.
     """
@@ -220,7 +221,7 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
                  strict=True))
         for row in rows
     ]  # fmt: skip
-    _write_table(folder / "sweep.csv", columns, table)
+    _write_table(folder.sweep_table, columns, table)
     done = [row for row in rows if row.score is not None]
     figure = Figure(figsize=(max(6.4, 0.9 * len(done) + 2), 4.2), layout="constrained")
     axis = figure.subplots()
@@ -234,7 +235,7 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
     costs.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
     costs.set_ylabel("seconds", color="0.4")
     costs.set_ylim(bottom=0)
-    _save(figure, folder / "sweep.svg")
+    _save(figure, folder.sweep_plot)
 
 
 def write_hparams(
