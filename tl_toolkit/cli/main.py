@@ -21,7 +21,7 @@ import click
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import skip_optional_imports
+from tl_toolkit.runtime import claim_process
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     signal.signal(signal.SIGTERM, _interrupt)
-    skip_optional_imports()
+    claim_process()
     sys.exit(run(sys.argv[1:]))
 
 
