@@ -1,6 +1,7 @@
 """Run folders: numbered, found by name, never mixed, written by one process."""
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -72,6 +73,24 @@ def test_a_run_is_found_by_its_folder(tmp_path):
     folder = finished_run(tmp_path)
 
     assert find_run(folder.path, root=tmp_path / "elsewhere").path == folder.path
+
+
+@pytest.mark.parametrize("system", ["no links", "a folder is there"])
+def test_a_latest_that_cannot_be_made_ends_no_run(tmp_path, monkeypatch, system):
+    def refuse(*arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT and some of SMB
+
+    with create_run("flowers", root=tmp_path) as folder:
+        pass
+    if system == "no links":
+        monkeypatch.setattr(os, "symlink", refuse)
+    else:
+        (tmp_path / "flowers" / "latest").mkdir()
+
+    reason = point_latest(folder, root=tmp_path, name="flowers")
+
+    assert reason.startswith("`latest` does not mean this run: ")
+    assert {path.name for path in (tmp_path / "flowers").iterdir()} <= {"001", "latest"}
 
 
 def test_an_unknown_run_names_those_that_there_are(tmp_path):

@@ -13,7 +13,7 @@ from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
@@ -89,7 +89,8 @@ def finetune(
             if plan.ignored:
                 handle(message(plan.ignored))
             run = _Finetuning(plan, folder, handle, callbacks).run()
-    point_latest(folder, root=Path(root), name=loaded.recipe.name)
+        if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
+            handle(warning(reason))
     return run
 
 

@@ -129,7 +129,7 @@ def list_numbered(family: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name))
 
 
-def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
+def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
     """Makes `latest` mean this run, if it is numbered.
 
     Only a run that holds a model is pointed at: a failed one must not hide the last good one.
@@ -138,17 +138,29 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
         folder: The run.
         root: Folder of all runs.
         name: The recipe's name.
+
+    Returns:
+        Why that cannot be done, as on a file system without symbolic links; "" if it is.
     """
     root = Path(root).absolute()
-    if folder.path.parent == root / name:
+    if folder.path.parent != root / name:
+        return ""
+    try:
         _point(root / name / "latest", folder.path.name)
         _point(root / "latest", f"{name}/{folder.path.name}")
+    except OSError as error:
+        return f"`latest` does not mean this run: {error.strerror or error}"
+    return ""
 
 
 def _point(link: Path, target: str) -> None:
     draft = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
     os.symlink(target, draft)
-    os.replace(draft, link)
+    try:
+        os.replace(draft, link)
+    except OSError:
+        draft.unlink()
+        raise
 
 
 def _check_free(folder: RunFolder, overwrite: bool) -> None:
