@@ -26,6 +26,9 @@ def quiet_stderr() -> Iterator[None]:
     TensorFlow logs its CPU features and the absence of a GPU before any logging setting is read.
     A process of its own holds the text, and prints it when this process has ended, even by an abort
     or a crash, whose text would be lost in this process.
+
+    The whole process's stderr is held back, that of its other threads too: only the command line,
+    which has none, may do this.
     """
     try:
         descriptor = sys.stderr.fileno()
@@ -53,21 +56,23 @@ def quiet_stderr() -> Iterator[None]:
 
 
 _OPTIONAL = ("sklearn", "matplotlib")
-_skipped: list[str] = []
+_is_own_process = False
 
 
-def skip_optional_imports() -> None:
-    """Lets Keras start without scikit-learn and matplotlib, which it imports if they are installed.
+def claim_process() -> None:
+    """Says that no code but the toolkit's runs in this process; the command line alone says so.
+
+    TensorFlow then starts behind `quiet_stderr`, and Keras without scikit-learn and matplotlib,
+    which it imports if they are installed, and has no switch for. In a process of somebody else's,
+    what other threads log would be lost, and Keras's wrappers and galleries would be missing. Both
+    libraries can be imported as usual once Keras is.
 
     Measured on two idle cores, as medians of five starts: TensorFlow and Keras take 3.0 s without
-    them and 4.3 s with them; about 0.9 s of that is scikit-learn, 0.5 s matplotlib. Keras has no
-    switch for it. `--help` and `validate` import none of the four.
-
-    Keras's wrappers and galleries are missing in the process afterwards. So only the command line
-    asks for this, in whose process no code but the toolkit's runs. Both libraries can be imported
-    as usual once Keras is.
+    the two and 4.3 s with them; about 0.9 s of that is scikit-learn, 0.5 s matplotlib. `--help` and
+    `validate` import none of the four.
     """
-    _skipped[:] = _OPTIONAL
+    global _is_own_process
+    _is_own_process = True
 
 
 @contextlib.contextmanager
@@ -86,16 +91,20 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 def start_tensorflow(*, threads: int | None = None) -> None:
     """Imports TensorFlow and Keras, and settles what must be settled before the first operation.
 
-    These settings stay for the life of the process: the number of threads, a GPU's memory that
-    grows as it is needed, and TensorFlow's log at the level of errors.
+    These stay for the life of the process: the number of threads, a GPU's memory that grows as it
+    is needed, and TensorFlow's log at the level of errors. What TensorFlow logs before that is held
+    back in a process of the command line, and left on stderr in others: see `claim_process`.
 
     Args:
         threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
             if TensorFlow is running already.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    quiet = contextlib.nullcontext() if "tensorflow" in sys.modules else quiet_stderr()
-    with quiet, _without(_skipped):
+    with contextlib.ExitStack() as stack:
+        if _is_own_process:
+            if "tensorflow" not in sys.modules:
+                stack.enter_context(quiet_stderr())
+            stack.enter_context(_without(_OPTIONAL))
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")

@@ -12,11 +12,13 @@ from tests.architectures.own_models import build_crossing, build_toy, randomize
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.pixels import SIDE, draw_balls, make_recipe
+from tl_toolkit.api.base import keep_base
 from tl_toolkit.errors import RecipeError, WeightsError
 from tl_toolkit.features.fingerprint import PrefixKeys
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.space import resolve_space
 from tl_toolkit.recipe.load import build_recipe, load_recipe
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.prepare import assemble_model
 from tl_toolkit.transfer.freezing import digest_variables, split_at
@@ -256,6 +258,31 @@ def test_a_filled_store_changes_nothing_for_another_model_of_the_same_names(reci
 
     assert "ran once for" in " ".join(event.text for event in events)
     assert stored.metrics["test"] == alone.metrics["test"]
+
+
+@pytest.mark.parametrize("fault", [NotImplementedError("no config"), ValueError("not plain")])
+def test_a_base_that_keras_cannot_save_is_refused_with_its_reason(recipe, fault):
+    class Closed(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            raise fault
+
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, Closed(name="closed")(image))
+
+    with pytest.raises(RecipeError, match=f"model.base: the model cannot be saved: {fault}"):
+        tl.validate(recipe, base=model)
+
+
+def test_a_file_of_a_base_that_is_gone_is_not_called_unwritable(recipe, toy, tmp_path):
+    toy.save(tmp_path / "toy.keras")
+    plan = check_recipe(build_recipe(with_file(recipe, tmp_path / "toy.keras")))
+    (tmp_path / "toy.keras").unlink()
+
+    with pytest.raises(WeightsError, match=r"toy\.keras' cannot be read: No such file"):
+        keep_base(plan, RunFolder(tmp_path / "run"))
 
 
 # -------------------------------------------------------------------------------------- other verbs

@@ -91,6 +91,38 @@ for error in (None, ImportError("no driver")):
     assert done.stderr == "with b'no driver'\nfailed\n"
 
 
+FAKE = """
+import os
+from unittest.mock import MagicMock
+
+os.write(2, b"logged while TensorFlow starts\\n")
+
+def __getattr__(name):
+    return MagicMock()
+"""
+
+
+@pytest.mark.parametrize(
+    ("begin", "stderr"),
+    [("", "logged while TensorFlow starts\n"), ("runtime.claim_process()", "")],
+    ids=["caller", "command line"],
+)
+def test_only_the_command_line_holds_stderr_back_while_tensorflow_starts(tmp_path, begin, stderr):
+    """A process of its own, in which TensorFlow starts; one that takes no seconds is enough."""
+    (tmp_path / "tensorflow.py").write_text(FAKE)
+    (tmp_path / "keras.py").touch()
+    code = f"""
+from tl_toolkit import runtime
+
+{begin}
+runtime.start_tensorflow()
+"""
+
+    done = run_process(code, tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, stderr)
+
+
 def test_a_log_that_cannot_be_written_leaves_stderr_on_the_terminal(tmp_path):
     (tmp_path / "run" / "command.log").mkdir(parents=True)
 

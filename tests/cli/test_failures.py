@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from functools import partial
@@ -11,6 +12,8 @@ import pytest
 
 from tests import command
 from tl_toolkit.plan import check
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.training import loop, prepare
 
 tltool = partial(command.tltool, code=None)
 
@@ -147,6 +150,42 @@ def test_an_unexpected_failure_keeps_its_traceback_in_a_log(tmp_path, recipe, mo
     assert_told(done, 1, "Unexpected failure: ZeroDivisionError: boom", "traceback is in")
     log = Path(done.stderr.split("traceback is in ")[1].strip())
     assert "ZeroDivisionError: boom" in log.read_text()
+
+
+def test_an_interrupt_before_the_first_checkpoint_promises_no_weights(
+    tmp_path, recipe, monkeypatch
+):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "survey_images", interrupt)  # as Ctrl-C in the scan
+
+    done = tltool("finetune", recipe, "--out", "run", cwd=tmp_path)
+
+    assert_told(done, 130, "Interrupted.")
+    assert "kept" not in done.stderr and not RunFolder(tmp_path / "run").checkpoint.exists()
+
+
+def test_an_interrupted_search_names_the_command_that_resumes_it(tmp_path, recipe, monkeypatch):
+    trained = []
+    train = loop.Trainer.train
+
+    def interrupt_second(self, *settings, **more):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(settings)
+        return train(self, *settings, **more)
+
+    monkeypatch.setattr(loop.Trainer, "train", interrupt_second)
+    done = tltool("search", recipe, "search={trials: 2}", cwd=tmp_path)
+    monkeypatch.undo()
+
+    folder = RunFolder(tmp_path / "runs" / "photos-search" / "001")
+    assert_told(done, 130, f"Interrupted. Trials that are done are kept in {folder.path}\n")
+    assert "weights" not in done.stderr.partition("Interrupted.")[2]
+    command_line = shlex.split(done.stderr.partition("Try: tltool ")[2])
+    done = tltool(*command_line, "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["trials"]) == (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_the_trivial_answer_has_the_metrics_of_the_model():
     assert list(measure_normals()["facing"]) == NORMALS
 
 
+@pytest.mark.parametrize("name", ["mean_angle", "within_30"])
+def test_a_metric_that_is_not_a_number_passes_no_threshold(name):
+    metrics = {**measure_normals(), name: float("nan")}
+
+    with pytest.raises(ThresholdError, match=f"{name} = nan"):
+        check_thresholds(metrics, {name: 0.0}, find_task("normals"))
+
+
 def test_the_threshold_of_edges_is_no_quality_to_ask_for():
     metrics = measure_edges()
 

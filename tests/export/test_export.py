@@ -1,9 +1,12 @@
 """The exported model returns what the Keras model does, or is not published."""
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,8 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
-from tl_toolkit.errors import ParityError
-from tl_toolkit.export.formats import FinishedModel
+from tl_toolkit.errors import OutputError, ParityError
+from tl_toolkit.export import publish as publish_module
+from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
@@ -71,6 +75,63 @@ def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
 
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
     assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
+
+
+class Equal:
+    """A task to which every export is equal: what is published when needs no TensorFlow."""
+
+    def compare_served(self, model, files, resize, *, ask, limits):
+        return {"holds": True, "model": model}
+
+
+@pytest.fixture
+def publish_text(tmp_path, monkeypatch):
+    """Publishes a text, as if it were a model that has a proof."""
+    form = Format(lambda finished, path: path.write_text(finished.model), ask=lambda: None)
+    monkeypatch.setattr(publish_module, "find_format", lambda name: form)
+
+    def publish_text(text):
+        finished = FinishedModel(text, Equal(), "stretch")
+        publish(finished, RunFolder(tmp_path), files={}, formats=["saved_model"])
+
+    return publish_text
+
+
+def test_an_export_that_cannot_be_written_is_an_output_error(tmp_path, publish_text, monkeypatch):
+    def refuse(path, text):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(OutputError, match=r"export/saved_model/1  cannot be written: Permission"):
+        publish_text("new")
+    assert list((tmp_path / "export").iterdir()) == []
+
+    (tmp_path / "export").rmdir()
+    (tmp_path / "export").touch()
+    with pytest.raises(OutputError, match="export  cannot be written: File exists"):
+        publish_text("new")
+
+
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_a_proof_never_lies_beside_another_model(tmp_path, publish_text, monkeypatch, step):
+    folder, replace = RunFolder(tmp_path), os.replace
+    publish_text("old")
+    assert json.loads(folder.parity.read_text())["model"] == "old"
+
+    def interrupt(source, target):
+        if target == folder.export / "saved_model" / "1":
+            if step == "after":
+                replace(source, target)
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)  # as a kill right before or after the swap
+    with pytest.raises(KeyboardInterrupt):
+        publish_text("new")
+
+    model = (folder.export / "saved_model" / "1").read_text()
+    assert model == {"before": "old", "after": "new"}[step]
+    assert not folder.parity.exists()
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+import tl_toolkit as tl
+from tl_toolkit.errors import OutputError
 from tl_toolkit.inspect.diagram import Box, fold_boxes, render_diagram
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,3 +98,13 @@ def test_connections_that_overlap_have_lanes_of_their_own():
 
     lanes = [path.split(" H")[1].split()[0] for path in paths if " H" in path]
     assert lanes[0] == lanes[2] != lanes[1]  # from a to c and from c to e; b to d overlaps both
+
+
+def test_a_diagram_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "thesis.svg").touch()
+
+    with pytest.raises(OutputError, match="figures  is a folder"):
+        tl.render_architecture("lenet5", tmp_path / "figures")
+
+    assert (tmp_path / "figures" / "thesis.svg").is_file()

@@ -1,5 +1,6 @@
 """The list of artifacts: one line each, from which paths, documentation and removal are read."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,24 @@ def test_the_documentation_has_the_list():
     text = (ROOT / "docs" / "runs.md").read_text()
 
     assert describe_artifacts() in text, "python docs/build.py"
+
+
+BELOW_RUNS = {  # layers that know no run folder
+    ("recipe/export_formats.py", "parity.json"),
+    ("recipe/model_schema.py", "base.keras"),
+}
+
+
+def test_no_code_but_the_list_names_the_file_of_an_artifact():
+    names = {Path(artifact.relative).name for artifact in ARTIFACTS}
+    names = {name for name in names if "." in name}
+    package = ROOT / "tl_toolkit"
+
+    literals = {
+        (str(path.relative_to(package)), node.value)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+
+    assert {entry for entry in literals if entry[0] != "runs/folder.py"} == BELOW_RUNS

@@ -123,16 +123,20 @@ def test_a_folder_is_replaced_in_both_ways_and_nothing_is_left_beside_it(tmp_pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(tmp_path, swap):
-    path = tmp_path / "weights"
-    write_folder(path, "old")
-    write_atomically(path, "file")
-    assert path.read_text() == "file"
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path, swap):
+    write_folder(tmp_path / "figures", "kept")
+    (tmp_path / "link").symlink_to("figures")
+    write_atomically(tmp_path / "notes", "kept too")
 
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_folder(path, "new")  # what a rename refuses is refused
+    for name in ("figures", "link"):
+        with pytest.raises(OutputError, match=rf"{name}  is a folder\n.*\n  Try: .*{name}/NAME"):
+            write_atomically(tmp_path / name, "file")
+    with pytest.raises(OutputError, match="notes  is a file"):
+        write_folder(tmp_path / "notes", "folder")
 
-    assert path.read_text() == "file"
+    assert read_folder(tmp_path / "figures") == read_folder(tmp_path / "link") == "kept"
+    assert (tmp_path / "notes").read_text() == "kept too"
+    assert sorted(os.listdir(tmp_path)) == ["figures", "link", "notes"]
 
 
 def test_without_an_exchange_an_error_puts_the_old_folder_back(tmp_path, monkeypatch):

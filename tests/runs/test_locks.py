@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.runs import locks
 from tl_toolkit.runs.locks import describe_process, hold, is_abandoned
 
 
@@ -85,6 +87,37 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(tmp_path, mo
 
 
 HERE = describe_process()
+DEAD = {**HERE, "pid": 2**22 + 1}
+
+
+@pytest.mark.parametrize("text", ["", json.dumps(DEAD)], ids=["a new file", "a dead writer's"])
+def test_a_writer_waits_while_another_process_asks_who_holds_the_folder(tmp_path, text):
+    (tmp_path / ".writing").write_text(text)
+    with open(tmp_path / ".writing") as question:
+        fcntl.flock(question, fcntl.LOCK_EX)  # as `is_abandoned` does
+        threading.Timer(0.1, fcntl.flock, (question, fcntl.LOCK_UN)).start()
+
+        with hold(tmp_path):
+            assert json.loads((tmp_path / ".writing").read_text()) == HERE
+
+
+def test_a_writer_does_not_wait_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.05)
+    with open(tmp_path / ".writing", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        with pytest.raises(RecipeError, match="is being written by another process"):
+            with hold(tmp_path):
+                pass
+
+
+@pytest.mark.parametrize("name", [".writing", ".writing-by"])
+def test_a_lock_file_that_names_no_writer_is_abandoned_only_when_it_is_old(tmp_path, name):
+    (tmp_path / name).touch()  # as between a writer's `open` and its `flock`
+    assert not is_abandoned(tmp_path)
+
+    os.utime(tmp_path / name, (0, 0))  # as after a kill in that moment
+    assert is_abandoned(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """Run folders: numbered, found by name, never mixed, written by one process."""
 
 import contextlib
+import errno
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
+from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import DataError, OutputError, RecipeError
+from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import ARTIFACTS, RunFolder
 from tl_toolkit.runs.places import create_run, find_run, point_latest, resume_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def finished_run(root, name="flowers", **options):
@@ -69,11 +75,45 @@ def test_a_run_is_found_by_its_folder(tmp_path):
     assert find_run(folder.path, root=tmp_path / "elsewhere").path == folder.path
 
 
+@pytest.mark.parametrize("system", ["no links", "a folder is there"])
+def test_a_latest_that_cannot_be_made_ends_no_run(tmp_path, monkeypatch, system):
+    def refuse(*arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT and some of SMB
+
+    with create_run("flowers", root=tmp_path) as folder:
+        pass
+    if system == "no links":
+        monkeypatch.setattr(os, "symlink", refuse)
+    else:
+        (tmp_path / "flowers" / "latest").mkdir()
+
+    reason = point_latest(folder, root=tmp_path, name="flowers")
+
+    assert reason.startswith("`latest` does not mean this run: ")
+    assert {path.name for path in (tmp_path / "flowers").iterdir()} <= {"001", "latest"}
+
+
 def test_an_unknown_run_names_those_that_there_are(tmp_path):
     finished_run(tmp_path)
 
     with pytest.raises(DataError, match=r"trees  is no run(.|\n)*Here: flowers/001"):
         find_run("trees", root=tmp_path)
+
+
+def test_runs_and_searches_are_ordered_by_number_also_after_999(tmp_path):
+    for name in ("flowers", "flowers-search"):
+        for number in (998, 999, 1000):
+            write_json(tmp_path / name / str(number) / "status.json", {})
+            write_json(tmp_path / name / str(number) / "search.json", {})
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml").recipe.model_copy(
+        update={"name": "flowers"}
+    )
+
+    with pytest.raises(DataError, match=r"flowers/999, flowers/1000, flowers-search/998"):
+        find_run("trees", root=tmp_path)
+    with open_search(recipe, tmp_path, None, resume=True, overwrite=False) as search:
+        assert search.path.name == "1000"
+    assert finished_run(tmp_path).path.name == "1001"
 
 
 def test_out_that_holds_a_run_is_refused_and_untouched(tmp_path):

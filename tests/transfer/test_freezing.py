@@ -213,6 +213,29 @@ def test_a_frozen_tensor_that_moved_fails_the_run(index):
         check_receipt(receipt, where="receipt.json")
 
 
+def test_problems_of_a_receipt_come_in_the_order_of_the_network():
+    transfer = toy_model()
+    split = split_at(transfer, ("third",))
+    frozen = [
+        variable for part in transfer.parts[:2] for layer in part.layers
+        for variable in layer.weights
+    ]  # fmt: skip
+
+    def change():
+        take_steps(split, np.eye(4, dtype="float32"))
+        for variable in frozen:
+            variable.assign_add(np.ones(variable.shape, "float32"))
+
+    receipt = receipt_of(transfer, split, change)
+
+    expected = [
+        f"{layer.name}/{index}: frozen, but moved"
+        for part in transfer.parts[:2] for layer in part.layers
+        for index in range(len(layer.weights))
+    ]  # fmt: skip
+    assert len(expected) > 5 and receipt["problems"] == expected
+
+
 def test_a_trainable_block_that_stood_still_fails_the_run():
     transfer = toy_model()
     split = split_at(transfer, ("third",))

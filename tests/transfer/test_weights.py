@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import threading
 from functools import partial
@@ -378,6 +380,17 @@ def test_a_file_of_which_keras_gives_the_md5_is_verified_by_it(cache, serve, con
     assert path.read_bytes() == content
     with pytest.raises(WeightsError, match="Expected a file with MD5 0000"):
         fetch_weight_file(weight_file(url, md5="0" * 32))
+
+
+def test_a_file_is_fetched_where_no_file_can_be_locked(cache, serve, content, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    url, requests = serve(content)
+
+    assert fetch_weight_file(weight_file(url)).read_bytes() == content
+    assert requests == ["/x.h5"] and not list(cache.glob("*.part"))
 
 
 def test_processes_that_fetch_at_once_fetch_once(cache, serve, content):

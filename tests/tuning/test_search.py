@@ -10,14 +10,16 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tl_toolkit as tl
+from tests.architectures.own_models import build_toy
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.conftest import draw_class_folders
 from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import open_search
-from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, WeightsError
+from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
 from tl_toolkit.printing.printer import describe_refit
 from tl_toolkit.tasks.classification.task import class_probabilities
 
@@ -327,6 +329,75 @@ def test_a_search_does_not_go_on_with_another_recipe(tmp_path, recipe, change, n
 
     with pytest.raises(RecipeError, match=rf"begun with another (.|\n)*{named}"):
         tl.search(recipe, overrides=change, out=tmp_path / "search", resume=True)
+
+
+def digest_folder(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def add_tiff(search, photos):
+    """Adds an image, of a kind that is re-encoded into the folder of the search."""
+    Image.new("RGB", (40, 40)).save(photos / "bees" / "new.tiff")
+    return {"data.train": str(photos), "data.convert": True}
+
+
+def change_values(search, photos):
+    """Lets the first trial have values that the oracle does not choose first."""
+    path = search / "trials" / "00001.json"
+    trial = json.loads(path.read_text())
+    trial["values"]["model.head.dropout"] = 0.9
+    path.write_text(json.dumps(trial))
+    return {"search.trials": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda search, photos: {"phases.head.epochs": 3}, r"recipe\.phases\.0\.epochs"),
+        (add_tiff, "images"),
+        (change_values, "trial 1 is not the one"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(tmp_path, whole, change, named):
+    photos, search = tmp_path / "photos", tmp_path / "search"
+    shutil.copytree(whole.path.parent / "photos", photos)
+    shutil.copytree(whole.path, search)
+    overrides = change(search, photos)
+    before = digest_folder(search)
+
+    with pytest.raises(ToolkitError, match=named):
+        tl.search(
+            recipe_of(whole.path.parent / "photos"), overrides=overrides, out=search, resume=True
+        )
+
+    assert digest_folder(search) == before
+
+
+def test_a_resume_with_a_base_of_the_users_own_changes_nothing(whole):
+    recipe = recipe_of(whole.path.parent / "photos")
+    recipe["search"] = {"space": {"model.head.dropout": SPACE["model.head.dropout"]}}
+    before = digest_folder(whole.path)
+
+    with pytest.raises(RecipeError, match="begun with another base"):
+        tl.search(recipe, base=build_toy(), out=whole.path, resume=True)
+
+    assert digest_folder(whole.path) == before
+
+
+def test_a_resume_that_is_interrupted_before_it_began_changes_nothing(tmp_path, whole):
+    def interrupt(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    before = digest_folder(whole.path)
+
+    with pytest.raises(KeyboardInterrupt):
+        tl.search(
+            recipe_of(whole.path.parent / "photos"),
+            out=whole.path, resume=True, progress=interrupt,
+        )  # fmt: skip
+
+    assert digest_folder(whole.path) == before
 
 
 @pytest.mark.slow

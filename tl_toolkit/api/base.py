@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
+from tl_toolkit.errors import Problem, RecipeError, ToolkitError, WeightsError
 from tl_toolkit.plan.bases import find_base, open_own_bases
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.load import LoadedRecipe, RecipeSource, read_recipe
@@ -44,7 +44,7 @@ def reading_recipe(
         threads: As in `start_tensorflow`, which a base of the user's own needs early.
 
     Raises:
-        RecipeError: As in `read_recipe`, or `base` cannot be one.
+        RecipeError: As in `read_recipe`, or `base` cannot be one, or Keras cannot save it.
     """
     if base is None and replaced is None:
         loaded = read_recipe(recipe, overrides)
@@ -56,13 +56,48 @@ def reading_recipe(
         if base is not None:
             start_tensorflow(threads=threads)
             open_own_bases().check_own_model(base, "the model")
-            base.save(place)
+            _save(base, place)
         with _naming_the_model(place):
             loaded = read_recipe(recipe, overrides, base=place if base is not None else None)
             _start_early(loaded, threads)
             if replaced is not None:
                 loaded = _save_from(Path(replaced), loaded, place)
             yield loaded
+
+
+def _save(base: keras.Model, place: Path) -> None:
+    """Saves a model of the user's own; of its layers, each must be one that Keras can save."""
+    try:
+        base.save(place)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RecipeError(
+            Problem(
+                where="",
+                what=f"model.base: the model cannot be saved: "
+                f"{lines[0] if lines else type(error).__name__}",
+                expected="A run keeps a copy of its base: expected layers of Keras, or such that "
+                "have a get_config of plain values.",
+                hint="base.save('base.keras'), to see it alone",
+            )
+        ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies the file of a base, atomically.
+
+    Raises:
+        WeightsError: It cannot be opened.
+        OutputError: The copy cannot be written.
+    """
+    try:
+        file = open(source, "rb")
+    except OSError as error:
+        what = f"model.base.model: {str(source)!r} cannot be read: {error.strerror or error}"
+        expected = "A run keeps a copy of its base."
+        raise WeightsError(Problem("", what, expected, "a file that you may read")) from error
+    with file, drafted(target) as draft, open(draft, "wb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _start_early(loaded: LoadedRecipe, threads: int | None) -> None:
@@ -76,7 +111,7 @@ def _save_from(folder: Path, loaded: LoadedRecipe, place: Path) -> LoadedRecipe:
     own = loaded.recipe.model.own_file
     if own is None or not own.is_file() or folder.resolve() not in own.resolve().parents:
         return loaded
-    shutil.copyfile(own, place)
+    _copy(own, place)
     return replace(loaded, recipe=loaded.recipe.with_base(place))
 
 
@@ -109,29 +144,25 @@ def keep_base(plan: Plan, folder: RunFolder) -> Plan:
 
     Raises:
         RecipeError: The search was begun with another model.
-        OutputError: The file cannot be written.
+        WeightsError: The file cannot be read.
+        OutputError: The copy cannot be written.
     """
     path = plan.recipe.model.own_file
     if path is None:
         return plan
-    if folder.base.is_file():
+    if folder.base.is_file() or folder.search.is_file():
         _compare(path, folder)
     else:
-        try:
-            with drafted(folder.base) as draft:
-                shutil.copyfile(path, draft)
-        except OSError as error:
-            what = f"cannot be written: {error.strerror or error}"
-            raise OutputError(Problem(str(folder.base), what)) from error
+        _copy(path, folder.base)
     recipe = plan.recipe.with_base(folder.base)
     return replace(plan, recipe=recipe, architecture=find_base(recipe))
 
 
 def _compare(path: Path, folder: RunFolder) -> None:
-    if path.samefile(folder.base):
-        return
     digest = open_own_bases().digest_own_model
-    if digest(path) != digest(folder.base):
+    if not folder.base.is_file() or (
+        not path.samefile(folder.base) and digest(path) != digest(folder.base)
+    ):
         raise RecipeError(
             Problem(
                 where=f"--resume {folder.path}",

@@ -13,7 +13,7 @@ from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
-from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
@@ -89,7 +89,8 @@ def finetune(
             if plan.ignored:
                 handle(message(plan.ignored))
             run = _Finetuning(plan, folder, handle, callbacks).run()
-    point_latest(folder, root=Path(root), name=loaded.recipe.name)
+        if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
+            handle(warning(reason))
     return run
 
 
@@ -131,7 +132,12 @@ class _Finetuning:
 
     def run(self) -> Run:
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import build_trainer, start_aside, survey_images
+        from tl_toolkit.training.prepare import (
+            build_trainer,
+            start_aside,
+            survey_images,
+            write_manifest,
+        )
 
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         # Building and tracing keep Python busy, decoding does not: they run side by side.
@@ -139,6 +145,7 @@ class _Finetuning:
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            write_manifest(manifest, self.folder)
             compiled = wait_for_model()
         except BaseException:  # interrupts too
             self._is_ending.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cached_property
@@ -29,7 +29,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, resume_run
+from tl_toolkit.runs.places import create_run, list_numbered, resume_run
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def open_search(
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:
         return create_run(name, root=root, out=Path(out) if out else None, overwrite=overwrite)
-    numbered = sorted(path for path in (root / name).glob("[0-9]*") if path.name.isdigit())
+    numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
     if not folder.search.is_file():
@@ -226,18 +226,25 @@ class Searching:
             self._search()
         return SearchRun(self.folder)
 
-    def _search(self) -> None:
+    def _begin(self) -> tuple[Engine, list[Trial]]:
+        """Returns the engine, and the trials that are done; a refused resume changes nothing."""
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import survey_images
+        from tl_toolkit.training.prepare import survey_images, write_manifest
         from tl_toolkit.tuning.engine import Engine
 
         task = build_task(self.recipe, self.plan.classes)
-        manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+        with _undoing_additions(self.folder.converted):
+            manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
+            trials = engine.begin()
         self._leaks = manifest.describe_leaks()
-        engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
-        del images  # no trial reads the test images, perhaps none at this size
-        trials = engine.begin()
+        self.folder.write_status("running")
+        write_manifest(manifest, self.folder)
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        return engine, trials
+
+    def _search(self) -> None:
+        engine, trials = self._begin()
         best: Trial | None = None
         for trial in trials:
             best = trial if engine.is_better(trial, best) else best
@@ -294,6 +301,22 @@ class Searching:
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
         self.progress(Event("search_ended", facts=summary))
+
+
+@contextlib.contextmanager
+def _undoing_additions(folder: Path) -> Iterator[None]:
+    """Deletes the files that a block adds to a folder if it fails."""
+    is_new = not folder.is_dir()
+    before = set() if is_new else set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in set(folder.iterdir()) - before:
+                path.unlink()
+            if is_new:
+                folder.rmdir()
+        raise
 
 
 def _summarize_refit(scores: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -118,4 +118,4 @@ def _write_sweep(recipe: Recipe, run: SearchRun) -> None:
         )
         for trial in run.trials
     ]
-    write_sweep(run.path, rows, recipe.search.objective.name if recipe.search else "")
+    write_sweep(run.folder, rows, recipe.search.objective.name if recipe.search else "")

@@ -141,7 +141,7 @@ def _pair_counted(
     own = {name: count_of(network[name][0][0].split("/")[0]) for name in missing}
     if all(count >= 0 for _, count in own.values()):
         pairs = []
-        for kind in {kind for kind, _ in own.values()}:
+        for kind in dict.fromkeys(kind for kind, _ in own.values()):
             ours = sorted((n for n in missing if own[n][0] == kind), key=lambda n: own[n][1])
             theirs = sorted(
                 (layer for layer in counted if count_of(layer[1])[0] == kind),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -19,7 +20,8 @@ import click
 
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
-from tl_toolkit.runtime import skip_optional_imports
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import claim_process
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     signal.signal(signal.SIGTERM, _interrupt)
-    skip_optional_imports()
+    claim_process()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -123,13 +125,25 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         return 1
     # Libraries wrap an interrupt while they are imported.
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
-        best_weights = (
-            f" The best weights so far are kept in {current.run.path}" if current.run else ""
-        )
-        return _warn(f"Interrupted.{best_weights}", 130)
+        return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
     if any(_is_full(cause) for cause in causes):
         return _warn("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
     return _report_unexpected(error, arguments)
+
+
+def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
+    """Returns a sentence on what an interrupted command leaves to continue from, "" for nothing."""
+    if run is None:
+        return ""
+    if run.checkpoint.is_file():
+        return f" The best weights so far are kept in {run.path}"
+    if not run.search.is_file():
+        return ""
+    resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    if not any(argument.partition("=")[0] == "--out" for argument in arguments):
+        resumed += ["--out", str(run.path)]
+    command = shlex.join(["tltool", *resumed, "--resume"])
+    return f" Trials that are done are kept in {run.path}\n  Try: {command}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -157,7 +171,7 @@ def _warn(message: str, code: int) -> int:
 
 def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     """Writes the traceback to a log and prints where it is."""
-    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), "command.log")
+    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), RunFolder.log.relative)
     text = "".join(traceback.format_exception(error))
     try:
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:

@@ -62,7 +62,7 @@ def sweep_command(as_json: bool, **options: Any) -> None:
     if as_json:
         show_json({"sweep": run.path, **run.summary})
         return
-    with open(run.path / "sweep.csv", encoding="utf-8", newline="") as file:
+    with open(run.folder.sweep_table, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     # Depth and parameters are as they are in the file, scores need not be so long.
     show(
@@ -70,4 +70,4 @@ def sweep_command(as_json: bool, **options: Any) -> None:
             header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
         )
     )
-    print_message(f"plotted in {run.path / 'sweep.svg'}")
+    print_message(f"plotted in {run.folder.sweep_plot}")

@@ -50,7 +50,8 @@ def check_thresholds(
     problems = []
     for name, limit in thresholds.items():
         value, at_most = metrics[name], name in task.lower_is_better
-        if value > limit if at_most else value < limit:
+        # A metric that is not a number compares with nothing, and is never good enough.
+        if not (value <= limit if at_most else value >= limit):
             problems.append(
                 Problem(
                     where=f"--fail-under {name}={limit:g}",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, ExportFormat, split_formats
-from tl_toolkit.runs.files import drafted, write_json
+from tl_toolkit.runs.files import drafted, reporting_unwritable, write_json
 from tl_toolkit.runs.folder import RunFolder
 
 __all__ = ["publish"]
@@ -39,6 +40,7 @@ def publish(
     Raises:
         ParityError: An exported model differs from the model; earlier exports stay.
         RecipeError: A format is unknown.
+        OutputError: The export folder cannot be written, or the disk is full.
     """
     return {
         name: _publish(finished, folder.export, EXPORT_FORMATS[name], find_format(name), files)
@@ -53,26 +55,53 @@ def _publish(
     form: Format,
     files: Mapping[str, bytes],
 ) -> Path:
-    path = folder / line.path
-    folder.mkdir(exist_ok=True)
-    # Not beside its place: servers watch that folder for new versions.
-    with tempfile.TemporaryDirectory(prefix=f".{line.name}.", dir=folder) as scratch:
-        draft = Path(scratch, path.name)
-        form.write(finished, draft)
-        if form.ask is not None:
-            report = finished.task.compare_served(
-                finished.model, files, finished.resize,
-                ask=functools.partial(form.ask, draft), limits=form.limits,
-            )  # fmt: skip
-            _prove(report, folder / line.proof)
+    path, proof = folder / line.path, folder / line.proof if form.ask is not None else None
+    with _open_scratch(folder, line.name) as scratch:
+        draft = scratch / path.name
+        with reporting_unwritable(path):
+            form.write(finished, draft)
+        report = _compare(finished, draft, form, files)
+        if proof is not None:
+            _refuse_unequal(report, proof)
+            # At no time does a proof lie beside another model than the one that it is of.
+            with reporting_unwritable(proof):
+                proof.unlink(missing_ok=True)
         with drafted(path) as place:
             os.rename(draft, place)
+    if proof is not None:
+        write_json(proof, report)
     return path
 
 
-def _prove(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the report; a failed report lies beside the proof of what is published."""
-    failed = path.with_name(f"{path.stem}.failed{path.suffix}")
-    write_json(path if report["holds"] else failed, report)
+@contextlib.contextmanager
+def _open_scratch(folder: Path, name: str) -> Iterator[Path]:
+    """Gives a folder to write a model to; not beside its place, which servers watch."""
+    with reporting_unwritable(folder):
+        folder.mkdir(exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(
+            prefix=f".{name}.", dir=folder, ignore_cleanup_errors=True
+        )
+    with scratch as path:
+        yield Path(path)
+
+
+def _compare(
+    finished: FinishedModel, draft: Path, form: Format, files: Mapping[str, bytes]
+) -> Mapping[str, Any]:
+    """Returns the report on what was written; empty where nothing can be asked."""
+    if form.ask is None:
+        return {}
+    ask = functools.partial(form.ask, draft)
+    return finished.task.compare_served(
+        finished.model, files, finished.resize, ask=ask, limits=form.limits
+    )
+
+
+def _refuse_unequal(report: Mapping[str, Any], proof: Path) -> None:
+    """Keeps a failed report beside the proof of what is published, and raises its error."""
+    failed = proof.with_name(f"{proof.stem}.failed{proof.suffix}")
+    if not report["holds"]:
+        write_json(failed, report)
     check_report(report, where=str(failed))
-    failed.unlink(missing_ok=True)
+    with reporting_unwritable(failed):
+        failed.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.features.own_code import describe_own_code
 from tl_toolkit.keras_private import constants_of
 from tl_toolkit.transfer.assemble import TransferModel
 
@@ -35,7 +36,23 @@ class PrefixKeys:
     def __init__(self, transfer: TransferModel, context: Mapping[str, Any]) -> None:
         self._context = json.dumps(context, sort_keys=True)
         graph = keras.Function(transfer.model.input, transfer.model.output)
-        self._calls = [(node, _describe_call(node)) for node in sorted_calls(graph)]
+        self._calls: list[tuple[Any, str]] = []
+        self._unreadable: dict[int, str] = {}
+        for node in sorted_calls(graph):
+            code, reason = _read_code(node.operation)
+            self._calls.append((node, _describe_call(node, code)))
+            reasons = [reason, *(self._unreadable.get(id(t), "") for t in node.input_tensors)]
+            reason = next(filter(None, reasons), "")
+            self._unreadable |= {id(tensor): reason for tensor in node.outputs}
+
+    def find_unreadable(self, tensors: keras.KerasTensor | Sequence[keras.KerasTensor]) -> str:
+        """Returns why tensors have no key: they are computed by code that cannot be read; else "".
+
+        Args:
+            tensors: The tensors of a cut.
+        """
+        reasons = (self._unreadable.get(id(tensor), "") for tensor in as_list(tensors))
+        return next(filter(None, reasons), "")
 
     def key(
         self,
@@ -69,14 +86,24 @@ def _hash(*lines: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _describe_call(node: Any) -> str:
+def _read_code(operation: Any) -> tuple[str | None, str]:
+    """Returns the code that a user brings to an operation, and why it cannot be read."""
+    try:
+        return describe_own_code(operation), ""
+    except OSError as error:
+        return None, f"layer {operation.name}: {error}"
+
+
+def _describe_call(node: Any, code: str | None) -> str:
     """Describes what a call computes, apart from its weights and the tensors that enter it."""
     operation = node.operation
     kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
     config = {} if isinstance(operation, keras.layers.InputLayer) else operation.get_config()
     settings = {
-        "config": _clean(config),
+        # Of a layer of the user's own, nobody knows what matters but for the flag that phases set.
+        "config": _clean(config) if code == "" else _without(config, "trainable"),
         "arguments": [_clean(value) for value in constants_of(node)],
+        **({"code": code} if code else {}),
     }
     return f"{kind} {json.dumps(settings, sort_keys=True, default=_as_text)}"
 
@@ -91,6 +118,12 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return value
+
+
+def _without(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _without(item, key) for name, item in value.items() if name != key}
+    return [_without(item, key) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _as_text(value: Any) -> str:

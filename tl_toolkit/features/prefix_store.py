@@ -125,6 +125,14 @@ class PrefixStore:
             facts = self._views.describe(view)
         return self.cache.entry(self._keys.key(cut.tensors, digests, **facts))
 
+    def find_unreadable(self, cut: Cut) -> str:
+        """Returns why nothing can be kept at a cut: code that its key needs; else "".
+
+        Args:
+            cut: Where features leave the prefix.
+        """
+        return self._keys.find_unreadable(cut.tensors)
+
     def read(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
         """Returns the features of every split; None unless all of them are stored.
 

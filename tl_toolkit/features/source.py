@@ -67,7 +67,7 @@ class FeatureSource:
             also: Later cuts whose prefixes will not have changed by then: their features are
                 computed in the same pass, if there is one.
         """
-        features = self._store.read(split.cut, digests) if self._may_read() else None
+        features = self._store.read(split.cut, digests) if self._may_read(split.cut) else None
         if features is not None:
             self._report_once(f"features: read from the store before {split.cut.name}")
             return features
@@ -104,9 +104,11 @@ class FeatureSource:
             for name, images in self._images.items()
         }
 
-    def _may_read(self) -> bool:
+    def _may_read(self, cut: Cut) -> bool:
         """Returns whether stored features are read, even if storing them would not save time."""
-        return self._settings.store != "never" and not self._settings.has_endless_views
+        if self._settings.store == "never" or self._settings.has_endless_views:
+            return False
+        return not self._store.find_unreadable(cut)
 
     def _refuse(self, cut: Cut, passes: int) -> str | None:
         """Returns why a cut is not stored; None if it is."""
@@ -114,6 +116,8 @@ class FeatureSource:
             return "features.store is never"
         if self._settings.has_endless_views:
             return "each epoch augments the images anew (features.views would keep some views)"
+        if unreadable := self._store.find_unreadable(cut):
+            return f"{unreadable}, and a change of it would not be noticed"
         if cut.name not in self._work:
             self._work[cut.name] = count_graph(self._transfer.image, cut.tensors)
         work = self._work[cut.name]

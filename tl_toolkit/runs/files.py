@@ -37,7 +37,8 @@ def drafted(path: Path) -> Iterator[Path]:
         A path that does not exist yet, in the same folder.
 
     Raises:
-        OutputError: The folder cannot be written, or the disk is full.
+        OutputError: The folder cannot be written, the disk is full, or a file would take the place
+            of a folder or a folder that of a file: neither is replaced.
     """
     path = Path(path)
     # The suffix stays last: Keras picks the format from it.
@@ -67,10 +68,23 @@ def is_draft(name: str) -> bool:
 
 def _put(draft: Path, path: Path) -> None:
     """Renames the draft to the path; an old folder is removed, or gets the draft's name."""
-    if not path.is_dir() or path.is_symlink():
-        os.replace(draft, path)
+    is_folder = draft.is_dir()
+    if path.exists() and path.is_dir() != is_folder:
+        raise _refuse_other_kind(path)
+    if not is_folder or not path.is_dir() or path.is_symlink():
+        os.replace(draft, path)  # of a file it never takes a folder's place
     elif not _exchange(draft, path):
         _put_in_two_steps(draft, path)
+
+
+def _refuse_other_kind(path: Path) -> OutputError:
+    if path.is_dir():
+        what, expected = "is a folder", "A file is written; it never takes the place of a folder."
+        hint = f"the path of a file, as {path / 'NAME'}, or another path"
+    else:
+        what, expected = "is a file", "A folder is written; it never takes the place of a file."
+        hint = "another path, or move the file away"
+    return OutputError(Problem(str(path), what, expected, hint))
 
 
 def _exchange(draft: Path, path: Path) -> bool:
@@ -129,6 +143,22 @@ def _sync_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def reporting_unwritable(path: Path) -> Iterator[None]:
+    """Turns what the system says while the block writes into the error that names the path.
+
+    Args:
+        path: What cannot be written then.
+
+    Raises:
+        OutputError: The block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise describe_unwritable(path, error) from error
 
 
 def describe_unwritable(path: Path, error: OSError) -> OutputError:

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ LOCK_NAMES = (_LOCK, _CLAIM)
 """Names of lock files; they exist while a folder is written, and after a kill."""
 
 _CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_PATIENCE_SECONDS = 5.0  # a question, or the moment before a writer has named itself, is shorter
+_STALE_SECONDS = 60.0  # after which a file that names no writer was left by a kill
 
 
 @contextlib.contextmanager
@@ -55,13 +58,19 @@ def hold(folder: Path) -> Iterator[None]:
 def is_abandoned(folder: Path) -> bool:
     """Returns whether a killed writer left a lock in a folder, which nobody holds.
 
+    A lock file is empty for a moment, until its writer has locked it: an empty one counts as held
+    unless it is old.
+
     Args:
         folder: The folder.
     """
-    claim = _read_holder(Path(folder) / _CLAIM)
-    if claim:
-        return _is_gone(claim)
-    path = Path(folder) / _LOCK
+    claim, path = Path(folder) / _CLAIM, Path(folder) / _LOCK
+    if holder := _read_holder(claim):
+        return _is_gone(holder)
+    if claim.exists():
+        return not _is_fresh(claim)
+    if _is_fresh(path):
+        return False
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:  # never locked, released by now, or not ours to lock
@@ -88,6 +97,7 @@ def describe_process() -> dict[str, Any]:
 def _acquire(folder: Path) -> tuple[Path, int]:
     """Returns the lock file and its open descriptor."""
     path = folder / _LOCK
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -98,7 +108,11 @@ def _acquire(folder: Path) -> tuple[Path, int]:
                 return path, descriptor
         except BlockingIOError as error:
             os.close(descriptor)
-            raise _refuse(folder, path) from error
+            holder = _read_holder(path)
+            if (holder and not _is_gone(holder)) or time.monotonic() > deadline:
+                raise _refuse(folder, path) from error
+            time.sleep(0.01)  # it is held by somebody who asks whether the folder is abandoned
+            continue
         except OSError as error:
             os.close(descriptor)
             if error.errno not in _CANNOT_LOCK:
@@ -138,6 +152,15 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _is_fresh(path: Path) -> bool:
+    """Tells whether a lock file was made a moment ago, and names no writer yet."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return not stat.st_size and time.time() - stat.st_mtime < _STALE_SECONDS
 
 
 def _refuse(folder: Path, path: Path) -> RecipeError:

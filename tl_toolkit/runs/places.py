@@ -56,6 +56,9 @@ def create_run(
 def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
     """Locks an existing folder while the block continues its run.
 
+    The status stays as it is until the block writes one: a block that refuses to continue changes
+    nothing. After that it says how the block ended.
+
     Args:
         folder: The folder.
 
@@ -71,30 +74,41 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
             stack.enter_context(hold(folder.path))
         except OSError as error:
             raise describe_unwritable(folder.path, error) from error
-        with _recorded(folder):
+        with _recorded(folder, resumed=True):
             yield folder
 
 
 @contextlib.contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
-    """Writes the status: running, and how the block ended."""
-    folder.write_status("running")
+def _recorded(folder: RunFolder, *, resumed: bool = False) -> Iterator[None]:
+    """Writes the status: running, and how the block ended; not if a resumed run never ran."""
+    before = _read_status(folder) if resumed else None
+    if not resumed:
+        folder.write_status("running")
     try:
         yield
-    except KeyboardInterrupt:
-        folder.write_status("interrupted")
-        raise
     except BaseException as error:
-        folder.write_status("failed", error=str(error) or type(error).__name__)
+        if before is not None and before == _read_status(folder):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            folder.write_status("interrupted")
+        else:
+            folder.write_status("failed", error=str(error) or type(error).__name__)
         raise
     folder.write_status("done")
+
+
+def _read_status(folder: RunFolder) -> bytes:
+    try:
+        return folder.status.read_bytes()
+    except OSError:
+        return b""
 
 
 def _create_numbered(root: Path, name: str) -> RunFolder:
     family = root / name
     family.mkdir(parents=True, exist_ok=True)
-    numbers = [int(entry.name) for entry in family.iterdir() if entry.name.isdigit()]
-    number = max(numbers, default=0) + 1
+    numbered = list_numbered(family)
+    number = int(numbered[-1].name) + 1 if numbered else 1
     while True:
         path = family / f"{number:03d}"
         try:
@@ -105,7 +119,17 @@ def _create_numbered(root: Path, name: str) -> RunFolder:
         return RunFolder(path)
 
 
-def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
+def list_numbered(family: Path) -> list[Path]:
+    """Returns the numbered folders of one name, the newest last: 1000 comes after 999.
+
+    Args:
+        family: Where they lie; need not exist.
+    """
+    paths = [path for path in family.glob("[0-9]*") if path.name.isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name))
+
+
+def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
     """Points `latest` to this run, if it is numbered.
 
     The link only ever points to a run that holds a model: a failed one must not hide the last good
@@ -115,17 +139,29 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> None:
         folder: The run.
         root: Folder of all runs.
         name: The recipe's name.
+
+    Returns:
+        Why that cannot be done, as on a file system without symbolic links; "" if it is.
     """
     root = Path(root).absolute()
-    if folder.path.parent == root / name:
+    if folder.path.parent != root / name:
+        return ""
+    try:
         _point(root / name / "latest", folder.path.name)
         _point(root / "latest", f"{name}/{folder.path.name}")
+    except OSError as error:
+        return f"`latest` does not mean this run: {error.strerror or error}"
+    return ""
 
 
 def _point(link: Path, target: str) -> None:
     draft = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
     os.symlink(target, draft)
-    os.replace(draft, link)
+    try:
+        os.replace(draft, link)
+    except OSError:
+        draft.unlink()
+        raise
 
 
 def _check_free(folder: RunFolder, overwrite: bool) -> None:
@@ -166,11 +202,14 @@ def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
         DataError: There is no such run; the message lists existing runs.
     """
     for path in (Path(run), Path(root) / run):
-        if (path / "status.json").is_file():
+        if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
-    known = sorted(
-        str(entry.parent.relative_to(root)) for entry in Path(root).glob("*/[0-9]*/status.json")
-    )
+    known = [
+        str(path.relative_to(root))
+        for family in sorted(Path(root).glob("*/"))
+        for path in list_numbered(family)
+        if RunFolder(path).status.is_file()
+    ]
     raise DataError(
         Problem(
             where=str(run),

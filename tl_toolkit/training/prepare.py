@@ -72,12 +72,12 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
 def survey_images(
     plan: Plan, task: Task, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
-    """Inspects all images and writes manifest and classes into the folder.
+    """Inspects all images, and reports those that are skipped or in two splits.
 
     Args:
         plan: The plan that lists the images.
         task: Reads their targets.
-        folder: The run.
+        folder: Receives converted images.
         progress: Receives the number of images inspected, and warnings.
 
     Returns:
@@ -89,8 +89,6 @@ def survey_images(
     data = plan.recipe.data
     decoded = DecodedImages(data.image_size, data.resize)
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
-    manifest.save(folder.manifest)
-    write_json(folder.classes, list(manifest.classes))
     for example in manifest.examples:
         if example.verdict == "broken":
             progress(warning(f"skipped {example.path}: {example.reason}"))
@@ -103,6 +101,20 @@ def survey_images(
             )
         )
     return manifest, load_images(plan, task, manifest, decoded)
+
+
+def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
+    """Writes manifest and classes of a run or search.
+
+    Args:
+        manifest: Of its images.
+        folder: Its folder.
+
+    Raises:
+        OutputError: The folder cannot be written, or the disk is full.
+    """
+    manifest.save(folder.manifest)
+    write_json(folder.classes, list(manifest.classes))
 
 
 def scan_images(

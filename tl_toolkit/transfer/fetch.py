@@ -63,7 +63,8 @@ def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> 
     """Returns a published file from the cache; a missing file is downloaded first.
 
     A file is written beside its place, under a lock, and renamed when it is complete and checked:
-    other processes never see a part of it. A folder that cannot be written is an error, never a
+    other processes never see a part of it. Where no file can be locked, each process that needs
+    the file at the same time downloads it. A folder that cannot be written is an error, never a
     reason to write elsewhere.
 
     Args:
@@ -75,9 +76,9 @@ def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> 
     """
     path = cache_path(file)
     if not path.exists():
-        with _locked(path, file):
+        with _locked(path, file) as part:
             if not path.exists():  # another process may have fetched it in the meantime
-                _download(file, path, progress)
+                _download(file, path, part, progress)
     elif expected := _describe_difference(file, path):
         what = f"is not the published file, {file.url}"
         raise WeightsError(Problem(str(path), what, expected, f"rm '{path}' and run again"))
@@ -85,15 +86,20 @@ def fetch_weight_file(file: WeightFile, *, progress: Progress | None = None) -> 
 
 
 @contextmanager
-def _locked(path: Path, file: WeightFile) -> Iterator[None]:
+def _locked(path: Path, file: WeightFile) -> Iterator[Path]:
+    """Gives the path to write to: of one process at a time, or of this one where none can lock."""
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_name(f"{path.name}.lock"), "wb")
     except OSError as error:
         raise _absent_error(path, file, f"its folder cannot be written ({_why(error)})") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # NFS without its lock daemon, and some of FUSE
+            part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
+        yield part
 
 
 def _absent_error(path: Path, file: WeightFile, reason: str) -> WeightsError:
@@ -113,8 +119,7 @@ def _why(error: BaseException) -> str:
     return str(reason)
 
 
-def _download(file: WeightFile, path: Path, progress: Progress | None) -> None:
-    part = path.with_name(f"{path.name}.part")
+def _download(file: WeightFile, path: Path, part: Path, progress: Progress | None) -> None:
     try:
         _write_part(file, path, part, progress)
         _check_part(file, part)

@@ -46,7 +46,8 @@ def write_receipt(
         The receipt: a row for each part, whether it holds, problems and warnings.
     """
     after = digest_variables(transfer)
-    moved = {key for key in after if before[key] != after[key]}
+    # In the order of the graph, as a set would not be: receipts of equal runs are equal files.
+    moved = dict.fromkeys(key for key in after if before[key] != after[key])
     moving = _may_move(transfer, split)
     still: list[tuple[str, str]] = []
     if steps > 0 and learning_rate > 0:

@@ -80,12 +80,14 @@ class Engine:
         )
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused]] = {}
+        self._chooser: Chooser | None = None
 
     def begin(self) -> list[Trial]:
-        """Returns the trials that are done already.
+        """Returns the trials that are done already; the oracle learns their scores.
 
         Raises:
-            RecipeError: The search was begun with another recipe or other data.
+            RecipeError: The search was begun with another recipe or other data, or trials that are
+                done are not those that would be proposed now.
         """
         # The fields that are left out change no score.
         left_out: Any = {
@@ -106,28 +108,28 @@ class Engine:
                 "numerics": describe_arithmetic(),
             }
         )
-        return self._journal.read()
+        done = self._journal.read()
+        total = count_trials(self.recipe)
+        if total is None or len(done) < total:
+            self._chooser = self._replay(done)
+        return done
 
     def run(self, done: Sequence[Trial]) -> Iterator[Trial]:
         """Yields the new trials, each when it is over and written.
 
         Args:
-            done: The earlier trials; the oracle receives their scores first.
+            done: The earlier trials, as `begin` returns them.
 
         Raises:
-            RecipeError: The oracle would propose other trials than those that are done.
             OutputError: The folder cannot be written.
             WeightsError: The base cannot be loaded, and the search tries no other base.
         """
-        total = count_trials(self.recipe)
-        if total is not None and total <= len(done):
+        chooser = self._chooser
+        if chooser is None:
             return
-        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
+        total = count_trials(self.recipe)
         started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
         try:
-            for trial in done:
-                self._replay(chooser, trial)
-                self._known[trial.number] = trial
             while (proposal := chooser.propose()) is not None:
                 facts = {"number": proposal.number, "values": proposal.values}
                 self._progress(Event("trial_began", total=total, facts=facts))
@@ -171,17 +173,23 @@ class Engine:
             return trial.score > than.score
         return trial.score < than.score
 
-    def _replay(self, chooser: Chooser, trial: Trial) -> None:
-        proposal = chooser.propose()
-        recorded = (trial.values, trial.budget, trial.continues)
-        if proposal is None or as_text(recorded) != as_text(
-            (proposal.values, proposal.budget, proposal.continues)
-        ):
-            raise RecipeError(
-                f"{self._folder.path}: trial {trial.number} is not the one that this version of "
-                "KerasTuner chooses: the search cannot be resumed. Try: a new search"
-            )
-        chooser.report(proposal, trial.score)
+    def _replay(self, done: Sequence[Trial]) -> Chooser:
+        """Returns an oracle that has proposed the trials that are done, and knows their scores."""
+        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
+        for trial in done:
+            proposal = chooser.propose()
+            recorded = (trial.values, trial.budget, trial.continues)
+            if proposal is None or as_text(recorded) != as_text(
+                (proposal.values, proposal.budget, proposal.continues)
+            ):
+                chooser.close()
+                raise RecipeError(
+                    f"{self._folder.path}: trial {trial.number} is not the one that this version "
+                    "of KerasTuner chooses: the search cannot be resumed. Try: a new search"
+                )
+            chooser.report(proposal, trial.score)
+            self._known[trial.number] = trial
+        return chooser
 
     def _run_trial(self, proposal: Proposal, started: float) -> Trial:
         began = time.perf_counter()

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tl_toolkit.runs.files import drafted, write_atomically
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tuning.journal import Trial
 
 _BEST = "#c44e52"
@@ -136,7 +137,7 @@ def plot_fields(
     columns = min(3, len(fields))
     rows = math.ceil(len(fields) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, field in zip(axes, fields, strict=False):
         places, labels = _place([trial.values[field] for trial in done])
         _scatter(axis, places, done)
@@ -150,7 +151,7 @@ def plot_fields(
             axis.set_xscale("log")
         axis.set_xlabel(field)
         _finish(axis, objective)
-    for axis in list(axes)[len(fields) :]:
+    for axis in axes[len(fields) :]:
         axis.set_visible(False)
     _save(figure, path)
 
@@ -207,14 +208,14 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
     _save(figure, path)
 
 
-def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
+def write_sweep(folder: RunFolder, rows: Sequence[SweepRow], objective: str) -> None:
     """Writes sweep.csv and sweep.svg: score and cost of each depth of unfreezing.
 
     The curve is that of Yosinski et al. (2014), on the user's own data: it shows how deep the base
     can stay frozen.
 
     Args:
-        folder: The folder of both files.
+        folder: The folder of the sweep.
         rows: Rows, one for each depth.
         objective: Name of the score.
     """
@@ -224,7 +225,7 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
                  strict=True))
         for row in rows
     ]  # fmt: skip
-    _write_table(folder / "sweep.csv", columns, table)
+    _write_table(folder.sweep_table, columns, table)
     done = [row for row in rows if row.score is not None]
     figure = Figure(figsize=(max(6.4, 0.9 * len(done) + 2), 4.2), layout="constrained")
     axis = figure.subplots()
@@ -238,7 +239,7 @@ def write_sweep(folder: Path, rows: Sequence[SweepRow], objective: str) -> None:
     costs.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
     costs.set_ylabel("seconds", color="0.4")
     costs.set_ylim(bottom=0)
-    _save(figure, folder / "sweep.svg")
+    _save(figure, folder.sweep_plot)
 
 
 def write_hparams(
