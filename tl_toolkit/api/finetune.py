@@ -83,7 +83,7 @@ def finetune(
         folder = stack.enter_context(
             create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
         )
-        handle(Event("run_began", facts={"folder": folder.path}))
+        handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if plan.ignored:
