@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.plan.bases import find_base
@@ -20,6 +21,7 @@ __all__ = [
     "TrainingSettings",
     "describe_phases",
     "dropout_rates",
+    "feature_values",
     "training_settings",
 ]
 
@@ -90,6 +92,24 @@ def _phase_settings(phase: Phase, recipe: Recipe, units: tuple[str, ...] | None)
     if units is None:
         units = tuple(resolve_unfreeze(find_base(recipe), phase.unfreeze))
     return PhaseSettings.of(phase, units)
+
+
+def feature_values(recipe: Recipe) -> dict[str, Any]:
+    """Returns all that a recipe says of its features, as `FeatureSettings` take it.
+
+    Their fields have the names of those of `features` and `augment`, so that a new one needs no
+    line here.
+
+    Args:
+        recipe: The recipe.
+    """
+    return {
+        **recipe.features.model_dump(),
+        "augment": None if recipe.augment is None else recipe.augment.model_dump(),
+        "image_size": recipe.data.image_size,
+        "resize": recipe.data.resize,
+        "seed": recipe.seed,
+    }
 
 
 def dropout_rates(head: Head) -> dict[str, float]:

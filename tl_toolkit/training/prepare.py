@@ -12,13 +12,11 @@ from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
-from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
@@ -164,54 +162,23 @@ def load_images(
 
 def build_trainer(
     compiled: CompiledPhases,
-    recipe: Recipe,
+    settings: FeatureSettings,
     images: Mapping[str, Images],
     *,
     progress: Handler = ignore,
     ahead: Sequence[Sequence[str]] = (),
 ) -> Trainer:
-    """Returns what trains a recipe, and all others that share its model, features and images.
+    """Returns what trains a model; recipes share it that have model, features and images alike.
 
     Args:
-        compiled: The recipe's model, and its steps.
-        recipe: Says how images are augmented, and which features are kept.
+        compiled: The model, and its steps.
+        settings: How images are augmented, and which features are kept.
         images: By split.
         progress: As of `Trainer`.
         ahead: Likewise.
     """
-    source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)
+    source = FeatureSource(compiled.transfer, settings, images, progress)
     return Trainer(compiled, source, images, progress=progress, ahead=ahead)
-
-
-def read_feature_settings(recipe: Recipe) -> FeatureSettings:
-    """Returns what a recipe says of the features, and of the images that they are of.
-
-    Args:
-        recipe: The recipe.
-    """
-    features, augment = recipe.features, recipe.augment
-    return FeatureSettings(
-        image_size=recipe.data.image_size,
-        resize=recipe.data.resize,
-        augment=None if augment is None else _read_augment_settings(augment),
-        seed=recipe.seed,
-        views=features.views,
-        store=features.store,
-        dtype=features.dtype,
-        constant_folded=features.folded,
-        max_gb=features.max_gb,
-    )
-
-
-def _read_augment_settings(augment: Augment) -> AugmentSettings:
-    rand = augment.rand_augment
-    return AugmentSettings(
-        flip=augment.flip,
-        rotation=augment.rotation,
-        zoom=augment.zoom,
-        contrast=augment.contrast,
-        rand_augment=None if rand is None else RandAugmentSettings(rand.num_ops, rand.magnitude),
-    )
 
 
 def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:

@@ -9,10 +9,12 @@ from typing import Any
 
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.events import Handler
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space
+from tl_toolkit.plan.training import feature_values
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.runs.folder import RunFolder
@@ -90,7 +92,7 @@ class Trainers:
         transfer = assemble_model(plan, task, self._progress)
         return build_trainer(
             CompiledPhases(transfer),
-            template,
+            FeatureSettings.from_values(feature_values(template)),
             images,
             progress=self._quiet,
             ahead=self._find_cuts(recipe),
