@@ -105,7 +105,7 @@ class _Finetuning:
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
-        self._settings = training_settings(plan.recipe, plan.units)
+        self._settings = training_settings(plan)
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress

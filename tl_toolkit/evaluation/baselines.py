@@ -45,7 +45,7 @@ def train_baseline(
     task = build_task(baseline.recipe, baseline.classes)
     transfer = assemble_model(baseline, task, report)
     place = RunFolder(folder.baseline)
-    settings = training_settings(baseline.recipe, baseline.units)
+    settings = training_settings(baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
     trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)

@@ -15,7 +15,6 @@ from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
-from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
@@ -23,6 +22,7 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
+from tl_toolkit.transfer.fetch import fetch_weight_file
 
 _T = TypeVar("_T")
 
@@ -193,21 +193,23 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     recipe, model = plan.recipe, plan.recipe.model
-    record = find_base(recipe)
+    path = plan.weights_file
+    if plan.published is not None:
+        report = report_counts(progress, "weights_fetched")
+        path = fetch_weight_file(plan.published, progress=report)
     transfer = assemble(
         BaseSettings(
-            record.name,
-            model.weights or "random",  # a model of the user's own brings its weights
+            plan.architecture.name,
+            path,
             model.arguments,
             model.l1,
             model.l2,
             model.edge_filter,
-            record,
+            plan.architecture,
         ),
         task,
         image_size=recipe.data.image_size,
         seed=recipe.seed,
-        progress=report_counts(progress, "weights_fetched"),
     )
     loaded = transfer.weights
     if loaded is not None and loaded.by == "order":

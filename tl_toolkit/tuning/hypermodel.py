@@ -72,7 +72,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
-        phase = training_settings(plan.recipe, plan.units).phases[-1]
+        phase = training_settings(plan).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
         if not isinstance(phase.learning_rate, float):
@@ -109,7 +109,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         images = self._images[size]
         features = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(CompiledPhases(transfer), features, images)
-        best = trainer.train(training_settings(plan.recipe, plan.units)).best.as_row()
+        best = trainer.train(training_settings(plan)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
 
 
