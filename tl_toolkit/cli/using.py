@@ -47,17 +47,19 @@ def evaluate_command(
 
     opened = load_run(run)
     current.use_run(opened.folder)
-    if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
-        check_names(thresholds, opened.metrics, opened.recipe.task)
-    metrics = opened.evaluate(data, progress=current.print_events())
     task = opened.recipe.task
+    if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
+        check_names(thresholds, opened.metrics, ungraded=task.ungraded)
+    metrics = opened.evaluate(data, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
     if as_json:
         show_json(metrics)
     else:
         show_metrics(metrics["split"], metrics, task)
-    check_thresholds(metrics, thresholds, opened.recipe.task)
+    check_thresholds(
+        metrics, thresholds, lower_is_better=task.lower_is_better, ungraded=task.ungraded
+    )
 
 
 def _read_threshold(text: str) -> tuple[str, float]:
