@@ -53,6 +53,28 @@ DOORS = {
     ("export/formats.py", "f'tl_toolkit.export.{name}'"): "a format, when it is written",
     ("cli/main.py", "f'tl_toolkit.cli.{_VERBS[cmd_name].module}'"): "a verb, when it is called",
 }
+# What rooms between plan and api import of recipes, and why: a file, or a pattern of files, and
+# names. All else takes plain values, or small settings of its own.
+SECTIONS = {
+    "tasks/*/spec.py": ({"*"}, "defines the section of a task"),
+    "tasks/*/planning.py": ({"FieldPath", "Masks", "Pixels"}, "the part of plans that a task owns"),
+    "tasks/*/task.py": ({"Recipe"}, "what `build` takes, and nothing else in the file"),
+    "tasks/registry.py": ({"Recipe", "Section"}, "opens the task of a recipe"),
+    "tasks/__init__.py": ({"TASKS", "find_task"}, "gives the sections of all tasks"),
+    "architectures/edges.py": ({"EdgeKind"}, "one list of words, and no section"),
+    "training/optimizers.py": ({"Optimizer", "Schedule"}, "sections that build themselves"),
+    "tuning/engine.py": ({"Search"}, "what is searched is a recipe"),
+    "tuning/hypermodel.py": ({"Recipe"}, "what is searched is a recipe"),
+    "tuning/oracle.py": ({"Dimension", "Search"}, "what is searched is a recipe"),
+    "tuning/trainers.py": ({"Recipe", "replace_fields"}, "what is searched is a recipe"),
+    "export/formats.py": ({"split_formats"}, "one table of words, and no section"),
+    "export/publish.py": (
+        {"EXPORT_FORMATS", "ExportFormat", "split_formats"},
+        "one table of words, and no section",
+    ),
+    "printing/printer.py": ({"TaskSection"}, "a task words what is printed of it"),
+    "printing/tables.py": ({"TaskSection"}, "a task words what is printed of it"),
+}
 HEAVY_LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
@@ -80,6 +102,47 @@ def test_imports_run_downward(path):
     ]
 
     assert not upward
+
+
+def taken_from_recipes(path):
+    """Returns the names that a module imports of `tl_toolkit.recipe`."""
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tl_toolkit.recipe")
+        for alias in node.names
+    }
+
+
+def test_sections_of_recipes_end_at_the_plan():
+    below = [path for path in MODULES if LEVELS["plan"] < LEVELS[room_of(path)] < LEVELS["api"]]
+    taken = {path.relative_to(PACKAGE): names for path in below
+             if (names := taken_from_recipes(path))}  # fmt: skip
+
+    allowed = {
+        place: [names for pattern, (names, _) in SECTIONS.items() if place.match(pattern)]
+        for place in taken
+    }
+    assert {
+        place: names
+        for place, names in taken.items()
+        if not any(names <= most or most == {"*"} for most in allowed[place])
+    } == {}
+    assert all(any(place.match(pattern) for place in taken) for pattern in SECTIONS)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("tasks/*/task.py")), ids=str)
+def test_only_the_build_of_a_task_reads_a_recipe(path):
+    tree = ast.parse(path.read_text())
+    outside = [
+        name.id
+        for statement in tree.body
+        if getattr(statement, "name", "") != "build"
+        for name in ast.walk(statement)
+        if isinstance(name, ast.Name)
+    ]
+
+    assert "Recipe" not in outside
 
 
 def doors_of(tree):
