@@ -1,4 +1,12 @@
-"""The sections of a recipe that are about single pixels: where masks lie, how pixels are used."""
+"""The sections of a recipe that are about single pixels: where masks lie, how pixels are used.
+
+All dense tasks share them, and they stand beside `data` and `model`, not in `task`: recipes that
+name a task by a word keep them. They are defined here and not in `tl_toolkit.tasks.dense`, because
+the words that they allow for a loss and for sampling are read off all tasks, whose specs have to be
+complete by then. What is particular to a task (its choices, its defaults, what it refuses, what the
+descriptions say of it) is in the task's spec. `data.examples_per_class` is no field of dense tasks,
+which refuse it: classification samples by it.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
