@@ -1,9 +1,13 @@
 """Tables as people read them."""
 
+import io
+
 import pytest
 
 from tests.evaluation.test_metrics import measure_edges, measure_normals
 from tl_toolkit.cli import console
+from tl_toolkit.events import Event
+from tl_toolkit.printing.printer import Printer
 from tl_toolkit.recipe.tasks import find_task
 
 
@@ -34,3 +38,19 @@ def test_the_trivial_answer_to_normals_is_shown_beside_the_model(printed):
 
     (trivial,) = [line for line in lines if line.startswith("facing the viewer")]
     assert trivial.split()[3:] == ["0.0000", "0.0050", "0.0000", "1.0000", "1.0000", "1.0000"]
+
+
+def test_a_run_is_printed_in_the_words_of_its_own_task(tmp_path):
+    text = io.StringIO()
+    printer = Printer(text)
+    epoch = {"phase": "head", "epoch": 1, "loss": None, "val_loss": 0.5, "val_r2": 0.25}
+    metrics = {"best": epoch, "validation": {"images": 9, "r2": 0.25, "average_precision": 0.1}}
+
+    section = find_task("regression")()
+    printer.handle(Event("run_began", facts={"folder": tmp_path, "task": section}))
+    printer.handle(Event("epoch_ended", facts=epoch | {"r2": None}))
+    printer.handle(Event("run_ended", facts={"metrics": metrics, "exported": {}}))
+
+    assert "val loss 0.5000  R2 0.250" in text.getvalue()
+    (columns,) = [line for line in text.getvalue().splitlines() if "split" in line]
+    assert columns.split() == ["split", "images", "R2", "average", "precision"]  # no other's "AP"
