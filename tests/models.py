@@ -3,6 +3,7 @@
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.training import feature_values
 from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
@@ -33,9 +34,11 @@ def plan_values(values, changes=()):
 
 def build_trainer(plan, task, folder):
     """A trainer of its own for a plan, and the images of each split."""
+    from tl_toolkit.features.settings import FeatureSettings
     from tl_toolkit.training import prepare
     from tl_toolkit.training.compiled import CompiledPhases
 
     _, images = prepare.survey_images(plan, task, RunFolder(folder), ignore)
     compiled = CompiledPhases(prepare.assemble_model(plan, task, ignore))
-    return prepare.build_trainer(compiled, plan.recipe, images), images
+    features = FeatureSettings.from_values(feature_values(plan.recipe))
+    return prepare.build_trainer(compiled, features, images), images

@@ -39,7 +39,7 @@ class Event:
 
     Each kind has these facts and counts:
 
-    * run_began: folder (a path).
+    * run_began: folder (a path), task (the section of the recipe).
     * weights_fetched: `done` of `total` bytes; `total` is None where the server does not say.
     * images_inspected: `done` of `total` images.
     * planned: phases, a list of mappings with name, epochs, trains, parameters, total_parameters,

@@ -14,7 +14,6 @@ import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
-from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
 FILES = {
@@ -265,15 +264,17 @@ def test_metrics_of_a_hand_made_case():
 
 
 def test_thresholds_name_what_was_missed():
-    task = find_task("classification")()
-    check_thresholds({"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.2}, task)
+    lower = {"loss"}
+    check_thresholds(
+        {"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.2}, lower_is_better=lower
+    )
 
     with pytest.raises(ThresholdError, match=r"accuracy = 0\.9000\n  Asked for at least 0\.95"):
-        check_thresholds({"accuracy": 0.9}, {"accuracy": 0.95}, task)
+        check_thresholds({"accuracy": 0.9}, {"accuracy": 0.95}, lower_is_better=lower)
     with pytest.raises(ThresholdError, match=r"Asked for at most 0\.1"):
-        check_thresholds({"loss": 0.2}, {"loss": 0.1}, task)
+        check_thresholds({"loss": 0.2}, {"loss": 0.1}, lower_is_better=lower)
     with pytest.raises(RecipeError, match="did you mean 'accuracy'"):
-        check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95}, task)
+        check_thresholds({"accuracy": 0.9}, {"acuracy": 0.95}, lower_is_better=lower)
 
 
 def test_a_run_that_images_end_waits_for_the_model_that_is_drawn_aside(

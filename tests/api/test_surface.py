@@ -1,5 +1,6 @@
 """The public names: recipes built in Python, models, errors, names of architectures."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import tl_toolkit as tl
 from tl_toolkit.recipe.fields import Section
 from tl_toolkit.recipe.kinds import KindSection
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
-from tl_toolkit.recipe.tasks import TaskSection
+from tl_toolkit.recipe.tasks import TASKS, TaskSection, find_task
 
 _BASES = (Section, KindSection, TaskSection)
 
@@ -106,7 +107,25 @@ def test_every_section_of_a_recipe_is_a_public_class():
     assert {"Data", "Phase", "Search", "Dimension", "AdamW", "CosineSchedule"} <= sections
 
 
+def test_the_section_of_every_task_is_a_public_class_that_editors_complete():
+    tree = ast.parse(Path(tl.tasks.__file__).read_text())
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    imported = {(line.module, alias.asname) for line in block.body for alias in line.names}
+
+    for kind in TASKS:
+        section = find_task(kind)
+        assert getattr(tl.tasks, section.__name__) is section
+        assert section.__name__ in dir(tl.tasks)
+    assert imported == {(find_task(kind).__module__, find_task(kind).__name__) for kind in TASKS}
+
+
 def test_what_is_no_section_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'RegressionSectoin'"):
+        tl.tasks.RegressionSectoin  # noqa: B018
     with pytest.raises(AttributeError, match="has no attribute 'Phasee'"):
         tl.recipe.Phasee  # noqa: B018
 

@@ -10,8 +10,8 @@ from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_stride, find_taps
 from tl_toolkit.architectures.vgg import build_vgg
 from tl_toolkit.catalog.lookup import check_image_size, find_architecture, read_variants
-from tl_toolkit.recipe.pixels import Pixels
 from tl_toolkit.tasks.dense.heads import build_pixel_head
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
 CONV6, CONV7 = 102_764_544, 16_781_312
@@ -186,7 +186,7 @@ def test_with_the_weights_of_vgg16_its_maps_are_those_of_vgg16():
 
 def assemble_pixels(base, head, *, normalize=False, **arguments):
     classes = [f"class{n}" for n in range(21)]
-    task = Segmentation(classes, Pixels(normalize=normalize), head=head)
+    task = Segmentation(classes, PixelSettings(normalize=normalize), head=head)
     return build_transfer(base, task=task, arguments=arguments)
 
 

@@ -10,6 +10,7 @@ from tl_toolkit.api.run import Run
 from tl_toolkit.cli import using
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import ClassPrediction
 from tl_toolkit.tasks.dense.evaluation import MapPrediction
@@ -98,8 +99,12 @@ def printed(table):
 
 
 def test_a_class_without_images_or_pixels_is_told_as_its_means_take_it():
-    images = using._describe_absent(["bee", "ant"], of_pixels=False)
-    pixels = using._describe_absent(["sky"], of_pixels=True)
+    images = {"bee": {"images": 0}, "fly": {"images": 2}, "ant": {"images": 0}}
+    pixels = {"sky": {"pixels": 0}, "tree": {"pixels": 9}}
+
+    images = find_task("classification").describe_absent({"per_class": images})
+    pixels = find_task("segmentation").describe_absent({"per_class": pixels})
 
     assert images == "no images of bee, ant: the means are over the other classes"
     assert "no pixel of sky in the masks: mean accuracy leaves it out; mean IoU counts" in pixels
+    assert find_task("regression").describe_absent({"r2": 0.5}) == ""

@@ -1,6 +1,7 @@
 """The contract of tasks, and that nobody outside their folder asks which one it is."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,21 @@ from tl_toolkit.tasks.registry import build_task
 
 PACKAGE = Path(tl_toolkit.__file__).parent
 DENSE = {name for name in TASKS if find_task(name).is_dense}
-# The list of tasks itself, and the recipe's default and examples.
-NAMING = {"recipe/tasks.py", "recipe/schema.py"}
+# Where strings outside the tasks name one, and why.
+NAMING = {
+    "recipe/tasks.py": "the table of tasks, and the one that recipes have by default",
+    "recipe/schema.py": "examples of the field task",
+    "recipe/pixels.py": "edges is a way to sample pixels, too",
+}
+NAMING_METRICS = {
+    # Defaults of classes for those who build them without a recipe; a recipe's task sets its own.
+    ("plan/training.py", "val_accuracy"),
+    ("recipe/phase_schema.py", "val_accuracy"),
+    ("recipe/search_schema.py", "val_accuracy"),
+    ("training/checkpoint.py", "accuracy"),
+    # What tasks with classes have in common.
+    ("recipe/tasks.py", "per_class"),
+}
 
 
 def recipe_of(name):
@@ -94,15 +108,58 @@ def modules_outside():
             yield place.as_posix(), ast.parse(path.read_text())
 
 
+def strings_of(tree):
+    """Yields the strings of a module, whole or parts of f-strings, but for docstrings."""
+    documented = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in documented:
+                yield node.value
+
+
+def named_in(text):
+    return set(TASKS) & set(re.findall(r"\w+", text.lower()))
+
+
 def test_no_file_outside_the_tasks_names_one():
     naming = {
-        place
+        place: names
         for place, tree in modules_outside()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and node.value in TASKS
+        if (names := set().union(*map(named_in, strings_of(tree))))
     }
 
-    assert naming <= NAMING
+    assert set(naming) == set(NAMING)
+    assert naming["recipe/pixels.py"] == {"edges"}
+
+
+def test_a_name_inside_a_longer_text_is_noticed():
+    tree = ast.parse('"""Of edges."""\nif "\\ntask: segmentation" in text: f"{x} of normals"')
+
+    assert [named_in(text) for text in strings_of(tree) if named_in(text)] == [
+        {"segmentation"},
+        {"normals"},
+    ]
+
+
+def test_no_file_outside_the_tasks_names_a_metric_of_one():
+    metrics = {name for kind in TASKS for name in (*find_task(kind).titles, find_task(kind).score)}
+    columns = {f"per_{find_task(kind).grouped_by}" for kind in TASKS}
+    wanted = {*metrics, *columns, *(f"val_{name}" for name in metrics)}
+
+    naming = {
+        (place, text)
+        for place, tree in modules_outside()
+        for text in strings_of(tree)
+        if text in wanted
+    }
+
+    assert naming <= NAMING_METRICS
 
 
 def test_no_file_outside_the_tasks_imports_one():

@@ -154,14 +154,14 @@ def test_the_command_line_measures_and_holds_against_limits(run, tmp_path):
 
 
 def test_errors_have_upper_limits_and_scores_lower_ones(runs):
-    task = runs["regression"].recipe.task
+    lower = runs["regression"].recipe.task.lower_is_better
     metrics = {"r2": 0.5, "mae": 2.0, "rmse": 3.0}
 
-    check_thresholds(metrics, {"r2": 0.4, "mae": 2.5, "rmse": 3.0}, task)
+    check_thresholds(metrics, {"r2": 0.4, "mae": 2.5, "rmse": 3.0}, lower_is_better=lower)
     with pytest.raises(ThresholdError, match="at most 1"):
-        check_thresholds(metrics, {"mae": 1.0}, task)
+        check_thresholds(metrics, {"mae": 1.0}, lower_is_better=lower)
     with pytest.raises(ThresholdError, match=r"at least 0\.6"):
-        check_thresholds(metrics, {"r2": 0.6}, task)
+        check_thresholds(metrics, {"r2": 0.6}, lower_is_better=lower)
 
 
 def test_files_are_predicted_as_the_split_was(run, tmp_path):

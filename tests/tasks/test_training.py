@@ -31,7 +31,7 @@ def train(task, folder, out):
     plan, built = plan_values(values)
     out.mkdir()
     trainer, images = build_trainer(plan, built, out)
-    settings = training_settings(plan.recipe, plan.units)
+    settings = training_settings(plan)
     return plan.recipe, trainer._transfer, trainer, images, trainer.train(settings)
 
 

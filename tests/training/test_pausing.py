@@ -54,6 +54,10 @@ def recipe_with(**changes):
     return build_recipe(RECIPE, changes).recipe
 
 
+def settings_of(recipe):
+    return training_settings(plan_values(recipe)[0])
+
+
 def outcome(training):
     return training.history, training.best, training.weights_sha256, training.receipts
 
@@ -72,15 +76,15 @@ def outcome(training):
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
     recipe = recipe_with(**changes)
     other = recipe_with(**{"phases.tune.learning_rate": 1e-2, "model.head.dropout": 0.6})
-    whole = make_trainer(recipe).train(training_settings(recipe))
+    whole = make_trainer(recipe).train(settings_of(recipe))
     trainer = make_trainer(recipe)
 
-    first = trainer.train(training_settings(recipe), pause_after=1)
-    trainer.train(training_settings(other))
-    second = trainer.train(training_settings(recipe), pause_after=3, paused=first.paused)
+    first = trainer.train(settings_of(recipe), pause_after=1)
+    trainer.train(settings_of(other))
+    second = trainer.train(settings_of(recipe), pause_after=3, paused=first.paused)
     stranger = make_trainer(recipe)
-    stranger.train(training_settings(other), pause_after=2)
-    last = stranger.train(training_settings(recipe), paused=second.paused)
+    stranger.train(settings_of(other), pause_after=2)
+    last = stranger.train(settings_of(recipe), paused=second.paused)
 
     assert len(first.history) == 3 + 2 and len(second.history) == 3 + 4
     assert first.history == whole.history[:5] and second.history == whole.history[:7]
@@ -94,14 +98,12 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path,
     recipe = recipe_with(
         **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
     )
-    whole = make_trainer(recipe).train(training_settings(recipe))
-    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=2).paused
+    whole = make_trainer(recipe).train(settings_of(recipe))
+    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=2).paused
 
     save_state(paused.phase, tmp_path / "state.npz")
     loaded = load_state(tmp_path / "state.npz")
-    last = make_trainer(recipe).train(
-        training_settings(recipe), paused=replace(paused, phase=loaded)
-    )
+    last = make_trainer(recipe).train(settings_of(recipe), paused=replace(paused, phase=loaded))
 
     assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
     assert outcome(last) == outcome(whole)
@@ -109,7 +111,7 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path,
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(make_trainer, tmp_path):
     recipe = recipe_with()
-    state = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused.phase
+    state = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused.phase
     path = tmp_path / "state.npz"
     save_state(state, path)
 
@@ -132,7 +134,7 @@ def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
     recipe = recipe_with()
     trainer = make_trainer(recipe)
 
-    short = trainer.train(training_settings(recipe), pause_after=2)
+    short = trainer.train(settings_of(recipe), pause_after=2)
 
     assert short.best in short.history
     assert short.best.val_score == max(epoch.val_score for epoch in short.history)
@@ -142,11 +144,11 @@ def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
 def test_a_pause_can_be_gone_on_from_twice(make_trainer):
     recipe = recipe_with()
     trainer = make_trainer(recipe)
-    paused = trainer.train(training_settings(recipe), pause_after=1).paused
+    paused = trainer.train(settings_of(recipe), pause_after=1).paused
 
     once, again = (
-        trainer.train(training_settings(recipe), paused=paused),
-        trainer.train(training_settings(recipe), paused=paused),
+        trainer.train(settings_of(recipe), paused=paused),
+        trainer.train(settings_of(recipe), paused=paused),
     )
 
     assert outcome(once) == outcome(again)
@@ -156,12 +158,12 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
     rule = {"patience": 2, "min_delta": 0.9}
     recipe = recipe_with(early_stopping=rule)
     trainer = make_trainer(recipe)
-    whole = trainer.train(training_settings(recipe))
+    whole = trainer.train(settings_of(recipe))
     assert whole.history[-1].epoch == 2  # epoch 0 is the improvement, 1 and 2 are none
 
-    paused = trainer.train(training_settings(recipe), pause_after=1)
-    at_the_stop = trainer.train(training_settings(recipe), pause_after=2)
-    gone_on = trainer.train(training_settings(recipe), pause_after=4, paused=paused.paused)
+    paused = trainer.train(settings_of(recipe), pause_after=1)
+    at_the_stop = trainer.train(settings_of(recipe), pause_after=2)
+    gone_on = trainer.train(settings_of(recipe), pause_after=4, paused=paused.paused)
 
     assert paused.paused is not None and at_the_stop.paused is None
     assert outcome(gone_on) == outcome(at_the_stop) == outcome(whole)
@@ -169,20 +171,20 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
 
 def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer):
     recipe, other = recipe_with(), recipe_with(seed=1)
-    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused
+    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused
     trainer = make_trainer(recipe)
 
-    trainer.train(training_settings(recipe), paused=paused)
+    trainer.train(settings_of(recipe), paused=paused)
 
-    assert outcome(trainer.train(training_settings(other))) == outcome(
-        make_trainer(recipe).train(training_settings(other))
+    assert outcome(trainer.train(settings_of(other))) == outcome(
+        make_trainer(recipe).train(settings_of(other))
     )
 
 
 def test_a_state_knows_what_it_takes(make_trainer):
     recipe = recipe_with()
 
-    paused = make_trainer(recipe).train(training_settings(recipe), pause_after=1).paused
+    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused
 
     weights = sum(np.asarray(value).nbytes for value in paused.phase.weights.values())
     assert paused.size > 2 * weights > 0

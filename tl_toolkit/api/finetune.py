@@ -17,7 +17,7 @@ from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.training import training_settings
+from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
@@ -83,7 +83,7 @@ def finetune(
         folder = stack.enter_context(
             create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
         )
-        handle(Event("run_began", facts={"folder": folder.path}))
+        handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if plan.ignored:
@@ -106,7 +106,7 @@ class _Finetuning:
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
-        self._settings = training_settings(plan.recipe, plan.units)
+        self._settings = training_settings(plan)
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
@@ -131,6 +131,7 @@ class _Finetuning:
         self.progress(event)
 
     def run(self) -> Run:
+        from tl_toolkit.features.settings import FeatureSettings
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import (
             build_trainer,
@@ -157,7 +158,8 @@ class _Finetuning:
         transfer = compiled.transfer
         self._note(transfer, manifest)
         self._lap("prepare")
-        trainer = build_trainer(compiled, self.recipe, images, progress=self.progress)
+        features = FeatureSettings.from_values(feature_values(self.recipe))
+        trainer = build_trainer(compiled, features, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
         metrics = self._evaluate(trainer, task, images, training)

@@ -221,7 +221,9 @@ class Searching:
         Raises:
             SearchError: No trial was completed.
         """
-        self.progress(Event("run_began", facts={"folder": self.folder.path}))
+        self.progress(
+            Event("run_began", facts={"folder": self.folder.path, "task": self.recipe.task})
+        )
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
         return SearchRun(self.folder)

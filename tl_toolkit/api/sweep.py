@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.search import Searching, SearchRun, open_search
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
@@ -91,8 +90,8 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     depths: list[Any] = list(find_depths(recipe))
     if units:
         architecture = plan.architecture
-        units_that_may_train = plan_task(recipe).readable_units(architecture) or resolve_unfreeze(
-            architecture, len(architecture.blocks)
+        units_that_may_train = plan_task(recipe).readable_units(architecture) or tuple(
+            unit.name for unit in architecture.units
         )
         depths = [0, *({"from": unit} for unit in reversed(units_that_may_train))]
     search = recipe.search.model_dump(mode="json") if recipe.search else {}

@@ -1,11 +1,13 @@
 """Fixed edge filters as a layer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 from keras import ops
+
+from tl_toolkit.recipe.model_schema import EdgeKind
 
 __all__ = ["EDGE_KINDS", "EdgeFilter", "edge_kernels"]
 
@@ -16,18 +18,7 @@ _RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 # North: what lies above is brighter.
 _NORTH = {"robinson": (1, 2, 1, 0, -1, -2, -1, 0), "kirsch": (5, 5, 5, -3, -3, -3, -3, -3)}
 
-EDGE_KINDS = (
-    "prewitt",
-    "prewitt_x",
-    "prewitt_y",
-    "sobel",
-    "sobel_x",
-    "sobel_y",
-    "laplacian4",
-    "laplacian8",
-    "robinson",
-    "kirsch",
-)
+EDGE_KINDS: tuple[str, ...] = get_args(EdgeKind)
 """The kinds of `EdgeFilter`."""
 
 

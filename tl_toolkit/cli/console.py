@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.printing.tables import build_table, numbers_of, open_console, title_of
-from tl_toolkit.recipe.tasks import list_baselines
+from tl_toolkit.printing.tables import build_table, numbers_of, open_console
+from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,38 +58,31 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
-    """Prints the metrics of one split, and of each class where there are classes.
+def show_metrics(name: str, metrics: Mapping[str, Any], task: TaskSection) -> None:
+    """Prints the metrics of one split, and of each class or column where there are any.
 
     Args:
         name: The split, or the folder of its images.
         metrics: As in metrics.json.
+        task: Of the run.
     """
     numbers = numbers_of(metrics)
-    columns = [title_of(key) for key in numbers]
+    columns = [task.title_of(key) for key in numbers]
     rows: list[list[Any]] = [list(numbers.values())]
-    trivial = next((key for key in list_baselines() if key in metrics), None)
+    trivial = next((key for key in task.baselines if key in metrics), None)
     if trivial is not None:
         columns = ["", *columns]
         rows = [
             ["", *rows[0]],
-            [list_baselines()[trivial], *(metrics[trivial].get(key) for key in numbers)],
+            [task.baselines[trivial], *(metrics[trivial].get(key) for key in numbers)],
         ]
     show(f"{name}\n")
     show(build_table(columns, rows))
-    kind = "column" if "per_column" in metrics else "class"
-    classes = metrics.get(f"per_{kind}")
-    if classes:
-        columns = list(next(iter(classes.values())))
+    groups = metrics.get(f"per_{task.grouped_by}")
+    if groups:
+        columns = list(next(iter(groups.values())))
         # Counts first: metrics of few images mean little.
         columns.sort(key=lambda column: column not in ("images", "pixels"))
-        rows = [[label, *(row[column] for column in columns)] for label, row in classes.items()]
+        rows = [[label, *(row[column] for column in columns)] for label, row in groups.items()]
         show("")
-        rows = [list(map(_keep_small, row)) for row in rows] if kind == "column" else rows
-        show(build_table([kind, *map(title_of, columns)], rows))
-
-
-def _keep_small(value: Any) -> Any:
-    """Returns a number as text if the table's fixed decimals would cut off its digits."""
-    is_small = isinstance(value, float) and 0 < abs(value) < 0.001
-    return f"{value:.3g}" if is_small else value
+        show(build_table([task.grouped_by, *map(task.title_of, columns)], rows))

@@ -104,12 +104,12 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     from tl_toolkit.plan.starter import write_starter
 
     place = output.parent if output else Path()
-    text, name = write_starter(data_dir, base=base, place=place)
-    output = output or Path(f"{name}.yaml")
+    starter = write_starter(data_dir, base=base, place=place)
+    output = output or Path(f"{starter.name}.yaml")
     _refuse_existing(output)
-    write_atomically(output, text)
+    write_atomically(output, starter.text)
     _copy_schema(output.parent)
-    first = "name the classes in it, then " if "\ntask: segmentation" in text else ""
+    first = f"{starter.next_step}, then " if starter.next_step else ""
     print_message(
         f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}"
     )

@@ -47,27 +47,18 @@ def evaluate_command(
 
     opened = load_run(run)
     current.use_run(opened.folder)
+    task = opened.recipe.task
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
-        check_names(thresholds, opened.metrics, opened.recipe.task)
+        check_names(thresholds, opened.metrics, ungraded=task.ungraded)
     metrics = opened.evaluate(data, progress=current.print_events())
-    classes = metrics.get("per_class", {})
-    absent = [name for name, row in classes.items() if row.get("images", row.get("pixels")) == 0]
-    if absent:
-        warn(_describe_absent(absent, of_pixels=opened.recipe.task.is_dense))
+    if absent := task.describe_absent(metrics):
+        warn(absent)
     if as_json:
         show_json(metrics)
     else:
-        show_metrics(metrics["split"], metrics)
-    check_thresholds(metrics, thresholds, opened.recipe.task)
-
-
-def _describe_absent(classes: list[str], *, of_pixels: bool) -> str:
-    names = ", ".join(classes)
-    if not of_pixels:
-        return f"no images of {names}: the means are over the other classes"
-    return (
-        f"no pixel of {names} in the masks: mean accuracy leaves it out; mean IoU counts it where "
-        "it was predicted"
+        show_metrics(metrics["split"], metrics, task)
+    check_thresholds(
+        metrics, thresholds, lower_is_better=task.lower_is_better, ungraded=task.ungraded
     )
 
 

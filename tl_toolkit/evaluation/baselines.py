@@ -9,10 +9,11 @@ from typing import Any
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.splits import evaluate_trained
 from tl_toolkit.events import Event, Handler
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_baseline
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.training import training_settings
+from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
@@ -44,9 +45,10 @@ def train_baseline(
     task = build_task(baseline.recipe, baseline.classes)
     transfer = assemble_model(baseline, task, report)
     place = RunFolder(folder.baseline)
-    settings = training_settings(baseline.recipe, baseline.units)
+    settings = training_settings(baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
-    trainer = build_trainer(CompiledPhases(transfer), baseline.recipe, images, progress=report)
+    features = FeatureSettings.from_values(feature_values(baseline.recipe))
+    trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)
     try:
         training = trainer.train(settings, place)
     except ToolkitError as error:

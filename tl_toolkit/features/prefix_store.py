@@ -97,7 +97,7 @@ class PrefixStore:
             "resize": self._settings.resize,
             "decoder": DECODER_VERSION,
             "batch": self._transfer.batch_size,
-            "constant_folded": self._settings.constant_folded,
+            "constant_folded": self._settings.folded,
             "dtype": self._settings.dtype,
             **describe_arithmetic(),
         }
@@ -219,7 +219,7 @@ class PrefixStore:
     ) -> tuple[Any, StoredExamples | None]:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
         image = self._transfer.image
-        if self._settings.dtype != "float32" or self._settings.constant_folded:
+        if self._settings.dtype != "float32" or self._settings.folded:
             # A value that was rounded, or constant-folded at another cut, would differ.
             return image, None
         for part in self._transfer.parts[gap.cut.position - 1 : 0 : -1]:
@@ -242,7 +242,7 @@ class PrefixStore:
                 source,
                 flat,
                 batch_size=self._transfer.batch_size,
-                constant_folded=self._settings.constant_folded,
+                constant_folded=self._settings.folded,
             )
         run = self._functions[key]
 

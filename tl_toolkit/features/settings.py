@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tl_toolkit.images.augment import AugmentSettings
 
@@ -23,8 +25,7 @@ class FeatureSettings:
         store: "auto" stores features where that saves time, "always" wherever they fit, "never"
             computes them in each epoch.
         dtype: "float32" or "float16", to which features are rounded, stored or not.
-        constant_folded: Use the prefix's weights as constants: faster, and different in the last
-            digits.
+        folded: Use the prefix's weights as constants: faster, and different in the last digits.
         max_gb: Size of the whole store in GB (10^9 bytes).
     """
 
@@ -35,8 +36,19 @@ class FeatureSettings:
     views: int | None = None
     store: str = "auto"
     dtype: str = "float32"
-    constant_folded: bool = False
+    folded: bool = False
     max_gb: float = 20.0
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> FeatureSettings:
+        """Returns the settings that plain values describe, as a plan has them.
+
+        Args:
+            values: The attributes; `augment` as a mapping or None.
+        """
+        augment = values.get("augment")
+        changes = None if augment is None else AugmentSettings.from_values(augment)
+        return cls(**{**values, "augment": changes})
 
     @property
     def has_endless_views(self) -> bool:

@@ -92,7 +92,7 @@ class FeatureSource:
 
     def _compute_live(self, split: Split) -> dict[str, FeatureSet]:
         prefix = split.prefix
-        if self._settings.constant_folded:
+        if self._settings.folded:
             prefix = FixedBatch(prefix.model, batch_size=prefix.batch_size, constant_folded=True)
         return {
             name: LiveFeatures(

@@ -8,7 +8,7 @@ therefore be computed without it, and the targets of the pixels can move as the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,17 @@ class AugmentSettings:
     zoom: float | None = None
     contrast: float | None = None
     rand_augment: RandAugmentSettings | None = None
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> AugmentSettings:
+        """Returns the changes that plain values describe, as a recipe has them.
+
+        Args:
+            values: The attributes; `rand_augment` as a mapping or None.
+        """
+        chosen = values.get("rand_augment")
+        rand_augment = None if chosen is None else RandAugmentSettings(**chosen)
+        return cls(**{**values, "rand_augment": rand_augment})
 
 
 class _ImageSeeds(keras.random.SeedGenerator):

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
-from tl_toolkit.plan.network import check_network, find_weights, resolve_head
+from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.tasks import Survey, plan_task
@@ -43,26 +41,30 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     recipe = loaded.recipe
     survey = plan_task(resolve_head(recipe)).survey()
     findings = list(_check_data(recipe.data, survey))
-    findings += check_network(recipe, survey.classes)
+    wrong, network = check_network(recipe, survey.classes)
+    findings += wrong
     findings += _check_baseline(recipe, survey.classes, findings)
     if recipe.search is not None:
         findings += check_search(recipe, survey.classes, findings)
-    if findings:
+    if findings or network is None:
         raise as_error(findings, loaded.locate)
-    return _make_plan(recipe, survey)
+    return _make_plan(recipe, survey, network)
 
 
-def plan_trial(plan: Plan, values: Mapping[str, Any]) -> Plan:
+def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:
     """Returns the plan of a trial: fields replaced, the same images.
 
     Args:
         plan: Plan of the recipe.
         values: Values by dotted field.
+        seed: Seed of the trial, if it has its own.
 
     Raises:
         RecipeError: The values do not make a valid recipe.
+        WeightsError: There are no such weights.
     """
-    return _make_plan(trial_recipe(plan.recipe, values), plan.survey)
+    recipe = trial_recipe(plan.recipe, values, seed=seed)
+    return _make_plan(recipe, plan.survey, resolve_network(recipe))
 
 
 def plan_baseline(plan: Plan) -> Plan | None:
@@ -72,21 +74,19 @@ def plan_baseline(plan: Plan) -> Plan | None:
         plan: Plan of the recipe.
     """
     baseline = build_baseline(plan.recipe)
-    return None if baseline is None else _make_plan(baseline, plan.survey)
+    if baseline is None:
+        return None
+    return _make_plan(baseline, plan.survey, resolve_network(baseline))
 
 
-def _make_plan(recipe: Recipe, survey: Survey) -> Plan:
-    recipe = resolve_head(recipe)
-    architecture = find_base(recipe)
+def _make_plan(recipe: Recipe, survey: Survey, network: Network) -> Plan:
     return Plan(
-        recipe=recipe,
+        recipe=resolve_head(recipe),
         survey=survey,
-        architecture=architecture,
-        units={
-            phase.name: tuple(resolve_unfreeze(architecture, phase.unfreeze))
-            for phase in recipe.phases
-        },
-        weights_file=find_weights(recipe, architecture),
+        architecture=network.architecture,
+        units=network.units,
+        weights_file=network.weights_file,
+        published=network.published,
     )
 
 
@@ -133,7 +133,7 @@ def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]
     baseline = build_baseline(recipe)
     if baseline is None:
         return []
-    findings = check_network(baseline, classes)
+    findings, _ = check_network(baseline, classes)
     reported = {finding.problem for finding in known}
     return [
         Finding(

@@ -97,4 +97,4 @@ def _find_problems(
     if halves and epochs != recipe.phases[-1].epochs:
         expected = "expected another field: hyperband itself decides how long the last phase is."
         return [Problem("", f"the last phase has {epochs} epochs", expected, "algorithm: random")]
-    return [finding.problem for finding in check_network(trial, classes)]
+    return [finding.problem for finding in check_network(trial, classes)[0]]

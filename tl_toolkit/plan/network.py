@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from os.path import exists  # unlike Path.exists it raises for no path
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tl_toolkit.catalog.lookup import (
     find_weight_file,
     resolve_unfreeze,
 )
+from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
@@ -25,9 +26,27 @@ from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["check_network", "find_weights", "resolve_head"]
+__all__ = ["Network", "check_network", "resolve_head", "resolve_network"]
 
 _WORDS = ("imagenet", "random")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What model and phases of a recipe are by the catalog.
+
+    Attributes:
+        architecture: The record of the base.
+        units: For each phase the units of the base that train, input to output.
+        weights_file: Where the weight file is, or will be; None for random weights, or the base's
+            own.
+        published: The record of the weight file, if it is one that can be fetched.
+    """
+
+    architecture: Architecture
+    units: Mapping[str, tuple[str, ...]]
+    weights_file: Path | None
+    published: WeightFile | None = None
 
 
 def resolve_head(recipe: Recipe) -> Recipe:
@@ -44,18 +63,36 @@ def resolve_head(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 
-def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
+def resolve_network(recipe: Recipe) -> Network:
+    """Returns what model and phases of a recipe are, without checking that they fit it.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        RecipeError: There is no such architecture, block or unit.
+        WeightsError: The base's file is missing, or no weights were ever published.
+    """
+    architecture = find_base(recipe)
+    units = {phase.name: resolve_unfreeze(architecture, phase.unfreeze) for phase in recipe.phases}
+    return _find_weights(recipe, architecture, units)
+
+
+def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding], Network | None]:
     """Compares model, head and phases with the record of the base.
 
     Args:
         recipe: The recipe.
-        classes: Class names in the order of the outputs; none if they are not known.
+        classes: In the order of the outputs; none if they are not known.
+
+    Returns:
+        What is wrong; and the network, None where that keeps it from being found.
     """
     planning = plan_task(resolve_head(recipe))
     try:
         architecture = find_base(recipe)
     except (RecipeError, WeightsError) as error:
-        return [Finding(("model", "base"), error.problems[0], type(error))]
+        return [Finding(("model", "base"), error.problems[0], type(error))], None
     findings = [Finding(*entry) for entry in planning.check(architecture, classes)]
     arguments = check_arguments(architecture, recipe.model.arguments)
     for name, problem in arguments.items():
@@ -63,12 +100,23 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
     if problem_of_size := check_image_size(architecture, recipe.data.image_size):
         findings.append(Finding(("data", "image_size"), problem_of_size))
     findings += _check_head(recipe, architecture)
-    units = planning.readable_units(architecture)
+    readable = planning.readable_units(architecture)
+    units = {}
     for index, phase in enumerate(recipe.phases):
-        findings += _check_unfreeze(phase, index, architecture, units)
-    if not arguments:
-        findings += _check_weights(recipe, architecture)
-    return findings
+        try:
+            units[phase.name] = resolve_unfreeze(architecture, phase.unfreeze)
+        except RecipeError as error:
+            findings += _refuse_unfreeze(phase, index, error)
+        else:
+            findings += _check_unfreeze(phase, index, units[phase.name], readable)
+    if arguments:
+        return findings, None
+    try:
+        network = _find_weights(recipe, architecture, units)
+    except WeightsError as error:
+        return [*findings, Finding(("model", "weights"), error.problems[0])], None
+    findings += _check_weights(recipe, network)
+    return findings, network if len(units) == len(recipe.phases) else None
 
 
 def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
@@ -98,30 +146,46 @@ def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings
             yield Finding(("model", "head"), Problem("", what, f"{expected}.", hint))
 
 
+def _refuse_unfreeze(phase: Phase, index: int, error: RecipeError) -> Findings:
+    below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
+    for problem in error.problems:
+        path = ("phases", index, "unfreeze", *below)
+        yield Finding(path, replace(problem, what=f"phases[{index}].{problem.what}"))
+
+
 def _check_unfreeze(
-    phase: Phase, index: int, architecture: Architecture, readable: Sequence[str] | None
+    phase: Phase, index: int, units: Sequence[str], readable: Sequence[str] | None
 ) -> Findings:
     below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
-    path = ("phases", index, "unfreeze", *below)
-    try:
-        units = resolve_unfreeze(architecture, phase.unfreeze)
-    except RecipeError as error:
-        for problem in error.problems:
-            yield Finding(path, replace(problem, what=f"phases[{index}].{problem.what}"))
-        return
     if units and readable is not None and not set(units) & set(readable):
         what = f"phases[{index}].unfreeze: {name_some(units)} would train"
         expected = f"expected {readable[-1]} or a unit before it: the head reads none behind it."
-        yield Finding(path, Problem("", what, expected, f"unfreeze: {{from: {readable[-1]}}}"))
+        hint = f"unfreeze: {{from: {readable[-1]}}}"
+        yield Finding(("phases", index, "unfreeze", *below), Problem("", what, expected, hint))
 
 
-def _check_weights(recipe: Recipe, architecture: Architecture) -> Findings:
-    path = find_weights(recipe, architecture)
-    if path is None and recipe.model.weights == "imagenet":
-        yield Finding(
-            ("model", "weights"), describe_unpublished(architecture, recipe.model.arguments)
-        )
-    if path is None or (recipe.model.weights == "imagenet" and not exists(path)):
+def _find_weights(
+    recipe: Recipe, architecture: Architecture, units: Mapping[str, tuple[str, ...]]
+) -> Network:
+    """Returns the network with its weight file.
+
+    Raises:
+        WeightsError: No file was ever published for the base and its arguments.
+    """
+    model = recipe.model
+    if model.weights is None or model.weights == "random":
+        return Network(architecture, units, None)
+    if model.weights != "imagenet":
+        return Network(architecture, units, Path(model.weights))
+    file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
+    if file is None:
+        raise WeightsError(describe_unpublished(architecture, model.arguments))
+    return Network(architecture, units, cache_path(file), file)
+
+
+def _check_weights(recipe: Recipe, network: Network) -> Findings:
+    path = network.weights_file
+    if path is None or (network.published is not None and not exists(path)):
         return
     what, expected, hint = "", "", ""
     try:
@@ -133,25 +197,9 @@ def _check_weights(recipe: Recipe, architecture: Architecture) -> Findings:
             hint = f"weights: {word}"
     else:
         misfit = describe_misfit(
-            architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
+            network.architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
         )
         what = misfit or ""
     if what:
         problem = Problem("", f"model.weights: {str(path)!r} {what}", expected, hint)
         yield Finding(("model", "weights"), problem, WeightsError)
-
-
-def find_weights(recipe: Recipe, architecture: Architecture) -> Path | None:
-    """Returns the path of a recipe's weight file; None for random weights, or weights of its own.
-
-    Args:
-        recipe: The recipe.
-        architecture: The record of its base.
-    """
-    model = recipe.model
-    if model.weights is None or model.weights == "random":
-        return None
-    if model.weights != "imagenet":
-        return Path(model.weights)
-    file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
-    return cache_path(file) if file else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.schema import Phase, Recipe
@@ -32,7 +33,8 @@ class Plan:
         survey: The images that it names, and their problems.
         architecture: The catalog's record of the base.
         units: For each phase the units of the base that train, input to output.
-        weights_file: The weight file; None for random weights.
+        weights_file: The weight file; None for random weights, or the base's own.
+        published: The record of the weight file, if it is one that can be fetched.
     """
 
     recipe: Recipe
@@ -40,6 +42,7 @@ class Plan:
     architecture: Architecture
     units: Mapping[str, tuple[str, ...]]
     weights_file: Path | None
+    published: WeightFile | None
 
     @cached_property
     def listing(self) -> Listing:

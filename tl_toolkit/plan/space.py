@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from math import ceil, log, prod
 from typing import Any, TypeAlias
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
+from tl_toolkit.catalog.lookup import Architecture, resolve_unfreeze
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import replace_fields
-from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "count_points",
     "count_trials",
     "find_depths",
+    "find_unfrozen",
     "plan_brackets",
     "probe_space",
     "resolve_space",
@@ -61,11 +62,31 @@ def find_depths(recipe: Recipe) -> list[int]:
     """
     architecture = find_base(recipe)
     read = plan_task(recipe).readable_units(architecture)
-    return [
-        depth
-        for depth in range(len(architecture.blocks) + 1)
-        if depth == 0 or read is None or set(resolve_unfreeze(architecture, depth)) & set(read)
-    ]
+    depths = [0]
+    is_read = False
+    for depth, block in enumerate(reversed(architecture.blocks), start=1):
+        is_read = is_read or read is None or any(unit.name in read for unit in block.units)
+        depths += [depth] if is_read else []
+    return depths
+
+
+def find_unfrozen(space: Space, architecture: Architecture) -> list[tuple[str, ...]]:
+    """Returns the units of every unfreezing that a space names.
+
+    Args:
+        space: Fields and their values.
+        architecture: The record of the base.
+
+    Raises:
+        RecipeError: It has no such block or unit.
+    """
+    units = []
+    for field, dimension in space.items():
+        if field.startswith("phases.") and field.endswith(".unfreeze"):
+            for value in dimension.values or ():
+                phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
+                units.append(resolve_unfreeze(architecture, phase.unfreeze))
+    return units
 
 
 def count_trials(recipe: Recipe) -> int | None:

@@ -6,14 +6,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.plan.tasks import Proposal
+from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 
-__all__ = ["find_splits", "quote", "remark", "write_paths", "write_starter", "write_table"]
+__all__ = [
+    "Starter",
+    "find_splits",
+    "quote",
+    "remark",
+    "write_paths",
+    "write_starter",
+    "write_table",
+]
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -23,9 +32,21 @@ SPLIT_NAMES = {
 _NAMED_COUNTS = 20
 
 
-def write_starter(
-    data_dir: Path, *, base: str = "mobilenet", place: Path = Path()
-) -> tuple[str, str]:
+class Starter(NamedTuple):
+    """A first recipe.
+
+    Attributes:
+        text: The recipe.
+        name: Its name.
+        next_step: What makes it valid, as "name the classes in it"; "" if it is.
+    """
+
+    text: str
+    name: str
+    next_step: str
+
+
+def write_starter(data_dir: Path, *, base: str = "mobilenet", place: Path = Path()) -> Starter:
     """Inspects a folder or a table and writes a recipe for it.
 
     Args:
@@ -35,8 +56,7 @@ def write_starter(
         place: Folder that the recipe will be in; its paths are relative to it.
 
     Returns:
-        The text of the recipe, and its name. With masks its task is segmentation, and it is
-        not valid until the user has named the classes.
+        The recipe; a table or folder may leave open what its user must add.
 
     Raises:
         DataError: There is no such folder or table, or it holds nothing that a task recognizes.
@@ -48,32 +68,41 @@ def write_starter(
             Problem(
                 where=str(data_dir),
                 what="is no folder and no table",
-                expected="Expected a folder per class, or images/ and masks/, or train and "
+                expected=f"Expected {', or '.join(_list_words('folders'))}, or train and "
                 "validation folders with either; or a CSV table of images and targets.",
                 hint="tltool init DATA_DIR",
             )
         )
     proposal = _find_proposal(data_dir, place, record.default_size)
     name = _name_recipe(proposal.folder.resolve())
-    return _compose(name, record, proposal), name
+    return Starter(_compose(name, record, proposal), name, proposal.next_step)
 
 
 def _find_proposal(source: Path, place: Path, image_size: int) -> Proposal:
-    """Asks each task in turn; classification, which takes any folder, comes last."""
-    for kind in (*TASKS[1:], TASKS[0]):
-        planning = find_task(kind)().open("planning").Planning
-        proposal: Proposal | None = planning.propose(source, place, image_size)
+    """Asks each task in turn, and last those that take any folder for their own."""
+    for planning in sorted(_list_plannings(), key=lambda planning: planning.takes_any_folder):
+        proposal = planning.propose(source, place, image_size)
         if proposal is not None:
             return proposal
+    *columns, last = _list_words("columns")
     raise DataError(
         Problem(
             where=str(source),
             what="is a table of no task",
-            expected="Expected the columns path and label, path and labels (names with | between "
-            "them), or path and columns of numbers.",
+            expected=f"Expected the columns {', '.join(columns)}, or {last}.",
             hint="tltool init TABLE.csv",
         )
     )
+
+
+def _list_plannings() -> list[type[TaskPlanning]]:
+    return [find_task(kind)().open("planning").Planning for kind in TASKS]
+
+
+def _list_words(field: str) -> list[str]:
+    """Returns what the tasks say that they recognize, each once."""
+    words = (str(getattr(planning, field)) for planning in _list_plannings())
+    return list(dict.fromkeys(filter(None, words)))
 
 
 def _name_recipe(folder: Path) -> str:

@@ -48,6 +48,8 @@ class Proposal:
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
         folder: The folder that the recipe is named after.
+        next_step: What its user must do to make the recipe valid, as "name the classes in it"; ""
+            if it is valid.
     """
 
     opening: str
@@ -57,6 +59,7 @@ class Proposal:
     task: Sequence[str] = ()
     batch_size: int = 32
     head: Sequence[str] = ()
+    next_step: str = ""
 
 
 class TaskPlanning:
@@ -67,9 +70,15 @@ class TaskPlanning:
 
     Attributes:
         counted_as: The name for the number of images that have no class.
+        folders: Folders that `propose` recognizes, in words; "" for none.
+        columns: Columns of a table that it recognizes, in words; "" for none.
+        takes_any_folder: Whether it takes every folder for its own; such a task is asked last.
     """
 
     counted_as: ClassVar[str] = "images"
+    folders: ClassVar[str] = ""
+    columns: ClassVar[str] = ""
+    takes_any_folder: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

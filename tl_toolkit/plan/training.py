@@ -1,18 +1,15 @@
-"""The settings of training, in plain values, made from a recipe.
-
-This is the one place where `unfreeze` becomes units.
-"""
+"""The settings of training, in plain values, made from a plan."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
-from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.phase_schema import PhaseSettings
-from tl_toolkit.recipe.schema import Head, Phase, Recipe
+from tl_toolkit.recipe.schema import Head, Recipe
 
 __all__ = [
     "PhaseSettings",
@@ -20,6 +17,7 @@ __all__ = [
     "TrainingSettings",
     "describe_phases",
     "dropout_rates",
+    "feature_values",
     "training_settings",
 ]
 
@@ -61,23 +59,16 @@ class TrainingSettings:
     descriptions: tuple[str, ...] = ()
 
 
-def training_settings(
-    recipe: Recipe, units: Mapping[str, tuple[str, ...]] | None = None
-) -> TrainingSettings:
-    """Returns the settings of training that a recipe describes.
+def training_settings(plan: Plan) -> TrainingSettings:
+    """Returns the settings of training that a plan describes.
 
     Args:
-        recipe: A checked recipe.
-        units: Units that each phase trains, by its name, where they are known already.
-
-    Raises:
-        RecipeError: The base has no such block or unit.
+        plan: The plan, whose units each phase trains.
     """
+    recipe = plan.recipe
     stopping = recipe.early_stopping
     return TrainingSettings(
-        phases=tuple(
-            _phase_settings(phase, recipe, (units or {}).get(phase.name)) for phase in recipe.phases
-        ),
+        phases=tuple(PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases),
         batch_size=recipe.data.batch_size,
         seed=recipe.seed,
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
@@ -86,10 +77,22 @@ def training_settings(
     )
 
 
-def _phase_settings(phase: Phase, recipe: Recipe, units: tuple[str, ...] | None) -> PhaseSettings:
-    if units is None:
-        units = tuple(resolve_unfreeze(find_base(recipe), phase.unfreeze))
-    return PhaseSettings.of(phase, units)
+def feature_values(recipe: Recipe) -> dict[str, Any]:
+    """Returns all that a recipe says of its features, as `FeatureSettings` take it.
+
+    Their fields have the names of those of `features` and `augment`, so that a new one needs no
+    line here.
+
+    Args:
+        recipe: The recipe.
+    """
+    return {
+        **recipe.features.model_dump(),
+        "augment": None if recipe.augment is None else recipe.augment.model_dump(),
+        "image_size": recipe.data.image_size,
+        "resize": recipe.data.resize,
+        "seed": recipe.seed,
+    }
 
 
 def dropout_rates(head: Head) -> dict[str, float]:

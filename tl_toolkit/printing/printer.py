@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tl_toolkit.events import Event, Kind
-from tl_toolkit.printing.tables import build_summary, build_table, open_console, title_of
+from tl_toolkit.printing.tables import build_summary, build_table, open_console
+from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Printer:
         self._file = sys.stderr if file is None else file
         self._command = command
         self._folder: RunFolder | None = None
+        self._section = TaskSection()
         self._opened: Console | None = None
         self._bars: bars.Progress | None = None
         self._task: bars.TaskID | None = None
@@ -81,6 +83,7 @@ class Printer:
     def _begin_run(self, event: Event) -> None:
         folder = event.facts["folder"]
         self._folder = RunFolder(folder)
+        self._section = event.facts.get("task", self._section)
         if self._command:
             self._folder.append_log(f"$ {self._command}")
         self._print(f"run {folder}")
@@ -115,7 +118,7 @@ class Printer:
         row = event.facts
         parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
         score = _score_of(row)
-        title = title_of(score)
+        title = self._section.title_of(score)
         if row["loss"] is not None:
             parts.append(f"loss {row['loss']:.4f}  {title} {row[score]:.3f}")
         parts.append(f"val loss {row['val_loss']:.4f}  {title} {row[f'val_{score}']:.3f}")
@@ -150,7 +153,7 @@ class Printer:
         self.stop()
         best = event.facts["metrics"]["best"]
         self._print(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")
-        self._print(build_summary(event.facts["metrics"]))
+        self._print(build_summary(event.facts["metrics"], self._section))
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")
         if self._folder:

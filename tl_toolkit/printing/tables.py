@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tl_toolkit.recipe.tasks import list_titles, select_headlines
+from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,15 +57,6 @@ def _as_text(value: Any) -> str:
     return str(value).replace("[", "\\[")
 
 
-def title_of(metric: str) -> str:
-    """Returns the title of a metric.
-
-    Args:
-        metric: Its name in metrics.json, as "mean_iou".
-    """
-    return list_titles().get(metric, metric.replace("_", " "))
-
-
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Returns those metrics of a split that are numbers.
 
@@ -75,11 +66,12 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def build_summary(metrics: Mapping[str, Any]) -> Table:
+def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> Table:
     """Returns the first metrics of each split, of a run and of its baseline.
 
     Args:
         metrics: The content of metrics.json.
+        task: Of the run.
     """
     rows = []
     columns: list[str] = []
@@ -89,6 +81,6 @@ def build_summary(metrics: Mapping[str, Any]) -> Table:
         for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
             if split in splits:
                 numbers = numbers_of(splits[split])
-                columns = select_headlines(numbers)
+                columns = task.select_headlines(numbers)
                 rows.append([name, split, *(numbers[column] for column in columns)])
-    return build_table(["", "split", *map(title_of, columns)], rows)
+    return build_table(["", "split", *map(task.title_of, columns)], rows)

@@ -92,7 +92,7 @@ EdgeKind = Literal[
     "robinson",
     "kirsch",
 ]
-"""The kinds of `tl_toolkit.architectures.layers.EdgeFilter`."""
+"""The kinds of `tl_toolkit.architectures.layers.EdgeFilter`, which reads them here."""
 
 
 def _as_head(head: object) -> object:

@@ -1,4 +1,12 @@
-"""The sections of a recipe for single pixels: where masks are, and how pixels are used."""
+"""The sections of a recipe for single pixels: where masks are, and how pixels are used.
+
+All dense tasks share them, and they stand beside `data` and `model`, not in `task`: recipes that
+name a task by a word keep them. They are defined here and not in `tl_toolkit.tasks.dense`, because
+the words that they allow for a loss and for sampling are read off all tasks, whose specs have to be
+complete by then. What is particular to a task (its choices, its defaults, what it refuses, what the
+descriptions say of it) is in the task's spec. `data.examples_per_class` is no field of dense tasks,
+which refuse it: classification samples by it.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -7,6 +15,7 @@ from pydantic import Field
 
 from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, expects, refuse_repeated
 from tl_toolkit.recipe.task_types import Loss, Sampling
+from tl_toolkit.recipe.tasks import list_remarks
 
 __all__ = ["Masks", "Pixels"]
 
@@ -96,16 +105,13 @@ class Pixels(Section):
     loss: Loss = Field(
         default="cross_entropy",
         description="cross_entropy; dice, 1 minus the overlap of each class; focal, cross-entropy "
-        "times (1 - p)^2, less for what is easy. Edges have cross_entropy alone; normals angular, "
-        "1 minus the cosine of the angle, which is their default.",
+        f"times (1 - p)^2, less for what is easy. {' '.join(list_remarks('loss'))}",
     )
     class_weights: Literal["balanced"] | dict[Text, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
         description="Weight of each class in the loss, a mean over pixels: balanced, the median of "
         "the classes' frequencies over each one's, at most 50; or a weight for each class by name, "
-        "1 by default. "
-        "For edges balanced is the default, and null turns it off: edges of an image have as much "
-        "weight together as its other pixels.",
+        f"1 by default. {' '.join(list_remarks('class_weights'))}",
     )
 
     @classmethod

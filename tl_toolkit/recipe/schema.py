@@ -29,7 +29,7 @@ from tl_toolkit.recipe.phase_schema import EarlyStopping, Phase, UnfreezeFrom
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask
-from tl_toolkit.recipe.tasks import field_of, find_task, task_of
+from tl_toolkit.recipe.tasks import DEFAULT_TASK, describe_tasks, field_of, find_task, task_of
 
 __all__ = [
     "Augment",
@@ -103,11 +103,9 @@ class Recipe(Section):
         default=True, description="The same recipe gives the same result on the same machine."
     )
     task: AnyTask = Field(
-        default=find_task("classification")(),
+        default=find_task(DEFAULT_TASK)(),
         description="What the model learns, as a word or as a section of the task's own fields: "
-        "classification, one class per image; multilabel, any number of classes per image; "
-        "regression, numbers; segmentation, one class per pixel; edges, the probability of an edge "
-        "at each pixel; normals, the direction that the surface faces there.",
+        f"{describe_tasks()}.",
         examples=["segmentation", {"kind": "regression", "columns": ["age"]}],
     )
     data: Data = Field(description="Where the images are and how they are split and resized.")

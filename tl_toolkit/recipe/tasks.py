@@ -15,24 +15,27 @@ from pydantic import Field
 from tl_toolkit.recipe.fields import Conflict, Section
 
 __all__ = [
+    "DEFAULT_TASK",
     "TASKS",
     "TaskSection",
     "add_missing",
+    "describe_tasks",
     "field_of",
     "find_task",
-    "list_baselines",
     "list_choices",
     "list_monitors",
-    "list_titles",
+    "list_remarks",
     "name_scores",
     "refuse_head",
     "require_table",
-    "select_headlines",
     "task_of",
 ]
 
 TASKS = ("classification", "multilabel", "regression", "segmentation", "edges", "normals")
 """Every task, a folder of `tl_toolkit.tasks` each. A new task is a folder and a word here."""
+
+DEFAULT_TASK = "classification"
+"""The task of recipes that name none."""
 
 
 class TaskSection(Section):
@@ -45,11 +48,13 @@ class TaskSection(Section):
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
         headlines: The only metrics that a summary shows; all numbers if there are none.
+        grouped_by: What metrics are grouped by beside their means: they hold `per_<grouped_by>`.
         baselines: Titles of predictions without a model, by the name of their metrics.
         lower_is_better: Metrics of which lower values are better.
         ungraded: Numbers in the metrics that no threshold can be set on.
         tunable: Its own fields that trials and a baseline may change, as its targets stay the same.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
+        remarks: What the descriptions of these fields say of the task.
         shared_modules: Modules of the task that are in another folder, by their name in its own.
     """
 
@@ -60,11 +65,13 @@ class TaskSection(Section):
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
     headlines: ClassVar[tuple[str, ...]] = ()
+    grouped_by: ClassVar[str] = "class"
     baselines: ClassVar[Mapping[str, str]] = {}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     ungraded: ClassVar[frozenset[str]] = frozenset()
     tunable: ClassVar[tuple[str, ...]] = ()
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    remarks: ClassVar[Mapping[str, str]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {}
 
     def open(self, name: str) -> Any:
@@ -75,6 +82,38 @@ class TaskSection(Section):
         """
         own_module = f"tl_toolkit.tasks.{self.kind}.{name}"
         return import_module(self.shared_modules.get(name, own_module))
+
+    @classmethod
+    def title_of(cls, metric: str) -> str:
+        """Returns the title of a metric in tables.
+
+        Args:
+            metric: Its name in metrics.json, as "mean_iou".
+        """
+        return cls.titles.get(metric, metric.replace("_", " "))
+
+    @classmethod
+    def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """Returns the numbers that a summary of a split's metrics shows.
+
+        Args:
+            metrics: Metrics of a split.
+        """
+        if cls.headlines and all(name in metrics for name in cls.headlines):
+            return list(cls.headlines)
+        return [name for name, value in metrics.items() if isinstance(value, int | float)]
+
+    @classmethod
+    def describe_absent(cls, metrics: Mapping[str, Any]) -> str:
+        """Returns a sentence on the classes that a split has nothing of, or "".
+
+        Args:
+            metrics: Metrics of the split.
+        """
+        absent = [name for name, row in metrics.get("per_class", {}).items() if not row["images"]]
+        if not absent:
+            return ""
+        return f"no images of {', '.join(absent)}: the means are over the other classes"
 
     @classmethod
     def settle_recipe(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -140,9 +179,10 @@ def _refuse_dense_sections(name: str, values: Mapping[str, Any]) -> Iterable[Con
         (("data", "masks"), field_of(values.get("data"), "masks")),
     ):
         if section is not None:
-            dense = ", ".join(sorted(kind for kind in TASKS if find_task(kind).is_dense))
-            expected = f"expected no such section for {name}: it goes with the tasks {dense}"
-            yield Conflict(path, expected, "task: segmentation")
+            dense = [kind for kind in TASKS if find_task(kind).is_dense]
+            listed = ", ".join(sorted(dense))
+            expected = f"expected no such section for {name}: it goes with the tasks {listed}"
+            yield Conflict(path, expected, f"task: {dense[0]}")
 
 
 @cache
@@ -180,28 +220,21 @@ def list_choices(field: str) -> tuple[Any, ...]:
 
 
 @cache
-def list_titles() -> Mapping[str, str]:
-    """Returns the titles of metrics in tables, by name, of all tasks."""
-    return {name: title for kind in TASKS for name, title in find_task(kind).titles.items()}
+def list_remarks(field: str) -> tuple[str, ...]:
+    """Returns what the description of a field of `pixels` says of single tasks.
+
+    Args:
+        field: As `loss`.
+    """
+    remarks = (find_task(kind).remarks.get(field) for kind in TASKS)
+    return tuple(remark for remark in remarks if remark)
 
 
 @cache
-def list_baselines() -> Mapping[str, str]:
-    """Returns the titles of predictions without a model, of all tasks."""
-    return {name: title for kind in TASKS for name, title in find_task(kind).baselines.items()}
-
-
-def select_headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns the numbers that a summary of a split's metrics shows.
-
-    Args:
-        metrics: Metrics of a split.
-    """
-    for kind in TASKS:
-        headlines = find_task(kind).headlines
-        if headlines and all(name in metrics for name in headlines):
-            return list(headlines)
-    return [name for name, value in metrics.items() if isinstance(value, int | float)]
+def describe_tasks() -> str:
+    """Returns every task with what it learns, for the description of the field `task`."""
+    first = {kind: (find_task(kind).__doc__ or "").split("\n")[0].rstrip(".") for kind in TASKS}
+    return "; ".join(f"{kind}, {text[:1].lower()}{text[1:]}" for kind, text in first.items())
 
 
 def task_of(value: object) -> type[TaskSection] | None:
@@ -210,7 +243,7 @@ def task_of(value: object) -> type[TaskSection] | None:
     Args:
         value: A word, a section not yet validated, a validated one, or None for the default.
     """
-    kind = "classification" if value is None else field_of(value, "kind") or value
+    kind = DEFAULT_TASK if value is None else field_of(value, "kind") or value
     return find_task(kind) if isinstance(kind, str) and kind in TASKS else None
 
 

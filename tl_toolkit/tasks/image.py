@@ -17,7 +17,6 @@ from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import read_image
-from tl_toolkit.recipe.schema import Head
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import (
@@ -31,7 +30,7 @@ from tl_toolkit.tasks.types import (
     Transform,
 )
 
-__all__ = ["ImageTask", "layers_of"]
+__all__ = ["ImageTask"]
 
 
 class ImageTask(Task):
@@ -228,12 +227,3 @@ class _WithTargets:
     ) -> Iterator[tuple[Batch, np.ndarray]]:
         for batch, indices in self._features.chunks(order, batch_size, epoch=epoch):
             yield batch, self._targets[indices]
-
-
-def layers_of(head: Head) -> HeadLayers:
-    """Returns the layers that a recipe's head describes.
-
-    Args:
-        head: The section.
-    """
-    return HeadLayers.from_values(head.model_dump())

@@ -12,19 +12,17 @@ from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
-from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
-from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.schema import Augment, Recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
+from tl_toolkit.transfer.fetch import fetch_weight_file
 
 _T = TypeVar("_T")
 
@@ -177,54 +175,23 @@ def load_images(
 
 def build_trainer(
     compiled: CompiledPhases,
-    recipe: Recipe,
+    settings: FeatureSettings,
     images: Mapping[str, Images],
     *,
     progress: Handler = ignore,
     ahead: Sequence[Sequence[str]] = (),
 ) -> Trainer:
-    """Builds the trainer of a recipe, and of all recipes that share its model, features and images.
+    """Builds the trainer of all recipes that share a model, its features and its images.
 
     Args:
-        compiled: The recipe's model, and its steps.
-        recipe: The recipe, with augmentation and features.
+        compiled: The model, and its steps.
+        settings: How images are augmented, and which features are stored.
         images: Images by split.
         progress: As in `Trainer`.
         ahead: As in `Trainer`.
     """
-    source = FeatureSource(compiled.transfer, read_feature_settings(recipe), images, progress)
+    source = FeatureSource(compiled.transfer, settings, images, progress)
     return Trainer(compiled, source, images, progress=progress, ahead=ahead)
-
-
-def read_feature_settings(recipe: Recipe) -> FeatureSettings:
-    """Returns a recipe's settings of the features, and of the images that they come from.
-
-    Args:
-        recipe: The recipe.
-    """
-    features, augment = recipe.features, recipe.augment
-    return FeatureSettings(
-        image_size=recipe.data.image_size,
-        resize=recipe.data.resize,
-        augment=None if augment is None else _read_augment_settings(augment),
-        seed=recipe.seed,
-        views=features.views,
-        store=features.store,
-        dtype=features.dtype,
-        constant_folded=features.folded,
-        max_gb=features.max_gb,
-    )
-
-
-def _read_augment_settings(augment: Augment) -> AugmentSettings:
-    rand = augment.rand_augment
-    return AugmentSettings(
-        flip=augment.flip,
-        rotation=augment.rotation,
-        zoom=augment.zoom,
-        contrast=augment.contrast,
-        rand_augment=None if rand is None else RandAugmentSettings(rand.num_ops, rand.magnitude),
-    )
 
 
 def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
@@ -239,21 +206,23 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     recipe, model = plan.recipe, plan.recipe.model
-    record = find_base(recipe)
+    path = plan.weights_file
+    if plan.published is not None:
+        report = report_counts(progress, "weights_fetched")
+        path = fetch_weight_file(plan.published, progress=report)
     transfer = assemble(
         BaseSettings(
-            record.name,
-            model.weights or "random",  # a model of the user's own brings its weights
+            plan.architecture.name,
+            path,
             model.arguments,
             model.l1,
             model.l2,
             model.edge_filter,
-            record,
+            plan.architecture,
         ),
         task,
         image_size=recipe.data.image_size,
         seed=recipe.seed,
-        progress=report_counts(progress, "weights_fetched"),
     )
     loaded = transfer.weights
     if loaded is not None and loaded.by == "order":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.runtime import derive_seed, initializers_seeded
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.heads import initialize_head, is_head
-from tl_toolkit.transfer.weights import LoadedWeights, find_weights, load_weights
+from tl_toolkit.transfer.weights import LoadedWeights, load_weights
 
 HEAD = "head"
 
@@ -98,7 +99,7 @@ class BaseSettings:
 
     Attributes:
         name: Name of the architecture.
-        weights: imagenet, random, or the path of a file.
+        weights_file: The file of its weights; None for random weights, or its own.
         arguments: Arguments of the architecture.
         l1: L1 regularization factor of each kernel that trains, 0 or more.
         l2: L2 regularization factor of each kernel that trains, 0 or more.
@@ -107,7 +108,7 @@ class BaseSettings:
     """
 
     name: str
-    weights: str = "random"
+    weights_file: Path | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     l1: float = 0.0
     l2: float = 0.0
@@ -121,7 +122,6 @@ def assemble(
     *,
     image_size: tuple[int, int],
     seed: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
 ) -> TransferModel:
     """Builds a model and loads its base's weights.
 
@@ -130,7 +130,6 @@ def assemble(
         task: Builds the head.
         image_size: (height, width) of the images.
         seed: Random weights and dropout follow from it.
-        progress: Receives the bytes so far and the total while a weight file is downloaded.
 
     Raises:
         RecipeError: The head cannot be built onto the base.
@@ -147,11 +146,11 @@ def assemble(
         features = build_base(architecture, entering, arguments)
         maps = task.find_maps(architecture, entering, features)
         blocks = find_blocks(architecture, entering, list(maps))
-        path = find_weights(architecture, arguments, image_size, base.weights, progress=progress)
         _regularize(blocks, build_regularizer(base.l1, base.l2))
         loaded = None
-        if path is not None:
-            loaded = load_weights([layer for block in blocks for layer in block.layers], path)
+        if base.weights_file is not None:
+            layers = [layer for block in blocks for layer in block.layers]
+            loaded = load_weights(layers, base.weights_file)
         further_inputs, outputs = task.build_outputs(maps, entering)
         model = keras.Model(
             [image, *further_inputs] if further_inputs else image, outputs, name=architecture.name

@@ -18,8 +18,9 @@ from tl_toolkit.errors import (
 from tl_toolkit.events import Event, Handler, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.space import Space, count_trials, resolve_space, trial_recipe
+from tl_toolkit.plan.space import Space, count_trials, resolve_space
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
@@ -152,8 +153,8 @@ class Engine:
             score = None
             errors: list[str] = []
             with self._outliving(errors, OutputError):
-                recipe = trial_recipe(self.recipe, best.values, seed=seed)
-                score = self._score(self._trainers.find(recipe).train(training_settings(recipe)))
+                plan = plan_trial(self._plan, best.values, seed=seed)
+                score = self._score(self._trainers.find(plan).train(training_settings(plan)))
             for error in errors:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
             yield Refit(seed, score)
@@ -204,9 +205,9 @@ class Engine:
         errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
-            recipe = trial_recipe(self.recipe, proposal.values, seed=seed)
-            trainer = self._trainers.find(recipe)
-            settings = training_settings(recipe)
+            plan = plan_trial(self._plan, proposal.values, seed=seed)
+            trainer = self._trainers.find(plan)
+            settings = training_settings(plan)
             widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
             training = trainer.train(settings, pause_after=proposal.budget, paused=paused)

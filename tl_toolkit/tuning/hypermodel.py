@@ -13,10 +13,11 @@ import keras
 import keras_tuner
 
 from tl_toolkit.events import Handler, ignore
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
-from tl_toolkit.plan.training import training_settings
+from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
@@ -71,7 +72,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
-        phase = training_settings(plan.recipe, plan.units).phases[-1]
+        phase = training_settings(plan).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
         if not isinstance(phase.learning_rate, float):
@@ -106,8 +107,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if size not in self._images:  # images of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, transfer.task, self._manifest)}
         images = self._images[size]
-        trainer = build_trainer(CompiledPhases(transfer), plan.recipe, images)
-        best = trainer.train(training_settings(plan.recipe, plan.units)).best.as_row()
+        features = FeatureSettings.from_values(feature_values(plan.recipe))
+        trainer = build_trainer(CompiledPhases(transfer), features, images)
+        best = trainer.train(training_settings(plan)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.events import Handler
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.space import Space
+from tl_toolkit.plan.space import Space, find_unfrozen
+from tl_toolkit.plan.training import feature_values
 from tl_toolkit.recipe.load import replace_fields
-from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
@@ -49,7 +49,6 @@ class Trainers:
         quiet: Handler,
         images: Mapping[str, Images],
     ) -> None:
-        self._plan = plan
         self._space = space
         self._folder = folder
         self._progress = progress
@@ -61,13 +60,13 @@ class Trainers:
         """Forgets all of them, so that a fault of one cannot affect later trials."""
         self._trainers.clear()
 
-    def find(self, recipe: Recipe) -> Trainer:
-        """Returns a trainer that serves a recipe, and all that share its graph and images.
+    def find(self, plan: Plan) -> Trainer:
+        """Returns a trainer that serves a plan, and all that share its graph and images.
 
         Args:
-            recipe: Recipe of a trial.
+            plan: Plan of a trial.
         """
-        template = self._with_dropouts(recipe)
+        recipe, template = plan.recipe, self._with_dropouts(plan.recipe)
         shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
         if recipe.model.weights == "random" or recipe.augment is not None:
             shared.add("seed")  # else the seed decides nothing that a trainer keeps
@@ -80,20 +79,20 @@ class Trainers:
         if key not in self._trainers:
             while len(self._trainers) >= _KEPT_TRAINERS:
                 del self._trainers[next(iter(self._trainers))]
-            self._trainers[key] = self._build(recipe, template)
+            self._trainers[key] = self._build(replace(plan, recipe=template))
         return self._trainers[key]
 
-    def _build(self, recipe: Recipe, template: Recipe) -> Trainer:
-        plan = replace(self._plan, recipe=template)  # the same images
-        task = build_task(template, plan.classes)
+    def _build(self, plan: Plan) -> Trainer:
+        task = build_task(plan.recipe, plan.classes)
         images = self._load_images(plan, task)
         transfer = assemble_model(plan, task, self._progress)
         return build_trainer(
             CompiledPhases(transfer),
-            template,
+            FeatureSettings.from_values(feature_values(plan.recipe)),
             images,
             progress=self._quiet,
-            ahead=self._find_cuts(recipe),
+            # Units of every unfreezing that trials may have: one pass is to serve them all.
+            ahead=find_unfrozen(self._space, plan.architecture),
         )
 
     def _with_dropouts(self, recipe: Recipe) -> Recipe:
@@ -111,17 +110,6 @@ class Trainers:
             manifest = scan_images(plan, task, self._folder)
             self._images = {key: _without_test(load_images(plan, task, manifest))}
         return self._images[key]
-
-    def _find_cuts(self, recipe: Recipe) -> list[tuple[str, ...]]:
-        """Returns the units of all unfreezings: one pass computes their features for all trials."""
-        architecture = find_base(recipe)
-        units = []
-        for field, dimension in self._space.items():
-            if field.startswith("phases.") and field.endswith(".unfreeze"):
-                for value in dimension.values or ():
-                    phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
-                    units.append(tuple(resolve_unfreeze(architecture, phase.unfreeze)))
-        return units
 
 
 def _describe_data(recipe: Recipe) -> str:

@@ -22,7 +22,7 @@ def write(tmp_path):
 
 
 def test_init_writes_a_recipe_for_a_table_of_labels(write, tmp_path):
-    text, name = write_starter(write(ROWS, "insects.csv"), base="lenet5", place=tmp_path)
+    text, name, _ = write_starter(write(ROWS, "insects.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))

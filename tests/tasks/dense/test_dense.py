@@ -7,8 +7,8 @@ import pytest
 
 from tests.architectures.networks import fill
 from tests.models import build_transfer, layers_of
-from tl_toolkit.recipe.schema import Pixels
 from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH
 from tl_toolkit.tasks.segmentation.task import Segmentation
 from tl_toolkit.transfer.freezing import split_at
@@ -35,7 +35,7 @@ def keep_all(outputs):
 @cache
 def assemble_pixels(head="one hidden", *, base="vgg_tiny", size=(32, 32), **pixels):
     """A model of three classes whose outputs are far from each other."""
-    task = Segmentation(CLASSES, Pixels(**pixels), head=layers_of(HEADS[head]))
+    task = Segmentation(CLASSES, PixelSettings(**pixels), head=layers_of(HEADS[head]))
     arguments = {"alpha": 0.25} if base == "mobilenet" else {}
     transfer = build_transfer(base, task=task, size=size, arguments=arguments)
     fill(transfer.model)

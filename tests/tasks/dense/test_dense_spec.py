@@ -1,5 +1,7 @@
 """Recipes of dense tasks: what depends on the task, and what it has not."""
 
+import dataclasses
+
 import pytest
 
 from tl_toolkit.errors import RecipeError
@@ -15,7 +17,9 @@ from tl_toolkit.recipe.schema import (
     Search,
 )
 from tl_toolkit.recipe.search_schema import Objective
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
+from tl_toolkit.tasks.segmentation.masks import MaskSettings
 
 TASKS = {"segmentation": ["a", "b"], "edges": None, "normals": None}
 
@@ -228,3 +232,14 @@ def test_masks_of_at_most_255_classes_fit_their_8_bits(values):
 
     assert "expected at most 255 classes for segmentation, got 256" in message
     assert len(fewer.data.classes) == 255
+
+
+@pytest.mark.parametrize(
+    "settings, section, beside",
+    [(PixelSettings, Pixels, set()), (MaskSettings, Masks, {"images", "masks", "ending"})],
+)
+def test_settings_have_the_fields_of_their_section(settings, section, beside):
+    fields = {field.name: field.default for field in dataclasses.fields(settings)}
+
+    assert set(fields) == set(section.model_fields) - beside
+    assert all(section.model_fields[name].default == default for name, default in fields.items())

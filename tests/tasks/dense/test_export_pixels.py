@@ -22,11 +22,11 @@ from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.pipeline import resize_pixels
-from tl_toolkit.recipe.pixels import Pixels
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.dense import parity as dense_parity
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.serving import place_pixels_in_graph
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.parity import read_by_pillow, render_probes
@@ -44,7 +44,7 @@ class FloatsOnly(DenseTask):
     """A task without classes."""
 
     def __init__(self):
-        super().__init__((), Pixels(), reader=None)
+        super().__init__((), PixelSettings(), reader=None)
 
 
 class Edges(FloatsOnly):

@@ -60,7 +60,7 @@ class Trained:
         plan, task = plan_values(values)
         recipe = plan.recipe
         trainer, self.images = build_trainer(plan, task, folder)
-        run = trainer._prepare(training_settings(recipe), 0, trainer._initial, is_new=True)
+        run = trainer._prepare(training_settings(plan), 0, trainer._initial, is_new=True)
         self.prefix = run.split.prefix
         self.features = run._features
         self.change = build_augment(recipe.augment)

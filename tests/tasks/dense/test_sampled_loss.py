@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.architectures.networks import fill
 from tests.models import build_transfer, layers_of
-from tl_toolkit.recipe.schema import Pixels
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
@@ -16,7 +16,7 @@ TAPS = ("block1", "block2", "block3", "block4")
 
 
 def assemble_pixels(loss):
-    settings = Pixels(loss=loss, taps=TAPS, class_weights={"tree": 3.0})
+    settings = PixelSettings(loss=loss, taps=TAPS, class_weights={"tree": 3.0})
     head = layers_of({"hidden": [{"units": 16}, {"units": 12}]})
     task = Segmentation(("sky", "tree", "road"), settings, head=head)
     transfer = build_transfer("vgg_tiny", task=task, size=(SIDE, SIDE))

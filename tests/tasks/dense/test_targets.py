@@ -10,9 +10,8 @@ from PIL import Image
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.recipe.schema import Masks
 from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
-from tl_toolkit.tasks.segmentation.masks import MaskReader
+from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
@@ -22,7 +21,7 @@ def inspect(images, masks, settings=None, num_classes=2):
         Example(path, "0", "train", (mask,)) for path, mask in zip(images, masks, strict=True)
     )
     manifest = Manifest(examples, (), columns=("mask",))
-    return inspect_targets(manifest, MaskReader(settings or Masks(), num_classes))
+    return inspect_targets(manifest, MaskReader(settings or MaskSettings(), num_classes))
 
 
 def test_inspected_masks_are_noted_with_their_content(save):
@@ -46,7 +45,7 @@ def test_all_problems_are_told_at_once_by_name(save, tmp_path):
     good = save(np.zeros((2, 3), np.uint8), "good.png")
 
     with pytest.raises(DataError) as caught:
-        inspect([image] * 5, [missing, small, good, unknown, text], Masks(ignore=200))
+        inspect([image] * 5, [missing, small, good, unknown, text], MaskSettings(ignore=200))
 
     message = str(caught.value)
     assert "2 masks: cannot be read" in message
@@ -88,7 +87,7 @@ def test_masks_of_skipped_images_are_not_opened(tmp_path):
     broken = Example("gone.jpg", "", "train", ("gone.png",), "broken", "cannot be read")
     manifest = Manifest((broken,), (), columns=("mask",))
 
-    (example,) = inspect_targets(manifest, MaskReader(Masks(), 2)).examples
+    (example,) = inspect_targets(manifest, MaskReader(MaskSettings(), 2)).examples
 
     assert example.targets == ("gone.png", "")
 
@@ -110,7 +109,7 @@ def test_a_mask_has_the_size_of_its_image_as_it_is_turned(tmp_path, draw, encode
 def save_targets(save, count=2, **options):
     paths = [save(np.full((4, 6), number, np.uint8), f"{number}.png") for number in range(count)]
     examples = [Example("", "0", "train", (path,)) for path in paths]
-    return Targets(examples, MaskReader(Masks(), count), image_size=(2, 3), **options)
+    return Targets(examples, MaskReader(MaskSettings(), count), image_size=(2, 3), **options)
 
 
 def test_pixels_of_each_class_are_counted_at_the_models_size(save):

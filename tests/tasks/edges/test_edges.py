@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.models import plan_values
 from tests.pixels import draw_balls, make_recipe
-from tl_toolkit.recipe.pixels import Pixels
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.edges.task import EdgeReader, Edges
 
@@ -19,7 +19,7 @@ TARGETS = np.array(
 
 
 def balanced():
-    return Edges(Pixels(class_weights="balanced"))
+    return Edges(PixelSettings(class_weights="balanced"))
 
 
 def make_outputs(seed=0):
@@ -132,14 +132,14 @@ def test_an_image_of_one_kind_alone_counts_its_pixels_alike():
 def test_without_class_weights_all_pixels_count_alike():
     outputs = make_outputs()
 
-    losses, _ = Edges(Pixels()).compare(tf.constant(outputs), tf.constant(TARGETS))
+    losses, _ = Edges(PixelSettings()).compare(tf.constant(outputs), tf.constant(TARGETS))
 
     p, t = outputs[0, [0, 1, 2, 3, 5], 0], TARGETS[0, [0, 1, 2, 3, 5]]
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     assert losses[0].numpy() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("task", [balanced(), Edges(Pixels())], ids=["balanced", "plain"])
+@pytest.mark.parametrize("task", [balanced(), Edges(PixelSettings())], ids=["balanced", "plain"])
 def test_ignored_pixels_have_no_loss_no_gradient_and_no_state(task):
     outputs = tf.constant(make_outputs())
 

@@ -10,14 +10,13 @@ import tensorflow as tf
 from sklearn import metrics
 
 from tests.tasks.views import make_view
-from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.multilabel.task import Multilabel
 
 CLASSES = ("bird", "cat", "dog")
 
 
-def make_task(**section):
-    return Multilabel(CLASSES, section=MultilabelSection(**section))
+def make_task(**settings):
+    return Multilabel(CLASSES, **settings)
 
 
 def sample(count=200, seed=0):

@@ -178,7 +178,7 @@ def test_a_manifest_has_the_column_labels(write, tmp_path):
 
 @pytest.mark.parametrize("rows", [NAMES, FLAGS], ids=["names", "flags"])
 def test_init_writes_a_recipe_of_multilabel_for_both_forms(write, rows, tmp_path):
-    text, name = write_starter(write(rows, "pets.csv"), base="lenet5", place=tmp_path)
+    text, name, _ = write_starter(write(rows, "pets.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))

@@ -11,15 +11,14 @@ from sklearn import metrics
 
 from tests.tasks.views import make_view
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
-from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.regression.task import Regression
 
 TARGETS = np.random.default_rng(0).normal([1e5, 3e-4], [2e3, 1e-4], (200, 2)).astype(np.float32)
 COLUMNS = ("weight", "dose")
 
 
-def make_task(targets=TARGETS, **section):
-    task = Regression(COLUMNS[: targets.shape[1]], section=RegressionSection(**section))
+def make_task(targets=TARGETS, **settings):
+    task = Regression(COLUMNS[: targets.shape[1]], **settings)
     task.prepare(targets)
     return task
 

@@ -104,7 +104,7 @@ def test_a_manifest_has_a_column_for_each_target(write, tmp_path):
 
 
 def test_init_proposes_the_columns_of_numbers(write, tmp_path):
-    text, name = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
+    text, name, _ = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
@@ -117,7 +117,7 @@ def test_init_proposes_the_columns_of_numbers(write, tmp_path):
 def test_init_takes_a_column_label_for_classes_even_if_it_holds_numbers(write):
     table = write([("path", "label"), ("0.png", 3), ("1.png", 7)])
 
-    text, _ = write_starter(table, base="lenet5")
+    text, *_ = write_starter(table, base="lenet5")
 
     assert "task:" not in text and "of 2 classes" in text
 

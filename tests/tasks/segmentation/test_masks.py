@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_toolkit.recipe.schema import Masks
 from tl_toolkit.tasks.dense.spec import IGNORE
-from tl_toolkit.tasks.segmentation.masks import MaskReader
+from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
@@ -41,7 +40,7 @@ def test_values_are_the_classes_in_every_form_of_file(save, form):
     is_deep = isinstance(form, np.ndarray) and form.dtype == np.int32
     path = save(form, "mask.tif" if is_deep else "mask.png")
 
-    actual = MaskReader(Masks(), 3).read(path)
+    actual = MaskReader(MaskSettings(), 3).read(path)
 
     assert actual.dtype == np.uint8
     assert actual.tolist() == VALUES.tolist()
@@ -50,7 +49,7 @@ def test_values_are_the_classes_in_every_form_of_file(save, form):
 def test_ids_say_which_value_is_which_class(save):
     path = save(np.array([[7, 30], [30, 200]], np.uint8))
 
-    actual = MaskReader(Masks(ids=(30, 7), ignore=200), 2).read(path)
+    actual = MaskReader(MaskSettings(ids=(30, 7), ignore=200), 2).read(path)
 
     assert actual.tolist() == [[1, 0], [0, IGNORE]]
 
@@ -58,14 +57,14 @@ def test_ids_say_which_value_is_which_class(save):
 def test_an_ignored_value_may_be_255_itself(save):
     path = save(np.array([[0, 255]], np.uint8))
 
-    assert MaskReader(Masks(ignore=255), 2).read(path).tolist() == [[0, IGNORE]]
+    assert MaskReader(MaskSettings(ignore=255), 2).read(path).tolist() == [[0, IGNORE]]
 
 
 def test_colors_say_which_color_is_which_class(save):
     red, green, white = (200, 0, 0), (0, 200, 0), (255, 255, 255)
     path = save(np.array([[red, green], [white, red]], np.uint8))
 
-    reader = MaskReader(Masks(colors=(green, red), ignore=white), 2)
+    reader = MaskReader(MaskSettings(colors=(green, red), ignore=white), 2)
 
     assert reader.read(path).tolist() == [[1, 0], [IGNORE, 1]]
 
@@ -74,7 +73,7 @@ def test_colors_of_a_palette_are_looked_up_too(save):
     image = Image.fromarray(VALUES).convert("P")
     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
 
-    reader = MaskReader(Masks(colors=((0, 128, 0), (0, 0, 0), (128, 0, 0))), 3)
+    reader = MaskReader(MaskSettings(colors=((0, 128, 0), (0, 0, 0), (128, 0, 0))), 3)
 
     assert reader.read(save(image)).tolist() == [[1, 2, 0], [0, 2, 1]]
 
@@ -83,26 +82,26 @@ def test_unknown_values_are_named_with_their_pixels(save):
     path = save(np.array([[0, 9, 9], [1, 4, 255]], np.uint8))
 
     with pytest.raises(ValueError, match=r"4 \(1 pixels\), 9 \(2 pixels\), 255 \(1 pixels\)$"):
-        MaskReader(Masks(), 2).read(path)
+        MaskReader(MaskSettings(), 2).read(path)
 
 
 def test_values_beyond_a_byte_are_unknown_not_wrapped(save):
     path = save(np.array([[0, 256], [1, 65535]], np.uint16))
 
     with pytest.raises(ValueError, match=r"256 \(1 pixels\), 65535 \(1 pixels\)"):
-        MaskReader(Masks(), 2).read(path)
+        MaskReader(MaskSettings(), 2).read(path)
 
 
 def test_unknown_colors_are_named_as_colors(save):
     path = save(np.array([[(200, 0, 0), (200, 1, 16)]], np.uint8))
 
     with pytest.raises(ValueError, match=r"#c80110 \(1 pixels\)"):
-        MaskReader(Masks(colors=((200, 0, 0), (0, 0, 0))), 2).read(path)
+        MaskReader(MaskSettings(colors=((200, 0, 0), (0, 0, 0))), 2).read(path)
 
 
 def test_a_photo_taken_for_a_mask_is_refused(save, draw):
     with pytest.raises(ValueError, match=r"a colour image; data\.masks\.colors says"):
-        MaskReader(Masks(), 2).read(save(draw()))
+        MaskReader(MaskSettings(), 2).read(save(draw()))
 
 
 def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
@@ -110,4 +109,4 @@ def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
     path.write_bytes(write_png(np.zeros((2, 3, 3), np.uint8), size=(60_000, 60_000)))
 
     with pytest.raises(OSError, match="exceeds limit"):
-        MaskReader(Masks(), 2).read(str(path))
+        MaskReader(MaskSettings(), 2).read(str(path))

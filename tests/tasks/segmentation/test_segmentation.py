@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.recipe.pixels import Pixels
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
@@ -20,7 +20,7 @@ def make_outputs(seed=0):
 
 
 def compare(outputs, targets=TARGETS, weights=None, **settings):
-    task = Segmentation(CLASSES, Pixels(**settings))
+    task = Segmentation(CLASSES, PixelSettings(**settings))
     if weights is not None:
         task.class_weights.assign(weights)
     losses, states = task.compare(tf.constant(outputs), tf.constant(targets))
@@ -112,7 +112,7 @@ def test_a_perfect_prediction_has_a_dice_loss_of_zero():
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice"])
 def test_pixels_of_no_class_change_no_loss_and_get_no_gradient(loss):
-    task = Segmentation(CLASSES, Pixels(loss=loss))
+    task = Segmentation(CLASSES, PixelSettings(loss=loss))
     outputs = tf.constant(make_outputs())
 
     with tf.GradientTape() as tape:
@@ -133,7 +133,7 @@ def test_an_image_without_a_pixel_of_a_class_has_no_loss(loss):
 
 def test_a_confident_error_costs_its_full_price():
     # By the logits behind a softmax, not by a probability that is clipped at 1e-7.
-    task = Segmentation(CLASSES, Pixels())
+    task = Segmentation(CLASSES, PixelSettings())
     logits = keras.Input((1, 3))
     model = keras.Model(logits, keras.layers.Activation("softmax")(logits))
 
@@ -153,13 +153,13 @@ def test_the_state_is_the_confusion_of_each_image():
         [[1, 0, 0], [0, 1, 1], [0, 0, 1]],
         [[0, 0, 0], [0, 0, 0], [1, 0, 2]],
     ]
-    task = Segmentation(CLASSES, Pixels())
+    task = Segmentation(CLASSES, PixelSettings())
     # sky: 1 of 2; road: 1 of 2; tree: 3 of 5.
     assert task.score_of(states.sum(axis=0)) == pytest.approx((1 / 2 + 1 / 2 + 3 / 5) / 3)
 
 
 def test_balanced_weights_are_the_median_frequency_over_each_ones():
-    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+    task = Segmentation(CLASSES, PixelSettings(class_weights="balanced"))
 
     task.prepare(Counted(100, 10, 40))
 
@@ -167,7 +167,7 @@ def test_balanced_weights_are_the_median_frequency_over_each_ones():
 
 
 def test_a_class_without_pixels_keeps_a_weight_of_one():
-    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+    task = Segmentation(CLASSES, PixelSettings(class_weights="balanced"))
 
     task.prepare(Counted(100, 0, 50))
 
@@ -175,7 +175,7 @@ def test_a_class_without_pixels_keeps_a_weight_of_one():
 
 
 def test_balanced_weights_stay_below_fifty():
-    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+    task = Segmentation(CLASSES, PixelSettings(class_weights="balanced"))
 
     task.prepare(Counted(1_000_000, 10, 500_000))
 
@@ -183,7 +183,7 @@ def test_balanced_weights_stay_below_fifty():
 
 
 def test_masks_without_a_counted_pixel_leave_the_weights_alone():
-    task = Segmentation(CLASSES, Pixels(class_weights="balanced"))
+    task = Segmentation(CLASSES, PixelSettings(class_weights="balanced"))
 
     task.prepare(Counted(0, 0, 0))
 
@@ -194,7 +194,7 @@ def test_masks_without_a_counted_pixel_leave_the_weights_alone():
     ("class_weights", "weights"), [({"tree": 2.0}, [1, 1, 2]), (None, [1, 1, 1])], ids=str
 )
 def test_other_weights_need_no_counts(class_weights, weights):
-    task = Segmentation(CLASSES, Pixels(class_weights=class_weights))
+    task = Segmentation(CLASSES, PixelSettings(class_weights=class_weights))
 
     task.prepare(None)  # all masks would be read for nothing
 
@@ -202,7 +202,7 @@ def test_other_weights_need_no_counts(class_weights, weights):
 
 
 def test_a_prediction_is_a_palette_image_of_the_classes():
-    task = Segmentation(CLASSES, Pixels())
+    task = Segmentation(CLASSES, PixelSettings())
     outputs = np.eye(3, dtype=np.float32)[[[0, 2], [1, 1]]] * 0.9
     palette = np.array([[0, 0, 255], [128, 128, 128], [0, 255, 0]], np.uint8)
 
@@ -218,7 +218,7 @@ def test_a_prediction_is_a_palette_image_of_the_classes():
 
 @pytest.mark.parametrize("num_classes", [2, 3, 16, 255])
 def test_a_saved_prediction_keeps_the_pixels_that_were_not_seen(num_classes, tmp_path):
-    task = Segmentation([str(index) for index in range(num_classes)], Pixels())
+    task = Segmentation([str(index) for index in range(num_classes)], PixelSettings())
     mask = np.array([[0, num_classes - 1, IGNORE]], np.uint8)
 
     task.render({"mask": mask}, np.full((num_classes, 3), 200, np.uint8)).save(
@@ -231,7 +231,7 @@ def test_a_saved_prediction_keeps_the_pixels_that_were_not_seen(num_classes, tmp
 
 
 def test_whole_masks_are_measured_over_all_images_and_each_alone():
-    metric = Segmentation(CLASSES, Pixels()).build_metric()
+    metric = Segmentation(CLASSES, PixelSettings()).build_metric()
 
     first = metric.add({"mask": np.array([[0, 0]])}, np.array([[0, 1]]))
     second = metric.add({"mask": np.array([[1, 1]])}, np.array([[1, IGNORE]]))

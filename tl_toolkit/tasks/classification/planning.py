@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem
@@ -27,6 +28,10 @@ __all__ = ["Planning"]
 
 class Planning(TaskPlanning):
     """The light half of classification."""
+
+    folders: ClassVar[str] = "a folder per class"
+    columns: ClassVar[str] = "path and label"
+    takes_any_folder: ClassVar[bool] = True
 
     def survey(self) -> Survey:
         """Lists the recipe's data; opens no image and loads no built-in set."""

@@ -16,8 +16,9 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.classification.metrics import measure_classification
 from tl_toolkit.tasks.classification.spec import ClassificationSection
-from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
@@ -30,8 +31,8 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
         recipe: The recipe, with its head resolved.
         classes: Class names in the order of the outputs.
     """
-    head = recipe.model.classifier
-    return Classification(classes, layers_of(head), activation=head.activation)
+    activation = recipe.model.classifier.activation
+    return Classification(classes, layers_of(recipe), activation=activation)
 
 
 class Classification(ImageTask):

@@ -33,6 +33,7 @@ class Planning(TaskPlanning):
     """The light half of tasks with one output per pixel."""
 
     counted_as: ClassVar[str] = "with mask"
+    folders: ClassVar[str] = "images/ and masks/"
 
     def survey(self) -> Survey:
         """Lists images and masks; opens none."""
@@ -143,4 +144,5 @@ class Planning(TaskPlanning):
             batch_size=BATCH_SIZE,
             head=("    hidden:", "      - units: 256"),
             folder=source,
+            next_step="name the classes in it",
         )

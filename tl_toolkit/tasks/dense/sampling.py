@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, as_list
-from tl_toolkit.recipe.schema import Pixels
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.types import Features, Transform
@@ -25,7 +25,7 @@ class SampledPixels:
     Args:
         features: The tensors that cross the cut, by image.
         targets: Targets of the same images.
-        settings: The recipe's section.
+        settings: How many pixels of an image are sampled, and how.
         seed: With the epoch and the image's place, it decides which pixels are sampled. The pixels
             of epoch 0, by which epochs of all phases are compared, depend on the place alone.
         augment: The geometric transforms of the images, which are applied to their targets too; by
@@ -36,7 +36,7 @@ class SampledPixels:
         self,
         features: Features,
         targets: Targets,
-        settings: Pixels,
+        settings: PixelSettings,
         *,
         seed: int,
         augment: Transform | None = None,

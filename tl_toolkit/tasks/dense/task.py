@@ -15,10 +15,10 @@ from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.architectures.taps import pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.recipe.schema import Pixels
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
 from tl_toolkit.tasks.dense.sampling import SampledPixels
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
 from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.types import (
@@ -78,7 +78,7 @@ class DenseTask(Task):
     def __init__(
         self,
         classes: Sequence[str],
-        pixels: Pixels,
+        pixels: PixelSettings,
         reader: TargetReader,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
         palette: np.ndarray | None = None,

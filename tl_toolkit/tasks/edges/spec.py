@@ -23,8 +23,14 @@ class EdgesSection(DenseSection):
         "sampling": ("uniform", "balanced", "edges"),
         "class_weights": ("balanced", None),
     }
+    remarks: ClassVar[Mapping[str, str]] = {
+        "loss": "Edges have cross_entropy alone.",
+        "class_weights": "For edges balanced is the default, and null turns it off: edges of an "
+        "image have as much weight together as its other pixels.",
+    }
     titles: ClassVar[Mapping[str, str]] = {
         "f_score": "F score",
+        "average_precision": "AP",
         "ods": "ODS",
         "ods_threshold": "ODS threshold",
         "ods_precision": "ODS precision",

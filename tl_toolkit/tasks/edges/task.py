@@ -11,8 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
-from tl_toolkit.recipe.schema import Pixels, Recipe
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.edges.boundaries import (
@@ -22,7 +23,7 @@ from tl_toolkit.tasks.edges.boundaries import (
     summarize,
 )
 from tl_toolkit.tasks.edges.spec import EdgesSection
-from tl_toolkit.tasks.image import layers_of
+from tl_toolkit.tasks.registry import layers_of, values_of
 
 __all__ = ["EdgeReader", "EdgeMetric", "Edges"]
 
@@ -99,9 +100,9 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
     """
     ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
     return Edges(
-        recipe.pixels or Pixels(),
+        PixelSettings(**values_of(recipe.pixels)),
         EdgeReader(ignore if isinstance(ignore, int) else None),
-        layers_of(recipe.model.classifier),
+        layers_of(recipe),
     )
 
 
@@ -126,7 +127,7 @@ class Edges(DenseTask):
 
     def __init__(
         self,
-        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        pixels: PixelSettings = PixelSettings(),  # noqa: B008  (frozen)
         reader: EdgeReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
@@ -22,6 +23,8 @@ _EXPECTED = (
 
 class Planning(TaskPlanning):
     """The light half of multi-label classification."""
+
+    columns: ClassVar[str] = "path and labels (names with | between them)"
 
     @property
     def _section(self) -> MultilabelSection:

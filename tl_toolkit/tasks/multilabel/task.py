@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
     choose_thresholds,
@@ -24,6 +24,7 @@ from tl_toolkit.tasks.multilabel.metrics import (
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
@@ -44,7 +45,9 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Multilabel:
     section = recipe.task
     if not isinstance(section, MultilabelSection):
         raise TypeError(f"task: expected multilabel, got {section.kind}")
-    return Multilabel(classes, layers_of(recipe.model.classifier), section)
+    return Multilabel(
+        classes, layers_of(recipe), separator=section.separator, threshold=section.threshold
+    )
 
 
 class Multilabel(ImageTask):
@@ -56,7 +59,9 @@ class Multilabel(ImageTask):
     Args:
         classes: Class names in the order of the outputs.
         head: Layers between the features and the outputs.
-        section: The recipe's `task`.
+        separator: What stands between names of classes.
+        threshold: Probability from which on a class is predicted; validation for one of each class
+            by the validation images.
     """
 
     score = MultilabelSection.score
@@ -66,14 +71,16 @@ class Multilabel(ImageTask):
         self,
         classes: Sequence[str],
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
-        section: MultilabelSection = MultilabelSection(),  # noqa: B008  (frozen)
+        *,
+        separator: str = "|",
+        threshold: float | Literal["validation"] = "validation",
     ) -> None:
         super().__init__(classes, head)
         self.units = len(self.classes)
         self.targets = tf.TensorSpec((None, self.units), tf.int32)
-        self._section = section
-        chosen = section.threshold
-        first = chosen if isinstance(chosen, float) else DEFAULT_THRESHOLD
+        self._separator = separator
+        self._threshold = threshold
+        first = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
         self.thresholds = np.full(self.units, first, np.float32)
 
     def load_targets(
@@ -88,7 +95,7 @@ class Multilabel(ImageTask):
         """
         targets = np.zeros((len(examples), self.units), np.int32)
         for row, example in zip(targets, examples, strict=True):
-            for name in split_names(example.targets[0], self._section.separator):
+            for name in split_names(example.targets[0], self._separator):
                 row[self.classes.index(name)] = 1
         return targets
 
@@ -134,7 +141,7 @@ class Multilabel(ImageTask):
             view: View of the validation images.
             targets: int32 (n, classes).
         """
-        if self._section.threshold == "validation":
+        if self._threshold == "validation":
             _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
             self.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
 
@@ -159,7 +166,7 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        separator = self._section.separator
+        separator = self._separator
         rows = []
         for flags, row in zip(targets.astype(bool), outputs, strict=True):
             labels = separator.join(self._name(flags))
@@ -203,7 +210,7 @@ class Multilabel(ImageTask):
             [
                 [
                     record["path"],
-                    (self._section.separator if wide else ", ").join(record["labels"]),
+                    (self._separator if wide else ", ").join(record["labels"]),
                     *map(record["probabilities"].get, names),
                 ]
                 for record in records
@@ -221,7 +228,7 @@ class Multilabel(ImageTask):
             each is at least its class's threshold; `labels` string (batch,), the names of those
             with the separator of the table between them.
         """
-        separator = self._section.separator
+        separator = self._separator
         predicted = outputs >= tf.constant(self.thresholds)
         names = tf.constant([f"{name}{separator}" for name in self.classes])
         words = tf.strings.reduce_join(tf.where(predicted, names, ""), axis=-1)

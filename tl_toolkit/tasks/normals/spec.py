@@ -22,6 +22,9 @@ class NormalsSection(DenseSection):
         "sampling": ("uniform",),
         "class_weights": (None,),
     }
+    remarks: ClassVar[Mapping[str, str]] = {
+        "loss": "Normals have angular, 1 minus the cosine of the angle, which is their default.",
+    }
     titles: ClassVar[Mapping[str, str]] = {
         "rmse_angle": "RMSE angle",
         "within_11_25": "within 11.25",

@@ -10,12 +10,13 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
-from tl_toolkit.recipe.schema import Pixels, Recipe
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_unit
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
-from tl_toolkit.tasks.image import layers_of
 from tl_toolkit.tasks.normals.spec import NormalsSection
+from tl_toolkit.tasks.registry import layers_of, values_of
 
 __all__ = ["NormalReader", "NormalMetric", "Normals", "measure_angles"]
 
@@ -116,7 +117,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Normals:
     """
     ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
     return Normals(
-        recipe.pixels or Pixels(), NormalReader(ignore), layers_of(recipe.model.classifier)
+        PixelSettings(**values_of(recipe.pixels)), NormalReader(ignore), layers_of(recipe)
     )
 
 
@@ -137,7 +138,7 @@ class Normals(DenseTask):
 
     def __init__(
         self,
-        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        pixels: PixelSettings = PixelSettings(),  # noqa: B008  (frozen)
         reader: NormalReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
     ) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
@@ -27,6 +28,8 @@ _EXPECTED = (
 
 class Planning(TaskPlanning):
     """The light half of regression."""
+
+    columns: ClassVar[str] = "path and columns of numbers"
 
     def survey(self) -> Survey:
         """Reads the recipe's table; opens no image."""

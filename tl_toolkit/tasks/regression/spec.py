@@ -34,6 +34,7 @@ class RegressionSection(TaskSection):
 
     score: ClassVar[str] = "r2"
     has_classes: ClassVar[bool] = False
+    grouped_by: ClassVar[str] = "column"
     titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
     baselines: ClassVar[Mapping[str, str]] = {"mean": "mean of training"}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})

@@ -15,7 +15,8 @@ from tl_toolkit.architectures.affine import Affine
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.image import ImageTask, layers_of
+from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.regression.metrics import measure_regression
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
@@ -33,7 +34,9 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Regression:
     section = recipe.task
     if not isinstance(section, RegressionSection):
         raise TypeError(f"task: expected regression, got {section.kind}")
-    return Regression(classes, layers_of(recipe.model.classifier), section)
+    return Regression(
+        classes, layers_of(recipe), loss=section.loss, huber_delta=section.huber_delta
+    )
 
 
 class Regression(ImageTask):
@@ -45,7 +48,8 @@ class Regression(ImageTask):
     Args:
         classes: The columns that are predicted, in the order of the outputs.
         head: Layers between the features and the outputs.
-        section: The recipe's `task`.
+        loss: mse, mae or huber, of standardized targets.
+        huber_delta: Of huber, in standard deviations, above 0.
     """
 
     score = RegressionSection.score
@@ -57,12 +61,15 @@ class Regression(ImageTask):
         self,
         classes: Sequence[str],
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
-        section: RegressionSection = RegressionSection(),  # noqa: B008  (frozen)
+        *,
+        loss: str = "mse",
+        huber_delta: float = 1.0,
     ) -> None:
         super().__init__(classes, head)
         self.units = len(self.classes)
         self.targets = tf.TensorSpec((None, self.units), tf.float32)
-        self._section = section
+        self._loss = loss
+        self._huber_delta = huber_delta
         # Variables: the step is compiled before the targets have been read.
         self._mean = tf.Variable(tf.zeros(self.units), trainable=False)
         self._scale = tf.Variable(tf.ones(self.units), trainable=False)
@@ -125,11 +132,10 @@ class Regression(ImageTask):
         """
         errors = (outputs - targets) / self._scale
         standardized = (targets - self._mean) / self._scale
-        if self._section.loss == "mae":
+        if self._loss == "mae":
             losses = tf.reduce_mean(tf.abs(errors), axis=-1)
-        elif self._section.loss == "huber":
-            delta = self._section.huber_delta
-            losses = keras.losses.huber(tf.zeros_like(errors), errors, delta=delta)
+        elif self._loss == "huber":
+            losses = keras.losses.huber(tf.zeros_like(errors), errors, delta=self._huber_delta)
         else:
             losses = tf.reduce_mean(tf.square(errors), axis=-1)
         # float64: of targets that do not vary, rounded squares would leave a variance.

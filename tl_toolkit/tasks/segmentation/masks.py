@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tl_toolkit.recipe.schema import Masks
 from tl_toolkit.tasks.dense.spec import IGNORE
 
-__all__ = ["MaskReader"]
+__all__ = ["MaskReader", "MaskSettings"]
 
 _NAMED_VALUES = 5
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What the values in masks mean; fields of equal names hold those of `Masks`.
+
+    Attributes:
+        ids: Value of each class in masks of one channel; None for 0, 1, 2, ...
+        colors: Colour of each class in masks of RGB; None for masks of one channel.
+        ignore: Value, or colour, of pixels of no class; None if there are none.
+    """
+
+    ids: tuple[int, ...] | None = None
+    colors: tuple[tuple[int, int, int], ...] | None = None
+    ignore: int | tuple[int, int, int] | None = None
 
 
 class MaskReader:
@@ -29,7 +44,7 @@ class MaskReader:
     fault = "hold values that are no class"
     hint = "data.masks.ignore=VALUE for pixels of no class, or data.masks.ids"
 
-    def __init__(self, masks: Masks, num_classes: int) -> None:
+    def __init__(self, masks: MaskSettings, num_classes: int) -> None:
         self._masks = masks
         self.num_sampling_groups = num_classes
         ids = masks.ids or tuple(range(num_classes))
@@ -95,7 +110,7 @@ def _list(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def _look_up_values(values: np.ndarray, masks: Masks, num_classes: int) -> np.ndarray:
+def _look_up_values(values: np.ndarray, masks: MaskSettings, num_classes: int) -> np.ndarray:
     table = np.full(256, -1, np.int16)
     table[list(masks.ids or range(num_classes))] = range(num_classes)
     if isinstance(masks.ignore, int):
@@ -106,7 +121,7 @@ def _look_up_values(values: np.ndarray, masks: Masks, num_classes: int) -> np.nd
     return indices.astype(np.uint8)
 
 
-def _look_up_colors(pixels: np.ndarray, masks: Masks) -> np.ndarray:
+def _look_up_colors(pixels: np.ndarray, masks: MaskSettings) -> np.ndarray:
     def pack(colors: np.ndarray) -> np.ndarray:
         return colors.astype(np.int64) @ [1 << 16, 1 << 8, 1]
 

@@ -27,5 +27,20 @@ class SegmentationSection(DenseSection):
     }
     baselines: ClassVar[Mapping[str, str]] = {"majority": "majority class"}
 
+    @classmethod
+    def describe_absent(cls, metrics: Mapping[str, Any]) -> str:
+        """Returns a sentence on the classes that no mask of a split has, or "".
+
+        Args:
+            metrics: Of the split.
+        """
+        absent = [name for name, row in metrics.get("per_class", {}).items() if not row["pixels"]]
+        if not absent:
+            return ""
+        return (
+            f"no pixel of {', '.join(absent)} in the masks: mean accuracy leaves it out; mean IoU "
+            "counts it where it was predicted"
+        )
+
 
 SPEC = SegmentationSection

@@ -11,13 +11,14 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
-from tl_toolkit.recipe.schema import Masks, Pixels, Recipe
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
-from tl_toolkit.tasks.image import layers_of
+from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.segmentation.confusion import count_confusion, mean_iou, measure_confusion
-from tl_toolkit.tasks.segmentation.masks import MaskReader
+from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 from tl_toolkit.tasks.segmentation.spec import SegmentationSection
 
 __all__ = ["MaskMetric", "Segmentation", "build"]
@@ -36,12 +37,15 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
         recipe: The recipe, with its head resolved.
         classes: Class names in the order of the outputs.
     """
-    masks = recipe.data.masks or Masks()
+    section = recipe.data.masks
+    masks = MaskSettings()
+    if section is not None:
+        masks = MaskSettings(section.ids, section.colors, section.ignore)
     return Segmentation(
         classes,
-        recipe.pixels or Pixels(),
+        PixelSettings(**values_of(recipe.pixels)),
         MaskReader(masks, len(classes)),
-        layers_of(recipe.model.classifier),
+        layers_of(recipe),
         None if masks.colors is None else np.array(masks.colors, np.uint8),
     )
 
@@ -65,13 +69,13 @@ class Segmentation(DenseTask):
     def __init__(
         self,
         classes: Sequence[str],
-        pixels: Pixels = Pixels(),  # noqa: B008  (frozen)
+        pixels: PixelSettings = PixelSettings(),  # noqa: B008  (frozen)
         reader: MaskReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
         palette: np.ndarray | None = None,
     ) -> None:
         super().__init__(
-            classes, pixels, reader or MaskReader(Masks(), len(classes)), head, palette
+            classes, pixels, reader or MaskReader(MaskSettings(), len(classes)), head, palette
         )
         self.units = len(self.classes)
         # A variable: the step is compiled before the masks have been counted.
