@@ -46,7 +46,7 @@ class TrainingSettings:
     Attributes:
         phases: At least one.
         batch_size: Images in a step.
-        seed: Head, order, dropout and sampling follow from it.
+        seed: Head, order, dropout, sampling and augmentation follow from it.
         stopping: When a phase ends early; None for never.
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if

@@ -16,7 +16,7 @@ from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.training import TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.types import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog
@@ -223,20 +223,26 @@ class Trainer:
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
+        augmentation = phase_seed(settings.seed, "augmentation", index)
         features = self._source.at(
-            split, digests, passes=phase.epochs + 1, also=self._settled_cuts(settings, index)
+            split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
+            also=self._settled_cuts(settings, index),
+        )  # fmt: skip
+        sources = self._join_targets(
+            features,
+            seed=phase_seed(settings.seed, "sampling", index),
+            transform=self._source.geometric_transform(augmentation),
         )
-        sampling = phase_seed(settings.seed, "sampling", index)
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, self._join_targets(features, sampling),
-            digests, order_seed=phase_seed(settings.seed, "order", index),
+            self._transfer, phase, split, steps, sources, digests,
+            order_seed=phase_seed(settings.seed, "order", index),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
         )  # fmt: skip
         return self._last
 
     def _join_targets(
-        self, features: Mapping[str, FeatureSet], seed: int
+        self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None
     ) -> dict[str, ExampleSource]:
         task = self._transfer.task
         return {
@@ -244,7 +250,7 @@ class Trainer:
                 batches,
                 self._images[split].targets,
                 seed=seed,
-                transform=self._source.geometric_transform if split == "train" else None,
+                transform=transform if split == "train" else None,
             )
             for split, batches in features.items()
         }

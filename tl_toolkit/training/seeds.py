@@ -8,8 +8,9 @@ from tl_toolkit.runtime import derive_seed
 
 __all__ = ["Role", "phase_seed"]
 
-Role: TypeAlias = Literal["head", "order", "dropout", "sampling"]
-"""What is random: the head's first weights, the order of images, dropout's masks, pixels drawn."""
+Role: TypeAlias = Literal["head", "order", "dropout", "sampling", "augmentation"]
+"""What is random: the head's first weights, the order of images, dropout's masks, the pixels that
+are sampled, and the changes to training images that each epoch makes anew."""
 
 
 def phase_seed(seed: int, role: Role, index: int) -> int:

@@ -31,7 +31,8 @@ _METADATA = "metadata"
 class PhaseState:
     """A phase after one of its epochs; it is resumed as if nothing had been in between.
 
-    Orders of images and views are not here: they follow from the seed and an epoch's number.
+    Orders and views of images are not here: they follow from the seed, the phase's place and an
+    epoch's number.
     Neither are patience, which follows from the epochs, and the rates of a schedule.
 
     Attributes:
