@@ -73,7 +73,10 @@ class Event:
 
 
 Handler = Callable[[Event], None]
-"""What receives the events of a run. An exception that it raises ends the run."""
+"""What receives the events of a run, one at a time.
+
+Several threads report them: the one that called, and one that builds the model meanwhile. An
+exception that the handler raises ends the run, and is what the caller gets."""
 
 
 def ignore(event: Event) -> None:

@@ -325,6 +325,17 @@ def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monk
     assert run.metrics["best"]["val_loss"] > 0
 
 
+def test_an_error_of_the_handler_is_no_fault_of_the_store(tmp_path, photos, cache):
+    def handle(event):
+        if event.kind == "features_computed":
+            raise OSError("mine")
+
+    with pytest.raises(OSError, match="^mine$"):
+        tl.finetune(
+            recipe_of(photos, features={"store": "always"}), out=tmp_path / "run", progress=handle
+        )
+
+
 def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, monkeypatch):
     def run_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
