@@ -166,20 +166,37 @@ def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
     assert [row["epoch"] for row in history(run, "1-all")] == ["0", "1"]
 
 
-def test_an_interrupt_that_something_swallows_is_raised_again():
-    # A shell starts jobs in the background with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture
+def set_handler():
+    """Sets the handler of SIGINT for the test: a shell starts jobs in the background without."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_something_swallows_is_raised_again(set_handler):
+    set_handler(signal.default_int_handler)
     kept = _KeptInterrupts()
     kept.start()
+
     try:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except:  # noqa: E722  (as pythonify_logs does)
-            pass
-        with pytest.raises(KeyboardInterrupt):
-            kept.check()
-        kept.stop()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        kept.stop()
-        signal.signal(signal.SIGINT, before)
+        signal.raise_signal(signal.SIGINT)
+    except:  # noqa: E722  (as pythonify_logs does)
+        pass
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.check()
+    kept.stop()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_the_caller_s_own_handler_takes_ends_nothing(set_handler):
+    numbers = []
+    set_handler(lambda number, frame: numbers.append(number))
+    kept = _KeptInterrupts()
+    kept.start()
+
+    signal.raise_signal(signal.SIGINT)
+
+    kept.check()
+    assert numbers == [signal.SIGINT]

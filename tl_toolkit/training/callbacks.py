@@ -118,14 +118,17 @@ class _KeptInterrupts:
             self._before = None
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal came, whatever became of it."""
+        """Raises KeyboardInterrupt if the handler of a signal raised it, whatever became of it."""
         if self._came:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
         handler: Callable[[int, FrameType | None], Any] = self._before
-        handler(number, frame)
+        try:
+            handler(number, frame)
+        except KeyboardInterrupt:  # a caller's own handler may let the run continue
+            self._came = True
+            raise
 
 
 def _overrides(callback: keras.callbacks.Callback, hooks: Sequence[str]) -> bool:
