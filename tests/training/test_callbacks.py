@@ -9,7 +9,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe, history
-from tl_toolkit.training.callbacks import _KeptInterrupts
+from tl_toolkit.training.callbacks import PhaseCallbacks, _KeptInterrupts
 
 PHASE = {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
 
@@ -164,6 +164,25 @@ def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
     run = finetune(tmp_path, [Stop()])
 
     assert [row["epoch"] for row in history(run, "1-all")] == ["0", "1"]
+
+
+@pytest.mark.parametrize("hook", ["set_model", "on_train_begin"])
+def test_a_callback_that_fails_at_the_beginning_leaves_everything_as_it_was(set_handler, hook):
+    def fail(*arguments):
+        raise ValueError(hook)
+
+    set_handler(signal.default_int_handler)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    callback = keras.callbacks.Callback()
+    setattr(callback, hook, fail)
+    optimizer = keras.optimizers.SGD()
+
+    with pytest.raises(ValueError, match=hook):
+        with PhaseCallbacks([callback], model, optimizer, epochs=1, steps=1):
+            pytest.fail("the phase began")
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert getattr(model, "optimizer", None) is None
 
 
 @pytest.fixture

@@ -51,8 +51,19 @@ class PhaseCallbacks:
         self._interrupts = _KeptInterrupts()
 
     def __enter__(self) -> Self:
-        """Begins the training of the phase."""
+        """Begins the training of the phase.
+
+        What a callback raises here leaves everything as it was.
+        """
         self._before = getattr(self._model, "optimizer", None)
+        try:
+            self._begin()
+        except BaseException:  # Python calls `__exit__` only after this has returned
+            self._undo()
+            raise
+        return self
+
+    def _begin(self) -> None:
         if self._callbacks:
             self._interrupts.start()
             self._model.optimizer = self._optimizer
@@ -61,7 +72,6 @@ class PhaseCallbacks:
             self._callbacks, add_history=bool(self._callbacks), model=self._model, **self._params
         )
         self.call("on_train_begin")
-        return self
 
     def __exit__(
         self,
@@ -70,6 +80,9 @@ class PhaseCallbacks:
         traceback: TracebackType | None,
     ) -> None:
         """Leaves the model as it was: what is saved of it later holds no optimizer."""
+        self._undo()
+
+    def _undo(self) -> None:
         if self._callbacks:
             self._model.optimizer = self._before
             self._interrupts.stop()
