@@ -9,6 +9,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe, history
+from tl_toolkit.errors import NonFiniteError
 from tl_toolkit.training.callbacks import PhaseCallbacks, _KeptInterrupts
 
 PHASE = {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
@@ -38,9 +39,11 @@ for hook in HOOKS:
     setattr(Recorder, hook, _record(hook))
 
 
-def finetune(tmp_path, callbacks=(), phases=(PHASE,), out="run", **sections):
+def finetune(tmp_path, callbacks=(), phases=(PHASE,), out="run", progress=False, **sections):
     recipe = digits_recipe(phases=list(phases), **sections)
-    return tl.finetune(recipe, out=tmp_path / out, overwrite=True, callbacks=callbacks)
+    return tl.finetune(
+        recipe, out=tmp_path / out, overwrite=True, callbacks=callbacks, progress=progress
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +152,50 @@ def test_early_stopping_of_keras_stops_and_restores_the_whole_model(tmp_path):
 def test_terminate_on_nan_ends_the_phase_and_the_best_weights_stay(tmp_path):
     phases = [PHASE, {**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}]
 
-    run = finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases)
+    texts = []
 
+    run = finetune(
+        tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases,
+        progress=lambda event: texts.append(event.text),
+    )  # fmt: skip
+
+    kept = run.metrics["best"]["epoch"]
+    assert [text for text in texts if text.endswith(f"kept is epoch {kept} of phase all")]
     assert run.metrics["best"]["phase"] == "all"
     assert np.isfinite(run.metrics["best"]["val_loss"])
     assert len(history(run, "2-burst")) < 1 + 2
+
+
+def test_terminate_on_nan_before_the_first_epoch_is_done_ends_the_run(tmp_path):
+    burst = PHASE | {"optimizer": "sgd", "learning_rate": 1e38}
+
+    with pytest.raises(NonFiniteError, match=r"epoch 1  the loss(.|\n)*the head is untrained") as e:
+        finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=[burst])
+
+    assert e.value.exit_code == 6
+
+
+def test_a_callback_that_stops_before_the_first_epoch_leaves_an_untrained_head_and_it_is_said(
+    tmp_path,
+):
+    class Stop(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.stop_training = True
+
+    texts = []
+
+    run = finetune(tmp_path, [Stop()], progress=lambda event: texts.append(event.text))
+
+    assert run.metrics["best"]["epoch"] == 0
+    assert "no epoch was trained: kept is the head as it was" in texts
+
+
+def test_a_phase_that_trains_makes_up_for_one_that_terminate_on_nan_ended(tmp_path):
+    phases = [{**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}, PHASE]
+
+    run = finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases)
+
+    assert run.metrics["best"]["phase"] == "all"
 
 
 def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):

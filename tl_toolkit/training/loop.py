@@ -92,8 +92,8 @@ class Trainer:
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
-            NonFiniteError: The loss became infinite or not a number. The best state is restored
-                first.
+            NonFiniteError: The loss became infinite or not a number, and no callback ended the
+                phase for it, or no epoch was completed. The best state is restored first.
             ReceiptError: A frozen tensor moved. Likewise.
         """
         if not settings.phases:
@@ -135,7 +135,9 @@ class Trainer:
                 if until is not None and run.is_paused:
                     pause = Paused(tuple(done), best.copy(), run.save(best.names))
                     break
-                done.append(FinishedPhase(tuple(epochs), run.receipt(path), best.copy()))
+                done.append(
+                    FinishedPhase(tuple(epochs), run.receipt(path), best.copy(), run.failure)
+                )
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
         finally:
@@ -145,6 +147,9 @@ class Trainer:
         history = [*_join_epochs(done), *(pause.phase.epochs if pause else ())]
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
+        failures = [phase.failure for phase in done if phase.failure is not None]
+        if failures and best.epoch.epoch == 0:
+            raise failures[-1]  # a callback ended the phases, which trained nothing
         self._report_untrained(history[0], best.epoch, settings)
         return Training(
             best.epoch,
@@ -155,7 +160,9 @@ class Trainer:
         )
 
     def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Says so where no epoch beat the head that was never trained."""
+        """Says so where no epoch beat the head that was never trained, or none was trained."""
+        if not best.epoch and any(phase.epochs for phase in settings.phases):
+            self._progress(message("no epoch was trained: kept is the head as it was"))
         if best.epoch and not is_better(best, start, settings.stopping):
             name = f"val_{start.score_name}"
             self._progress(
