@@ -20,7 +20,7 @@ from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.state import PhaseState, take_state
-from tl_toolkit.training.steps import Steps, wide_type
+from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
@@ -203,7 +203,7 @@ class PhaseRun:
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
-            losses, states = self.steps.train(features, targets)
+            losses, state = self.steps.train(features, targets, state)
             bad = None
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1
@@ -216,7 +216,6 @@ class PhaseRun:
                     event = Event("step_ended", done=step, facts={"loss": float(loss)})
                     self._progress(event)
             self._steps_taken += len(losses)
-            state = state + states.sum(axis=0, dtype=wide_type(states))
             if listeners.wants_batches:
                 logs = self._as_logs(total / examples, self.steps.task.score_of(state))
                 listeners.call("on_train_batch_end", step - 1, logs)

@@ -25,7 +25,7 @@ class Steps:
     Args:
         split: Where the trainable part begins.
         optimizer: A fresh optimizer.
-        task: Gives loss and tally of each row.
+        task: Gives loss and metric state of each row.
         batch_size: Batch of each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
 
@@ -55,9 +55,12 @@ class Steps:
         self._schedule = schedule
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
-        signature = [self._features(), task.targets]
-        self._train = tf.function(self._train_rows, input_signature=signature)
-        self._evaluate = tf.function(self._evaluate_rows, input_signature=signature)
+        # What metric states are added up in, without loss.
+        self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
+        rows, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
+        count = tf.TensorSpec((), tf.int32)
+        self._train = tf.function(self._train_rows, input_signature=[*rows, state])
+        self._evaluate = tf.function(self._evaluate_rows, input_signature=[*rows, count, state])
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
@@ -94,19 +97,22 @@ class Steps:
         self._train.get_concrete_function()
         self._evaluate.get_concrete_function()
 
-    def train(self, features: Batch, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(
+        self, features: Batch, targets: np.ndarray, state: np.ndarray | int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the rows, in their order; the last one may be shorter.
 
         Args:
             features: What crosses the cut, any number of rows.
             targets: One for each row.
+            state: The metric state of the rows before them.
 
         Returns:
-            Of each step the mean loss of its batch before it, without the regularization loss, and
-            the metric state of its batch.
+            Of each step the mean loss of its batch before it, without the regularization loss; and
+            the metric state of the rows before and of these, each before the step on it.
         """
-        losses, states = self._train(features, targets)
-        return losses.numpy(), states.numpy()
+        losses, total = self._train(features, targets, self._widen(state))
+        return losses.numpy(), total.numpy()
 
     def evaluate(
         self,
@@ -122,15 +128,15 @@ class Steps:
             report: Is told both, of all rows so far, after each chunk.
         """
         losses: list[np.ndarray] = []
-        states: list[np.ndarray] = []
+        state: np.ndarray | int = 0
 
         def so_far() -> tuple[float, float]:
             loss = float(np.concatenate(losses).mean(dtype=np.float64))
-            return loss, self.task.score_of(np.sum(states, axis=0))
+            return loss, self.task.score_of(np.asarray(state))
 
-        for loss, outputs, state in self._assess(chunks):
+        for loss, outputs, total in self._assess(chunks):
             losses.append(loss)
-            states.append(state.sum(axis=0, dtype=wide_type(state)))
+            state = total
             self.last_outputs = outputs
             if report is not None:
                 report(*so_far())
@@ -146,30 +152,50 @@ class Steps:
         losses, outputs = zip(*assessed, strict=True)
         return np.concatenate(losses), np.concatenate(outputs)
 
-    def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """Yields losses, outputs and metric states of the rows of each chunk."""
+    def _assess(
+        self, chunks: Iterable[tuple[Batch, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields losses and outputs of the rows of each chunk, and the metric state so far."""
+        state = self._widen(0)
         for features, targets in chunks:
-            missing = -len(targets) % self._evaluated
+            count = len(targets)
+            missing = -count % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
-            rows = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
-            yield [column.numpy()[: len(targets)] for column in rows]
+            losses, outputs, state = self._evaluate(
+                pad_batch(features, missing), np.pad(targets, padding), tf.constant(count), state
+            )
+            yield losses.numpy()[:count], outputs.numpy()[:count], state.numpy()
+
+    def _widen(self, state: np.ndarray | int) -> tf.Tensor:
+        return tf.constant(state, self._wide)
 
     def regularization_loss(self) -> float:
         """The L1 and L2 loss of what trains; a step's gradient includes it."""
         return float(self._regularize()) if self.model.losses else 0.0
 
-    def _train_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_rows(
+        self, features: Batch, targets: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.shape(targets)[0]
         steps = -(-rows // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
-        states = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
+            # From the number 0 it grows to a vector.
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(state, tf.TensorShape(None))]
+            )
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, rows)
-            loss, state = self._take_step(take_examples(features, start, stop), targets[start:stop])
+            loss, states = self._take_step(
+                take_examples(features, start, stop), targets[start:stop]
+            )
             losses = losses.write(step, loss)
-            states = states.write(step, state)
-        return losses.stack(), states.stack()
+            state += self._add_up(states)
+        return losses.stack(), state
+
+    def _add_up(self, states: tf.Tensor) -> tf.Tensor:
+        """Adds up the metric states of a batch: those of all rows would take gigabytes."""
+        return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
     def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
@@ -179,14 +205,18 @@ class Steps:
             objective = loss + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizer.apply(gradients, variables)
-        return loss, tf.reduce_sum(states, axis=0)
+        return loss, states
 
-    def _evaluate_rows(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_rows(
+        self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
-        kinds = (tf.float32, tf.float32, self.task.state_dtype)
-        columns = [tf.TensorArray(kind, batches) for kind in kinds]
+        columns = [tf.TensorArray(tf.float32, batches) for _ in range(2)]
         for batch in tf.range(batches):
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(state, tf.TensorShape(None))]
+            )
             start = batch * size
             # A fixed size, known while it is traced: kernels choose their algorithm by it.
             rows = tf.nest.map_structure(
@@ -195,20 +225,15 @@ class Steps:
             )
             outputs = self.model(rows[0], training=False)
             losses, states = self.task.compare(outputs, rows[1])
-            values = (losses, outputs, states)
+            values = (losses, outputs)
             columns = [
                 column.write(batch, value) for column, value in zip(columns, values, strict=True)
             ]
-        return tuple(column.concat() for column in columns)
+            is_padding = start + tf.range(size) >= count
+            state += self._add_up(
+                tf.where(is_padding[:, tf.newaxis], tf.zeros_like(states), states)
+            )
+        return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
-
-
-def wide_type(state: np.ndarray) -> type[np.generic]:
-    """Returns the type that metric states are added up in without loss.
-
-    Args:
-        state: Whole numbers or floats.
-    """
-    return np.float64 if np.issubdtype(state.dtype, np.floating) else np.int64
