@@ -47,7 +47,9 @@ def measure_classification(
         "accuracy": float(metrics.accuracy_score(labels, predictions)),
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
-        "loss": _measure_loss(labels, probabilities) if losses is None else float(losses.mean()),
+        "loss": _measure_loss(labels, probabilities)
+        if losses is None
+        else float(losses.mean(dtype=np.float64)),
         "per_class": {
             name: {
                 "precision": float(precision[index]),
