@@ -192,6 +192,18 @@ class Task:
         """Returns loss and metrics as `keras.Model.compile` takes them."""
         return {"loss": _TaskLoss(self)}
 
+    def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Returns how far outputs are apart, in what limits of differences are given in.
+
+        Args:
+            outputs: Of a model, or of a part or an export of it.
+            expected: What they should be, of the same shape.
+
+        Returns:
+            float, of the same shape; at least 0.
+        """
+        return np.asarray(np.abs(outputs - expected))
+
     # ----------------------------------------------------------------------------- a finished model
 
     def finish(self, view: SplitView, targets: Any) -> None:
