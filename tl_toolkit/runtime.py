@@ -236,6 +236,10 @@ def initializers_seeded(seed: int) -> Iterator[None]:
 
 
 def derive_seed(*parts: Any) -> int:
-    """Mixes anything with a stable repr into a seed from 0 to 2**31 - 1, equal in every process."""
+    """Returns a seed from 0 to 2**31 - 1, equal in every process.
+
+    Args:
+        *parts: What it depends on: anything with a stable repr.
+    """
     digest = hashlib.sha256("\x1f".join(map(repr, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31

@@ -1,7 +1,4 @@
-"""The settings of training, in plain values, made from a recipe.
-
-This is the one place where `unfreeze` becomes units.
-"""
+"""The settings of training, in plain values, made from a recipe."""
 
 from __future__ import annotations
 

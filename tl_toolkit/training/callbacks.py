@@ -92,11 +92,12 @@ class PhaseCallbacks:
         """Whether a callback has asked for the end of the phase."""
         return bool(self._callbacks) and bool(self._model.stop_training)
 
-    def call(self, hook: str, *arguments: Any) -> None:  # noqa: D417
-        """Calls a hook of all callbacks, with its arguments.
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of all callbacks.
 
         Args:
             hook: Name of the hook, as `on_epoch_end`.
+            *arguments: What the hook takes: a number, logs, both or neither.
 
         Raises:
             KeyboardInterrupt: One came meanwhile, also if something caught it.
