@@ -54,6 +54,7 @@ class Task:
         targets: Shape and type of the targets of a batch, inside a compiled function.
         state_dtype: Type of metric states.
         prefix_batch_size: Images per call of a compiled prefix.
+        prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
     """
 
     score: str
@@ -62,6 +63,7 @@ class Task:
     targets: tf.TensorSpec
     state_dtype: tf.DType = tf.int32
     prefix_batch_size: int = PREFIX_BATCH
+    prepare_changes_model: bool = False
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)

@@ -13,6 +13,7 @@ import keras
 import keras_tuner
 
 from tl_toolkit.events import Handler, ignore
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
@@ -20,6 +21,7 @@ from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
+from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer
@@ -58,7 +60,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
-        What the last phase trains is trainable, and the loss is that of its steps.
+        What the last phase trains is trainable, and the loss is that of its steps, with what the
+        task takes from the training targets.
 
         Args:
             hp: KerasTuner's values.
@@ -71,6 +74,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
+        task.prepare(self._find_images(plan, task)["train"].targets)
         phase = training_settings(plan.recipe, plan.units).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
@@ -92,8 +96,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             model: What `build` returned.
 
         Returns:
-            The metrics of the epoch that is kept: loss, val_loss and the task's score, as accuracy
-            and val_accuracy.
+            The figures of the epoch that is kept, as in history.csv: learning_rate, loss, val_loss,
+            regularization_loss, and the task's score, as accuracy and val_accuracy. Those of
+            training images are missing at epoch 0, which is kept where no phase has another.
         """
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
@@ -102,13 +107,16 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             return self._train(transfer, plan)
 
     def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
-        size = _size_of(plan.recipe)
-        if size not in self._images:  # images of one size are kept: trials would decode them anew
-            self._images = {size: load_images(plan, transfer.task, self._manifest)}
-        images = self._images[size]
+        images = self._find_images(plan, transfer.task)
         trainer = build_trainer(CompiledPhases(transfer), plan.recipe, images)
         best = trainer.train(training_settings(plan.recipe, plan.units)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
+
+    def _find_images(self, plan: Plan, task: Task) -> dict[str, Images]:
+        size = _size_of(plan.recipe)
+        if size not in self._images:  # images of one size are kept: trials would decode them anew
+            self._images = {size: load_images(plan, task, self._manifest)}
+        return self._images[size]
 
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:

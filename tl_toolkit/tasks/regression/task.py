@@ -56,6 +56,7 @@ class Regression(ImageTask):
     served = "values"
     activation = "linear"
     state_dtype = tf.float64
+    prepare_changes_model = True
 
     def __init__(
         self,
