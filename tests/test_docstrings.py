@@ -25,14 +25,18 @@ def public_objects(tree):
 
 
 def arguments_of(signature):
-    """Returns the names that a caller may pass, apart from *args, and from **kwargs of a layer."""
-    keywords = [signature.args.kwarg] if signature.args.kwarg else []
-    # A name other than kwargs says that the keywords have a meaning.
-    named = [argument for argument in keywords if argument.arg != "kwargs"]
-    names = [
-        argument.arg for argument in [*signature.args.args, *signature.args.kwonlyargs, *named]
+    """Returns the names of all arguments, but for *args and **kwargs that are handed on."""
+    arguments = signature.args
+    # A name other than these two says that the values have a meaning.
+    unnamed = ("self", "cls", "args", "kwargs")
+    every = [
+        *arguments.posonlyargs,
+        *arguments.args,
+        arguments.vararg,
+        *arguments.kwonlyargs,
+        arguments.kwarg,
     ]
-    return [name for name in names if name not in ("self", "cls")]
+    return [argument.arg for argument in every if argument and argument.arg not in unnamed]
 
 
 def is_command(node):
@@ -74,6 +78,16 @@ def test_an_argument_that_is_not_documented_is_noticed(section, documented):
     node = ast.parse(f'def f(a, *, b):\n    """Does.{section}"""\n').body[0]
 
     assert documented_arguments(ast.get_docstring(node)) == documented != arguments_of(node)
+
+
+def test_arguments_of_any_number_count_if_their_name_says_something():
+    first, second = ast.parse(
+        "def f(a, /, b, *parts, c, **more): ...\ndef g(a, *args, **kwargs): ..."
+    ).body
+
+    assert arguments_of(first) == ["a", "b", "parts", "c", "more"]
+    assert arguments_of(second) == ["a"]
+    assert documented_arguments("Does.\n\nArgs:\n    *parts: Some.\n") == ["parts"]
 
 
 def test_only_commands_of_click_need_no_section_of_arguments():

@@ -73,7 +73,10 @@ class Event:
 
 
 Handler = Callable[[Event], None]
-"""Receives the events of a run. An exception that it raises ends the run."""
+"""Receives the events of a run, one at a time.
+
+Several threads report them: the caller's, and one that builds the model meanwhile. An exception
+that the handler raises ends the run, and the caller receives it."""
 
 
 def ignore(event: Event) -> None:

@@ -245,6 +245,10 @@ def initializers_seeded(seed: int) -> Iterator[None]:
 
 
 def derive_seed(*parts: Any) -> int:
-    """Hashes values with a stable repr to a seed from 0 to 2**31 - 1, equal in every process."""
+    """Hashes values to a seed from 0 to 2**31 - 1, equal in every process.
+
+    Args:
+        *parts: Values with a stable repr.
+    """
     digest = hashlib.sha256("\x1f".join(map(repr, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31

@@ -1,18 +1,21 @@
 """What a script sees of a run: nothing but warnings, what the command line prints, or events."""
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
 from tl_toolkit.api.finetune import _Finetuning
-from tl_toolkit.events import Event
+from tl_toolkit.api.progress import handling
+from tl_toolkit.events import Event, message
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,99 @@ def test_a_handler_that_is_no_function_is_refused(recipe, tmp_path):
         tl.finetune(recipe, out=tmp_path / "run", progress="yes")
 
     assert not (tmp_path / "run").exists()
+
+
+def test_a_handler_receives_one_event_at_a_time():
+    handled, inside = [], threading.Lock()
+
+    def handle(event):
+        assert inside.acquire(blocking=False), "called by two threads at a time"
+        time.sleep(0.001)
+        inside.release()
+        handled.append(event)
+
+    with handling(handle) as report, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: report(Event("step_ended", done=number)), range(40)))
+
+    assert sorted(event.done for event in handled) == [*range(40)]
+
+
+def test_a_handler_may_call_what_reports_to_it():
+    texts = []
+
+    with handling(lambda event: texts.append(event.text) or nest(event)) as report:
+
+        def nest(event):
+            if event.text == "outer":
+                report(message("inner"))
+
+        report(message("outer"))
+
+    assert texts == ["outer", "inner"]
+
+
+def test_an_interrupt_in_a_handler_lets_other_threads_report():
+    begun, texts = threading.Event(), []
+
+    def handle(event):
+        if event.text == "interrupted":
+            begun.set()
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+        texts.append(event.text)
+
+    with ThreadPoolExecutor(1) as pool, handling(handle) as report:
+        waiting = pool.submit(lambda: begun.wait(5) and report(message("aside")))
+        with pytest.raises(KeyboardInterrupt):
+            report(message("interrupted"))
+        waiting.result(5)
+
+    assert texts == ["aside"]
+
+
+def test_what_a_handler_raises_reaches_the_caller_through_everything_that_catches_errors():
+    error = OSError("mine")
+
+    def handle(event):
+        raise error
+
+    with pytest.raises(OSError, match="^mine$") as raised:
+        with handling(handle) as report:
+            try:
+                report(message("first"))
+            except Exception:  # noqa: BLE001  (as a search does with a trial)
+                pytest.fail("was caught on its way")
+
+    assert raised.value is error
+    assert error.__cause__ is None and error.__context__ is None
+
+
+def test_a_handler_that_failed_ends_the_run_in_every_thread_and_is_not_called_again():
+    texts = []
+
+    def handle(event):
+        texts.append(event.text)
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        with handling(handle) as report:
+            with contextlib.suppress(BaseException):  # as of a thread that nobody waits for yet
+                report(message("aside"))
+            report(message("main"))
+
+    assert texts == ["aside"]
+
+
+def test_a_run_that_a_handler_ended_says_why(recipe, tmp_path):
+    def handle(event):
+        if event.kind == "images_inspected":
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        tl.finetune(recipe, out=tmp_path / "run", progress=handle)
+
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["error"]) == ("failed", "mine")
 
 
 def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):

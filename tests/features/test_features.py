@@ -216,17 +216,17 @@ def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache,
 
 
 @pytest.mark.slow
-def test_as_many_views_as_epochs_equal_the_live_path(tmp_path, photos, cache):
+def test_views_that_are_stored_equal_those_that_are_computed_live(tmp_path, photos, cache):
     recipe = recipe_of(photos, augment={"flip": "horizontal", "rotation": 0.1})
 
-    live, listener = finetune(recipe, tmp_path / "live", "auto")
+    endless, listener = finetune(recipe, tmp_path / "endless", "auto")
     stored, _ = finetune(recipe, tmp_path / "stored", views=2)
+    live, _ = finetune(recipe, tmp_path / "live", "never", views=2)
     fewer, _ = finetune(recipe, tmp_path / "fewer", views=1)
-    fewer_live, _ = finetune(recipe, tmp_path / "fewer_live", "never", views=1)
 
     assert any("augments the images anew" in text for text in listener.sentences)
-    assert outcome(live) == outcome(stored) != outcome(fewer)
-    assert outcome(fewer) == outcome(fewer_live)
+    assert outcome(stored) == outcome(live) != outcome(fewer)
+    assert outcome(endless) != outcome(stored)
 
 
 FLIPPED = {"phases": [PHASES[0] | {"epochs": 1}], "augment": {"flip": "horizontal"}}
@@ -323,6 +323,17 @@ def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monk
 
     assert any("cannot be written" in text for text in listener.sentences)
     assert run.metrics["best"]["val_loss"] > 0
+
+
+def test_an_error_of_the_handler_is_no_fault_of_the_store(tmp_path, photos, cache):
+    def handle(event):
+        if event.kind == "features_computed":
+            raise OSError("mine")
+
+    with pytest.raises(OSError, match="^mine$"):
+        tl.finetune(
+            recipe_of(photos, features={"store": "always"}), out=tmp_path / "run", progress=handle
+        )
 
 
 def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, monkeypatch):

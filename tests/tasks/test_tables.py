@@ -73,7 +73,24 @@ def test_a_run_learns_and_tells_the_metrics_of_its_task(run):
     else:
         assert {name: row["images"] for name, row in metrics["per_class"].items()}
         assert 0 < metrics["micro_f1"] <= 1
-    assert metrics["loss"] == pytest.approx(run.metrics["best"]["val_loss"], rel=1e-4)
+    assert metrics["loss"] == run.metrics["best"]["val_loss"]
+
+
+def test_the_model_before_training_gives_the_units_of_the_table(runs, tables):
+    model = tl.build_model(make_recipe("regression", tables / "numbers.csv"))
+
+    weights = [of.get_layer("head_units").get_weights() for of in (model, runs["regression"].model)]
+    np.testing.assert_array_equal(*weights)
+    assert weights[0][1][0] > 1000  # the mean size
+
+
+def test_a_hypermodel_has_what_its_loss_takes_from_the_targets(runs, tables):
+    hypermodel = tl.hypermodel(make_recipe("regression", tables / "numbers.csv"))
+
+    model = hypermodel.build(keras_tuner.HyperParameters())
+
+    weights = [of.get_layer("head_units").get_weights() for of in (model, runs["regression"].model)]
+    np.testing.assert_array_equal(*weights)
 
 
 def test_predictions_of_a_run_of_labels_can_be_compared_line_by_line(runs):
@@ -265,7 +282,8 @@ def test_a_hypermodel_compiles_the_loss_of_its_task(tables):
     model = hypermodel.build(values)
     row = hypermodel.fit(values, model)
 
-    assert {"val_loss", "val_mean_average_precision", "loss"} <= set(row)
+    scores = {"mean_average_precision", "val_mean_average_precision"}
+    assert set(row) == {"learning_rate", "loss", "val_loss", "regularization_loss"} | scores
     losses = model.evaluate(np.zeros((4, 32, 32, 3)), np.zeros((4, 3)), verbose=0)
     assert np.isfinite(losses)
 

@@ -9,7 +9,8 @@ import pytest
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe, history
-from tl_toolkit.training.callbacks import _KeptInterrupts
+from tl_toolkit.errors import NonFiniteError
+from tl_toolkit.training.callbacks import PhaseCallbacks, _KeptInterrupts
 
 PHASE = {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
 
@@ -38,9 +39,11 @@ for hook in HOOKS:
     setattr(Recorder, hook, _record(hook))
 
 
-def finetune(tmp_path, callbacks=(), phases=(PHASE,), out="run", **sections):
+def finetune(tmp_path, callbacks=(), phases=(PHASE,), out="run", progress=False, **sections):
     recipe = digits_recipe(phases=list(phases), **sections)
-    return tl.finetune(recipe, out=tmp_path / out, overwrite=True, callbacks=callbacks)
+    return tl.finetune(
+        recipe, out=tmp_path / out, overwrite=True, callbacks=callbacks, progress=progress
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +152,50 @@ def test_early_stopping_of_keras_stops_and_restores_the_whole_model(tmp_path):
 def test_terminate_on_nan_ends_the_phase_and_the_best_weights_stay(tmp_path):
     phases = [PHASE, {**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}]
 
-    run = finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases)
+    texts = []
 
+    run = finetune(
+        tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases,
+        progress=lambda event: texts.append(event.text),
+    )  # fmt: skip
+
+    kept = run.metrics["best"]["epoch"]
+    assert [text for text in texts if text.endswith(f"kept is epoch {kept} of phase all")]
     assert run.metrics["best"]["phase"] == "all"
     assert np.isfinite(run.metrics["best"]["val_loss"])
     assert len(history(run, "2-burst")) < 1 + 2
+
+
+def test_terminate_on_nan_before_the_first_epoch_is_done_ends_the_run(tmp_path):
+    burst = PHASE | {"optimizer": "sgd", "learning_rate": 1e38}
+
+    with pytest.raises(NonFiniteError, match=r"epoch 1  the loss(.|\n)*the head is untrained") as e:
+        finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=[burst])
+
+    assert e.value.exit_code == 6
+
+
+def test_a_callback_that_stops_before_the_first_epoch_leaves_an_untrained_head_and_it_is_said(
+    tmp_path,
+):
+    class Stop(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.stop_training = True
+
+    texts = []
+
+    run = finetune(tmp_path, [Stop()], progress=lambda event: texts.append(event.text))
+
+    assert run.metrics["best"]["epoch"] == 0
+    assert "no epoch was trained: kept is the head as it was" in texts
+
+
+def test_a_phase_that_trains_makes_up_for_one_that_terminate_on_nan_ended(tmp_path):
+    phases = [{**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}, PHASE]
+
+    run = finetune(tmp_path, [keras.callbacks.TerminateOnNaN()], phases=phases)
+
+    assert run.metrics["best"]["phase"] == "all"
 
 
 def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
@@ -166,20 +208,56 @@ def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
     assert [row["epoch"] for row in history(run, "1-all")] == ["0", "1"]
 
 
-def test_an_interrupt_that_something_swallows_is_raised_again():
-    # A shell starts jobs in the background with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts = _KeptInterrupts()
-    interrupts.start()
+@pytest.mark.parametrize("hook", ["set_model", "on_train_begin"])
+def test_a_callback_that_fails_at_the_beginning_leaves_everything_as_it_was(set_handler, hook):
+    def fail(*arguments):
+        raise ValueError(hook)
+
+    set_handler(signal.default_int_handler)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    callback = keras.callbacks.Callback()
+    setattr(callback, hook, fail)
+    optimizer = keras.optimizers.SGD()
+
+    with pytest.raises(ValueError, match=hook):
+        with PhaseCallbacks([callback], model, optimizer, epochs=1, steps=1):
+            pytest.fail("the phase began")
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert getattr(model, "optimizer", None) is None
+
+
+@pytest.fixture
+def set_handler():
+    """Sets the handler of SIGINT for the test: a shell starts jobs in the background without."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_something_swallows_is_raised_again(set_handler):
+    set_handler(signal.default_int_handler)
+    kept = _KeptInterrupts()
+    kept.start()
+
     try:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except:  # noqa: E722  (as pythonify_logs does)
-            pass
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-        interrupts.stop()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        interrupts.stop()
-        signal.signal(signal.SIGINT, before)
+        signal.raise_signal(signal.SIGINT)
+    except:  # noqa: E722  (as pythonify_logs does)
+        pass
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.check()
+    kept.stop()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_the_caller_s_own_handler_takes_ends_nothing(set_handler):
+    numbers = []
+    set_handler(lambda number, frame: numbers.append(number))
+    kept = _KeptInterrupts()
+    kept.start()
+
+    signal.raise_signal(signal.SIGINT)
+
+    kept.check()
+    assert numbers == [signal.SIGINT]

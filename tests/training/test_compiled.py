@@ -5,8 +5,11 @@ import pytest
 
 from tests.models import build_transfer
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.recipe.optimizers import SGD
+from tl_toolkit.tasks.dense.settings import PixelSettings
+from tl_toolkit.tasks.segmentation.task import Segmentation
 from tl_toolkit.training.compiled import CompiledPhases
 
 
@@ -26,6 +29,18 @@ def whole(momentum):
         batch_norm="train",
         batch_norm_momentum=momentum,
     )
+
+
+def test_units_behind_what_the_head_reads_cannot_train():
+    task = Segmentation(("a", "b"), PixelSettings(taps=("block2",)))
+    transfer = build_transfer("vgg_tiny", task=task)
+
+    with pytest.raises(
+        RecipeError,
+        match=r"phases\.all\.unfreeze  block3, block4 would train\n"
+        r"  expected block2 or a unit before it: the head reads none behind it\.",
+    ):
+        CompiledPhases(transfer).get(phase(units=("block3", "block4")), 4)
 
 
 @pytest.mark.parametrize(("momentum", "expected"), [(0.5, 0.5), (0.8, 0.8), (None, 0.9)])

@@ -1,15 +1,17 @@
 """Seeds follow from the recipe's seed, the role and the place of the phase, and nothing else."""
 
 import inspect
+import typing
 
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.models import build_trainer, plan_values
 from tests.training.test_loop import digits_recipe, history, train
-from tl_toolkit.plan.training import describe_phases
+from tl_toolkit.plan.training import describe_phases, training_settings
 from tl_toolkit.recipe.load import build_recipe
-from tl_toolkit.training.seeds import phase_seed
+from tl_toolkit.training.seeds import Role, phase_seed
 
 PHASE = {"name": "head", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
 
@@ -24,7 +26,7 @@ def test_a_seed_depends_on_three_things_only():
     seeds = {
         (seed, role, index): phase_seed(seed, role, index)
         for seed in (0, 1)
-        for role in ("head", "order", "dropout", "sampling")
+        for role in typing.get_args(Role)
         for index in (0, 1)
     }
 
@@ -61,6 +63,25 @@ def test_another_optimizer_starts_from_the_same_head(tmp_path, plain):
     first, second = (history(trained, "1-head") for trained in (plain, run))
     assert first[0]["val_loss"] == second[0]["val_loss"]
     assert first[1] != second[1]
+
+
+@pytest.mark.parametrize("views", [None, 1])
+def test_a_phase_sees_images_of_its_own_unless_views_are_kept(tmp_path, views):
+    still = {"epochs": 1, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 1e-30}
+    recipe = digits_recipe(
+        model={"base": "lenet5", "weights": "random"},
+        phases=[still | {"name": name} for name in ("first", "second")],
+        augment={"rotation": 0.2},
+        features={"views": views},
+    )
+    plan, task = plan_values(recipe)
+    trainer, _ = build_trainer(plan, task, tmp_path)
+
+    training = trainer.train(training_settings(plan))
+
+    # Of weights that stand still, whatever the order: only images can change the mean loss.
+    first, second = (epoch.loss for epoch in training.history if epoch.epoch == 1)
+    assert (first == pytest.approx(second, rel=1e-6)) == (views == 1)
 
 
 def test_a_description_tells_phases_apart_that_are_not_equal():

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tl_toolkit.api.progress import handling
 from tl_toolkit.architectures.graph import build_base
 from tl_toolkit.catalog.lookup import ARCHITECTURES, WeightFile, find_weight_file
 from tl_toolkit.errors import WeightsError
+from tl_toolkit.events import report_counts
 from tl_toolkit.transfer.weights import (
     fetch_weight_file,
     find_weights,
@@ -360,6 +362,19 @@ def test_an_absent_file_is_fetched_and_then_kept(cache, serve, content):
     assert path.read_bytes() == content
     assert requests == ["/x.h5"]
     assert counts[-1] == (len(content), len(content))
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_an_error_of_the_handler_is_no_fault_of_the_server(cache, serve, content, kind):
+    def handle(event):
+        raise kind("mine")
+
+    url, _ = serve(content)
+
+    with pytest.raises(kind, match="^mine$"), handling(handle) as report:
+        fetch_weight_file(weight_file(url), progress=report_counts(report, "weights_fetched"))
+
     assert not list(cache.glob("*.part"))
 
 

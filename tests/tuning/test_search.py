@@ -245,6 +245,17 @@ def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
     assert [trial.state for trial in actual.trials] == ["completed"] * 2
 
 
+def test_what_a_handler_raises_in_a_trial_ends_the_search(tmp_path, recipe):
+    def handle(event):
+        if event.kind == "features_computed":
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        tl.search(recipe, out=tmp_path / "search", progress=handle)
+
+    assert not (tmp_path / "search" / "trials.csv").exists()
+
+
 def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
     recipe["phases"][0] |= {"optimizer": "sgd", "unfreeze": 4}
     recipe["search"] = {"space": {"phases.head.learning_rate": {"choices": [1e37, 1e38]}}}

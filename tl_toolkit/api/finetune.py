@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import handling
+from tl_toolkit.api.progress import HandlerFailed, handling
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
@@ -152,7 +152,7 @@ class _Finetuning:
             self._is_ending.set()
             # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
             # be stopped; a second interrupt ends the wait.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, HandlerFailed):
                 wait_for_model(_PATIENCE_SECONDS)
             raise
         transfer = compiled.transfer

@@ -32,7 +32,8 @@ def build_model(
 ) -> keras.Model:
     """Builds the model of a recipe as it is before training: weights loaded, head new.
 
-    `finetune` starts from the same weights. All layers are trainable: phases set what trains.
+    `finetune` starts from the same weights. All layers are trainable: phases set what trains. A
+    model of regression holds mean and deviation of the training targets: its images are inspected.
 
     Args:
         recipe: As in `tl.finetune`.
@@ -54,12 +55,13 @@ def build_model(
     ):
         plan = check_recipe(loaded)
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import assemble_model
+        from tl_toolkit.training.prepare import assemble_model, prepare_model
         from tl_toolkit.training.seeds import phase_seed
         from tl_toolkit.transfer.heads import initialize_head
 
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, handle)
+        prepare_model(plan, task, handle)
         initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
 

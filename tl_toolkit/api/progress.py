@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.printing.printer import Printer
 
-__all__ = ["handling", "log_warnings"]
+__all__ = ["HandlerFailed", "handling", "log_warnings"]
 
 _logger = logging.getLogger("tl_toolkit")
 
@@ -24,9 +25,47 @@ def log_warnings(event: Event) -> None:
         _logger.warning(event.text)
 
 
+class HandlerFailed(BaseException):
+    """A handler raised an exception, which ends the run.
+
+    No `Exception`: on its way to the caller nothing may take it for a trial that failed, a store
+    that cannot be written or a download that broke off.
+
+    Args:
+        error: What the handler raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error) or type(error).__name__)
+        self.error = error
+
+
+class _Serialized:
+    """A handler that receives one event at a time, whichever threads report them."""
+
+    def __init__(self, handle: Handler) -> None:
+        self._handle = handle
+        # Reentrant: a handler may call a verb that reports to it.
+        self._lock = threading.RLock()
+        self._error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:  # an interrupt in the block releases it
+            if self._error is not None:  # in another thread: it ends the run for all of them
+                raise HandlerFailed(self._error)
+            try:
+                self._handle(event)
+            except Exception as error:
+                self._error = error
+                raise HandlerFailed(error) from error
+
+
 @contextlib.contextmanager
 def handling(progress: Handler | bool) -> Iterator[Handler]:
     """Yields the handler that `progress` stands for.
+
+    The handler receives one event at a time. If it raises an exception, that leaves the block,
+    whatever the block catches.
 
     Args:
         progress: True for one that prints to stderr what the command line prints; False for
@@ -35,6 +74,19 @@ def handling(progress: Handler | bool) -> Iterator[Handler]:
     Raises:
         TypeError: It is something else.
     """
+    try:
+        with _opening(progress) as handle:
+            yield _Serialized(handle)
+    except HandlerFailed as failure:
+        before = failure.error.__context__
+        try:
+            raise failure.error
+        finally:  # the traceback is of the handler, not of how its error came here
+            failure.error.__context__ = before
+
+
+@contextlib.contextmanager
+def _opening(progress: Handler | bool) -> Iterator[Handler]:
     if callable(progress):
         yield progress
     elif progress is True:

@@ -19,9 +19,9 @@ class FeatureSettings:
         image_size: (height, width) of the images in pixels.
         resize: How images get that size: a name that `images.pipeline.Images` knows.
         augment: Random changes of the training images; None for no changes.
-        seed: Decides the random changes.
-        views: How many random views of each training image the epochs cycle through; None for a new
-            view in each epoch.
+        seed: Decides the random views that are stored; new views follow from the seeds of phases.
+        views: How many random views of each training image the epochs of all phases cycle through;
+            None for a new view in each epoch of each phase.
         store: "auto" stores features where that saves time, "always" wherever they fit, "never"
             computes them in each epoch.
         dtype: "float32" or "float16", to which features are rounded, stored or not.
@@ -52,5 +52,5 @@ class FeatureSettings:
 
     @property
     def has_endless_views(self) -> bool:
-        """Whether each epoch sees training images that no other epoch sees."""
+        """Whether each epoch of each phase sees training images that no other epoch sees."""
         return self.augment is not None and self.views is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
@@ -56,7 +57,13 @@ class FeatureSource:
         self._work: dict[str, int] = {}
 
     def at(
-        self, split: Split, digests: Digests, *, passes: int, also: Sequence[Cut] = ()
+        self,
+        split: Split,
+        digests: Digests,
+        *,
+        passes: int,
+        phase_seed: int = 0,
+        also: Sequence[Cut] = (),
     ) -> dict[str, FeatureSet]:
         """Returns the features of every split of the images at a cut.
 
@@ -64,6 +71,8 @@ class FeatureSource:
             split: The model, cut; its prefix computes features that are not stored.
             digests: Digests of all weights as they are now.
             passes: How often the features will be read; decides whether to store them.
+            phase_seed: Decides the new views of training images in each epoch; other splits, and
+                views that are stored, do not depend on it.
             also: Later cuts whose prefixes will not have changed by then: their features are
                 computed in the same pass, if there is one.
         """
@@ -80,17 +89,26 @@ class FeatureSource:
                 return features
             reason = "another process has deleted what was stored"
         self._report_once(f"features: computed in each epoch before {split.cut.name}: {reason}")
-        return self._compute_live(split)
+        return self._compute_live(split, phase_seed)
 
-    @property
-    def geometric_transform(self) -> Callable[[int, int], GeometricTransform] | None:
+    def geometric_transform(
+        self, phase_seed: int
+    ) -> Callable[[int, int], GeometricTransform] | None:
         """Returns how the training image at an index moves in an epoch (from 1), live or stored.
 
         None without augmentation.
-        """
-        return None if self._views is None else self._views.geometric_transform
 
-    def _compute_live(self, split: Split) -> dict[str, FeatureSet]:
+        Args:
+            phase_seed: As in `at`.
+        """
+        if self._views is None:
+            return None
+        return functools.partial(self._views.geometric_transform, phase_seed=phase_seed)
+
+    def _compute_live(self, split: Split, phase_seed: int) -> dict[str, FeatureSet]:
+        augment = None
+        if self._views is not None:
+            augment = functools.partial(self._views.augment, phase_seed=phase_seed)
         prefix = split.prefix
         if self._settings.folded:
             prefix = FixedBatch(prefix.model, batch_size=prefix.batch_size, constant_folded=True)
@@ -98,7 +116,7 @@ class FeatureSource:
             name: LiveFeatures(
                 images,
                 prefix,
-                augment=self._views.augment if self._views and name == "train" else None,
+                augment=augment if name == "train" else None,
                 dtype=self._settings.dtype,
             )
             for name, images in self._images.items()

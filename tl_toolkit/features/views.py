@@ -47,35 +47,47 @@ class TrainingViews:
         views = self._settings.views
         return epoch if views is None else (epoch - 1) % views + 1
 
-    def augment(self, pixels: np.ndarray, indices: np.ndarray, epoch: int) -> tf.Tensor:
+    def _choose_seed(self, phase_seed: int) -> int:
+        # Views that are kept are those of every phase, run and trial.
+        return phase_seed if self._settings.has_endless_views else self._settings.seed
+
+    def augment(
+        self, pixels: np.ndarray, indices: np.ndarray, epoch: int, *, phase_seed: int = 0
+    ) -> tf.Tensor:
         """Changes images as an epoch sees them.
 
         Args:
             pixels: uint8 (n, h, w, 3), RGB in 0..255.
             indices: Their places among the training images.
-            epoch: Counts from 1.
+            epoch: Counts from 1, in each phase.
+            phase_seed: Decides new views in place of the settings' seed, so that no phase sees
+                those of another; of no use where views are kept.
 
         Returns:
             float32 (n, h, w, 3) in 0..255.
         """
         keys = self._keys[indices]
-        return self._change(pixels, self._settings.seed, self.number(epoch), keys)
+        return self._change(pixels, self._choose_seed(phase_seed), self.number(epoch), keys)
 
     @functools.cached_property
     def _transform(self) -> TransformFunction:
         return build_geometric_transform(self._augment, self._settings.image_size)
 
-    def geometric_transform(self, index: int, epoch: int) -> GeometricTransform:
+    def geometric_transform(
+        self, index: int, epoch: int, *, phase_seed: int = 0
+    ) -> GeometricTransform:
         """Returns how the pixels of a training image move in an epoch.
 
         Args:
             index: Place of the image among the training images.
-            epoch: Counts from 1.
+            epoch: As in `augment`.
+            phase_seed: As in `augment`.
         """
-        return self._transform(self._settings.seed, self.number(epoch), int(self._keys[index]))
+        seed = self._choose_seed(phase_seed)
+        return self._transform(seed, self.number(epoch), int(self._keys[index]))
 
     def describe(self, view: int) -> dict[str, Any]:
-        """Returns everything but the images that a view depends on, for a key.
+        """Returns everything but the images that a stored view depends on, for a key.
 
         Args:
             view: Counts from 1.

@@ -44,7 +44,7 @@ class TrainingSettings:
     Attributes:
         phases: The phases, at least one.
         batch_size: Images in a step.
-        seed: Decides the head's initial weights, the order, dropout and sampling.
+        seed: Decides the head's initial weights, the order, dropout, sampling and augmentation.
         stopping: When a phase ends early; None for never.
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if

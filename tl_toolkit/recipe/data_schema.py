@@ -167,7 +167,7 @@ class RandAugment(Section):
 
 
 class Augment(Section):
-    """Random changes to training images, the same for an image at equal seed and epoch."""
+    """Random changes to training images, the same for an image at equal seed, phase and epoch."""
 
     flip: Literal["horizontal", "vertical", "both"] | None = Field(
         default=None, description="Mirror half of the images, along these axes."
@@ -201,7 +201,8 @@ class Features(Section):
     views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description="With augment: keep this many random views of each training image, and "
-        "cycle through them; by default every epoch samples new views, which cannot be stored.",
+        "cycle through them in all phases; by default every epoch of every phase samples new "
+        "views, which cannot be stored.",
     )
     folded: bool = Field(
         default=False,

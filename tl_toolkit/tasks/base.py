@@ -53,6 +53,7 @@ class Task:
         targets: Shape and type of the targets of a batch, inside a compiled function.
         state_dtype: Type of metric states.
         prefix_batch_size: Images per call of a compiled prefix.
+        prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
     """
 
     score: str
@@ -61,6 +62,7 @@ class Task:
     targets: tf.TensorSpec
     state_dtype: tf.DType = tf.int32
     prefix_batch_size: int = PREFIX_BATCH
+    prepare_changes_model: bool = False
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -190,6 +192,18 @@ class Task:
     def compile_arguments(self) -> dict[str, Any]:
         """Returns loss and metrics as `keras.Model.compile` takes them."""
         return {"loss": _TaskLoss(self)}
+
+    def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Returns how far outputs are apart, in what limits of differences are given in.
+
+        Args:
+            outputs: Of a model, or of a part or an export of it.
+            expected: What they should be, of the same shape.
+
+        Returns:
+            float, of the same shape; at least 0.
+        """
+        return np.asarray(np.abs(outputs - expected))
 
     # ----------------------------------------------------------------------------- a finished model
 

@@ -79,11 +79,6 @@ class ImageTask(Task):
         """
         return True
 
-    @property
-    def served_scale(self) -> np.ndarray | float:
-        """The divisor of differences of `served`, before they are compared with limits."""
-        return 1.0
-
     # --------------------------------------------------------------------------- what they share
 
     def join_targets(
@@ -204,9 +199,9 @@ class ImageTask(Task):
         expected = self.serve(FixedBatch(model)(pixels))[self.served].numpy()
         served = ask([pixels], list(files.values()))
         encoded = np.stack([outputs[self.served] for outputs in served.encoded])
-        scale = self.served_scale
-        from_pixels = np.abs((served.pixels[0][self.served] - expected) / scale).max(axis=1)
-        from_bytes = np.abs((encoded - expected) / scale).max(axis=1)
+        pixels_served = served.pixels[0][self.served]
+        from_pixels = self.measure_differences(pixels_served, expected).max(axis=1)
+        from_bytes = self.measure_differences(encoded, expected).max(axis=1)
         return make_report(
             list(zip(files, from_pixels, from_bytes, strict=True)),
             labels_equal=all(map(self.are_equal, served.encoded, expected)),

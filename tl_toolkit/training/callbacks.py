@@ -51,8 +51,19 @@ class PhaseCallbacks:
         self._interrupts = _KeptInterrupts()
 
     def __enter__(self) -> Self:
-        """Begins the training of the phase."""
+        """Begins the training of the phase.
+
+        An exception of a callback leaves model and signal handler as they were.
+        """
         self._before = getattr(self._model, "optimizer", None)
+        try:
+            self._begin()
+        except BaseException:  # Python calls `__exit__` only after this has returned
+            self._undo()
+            raise
+        return self
+
+    def _begin(self) -> None:
         if self._callbacks:
             self._interrupts.start()
             self._model.optimizer = self._optimizer
@@ -61,7 +72,6 @@ class PhaseCallbacks:
             self._callbacks, add_history=bool(self._callbacks), model=self._model, **self._params
         )
         self.call("on_train_begin")
-        return self
 
     def __exit__(
         self,
@@ -70,6 +80,9 @@ class PhaseCallbacks:
         traceback: TracebackType | None,
     ) -> None:
         """Restores the model, so that later files of it hold no optimizer."""
+        self._undo()
+
+    def _undo(self) -> None:
         if self._callbacks:
             self._model.optimizer = self._before
             self._interrupts.stop()
@@ -79,11 +92,12 @@ class PhaseCallbacks:
         """Whether a callback has asked for the end of the phase."""
         return bool(self._callbacks) and bool(self._model.stop_training)
 
-    def call(self, hook: str, *arguments: Any) -> None:  # noqa: D417
-        """Calls a hook of all callbacks, with its arguments.
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of all callbacks.
 
         Args:
             hook: Name of the hook, as `on_epoch_end`.
+            *arguments: What the hook takes: a number, logs, both or neither.
 
         Raises:
             KeyboardInterrupt: An interrupt came during the hook, even if other code caught it.
@@ -118,14 +132,17 @@ class _KeptInterrupts:
             self._before = None
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal came, even if other code caught it."""
+        """Raises KeyboardInterrupt if a signal's handler raised it, even if other code caught it."""
         if self._came:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
         handler: Callable[[int, FrameType | None], Any] = self._before
-        handler(number, frame)
+        try:
+            handler(number, frame)
+        except KeyboardInterrupt:  # a caller's own handler may let the run continue
+            self._came = True
+            raise
 
 
 def _overrides(callback: keras.callbacks.Callback, hooks: Sequence[str]) -> bool:

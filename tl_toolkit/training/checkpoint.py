@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Epoch:
         epoch: 0 before the first step, then 1, 2, ...
         learning_rate: The optimizer's rate.
         loss: Mean training loss without the regularization loss; None at epoch 0.
-        score: The task's score on training images, as accuracy, in [0, 1]; None at epoch 0.
+        score: The task's score on training images, as accuracy or R2: at most 1, and not always
+            above 0; None at epoch 0.
         val_loss: Validation loss without the regularization loss, so that phases can be compared:
             what trains, and with it what is regularized, differs between them.
         val_score: The score on validation images.
@@ -120,33 +121,51 @@ def write_history(path: Path, rows: Sequence[Epoch]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Kept:
+    """An epoch and its weights, in one piece: an interrupt leaves this one or the next."""
+
+    epoch: Epoch | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
 class BestState:
     """Keeps the weights of the best epoch so far.
 
-    Attributes:
+    An interrupt leaves the state as it was or as it was to become, and never a part of each.
+
+    Args:
         path: File that holds the weights too, by canonical name, so that a killed run keeps them.
-        epoch: The epoch of the weights. The first trained epoch always replaces epoch 0: a head
-            that was never trained may score well by luck alone.
     """
 
-    path: Path | None = None
-    epoch: Epoch | None = None
-    _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._kept = _Kept()
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The epoch that the weights are from.
+
+        Epoch 0 is kept only until one was trained, which always takes its place: a head that was
+        never trained may score well by luck alone.
+        """
+        return self._kept.epoch
 
     def copy(self) -> BestState:
-        """Returns a copy of the state, which later epochs do not change."""
-        return BestState(None, self.epoch, dict(self._arrays))
+        """Returns the state as it is now; what is kept later does not change it."""
+        state = BestState()
+        state._kept = self._kept
+        return state
 
     @property
     def names(self) -> set[str]:
         """Canonical names of the weights that it holds."""
-        return set(self._arrays)
+        return set(self._kept.arrays)
 
     @property
     def size(self) -> int:
         """Bytes of the weights."""
-        return sum(array.nbytes for array in self._arrays.values())
+        return sum(array.nbytes for array in self._kept.arrays.values())
 
     def watch(self, transfer: TransferModel, split: Split) -> None:
         """Stores the weights that the coming phase may change, before its first step.
@@ -158,9 +177,10 @@ class BestState:
             split: The split of the phase.
         """
         changing = {id(variable) for variable in split.suffix.model.variables}
-        for _, name, variable in transfer.variables():
-            if id(variable) in changing and name not in self._arrays:
-                self._arrays[name] = variable.numpy()
+        self.watch_named(
+            transfer,
+            {name for _, name, variable in transfer.variables() if id(variable) in changing},
+        )
 
     def watch_named(self, transfer: TransferModel, names: Set[str]) -> None:
         """Stores the current weights of these names, unless the state holds them already.
@@ -169,9 +189,9 @@ class BestState:
             transfer: The model.
             names: Canonical names.
         """
-        for _, name, variable in transfer.variables():
-            if name in names and name not in self._arrays:
-                self._arrays[name] = variable.numpy()
+        held = self._kept.arrays
+        new = _read(transfer, names - held.keys())
+        self._kept = _Kept(self._kept.epoch, {**held, **new})
 
     def is_beaten_by(self, epoch: Epoch, rule: StoppingRule | None) -> bool:
         """Returns whether an epoch must replace the best one.
@@ -193,22 +213,34 @@ class BestState:
             transfer: The model.
             epoch: The epoch that they belong to.
         """
-        for _, name, variable in transfer.variables():
-            if name in self._arrays:
-                self._arrays[name] = variable.numpy()
-        self.epoch = epoch
-        if self.path is not None:
+        self._kept = _Kept(epoch, _read(transfer, self.names))
+        if self._path is not None:
             buffer = io.BytesIO()
-            arrays: Any = self._arrays  # NumPy types every keyword as its one option
-            np.savez(buffer, **arrays)
-            write_atomically(self.path, buffer.getvalue())
+            named: Any = self._kept.arrays  # NumPy types every keyword as its one option
+            np.savez(buffer, **named)
+            write_atomically(self._path, buffer.getvalue())
 
     def restore(self, transfer: TransferModel) -> None:
         """Restores the best weights.
 
         Args:
             transfer: The model.
+
+        Raises:
+            KeyboardInterrupt: One came meanwhile; the weights are back all the same.
         """
+        try:
+            self._assign(transfer)
+        except KeyboardInterrupt:  # the model is saved after it
+            self._assign(transfer)
+            raise
+
+    def _assign(self, transfer: TransferModel) -> None:
+        arrays = self._kept.arrays
         for _, name, variable in transfer.variables():
-            if name in self._arrays:
-                variable.assign(self._arrays[name])
+            if name in arrays:
+                variable.assign(arrays[name])
+
+
+def _read(transfer: TransferModel, names: Set[str]) -> dict[str, np.ndarray]:
+    return {name: variable.numpy() for _, name, variable in transfer.variables() if name in names}

@@ -90,24 +90,28 @@ class CompiledPhases:
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
-    """Refuses a phase if the model has none of its units.
+    """Refuses a phase of whose units the model has none: it would train the head alone.
+
+    A plan refuses it earlier, with its place in the recipe; but a search checks its fields one by
+    one, and two of them together may come to this.
 
     Args:
         transfer: The model.
         phase: The phase.
 
     Raises:
-        RecipeError: They all lie behind the last map that pixels are read from.
+        RecipeError: They all lie behind what the head reads.
     """
     units = phase.units
-    parts = [part.name for part in transfer.parts]
-    if units and not set(units) & set(parts):
+    built = [part.name for part in transfer.parts if part.name != HEAD]
+    if units and not set(units) & set(built):
+        last = built[-1]
         raise RecipeError(
             Problem(
                 where=f"phases.{phase.name}.unfreeze",
-                what=f"{', '.join(units)}: not part of this model",
-                expected=f"The last of pixels.taps lies in {parts[-2]}.",
-                hint=f"unfreeze: {{from: {parts[-2]}}}",
+                what=f"{', '.join(units)} would train",
+                expected=f"expected {last} or a unit before it: the head reads none behind it.",
+                hint=f"unfreeze: {{from: {last}}}",
             )
         )
 

@@ -16,7 +16,7 @@ from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.training import TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
-from tl_toolkit.tasks.types import ExampleSource
+from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog
@@ -92,8 +92,8 @@ class Trainer:
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
-            NonFiniteError: The loss became infinite or not a number. The best state is restored
-                first.
+            NonFiniteError: The loss became infinite or not a number, and no callback ended the
+                phase for it, or no epoch was completed. The best state is restored first.
             ReceiptError: A frozen tensor changed. The best state is restored first.
         """
         if not settings.phases:
@@ -135,7 +135,9 @@ class Trainer:
                 if until is not None and run.is_paused:
                     pause = Paused(tuple(done), best.copy(), run.save(best.names))
                     break
-                done.append(FinishedPhase(tuple(epochs), run.receipt(path), best.copy()))
+                done.append(
+                    FinishedPhase(tuple(epochs), run.receipt(path), best.copy(), run.failure)
+                )
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
         finally:
@@ -145,6 +147,9 @@ class Trainer:
         history = [*_join_epochs(done), *(pause.phase.epochs if pause else ())]
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
+        failures = [phase.failure for phase in done if phase.failure is not None]
+        if failures and best.epoch.epoch == 0:
+            raise failures[-1]  # a callback ended the phases, which trained nothing
         self._report_untrained(history[0], best.epoch, settings)
         return Training(
             best.epoch,
@@ -155,7 +160,9 @@ class Trainer:
         )
 
     def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Reports it if no epoch beat the head that was never trained."""
+        """Reports it if no epoch beat the head that was never trained, or no epoch was trained."""
+        if not best.epoch and any(phase.epochs for phase in settings.phases):
+            self._progress(message("no epoch was trained: kept is the head as it was"))
         if best.epoch and not is_better(best, start, settings.stopping):
             name = f"val_{start.score_name}"
             self._progress(
@@ -223,20 +230,26 @@ class Trainer:
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
+        augmentation = phase_seed(settings.seed, "augmentation", index)
         features = self._source.at(
-            split, digests, passes=phase.epochs + 1, also=self._settled_cuts(settings, index)
+            split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
+            also=self._settled_cuts(settings, index),
+        )  # fmt: skip
+        sources = self._join_targets(
+            features,
+            seed=phase_seed(settings.seed, "sampling", index),
+            transform=self._source.geometric_transform(augmentation),
         )
-        sampling = phase_seed(settings.seed, "sampling", index)
         self._last = PhaseRun(
-            self._transfer, phase, split, steps, self._join_targets(features, sampling),
-            digests, order_seed=phase_seed(settings.seed, "order", index),
+            self._transfer, phase, split, steps, sources, digests,
+            order_seed=phase_seed(settings.seed, "order", index),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
         )  # fmt: skip
         return self._last
 
     def _join_targets(
-        self, features: Mapping[str, FeatureSet], seed: int
+        self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None
     ) -> dict[str, ExampleSource]:
         task = self._transfer.task
         return {
@@ -244,7 +257,7 @@ class Trainer:
                 batches,
                 self._images[split].targets,
                 seed=seed,
-                transform=self._source.geometric_transform if split == "train" else None,
+                transform=transform if split == "train" else None,
             )
             for split, batches in features.items()
         }

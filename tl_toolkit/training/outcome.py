@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tl_toolkit.errors import NonFiniteError
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.state import PhaseState
 
@@ -22,11 +23,13 @@ class FinishedPhase:
         epochs: All of them, epoch 0 included.
         receipt: Its receipt.
         best: The best state by then.
+        failure: Where the loss was not finite, if a callback ended the phase for it.
     """
 
     epochs: tuple[Epoch, ...]
     receipt: dict[str, Any]
     best: BestState
+    failure: NonFiniteError | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate
 from tl_toolkit.training.state import PhaseState, take_state
-from tl_toolkit.training.steps import Steps, wide_type
+from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
@@ -47,6 +47,7 @@ class PhaseRun:
     Attributes:
         split: As in the arguments.
         steps: As in the arguments.
+        failure: The loss that was not finite, if a callback ended the phase for it; else None.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class PhaseRun:
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
+        self.failure: NonFiniteError | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -140,6 +142,7 @@ class PhaseRun:
             for number in numbers:
                 epoch = self._run_epoch(number, listeners)
                 if epoch is None:
+                    self._end_early(_describe_stop(number, best))
                     break
                 self._rows.append(epoch)
                 is_better = best.is_beaten_by(epoch, stopping)
@@ -181,7 +184,6 @@ class PhaseRun:
             listeners.call("on_epoch_begin", number - 1)
             trained = self._train_epoch(number, listeners)
             if trained is None:
-                self._end_early(f"a callback stopped it in epoch {number}, at a loss not finite")
                 return None
             loss, score = trained
         val_loss, val_score = self._evaluate(number, listeners if number else None)
@@ -201,7 +203,7 @@ class PhaseRun:
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
-            losses, states = self.steps.train(features, targets)
+            losses, state = self.steps.train(features, targets, state)
             fault = None
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1
@@ -214,14 +216,15 @@ class PhaseRun:
                     event = Event("step_ended", done=step, facts={"loss": float(loss)})
                     self._progress(event)
             self._steps_taken += len(losses)
-            state = state + states.sum(axis=0, dtype=wide_type(states))
             if listeners.wants_batches:
                 logs = self._as_logs(total / examples, self.steps.task.score_of(state))
                 listeners.call("on_train_batch_end", step - 1, logs)
             if fault is not None:
+                failure = self._not_finite(number, fault)
                 if listeners.want_to_stop:  # as TerminateOnNaN asks for
+                    self.failure = failure
                     return None
-                raise _not_finite(self._phase, number, fault)
+                raise failure
             if listeners.want_to_stop:
                 break
         return total / examples, self.steps.task.score_of(state)
@@ -236,7 +239,7 @@ class PhaseRun:
         else:
             loss, score = self._evaluate_with_hooks(chunks, size, listeners)
         if not math.isfinite(loss):
-            raise _not_finite(self._phase, number, f"the validation loss is {loss}")
+            raise self._not_finite(number, f"the validation loss is {loss}")
         return loss, score
 
     def _evaluate_with_hooks(
@@ -267,6 +270,21 @@ class PhaseRun:
             )
         listeners.call("on_test_end", self._as_logs(loss, score))
         return loss, score
+
+    def _not_finite(self, number: int, what: str) -> NonFiniteError:
+        rate = first_rate(self._phase.learning_rate)
+        name = self._phase.name
+        expected = "Training stopped there; the run holds the best weights from before."
+        if self._is_new and number <= 1:
+            expected = "No epoch was completed before: the head is untrained."
+        return NonFiniteError(
+            Problem(
+                where=f"phase {name!r}, epoch {number}",
+                what=what,
+                expected=expected,
+                hint=f"phases.{name}.{name_rate(self._phase.learning_rate)}={rate / 10:g}",
+            )
+        )
 
     def _as_logs(self, loss: float, score: float) -> dict[str, float]:
         return {"loss": loss, self.steps.task.score: score}
@@ -308,13 +326,8 @@ def _in_batches(
             yield take_examples(features, start, start + size), targets[start : start + size]
 
 
-def _not_finite(phase: PhaseSettings, epoch: int, what: str) -> NonFiniteError:
-    rate = first_rate(phase.learning_rate)
-    return NonFiniteError(
-        Problem(
-            where=f"phase {phase.name!r}, epoch {epoch}",
-            what=what,
-            expected="Training stopped there; the run holds the best weights from before.",
-            hint=f"phases.{phase.name}.{name_rate(phase.learning_rate)}={rate / 10:g}",
-        )
-    )
+def _describe_stop(number: int, best: BestState) -> str:
+    kept = "no epoch was completed"
+    if best.epoch is not None and best.epoch.epoch:
+        kept = f"kept is epoch {best.epoch.epoch} of phase {best.epoch.phase}"
+    return f"a callback stopped it in epoch {number}, at a loss not finite: {kept}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import keras
@@ -145,6 +147,27 @@ def scan_images(
         progress=report_counts(progress, "images_inspected"),
         keep=keep,
     )
+
+
+def prepare_model(plan: Plan, task: Task, progress: Handler) -> None:
+    """Gives a model what it holds of the training targets before its first step.
+
+    Few models hold any: for them alone the images are inspected, which decides those that train.
+
+    Args:
+        plan: Says which images there are.
+        task: Of the model, which is built.
+        progress: Receives the number of images inspected.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
+    if not task.prepare_changes_model:
+        return
+    data = plan.recipe.data
+    with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
+        manifest = scan_images(plan, task, RunFolder(Path(folder)), progress)
+        task.prepare(task.load_targets(manifest.of("train"), data.image_size, data.resize))
 
 
 def load_images(

@@ -8,8 +8,9 @@ from tl_toolkit.runtime import derive_seed
 
 __all__ = ["Role", "phase_seed"]
 
-Role: TypeAlias = Literal["head", "order", "dropout", "sampling"]
-"""What is random: the head's initial weights, image order, dropout masks, sampled pixels."""
+Role: TypeAlias = Literal["head", "order", "dropout", "sampling", "augmentation"]
+"""What is random: the head's initial weights, image order, dropout masks, sampled pixels, and the
+new views of training images in each epoch."""
 
 
 def phase_seed(seed: int, role: Role, index: int) -> int:

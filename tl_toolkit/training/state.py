@@ -31,8 +31,9 @@ _METADATA = "metadata"
 class PhaseState:
     """The state of a phase after one of its epochs, from which it resumes without a difference.
 
-    The state does not hold the order of images and views, which follow from the seed and an epoch's
-    number, nor the patience, which follows from the epochs, nor the rates of a schedule.
+    The state does not hold the order of images and views, which follow from the seed, the phase's
+    place and an epoch's number, nor the patience, which follows from the epochs, nor the rates of a
+    schedule.
 
     Attributes:
         epochs: Epochs so far, epoch 0 included.

@@ -55,9 +55,14 @@ class Steps:
         self._schedule = schedule
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
-        signature = [self._features(), task.targets]
-        self._train = tf.function(self._train_batches, input_signature=signature)
-        self._evaluate = tf.function(self._evaluate_batches, input_signature=signature)
+        # What metric states are added up in, without loss.
+        self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
+        examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
+        count = tf.TensorSpec((), tf.int32)
+        self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        self._evaluate = tf.function(
+            self._evaluate_batches, input_signature=[*examples, count, state]
+        )
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
@@ -94,19 +99,22 @@ class Steps:
         self._train.get_concrete_function()
         self._evaluate.get_concrete_function()
 
-    def train(self, features: Batch, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(
+        self, features: Batch, targets: np.ndarray, state: np.ndarray | int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
             features: The tensors that cross the cut, for any number of examples.
             targets: A target for each example.
+            state: The metric state of the examples before them.
 
         Returns:
-            For each step: the mean loss of its batch before the step, without the regularization
-            loss, and the metric state of its batch.
+            For each step, the mean loss of its batch before the step, without the regularization
+            loss; and the metric state of all examples so far, each before the step on it.
         """
-        losses, states = self._train(features, targets)
-        return losses.numpy(), states.numpy()
+        losses, total = self._train(features, targets, self._widen(state))
+        return losses.numpy(), total.numpy()
 
     def evaluate(
         self,
@@ -123,15 +131,15 @@ class Steps:
             report: Receives the loss and the score of all examples so far, after each chunk.
         """
         losses: list[np.ndarray] = []
-        states: list[np.ndarray] = []
+        state: np.ndarray | int = 0
 
         def so_far() -> tuple[float, float]:
             loss = float(np.concatenate(losses).mean(dtype=np.float64))
-            return loss, self.task.score_of(np.sum(states, axis=0))
+            return loss, self.task.score_of(np.asarray(state))
 
-        for loss, outputs, state in self._assess(chunks):
+        for loss, outputs, total in self._assess(chunks):
             losses.append(loss)
-            states.append(state.sum(axis=0, dtype=wide_type(state)))
+            state = total
             self.last_outputs = outputs
             if report is not None:
                 report(*so_far())
@@ -147,30 +155,50 @@ class Steps:
         losses, outputs = zip(*assessed, strict=True)
         return np.concatenate(losses), np.concatenate(outputs)
 
-    def _assess(self, chunks: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """Yields losses, outputs and metric states of the examples of each chunk."""
+    def _assess(
+        self, chunks: Iterable[tuple[Batch, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields losses and outputs of the examples of each chunk, and the metric state so far."""
+        state = self._widen(0)
         for features, targets in chunks:
-            missing = -len(targets) % self._evaluated
+            count = len(targets)
+            missing = -count % self._evaluated
             padding = [(0, missing)] + [(0, 0)] * (targets.ndim - 1)
-            results = self._evaluate(pad_batch(features, missing), np.pad(targets, padding))
-            yield [result.numpy()[: len(targets)] for result in results]
+            losses, outputs, state = self._evaluate(
+                pad_batch(features, missing), np.pad(targets, padding), tf.constant(count), state
+            )
+            yield losses.numpy()[:count], outputs.numpy()[:count], state.numpy()
+
+    def _widen(self, state: np.ndarray | int) -> tf.Tensor:
+        return tf.constant(state, self._wide)
 
     def regularization_loss(self) -> float:
         """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
         return float(self._regularize()) if self.model.losses else 0.0
 
-    def _train_batches(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_batches(
+        self, features: Batch, targets: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
         losses = tf.TensorArray(tf.float32, steps)
-        states = tf.TensorArray(self.task.state_dtype, steps)
         for step in tf.range(steps):
+            # From the number 0 it grows to a vector.
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(state, tf.TensorShape(None))]
+            )
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
-            loss, state = self._take_step(take_examples(features, start, stop), targets[start:stop])
+            loss, states = self._take_step(
+                take_examples(features, start, stop), targets[start:stop]
+            )
             losses = losses.write(step, loss)
-            states = states.write(step, state)
-        return losses.stack(), states.stack()
+            state += self._add_up(states)
+        return losses.stack(), state
+
+    def _add_up(self, states: tf.Tensor) -> tf.Tensor:
+        """Adds up the metric states of a batch: those of all examples would take gigabytes."""
+        return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
     def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
@@ -180,14 +208,18 @@ class Steps:
             objective = loss + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizer.apply(gradients, variables)
-        return loss, tf.reduce_sum(states, axis=0)
+        return loss, states
 
-    def _evaluate_batches(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batches(
+        self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
-        kinds = (tf.float32, tf.float32, self.task.state_dtype)
-        results = [tf.TensorArray(kind, batches) for kind in kinds]
+        columns = [tf.TensorArray(tf.float32, batches) for _ in range(2)]
         for batch in tf.range(batches):
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(state, tf.TensorShape(None))]
+            )
             start = batch * size
             # The size is known while it is traced: kernels choose their algorithm by it.
             examples = tf.nest.map_structure(
@@ -196,20 +228,15 @@ class Steps:
             )
             outputs = self.model(examples[0], training=False)
             losses, states = self.task.compare(outputs, examples[1])
-            values = (losses, outputs, states)
-            results = [
-                result.write(batch, value) for result, value in zip(results, values, strict=True)
+            values = (losses, outputs)
+            columns = [
+                column.write(batch, value) for column, value in zip(columns, values, strict=True)
             ]
-        return tuple(result.concat() for result in results)
+            is_padding = start + tf.range(size) >= count
+            state += self._add_up(
+                tf.where(is_padding[:, tf.newaxis], tf.zeros_like(states), states)
+            )
+        return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
         return tf.add_n([tf.constant(0.0), *self.model.losses])
-
-
-def wide_type(state: np.ndarray) -> type[np.generic]:
-    """Returns a type in which metric states can be summed without loss.
-
-    Args:
-        state: Whole numbers or floats.
-    """
-    return np.float64 if np.issubdtype(state.dtype, np.floating) else np.int64

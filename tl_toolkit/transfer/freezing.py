@@ -20,7 +20,8 @@ from tl_toolkit.transfer.heads import is_head, is_head_dropout
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
 
 WHOLE_LIMIT = 1e-5
-"""Largest difference in probability between the whole model and its two parts. Kernels may sum in
+"""Largest difference between the outputs of the whole model and of its two parts, in probability or
+in what else the task measures differences in. Kernels may sum in
 another order when graphs are fused otherwise; anything above is a difference of graphs."""
 
 _CHECK_IMAGES = 2
@@ -133,7 +134,7 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
         split: Any split of it.
 
     Raises:
-        CheckFailedError: A probability for images of noise differs by more than `WHOLE_LIMIT`.
+        CheckFailedError: An output for images of noise differs by more than `WHOLE_LIMIT`.
     """
     random = np.random.default_rng(0)
     shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
@@ -144,7 +145,7 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
     whole = transfer.model(transfer.join_inputs(images, further_inputs), training=False)
     entering = transfer.join_inputs(split.prefix.model(images, training=False), further_inputs)
     parts = split.suffix.model(entering, training=False)
-    difference = float(np.abs(parts.numpy() - whole.numpy()).max())
+    difference = float(transfer.task.measure_differences(parts.numpy(), whole.numpy()).max())
     if not difference <= WHOLE_LIMIT:
         raise CheckFailedError(
             Problem(

@@ -14,6 +14,7 @@ import keras_tuner
 
 from tl_toolkit.events import Handler, ignore
 from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
@@ -21,6 +22,7 @@ from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
+from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer
@@ -59,7 +61,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Returns the whole model of the chosen values, compiled as its last phase is.
 
-        The weights that the last phase trains are trainable, and the loss is that of its steps.
+        What the last phase trains is trainable, and the loss is that of its steps, with what the
+        task takes from the training targets.
 
         Args:
             hp: KerasTuner's values.
@@ -72,6 +75,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         plan = plan_trial(self._plan, values)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
+        task.prepare(self._find_images(plan, task)["train"].targets)
         phase = training_settings(plan).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
@@ -93,8 +97,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             model: The model that `build` returned.
 
         Returns:
-            The metrics of the epoch that is kept: loss, val_loss and the task's score, as accuracy
-            and val_accuracy.
+            The figures of the epoch that is kept, as in history.csv: learning_rate, loss, val_loss,
+            regularization_loss, and the task's score, as accuracy and val_accuracy. Those of
+            training images are missing at epoch 0, which is kept where no phase has another.
         """
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
@@ -103,14 +108,17 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             return self._train(transfer, plan)
 
     def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
-        size = _size_of(plan.recipe)
-        if size not in self._images:  # images of one size are kept: trials would decode them anew
-            self._images = {size: load_images(plan, transfer.task, self._manifest)}
-        images = self._images[size]
+        images = self._find_images(plan, transfer.task)
         features = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(CompiledPhases(transfer), features, images)
         best = trainer.train(training_settings(plan)).best.as_row()
         return {name: value for name, value in best.items() if isinstance(value, float)}
+
+    def _find_images(self, plan: Plan, task: Task) -> dict[str, Images]:
+        size = _size_of(plan.recipe)
+        if size not in self._images:  # images of one size are kept: trials would decode them anew
+            self._images = {size: load_images(plan, task, self._manifest)}
+        return self._images[size]
 
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:

@@ -9,9 +9,14 @@ import pytest
 import tensorflow as tf
 from sklearn import metrics
 
+from tests.models import build_transfer
 from tests.tasks.views import make_view
+from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.errors import CheckFailedError
+from tl_toolkit.tasks.parity import Limits, Outputs
 from tl_toolkit.tasks.regression.task import Regression
+from tl_toolkit.transfer.freezing import check_whole, split_at
 
 TARGETS = np.random.default_rng(0).normal([1e5, 3e-4], [2e3, 1e-4], (200, 2)).astype(np.float32)
 COLUMNS = ("weight", "dose")
@@ -129,7 +134,6 @@ def test_means_and_deviations_are_kept_and_restored():
     again.restore(json.loads(json.dumps(task.state())))
 
     assert again.state() == task.state()
-    np.testing.assert_array_equal(again.served_scale, task.served_scale)
     assert again.state()["columns"]["dose"]["mean"] == pytest.approx(3e-4, rel=0.1)
 
 
@@ -161,11 +165,57 @@ def test_a_prediction_has_a_number_for_each_column():
     assert task.tabulate([record]).rows == [["a.png", "73.96", "0.0004"]]
 
 
-def test_an_exported_model_gives_values_compared_in_standard_deviations():
-    task = make_task()
-
-    served = task.serve(tf.constant(TARGETS))
+def test_an_exported_model_gives_values():
+    served = make_task().serve(tf.constant(TARGETS))
 
     assert list(served) == ["values"]
     np.testing.assert_array_equal(served["values"], TARGETS)
-    np.testing.assert_allclose(task.served_scale, TARGETS.std(axis=0), rtol=1e-4)
+
+
+def test_values_are_compared_in_standard_deviations():
+    deviations = TARGETS.std(axis=0)
+
+    differences = make_task().measure_differences(TARGETS + deviations / 10, TARGETS)
+
+    np.testing.assert_allclose(differences, np.full(TARGETS.shape, 0.1), rtol=1e-3)
+
+
+YEARS = np.array([[1990.0], [2010.0]], np.float32)
+"""Their mean is 200 deviations away from 0: one step of float32 is more than 1e-5 of them."""
+
+
+def build_years():
+    """A model of years, with its task."""
+    task = Regression(("year",))
+    transfer = build_transfer("lenet5", task=task)
+    task.prepare(YEARS)
+    return transfer
+
+
+@pytest.mark.parametrize(("steps", "holds"), [(1, True), (-2, True), (40, False)])
+def test_an_export_may_round_the_last_digit_of_a_large_value(steps, holds):
+    transfer = build_years()
+
+    def ask(batches, files):
+        outputs = FixedBatch(transfer.model)(batches[0]).numpy()
+        values = {"values": outputs + steps * np.spacing(outputs)}
+        encoded = tuple({"values": row} for row in values["values"])
+        return Outputs((values,), encoded, transfer.task.classes)
+
+    report = transfer.task.compare_served(transfer.model, {}, "stretch", ask, Limits())
+
+    assert report["holds"] == holds
+
+
+@pytest.mark.parametrize("shift", [6e-6, 1e-3])
+def test_parts_may_round_the_last_digit_of_a_large_value(shift):
+    transfer, other = build_years(), build_years()
+    bias = other.model.get_layer("predictions").bias
+    bias.assign(bias + shift)
+    split = split_at(other, ())
+
+    if shift < 1e-5:
+        check_whole(transfer, split)
+    else:
+        with pytest.raises(CheckFailedError, match="differ from the whole model"):
+            check_whole(transfer, split)

@@ -48,7 +48,9 @@ def measure_classification(
         "accuracy": float(hits.sum() / len(labels)),
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
-        "loss": _measure_loss(labels, probabilities) if losses is None else float(losses.mean()),
+        "loss": _measure_loss(labels, probabilities)
+        if losses is None
+        else float(losses.mean(dtype=np.float64)),
         "per_class": {
             name: {
                 "precision": float(precision[index]),

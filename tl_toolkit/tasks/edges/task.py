@@ -96,7 +96,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
 
     Args:
         recipe: The recipe, with its head resolved.
-        classes: None.
+        classes: Of no use: pixels are of no class.
     """
     ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
     return Edges(

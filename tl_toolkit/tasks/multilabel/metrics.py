@@ -51,7 +51,9 @@ def measure_multilabel(
         "mean_average_precision": _mean([values["average_precision"] for values in present]),
         "micro_f1": _measure_f1(targets.ravel(), predictions.ravel())["f1"],
         "macro_f1": _mean([values["f1"] for values in present]),
-        "loss": _measure_loss(targets, probabilities) if losses is None else float(losses.mean()),
+        "loss": _measure_loss(targets, probabilities)
+        if losses is None
+        else float(losses.mean(dtype=np.float64)),
         "per_class": per_class,
     }
 

@@ -23,6 +23,10 @@ from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
 
+_ROUNDINGS = 4
+"""Steps of float32 that equal values may be apart: two roundings, in `head_units`, on both sides.
+"""
+
 
 def build(recipe: Recipe, classes: Sequence[str]) -> Regression:
     """Returns the task of a recipe.
@@ -56,6 +60,7 @@ class Regression(ImageTask):
     served = "values"
     activation = "linear"
     state_dtype = tf.float64
+    prepare_changes_model = True
 
     def __init__(
         self,
@@ -231,10 +236,22 @@ class Regression(ImageTask):
         """
         return {"values": outputs}
 
-    @property
-    def served_scale(self) -> np.ndarray:
-        """The standard deviations of the training targets."""
-        return np.asarray(self._scale.numpy())
+    def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Returns how far values are apart, in standard deviations of the training targets.
+
+        What a float32 of that size cannot tell apart does not count: of years, 2000 with a
+        deviation of 10, one step is 1.2e-5 deviations.
+
+        Args:
+            outputs: float32 (n, columns), in the units of the table.
+            expected: Likewise.
+
+        Returns:
+            float32 (n, columns).
+        """
+        rounding = _ROUNDINGS * np.spacing(np.abs(expected))
+        difference = np.maximum(np.abs(outputs - expected) - rounding, 0)
+        return np.asarray(difference / self._scale.numpy())
 
 
 @dataclass(frozen=True)
