@@ -32,7 +32,7 @@ TWINS = OWN | {
     for name, one in ARCHITECTURES.items()
     if "application" in one.settings
 }
-QUICK = {"resnet50", "efficientnet_b0"}
+QUICK = {"efficientnet_b0"}
 
 
 def smallest_of_each_family(names):
@@ -194,6 +194,7 @@ def put_head_on(twin):
     return keras.Model(twin.input, keras.layers.Dense(3, activation="softmax")(x))
 
 
+@pytest.mark.slow
 @each_counted
 def test_a_file_with_a_head_of_the_users_own_gives_the_same_base(name, save):
     move_counters()
@@ -237,6 +238,7 @@ def test_weights_of_keras_3_give_the_same_base(name, tmp_path):
     assert_equal_outputs(name, model, twin)
 
 
+@pytest.mark.slow
 def test_a_model_drawn_with_weights_none_needs_no_second_rescaling(save):
     twin = draw_twin("efficientnet_b0")
     path = save(twin)
@@ -354,7 +356,7 @@ def make_recipe(name, photos, **model):
     }
 
 
-@parametrize(ARCHITECTURES, quick={"resnet20"})
+@parametrize(ARCHITECTURES, quick=())
 def test_a_recipe_trains_it_from_random_weights(name, tmp_path, draw_photos):
     photos = draw_photos(tmp_path / "photos", classes=("a", "b"), count=4)
 
@@ -364,7 +366,7 @@ def test_a_recipe_trains_it_from_random_weights(name, tmp_path, draw_photos):
     assert [answer.error for answer in run.predict(photos / "a" / "0.jpg")] == [None]
 
 
-@parametrize(TWINS, quick={"mobilenet_v3_small"})
+@parametrize(TWINS, quick=())
 def test_a_recipe_finetunes_it_from_the_file_of_its_twin(name, save, tmp_path, draw_photos):
     photos = draw_photos(tmp_path / "photos", classes=("a", "b"), count=4)
     path = save(draw_twin(name))

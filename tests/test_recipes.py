@@ -46,8 +46,8 @@ def test_a_recipe_is_named_as_its_file(shipped):
     assert load_recipe(shipped.path).recipe.name == shipped.name
 
 
-TRAINED = {"quickstart", "clothing_mobilenet", "normals_balls"}
-"""One that starts from nothing, one with a base of ImageNet, and one of pixels; others are slow."""
+TRAINED = {"quickstart"}
+"""The others are slow; tests of the API and of tasks train the like of them by default."""
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_images_of_an_unknown_class_are_refused(run, tmp_path, draw_photos):
         run.evaluate(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_model_keras_loads_without_this_package(run, photos):
     code = """
 import sys, numpy as np, keras
@@ -149,6 +150,7 @@ def test_a_recipe_object_does_the_same(photos, tmp_path, write_recipe):
     assert run.recipe.data == recipe.data
 
 
+@pytest.mark.slow
 def test_a_failed_baseline_leaves_the_run_whole(photos, tmp_path, write_recipe):
     burst = {
         "phases.head.unfreeze": 4,

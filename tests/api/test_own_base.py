@@ -115,6 +115,7 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_batch_normalization_trains_where_the_phase_says_so(recipe, toy):
     tune = {"phases.tune.batch_norm": "train"}
 
@@ -231,6 +232,7 @@ def assemble_base(recipe, path):
     return assemble_model(plan, build_task(plan.recipe, plan.classes), lambda event: None)
 
 
+@pytest.mark.slow
 def test_models_with_the_same_names_have_other_features_and_two_files_of_one_the_same(
     recipe, tmp_path
 ):
@@ -288,6 +290,7 @@ def test_a_file_of_a_base_that_is_gone_is_not_called_unwritable(recipe, toy, tmp
 # -------------------------------------------------------------------------------------- other verbs
 
 
+@pytest.mark.slow
 def test_a_search_over_unfreeze_goes_on_with_its_model_and_no_other(recipe, toy):
     space = {"phases.tune.unfreeze": {"choices": [0, 1, {"from": "add"}]}}
     search = {"search": {"trials": 1, "space": space}}
@@ -323,6 +326,7 @@ def test_a_hypermodel_builds_the_base_for_each_trial(recipe, toy):
     assert first is not second and weights_of(first).keys() == weights_of(second).keys()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_file_beside_the_recipe(recipe, toy, tmp_path):
     (tmp_path / "place").mkdir()
     toy.save(tmp_path / "place/toy.keras")
@@ -347,6 +351,7 @@ def test_the_command_line_takes_a_file_beside_the_recipe(recipe, toy, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_pixels_are_read_from_its_maps(tmp_path):
     model = randomize(build_toy(size=SIDE))
     balls = draw_balls(tmp_path / "balls", train=4, validation=2)

@@ -163,6 +163,7 @@ def test_the_model_before_training_is_that_from_which_finetune_starts(recipe, tm
     np.testing.assert_array_equal(model(pixels), run.model(pixels))
 
 
+@pytest.mark.slow
 def test_load_model_registers_the_layers_of_this_package(tmp_path):
     code = """
 import sys

@@ -176,7 +176,7 @@ def test_that_for_cifar_halves_its_maps_twice(size, sides):
     assert tuple(found) == sides
 
 
-@pytest.mark.parametrize("depth", [121, *(pytest.param(depth, marks=SLOW) for depth in (169, 201))])
+@pytest.mark.parametrize("depth", [pytest.param(depth, marks=SLOW) for depth in (121, 169, 201)])
 def test_with_its_weights_it_is_the_network_of_keras_applications(depth):
     twin = getattr(keras.applications, f"DenseNet{depth}")(
         weights=None, include_top=False, input_shape=(64, 64, 3)

@@ -11,6 +11,7 @@ def recorded(path, name):
     return json.loads(path.read_text(encoding="utf-8"))[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5", "vgg11", "mobilenet"])
 def test_both_files_are_what_the_graphs_give(name):
     assert recorded(BLOCKS_FILE, name) == describe_blocks(ARCHITECTURES[name])

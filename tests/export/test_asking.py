@@ -59,12 +59,14 @@ def outputs(tmp_path_factory, numerics):
         return ask(model, [PIXELS], [b"four", b"x"])
 
 
+@pytest.mark.slow
 def test_the_process_finds_tensorflow_where_its_caller_does(outputs):
     assert outputs.pixels[0]["mean"] == [7.0]
     assert [int(output["length"]) for output in outputs.encoded] == [4, 1]
     assert outputs.class_names == ("a", "b")
 
 
+@pytest.mark.slow
 def test_the_process_computes_as_it_is_told(outputs, numerics):
     assert outputs.numerics == numerics
 

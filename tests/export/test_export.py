@@ -158,6 +158,7 @@ def test_another_resizing_is_noticed_from_bytes(tmp_path):
     assert report["pixels"]["largest_difference"] == 0.0
 
 
+@pytest.mark.slow  # the comparison before publishing runs in plain TensorFlow too
 def test_plain_tensorflow_serves_pixels_of_any_size_and_bytes(tmp_path):
     model = build_model()
     write_saved_model(finish(model), tmp_path / "model")

@@ -97,6 +97,7 @@ def test_float_and_integer_images_are_changed_alike(images, everything):
     np.testing.assert_array_equal(integers, floats)
 
 
+@pytest.mark.slow
 def test_another_process_decodes_and_changes_alike(draw, encode, everything, tmp_path):
     rows = []
     for number in range(8):
@@ -166,6 +167,7 @@ def test_draws_for_one_image_are_independent():
     assert abs(np.corrcoef(np.transpose(values))[0, 1]) < 0.2
 
 
+@pytest.mark.slow
 def test_rand_augment_equals_that_of_keras(images):
     seeds = augment_module._ImageSeeds()
     changed = []
@@ -291,6 +293,7 @@ def test_contrast_and_nothing_leave_a_mask_alone(scenes):
     np.testing.assert_array_equal(move(AugmentSettings(), masks), masks)
 
 
+@pytest.mark.slow
 def test_a_mask_moves_as_its_image_among_colours_that_draw_too(scenes):
     masks, images = (np.tile(values, (3, *[1] * (values.ndim - 1))) for values in scenes)
     keys = np.arange(len(masks))

@@ -433,6 +433,7 @@ def test_glyphs_are_drawn_in_the_format_of_digits():
     assert {"A", "plus", "scribble_000"} <= set(names)
 
 
+@pytest.mark.slow
 def test_glyphs_are_the_same_each_time():
     again = render_all_glyphs(describe_builtin("glyphs").counts)
 

@@ -30,11 +30,11 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tables, tmp_path_factory):
-    """A finished and exported run of each task, by its name."""
+    """A finished run of each task, by its name."""
     folder = tmp_path_factory.mktemp("runs")
     return {
         task: tl.finetune(
-            make_recipe(task, tables / f"{table}.csv", export=True), out=folder / task
+            make_recipe(task, tables / f"{table}.csv", export=False), out=folder / task
         )
         for task, table in TABLES.items()
     }
@@ -46,9 +46,9 @@ def run(request, runs):
     return Run(runs[request.param].folder)
 
 
-in_a_process = pytest.mark.parametrize(
-    "run", ["regression", pytest.param("multilabel", marks=pytest.mark.slow)], indirect=True
-)
+def export(run):
+    if not run.folder.export.exists():
+        run.export(("saved_model",))
 
 
 def read_table(text):
@@ -212,8 +212,9 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(run, tmp_p
     assert len(run.tabulate([good]).rows) == 1
 
 
-@in_a_process  # `ask` starts one; when the runs were exported, both were compared with Keras
+@pytest.mark.slow  # when the run was exported, the export was compared with Keras
 def test_an_exported_model_answers_as_the_run_predicts(run):
+    export(run)
     pixels = np.asarray(Image.open(image_of(run)))[np.newaxis]
     encoded = Path(image_of(run)).read_bytes()
 
@@ -236,7 +237,9 @@ def test_an_exported_model_answers_as_the_run_predicts(run):
         assert str(served["labels"][0]) == "|".join(named)
 
 
+@pytest.mark.slow
 def test_an_export_was_compared_before_it_was_published(run):
+    export(run)
     report = json.loads((run.folder.export / "parity.json").read_text())
 
     assert report["holds"] and report["labels_equal"] and report["class_names_equal"]
@@ -244,6 +247,7 @@ def test_an_export_was_compared_before_it_was_published(run):
     assert len(report["images"]) == 8 + 9  # validation images and probes
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_knows_its_units(tables, tmp_path):
     """The model is kept and can be measured, although the run never was."""
     phases = [
@@ -261,6 +265,7 @@ def test_an_interrupted_run_knows_its_units(tables, tmp_path):
     assert metrics["mean"]["per_column"]["size"]["mae"] < 2 * stored["scale"]
 
 
+@pytest.mark.slow
 def test_a_field_of_the_task_is_searched(tables, tmp_path):
     search = {"algorithm": "grid", "space": {"task.loss": {"choices": ["mse", "mae", "huber"]}}}
     phases = [{"name": "all", "epochs": 3, "learning_rate": 0.003, "unfreeze": 4}]
@@ -288,6 +293,7 @@ def test_a_hypermodel_compiles_the_loss_of_its_task(tables):
     assert np.isfinite(losses)
 
 
+@pytest.mark.slow
 def test_a_baseline_may_have_another_loss(tables, tmp_path):
     phases = [{"name": "all", "epochs": 1, "learning_rate": 0.003, "unfreeze": 4}]
     recipe = make_recipe(

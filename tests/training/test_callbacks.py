@@ -78,6 +78,7 @@ def test_hooks_come_in_the_order_of_fit_and_change_nothing(tmp_path, plain):
     assert history(run, "1-all") == history(plain, "1-all")
 
 
+@pytest.mark.slow
 def test_logs_of_batches_are_the_means_so_far(tmp_path):
     losses = []
     watch = keras.callbacks.LambdaCallback(

@@ -67,6 +67,7 @@ def test_the_same_recipe_gives_the_same_history_and_weights_bit_for_bit(tmp_path
     np.testing.assert_array_equal(weights(first), weights(second))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_history(tmp_path, plain):
     other = train(tmp_path, seed=1)
 
@@ -80,13 +81,19 @@ def test_epoch_0_is_the_state_before_the_first_step(plain):
     assert rows[0]["loss"] == "" and float(rows[0]["val_loss"]) > 0
 
 
-def test_a_ruinous_phase_does_not_spoil_what_is_kept(tmp_path):
+@pytest.fixture(scope="module")
+def ruined(tmp_path_factory):
+    """A run whose second phase ruins the weights."""
     phases = [
         {"name": "all", "epochs": 12, "unfreeze": 4, "learning_rate": 3e-3},
         {"name": "ruin", "epochs": 2, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 20.0},
+        {"name": "head", "epochs": 0},
     ]
+    return train(tmp_path_factory.mktemp("ruined"), phases=phases)
 
-    run = train(tmp_path, phases=phases)
+
+def test_a_ruinous_phase_does_not_spoil_what_is_kept(ruined):
+    run = ruined
 
     best = run.metrics["best"]
     assert best["phase"] == "all"
@@ -94,17 +101,9 @@ def test_a_ruinous_phase_does_not_spoil_what_is_kept(tmp_path):
     assert float(history(run, "2-ruin")[-1]["val_accuracy"]) < best["val_accuracy"]
 
 
-def test_a_phase_starts_from_the_best_state_so_far(tmp_path):
-    phases = [
-        {"name": "all", "epochs": 6, "unfreeze": 4, "learning_rate": 3e-3},
-        {"name": "ruin", "epochs": 1, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 20.0},
-        {"name": "head", "epochs": 0},
-    ]
-
-    run = train(tmp_path, phases=phases)
-
-    start = history(run, "3-head")[0]
-    best = run.metrics["best"]
+def test_a_phase_starts_from_the_best_state_so_far(ruined):
+    start = history(ruined, "3-head")[0]
+    best = ruined.metrics["best"]
     assert float(start["val_loss"]) == pytest.approx(best["val_loss"], rel=1e-6)
 
 
@@ -272,6 +271,7 @@ def test_keras_callbacks_see_each_epoch_and_may_stop_a_phase(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_penalties_do_not_count_in_the_losses_that_choose_between_phases(tmp_path):
     """More is penalized where more trains: a loss with it could never be compared."""
     model = {"base": "lenet5", "weights": "random", "l2": 0.1, "head": {"l2": 0.01}}

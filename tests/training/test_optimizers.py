@@ -136,6 +136,7 @@ def test_a_run_with_a_schedule_shows_the_rate_of_each_epoch(tmp_path):
     assert receipt["learning_rate"] == 1e-2
 
 
+@pytest.mark.slow
 def test_a_schedule_that_stays_trains_as_the_number_does(tmp_path):
     phase = {"name": "all", "epochs": 2, "unfreeze": 4}
     schedule = {"kind": "constant", "initial": 3e-3}

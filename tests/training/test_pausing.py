@@ -50,6 +50,18 @@ def make_trainer(tmp_path_factory):
         yield make
 
 
+@pytest.fixture(scope="module")
+def trainer(make_trainer):
+    """A trainer of the recipe as it stands, for tests that need none of their own."""
+    return make_trainer(recipe_with())
+
+
+@pytest.fixture(scope="module")
+def paused(trainer):
+    """The recipe's training, paused after the first epoch of its last phase."""
+    return trainer.train(settings_of(recipe_with()), pause_after=1).paused
+
+
 def recipe_with(**changes):
     return build_recipe(RECIPE, changes).recipe
 
@@ -65,8 +77,10 @@ def outcome(training):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"phases.tune.optimizer": "sgd", "phases.tune.momentum": 0.9},
+        pytest.param({}, marks=pytest.mark.slow),  # by default a pause on disk shows the same
+        pytest.param(
+            {"phases.tune.optimizer": "sgd", "phases.tune.momentum": 0.9}, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"phases.tune.optimizer": "adamw", "early_stopping": {"monitor": "val_loss"}},
             marks=pytest.mark.slow,
@@ -76,8 +90,8 @@ def outcome(training):
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
     recipe = recipe_with(**changes)
     other = recipe_with(**{"phases.tune.learning_rate": 1e-2, "model.head.dropout": 0.6})
-    whole = make_trainer(recipe).train(settings_of(recipe))
     trainer = make_trainer(recipe)
+    whole = trainer.train(settings_of(recipe))
 
     first = trainer.train(settings_of(recipe), pause_after=1)
     trainer.train(settings_of(other))
@@ -92,14 +106,17 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
     assert outcome(last) == outcome(whole)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", {"kind": "sgd", "momentum": 0.9}])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param({"kind": "sgd", "momentum": 0.9}, marks=pytest.mark.slow)]
+)
 def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
     schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}
     recipe = recipe_with(
         **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
     )
-    whole = make_trainer(recipe).train(settings_of(recipe))
-    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=2).paused
+    trainer = make_trainer(recipe)
+    whole = trainer.train(settings_of(recipe))
+    paused = trainer.train(settings_of(recipe), pause_after=2).paused
 
     save_state(paused.phase, tmp_path / "state.npz")
     loaded = load_state(tmp_path / "state.npz")
@@ -109,11 +126,9 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path,
     assert outcome(last) == outcome(whole)
 
 
-def test_a_state_holds_plain_arrays_and_damage_is_told(make_trainer, tmp_path):
-    recipe = recipe_with()
-    state = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused.phase
+def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
     path = tmp_path / "state.npz"
-    save_state(state, path)
+    save_state(paused.phase, path)
 
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -130,21 +145,16 @@ def test_a_state_holds_plain_arrays_and_damage_is_told(make_trainer, tmp_path):
         load_state(tmp_path / "missing.npz")
 
 
-def test_a_paused_training_is_judged_by_its_best_state_so_far(make_trainer):
-    recipe = recipe_with()
-    trainer = make_trainer(recipe)
-
-    short = trainer.train(settings_of(recipe), pause_after=2)
+def test_a_paused_training_is_judged_by_its_best_state_so_far(trainer):
+    short = trainer.train(settings_of(recipe_with()), pause_after=2)
 
     assert short.best in short.history
     assert short.best.val_score == max(epoch.val_score for epoch in short.history)
     assert short.paused.phase.epochs[-1].epoch == 2
 
 
-def test_a_pause_can_be_gone_on_from_twice(make_trainer):
+def test_a_pause_can_be_gone_on_from_twice(trainer, paused):
     recipe = recipe_with()
-    trainer = make_trainer(recipe)
-    paused = trainer.train(settings_of(recipe), pause_after=1).paused
 
     once, again = (
         trainer.train(settings_of(recipe), paused=paused),
@@ -154,6 +164,7 @@ def test_a_pause_can_be_gone_on_from_twice(make_trainer):
     assert outcome(once) == outcome(again)
 
 
+@pytest.mark.slow
 def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
     rule = {"patience": 2, "min_delta": 0.9}
     recipe = recipe_with(early_stopping=rule)
@@ -169,9 +180,9 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
     assert outcome(gone_on) == outcome(at_the_stop) == outcome(whole)
 
 
-def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer):
+@pytest.mark.slow
+def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer, paused):
     recipe, other = recipe_with(), recipe_with(seed=1)
-    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused
     trainer = make_trainer(recipe)
 
     trainer.train(settings_of(recipe), paused=paused)
@@ -181,10 +192,6 @@ def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trai
     )
 
 
-def test_a_state_knows_what_it_takes(make_trainer):
-    recipe = recipe_with()
-
-    paused = make_trainer(recipe).train(settings_of(recipe), pause_after=1).paused
-
+def test_a_state_knows_what_it_takes(paused):
     weights = sum(np.asarray(value).nbytes for value in paused.phase.weights.values())
     assert paused.size > 2 * weights > 0

@@ -40,11 +40,13 @@ def test_a_seed_depends_on_three_things_only():
     ("phase", "sections"),
     [
         ({"epochs": 3}, {}),
-        ({"name": "other"}, {}),
+        pytest.param({"name": "other"}, {}, marks=pytest.mark.slow),
         ({}, {"early_stopping": {"patience": 7}}),
-        ({}, {"name": "another"}),
+        pytest.param({}, {"name": "another"}, marks=pytest.mark.slow),
         ({}, {"features": {"store": "never"}}),
-        ({"optimizer": {"kind": "adamw", "weight_decay": 0}}, {}),
+        pytest.param(
+            {"optimizer": {"kind": "adamw", "weight_decay": 0}}, {}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_does_not_change_a_step_changes_no_epoch(tmp_path, plain, phase, sections):
@@ -108,6 +110,7 @@ def test_trials_start_from_the_same_head_unless_seeds_vary(tmp_path):
     assert scores[True][0] != scores[True][1]
 
 
+@pytest.mark.slow
 def test_the_best_of_trials_with_seeds_of_their_own_can_be_repeated(tmp_path):
     space = {"phases.head.learning_rate": {"choices": [1e-2, 1e-3]}}
     recipe = digits_recipe(search={"algorithm": "grid", "space": space, "vary_seed": True})

@@ -144,7 +144,13 @@ def test_a_suffix_that_differs_from_the_whole_model_is_refused():
         check_whole(transfer, split)
 
 
-@pytest.mark.parametrize("pooling", ["average", "max", "sum", "flatten"])
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("average", "max", "sum")),
+        "flatten",
+    ],
+)
 def test_every_pooling_can_be_cut_and_trained(pooling):
     transfer = assemble_mobilenet(pooling=pooling, hidden=[{"units": 4, "dropout": 0.5, "l2": 0.1}])
     split = split_at(transfer, ())
@@ -288,6 +294,7 @@ def test_an_edge_filter_stands_between_the_pixels_and_the_base():
     np.testing.assert_allclose(entering, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_nested_model_is_frozen_hashed_and_trained_with_all_its_layers():
     transfer = build_transfer("convnext_tiny")
     nested = transfer.model.get_layer("convnext_tiny_downsampling_block_2")

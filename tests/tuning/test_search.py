@@ -78,17 +78,23 @@ class Listener:
             self.ended.append((event.facts["number"], event.is_best))
 
 
-def test_the_best_recipe_gives_the_best_trial_again_in_a_fresh_process(tmp_path, whole):
-    for store, run in (("always", tltool), ("never", tltool_process)):
-        out = ["--out", tmp_path / store, f"features.store={store}"]
-        run("finetune", whole.best_recipe, "export=false", *out, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("store", "run"),
+    [
+        ("never", tltool),
+        pytest.param("always", tltool, marks=pytest.mark.slow),
+        pytest.param("never", tltool_process, marks=pytest.mark.slow),
+    ],
+)
+def test_the_best_recipe_gives_the_best_trial_again(tmp_path, whole, store, run):
+    arguments = ["export=false", "--out", tmp_path / "run", f"features.store={store}"]
+    run("finetune", whole.best_recipe, *arguments, cwd=tmp_path)
 
     best = whole.summary["best"]
-    for store in ("always", "never"):
-        metrics = tl.load_run(tmp_path / store).metrics
-        assert metrics["weights_sha256"] == best["weights_sha256"]
-        assert metrics["best"]["val_accuracy"] == best["score"]
-        assert metrics["best"] == best["best"]
+    metrics = tl.load_run(tmp_path / "run").metrics
+    assert metrics["weights_sha256"] == best["weights_sha256"]
+    assert metrics["best"]["val_accuracy"] == best["score"]
+    assert metrics["best"] == best["best"]
     assert best["score"] == max(trial.score for trial in whole.trials)
 
 
@@ -171,6 +177,7 @@ def failing_seeds(monkeypatch):
     return seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "told"),
     [({1}, r"with 2 other seeds: mean .* to .*, 1 failed"), ({1, 2}, "with 2 other seeds: all f")],
@@ -432,6 +439,7 @@ def test_more_trials_may_be_asked_for_later(tmp_path, recipe):
     assert len(actual.trials) == 3
 
 
+@pytest.mark.slow
 def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
     recipe["search"]["trials"] = 2
     tl.search(recipe, out=tmp_path / "search")
@@ -537,6 +545,7 @@ def test_a_sweep_leaves_out_what_lies_behind_the_last_tap(tmp_path, units, depth
     assert all(trial.score is not None for trial in actual.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 def test_a_hypermodel_decodes_images_once_for_all_trials(tmp_path, recipe):
     import keras_tuner

@@ -132,7 +132,7 @@ class _KeptInterrupts:
             self._before = None
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal's handler raised it, even if other code caught it."""
+        """Raises KeyboardInterrupt if a signal's handler raised it, even if code caught it."""
         if self._came:
             raise KeyboardInterrupt
 

@@ -105,6 +105,7 @@ def test_images_of_any_shape_are_predicted_in_whole(size):
     assert_same(actual, ask_all(transfer, draw_image(size)))
 
 
+@pytest.mark.slow
 def test_a_base_without_maps_as_fine_as_the_image_is_predicted_too():
     transfer = assemble_pixels(base="mobilenet", size=(64, 64))
 
@@ -122,8 +123,8 @@ def test_one_map_alone_is_read_without_a_hypercolumn():
 
 @pytest.mark.parametrize(
     "head",
-    ["linear", pytest.param("linear with dropout", marks=slow),
-     pytest.param("one hidden", marks=slow), "three hidden"],
+    ["linear", *(pytest.param(name, marks=slow)
+                 for name in ("linear with dropout", "one hidden", "three hidden"))],
 )  # fmt: skip
 def test_both_modes_agree(head):
     transfer = assemble_pixels(head)
@@ -140,7 +141,7 @@ def test_both_modes_agree(head):
     [
         pytest.param("project_first", "linear", marks=slow),
         ("project_first", "one hidden"),
-        ("gather_first", "one hidden"),
+        pytest.param("gather_first", "one hidden", marks=slow),
     ],
 )
 def test_tiles_of_any_size_give_the_same_map(head, mode):
@@ -156,6 +157,7 @@ def test_tiles_of_any_size_give_the_same_map(head, mode):
         assert_same(one, expected)
 
 
+@pytest.mark.slow
 def test_the_same_tiles_give_the_same_map_bit_for_bit():
     transfer = assemble_pixels()
 
@@ -173,6 +175,7 @@ def test_some_rows_and_columns_are_predicted_as_in_the_whole_map(tile_bytes):
     assert_same(predict(transfer, draw_image(), ys, xs, tile_bytes=tile_bytes), expected)
 
 
+@pytest.mark.slow
 def test_places_between_pixels_and_beyond_the_image_are_those_of_single_pixels():
     transfer = assemble_pixels()
     ys, xs = [-40.5, -0.25, 0.5, 21.75, 31.4, 99.0], [-7.0, 12.125, 40.5]
@@ -195,10 +198,11 @@ def test_images_are_predicted_from_what_crosses_a_cut():
     assert_same(actual, ask_all(transfer, draw_image()))
 
 
+@pytest.mark.slow
 def test_images_of_many_sizes_share_their_compiled_functions():
     predictor = DensePredictor(assemble_pixels().model, tile_bytes=40_000)
 
-    sizes = [(20 + 21 * n, 90 - 17 * n) for n in range(4)]
+    sizes = [(20 + 30 * n, 90 - 25 * n) for n in range(3)]
     actual = [predictor.predict_large(draw_image(size)[0], keep_all)["outputs"] for size in sizes]
 
     # One where all maps fit into a tile, and one for each number of maps that do not.
@@ -211,6 +215,7 @@ def test_images_of_many_sizes_share_their_compiled_functions():
         assert np.array_equal(alone.predict_large(draw_image(size)[0], keep_all)["outputs"], one)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_saved_predicts_alike(tmp_path):
     transfer = assemble_pixels.__wrapped__(normalize=True)
     expected = predict(transfer, draw_image())

@@ -157,6 +157,11 @@ def served(exported):
     return batches, ask(exported, batches, [encode(batch[-1]) for batch in batches])
 
 
+# By default the run of tests/tasks/dense/test_pixel_tasks.py is exported and compared.
+served_in_a_process = pytest.mark.slow
+
+
+@served_in_a_process
 def test_an_image_of_any_size_is_predicted_at_its_own_size(mobilenet, served):
     batches, results = served
 
@@ -168,6 +173,7 @@ def test_an_image_of_any_size_is_predicted_at_its_own_size(mobilenet, served):
     assert len(np.unique(results.pixels[0]["mask"])) == 3
 
 
+@served_in_a_process
 def test_an_image_of_the_models_size_is_predicted_as_by_the_model_itself(mobilenet, served):
     batches, results = served
     places = np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), axis=-1)
@@ -180,6 +186,7 @@ def test_an_image_of_the_models_size_is_predicted_as_by_the_model_itself(mobilen
     check_equal(results.pixels[0], expected, best[..., -1] - best[..., -2] > CLEAR)
 
 
+@served_in_a_process
 def test_files_are_predicted_as_their_pixels(served):
     batches, results = served
 

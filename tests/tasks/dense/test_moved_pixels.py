@@ -117,6 +117,7 @@ def test_classes_are_those_of_the_images_as_each_epoch_changes_them(live):
         assert compare(images, places, classes) >= 0.99
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_the_stored_view_that_is_read(scenes, tmp_path):
     features = {"store": "always", "views": 2}
     trained = Trained(recipe_of(scenes, features=features), tmp_path)

@@ -40,6 +40,7 @@ def test_predictions_are_named_after_their_files(tmp_path):
                      "cat_mask.png"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_many_files_of_one_name_are_named_at_once(tmp_path):
     # With a look at all names for each it would take minutes.
     pictures = Pictures(tmp_path, [Path(f"{n}/frame.png") for n in range(20_000)], kind="mask")

@@ -33,8 +33,8 @@ def balls(tmp_path_factory):
     params=[TASKS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in TASKS[1:])],
 )
 def run(request, balls, tmp_path_factory):
-    """A finished and exported run of each task."""
-    recipe = make_recipe(request.param, balls, export=True)
+    """A finished run of each task."""
+    recipe = make_recipe(request.param, balls, export=False)
     return tl.finetune(recipe, out=tmp_path_factory.mktemp("runs") / request.param)
 
 
@@ -94,6 +94,7 @@ def test_predictions_are_of_the_size_of_the_file(run, tmp_path):
         assert one.shape[:2] == (50, 90)
 
 
+@pytest.mark.slow
 def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
     (resized,) = run.predict(photo_of(run))
     (native,) = run.predict(photo_of(run), native=True)
@@ -102,10 +103,11 @@ def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
         np.testing.assert_allclose(native.maps[name], one, atol=1e-5)
 
 
-@pytest.mark.slow  # publishing the run's export has compared them on the same images
+@pytest.mark.slow
 def test_a_saved_model_predicts_as_the_run_predicts(run):
     from tl_toolkit.export.asking import ask
 
+    run.export(("saved_model",))
     pixels = np.asarray(Image.open(photo_of(run)))
     predicted = ask(run.folder.export / "saved_model" / "1", [pixels[np.newaxis]],
                 [photo_of(run).read_bytes()]).pixels[0]  # fmt: skip
@@ -150,6 +152,7 @@ def test_images_in_the_folder_of_predictions_are_left_out(run, tmp_path):
     assert len(list(place.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_predicting_again_leaves_the_first_predictions_out_and_replaces_them(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
     record = Record()
@@ -236,6 +239,7 @@ print(model.predict([np.zeros((1, 64, 64, 3)), places], verbose=0).shape[:2])
     assert done.stdout.strip() == "(1, 3)", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 @pytest.mark.parametrize("task", TASKS)
 def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):

@@ -40,8 +40,17 @@ def assert_same(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)  # other kernels, other sums
 
 
-@pytest.mark.parametrize("trained", [(32, 32), (40, 32)])
-@pytest.mark.parametrize("size", [(32, 32), (20, 71), (96, 64)])
+@pytest.mark.parametrize(
+    ("trained", "size"),
+    [
+        ((32, 32), (20, 71)),
+        ((40, 32), (96, 64)),
+        pytest.param((32, 32), (32, 32), marks=pytest.mark.slow),
+        pytest.param((32, 32), (96, 64), marks=pytest.mark.slow),
+        pytest.param((40, 32), (32, 32), marks=pytest.mark.slow),
+        pytest.param((40, 32), (20, 71), marks=pytest.mark.slow),
+    ],
+)
 def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
     predictor = DensePredictor(assemble_pixels(trained).model)
 
@@ -74,6 +83,7 @@ def test_a_smaller_margin_would_leave_seams():
     assert np.abs(actual - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_strided_convolutions_are_seamless_too():
     predictor = DensePredictor(assemble_pixels((64, 64), base="mobilenet", alpha=0.25).model)
     size = (96, 1100)
@@ -85,6 +95,7 @@ def test_strided_convolutions_are_seamless_too():
     assert_same(actual, predict_at_size(size, base="mobilenet", alpha=0.25))
 
 
+@pytest.mark.slow
 def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
     transfer = assemble_pixels((64, 64), base="mobilenet_v3_small", alpha=0.75)
     predictor = DensePredictor(transfer.model)
