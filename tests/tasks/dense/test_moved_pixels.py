@@ -56,6 +56,7 @@ class Trained:
         start_tensorflow()
         from tl_toolkit.images.augment import build_augment
         from tl_toolkit.plan.training import training_settings
+        from tl_toolkit.training.seeds import phase_seed
 
         plan, task = plan_values(values)
         recipe = plan.recipe
@@ -64,7 +65,9 @@ class Trained:
         self.prefix = run.split.prefix
         self.features = run._features
         self.change = build_augment(recipe.augment)
-        self.seed = recipe.seed
+        # Stored views belong to no phase.
+        is_new = recipe.features.views is None
+        self.seed = phase_seed(recipe.seed, "augmentation", 0) if is_new else recipe.seed
 
     def draw(self, split, epoch):
         """Returns features, places and classes of all images of a split."""
