@@ -10,10 +10,12 @@ from tests.conftest import draw_class_folders
 from tests.models import plan_values
 from tl_toolkit.events import ignore
 from tl_toolkit.features.fingerprint import PrefixKeys
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.features.store import FeatureCache
+from tl_toolkit.plan.training import feature_values
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.training.prepare import assemble_model, read_feature_settings, survey_images
+from tl_toolkit.training.prepare import assemble_model, survey_images
 from tl_toolkit.transfer.freezing import digest_variables, split_at
 
 CODE = """
@@ -156,10 +158,9 @@ def test_features_of_code_that_cannot_be_read_are_computed_live_and_the_run_says
     build(typed["Own"](name="own")).save(tmp_path / "own.keras")
     plan, task, transfer = assemble(values, tmp_path / "own.keras")
     _, images = survey_images(plan, task, RunFolder(tmp_path / "run"), ignore)
+    settings = FeatureSettings.from_values(feature_values(plan.recipe))
     told = []
-    source = FeatureSource(
-        transfer, read_feature_settings(plan.recipe), images, lambda event: told.append(event.text)
-    )
+    source = FeatureSource(transfer, settings, images, lambda event: told.append(event.text))
 
     features = source.at(split_at(transfer, ()), digest_variables(transfer), passes=9)
 
