@@ -32,7 +32,6 @@ TWINS = OWN | {
     for name, one in ARCHITECTURES.items()
     if "application" in one.settings
 }
-QUICK = {"efficientnet_b0"}
 
 
 def smallest_of_each_family(names):
@@ -145,7 +144,7 @@ def assert_equal_outputs(name, model, twin, size=None):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@parametrize(TWINS, quick=QUICK)
+@parametrize(TWINS)
 def test_the_file_of_its_keras_twin_gives_the_twins_outputs(name, save):
     twin = draw_twin(name)
     path = save(twin)
@@ -210,7 +209,7 @@ def test_a_file_with_a_head_of_the_users_own_gives_the_same_base(name, save):
 
 
 @each_counted
-@pytest.mark.parametrize("frozen", [pytest.param(0, marks=pytest.mark.slow), 60])
+@pytest.mark.parametrize("frozen", [pytest.param(n, marks=pytest.mark.slow) for n in (0, 60)])
 def test_a_file_of_a_base_nested_in_a_model_gives_the_same_base(name, frozen, save):
     """Of a nested model Keras writes what trains before what does not."""
     twin = draw_twin(name)
@@ -376,6 +375,7 @@ def test_a_recipe_finetunes_it_from_the_file_of_its_twin(name, save, tmp_path, d
     assert np.isfinite(run.metrics["validation"]["loss"])
 
 
+@pytest.mark.slow
 def test_a_recipe_reaches_penalties_edges_and_the_papers_head(tmp_path, draw_photos):
     photos = draw_photos(tmp_path / "photos", classes=("a", "b"), count=4)
     recipe = make_recipe(

@@ -206,6 +206,7 @@ def test_a_recipe_file_and_overrides_do_the_same(photos, tmp_path, write_recipe)
     assert (run.path / "export" / "base.weights.h5").is_file()
 
 
+@pytest.mark.slow
 def test_exported_weights_start_the_next_run_where_the_first_ended(photos, tmp_path, write_recipe):
     phases = [{"name": "all", "epochs": 1, "unfreeze": 4}]
     path = write_recipe(tmp_path / "r.yaml", photos, export={"formats": ["weights"]}, phases=phases)
@@ -239,6 +240,7 @@ def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
     assert_all_are_listed(run.folder)
 
 
+@pytest.mark.slow
 def test_a_sigmoid_predicts_like_a_softmax(tmp_path, draw_photos, write_recipe):
     photos = draw_photos(tmp_path / "two", classes=("ants", "bees"))
     model = {"base": "lenet5", "weights": "random", "head": {"activation": "sigmoid"}}

@@ -152,6 +152,7 @@ def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_pa
         np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_be_cut_trains_whole_or_not_at_all(recipe):
     model = randomize(build_crossing())
     epoch = {"phases.tune.epochs": 1, "phases.tune.unfreeze": 1}
@@ -176,6 +177,7 @@ def test_a_file_in_the_recipe_gives_the_run_of_the_model_bit_for_bit(run, recipe
     assert again.metrics["test"] == run.metrics["test"]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_a_copy_and_its_recipe_repeats_it_even_in_its_place(run, tmp_path):
     lock = json.loads(run.folder.lock.read_text())
     shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns(".*"))

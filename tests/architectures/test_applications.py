@@ -7,6 +7,9 @@ from keras.src.utils import file_utils
 from tl_toolkit.catalog.lookup import ARCHITECTURES, find_weight_file
 
 TWINS = {"mobilenet": keras.applications.MobileNet, "mobilenet_v2": keras.applications.MobileNetV2}
+each_twin = pytest.mark.parametrize(
+    "name", ["mobilenet", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
+)
 MODULES = {"mobilenet": mobilenet, "mobilenet_v2": mobilenet_v2}
 
 
@@ -30,7 +33,7 @@ def requested(monkeypatch):
     return ask
 
 
-@pytest.mark.parametrize("name", TWINS)
+@each_twin
 def test_the_flat_base_gives_the_outputs_of_its_keras_twin(name, drawn):
     base = drawn(name).model
     twin = TWINS[name](include_top=False, weights=None, input_shape=(32, 32, 3))
@@ -44,7 +47,7 @@ def test_the_flat_base_gives_the_outputs_of_its_keras_twin(name, drawn):
     np.testing.assert_allclose(actual, twin(preprocessed), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@each_twin
 def test_an_alpha_that_was_never_published_has_the_same_units(name, draw):
     blocks = draw(name, {"alpha": 0.4}).blocks
 
@@ -52,6 +55,7 @@ def test_an_alpha_that_was_never_published_has_the_same_units(name, draw):
     assert units == [unit.name for unit in ARCHITECTURES[name].units]
 
 
+@pytest.mark.slow
 def test_a_shortcut_that_a_tiny_alpha_adds_moves_the_end_of_its_unit(draw):
     # All widths fall to 8 channels, so units that widen in the paper get a shortcut here.
     blocks = draw("mobilenet_v2", {"alpha": 0.05}).blocks

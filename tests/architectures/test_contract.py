@@ -43,6 +43,7 @@ HEAVY = {
     "efficientnet_v2_b0",
     "inception_v3",
     "mobilenet_v2",
+    "mobilenet_v3_small",
     "resnet18",
     "resnet50_v2",
     "unet",

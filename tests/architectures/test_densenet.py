@@ -194,6 +194,7 @@ def test_with_its_weights_it_is_the_network_of_keras_applications(depth):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("builder", "arguments"),
     [

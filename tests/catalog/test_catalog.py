@@ -217,6 +217,7 @@ def test_the_size_that_is_advised_is_a_size_that_is_accepted(name):
             assert check_image_size(architecture, advised) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "argument"),
     [

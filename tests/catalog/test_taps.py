@@ -9,10 +9,11 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES, find_architecture
 from tl_toolkit.catalog.taps import find_unit_of, is_no_layer, units_read
 
 BASES = [
-    "lenet5", "vgg16", "resnet18", "densenet40", "unet", "pixelnet", "mobilenet", "xception",
+    "lenet5", "vgg16", "resnet18", "densenet40", "mobilenet",
     *(
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("mobilenet_v3_small", "efficientnet_b0", "resnet50_v2", "convnext_tiny")
+        for name in ("unet", "pixelnet", "xception", "mobilenet_v3_small", "efficientnet_b0",
+                     "resnet50_v2", "convnext_tiny")
     ),
 ]  # fmt: skip
 

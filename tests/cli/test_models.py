@@ -24,10 +24,10 @@ def models(*arguments):
     [
         "lenet5",
         "vgg_tiny",
-        "alexnet",
-        "unet",
-        "convnext_tiny",
-        pytest.param("nasnet_mobile", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("alexnet", "unet", "convnext_tiny", "nasnet_mobile")
+        ),
     ],
 )
 def test_totals_equal_count_params_of_the_model_with_the_papers_head(name):
@@ -85,9 +85,8 @@ def test_show_with_json_has_rows_of_all_three_levels_and_totals():
     assert list(actual["taps"].values()) == [16, 24, 48, 96]
 
 
-@pytest.mark.parametrize(
-    "name", ["xception", pytest.param("efficientnet_b1", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xception", "efficientnet_b1"])
 def test_maps_are_those_of_images_padded_to_whole_cells(name):
     # Their default sizes, 299 and 240, are none of theirs.
     actual = tl.describe_architecture(name)
@@ -117,6 +116,7 @@ def test_draw_refuses_a_name_that_is_no_svg(tmp_path):
     assert done.exit_code == 2 and ".svg" in done.output
 
 
+@pytest.mark.slow
 def test_probe_says_which_blocks_are_equivariant_and_that_images_were_drawn():
     table = models("probe", "vgg_tiny")
     actual = json.loads(models("probe", "vgg_tiny", "--json"))

@@ -250,6 +250,7 @@ def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, one
     assert {shard.path: shard.size for shard in cache.shards()} == before
 
 
+@pytest.mark.slow
 def test_views_that_are_complete_are_read_beside_those_that_are_added(
     tmp_path, photos, one_view, cache
 ):
@@ -295,6 +296,7 @@ def test_a_folded_prefix_is_nearly_equal_and_equal_live(tmp_path, photos, cache)
     assert best[0] == pytest.approx(best[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
     recipe = recipe_of(photos, phases=[PHASES[1] | {"unfreeze": 4}])
 
@@ -304,6 +306,7 @@ def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
     assert not cache.shards()
 
 
+@pytest.mark.slow
 def test_a_store_without_room_steps_aside(tmp_path, photos, live, cache):
     run, listener = finetune(recipe_of(photos), tmp_path / "run", max_gb=1e-9)
 
@@ -312,6 +315,7 @@ def test_a_store_without_room_steps_aside(tmp_path, photos, live, cache):
     assert not cache.shards()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monkeypatch):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "features").write_text("a file in the way")

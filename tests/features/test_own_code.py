@@ -149,6 +149,7 @@ def test_every_setting_of_a_layer_of_the_users_own_counts(values, load, tmp_path
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_features_of_code_that_cannot_be_read_are_computed_live_and_the_run_says_so(
     values, tmp_path, monkeypatch
 ):

@@ -157,6 +157,7 @@ def test_half_of_the_images_are_flipped():
     assert 75 <= (changed[:, 0, 0, 0] == 7).sum() <= 125
 
 
+@pytest.mark.slow
 def test_draws_for_one_image_are_independent():
     seeds = augment_module._ImageSeeds()
     values = []

@@ -379,6 +379,7 @@ def test_decoder_works_in_tf_data(draw, encode):
         np.testing.assert_array_equal(image, decode_image(source))
 
 
+@pytest.mark.slow
 def test_decoder_works_in_an_exported_signature(draw, encode, tmp_path):
     class Service(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])

@@ -421,6 +421,7 @@ def test_digits_are_rgb_of_the_full_range():
     assert digits[:3] == ("0", "1", "2")
 
 
+@pytest.mark.slow
 def test_glyphs_are_drawn_in_the_format_of_digits():
     pixels, names = load_builtin("glyphs")
 

@@ -93,6 +93,7 @@ def test_logs_of_batches_are_the_means_so_far(tmp_path):
     assert ends == [float(row["loss"]) for row in history(run, "1-all")[1:]]
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_whole_model(tmp_path):
     files = tmp_path / "checkpoints"
     files.mkdir()
@@ -130,6 +131,7 @@ def test_what_comes_with_keras_works_as_under_fit(tmp_path, capsys):
     np.testing.assert_allclose(rates, [3e-3, 3e-3, 3e-3, 1.5e-3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_early_stopping_of_keras_stops_and_restores_the_whole_model(tmp_path):
     class Watch(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -191,6 +193,7 @@ def test_a_callback_that_stops_before_the_first_epoch_leaves_an_untrained_head_a
     assert "no epoch was trained: kept is the head as it was" in texts
 
 
+@pytest.mark.slow
 def test_a_phase_that_trains_makes_up_for_one_that_terminate_on_nan_ended(tmp_path):
     phases = [{**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}, PHASE]
 

@@ -132,6 +132,7 @@ def test_early_stopping_ends_a_phase(tmp_path):
     assert history(run, "1-head")[-1]["epoch"] == "4"
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
     # Random weights under frozen BatchNormalization: features too small to leave a gradient.
     data = digits_recipe()["data"] | {"examples_per_class": 2}

@@ -59,6 +59,7 @@ def test_what_does_not_change_a_step_changes_no_epoch(tmp_path, plain, phase, se
     assert rows[:3] == [dict(row, phase="") for row in history(plain, "1-head")]
 
 
+@pytest.mark.slow
 def test_another_optimizer_starts_from_the_same_head(tmp_path, plain):
     run = train(tmp_path, phases=[PHASE | {"optimizer": "sgd", "learning_rate": 0.1}])
 
@@ -67,7 +68,7 @@ def test_another_optimizer_starts_from_the_same_head(tmp_path, plain):
     assert first[1] != second[1]
 
 
-@pytest.mark.parametrize("views", [None, 1])
+@pytest.mark.parametrize("views", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_phase_sees_images_of_its_own_unless_views_are_kept(tmp_path, views):
     still = {"epochs": 1, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 1e-30}
     recipe = digits_recipe(

@@ -166,6 +166,7 @@ def test_pooling_of_a_frozen_base_belongs_to_the_prefix():
     assert split.prefix.model.output.shape == (None, 256)
 
 
+@pytest.mark.slow
 def test_an_image_has_the_same_outputs_in_any_batch():
     inputs = keras.Input((32, 32, 3))
     keras.utils.set_random_seed(1)

@@ -240,6 +240,7 @@ def test_weights_that_one_trial_cannot_load_end_that_trial(tmp_path, recipe, bas
     assert states == {str(base_weights): "failed", "random": "completed"}
 
 
+@pytest.mark.slow
 def test_a_search_of_the_batch_size_looks_at_the_images_once(tmp_path, recipe):
     def spoil(event):
         if event.kind == "trial_began":
@@ -461,6 +462,7 @@ def test_fewer_trials_than_are_done_are_enough(tmp_path, recipe):
     assert table.read_text() == whole
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, recipe):
     recipe["search"]["trials"] = 1
     tl.search(recipe, out=tmp_path / "search")
@@ -504,6 +506,7 @@ def test_a_search_over_data_and_the_base_rebuilds_what_it_must(tmp_path, recipe)
     assert len({trial.weights_sha256 for trial in actual.trials}) == 8
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_from_the_head_alone_to_the_whole_base(tmp_path, recipe):
     del recipe["search"]
 

@@ -78,6 +78,7 @@ def assert_same(actual, expected, tolerance=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "normalize"),
     [
@@ -95,7 +96,9 @@ def test_all_pixels_are_what_single_ones_are(head, normalize):
     assert_same(actual, ask_all(transfer, draw_image()))
 
 
-@pytest.mark.parametrize("size", [(32, 64), (40, 24), (33, 50)])
+@pytest.mark.parametrize(
+    "size", [(33, 50), *(pytest.param(size, marks=slow) for size in ((32, 64), (40, 24)))]
+)
 def test_images_of_any_shape_are_predicted_in_whole(size):
     transfer = assemble_pixels(size=size)
 
@@ -166,7 +169,9 @@ def test_the_same_tiles_give_the_same_map_bit_for_bit():
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 100_000, 1 << 30])
+@pytest.mark.parametrize(
+    "tile_bytes", [1, *(pytest.param(size, marks=slow) for size in (100_000, 1 << 30))]
+)
 def test_some_rows_and_columns_are_predicted_as_in_the_whole_map(tile_bytes):
     transfer = assemble_pixels()
     ys, xs = [31, 0, 17, 18], [5, 30, 2]

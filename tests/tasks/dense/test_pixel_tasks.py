@@ -76,6 +76,7 @@ def test_a_kept_model_measures_as_the_run_did(run):
             assert again[name] == pytest.approx(value, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_like_the_split_that_it_holds(run):
     actual = run.evaluate(run.recipe.data.validation)
 
@@ -165,6 +166,7 @@ def test_predicting_again_leaves_the_first_predictions_out_and_replaces_them(run
     assert [line for line in record.lines if "left out: 2 images in" in line]
 
 
+@pytest.mark.slow
 def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
     shutil.copy(photo_of(run), tmp_path / "cat.png")
     (tmp_path / "dog.png").write_text("no image")

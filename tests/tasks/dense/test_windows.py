@@ -43,12 +43,12 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize(
     ("trained", "size"),
     [
-        ((32, 32), (20, 71)),
         ((40, 32), (96, 64)),
         pytest.param((32, 32), (32, 32), marks=pytest.mark.slow),
         pytest.param((32, 32), (96, 64), marks=pytest.mark.slow),
         pytest.param((40, 32), (32, 32), marks=pytest.mark.slow),
         pytest.param((40, 32), (20, 71), marks=pytest.mark.slow),
+        pytest.param((32, 32), (20, 71), marks=pytest.mark.slow),
     ],
 )
 def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
@@ -60,7 +60,9 @@ def test_an_image_is_predicted_as_by_a_model_of_its_size(size, trained):
     assert_same(actual, predict_at_size(size))
 
 
-@pytest.mark.parametrize("window", [1, 160, 192])
+@pytest.mark.parametrize(
+    "window", [160, *(pytest.param(window, marks=pytest.mark.slow) for window in (1, 192))]
+)
 def test_a_large_image_is_predicted_in_windows_without_seams(window):
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 333))
@@ -72,6 +74,7 @@ def test_a_large_image_is_predicted_in_windows_without_seams(window):
     assert_same(actual, expected)
 
 
+@pytest.mark.slow
 def test_a_smaller_margin_would_leave_seams():
     predictor = DensePredictor(assemble_pixels((32, 32)).model)
     photo = draw_photo((200, 200))
