@@ -1,10 +1,12 @@
 """Writes `blocks.json` and `shapes.json` from the graphs.
 
-Run `python -m tl_toolkit.architectures.generate` after a change of a builder or a record.
+Run `python -m tl_toolkit.architectures.generate NAME...` after a change of a builder or a record;
+without names it builds every architecture, which takes minutes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,7 +24,7 @@ from tl_toolkit.catalog.records import Architecture, Value
 from tl_toolkit.catalog.registry import RECORDS
 from tl_toolkit.keras_private import producer_of
 
-__all__ = ["describe_blocks", "describe_shapes"]
+__all__ = ["describe_blocks", "describe_shapes", "main"]
 
 
 def describe_blocks(architecture: Architecture) -> dict[str, Any]:
@@ -128,23 +130,36 @@ def _layer_shapes(blocks: tuple[BlockGraph, ...]) -> dict[str, str]:
     return shapes
 
 
+def _read(path: Any) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return entries
+
+
 def _write(path: Any, entries: Mapping[str, Any]) -> None:
     """Writes each architecture on a line of its own: the file stays small, its changes readable."""
     lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def main() -> None:
-    """Builds every architecture and writes both files."""
-    blocks, shapes = {}, {}
-    for record in RECORDS:
+def main(names: Sequence[str] = ()) -> None:
+    """Builds architectures and writes both files.
+
+    Args:
+        names: The architectures that changed; the entries of others are kept. By default all.
+    """
+    chosen = [record for record in RECORDS if not names or record.name in names]
+    if unknown := set(names) - {record.name for record in chosen}:
+        raise SystemExit(f"unknown architectures: {', '.join(sorted(unknown))}")
+    blocks, shapes = (_read(path) if names else {} for path in (BLOCKS_FILE, SHAPES_FILE))
+    for record in chosen:
         print(record.name, flush=True)
         blocks[record.name] = describe_blocks(record)
         shapes[record.name] = describe_shapes(record)
         keras.backend.clear_session()
-    _write(BLOCKS_FILE, blocks)
-    _write(SHAPES_FILE, shapes)
+    order = [record.name for record in RECORDS]
+    for path, entries in ((BLOCKS_FILE, blocks), (SHAPES_FILE, shapes)):
+        _write(path, {name: entries[name] for name in order if name in entries})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
