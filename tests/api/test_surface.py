@@ -94,6 +94,39 @@ def test_a_recipe_of_sections_equals_that_of_a_file(values, build):
     assert dump_recipe(built) == dump_recipe(expected)
 
 
+@pytest.mark.parametrize(
+    ("section", "written"),
+    [
+        (lambda T: T.ClassificationSection(), "classification"),
+        (lambda T: T.RegressionSection(), "regression"),
+        (
+            lambda T: T.RegressionSection(columns=("age",), loss="huber"),
+            {"kind": "regression", "columns": ["age"], "loss": "huber"},
+        ),
+        (
+            lambda T: T.MultilabelSection(threshold=0.5),
+            {"kind": "multilabel", "threshold": 0.5},
+        ),
+    ],
+)
+def test_the_section_of_a_task_needs_no_kind(section, written):
+    is_table = written != "classification"
+    data = {"csv" if is_table else "train": "photos", "image_size": 32}
+    rest = {
+        "version": 1,
+        "name": "x",
+        "data": data,
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+    }
+
+    built = tl.Recipe(task=section(tl.tasks), **rest)
+
+    expected = build_recipe({"task": written, **rest}).recipe
+    assert built == expected
+    assert dump_recipe(built) == dump_recipe(expected)
+
+
 def test_every_section_of_a_recipe_is_a_public_class():
     sections = set(dir(tl.recipe))
     pending = [Section]

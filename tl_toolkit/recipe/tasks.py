@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tl_toolkit.recipe.fields import Conflict, Section
+from tl_toolkit.recipe.kinds import KindSection
 
 __all__ = [
     "DEFAULT_TASK",
@@ -38,7 +39,7 @@ DEFAULT_TASK = "classification"
 """The task of recipes that name none."""
 
 
-class TaskSection(Section):
+class TaskSection(KindSection):
     """A task: its fields, and the checks of its recipes.
 
     Attributes:
