@@ -243,3 +243,8 @@ def test_values_that_are_alike_have_the_same_weights(name, argument):
     record = architecture.arguments[argument]
     for value in record.alike:
         assert shapes({argument: value}) == shapes({})
+
+
+def test_a_file_in_place_of_a_base_is_told_its_section():
+    with pytest.raises(RecipeError, match=r"Try: model\.base=\{model: map\.keras\}"):
+        find_architecture("map.keras")

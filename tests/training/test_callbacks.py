@@ -265,3 +265,14 @@ def test_an_interrupt_that_the_caller_s_own_handler_takes_ends_nothing(set_handl
 
     kept.check()
     assert numbers == [signal.SIGINT]
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [keras.callbacks.TerminateOnNaN(), "early", ["early"], [keras.callbacks.TerminateOnNaN]],
+)
+def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_done(tmp_path, callbacks):
+    with pytest.raises(TypeError, match=r"callbacks: expected a list of instances"):
+        tl.finetune(tmp_path / "recipe.yaml", out=tmp_path / "run", callbacks=callbacks)
+
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -62,13 +63,16 @@ def finetune(
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
-        callbacks: Keras callbacks; each phase calls their hooks as `fit` on the whole model would.
+        callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
+            model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints; a function receives each
             `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
+        TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
+    _check_callbacks(callbacks)
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -92,6 +96,17 @@ def finetune(
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))
     return run
+
+
+def _check_callbacks(callbacks: object) -> None:
+    keras = sys.modules.get("keras")  # not imported here: `start_tensorflow` settles it first
+    kinds = (keras.callbacks.Callback,) if keras else ()
+    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if callback is callbacks or not isinstance(callback, kinds):
+            raise TypeError(
+                "callbacks: expected a list of instances of keras.callbacks.Callback, as "
+                f"[keras.callbacks.TerminateOnNaN()], got {callback!r}"
+            )
 
 
 class _Finetuning:

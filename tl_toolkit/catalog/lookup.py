@@ -108,6 +108,10 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    if name.endswith(".keras"):
+        expected = "A base of your own is a section, which names its file."
+        hint = f"model.base={{model: {name}}}"
+        raise RecipeError(Problem("", f"model.base = {name!r}", expected, hint))
     near = closest(name, ARCHITECTURES) or f"expected one of {len(ARCHITECTURES)} names."
     expected = f"Unknown base; {near}"
     raise RecipeError(Problem("", f"model.base = {name!r}", expected, "tltool models list"))
