@@ -20,6 +20,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ class Run(InFolder):
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
+        self._require(self.folder.recipe)
         return load_recipe(self.folder.recipe).recipe
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
+        self._require(self.folder.classes)
         return tuple(self.folder.read_json(self.folder.classes))
 
     @cached_property
@@ -63,6 +66,7 @@ class Run(InFolder):
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
+        self._require(self.folder.metrics)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
 
@@ -81,17 +85,13 @@ class Run(InFolder):
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
         `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
         """
-        if not self.folder.model.is_file():
-            state = self.folder.read_json(self.folder.status).get("state")
-            raise RecipeError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"is missing: the run is {state}",
-                    expected="A run that got through its first evaluation holds a model.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            )
+        self._require(self.folder.model)
         return load_model(self.folder.model)
+
+    def _require(self, path: Path) -> None:
+        """Refuses to use a run that lacks a file, by what became of the run."""
+        if not path.is_file():
+            raise describe_absent(self.folder, path)
 
     def evaluate(
         self, data: str | Path | None = None, *, progress: Handler | bool = False
@@ -111,6 +111,7 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
+        self._require(self.folder.model)  # before TensorFlow starts, which takes seconds
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, handle)
 
@@ -191,6 +192,7 @@ class Run(InFolder):
                 images below `paths`.
         """
         folder = None if out is None else Path(out)
+        self._require(self.folder.model)
         self._check_use(folder, native=native)
         several = [paths] if isinstance(paths, str | Path) else paths
         with handling(progress) as handle:
@@ -246,6 +248,7 @@ class Run(InFolder):
             RecipeError: A format is unknown.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
+        self._require(self.folder.model)
         with self.numerics():
             return self._export(chosen_formats)
 
