@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
+from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
 FILES = {
@@ -177,14 +179,39 @@ def test_damaged_images_of_another_folder_are_skipped_by_name(run, photos, tmp_p
     assert list(found["skipped"]) == [str(tmp_path / "other" / "ants" / "0.jpg")]
 
 
-def test_images_that_moved_are_told_when_a_run_is_exported(tmp_path, draw_photos, write_recipe):
+def test_images_that_moved_are_told_and_need_no_new_training(tmp_path, draw_photos, write_recipe):
     photos = draw_photos(tmp_path / "photos")
     run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
-    photos.rename(tmp_path / "elsewhere")
+    one = Manifest.load(run.folder.manifest, classes=run.classes).of("validation")[0].path
+    before = Path(one).read_bytes()
+    told = []
 
-    with pytest.raises(DataError, match="cannot be read"):
-        run.export()
+    def read():
+        return run._read_parity_images(lambda event: told.append(event.text))
+
+    assert len(read()) == 6 and not told
+    Path(one).unlink()
+    assert len(read()) == 5 and "1 of 6 validation images cannot be compared on" in told.pop()
+    Path(one).write_bytes(before)
+    photos.rename(tmp_path / "elsewhere")
+    assert read() == {} and "is compared on probe images that the package renders" in told.pop()
     assert run.export(["weights"])["weights"].is_file()  # needs no image
+    with pytest.raises(DataError, match=r"cannot be read(.|\n)*--data FOLDER"):
+        run.evaluate()
+
+
+@pytest.mark.slow
+def test_a_run_whose_photos_moved_is_exported(run, photos):
+    photos.rename(photos.with_name("moved"))
+    try:
+        path = run.export()["saved_model"]
+    finally:
+        photos.with_name("moved").rename(photos)
+        report = json.loads(run.folder.parity.read_text())
+        shutil.rmtree(run.folder.export)
+
+    assert path.name == "1" and report["holds"]
+    assert all(image["name"].startswith("probe: ") for image in report["images"])
 
 
 def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runs.states import describe_absent
+from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
@@ -133,7 +134,13 @@ class Run(InFolder):
             resize=settings.resize,
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
-        metrics = evaluate_images(self.model, task, images).metrics
+        try:
+            metrics = evaluate_images(self.model, task, images).metrics
+        except DataError as error:
+            if data is not None:
+                raise
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
+            raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
@@ -234,11 +241,17 @@ class Run(InFolder):
         if out is not None:
             check_folder(out)
 
-    def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
+    def export(
+        self, formats: Sequence[str] = ("saved_model",), *, progress: Handler | bool = False
+    ) -> dict[str, Path]:
         """Exports the kept model; a SavedModel is published only if it proves equal.
+
+        It is compared on validation images of the run. Where none of them can be read any more, it
+        is compared on images that the package renders, and a warning says so.
 
         Args:
             formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
+            progress: As in `tl.finetune`: receives the warning.
 
         Returns:
             The path of each format.
@@ -249,28 +262,45 @@ class Run(InFolder):
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
         self._require(self.folder.model)
-        with self.numerics():
-            return self._export(chosen_formats)
+        with handling(progress) as handle, self.numerics():
+            return self._export(chosen_formats, handle)
 
-    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
+    def _export(self, chosen_formats: Sequence[str], report: Handler) -> dict[str, Path]:
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
-        from tl_toolkit.images.pipeline import read_encoded
 
-        files = {}
-        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-            examples = manifest.of("validation")
-            count = min(PARITY_IMAGES, len(examples))
-            # The manifest is ordered by class, so that equal steps go through all of them.
-            chosen = [examples[index * len(examples) // count] for index in range(count)]
-            files = {example.path: read_encoded(example) for example in chosen}
+        is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
+        files = self._read_parity_images(report) if is_proved else {}
         return publish(
             FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
             files=files,
             formats=chosen_formats,
         )
+
+    def _read_parity_images(self, report: Handler) -> dict[str, bytes]:
+        """Returns validation images, spread over the classes: those that are still as they were."""
+        from tl_toolkit.images.pipeline import read_encoded
+
+        examples = Manifest.load(self.folder.manifest, classes=self.classes).of("validation")
+        count = min(PARITY_IMAGES, len(examples))
+        files = {}
+        reasons = []
+        # The manifest is ordered by class, so that equal steps go through all of them.
+        for example in (examples[index * len(examples) // count] for index in range(count)):
+            try:
+                files[example.path] = read_encoded(example)
+            except DataError as error:
+                reasons.append(f"{example.path} {error.problems[0].what}")
+        if reasons:
+            on = f"the other {len(files)}" if files else "probe images that the package renders"
+            report(
+                warning(
+                    f"{len(reasons)} of {count} validation images cannot be compared on "
+                    f"({reasons[0]}): the export is compared on {on}"
+                )
+            )
+        return files
 
 
 def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:

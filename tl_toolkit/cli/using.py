@@ -139,12 +139,16 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
 def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
-    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's."""
+    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's.
+
+    They are compared on validation images of RUN; where these have moved, on images that are
+    rendered in code.
+    """
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run)
     current.use_run(opened.folder)
-    paths = opened.export(formats)
+    paths = opened.export(formats, progress=current.print_events())
     for path in paths.values():
         print_message(f"exported: {path}")
     for proof in (EXPORT_FORMATS[name].proof for name in paths):
