@@ -131,6 +131,11 @@ def test_an_unknown_verb(tmp_path):
     assert_told(tltool("finetun", "r.yaml", cwd=tmp_path), 2, "did you mean 'finetune'?")
 
 
+@pytest.mark.parametrize(("word", "verb"), [("train", "finetune"), ("eval", "evaluate")])
+def test_a_word_of_another_tool_names_the_verb(tmp_path, word, verb):
+    assert_told(tltool(word, "r.yaml", cwd=tmp_path), 2, f"did you mean '{verb}'?")
+
+
 def test_all_problems_come_in_one_pass(tmp_path, recipe):
     done = tltool(
         "validate", recipe, "model.base=resnet", "data.batch_size=0", "seed=x", cwd=tmp_path
@@ -209,5 +214,6 @@ def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_pat
 
     assert process.returncode == 130
     assert "Interrupted. The best weights so far are kept in" in rest and "Traceback" not in rest
+    assert f"Try: tltool evaluate {tmp_path / 'run'}\n" in rest
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
     assert (tmp_path / "run" / "model.keras").is_file()

@@ -330,14 +330,15 @@ def _is_same(folder: Path, out: Path) -> bool:
     return out.exists() and folder.samefile(out)
 
 
-def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:
-    """Opens a finished run.
+def load_run(run: str | Path, *, root: str | Path = Path("runs"), unfinished: bool = False) -> Run:
+    """Opens a run.
 
     Args:
-        run: Its folder, `<name>/<NNN>`, `<name>/latest` or `latest`.
+        run: Its folder, `<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
         root: Folder of all runs.
+        unfinished: Let `latest` mean the newest run that holds a model, an interrupted one too.
 
     Raises:
         DataError: There is no such run.
     """
-    return Run(find_run(run, root=root))
+    return Run(find_run(run, root=Path(root), unfinished=unfinished))

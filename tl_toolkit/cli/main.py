@@ -21,6 +21,7 @@ import click
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import name_run
 from tl_toolkit.runtime import claim_process
 
 
@@ -49,6 +50,18 @@ _VERBS = {
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
+_SYNONYMS = {
+    **dict.fromkeys(("train", "fit", "fine-tune", "run"), "finetune"),
+    **dict.fromkeys(("tune", "hyperparameters"), "search"),
+    **dict.fromkeys(("eval", "test", "score"), "evaluate"),
+    **dict.fromkeys(("infer", "inference", "classify"), "predict"),
+    **dict.fromkeys(("check", "lint"), "validate"),
+    **dict.fromkeys(("new", "create"), "init"),
+    **dict.fromkeys(("save", "serve"), "export"),
+    **dict.fromkeys(("info", "doctor"), "env"),
+}
+"""Words of other tools for our verbs, which no letters have in common."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
@@ -60,7 +73,9 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
-            ctx.fail(f"There is no command {cmd_name!r}; {closest(cmd_name, _VERBS)}".rstrip("; "))
+            word = _SYNONYMS.get(cmd_name.lower())
+            guess = f"did you mean {word!r}?" if word else closest(cmd_name, _VERBS)
+            ctx.fail(f"There is no command {cmd_name!r}; {guess}".rstrip("; "))
         module = import_module(f"tl_toolkit.cli.{_VERBS[cmd_name].module}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
@@ -135,8 +150,11 @@ def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
     """Returns a sentence on what an interrupted command leaves to continue from, "" for nothing."""
     if run is None:
         return ""
-    if run.checkpoint.is_file():
-        return f" The best weights so far are kept in {run.path}"
+    if run.model.is_file():
+        command = f"tltool evaluate {name_run(run.path)}"
+        return f" The best weights so far are kept in {run.path}\n  Try: {command}"
+    if run.checkpoint.is_file() and not run.search.is_file():
+        return f" The best weights so far are kept in {run.checkpoint}"
     if not run.search.is_file():
         return ""
     resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]

@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from tl_toolkit.tasks.types import Prediction
 
 
+_any_option = click.option(
+    "--any", "unfinished", is_flag=True,
+    help="Let latest mean the newest run that holds a model, an interrupted one too.",
+)  # fmt: skip
+
+
 @click.command("evaluate")
 @click.argument("run")
+@_any_option
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -33,19 +40,19 @@ if TYPE_CHECKING:
 @click.option("--fail-under", multiple=True, metavar="METRIC=VALUE", help="Exit 4 when worse.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def evaluate_command(
-    run: str, data: Path | None, fail_under: tuple[str, ...], as_json: bool
+    run: str, unfinished: bool, data: Path | None, fail_under: tuple[str, ...], as_json: bool
 ) -> None:
     """Measure the model of RUN on its test images, or on those of another folder or table.
 
-    RUN is a folder, or NAME/NNN, NAME/latest or latest under runs/. A run without test images is
-    measured on its validation images. METRIC is a metric of the run's task, as accuracy, macro_f1
-    or mean_iou (at least VALUE), loss or an angle (at most).
+    RUN is a folder, or NAME/NNN, NAME/latest, NAME or latest under runs/. A run without test images
+    is measured on its validation images. METRIC is a metric of the run's task, as accuracy,
+    macro_f1 or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
     from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     task = opened.recipe.task
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
@@ -74,6 +81,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 
 @click.command("predict")
 @click.argument("run")
+@_any_option
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path),
@@ -89,7 +97,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
     show_default=True,
 )  # fmt: skip
 def predict_command(
-    run: str, paths: tuple[Path, ...], out: Path | None, native: bool, form: str
+    run: str, unfinished: bool, paths: tuple[Path, ...], out: Path | None, native: bool, form: str
 ) -> None:
     """Predict image files, and folders of images, with the model of RUN.
 
@@ -98,7 +106,7 @@ def predict_command(
     """
     from tl_toolkit.api.run import load_run
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
@@ -132,13 +140,14 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 
 @click.command("export")
 @click.argument("run")
+@_any_option
 @click.option(
     "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
     callback=lambda _, __, values: split_formats(values),
     help=f"{describe_formats()}. May be repeated, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
-def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
+def export_command(run: str, unfinished: bool, formats: tuple[str, ...], as_json: bool) -> None:
     """Export the model of RUN; a SavedModel is published only if its outputs equal the model's.
 
     They are compared on validation images of RUN; where these have moved, on images that are
@@ -146,7 +155,7 @@ def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
     """
     from tl_toolkit.api.run import load_run
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     paths = opened.export(formats, progress=current.print_events())
     for path in paths.values():
