@@ -81,6 +81,15 @@ def test_the_manifest_splits_every_class_and_image(run):
         assert {labels.count(name) for name in ("ants", "bees", "wasps")} == {count}
 
 
+def test_the_history_is_that_of_the_phases(run):
+    start, end = run.history
+
+    assert (start["phase"], start["epoch"], start["loss"]) == ("all", 0, None)
+    assert (end["epoch"], end["val_loss"]) == (1, run.metrics["best"]["val_loss"])
+    assert set(end) == set(run.metrics["best"])
+    assert start["val_accuracy"] == float(start["val_accuracy"])
+
+
 def test_metrics_are_those_of_the_saved_model(run):
     again = tl.load_run(run.path).evaluate()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -70,6 +71,22 @@ class Run(InFolder):
         self._require(self.folder.metrics)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The epochs of all phases in order, each a row of its phase's history.csv.
+
+        Epoch 0 of a phase is the state before its first step, without a loss (None). The columns
+        are phase, epoch, learning_rate, loss, the task's score, val_loss, the score on validation
+        images (val_accuracy, say) and regularization_loss.
+        """
+        phases = [phase.name for phase in self.recipe.phases]
+        tables = [self.folder.history(index, name) for index, name in enumerate(phases)]
+        rows: list[dict[str, Any]] = []
+        for table in filter(Path.is_file, tables):  # an interrupted run lacks some
+            with open(table, encoding="utf-8", newline="") as file:
+                rows += [_read_epoch(row) for row in csv.DictReader(file)]
+        return rows
 
     def numerics(self) -> AbstractContextManager[None]:
         """Sets the arithmetic that the run was trained with, for a `with` block.
@@ -301,6 +318,13 @@ class Run(InFolder):
                 )
             )
         return files
+
+
+def _read_epoch(row: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a row of history.csv with numbers; an empty cell is None."""
+    values: dict[str, Any] = {name: float(text) if text else None for name, text in row.items()
+                              if name != "phase"}  # fmt: skip
+    return {"phase": row["phase"], **values, "epoch": int(row["epoch"])}
 
 
 def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:

@@ -73,6 +73,15 @@ class RunFolder:
         """
         return self.phases / f"{index + 1}-{name}"
 
+    def history(self, index: int, name: str) -> Path:
+        """Returns the table of one phase's epochs.
+
+        Args:
+            index: As in `phase`.
+            name: The phase's name.
+        """
+        return self.phase(index, name) / "history.csv"
+
     def list_artifacts(self) -> list[Artifact]:
         """Returns those artifacts that are there."""
         return [artifact for artifact in ARTIFACTS if (self.path / artifact.relative).exists()]
