@@ -100,7 +100,8 @@ def test_predict_answers_in_three_forms_and_names_what_it_refuses(place, form):
         rows = list(csv.DictReader(io.StringIO(done.stdout)))
         assert len(rows) == 9
         assert rows[-1]["error"] and not rows[-1]["label"]
-        assert sum(float(rows[0][name]) for name in ("ants", "bees", "wasps")) == pytest.approx(1)
+        names = [f"probability_{name}" for name in ("ants", "bees", "wasps")]
+        assert sum(float(rows[0][name]) for name in names) == pytest.approx(1)
     elif form == "jsonl":
         rows = list(map(json.loads, done.stdout.splitlines()))
         assert rows[0]["label"] in ("ants", "bees", "wasps") and rows[-1]["label"] is None

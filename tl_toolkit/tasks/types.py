@@ -29,6 +29,7 @@ __all__ = [
     "Table",
     "Targets",
     "Transform",
+    "name_columns",
 ]
 
 Resize = Literal["stretch", "crop"]
@@ -111,6 +112,16 @@ class Table:
 
     columns: list[str]
     rows: list[list[Any]]
+
+
+def name_columns(prefix: str, names: Sequence[str]) -> list[str]:
+    """Returns columns of a CSV file for classes, which may be called `path`, `label` or `error`.
+
+    Args:
+        prefix: What the numbers are: probability, share or predicted.
+        names: Names of the classes.
+    """
+    return [f"{prefix}_{name}" for name in names]
 
 
 @dataclass(frozen=True)

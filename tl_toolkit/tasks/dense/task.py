@@ -33,6 +33,7 @@ from tl_toolkit.tasks.types import (
     SplitView,
     Table,
     Transform,
+    name_columns,
 )
 
 __all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
@@ -260,7 +261,7 @@ class DenseTask(Task):
                 ]
                 for record in records
             ]
-            return Table(["path", *pictures, *self.classes], rows)
+            return Table(["path", *pictures, *name_columns("share", self.classes)], rows)
         has_classes = any(record["shares"] for record in records)
         rows = []
         for record in records:
