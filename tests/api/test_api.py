@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
@@ -118,6 +119,44 @@ def test_a_folder_is_predicted_with_all_below_it_and_refusals_by_name(run, photo
     assert predictions[str(tmp_path / "good.jpg")].label in run.classes
     assert predictions[str(tmp_path / "bad.jpg")].label is None
     assert predictions[str(tmp_path / "bad.jpg")].error
+
+
+def test_arrays_are_predicted_like_the_files_they_come_from(run, photos):
+    file = photos / "ants" / "0.jpg"
+    pixels = np.asarray(Image.open(file))
+
+    of_file, first, *batch = run.predict([file, pixels, np.stack([pixels, pixels])])
+
+    assert [item.path for item in (first, *batch)] == ["array[0]", "array[1]", "array[2]"]
+    for prediction in (first, *batch):
+        assert prediction.probabilities == pytest.approx(of_file.probabilities, abs=1e-6)
+    assert run.predict(pixels)[0].label == of_file.label
+    assert run.predict(pixels[..., 0])[0].label in run.classes
+    with pytest.raises(DataError, match=r"array\[0\]  has dtype float64"):
+        run.predict(pixels / 255)
+
+
+def test_what_was_converted_for_training_is_predicted_and_evaluated(run, photos, tmp_path):
+    image = Image.open(photos / "ants" / "0.jpg")
+    (tmp_path / "ants").mkdir()
+    image.save(tmp_path / "ants" / "a.tif")
+    clear = image.convert("RGBA")
+    clear.putalpha(128)
+    clear.save(tmp_path / "ants" / "b.webp", lossless=True)
+    expected = run.predict(np.asarray(image))[0]
+    converting = tl.Run(run.folder)
+    data = run.recipe.data.model_copy(update={"convert": True})
+    converting.recipe = run.recipe.model_copy(update={"data": data})
+
+    refused = run.predict(tmp_path)
+    predictions = converting.predict(tmp_path)
+    measured = converting.evaluate(tmp_path)
+    shutil.rmtree(run.folder.converted)
+
+    assert all(prediction.error for prediction in refused)
+    for prediction in predictions:
+        assert prediction.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert (measured["images"], measured["skipped"]) == (2, {})
 
 
 def test_other_images_are_evaluated_by_folder(run, photos):

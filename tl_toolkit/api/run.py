@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.inputs import Image, Inputs, list_inputs, tabulate_top
 from tl_toolkit.api.model import load_model
 from tl_toolkit.api.progress import handling
-from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
+from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.tasks import plan_task
@@ -27,6 +28,7 @@ from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction, Table
@@ -187,16 +189,20 @@ class Run(InFolder):
 
     def predict(
         self,
-        paths: str | Path | Sequence[str | Path],
+        paths: Image | Sequence[Image],
         *,
         out: str | Path | None = None,
         native: bool = False,
         progress: Handler | bool = False,
     ) -> list[Prediction]:
-        """Predicts image files, and folders with all images inside, with the kept model.
+        """Predicts image files, folders with all images inside, and arrays, with the kept model.
+
+        A model that was trained with `data.convert` reads what it was trained on: TIFF, say.
 
         Args:
-            paths: A file or folder, or several.
+            paths: A file, folder or array, or several. An array is uint8 (h, w, 3), RGB in 0..255,
+                grey (h, w), or a batch (n, h, w, 3); its predictions have the paths `array[0]`,
+                `array[1]`, ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps
@@ -207,10 +213,11 @@ class Run(InFolder):
             progress: As in `tl.finetune`: receives counts of files.
 
         Returns:
-            A prediction for each file; a file that cannot be decoded carries its `error`.
+            A prediction for each image; a file that is missing or cannot be decoded carries its
+            `error`.
 
         Raises:
-            DataError: A path does not exist, or a folder holds no image.
+            DataError: No path exists, or holds an image; an array has another type or shape.
             RecipeError: `out` or `native` with a task that is not dense.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
@@ -218,17 +225,25 @@ class Run(InFolder):
         folder = None if out is None else Path(out)
         self._require(self.folder.model)
         self._check_use(folder, native=native)
-        several = [paths] if isinstance(paths, str | Path) else paths
         with handling(progress) as handle:
-            files = _list_files(several, folder, handle)
+            inputs = list_inputs(paths, folder, handle)
             with self.numerics():
-                return self._predict(files, folder, native=native, report=handle)
+                return self._predict(inputs, folder, native=native, report=handle)
 
     def _predict(
-        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+        self, inputs: Inputs, folder: Path | None, *, native: bool, report: Handler
     ) -> list[Prediction]:
+        from tl_toolkit.images.pipeline import read_pixels
         from tl_toolkit.tasks.types import PredictionOptions
 
+        def read(path: Path) -> np.ndarray:
+            if path in inputs.missing:
+                raise DataError(inputs.missing[path])
+            if path in inputs.arrays:
+                return inputs.arrays[path]
+            return read_pixels(path, convert=self.recipe.data.convert)
+
+        files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
             self.recipe.data.resize,
@@ -236,17 +251,39 @@ class Run(InFolder):
             native=native,
             report=lambda text: report(message(text)),
             done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
+            read=read,
         )
         return list(self._task.predict(self.model, files, options))
 
-    def tabulate(self, predictions: Sequence[Prediction], *, wide: bool = False) -> Table:
+    def tabulate(
+        self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None
+    ) -> Table:
         """Returns predictions as columns and rows.
 
         Args:
             predictions: Predictions from `predict`, those that carry no error.
             wide: Include every number, for CSV; else only those that fit a terminal.
+            top: The most probable classes to show, and no others, the best first.
+
+        Raises:
+            RecipeError: `top` with a task whose predictions give no class a probability.
         """
-        return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
+        records = [item.as_record() for item in predictions]
+        if top is None:
+            return self._task.tabulate(records, wide=wide)
+        self.check_top()
+        return tabulate_top(records, min(top, len(self.classes)), wide=wide)
+
+    def check_top(self) -> None:
+        """Refuses the best classes of a task whose predictions give no class a probability.
+
+        Raises:
+            RecipeError: The task is of that kind.
+        """
+        task = self.recipe.task
+        if not task.ranks_classes:
+            what = f"goes with tasks that give each class a probability, not with {task.kind}"
+            raise RecipeError(Problem("--top", what, "", "predict without it"))
 
     def _check_use(self, out: Path | None, *, native: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
@@ -325,33 +362,6 @@ def _read_epoch(row: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {name: float(text) if text else None for name, text in row.items()
                               if name != "phase"}  # fmt: skip
     return {"phase": row["phase"], **values, "epoch": int(row["epoch"])}
-
-
-def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:
-    """Lists the files to predict, without images in `out`, which holds predictions.
-
-    Images that `paths` names are listed even there.
-    """
-    from tl_toolkit.sources.survey import list_images
-
-    files, left_out = [], 0
-    for path in paths:
-        images = list_images(path)
-        if out is not None and Path(path).is_dir():
-            outside = [image for image in images if not _is_same(image.parent, out)]
-            left_out += len(images) - len(outside)
-            images = outside
-        files += images
-    if left_out and not files:
-        what = f"receives the predictions, so that the {left_out} images in it are left out"
-        raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
-    if left_out:
-        report(message(f"left out: {left_out} images in {out}, which receives the predictions"))
-    return files
-
-
-def _is_same(folder: Path, out: Path) -> bool:
-    return out.exists() and folder.samefile(out)
 
 
 def load_run(run: str | Path, *, root: str | Path = Path("runs"), unfinished: bool = False) -> Run:

@@ -225,6 +225,23 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
 
 
+def check_place(path: Path) -> None:
+    """Refuses a file that cannot be written, before the work whose result it receives.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: It is a folder, or its folder is missing or write-protected.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise _refuse_other_kind(path)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "cannot be written" if folder.is_dir() else "does not exist"
+        raise OutputError(Problem(f"-o {path}", f"{folder} {what}", "", "-o FILE elsewhere"))
+
+
 def check_folder(folder: Path) -> None:
     """Refuses a folder that can neither be written nor created.
 
