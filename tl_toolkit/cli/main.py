@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import os
@@ -20,6 +21,7 @@ import click
 
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
+from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import name_run
 from tl_toolkit.runtime import claim_process
@@ -99,9 +101,35 @@ def tltool() -> None:
 def main() -> None:
     """Runs the command line and exits with its code."""
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
-    signal.signal(signal.SIGTERM, _interrupt)
+    open_missing_streams()
+    handle_signals()
     claim_process()
     sys.exit(run(sys.argv[1:]))
+
+
+def open_missing_streams() -> None:
+    """Opens the null device where stdin, stdout or stderr is closed, as by `>&-`.
+
+    The next file that is opened would get the descriptor else, and receive what is printed.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def handle_signals() -> None:
+    """Lets SIGTERM, and SIGHUP of a terminal that is closed, end a run as Ctrl-C does.
+
+    What `nohup` ignores stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def run(arguments: list[str]) -> int:
@@ -142,7 +170,8 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
         return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
     if any(_is_full(cause) for cause in causes):
-        return _warn("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
+        full = next(cause for cause in causes if _is_full(cause))
+        return _warn(str(describe_full(full, current.run.path if current.run else Path.cwd())), 7)
     return _report_unexpected(error, arguments)
 
 
@@ -183,15 +212,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _warn(message: str, code: int) -> int:
     from tl_toolkit.cli.console import warn
 
-    warn(message)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        warn(message)
     return code
 
 
 def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     """Writes the traceback to a log and prints where it is."""
-    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), RunFolder.log.relative)
+    log = current.log or Path(RunFolder.log.relative)
     text = "".join(traceback.format_exception(error))
     try:
+        log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), log)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"$ tltool {' '.join(arguments)}\n{text}")
     except OSError:
