@@ -227,6 +227,26 @@ def test_the_status_says_how_a_run_ended(tmp_path, error, state):
     assert (during, state_of(run)) == ("running", state)
 
 
+def test_a_run_that_is_refused_before_it_began_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for options in ({}, {"out": tmp_path / "new"}, {"out": tmp_path / "empty"}):
+        with pytest.raises(DataError), create_run("a", root=tmp_path / "runs", **options) as run:
+            touch(run.recipe)
+            touch(run.log)
+            raise DataError("no network")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty", "runs"]
+
+
+@pytest.mark.parametrize("begun", ["lock", "search"])
+def test_a_run_that_failed_after_it_began_stays(tmp_path, begun):
+    with pytest.raises(DataError), create_run("a", root=tmp_path) as run:
+        touch(getattr(run, begun))
+        raise DataError("a file is gone")
+
+    assert state_of(run) == "failed"
+
+
 def test_a_run_in_progress_is_neither_overwritten_nor_resumed(tmp_path):
     out = tmp_path / "here"
     claim = "is being written by process"

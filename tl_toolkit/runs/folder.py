@@ -86,6 +86,10 @@ class RunFolder:
         """Returns those artifacts that are there."""
         return [artifact for artifact in ARTIFACTS if (self.path / artifact.relative).exists()]
 
+    def has_begun(self) -> bool:
+        """Returns whether training began: its seeds and digests, or those of a search, are here."""
+        return self.lock.is_file() or self.search.is_file()
+
     def is_empty(self) -> bool:
         """Returns whether the folder holds nothing but locks, and drafts of a killed writer."""
         names = [entry.name for entry in self.path.iterdir()]

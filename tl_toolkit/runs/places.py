@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
+from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
@@ -22,7 +22,8 @@ def create_run(
 ) -> Iterator[RunFolder]:
     """Creates an empty run folder and locks it while the block writes to it.
 
-    The folder's status says `running` in the block, and afterwards how the block ended.
+    The folder's status says `running` in the block, and afterwards how the block ended. A block
+    that is refused before training began (weights that cannot be fetched, say) leaves no folder.
 
     Args:
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
@@ -37,7 +38,10 @@ def create_run(
         OutputError: The folder cannot be created.
         RecipeError: `out` is in use.
     """
+    existed = out is not None and Path(out).exists()
+    refused: list[Path] = []
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, refused)  # when the lock is released
         try:
             if out is None:
                 folder = _create_numbered(Path(root).absolute(), name)
@@ -51,8 +55,24 @@ def create_run(
                 folder.remove_artifacts()
         except OSError as error:
             raise describe_unwritable(Path(out or root), error) from error
-        with _recorded(folder):
-            yield folder
+        try:
+            with _recorded(folder):
+                yield folder
+        except ToolkitError:
+            if not folder.has_begun():
+                folder.remove_artifacts()
+                if not existed:
+                    refused.append(folder.path)
+            raise
+
+
+def _remove_empty(paths: Sequence[Path]) -> None:
+    """Removes folders of runs that were refused, and those of their names if nothing is left."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # not empty: the user's own files stay
+            path.rmdir()
+            if path.name.isdecimal():
+                path.parent.rmdir()
 
 
 @contextlib.contextmanager
