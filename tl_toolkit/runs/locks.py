@@ -187,7 +187,11 @@ def _read_holder(path: Path) -> dict[str, Any]:
 
 
 def is_gone(holder: Mapping[str, Any]) -> bool:
-    """Returns whether a process has surely ended; False for a process of another host."""
+    """Returns whether a process has surely ended; False for a process of another host.
+
+    Args:
+        holder: What `describe_process` returned in that process.
+    """
     here = describe_process()
     if holder["host"] != here["host"]:
         return False
