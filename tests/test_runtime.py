@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import random
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -19,6 +22,7 @@ from tl_toolkit.runtime import (
     initializers_seeded,
     numerics,
     refuse_dtype_policy,
+    start_tensorflow,
 )
 
 
@@ -236,3 +240,68 @@ def test_building_a_model_leaves_the_callers_random_numbers_alone():
     build_transfer("lenet5", size=(32, 32))
 
     assert draw() == expected
+
+
+def test_the_keras_json_of_another_project_changes_nothing(tmp_path):
+    """A process of its own: Keras reads its settings when it is imported."""
+    settings = {"backend": "jax", "image_data_format": "channels_first", "floatx": "float16"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = """
+import os
+from tl_toolkit.runtime import start_tensorflow
+
+start_tensorflow()
+import keras
+
+config = keras.config
+print(config.backend(), config.image_data_format(), config.floatx(), config.dtype_policy().name)
+print(os.environ["KERAS_BACKEND"])
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["tensorflow", "channels_last", "float32", "float32", "jax"]
+
+
+def test_a_float_type_that_ends_the_imports_is_refused_before_them(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "bfloat16"}')
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tl_toolkit", "env"],
+        env=os.environ | {"KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert f"{tmp_path}/keras.json  floatx = 'bfloat16'" in done.stderr
+    assert "Try: " in done.stderr
+
+
+def test_a_keras_on_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+
+    with pytest.raises(RecipeError, match=r"is 'jax'(.|\n)*KERAS_BACKEND=tensorflow"):
+        start_tensorflow()
+
+
+def test_float_type_and_order_of_axes_are_those_of_a_run_in_the_block_alone():
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with numerics(deterministic=False):
+            inside = keras.config.floatx(), keras.config.image_data_format()
+        after = keras.config.floatx(), keras.config.image_data_format()
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
+
+    assert inside == ("float32", "channels_last")
+    assert after == ("float16", "channels_first")

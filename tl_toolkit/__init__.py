@@ -100,4 +100,4 @@ if not TYPE_CHECKING:  # a checker would take any name for granted
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, "__version__"})

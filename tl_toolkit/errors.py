@@ -126,15 +126,16 @@ class OutputError(ToolkitError):
     exit_code = 7
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str], *, likeness: float = 0.6) -> str:
     """Returns the choice that the user probably meant by `name`, or "" if none is near.
 
     Args:
         name: As the user typed it.
         choices: Known names.
+        likeness: The least ratio of equal letters, from 0 to 1.
     """
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=likeness)
     return by_lower[near[0]] if near else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
@@ -95,16 +97,26 @@ def start_tensorflow(*, threads: int | None = None) -> None:
     is needed, and TensorFlow's log at the level of errors. What TensorFlow logs before that is held
     back in a process of the command line, and left on stderr in others: see `claim_process`.
 
+    Keras starts on TensorFlow, with channels last and in float32, whatever KERAS_BACKEND and the
+    keras.json of another project say; a Keras that runs already keeps what its caller set.
+
     Args:
         threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
             if TensorFlow is running already.
+
+    Raises:
+        RecipeError: Keras runs already, on another backend; or keras.json has a float type with
+            which neither starts.
     """
+    _refuse_backend()
+    _refuse_settings()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.ExitStack() as stack:
         if _is_own_process:
             if "tensorflow" not in sys.modules:
                 stack.enter_context(quiet_stderr())
             stack.enter_context(_without(_OPTIONAL))
+        stack.enter_context(_settling_keras())  # TensorFlow imports Keras too
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -119,17 +131,75 @@ def start_tensorflow(*, threads: int | None = None) -> None:
         import keras  # noqa: F401  (its import logs too)
 
 
+def _refuse_backend() -> None:
+    """Refuses a Keras that runs on JAX or PyTorch: nothing can change that any more."""
+    keras: Any = sys.modules.get("keras")
+    backend = "tensorflow" if keras is None else keras.config.backend()
+    if backend != "tensorflow":
+        raise RecipeError(
+            Problem(
+                where="keras.config.backend()",
+                what=f"is {backend!r}",
+                expected="The toolkit runs on TensorFlow, and Keras was imported before it.",
+                hint="KERAS_BACKEND=tensorflow in the environment, or import tl_toolkit first",
+            )
+        )
+
+
+_FLOAT_TYPES = ("float16", "float32", "float64")
+
+
+def _refuse_settings() -> None:
+    """Refuses a keras.json that ends the imports of TensorFlow and Keras, as by bfloat16."""
+    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        float_type = settings.get("floatx", "float32")
+    except (OSError, ValueError, AttributeError):  # missing, or Keras takes its defaults
+        return
+    if float_type not in _FLOAT_TYPES and "keras" not in sys.modules:
+        raise RecipeError(
+            Problem(
+                where=str(path),
+                what=f"floatx = {float_type!r}",
+                expected="TensorFlow and Keras read this file and start with "
+                f"{', '.join(_FLOAT_TYPES)} alone; the toolkit computes in float32.",
+                hint='"floatx": "float32" in it, or KERAS_HOME=DIR for another file',
+            )
+        )
+
+
+@contextlib.contextmanager
+def _settling_keras() -> Iterator[None]:
+    """Settles what Keras reads from the environment and keras.json, if the block imports it."""
+    if "keras" in sys.modules:
+        yield
+        return
+    chosen = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ["KERAS_BACKEND"]
+        else:
+            os.environ["KERAS_BACKEND"] = chosen
+    config: Any = sys.modules["keras"].config
+    config.set_image_data_format("channels_last")
+    config.set_floatx("float32")
+
+
 @contextlib.contextmanager
 def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[None]:
     """Starts TensorFlow, and sets the arithmetic of a run for the block.
 
-    After the block op determinism, TensorFloat-32 and Keras's dtype policy are again what the
-    caller had. They belong to the process, the policy to the thread: two runs that need different
-    ones cannot run at the same time.
+    After the block op determinism, TensorFloat-32, Keras's dtype policy, float type and order of
+    axes are again what the caller had. They belong to the process, the policy to the thread: two
+    runs that need different ones cannot run at the same time.
 
     Args:
         deterministic: Turn op determinism on and TensorFloat-32 off; False leaves both as the
-            caller has them. The dtype policy is float32 in any case.
+            caller has them. Policy and float type are float32 in any case, and channels are last.
         threads: As `start_tensorflow` takes them.
     """
     start_tensorflow(threads=threads)
@@ -137,10 +207,13 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
     import tensorflow as tf
 
     policy = keras.config.dtype_policy()
+    floatx, data_format = keras.config.floatx(), keras.config.image_data_format()
     was_deterministic = is_op_determinism_enabled()
     was_tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
         keras.config.set_dtype_policy("float32")
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
         if deterministic:
             tf.config.experimental.enable_op_determinism()
             # On a GPU its short mantissa would make a model's parts and its exports differ.
@@ -148,6 +221,8 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
         yield
     finally:
         keras.config.set_dtype_policy(policy)
+        keras.config.set_floatx(floatx)
+        keras.config.set_image_data_format(data_format)
         tf.config.experimental.enable_tensor_float_32_execution(was_tf32)
         if not was_deterministic:
             disable_op_determinism()

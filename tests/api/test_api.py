@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
+from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
 FILES = {
@@ -79,6 +82,15 @@ def test_the_manifest_splits_every_class_and_image(run):
         assert {labels.count(name) for name in ("ants", "bees", "wasps")} == {count}
 
 
+def test_the_history_is_that_of_the_phases(run):
+    start, end = run.history
+
+    assert (start["phase"], start["epoch"], start["loss"]) == ("all", 0, None)
+    assert (end["epoch"], end["val_loss"]) == (1, run.metrics["best"]["val_loss"])
+    assert set(end) == set(run.metrics["best"])
+    assert start["val_accuracy"] == float(start["val_accuracy"])
+
+
 def test_metrics_are_those_of_the_saved_model(run):
     again = tl.load_run(run.path).evaluate()
 
@@ -107,6 +119,44 @@ def test_a_folder_is_predicted_with_all_below_it_and_refusals_by_name(run, photo
     assert predictions[str(tmp_path / "good.jpg")].label in run.classes
     assert predictions[str(tmp_path / "bad.jpg")].label is None
     assert predictions[str(tmp_path / "bad.jpg")].error
+
+
+def test_arrays_are_predicted_like_the_files_they_come_from(run, photos):
+    file = photos / "ants" / "0.jpg"
+    pixels = np.asarray(Image.open(file))
+
+    of_file, first, *batch = run.predict([file, pixels, np.stack([pixels, pixels])])
+
+    assert [item.path for item in (first, *batch)] == ["array[0]", "array[1]", "array[2]"]
+    for prediction in (first, *batch):
+        assert prediction.probabilities == pytest.approx(of_file.probabilities, abs=1e-6)
+    assert run.predict(pixels)[0].label == of_file.label
+    assert run.predict(pixels[..., 0])[0].label in run.classes
+    with pytest.raises(DataError, match=r"array\[0\]  has dtype float64"):
+        run.predict(pixels / 255)
+
+
+def test_what_was_converted_for_training_is_predicted_and_evaluated(run, photos, tmp_path):
+    image = Image.open(photos / "ants" / "0.jpg")
+    (tmp_path / "ants").mkdir()
+    image.save(tmp_path / "ants" / "a.tif")
+    clear = image.convert("RGBA")
+    clear.putalpha(128)
+    clear.save(tmp_path / "ants" / "b.webp", lossless=True)
+    expected = run.predict(np.asarray(image))[0]
+    converting = tl.Run(run.folder)
+    data = run.recipe.data.model_copy(update={"convert": True})
+    converting.recipe = run.recipe.model_copy(update={"data": data})
+
+    refused = run.predict(tmp_path)
+    predictions = converting.predict(tmp_path)
+    measured = converting.evaluate(tmp_path)
+    shutil.rmtree(run.folder.converted)
+
+    assert all(prediction.error for prediction in refused)
+    for prediction in predictions:
+        assert prediction.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert (measured["images"], measured["skipped"]) == (2, {})
 
 
 def test_other_images_are_evaluated_by_folder(run, photos):
@@ -177,14 +227,39 @@ def test_damaged_images_of_another_folder_are_skipped_by_name(run, photos, tmp_p
     assert list(found["skipped"]) == [str(tmp_path / "other" / "ants" / "0.jpg")]
 
 
-def test_images_that_moved_are_told_when_a_run_is_exported(tmp_path, draw_photos, write_recipe):
+def test_images_that_moved_are_told_and_need_no_new_training(tmp_path, draw_photos, write_recipe):
     photos = draw_photos(tmp_path / "photos")
     run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
-    photos.rename(tmp_path / "elsewhere")
+    one = Manifest.load(run.folder.manifest, classes=run.classes).of("validation")[0].path
+    before = Path(one).read_bytes()
+    told = []
 
-    with pytest.raises(DataError, match="cannot be read"):
-        run.export()
+    def read():
+        return run._read_parity_images(lambda event: told.append(event.text))
+
+    assert len(read()) == 6 and not told
+    Path(one).unlink()
+    assert len(read()) == 5 and "1 of 6 validation images cannot be compared on" in told.pop()
+    Path(one).write_bytes(before)
+    photos.rename(tmp_path / "elsewhere")
+    assert read() == {} and "is compared on probe images that the package renders" in told.pop()
     assert run.export(["weights"])["weights"].is_file()  # needs no image
+    with pytest.raises(DataError, match=r"cannot be read(.|\n)*--data FOLDER"):
+        run.evaluate()
+
+
+@pytest.mark.slow
+def test_a_run_whose_photos_moved_is_exported(run, photos):
+    photos.rename(photos.with_name("moved"))
+    try:
+        path = run.export()["saved_model"]
+    finally:
+        photos.with_name("moved").rename(photos)
+        report = json.loads(run.folder.parity.read_text())
+        shutil.rmtree(run.folder.export)
+
+    assert path.name == "1" and report["holds"]
+    assert all(image["name"].startswith("probe: ") for image in report["images"])
 
 
 def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):

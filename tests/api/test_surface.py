@@ -224,3 +224,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_data(tmp_path, content, wh
 
     with pytest.raises(tl.errors.DataError, match=what):
         tl.load_model(tmp_path / "m.keras")
+
+
+def test_dir_shows_public_names_alone():
+    assert set(dir(tl)) == {*tl.__all__, "__version__"}

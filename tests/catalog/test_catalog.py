@@ -126,6 +126,23 @@ def test_a_wrong_argument_is_refused(architecture, arguments, expected):
         complete_arguments(architecture, arguments)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "hint"),
+    [
+        (MOBILENET, {"alpha": 0}, "alpha=0.25"),
+        (MOBILENET, {"alpha": 9.5}, "alpha=1.0"),
+        (MOBILENET, {"alpha": "wide"}, "alpha=1.0"),
+        (MOBILENET, {"alpha": float("nan")}, "alpha=1.0"),
+        (MOBILENET, {"alhpa": 0.5}, "alpha=0.5"),
+        (LENET, {"pooling": "avrage"}, "pooling=average"),
+    ],
+)
+def test_a_wrong_argument_comes_with_what_to_type(architecture, arguments, hint):
+    (problem,) = check_arguments(architecture, arguments).values()
+
+    assert problem.hint == f"model.arguments.{hint}"
+
+
 def test_all_wrong_arguments_are_told_together():
     problems = check_arguments(LENET, {"pooling": "least", "width": 0, "activation": "relu"})
 

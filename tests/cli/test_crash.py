@@ -110,7 +110,9 @@ def __getattr__(name):
 def test_only_the_command_line_holds_stderr_back_while_tensorflow_starts(tmp_path, begin, stderr):
     """A process of its own, in which TensorFlow starts; one that takes no seconds is enough."""
     (tmp_path / "tensorflow.py").write_text(FAKE)
-    (tmp_path / "keras.py").touch()
+    (tmp_path / "keras.py").write_text(
+        "from unittest.mock import MagicMock\nconfig = MagicMock()\n"
+    )
     code = f"""
 from tl_toolkit import runtime
 

@@ -1,17 +1,22 @@
 """What a user gets wrong ends with its exit code and a message that says what to do."""
 
+import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests import command
+from tl_toolkit.cli import main
 from tl_toolkit.plan import check
+from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training import loop, prepare
 
@@ -131,6 +136,11 @@ def test_an_unknown_verb(tmp_path):
     assert_told(tltool("finetun", "r.yaml", cwd=tmp_path), 2, "did you mean 'finetune'?")
 
 
+@pytest.mark.parametrize(("word", "verb"), [("train", "finetune"), ("eval", "evaluate")])
+def test_a_word_of_another_tool_names_the_verb(tmp_path, word, verb):
+    assert_told(tltool(word, "r.yaml", cwd=tmp_path), 2, f"did you mean '{verb}'?")
+
+
 def test_all_problems_come_in_one_pass(tmp_path, recipe):
     done = tltool(
         "validate", recipe, "model.base=resnet", "data.batch_size=0", "seed=x", cwd=tmp_path
@@ -189,7 +199,12 @@ def test_an_interrupted_search_names_the_command_that_resumes_it(tmp_path, recip
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_path, recipe, number):
     arguments = ["finetune", recipe, "phases.head.epochs=2000", "--out", "run"]
@@ -209,5 +224,59 @@ def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_pat
 
     assert process.returncode == 130
     assert "Interrupted. The best weights so far are kept in" in rest and "Traceback" not in rest
+    assert f"Try: tltool evaluate {tmp_path / 'run'}\n" in rest
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
     assert (tmp_path / "run" / "model.keras").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_that_is_closed_interrupts_and_nohup_does_not(number):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(number, signal.SIG_DFL)
+        main.handle_signals()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        signal.signal(number, signal.SIG_IGN)
+        main.handle_signals()
+        signal.raise_signal(number)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_a_closed_output_is_no_failure(tmp_path):
+    """A process of its own, whose descriptors are closed as a shell closes them."""
+    code = "from tl_toolkit.cli.main import main; import sys; sys.argv[1:] = ['schema']; main()"
+    shell = f"exec {shlex.join([sys.executable, '-c', code])} >&- <&-"
+
+    done = subprocess.run(
+        ["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_named_by_its_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "runs" / "001" / "model.keras"
+
+    def describe(*named):
+        return str(describe_full(OSError(errno.ENOSPC, "No space left on device", *named), out))
+
+    assert f"{out}  cannot be written: No space" in describe() and "--out DIR" in describe()
+    scratch = describe(str(tmp_path / "scratch" / "tmp1"))
+    assert "scratch/tmp1  cannot" in scratch and "TMPDIR=DIR" in scratch and "--out" not in scratch
+    cache = describe(str(tmp_path / "cache" / "features" / "x"))
+    assert "cache/features/x  cannot" in cache and "tltool cache clear" in cache
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage("scratch" not in str(place)))
+    (tmp_path / "scratch").mkdir()
+    assert "TMPDIR=DIR" in describe()
+
+
+class Usage:
+    """The part of `shutil.disk_usage` that is read."""
+
+    def __init__(self, has_room):
+        self.free = (1 << 30) * has_room

@@ -1,5 +1,6 @@
 """The table of verbs: each line leads to a command of the same name."""
 
+import os
 import subprocess
 import sys
 
@@ -36,3 +37,21 @@ def test_help_imports_nothing_that_takes_long():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_package_is_the_command_and_completes_its_words():
+    """Processes of their own: `python -m` and the environment of a shell are what is asked."""
+    help_text = subprocess.run(
+        [sys.executable, "-m", "tl_toolkit", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    words = subprocess.run(
+        [sys.executable, "-m", "tl_toolkit"],
+        env=os.environ
+        | {"_TLTOOL_COMPLETE": "bash_complete", "COMP_WORDS": "tltool pre", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+    assert help_text.startswith("Usage: tltool ")
+    assert words.split() == ["plain,predict"]

@@ -14,6 +14,8 @@ from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import ClassPrediction
 from tl_toolkit.tasks.dense.evaluation import MapPrediction
+from tl_toolkit.tasks.multilabel.task import LabelsPrediction
+from tl_toolkit.tasks.regression.task import ValuesPrediction
 
 REFUSED = "no image"
 
@@ -24,12 +26,13 @@ def run_of(tmp_path):
 
     def make(task, classes=()):
         names = {"classes": list(classes)} if task == "segmentation" else {}
+        source = "csv" if task in ("multilabel", "regression") else "train"
         recipe = build_recipe(
             {
                 "version": 1,
                 "name": "x",
                 "task": task,
-                "data": {"train": str(tmp_path), "validation": 0.2, "image_size": 32, **names},
+                "data": {source: str(tmp_path), "validation": 0.2, "image_size": 32, **names},
                 "model": {"base": "pixelnet", "weights": "random"},
                 "phases": [{"name": "head", "epochs": 1}],
             }
@@ -74,10 +77,28 @@ def test_columns_of_csv_are_the_classes_of_the_run_in_their_order(
     using._print_csv(run_of(task, ("sky", "tree")), predictions)
 
     header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
-    assert header[-3:] == ["sky", "tree", "error"]
+    prefix = "share" if task == "segmentation" else "probability"
+    assert header[-3:] == [f"{prefix}_sky", f"{prefix}_tree", "error"]
     cells = {row[0]: row[-3:] for row in rows}
     assert cells["b"] == ["", "", REFUSED]
     assert cells.get("a", ["0.3", "0.7", ""]) == ["0.3", "0.7", ""]
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction"),
+    [
+        ("classification", ClassPrediction("a", "path", {"error": 0.3, "label": 0.1, "path": 0.6})),
+        ("segmentation", MapPrediction("a", shares={"error": 0.3, "label": 0.1, "path": 0.6})),
+        ("multilabel", LabelsPrediction("a", ("path",), {"error": 0.3, "label": 0.1, "path": 0.6})),
+        ("regression", ValuesPrediction("a", {"error": 1.0, "label": 2.0, "path": 3.0})),
+    ],
+)
+def test_no_class_has_the_column_of_another_thing(task, prediction, run_of, capsys):
+    using._print_csv(run_of(task, ("error", "label", "path")), [prediction])
+
+    (header, row) = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert len(set(header)) == len(header) == len(row)
+    assert row[header.index("path")] == "a" and row[header.index("error")] == ""
 
 
 def test_tables_of_predictions_without_classes_have_no_columns_for_them(run_of):

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.command import tltool, tltool_process
 from tests.conftest import draw_class_folders
+from tl_toolkit.cli.main import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,12 +102,52 @@ def test_predict_answers_in_three_forms_and_names_what_it_refuses(place, form):
         rows = list(csv.DictReader(io.StringIO(done.stdout)))
         assert len(rows) == 9
         assert rows[-1]["error"] and not rows[-1]["label"]
-        assert sum(float(rows[0][name]) for name in ("ants", "bees", "wasps")) == pytest.approx(1)
+        names = [f"probability_{name}" for name in ("ants", "bees", "wasps")]
+        assert sum(float(rows[0][name]) for name in names) == pytest.approx(1)
     elif form == "jsonl":
         rows = list(map(json.loads, done.stdout.splitlines()))
         assert rows[0]["label"] in ("ants", "bees", "wasps") and rows[-1]["label"] is None
     else:
         assert done.stdout.count("photos/ants/") == 8
+
+
+def test_predict_shows_the_best_classes_and_writes_a_file(place):
+    table = tltool("predict", "latest", "photos/ants/0.jpg", "--top", "2", cwd=place).stdout
+    done = tltool("predict", "photos", "photos/ants", "--top", "9", "-o", "best.csv", cwd=place)
+    lines = tltool(
+        "predict", "photos", "photos/ants/0.jpg", "--top", "1", "--format", "jsonl", cwd=place
+    )
+
+    rows = list(csv.DictReader((place / "best.csv").read_text().splitlines()))
+    assert "class 1" in table and "class 2" in table and "class 3" not in table
+    assert (len(rows), done.stdout) == (8, "")
+    assert list(rows[0])[-3:] == ["label_3", "probability_3", "error"]
+    assert float(rows[0]["probability_1"]) >= float(rows[0]["probability_2"])
+    record = json.loads(lines.stdout)
+    assert record["top"] == [{"label": record["label"], "probability": record["probability"]}]
+
+
+def test_predict_refuses_a_place_that_cannot_be_written_before_it_predicts(place):
+    done = tltool("predict", "latest", "photos/ants", "-o", "no/x.csv", cwd=place, code=7)
+
+    assert "no does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("sign", ["\n", "\0"])
+def test_predict_reads_a_list_of_files_from_stdin(place, sign, monkeypatch):
+    names = sign.join(["photos/ants/0.jpg", "photos/bees/1.jpg", "gone.jpg", ""])
+    arguments = ["predict", "latest", "-", "--format", "csv"]
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["tltool", *arguments])
+    with CliRunner().isolation(input=names.encode()) as (out, err, _):
+        code = run(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    rows = list(csv.DictReader(out.getvalue().decode().splitlines()))
+    assert code == 3 and "gone.jpg: 'gone.jpg' does not exist" in err.getvalue().decode()
+    assert [row["path"] for row in rows] == names.split(sign)[:3]
+    assert rows[1]["label"] and "does not exist" in rows[2]["error"]
 
 
 @pytest.mark.parametrize("option", [["--out", "here"], ["--native"]])

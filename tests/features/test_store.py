@@ -240,3 +240,23 @@ def test_the_commands_show_and_empty_the_store(tmp_path, monkeypatch, capsys):
     assert found["entries"][0]["images"] == 2
     assert "a test" in shown.out and "just now" in shown.out
     assert not FeatureCache().shards()
+
+
+def test_the_store_is_shown_for_each_base_and_its_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
+    for number, (key, cut, data) in enumerate(
+        [("a", "conv1", "/photos"), ("b", "conv2", "/photos"), ("c", "conv1", "/scans")]
+    ):
+        entry = FeatureCache().entry(key)
+        made_by = f"mobilenet before {cut}"
+        with entry.write([digest(number)], [(4,)], "float32", made_by, data=data) as writer:
+            writer.add([np.full((1, 4), number)])
+    for shard in FeatureCache().shards():
+        if shard.data == "/scans":
+            os.utime(shard.path / "whole.json", (1, 1))
+
+    assert run(["cache", "info"]) == 0
+
+    _, first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.split()[:3] == ["mobilenet", "/scans", "1"] and first.endswith("days ago")
+    assert second.split()[:3] == ["mobilenet", "/photos", "2"] and second.endswith("just now")

@@ -254,7 +254,8 @@ def test_imagenet_that_is_not_here_yet_will_be_fetched(recipe):
     summary = check(recipe, "model.weights=imagenet")
 
     assert not summary.is_fetched
-    assert "(will be fetched)" in summary.describe()
+    assert "(is not here: will be fetched" in summary.describe()
+    assert "which takes a network)" in summary.describe()
     assert summary.weights_file.name == "mobilenet_2_5_224_tf_no_top.h5"
 
 

@@ -241,3 +241,32 @@ def test_mapping_with_wrong_keys_is_refused(values):
         build_recipe(values, {3: 4})
     with pytest.raises(RecipeError, match="expected None after ~KEY"):
         build_recipe(values, {"~seed": 4})
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["phases.head.epochs", "=", "3"], "phases.head.epochs=3"),
+        (["phases.head.epochs=", "3"], "phases.head.epochs=3"),
+        (["phases.head.epochs", "=3"], "phases.head.epochs=3"),
+    ],
+)
+def test_spaces_around_the_equals_sign_are_one_error(values, words, typed):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(values, ["seed=1", *words, "data.batch_size=8"])
+
+    (problem,) = caught.value.problems
+    assert problem.where == f"override {' '.join(words)}"
+    assert "spaces around =" in problem.what and problem.hint == typed
+
+
+def test_an_empty_value_and_a_removed_field_have_no_spaces(values):
+    recipe = build_recipe(values, ["model.head.pooling=", "data.test=", "~data.test"]).recipe
+
+    assert recipe.data.test is None
+
+
+def test_a_field_of_a_search_space_is_dotted(values):
+    recipe = build_recipe(values, ["search.space.phases.head.epochs=[1, 2]"]).recipe
+
+    assert recipe.search.space["phases.head.epochs"].choices == (1, 2)

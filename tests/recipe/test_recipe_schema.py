@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe import schema
-from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.load import build_recipe, load_recipe
 from tl_toolkit.recipe.schema import Export, Recipe, UnfreezeFrom
 
 SECTIONS = [getattr(schema, name) for name in schema.__all__]
@@ -205,22 +205,78 @@ def test_wrong_value_is_refused_in_words(values, field, value, expected):
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("data.batch_size", "8", "batch_size: 8 (without quotes)"),
-        ("data.batch_size", 9999, "batch_size: 4096"),
-        ("seed", 2**40, "seed: 2147483647"),
-        ("phases.0.epochs", 5.0, "epochs: 5"),
-        ("phases.0.learning_rate", "1e-3", "learning_rate: 1e-3 (without quotes)"),
+        ("data.batch_size", "8", "data.batch_size=8 (without quotes)"),
+        ("data.batch_size", 9999, "data.batch_size=4096"),
+        ("seed", 2**40, "seed=2147483647"),
+        ("phases.0.epochs", 5.0, "phases.head.epochs=5"),
+        ("phases.0.learning_rate", "1e-3", "phases.head.learning_rate=1e-3 (without quotes)"),
         ("phases.0.optimizer", "adan", "optimizer: adam"),
         ("phases.0.momentum", 0.9, "optimizer: sgd"),
-        ("deterministic", "no", "deterministic: false"),
+        ("deterministic", "no", "deterministic=false"),
         ("data.classes", [7, "8"], '"7"'),
-        ("export.formats", "weights", "formats: [weights]"),
-        ("data.batchsize", 8, "batch_size: 8"),
-        ("modle", {"base": "x"}, "model:"),
+        ("export.formats", "weights", "export.formats=[weights]"),
+        ("data.batchsize", 8, "data.batch_size=8"),
+        ("trials", 3, "search.trials=3"),
+        ("epochs", 3, "phases.head.epochs=3"),
+        ("search.space", {"phases.head.epochs": 3}, "{choices: [3, ...]}"),
     ],
 )
 def test_wrong_value_comes_with_what_to_type(values, field, value, hint):
     assert refuse(values, field, value).endswith(f"Try: {hint}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("precision", "mixed_float16"),
+        ("data.class_weights", "balanced"),
+        ("dropout", 0.5),
+        ("modle", {"base": "x"}),
+    ],
+)
+def test_no_hint_is_given_where_none_is_likely(values, field, value):
+    assert "Try: " not in refuse(values, field, value)
+
+
+def test_a_hint_leaves_out_a_value_of_another_type(load_text):
+    assert "did you mean 'epochs'?\n  Try: epochs:" in load_text("phases: [{name: a, epocs: many}]")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("trials: 3", "Try: search: {trials: 3}"),
+        ("data: {classes: [007]}", 'Try: "007"'),
+        ("data: {classes: [1e3]}", 'Try: "1e3"'),
+        ("name: 0x10", 'Try: name: "0x10"'),
+        ("phases: [{name: a, epocs: 007}]", "Try: epochs: 007"),
+    ],
+)
+def test_a_hint_keeps_what_was_typed(load_text, line, hint):
+    assert hint in load_text(line)
+
+
+@pytest.fixture
+def load_text(tmp_path):
+    """Returns a function that loads a line of YAML as a recipe, and gives its errors."""
+
+    def load(line):
+        path = tmp_path / "x.yaml"
+        path.write_text(line + "\n")
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path)
+        return str(caught.value)
+
+    return load
+
+
+def test_a_list_in_a_search_space_is_its_choices(values):
+    space = {"phases.head.epochs": [1, 2], "model.head.dropout": {"choices": [0.1]}}
+
+    search = read(values, search__space=space).search
+
+    assert search.space["phases.head.epochs"].choices == (1, 2)
+    assert search.space["model.head.dropout"].choices == (0.1,)
 
 
 def test_unknown_key_names_the_closest_and_all_others(values):

@@ -86,8 +86,9 @@ def test_a_field_of_a_task_that_was_not_named_asks_for_its_kind(values):
         build_recipe(values, {"task.loss": "mae"})
 
 
-def test_a_list_in_place_of_a_dimension_is_told_its_keys(values):
-    message = refuse(values, "classification", {"search.space": {"seed": [1, 2]}})
+@pytest.mark.parametrize("value", [3, "many", None, True])
+def test_a_value_in_place_of_a_dimension_is_told_its_forms(values, value):
+    message = refuse(values, "classification", {"search.space": {"seed": value}})
 
-    assert "search.space.seed = [1, 2]" in message
-    assert "a section with the keys choices, min, max, step, sampling" in message
+    assert "expected {choices: [...]}, a list, or {min: ..., max: ...}, got " in message
+    assert "Try: {choices: [" in message

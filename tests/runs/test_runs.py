@@ -61,6 +61,43 @@ def test_a_run_is_found_by_number_and_by_latest(tmp_path, word):
     assert find_run(word, root=tmp_path).path == newest.path
 
 
+def test_a_name_alone_means_its_latest_run(tmp_path):
+    run = finished_run(tmp_path)
+    finished_run(tmp_path, name="trees")
+
+    assert find_run("flowers", root=tmp_path).path == run.path
+
+
+def test_latest_means_an_interrupted_run_only_where_that_is_asked_for(tmp_path):
+    with contextlib.suppress(KeyboardInterrupt), create_run("flowers", root=tmp_path) as broken:
+        touch(broken.model)
+        raise KeyboardInterrupt
+
+    with pytest.raises(DataError, match=r"latest  is no finished run(.|\n)*Try: --any"):
+        find_run("latest", root=tmp_path)
+    for word in ("latest", "flowers/latest", "flowers"):
+        assert find_run(word, root=tmp_path, unfinished=True).path == broken.path
+    with pytest.raises(DataError):
+        find_run("trees/latest", root=tmp_path, unfinished=True)
+
+
+def test_a_search_or_a_run_without_a_model_is_never_the_latest(tmp_path):
+    good = finished_run(tmp_path)
+    touch(good.model)
+    with create_run("flowers-search", root=tmp_path):
+        pass
+
+    assert find_run("latest", root=tmp_path, unfinished=True).path == good.path
+
+
+def test_many_runs_are_listed_in_part(tmp_path):
+    for _ in range(10):
+        finished_run(tmp_path)
+
+    with pytest.raises(DataError, match=r"Here: flowers/003, (.|\n)*flowers/010 and 2 more\."):
+        find_run("trees", root=tmp_path)
+
+
 def test_latest_is_not_moved_by_a_run_that_did_not_end(tmp_path):
     good = finished_run(tmp_path)
     with pytest.raises(RuntimeError), create_run("flowers", root=tmp_path):
@@ -188,6 +225,26 @@ def test_the_status_says_how_a_run_ended(tmp_path, error, state):
             raise error
 
     assert (during, state_of(run)) == ("running", state)
+
+
+def test_a_run_that_is_refused_before_it_began_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for options in ({}, {"out": tmp_path / "new"}, {"out": tmp_path / "empty"}):
+        with pytest.raises(DataError), create_run("a", root=tmp_path / "runs", **options) as run:
+            touch(run.recipe)
+            touch(run.log)
+            raise DataError("no network")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty", "runs"]
+
+
+@pytest.mark.parametrize("begun", ["lock", "search"])
+def test_a_run_that_failed_after_it_began_stays(tmp_path, begun):
+    with pytest.raises(DataError), create_run("a", root=tmp_path) as run:
+        touch(getattr(run, begun))
+        raise DataError("a file is gone")
+
+    assert state_of(run) == "failed"
 
 
 def test_a_run_in_progress_is_neither_overwritten_nor_resumed(tmp_path):

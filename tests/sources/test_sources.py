@@ -387,7 +387,7 @@ def test_many_wrong_rows_are_counted(write_table):
     ("text", "expected"),
     [
         ("", "has no column path and no column label"),
-        ("path;label\na/0.jpg;x\n", "has no column path and no column label"),
+        ("path|label\na/0.jpg|x\n", "has no column path and no column label"),
         ("path,class\na/0.jpg,x\n", "has no column label"),
         ("path,label\n", "has no rows"),
         ("path,label\na/0.jpg,x\na/1.jpg,x\n", "holds one class only (x)"),
@@ -406,7 +406,7 @@ def test_table_in_another_encoding_is_refused(write_table):
 
     [(_, message)] = actual(csv=table)
 
-    assert "cannot be read: 'utf-8' codec" in message
+    assert "is not UTF-8: line 2 is 'a/0.jpg,é' in Windows-1252" in message
 
 
 # --- built-in sets -----------------------------------------------------------------------------

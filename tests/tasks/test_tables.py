@@ -100,9 +100,10 @@ def test_predictions_of_a_run_of_labels_can_be_compared_line_by_line(runs):
     right = sum(row["labels"] == row["predicted"] for row in rows)
     thresholds = json.loads(run.folder.task_state.read_text())["thresholds"]
     for row in rows:
-        above = [name for name in CLASSES if float(row[name]) >= thresholds[name]]
+        above = [name for name in CLASSES if float(row[f"probability_{name}"]) >= thresholds[name]]
         assert row["predicted"] == "|".join(above)
-    assert list(rows[0]) == ["path", "split", "labels", "predicted", *CLASSES]
+    columns = [f"probability_{name}" for name in CLASSES]
+    assert list(rows[0]) == ["path", "split", "labels", "predicted", *columns]
     assert right > len(rows) / 2
 
 
@@ -192,9 +193,10 @@ def test_files_are_predicted_as_the_split_was(run, tmp_path):
     table = predict()
 
     if run.recipe.task.kind == "regression":
-        assert list(row) == ["path", "size", "dose", "error"]
-        assert float(row["size"]) == pytest.approx(float(expected["predicted_size"]), rel=1e-5)
-        assert record["values"] == {"size": float(row["size"]), "dose": float(row["dose"])}
+        assert list(row) == ["path", "predicted_size", "predicted_dose", "error"]
+        size, dose = float(row["predicted_size"]), float(row["predicted_dose"])
+        assert size == pytest.approx(float(expected["predicted_size"]), rel=1e-5)
+        assert record["values"] == {"size": size, "dose": dose}
         assert "size" in table
     else:
         assert row["labels"] == expected["predicted"]

@@ -185,7 +185,7 @@ class _Finetuning:
         exported = {}
         if self.recipe.export:
             self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))
-            exported = run.export(self.recipe.export.formats)
+            exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
             metrics["baseline"] = self._train_baseline(images)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.inputs import Image, Inputs, list_inputs, tabulate_top
 from tl_toolkit.api.model import load_model
 from tl_toolkit.api.progress import handling
-from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
+from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.tasks import plan_task
@@ -20,10 +23,12 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction, Table
@@ -43,11 +48,13 @@ class Run(InFolder):
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
+        self._require(self.folder.recipe)
         return load_recipe(self.folder.recipe).recipe
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
+        self._require(self.folder.classes)
         return tuple(self.folder.read_json(self.folder.classes))
 
     @cached_property
@@ -63,8 +70,25 @@ class Run(InFolder):
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
+        self._require(self.folder.metrics)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The epochs of all phases in order, each a row of its phase's history.csv.
+
+        Epoch 0 of a phase is the state before its first step, without a loss (None). The columns
+        are phase, epoch, learning_rate, loss, the task's score, val_loss, the score on validation
+        images (val_accuracy, say) and regularization_loss.
+        """
+        phases = [phase.name for phase in self.recipe.phases]
+        tables = [self.folder.history(index, name) for index, name in enumerate(phases)]
+        rows: list[dict[str, Any]] = []
+        for table in filter(Path.is_file, tables):  # an interrupted run lacks some
+            with open(table, encoding="utf-8", newline="") as file:
+                rows += [_read_epoch(row) for row in csv.DictReader(file)]
+        return rows
 
     def numerics(self) -> AbstractContextManager[None]:
         """Sets the arithmetic that the run was trained with, for a `with` block.
@@ -81,17 +105,13 @@ class Run(InFolder):
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
         `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
         """
-        if not self.folder.model.is_file():
-            state = self.folder.read_json(self.folder.status).get("state")
-            raise RecipeError(
-                Problem(
-                    where=str(self.folder.model),
-                    what=f"is missing: the run is {state}",
-                    expected="A run that got through its first evaluation holds a model.",
-                    hint=f"tltool finetune {self.folder.recipe}",
-                )
-            )
+        self._require(self.folder.model)
         return load_model(self.folder.model)
+
+    def _require(self, path: Path) -> None:
+        """Refuses to use a run that lacks a file, by what became of the run."""
+        if not path.is_file():
+            raise describe_absent(self.folder, path)
 
     def evaluate(
         self, data: str | Path | None = None, *, progress: Handler | bool = False
@@ -111,6 +131,7 @@ class Run(InFolder):
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
         """
+        self._require(self.folder.model)  # before TensorFlow starts, which takes seconds
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, handle)
 
@@ -132,7 +153,13 @@ class Run(InFolder):
             resize=settings.resize,
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
-        metrics = evaluate_images(self.model, task, images).metrics
+        try:
+            metrics = evaluate_images(self.model, task, images).metrics
+        except DataError as error:
+            if data is not None:
+                raise
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
+            raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
@@ -162,16 +189,20 @@ class Run(InFolder):
 
     def predict(
         self,
-        paths: str | Path | Sequence[str | Path],
+        paths: Image | Sequence[Image],
         *,
         out: str | Path | None = None,
         native: bool = False,
         progress: Handler | bool = False,
     ) -> list[Prediction]:
-        """Predicts image files, and folders with all images inside, with the kept model.
+        """Predicts image files, folders with all images inside, and arrays, with the kept model.
+
+        A model that was trained with `data.convert` reads what it was trained on: TIFF, say.
 
         Args:
-            paths: A file or folder, or several.
+            paths: A file, folder or array, or several. An array is uint8 (h, w, 3), RGB in 0..255,
+                grey (h, w), or a batch (n, h, w, 3); its predictions have the paths `array[0]`,
+                `array[1]`, ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps
@@ -182,27 +213,37 @@ class Run(InFolder):
             progress: As in `tl.finetune`: receives counts of files.
 
         Returns:
-            A prediction for each file; a file that cannot be decoded carries its `error`.
+            A prediction for each image; a file that is missing or cannot be decoded carries its
+            `error`.
 
         Raises:
-            DataError: A path does not exist, or a folder holds no image.
+            DataError: No path exists, or holds an image; an array has another type or shape.
             RecipeError: `out` or `native` with a task that is not dense.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
         folder = None if out is None else Path(out)
+        self._require(self.folder.model)
         self._check_use(folder, native=native)
-        several = [paths] if isinstance(paths, str | Path) else paths
         with handling(progress) as handle:
-            files = _list_files(several, folder, handle)
+            inputs = list_inputs(paths, folder, handle)
             with self.numerics():
-                return self._predict(files, folder, native=native, report=handle)
+                return self._predict(inputs, folder, native=native, report=handle)
 
     def _predict(
-        self, files: list[Path], folder: Path | None, *, native: bool, report: Handler
+        self, inputs: Inputs, folder: Path | None, *, native: bool, report: Handler
     ) -> list[Prediction]:
+        from tl_toolkit.images.pipeline import read_pixels
         from tl_toolkit.tasks.types import PredictionOptions
 
+        def read(path: Path) -> np.ndarray:
+            if path in inputs.missing:
+                raise DataError(inputs.missing[path])
+            if path in inputs.arrays:
+                return inputs.arrays[path]
+            return read_pixels(path, convert=self.recipe.data.convert)
+
+        files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
             self.recipe.data.resize,
@@ -210,17 +251,39 @@ class Run(InFolder):
             native=native,
             report=lambda text: report(message(text)),
             done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
+            read=read,
         )
         return list(self._task.predict(self.model, files, options))
 
-    def tabulate(self, predictions: Sequence[Prediction], *, wide: bool = False) -> Table:
+    def tabulate(
+        self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None
+    ) -> Table:
         """Returns predictions as columns and rows.
 
         Args:
             predictions: Predictions from `predict`, those that carry no error.
             wide: Include every number, for CSV; else only those that fit a terminal.
+            top: The most probable classes to show, and no others, the best first.
+
+        Raises:
+            RecipeError: `top` with a task whose predictions give no class a probability.
         """
-        return self._task.tabulate([item.as_record() for item in predictions], wide=wide)
+        records = [item.as_record() for item in predictions]
+        if top is None:
+            return self._task.tabulate(records, wide=wide)
+        self.check_top()
+        return tabulate_top(records, min(top, len(self.classes)), wide=wide)
+
+    def check_top(self) -> None:
+        """Refuses the best classes of a task whose predictions give no class a probability.
+
+        Raises:
+            RecipeError: The task is of that kind.
+        """
+        task = self.recipe.task
+        if not task.ranks_classes:
+            what = f"goes with tasks that give each class a probability, not with {task.kind}"
+            raise RecipeError(Problem("--top", what, "", "predict without it"))
 
     def _check_use(self, out: Path | None, *, native: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
@@ -232,11 +295,17 @@ class Run(InFolder):
         if out is not None:
             check_folder(out)
 
-    def export(self, formats: Sequence[str] = ("saved_model",)) -> dict[str, Path]:
+    def export(
+        self, formats: Sequence[str] = ("saved_model",), *, progress: Handler | bool = False
+    ) -> dict[str, Path]:
         """Exports the kept model; a SavedModel is published only if it proves equal.
+
+        It is compared on validation images of the run. Where none of them can be read any more, it
+        is compared on images that the package renders, and a warning says so.
 
         Args:
             formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
+            progress: As in `tl.finetune`: receives the warning.
 
         Returns:
             The path of each format.
@@ -246,22 +315,16 @@ class Run(InFolder):
             RecipeError: A format is unknown.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
-        with self.numerics():
-            return self._export(chosen_formats)
+        self._require(self.folder.model)
+        with handling(progress) as handle, self.numerics():
+            return self._export(chosen_formats, handle)
 
-    def _export(self, chosen_formats: Sequence[str]) -> dict[str, Path]:
+    def _export(self, chosen_formats: Sequence[str], report: Handler) -> dict[str, Path]:
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
-        from tl_toolkit.images.pipeline import read_encoded
 
-        files = {}
-        if any(EXPORT_FORMATS[name].proof for name in chosen_formats):
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-            examples = manifest.of("validation")
-            count = min(PARITY_IMAGES, len(examples))
-            # The manifest is ordered by class, so that equal steps go through all of them.
-            chosen = [examples[index * len(examples) // count] for index in range(count)]
-            files = {example.path: read_encoded(example) for example in chosen}
+        is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
+        files = self._read_parity_images(report) if is_proved else {}
         return publish(
             FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
@@ -269,42 +332,47 @@ class Run(InFolder):
             formats=chosen_formats,
         )
 
+    def _read_parity_images(self, report: Handler) -> dict[str, bytes]:
+        """Returns validation images, spread over the classes: those that are still as they were."""
+        from tl_toolkit.images.pipeline import read_encoded
 
-def _list_files(paths: Sequence[str | Path], out: Path | None, report: Handler) -> list[Path]:
-    """Lists the files to predict, without images in `out`, which holds predictions.
-
-    Images that `paths` names are listed even there.
-    """
-    from tl_toolkit.sources.survey import list_images
-
-    files, left_out = [], 0
-    for path in paths:
-        images = list_images(path)
-        if out is not None and Path(path).is_dir():
-            outside = [image for image in images if not _is_same(image.parent, out)]
-            left_out += len(images) - len(outside)
-            images = outside
-        files += images
-    if left_out and not files:
-        what = f"receives the predictions, so that the {left_out} images in it are left out"
-        raise OutputError(Problem(f"--out {out}", what, "", "--out DIR with another folder"))
-    if left_out:
-        report(message(f"left out: {left_out} images in {out}, which receives the predictions"))
-    return files
-
-
-def _is_same(folder: Path, out: Path) -> bool:
-    return out.exists() and folder.samefile(out)
+        examples = Manifest.load(self.folder.manifest, classes=self.classes).of("validation")
+        count = min(PARITY_IMAGES, len(examples))
+        files = {}
+        reasons = []
+        # The manifest is ordered by class, so that equal steps go through all of them.
+        for example in (examples[index * len(examples) // count] for index in range(count)):
+            try:
+                files[example.path] = read_encoded(example)
+            except DataError as error:
+                reasons.append(f"{example.path} {error.problems[0].what}")
+        if reasons:
+            on = f"the other {len(files)}" if files else "probe images that the package renders"
+            report(
+                warning(
+                    f"{len(reasons)} of {count} validation images cannot be compared on "
+                    f"({reasons[0]}): the export is compared on {on}"
+                )
+            )
+        return files
 
 
-def load_run(run: str | Path, *, root: Path = Path("runs")) -> Run:
-    """Opens a finished run.
+def _read_epoch(row: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a row of history.csv with numbers; an empty cell is None."""
+    values: dict[str, Any] = {name: float(text) if text else None for name, text in row.items()
+                              if name != "phase"}  # fmt: skip
+    return {"phase": row["phase"], **values, "epoch": int(row["epoch"])}
+
+
+def load_run(run: str | Path, *, root: str | Path = Path("runs"), unfinished: bool = False) -> Run:
+    """Opens a run.
 
     Args:
-        run: Its folder, `<name>/<NNN>`, `<name>/latest` or `latest`.
+        run: Its folder, `<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
         root: Folder of all runs.
+        unfinished: Let `latest` mean the newest run that holds a model, an interrupted one too.
 
     Raises:
         DataError: There is no such run.
     """
-    return Run(find_run(run, root=root))
+    return Run(find_run(run, root=Path(root), unfinished=unfinished))

@@ -30,6 +30,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, list_numbered, resume_run
+from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class SearchRun(InFolder):
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the winner, its values, score and repeats, and counts."""
+        if not self.folder.summary.is_file():
+            raise describe_absent(self.folder, self.folder.summary)
         summary: dict[str, Any] = self.folder.read_json(self.folder.summary)
         return summary
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from tl_toolkit.catalog.records import Architecture, Argument, Value
-from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.errors import Problem, RecipeError, closest, nearest
 
-__all__ = ["check_arguments", "complete_arguments"]
+__all__ = ["check_arguments", "complete_arguments", "suggest_published"]
 
 _KIND_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
 
@@ -43,9 +43,43 @@ def check_arguments(
     for name, value in arguments.items():
         expected = _expect_argument(architecture, name, value)
         if expected:
-            hint = f"tltool models show {architecture.reference}"
+            hint = _suggest(architecture, name, value)
             problems[name] = Problem("", f"model.arguments.{name} = {value!r}", expected, hint)
     return problems
+
+
+def suggest_published(architecture: Architecture, name: str, value: Value) -> Value:
+    """Returns the nearest value of an argument that weights were published for, else its default.
+
+    Args:
+        architecture: The base's record.
+        name: An argument of it.
+        value: What was set, of any type.
+    """
+    default = architecture.arguments[name].default
+    published = [file.when.get(name, default) for file in architecture.weight_files]
+    numbers = [number for number in published if _is_number(number)]
+    if not numbers or not _is_number(value) or value != value:
+        return default if default in published or not published else published[-1]
+    return min(numbers, key=lambda number: abs(float(number) - float(value)))
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _suggest(architecture: Architecture, name: str, value: Value) -> str:
+    """Returns what to type instead of a wrong argument."""
+    if name in architecture.arguments:
+        choices = architecture.arguments[name].choices
+        word = nearest(value, choices) if choices and isinstance(value, str) else ""
+        better = word or suggest_published(architecture, name, value)
+    else:
+        name, better = nearest(name, architecture.arguments), value
+    if not name:
+        return f"tltool models show {architecture.reference}"
+    written = str(better).lower() if isinstance(better, bool) else better
+    return f"model.arguments.{name}={written}"
 
 
 def _expect_argument(architecture: Architecture, name: str, value: Value) -> str:

@@ -14,7 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tl_toolkit.catalog.arguments import check_arguments, complete_arguments
+from tl_toolkit.catalog.arguments import (
+    check_arguments,
+    complete_arguments,
+    suggest_published,
+)
 from tl_toolkit.catalog.records import (
     Architecture,
     Argument,
@@ -261,7 +265,16 @@ def describe_unpublished(architecture: Architecture, arguments: Mapping[str, Val
     if published:
         expected = f"ImageNet weights of {architecture.name} were published for {listed} only"
     expected += ": expected random or the path of a weight file."
-    return Problem("", "model.weights = 'imagenet'", expected, _find_way_out(architecture))
+    wrong = [
+        name
+        for name, values in published.items()
+        if completed[name] not in values and not architecture.arguments[name].weightless
+    ]
+    hint = _find_way_out(architecture)
+    if len(wrong) == 1:
+        value = suggest_published(architecture, wrong[0], completed[wrong[0]])
+        hint = f"model.arguments.{wrong[0]}={_spell(value)}, or model.weights=random"
+    return Problem("", "model.weights = 'imagenet'", expected, hint)
 
 
 def _spell(value: Value) -> str:

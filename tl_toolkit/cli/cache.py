@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import build_table
+
+if TYPE_CHECKING:
+    from tl_toolkit.features.shards import Shard
 
 
 @click.group("cache")
@@ -18,7 +22,10 @@ def cache_command() -> None:
 @cache_command.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
-    """List the stored entries, the least recently used first, which is also deleted first."""
+    """List what is stored for each base and data, the least recently used first.
+
+    What was used least recently is deleted first where room is needed.
+    """
     from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
@@ -32,17 +39,27 @@ def show_info(as_json: bool) -> None:
                 "images": shard.images,
                 "used": shard.used,
                 "made_by": shard.made_by,
+                "data": shard.data,
             }
             for shard in shards
         ]
         show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
         return
+    groups: dict[tuple[str, str], list[Shard]] = {}
+    for shard in shards:
+        groups.setdefault((shard.made_by.partition(" before ")[0], shard.data), []).append(shard)
     rows = [
-        [shard.made_by, shard.images, f"{shard.size / 1e6:.1f} MB", _describe_age(shard.used)]
-        for shard in shards
+        [
+            base,
+            data or "unknown",
+            len(group),
+            f"{sum(shard.size for shard in group) / 1e6:.1f} MB",
+            _describe_age(group[-1].used),
+        ]
+        for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)
     ]
     if rows:
-        show(build_table(["computed by", "images", "size", "last used"], rows))
+        show(build_table(["base", "images of", "entries", "size", "last used"], rows))
     print_message(f"{total / 1e9:.2f} GB in {cache.root}")
 
 

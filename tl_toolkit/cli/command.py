@@ -7,8 +7,11 @@ What TensorFlow writes before an abort is in that log then, and so is the stack 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -60,7 +63,8 @@ class Command:
                 self._divert(self.run.log)
                 self._printer = Printer(self.terminal, command=_command_line())
             if self._printer is not None:
-                self._printer.handle(event)
+                with _outliving_terminal():
+                    self._printer.handle(event)
 
         return handle
 
@@ -76,15 +80,18 @@ class Command:
     def end(self) -> None:
         """Ends live displays on the terminal, and sends stderr there again."""
         if self._printer is not None:
-            self._printer.stop()
+            with _outliving_terminal():
+                self._printer.stop()
             self._printer = None
         if self._saved is not None:
-            sys.stderr.flush()
+            with _outliving_terminal():
+                sys.stderr.flush()
             os.dup2(self._saved, 2)
             os.close(self._saved)
             self._saved = None
         if self._terminal is not None:
-            self._terminal.close()
+            with _outliving_terminal():
+                self._terminal.close()
             self._terminal = None
 
     def _divert(self, log: Path) -> None:
@@ -100,6 +107,16 @@ class Command:
         self.log, self._saved = log, saved
         if is_terminal:
             self._terminal = open(os.dup(saved), "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  (`end` closes it)
+
+
+@contextlib.contextmanager
+def _outliving_terminal() -> Iterator[None]:
+    """Ends the block in silence where the terminal was closed: SIGHUP ends the run, in its way."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def _command_line() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import os
@@ -20,7 +21,9 @@ import click
 
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import ToolkitError, closest
+from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import name_run
 from tl_toolkit.runtime import claim_process
 
 
@@ -49,6 +52,18 @@ _VERBS = {
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
+_SYNONYMS = {
+    **dict.fromkeys(("train", "fit", "fine-tune", "run"), "finetune"),
+    **dict.fromkeys(("tune", "hyperparameters"), "search"),
+    **dict.fromkeys(("eval", "test", "score"), "evaluate"),
+    **dict.fromkeys(("infer", "inference", "classify"), "predict"),
+    **dict.fromkeys(("check", "lint"), "validate"),
+    **dict.fromkeys(("new", "create"), "init"),
+    **dict.fromkeys(("save", "serve"), "export"),
+    **dict.fromkeys(("info", "doctor"), "env"),
+}
+"""Words of other tools for our verbs, which no letters have in common."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
@@ -60,7 +75,9 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
-            ctx.fail(f"There is no command {cmd_name!r}; {closest(cmd_name, _VERBS)}".rstrip("; "))
+            word = _SYNONYMS.get(cmd_name.lower())
+            guess = f"did you mean {word!r}?" if word else closest(cmd_name, _VERBS)
+            ctx.fail(f"There is no command {cmd_name!r}; {guess}".rstrip("; "))
         module = import_module(f"tl_toolkit.cli.{_VERBS[cmd_name].module}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
@@ -84,9 +101,35 @@ def tltool() -> None:
 def main() -> None:
     """Runs the command line and exits with its code."""
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
-    signal.signal(signal.SIGTERM, _interrupt)
+    open_missing_streams()
+    handle_signals()
     claim_process()
     sys.exit(run(sys.argv[1:]))
+
+
+def open_missing_streams() -> None:
+    """Opens the null device where stdin, stdout or stderr is closed, as by `>&-`.
+
+    The next file that is opened would get the descriptor else, and receive what is printed.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def handle_signals() -> None:
+    """Lets SIGTERM, and SIGHUP of a terminal that is closed, end a run as Ctrl-C does.
+
+    What `nohup` ignores stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def run(arguments: list[str]) -> int:
@@ -127,7 +170,8 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
         return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
     if any(_is_full(cause) for cause in causes):
-        return _warn("The disk is full or read-only. Try: make room, or --out elsewhere.", 7)
+        full = next(cause for cause in causes if _is_full(cause))
+        return _warn(str(describe_full(full, current.run.path if current.run else Path.cwd())), 7)
     return _report_unexpected(error, arguments)
 
 
@@ -135,8 +179,11 @@ def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
     """Returns a sentence on what an interrupted command leaves to continue from, "" for nothing."""
     if run is None:
         return ""
-    if run.checkpoint.is_file():
-        return f" The best weights so far are kept in {run.path}"
+    if run.model.is_file():
+        command = f"tltool evaluate {name_run(run.path)}"
+        return f" The best weights so far are kept in {run.path}\n  Try: {command}"
+    if run.checkpoint.is_file() and not run.search.is_file():
+        return f" The best weights so far are kept in {run.checkpoint}"
     if not run.search.is_file():
         return ""
     resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
@@ -165,15 +212,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _warn(message: str, code: int) -> int:
     from tl_toolkit.cli.console import warn
 
-    warn(message)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        warn(message)
     return code
 
 
 def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     """Writes the traceback to a log and prints where it is."""
-    log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), RunFolder.log.relative)
+    log = current.log or Path(RunFolder.log.relative)
     text = "".join(traceback.format_exception(error))
     try:
+        log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), log)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"$ tltool {' '.join(arguments)}\n{text}")
     except OSError:

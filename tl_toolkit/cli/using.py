@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import print_message, show, show_json, show_metrics, warn
-from tl_toolkit.errors import DataError
-from tl_toolkit.printing.tables import build_table
+from tl_toolkit.cli.console import print_message, show_json, show_metrics, warn
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
+from tl_toolkit.runs.files import check_place, write_atomically
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
     from tl_toolkit.tasks.types import Prediction
 
 
+_FORMS = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
+
+_any_option = click.option(
+    "--any", "unfinished", is_flag=True,
+    help="Let latest mean the newest run that holds a model, an interrupted one too.",
+)  # fmt: skip
+
+
 @click.command("evaluate")
 @click.argument("run")
+@_any_option
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -33,19 +45,19 @@ if TYPE_CHECKING:
 @click.option("--fail-under", multiple=True, metavar="METRIC=VALUE", help="Exit 4 when worse.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def evaluate_command(
-    run: str, data: Path | None, fail_under: tuple[str, ...], as_json: bool
+    run: str, unfinished: bool, data: Path | None, fail_under: tuple[str, ...], as_json: bool
 ) -> None:
     """Measure the model of RUN on its test images, or on those of another folder or table.
 
-    RUN is a folder, or NAME/NNN, NAME/latest or latest under runs/. A run without test images is
-    measured on its validation images. METRIC is a metric of the run's task, as accuracy, macro_f1
-    or mean_iou (at least VALUE), loss or an angle (at most).
+    RUN is a folder, or NAME/NNN, NAME/latest, NAME or latest under runs/. A run without test images
+    is measured on its validation images. METRIC is a metric of the run's task, as accuracy,
+    macro_f1 or mean_iou (at least VALUE), loss or an angle (at most).
     """
     thresholds = dict(map(_read_threshold, fail_under))
     from tl_toolkit.api.run import load_run
     from tl_toolkit.evaluation.metrics import check_names, check_thresholds
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     task = opened.recipe.task
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
@@ -74,6 +86,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 
 @click.command("predict")
 @click.argument("run")
+@_any_option
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path),
@@ -85,45 +98,97 @@ def _read_threshold(text: str) -> tuple[str, float]:
     help="For dense tasks: predict images at their own size, large ones in windows.",
 )
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table",
-    show_default=True,
+    "--format", "form", type=click.Choice(["table", "csv", "jsonl"]),
+    help="Form of the result.  [by the ending of -o, else table]",
+)  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), help="Show the K best classes.", metavar="K")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+    help="Write the result to FILE.  [stdout]",
 )  # fmt: skip
 def predict_command(
-    run: str, paths: tuple[Path, ...], out: Path | None, native: bool, form: str
+    run: str,
+    unfinished: bool,
+    paths: tuple[Path, ...],
+    out: Path | None,
+    native: bool,
+    form: str | None,
+    top: int | None,
+    output: Path | None,
 ) -> None:
     """Predict image files, and folders of images, with the model of RUN.
 
-    A file that cannot be decoded is named and the exit code is 3; all readable files are predicted.
+    PATHS may be -, a list of files on stdin, one a line or as find -print0 writes them. A file that
+    is missing or cannot be decoded is named and the exit code is 3; all others are predicted.
     For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
     from tl_toolkit.api.run import load_run
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     if out is None and opened.recipe.task.is_dense:
         out = Path("predictions")
-    predictions = opened.predict(paths, out=out, native=native, progress=current.print_events())
+    if top is not None:
+        opened.check_top()
+    if output is not None:
+        check_place(output)
+    form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
+    files = [file for path in paths for file in (_read_list() if str(path) == "-" else [path])]
+    predictions = opened.predict(files, out=out, native=native, progress=current.print_events())
     records = [prediction.as_record() for prediction in predictions]
-    if form == "jsonl":
-        for record in records:
-            click.echo(json.dumps(record, ensure_ascii=False))
-    elif form == "csv":
-        _print_csv(opened, predictions)
+    if output is None:
+        _print_predictions(opened, predictions, form, top, sys.stdout)
     else:
-        table = opened.tabulate([item for item in predictions if item.error is None])
-        show(build_table(table.columns, table.rows))
+        text = io.StringIO()
+        _print_predictions(opened, predictions, form, top, text)
+        write_atomically(output, text.getvalue())
+        print_message(f"written: {output}")
     refused = [record for record in records if record["error"]]
     for record in refused:
         warn(f"{record['path']}: {record['error']}")
     if refused:
-        raise DataError(f"{len(refused)} of {len(predictions)} files could not be decoded")
+        raise DataError(f"{len(refused)} of {len(predictions)} files could not be read")
 
 
-def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
+def _read_list() -> list[Path]:
+    """Returns the files that stdin names, one a line, or with NULs between them."""
+    data = sys.stdin.buffer.read()
+    names = data.split(b"\0") if b"\0" in data else data.splitlines()
+    files = [Path(os.fsdecode(name)) for name in names if name.strip()]
+    if not files:
+        raise DataError(Problem("-", "stdin names no file", "A file is expected on each line."))
+    return files
+
+
+def _print_predictions(
+    run: Run, predictions: Sequence[Prediction], form: str, top: int | None, file: TextIO
+) -> None:
+    """Prints predictions in one of the forms."""
+    if form == "csv":
+        _print_csv(run, predictions, top, file)
+    elif form == "jsonl":
+        for prediction in predictions:
+            record = prediction.as_record()
+            if top is not None:
+                best = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:top]
+                record["top"] = [{"label": name, "probability": value} for name, value in best]
+            print(json.dumps(record, ensure_ascii=False), file=file)
+    else:
+        table = run.tabulate([item for item in predictions if item.error is None], top=top)
+        open_console(file).print(build_table(table.columns, table.rows))
+
+
+def _print_csv(
+    run: Run,
+    predictions: Sequence[Prediction],
+    top: int | None = None,
+    file: TextIO | None = None,
+) -> None:
     """Prints a row for each file; of a refused one its path and error."""
-    table = run.tabulate([item for item in predictions if item.error is None], wide=True)
+    good = [item for item in predictions if item.error is None]
+    table = run.tabulate(good, wide=True, top=top)
     rows = iter(table.rows)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(file or sys.stdout, lineterminator="\n")
     writer.writerow([*table.columns, "error"])
     for item in predictions:
         blank = [item.path, *[None] * (len(table.columns) - 1)]
@@ -132,19 +197,24 @@ def _print_csv(run: Run, predictions: Sequence[Prediction]) -> None:
 
 @click.command("export")
 @click.argument("run")
+@_any_option
 @click.option(
     "--to", "--format", "formats", multiple=True, default=("saved_model",), show_default=True,
     callback=lambda _, __, values: split_formats(values),
     help=f"{describe_formats()}. May be repeated, or name several with commas between.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
-def export_command(run: str, formats: tuple[str, ...], as_json: bool) -> None:
-    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's."""
+def export_command(run: str, unfinished: bool, formats: tuple[str, ...], as_json: bool) -> None:
+    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's.
+
+    They are compared on validation images of RUN; where these have moved, on images that are
+    rendered in code.
+    """
     from tl_toolkit.api.run import load_run
 
-    opened = load_run(run)
+    opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
-    paths = opened.export(formats)
+    paths = opened.export(formats, progress=current.print_events())
     for path in paths.values():
         print_message(f"exported: {path}")
     for proof in (EXPORT_FORMATS[name].proof for name in paths):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from tl_toolkit.features.views import TrainingViews
 from tl_toolkit.images.decoder import DECODER_VERSION
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Cut, find_cut
 
@@ -60,6 +62,19 @@ def count_images(gaps: Sequence[Gap]) -> int:
         gaps: All missing features.
     """
     return sum(len(_union(group)) for _, group in itertools.groupby(gaps, key=lambda gap: gap.of))
+
+
+def _name_data(images: Mapping[str, Images]) -> str:
+    """Returns the folder that holds all images, or the name of a built-in set."""
+    examples = [example for members in images.values() for example in members.examples]
+    if any(example.path.startswith(BUILTIN) for example in examples):
+        return examples[0].path.rpartition("/")[0]
+    # Converted images lie in the folder of a run.
+    paths = [os.path.dirname(example.path) for example in examples if example.verdict == "good"]
+    try:
+        return os.path.commonpath(paths)
+    except ValueError:  # there are none
+        return ""
 
 
 class PrefixStore:
@@ -212,7 +227,9 @@ class PrefixStore:
     def _write(self, gap: Gap) -> contextlib.AbstractContextManager[ShardWriter]:
         shapes = [tuple(tensor.shape[1:]) for tensor in as_list(gap.cut.tensors)]
         made_by = f"{self._transfer.model.name} before {gap.cut.name}"
-        return gap.entry.write(gap.images, shapes, self._settings.dtype, made_by)
+        return gap.entry.write(
+            gap.images, shapes, self._settings.dtype, made_by, data=_name_data(self._images)
+        )
 
     def _find_source(
         self, gap: Gap, images: Sequence[bytes], digests: Digests

@@ -49,7 +49,8 @@ class Shard:
         size: Bytes of all its files.
         images: How many images it holds the features of.
         used: When it was last read or written, in seconds since 1970.
-        made_by: A description of the prefix that computed it.
+        made_by: A description of the prefix that computed it: base and cut.
+        data: Where its images come from; "" if an older version wrote it.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Shard:
     images: int
     used: float
     made_by: str
+    data: str = ""
 
 
 class StoredExamples:
@@ -139,12 +141,13 @@ class ShardWriter:
             file.write(data)
         self._written += len(tensors[0])
 
-    def finish(self, images: Sequence[bytes], made_by: str) -> None:
+    def finish(self, images: Sequence[bytes], made_by: str, data: str = "") -> None:
         """Completes the shard, and forces all of it to the disk.
 
         Args:
             images: SHA-256 of the content of each image, in the order of the examples.
             made_by: A description of the prefix that computed them.
+            data: Where the images come from.
 
         Raises:
             ValueError: The number of examples is not the one that was announced.
@@ -156,7 +159,7 @@ class ShardWriter:
         np.save(self._folder / _IMAGES, digests)
         files = [path for path in self._folder.iterdir() if path.name not in LOCK_NAMES]
         sizes = {path.name: path.stat().st_size for path in files}
-        about = {"made_by": made_by, "images": self._count, "sizes": sizes}
+        about = {"made_by": made_by, "data": data, "images": self._count, "sizes": sizes}
         (self._folder / _WHOLE).write_text(json.dumps(about))
         # After a power cut a name may be there before the bytes are: those must come first.
         for path in (*files, self._folder / _WHOLE):
@@ -198,7 +201,10 @@ def describe_shard(path: Path) -> Shard:
     about = _read_whole(path)
     try:
         size = sum(about["sizes"].values())
-        return Shard(path, size, about["images"], (path / _WHOLE).stat().st_mtime, about["made_by"])
+        used = (path / _WHOLE).stat().st_mtime
+        return Shard(
+            path, size, about["images"], used, about["made_by"], str(about.get("data", ""))
+        )
     except KeyError as error:
         raise ValueError(f"{path} is torn") from error
 

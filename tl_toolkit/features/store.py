@@ -85,7 +85,13 @@ class Entry:
 
     @contextlib.contextmanager
     def write(
-        self, images: Sequence[bytes], shapes: Sequence[tuple[int, ...]], dtype: str, made_by: str
+        self,
+        images: Sequence[bytes],
+        shapes: Sequence[tuple[int, ...]],
+        dtype: str,
+        made_by: str,
+        *,
+        data: str = "",
     ) -> Iterator[ShardWriter]:
         """Yields a writer for the features of images, which are published if the block succeeds.
 
@@ -94,6 +100,7 @@ class Entry:
             shapes: Shapes of each tensor, without the batch.
             dtype: float32 or float16.
             made_by: A description of the prefix that computes the features.
+            data: Where the images come from.
 
         Raises:
             OSError: The folder cannot be written, or the disk is full.
@@ -105,7 +112,7 @@ class Entry:
         try:
             with hold(draft):
                 yield writer
-                writer.finish(images, made_by)
+                writer.finish(images, made_by, data)
             if self.missing(images):  # else another process was faster
                 draft.rename(self.folder / name)
         finally:

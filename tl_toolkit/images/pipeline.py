@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -16,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, explain, resize_image
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
@@ -254,11 +256,12 @@ def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode
     return _as_array(_compile_resize(tuple(image_size), resize)(pixels))
 
 
-def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+def read_pixels(path: str | os.PathLike[str], *, convert: bool = False) -> np.ndarray:
     """Decodes one file at its own size, upright.
 
     Args:
         path: The file.
+        convert: Read what only Pillow can read, as `data.convert` does for training.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255.
@@ -277,7 +280,11 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         return _as_array(decode_image(encoded))
     except tf.errors.InvalidArgumentError as error:
-        raise DataError(Problem(str(path), explain(error))) from error
+        reason = explain(error)
+        if convert:
+            with contextlib.suppress(ValueError):
+                return _as_array(decode_image(convert_to_png(encoded)))
+        raise DataError(Problem(str(path), reason)) from error
 
 
 def read_encoded(example: Example) -> bytes:

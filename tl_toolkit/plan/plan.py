@@ -93,7 +93,11 @@ class Plan:
         model = self.recipe.model
         arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
         weights = str(self.weights_file or model.weights or "its own")
-        fetch = "" if self.is_fetched else " (will be fetched)"
+        size = self.published and self.published.bytes
+        megabytes = f", {size / 1e6:.1f} MB" if size else ""
+        fetch = " (is here)" if self.published else ""
+        if not self.is_fetched:
+            fetch = f" (is not here: will be fetched{megabytes}, which takes a network)"
         names = ", ".join(self.classes[:_NAMED_CLASSES])
         more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
         images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tl_toolkit.errors import Problem, closest, nearest
+from tl_toolkit.errors import Problem, nearest
 from tl_toolkit.recipe.fields import KIND, WORDS
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.tree import FieldPath, Node, format_path, show
@@ -30,6 +30,17 @@ _KINDS = {
 }
 _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_LIKENESS = 0.75
+"""Of a key that is named instead of an unknown one: `trials` is no slip of the pen for `task`."""
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "array": (list, tuple),
+    "boolean": bool,
+    "integer": int,
+    "null": type(None),
+    "number": (int, float),
+    "object": Mapping,
+    "string": str,
+}
 _PLACE = re.compile(r":(\d+):(\d+)$")
 
 
@@ -84,14 +95,15 @@ class _Explainer:
             return None
         value = node.plain() if node else detail["input"]
         expected = self._expect(kind, context, path) or detail["msg"]
+        typed = node.typed if node else show(value)
         if ", got " not in expected:
-            expected += f", got {show(value)}"
+            expected += f", got {typed}"
         is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
         name = format_path(path) or "the recipe"
-        hint = context.get("hint") or self._suggest(kind, context, path, value)
+        hint = context.get("hint") or self._suggest(kind, context, path, value, typed)
         return Problem(
             where=self._tree.locate(path),
-            what=name if is_section else f"{name} = {show(value)}",
+            what=name if is_section else f"{name} = {typed}",
             expected=expected if expected.endswith((".", "?")) else f"{expected}.",
             hint=hint,
         )
@@ -103,17 +115,52 @@ class _Explainer:
         return Problem(self._tree.locate(path), f"{format_path(path)} is missing", expected, hint)
 
     def _explain_unknown(self, path: FieldPath, value: object) -> Problem:
-        name = str(path[-1])
-        keys = self._keys(path[:-1])
+        name, section = str(path[-1]), path[:-1]
+        keys = self._keys(section)
         expected = f"expected one of {', '.join(keys)}, got {name!r}"
-        guess = closest(name, keys)
-        hint = f"{nearest(name, keys)}: {'' if isinstance(value, dict | list) else _as_yaml(value)}"
+        near = nearest(name, keys, likeness=_LIKENESS)
+        meant = [(*section, near)] if near else self._find_below(section, name)
+        places = " or ".join(repr(near or format_path(field)) for field in meant)
         return Problem(
             where=self._tree.locate(path),
             what=f"{format_path(path)}: unknown key",
-            expected=f"{expected}; {guess}" if guess else f"{expected}.",
-            hint=hint.strip() if guess else "",
+            expected=f"{expected}; did you mean {places}?" if meant else f"{expected}.",
+            hint=self._name_field(meant[0], path, value) if len(meant) == 1 else "",
         )
+
+    def _find_below(self, section: FieldPath, name: str) -> list[FieldPath]:
+        """Returns the fields of that name one level below a section, as search.trials."""
+        keys = self._keys(section)
+        below: list[FieldPath] = [(*section, key, name) for key in keys]
+        of_lists = [(*section, key, 0, name) for key in keys if self._tree.find((*section, key, 0))]
+        return [field for field in below + of_lists if name in self._keys(field[:-1])][:3]
+
+    def _name_field(self, field: FieldPath, path: FieldPath, value: object) -> str:
+        """Returns what to type for the field that an unknown key meant, with a value that fits."""
+        node = self._tree.find(path)
+        text = ""
+        if not isinstance(value, dict | list) and self._fits(field, value):
+            text = node.text if node and node.text else _as_yaml(value)
+        if self._tree.locate(path).startswith("override "):
+            return f"{self._dot(field)}={text}" if text else ""
+        if len(field) == len(path):
+            return f"{field[-1]}: {text}".strip()
+        return f"{field[-2]}: {{{field[-1]}: {text}}}" if isinstance(field[-2], str) else ""
+
+    def _dot(self, path: FieldPath) -> str:
+        """Returns a field as an override names it; a phase by its name."""
+        parts = []
+        for place, part in enumerate(path):
+            named = self._tree.find((*path[:place], part, "name")) if part != path[-1] else None
+            by_name = isinstance(part, int) and named and isinstance(named.value, str)
+            parts.append(str(named.value if by_name and named else part))
+        return ".".join(parts)
+
+    def _fits(self, path: FieldPath, value: object) -> bool:
+        """Returns whether a field may have a value of this type."""
+        verdicts = [_accepts(schema, value) for schema in self._list(path)]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        return any(known) or not known
 
     def _expect(self, kind: str, context: Mapping[str, Any], path: FieldPath) -> str:
         schema = self._find(path)
@@ -138,42 +185,50 @@ class _Explainer:
         return ""
 
     def _suggest(
-        self, kind: str, context: Mapping[str, Any], path: FieldPath, value: object
+        self, kind: str, context: Mapping[str, Any], path: FieldPath, value: object, typed: str
     ) -> str:
         schema = self._find(path)
         better = ""
         if kind in ("int_type", "float_type", "int_from_float", "bool_type"):
             better = _unquote(kind, value)
         elif kind == "string_type" and isinstance(value, bool | int | float):
-            better = f'"{show(value)}"'
+            better = f'"{typed}"'
         elif kind == "tuple_type" and isinstance(value, str | int | float):
-            better = f"[{_as_yaml(value)}]"
+            better = f"[{typed if isinstance(value, int | float) else _as_yaml(value)}]"
         elif kind == "literal_error" and isinstance(value, str):
             better = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
         elif kind in ("greater_than_equal", "less_than_equal"):
             better = show(context["ge" if kind == "greater_than_equal" else "le"])
         elif kind in ("mapping_type", "model_type") and "examples" in schema:
             better = _as_yaml(schema["examples"][0])
-        names = [part for part in path if isinstance(part, str)]
         is_entry = not path or isinstance(path[-1], int)
-        return better if is_entry or not better else f"{names[-1]}: {better}"
+        if is_entry or not better:
+            return better
+        if self._tree.locate(path).startswith("override "):
+            # A shell takes the quotes that are not quoted.
+            return f"{self._dot(path)}=" + (f"'{better}'" if better.startswith('"') else better)
+        return f"{path[-1]}: {better}"
 
     def _keys(self, path: FieldPath) -> list[str]:
         return list(self._find(path, "properties").get("properties", ()))
 
     def _find(self, path: FieldPath, holding: str = "") -> dict[str, Any]:
         """Returns the JSON Schema of a field, merged over references and alternatives."""
+        merged: dict[str, Any] = {}
+        for schema in self._list(path):
+            if not holding or holding in schema:
+                merged = {**schema, **merged}
+        return merged
+
+    def _list(self, path: FieldPath) -> list[dict[str, Any]]:
+        """Returns the JSON Schemas of a field: its own, its references' and its alternatives'."""
         schemas = [self._schema]
         node: Node | None = self._tree
         for name in path:
             expanded = self._expand(schemas, _kind_of(node))
             schemas = [below for schema in expanded for below in _step(schema, name)]
             node = node.child(name) if node else None
-        merged: dict[str, Any] = {}
-        for schema in self._expand(schemas, _kind_of(node)):
-            if not holding or holding in schema:
-                merged = {**schema, **merged}
-        return merged
+        return list(self._expand(schemas, _kind_of(node)))
 
     def _expand(self, schemas: Iterable[dict[str, Any]], kind: object) -> Iterator[dict[str, Any]]:
         """Yields schemas and their alternatives, but for sections of another kind."""
@@ -203,6 +258,18 @@ def _step(schema: dict[str, Any], name: str | int) -> Iterator[dict[str, Any]]:
         yield schema["properties"][name]
     elif isinstance(schema.get("additionalProperties"), dict):
         yield schema["additionalProperties"]
+
+
+def _accepts(schema: Mapping[str, Any], value: object) -> bool | None:
+    """Returns whether a schema admits a value by its type; None where it names none."""
+    if "const" in schema:
+        return bool(value == schema["const"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    name = schema.get("type")
+    if name not in _TYPES:
+        return None
+    return isinstance(value, _TYPES[name]) and (name == "boolean") == isinstance(value, bool)
 
 
 def _describe_range(schema: Mapping[str, Any]) -> str:

@@ -39,8 +39,9 @@ def apply_overrides(tree: Node, overrides: Overrides) -> list[Problem]:
         overrides: Texts `a.b=value` (a YAML 1.2 value) and `~a.b`, or a mapping of dotted fields to
             values (`{"~a.b": None}` removes). A phase is named by its number or its name.
     """
-    problems: list[Problem] = []
-    for source in _as_items(overrides):
+    items = _as_items(overrides)
+    problems, items = _refuse_spaces(items)
+    for source in items:
         try:
             override = _read_override(source)
             path = _split(override)
@@ -57,6 +58,33 @@ def _as_items(overrides: Overrides) -> list[Any]:
     if isinstance(overrides, Mapping):
         return list(overrides.items())
     return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
+def _refuse_spaces(items: list[Any]) -> tuple[list[Problem], list[Any]]:
+    """Returns a problem for each KEY = VALUE that a shell has split, and the other overrides."""
+    problems: list[Problem] = []
+    others: list[Any] = []
+    rest = list(items)
+    while rest:
+        size = _count_split(rest)
+        if size == 1:
+            others.append(rest.pop(0))
+            continue
+        words, rest = rest[:size], rest[size:]
+        what = "has spaces around ="
+        problems.append(Problem(f"override {' '.join(words)}", what, _FORM, "".join(words)))
+    return problems, others
+
+
+def _count_split(words: Sequence[Any]) -> int:
+    """Returns how many of the first words are one override that has spaces around its =."""
+    first, second, third = (*words[:3], None, None, None)[:3]
+    if not isinstance(first, str) or not isinstance(second, str) or first.startswith("~"):
+        return 1
+    if "=" not in first and second.startswith("="):
+        return 3 if second == "=" and isinstance(third, str) and "=" not in third else 2
+    is_open = first.endswith("=") and first.count("=") == 1
+    return 2 if is_open and "=" not in second and not second.startswith("~") else 1
 
 
 def _read_override(source: str | tuple[str, Any]) -> _Override:
@@ -87,8 +115,10 @@ def _read_item(field: object, value: Any) -> _Override:
 def _split(override: _Override) -> list[str]:
     # Problems print phases[1].unfreeze, so this form is accepted too.
     field = re.sub(r"\[(\d+)\]", r".\1", override.field)
-    # The keys of the baseline are dotted fields themselves.
-    parts = field.split(".", maxsplit=1 if field.startswith("baseline.") else -1)
+    # The keys of the baseline and of a search space are dotted fields themselves.
+    depths = {"baseline.": 1, "search.space.": 2}
+    depth = next((depth for start, depth in depths.items() if field.startswith(start)), -1)
+    parts = field.split(".", maxsplit=depth)
     if not all(parts) or len(parts) > MAX_DEPTH:
         raise RecipeError(Problem(override.where, f"field {show(override.field)}", _FORM, _HINT))
     return parts

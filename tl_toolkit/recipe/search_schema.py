@@ -10,6 +10,7 @@ from tl_toolkit.recipe.fields import (
     Listed,
     Section,
     Seed,
+    in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.task_types import Monitor
@@ -20,6 +21,19 @@ __all__ = ["Dimension", "Objective", "Search"]
 _Number = int | float
 DEFAULT_FACTOR = 3
 """As in the paper (Li et al., 2018) and in KerasTuner."""
+
+
+_FORM = "expected {choices: [...]}, a list, or {min: ..., max: ...}"
+
+
+def _as_dimension(value: object) -> object:
+    """Takes a list as choices, and refuses what is no section in words."""
+    if isinstance(value, list | tuple):
+        return {"choices": list(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        example = f"{value}, ..." if isinstance(value, int | float) else "0, 1, 2"
+        raise in_words(_FORM, hint=f"{{choices: [{example}]}}")
+    return value
 
 
 class Dimension(Section):
@@ -115,6 +129,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_Values = Annotated[
+    Dimension, BeforeValidator(_as_dimension, json_schema_input_type=Dimension | list[Any])
+]
+
+
 class Objective(Section):
     """The objective of a trial: a column of the epoch whose weights it keeps."""
 
@@ -186,10 +205,10 @@ class Search(Section):
         description="Repeats of the winner with other seeds: the best of many trials is partly "
         "luck, and their mean shows how much.",
     )
-    space: Annotated[Mapping[str, Dimension], AfterValidator(_check_fields)] | None = Field(
+    space: Annotated[Mapping[str, _Values], AfterValidator(_check_fields)] | None = Field(
         default=None,
-        description="Dotted fields of the recipe and their values; by default the head's dropout "
-        "and how many blocks the last phase unfreezes.",
+        description="Dotted fields of the recipe and their values, a list or a section; by default "
+        "the head's dropout and how many blocks the last phase unfreezes.",
         examples=[{"model.head.dropout": {"min": 0, "max": 0.6, "step": 0.1}}],
     )
 

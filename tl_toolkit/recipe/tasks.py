@@ -46,6 +46,7 @@ class TaskSection(KindSection):
         score: The metric that epochs are compared by, higher is better; `val_<score>` is its
             column.
         is_dense: Whether there is one output per pixel; else there is one per image.
+        ranks_classes: Whether a prediction gives each class a probability.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
         headlines: The only metrics that a summary shows; all numbers if there are none.
@@ -63,6 +64,7 @@ class TaskSection(KindSection):
 
     score: ClassVar[str]
     is_dense: ClassVar[bool] = False
+    ranks_classes: ClassVar[bool] = False
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
     headlines: ClassVar[tuple[str, ...]] = ()

@@ -34,11 +34,19 @@ class Node:
         value: A scalar, a dict of name to Node, or a list of Nodes.
         where: The place, as `recipes/x.yaml:14:9` or `override phases.1.unfreeze=7`.
         removed: For each name that an override removed, the place of that override.
+        text: What was typed, of a plain scalar in YAML: `007` is the number 7.
     """
 
     value: Any
     where: str
     removed: dict[str | int, str] = field(default_factory=dict)
+    text: str | None = None
+
+    @property
+    def typed(self) -> str:
+        """The value as it was typed if it is a number in YAML, else as `show` has it."""
+        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return self.text if self.text and is_number else show(self.plain())
 
     def child(self, name: str | int) -> "Node | None":
         """Returns a node of a mapping or a list, or None.
@@ -65,7 +73,7 @@ class Node:
             return Node({name: node.copy() for name, node in self.value.items()}, self.where)
         if isinstance(self.value, list):
             return Node([node.copy() for node in self.value], self.where)
-        return Node(self.value, self.where)
+        return Node(self.value, self.where, text=self.text)
 
     def find(self, path: FieldPath) -> "Node | None":
         """Returns the node at a path, or None.

@@ -157,7 +157,8 @@ class _Reader:
             raise self._refuse(event, f"tag {show(tag)}", "a value without a tag")
         before, outer, self._deepest = self._nodes, self._deepest, depth
         if isinstance(event, ScalarEvent):
-            node = Node(self._read_value(event), self._at(event))
+            text = event.value if event.style is None else None
+            node = Node(self._read_value(event), self._at(event), text=text)
         elif isinstance(event, MappingStartEvent):
             node = self._read_mapping(event, path, depth)
         else:

@@ -168,6 +168,8 @@ def describe_unwritable(path: Path, error: OSError) -> OutputError:
         path: The path.
         error: The error of the system.
     """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(describe_full(error, path))
     return OutputError(
         Problem(
             where=str(path),
@@ -176,6 +178,44 @@ def describe_unwritable(path: Path, error: OSError) -> OutputError:
             hint="--out DIR with a folder you may write to",
         )
     )
+
+
+def describe_full(error: BaseException, path: Path) -> Problem:
+    """Returns the problem of a disk that is full or read-only, at the place that it is.
+
+    That may be the folder for temporary files or the cache, and not where the output goes.
+
+    Args:
+        error: What the system said; it need not name a file.
+        path: What was to be written, for errors that name none.
+    """
+    temporary, cache = Path(os.environ.get("TMPDIR") or "/tmp"), default_cache_dir()  # noqa: S108
+    named = getattr(error, "filename", None)
+    places = [Path(os.fsdecode(named))] if isinstance(named, str | bytes) else []
+    places += [path, temporary, cache]
+    place = places[0] if named else next(filter(_is_full, places), path)
+    reason = getattr(error, "strerror", None) or "the disk is full or read-only"
+    if place.is_relative_to(path.parent):
+        expected = "The run's folder must be on a writable disk with space left."
+        hint = "make room, or --out DIR with a folder you may write to"
+    elif place.is_relative_to(cache):
+        expected = "The cache must be on a writable disk with space left."
+        hint = "tltool cache clear, or TL_TOOLKIT_CACHE=DIR on another disk"
+    elif place.is_relative_to(temporary):
+        expected = "The folder for temporary files must be on a writable disk with space left."
+        hint = "make room, or TMPDIR=DIR on another disk"
+    else:
+        expected, hint = "A writable disk with space left is needed.", "make room"
+    return Problem(str(place), f"cannot be written: {reason}", expected, hint)
+
+
+def _is_full(place: Path) -> bool:
+    """Returns whether the disk of a place has less than a mebibyte left."""
+    there = next((folder for folder in (place, *place.parents) if folder.exists()), Path("/"))
+    try:
+        return shutil.disk_usage(there).free < 1 << 20
+    except OSError:
+        return False
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -223,6 +263,23 @@ def default_cache_dir() -> Path:
     if chosen:
         return Path(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_toolkit"
+
+
+def check_place(path: Path) -> None:
+    """Refuses a file that cannot be written, before the work whose result it receives.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: It is a folder, or its folder is missing or write-protected.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise _refuse_other_kind(path)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "cannot be written" if folder.is_dir() else "does not exist"
+        raise OutputError(Problem(f"-o {path}", f"{folder} {what}", "", "-o FILE elsewhere"))
 
 
 def check_folder(folder: Path) -> None:

@@ -73,9 +73,22 @@ class RunFolder:
         """
         return self.phases / f"{index + 1}-{name}"
 
+    def history(self, index: int, name: str) -> Path:
+        """Returns the table of one phase's epochs.
+
+        Args:
+            index: As in `phase`.
+            name: The phase's name.
+        """
+        return self.phase(index, name) / "history.csv"
+
     def list_artifacts(self) -> list[Artifact]:
         """Returns those artifacts that are there."""
         return [artifact for artifact in ARTIFACTS if (self.path / artifact.relative).exists()]
+
+    def has_begun(self) -> bool:
+        """Returns whether training began: its seeds and digests, or those of a search, are here."""
+        return self.lock.is_file() or self.search.is_file()
 
     def is_empty(self) -> bool:
         """Returns whether the folder holds nothing but locks, and drafts of a killed writer."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 
-__all__ = ["LOCK_NAMES", "describe_process", "hold", "is_abandoned"]
+__all__ = ["LOCK_NAMES", "describe_process", "hold", "is_abandoned", "is_gone"]
 
 _LOCK, _CLAIM = ".writing", ".writing-by"
 LOCK_NAMES = (_LOCK, _CLAIM)
@@ -66,7 +66,7 @@ def is_abandoned(folder: Path) -> bool:
     """
     claim, path = Path(folder) / _CLAIM, Path(folder) / _LOCK
     if holder := _read_holder(claim):
-        return _is_gone(holder)
+        return is_gone(holder)
     if claim.exists():
         return not _is_fresh(claim)
     if _is_fresh(path):
@@ -109,7 +109,7 @@ def _acquire(folder: Path) -> tuple[Path, int]:
         except BlockingIOError as error:
             os.close(descriptor)
             holder = _read_holder(path)
-            if (holder and not _is_gone(holder)) or time.monotonic() > deadline:
+            if (holder and not is_gone(holder)) or time.monotonic() > deadline:
                 raise _refuse(folder, path) from error
             time.sleep(0.01)  # it is held by somebody who asks whether the folder is abandoned
             continue
@@ -126,7 +126,7 @@ def _claim(folder: Path) -> tuple[Path, int]:
     """Creates the file that names the writer, where there is no `flock`."""
     path = folder / _CLAIM
     holder = _read_holder(path)
-    if holder and _is_gone(holder):
+    if holder and is_gone(holder):
         _remove_claim(path, holder)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -186,8 +186,12 @@ def _read_holder(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) and {"pid", "host"} <= set(holder) else {}
 
 
-def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Returns whether a process has surely ended; False for a process of another host."""
+def is_gone(holder: Mapping[str, Any]) -> bool:
+    """Returns whether a process has surely ended; False for a process of another host.
+
+    Args:
+        holder: What `describe_process` returned in that process.
+    """
     here = describe_process()
     if holder["host"] != here["host"]:
         return False

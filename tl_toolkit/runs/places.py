@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
+from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
+
+_MAX_NAMED = 8
 
 
 @contextlib.contextmanager
@@ -19,7 +22,8 @@ def create_run(
 ) -> Iterator[RunFolder]:
     """Creates an empty run folder and locks it while the block writes to it.
 
-    The folder's status says `running` in the block, and afterwards how the block ended.
+    The folder's status says `running` in the block, and afterwards how the block ended. A block
+    that is refused before training began (weights that cannot be fetched, say) leaves no folder.
 
     Args:
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
@@ -34,7 +38,10 @@ def create_run(
         OutputError: The folder cannot be created.
         RecipeError: `out` is in use.
     """
+    existed = out is not None and Path(out).exists()
+    refused: list[Path] = []
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, refused)  # when the lock is released
         try:
             if out is None:
                 folder = _create_numbered(Path(root).absolute(), name)
@@ -48,8 +55,24 @@ def create_run(
                 folder.remove_artifacts()
         except OSError as error:
             raise describe_unwritable(Path(out or root), error) from error
-        with _recorded(folder):
-            yield folder
+        try:
+            with _recorded(folder):
+                yield folder
+        except ToolkitError:
+            if not folder.has_begun():
+                folder.remove_artifacts()
+                if not existed:
+                    refused.append(folder.path)
+            raise
+
+
+def _remove_empty(paths: Sequence[Path]) -> None:
+    """Removes folders of runs that were refused, and those of their names if nothing is left."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # not empty: the user's own files stay
+            path.rmdir()
+            if path.name.isdecimal():
+                path.parent.rmdir()
 
 
 @contextlib.contextmanager
@@ -191,31 +214,51 @@ def _check_free(folder: RunFolder, overwrite: bool) -> None:
         )
 
 
-def find_run(run: str | Path, *, root: Path = Path("runs")) -> RunFolder:
-    """Finds a run by folder, `<name>/<NNN>`, `<name>/latest` or `latest`.
+def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = False) -> RunFolder:
+    """Finds a run by folder, `<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
 
     Args:
         run: The run in one of these forms.
         root: Folder of all runs.
+        unfinished: Let `latest` mean the newest run that holds a model, an interrupted one too.
 
     Raises:
         DataError: There is no such run; the message lists existing runs.
     """
-    for path in (Path(run), Path(root) / run):
+    root = Path(root)
+    places = [Path(run), root / run, root / run / "latest"]
+    if unfinished and (newest := _find_newest(run, root)):
+        places.insert(0, newest)
+    for path in places:
         if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
-    known = [
-        str(path.relative_to(root))
-        for family in sorted(Path(root).glob("*/"))
-        for path in list_numbered(family)
-        if RunFolder(path).status.is_file()
-    ]
+    known = [str(path.relative_to(root)) for path in _list_runs(root)]
+    more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
+    here = f"Here: {', '.join(known[-_MAX_NAMED:])}{more}." if known else f"{root}/ holds none yet."
+    is_interrupted = Path(run).name == "latest" and _find_newest(run, root) is not None
     raise DataError(
         Problem(
             where=str(run),
-            what="is no run",
-            expected="A run is a folder, <name>/<NNN>, <name>/latest or latest. "
-            + (f"Here: {', '.join(known[-8:])}." if known else f"{root}/ holds none yet."),
-            hint="tltool finetune recipes/quickstart.yaml",
+            what="is no finished run" if is_interrupted else "is no run",
+            expected=f"A run is a folder, <name>/<NNN>, <name>/latest, <name> or latest. {here}",
+            hint="--any for the newest that holds a model"
+            if is_interrupted
+            else "tltool finetune recipes/quickstart.yaml",
         )
     )
+
+
+def _list_runs(root: Path, name: str = "*") -> list[Path]:
+    """Returns the numbered folders of one name, or of all, that hold a run or search."""
+    paths = [path for family in sorted(root.glob(f"{name}/")) for path in list_numbered(family)]
+    return [path for path in paths if RunFolder(path).status.is_file()]
+
+
+def _find_newest(run: str | Path, root: Path) -> Path | None:
+    """Returns the newest run that holds a model, for `latest`, `<name>/latest` or `<name>`."""
+    parts = Path(run).parts
+    if len(parts) > 2 or (len(parts) == 2 and parts[1] != "latest"):
+        return None
+    name = "*" if parts == ("latest",) else glob.escape(parts[0]) if parts else "*"
+    runs = [path for path in _list_runs(root, name) if RunFolder(path).model.is_file()]
+    return max(runs, key=lambda path: RunFolder(path).model.stat().st_mtime, default=None)

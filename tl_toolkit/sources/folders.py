@@ -143,7 +143,8 @@ def describe_unreadable(path: Path, where: str, expected: str, error: Exception)
         near = _nearest(path)
         return Problem(where, f"{name} does not exist", f"{expected}{'; ' if near else '.'}{near}")
     if isinstance(error, NotADirectoryError):
-        hint = f"data.csv: {path}" if path.suffix.lower() == ".csv" else ""
+        is_table = path.suffix.lower() == ".csv" and where != "--data"  # which takes both
+        hint = f"data.csv: {path}" if is_table else ""
         return Problem(where, f"{name} is a file", f"{expected}.", hint)
     reason = getattr(error, "strerror", None) or error
     return Problem(where, f"{name} cannot be read: {reason}", f"{expected}.")

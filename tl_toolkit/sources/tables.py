@@ -17,6 +17,7 @@ __all__ = ["NOT_TARGETS", "check_classes_of_table", "read_header", "read_table"]
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
+_DELIMITERS = (",", ";", "\t")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Refusal = Callable[[str, str], str]
@@ -43,15 +44,53 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
     """Returns the names of a table's columns, or why they cannot be read.
 
     Args:
-        path: The table.
+        path: The table, with commas, semicolons or tabs.
         expected: The expected content, for messages.
     """
     try:
+        delimiter = _find_delimiter(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
-            columns = next(csv.reader(file), [])
+            columns = next(csv.reader(file, delimiter=delimiter), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return (), [describe_unreadable(path, "data.csv", expected, error)]
+        return (), [_describe_fault(path, expected, error)]
     return tuple(name.strip() for name in columns), []
+
+
+def _find_delimiter(path: Path) -> str:
+    """Returns the sign that makes a column `path` of a table's first line, and most columns."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        line = file.readline()
+    headers = {sign: next(csv.reader([line], delimiter=sign), []) for sign in _DELIMITERS}
+    return max(
+        headers,
+        key=lambda sign: ("path" in map(str.strip, headers[sign]), len(headers[sign])),
+    )
+
+
+def _describe_fault(path: Path, expected: str, error: Exception) -> Problem:
+    """Returns why a table cannot be read; of another encoding, which it is and how to leave it."""
+    if not isinstance(error, UnicodeDecodeError):
+        return describe_unreadable(path, "data.csv", expected, error)
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        what, encoding = "is UTF-16, not UTF-8", "UTF-16"
+    else:
+        number, line = _find_undecodable(data)
+        text = line.decode("cp1252", "replace")[:60]
+        what = f"is not UTF-8: line {number} is {text!r} in Windows-1252"
+        encoding = "WINDOWS-1252"
+    hint = f"save it as CSV UTF-8, or: iconv -f {encoding} -t UTF-8 {path.name} > utf8.csv"
+    return Problem("data.csv", f"{str(path)!r} {what}", "A table in UTF-8 is expected.", hint)
+
+
+def _find_undecodable(data: bytes) -> tuple[int, bytes]:
+    """Returns the first line that is not UTF-8, and its number, counted from 1."""
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return number, line
+    return 1, b""
 
 
 def read_table(
@@ -64,7 +103,8 @@ def read_table(
     """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
     Args:
-        path: The table, CSV in UTF-8; relative paths in it are relative to its folder.
+        path: The table, CSV in UTF-8, with commas, semicolons or tabs; relative paths in it are
+            relative to its folder.
         columns: The columns of targets.
         refuse: Returns the problem of a target.
         expected: The expected content, for messages; by default the columns.
@@ -93,11 +133,11 @@ def _read_rows(
         return [], [Problem("data.csv", what, there)]
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, fieldnames=header)
+            reader = csv.DictReader(file, fieldnames=header, delimiter=_find_delimiter(path))
             next(reader, None)  # the header itself
             return [_as_row(reader.line_num, row, path.parent, columns) for row in reader], []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [describe_unreadable(path, "data.csv", expected, error)]
+        return [], [_describe_fault(path, expected, error)]
 
 
 def _as_row(line: int, row: Mapping[str, str | None], folder: Path, columns: Sequence[str]) -> _Row:

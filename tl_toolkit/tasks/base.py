@@ -282,7 +282,7 @@ class Task:
 
         Args:
             model: The Keras model.
-            files: Encoded images by name, at least one.
+            files: Encoded images by name; may be empty, as probes are added.
             resize: How images are resized to the model's size.
             ask: Runs the exported model.
             limits: The largest differences allowed.

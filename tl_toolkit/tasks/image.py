@@ -16,7 +16,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch
 from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
-from tl_toolkit.images.pipeline import read_image
+from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import (
@@ -124,7 +124,7 @@ class ImageTask(Task):
 
         def read(path: Path) -> np.ndarray | str:
             try:
-                return read_image(path, options.image_size, options.resize)
+                return resize_pixels(options.read(path), options.image_size, options.resize)
             except DataError as error:
                 return error.problems[0].what
 
@@ -183,7 +183,7 @@ class ImageTask(Task):
 
         Args:
             model: The Keras model.
-            files: Encoded images by name, at least one.
+            files: Encoded images by name; may be empty, as probes are added.
             resize: How images are resized to the model's size.
             ask: Runs the exported model.
             limits: The largest differences allowed.

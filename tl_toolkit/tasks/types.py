@@ -14,6 +14,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.images.augment import GeometricTransform
 from tl_toolkit.images.manifest import Example
+from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.tasks.parity import Outputs
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Table",
     "Targets",
     "Transform",
+    "name_columns",
 ]
 
 Resize = Literal["stretch", "crop"]
@@ -113,6 +115,16 @@ class Table:
     rows: list[list[Any]]
 
 
+def name_columns(prefix: str, names: Sequence[str]) -> list[str]:
+    """Returns columns of a CSV file for classes, which may be called `path`, `label` or `error`.
+
+    Args:
+        prefix: What the numbers are: probability, share or predicted.
+        names: Names of the classes.
+    """
+    return [f"{prefix}_{name}" for name in names]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics and predictions of a split.
@@ -152,6 +164,7 @@ class PredictionOptions:
         native: Run on images at their own size, where the task can.
         report: Receives messages.
         done: Receives the number of files predicted so far.
+        read: Returns the pixels of a file, uint8 (h, w, 3); raises DataError where it cannot.
     """
 
     image_size: tuple[int, int]
@@ -160,6 +173,7 @@ class PredictionOptions:
     native: bool = False
     report: Callable[[str], None] = field(default=lambda text: None)
     done: Callable[[int], None] = field(default=lambda count: None)
+    read: Callable[[Path], np.ndarray] = read_pixels
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.sources.listing import name_some
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Journal:
             raise RecipeError(
                 Problem(
                     where=f"--resume {self._folder.path}",
-                    what=f"the search was begun with another {', '.join(names[:8])}",
+                    what=f"the search was begun with another {name_some(names)}",
                     expected="Scores of a search can be compared only if all else stays the same.",
                     hint="without --resume for a new search, or undo the changes",
                 )

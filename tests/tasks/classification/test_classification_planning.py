@@ -42,6 +42,43 @@ def test_a_table_for_evaluation_may_hold_some_of_the_classes(write):
     assert [(file.targets, file.split) for file in listing.files] == [(("bee",), "test")]
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_semicolons_and_tabs_separate_too(write, tmp_path, sign):
+    rows = [("path", "label", "note"), ("0.png", "bee", "a, b"), ("3.png", "ant", "")]
+    (tmp_path / "s.csv").write_text("\n".join(map(sign.join, rows)), encoding="utf-8-sig")
+    planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
+
+    listing = planning.list_for_evaluation(tmp_path / "s.csv", ("ant", "bee"))
+
+    assert [file.targets for file in listing.files] == [("bee",), ("ant",)]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1252", "is not UTF-8: line 2 is '0.png,abeille é' in Windows-1252"),
+        ("utf-16", "is UTF-16, not UTF-8"),
+    ],
+)
+def test_another_encoding_is_named_with_the_way_out(write, tmp_path, encoding, words):
+    text = "path,label\n0.png,abeille é\n1.png,fourmi\n"
+    (tmp_path / "e.csv").write_text(text, encoding=encoding)
+    planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
+
+    with pytest.raises(DataError) as caught:
+        planning.list_for_evaluation(tmp_path / "e.csv", ("ant", "bee"))
+
+    assert words in str(caught.value)
+    assert f"iconv -f {encoding.replace('cp', 'windows-').upper()} -t UTF-8" in str(caught.value)
+
+
+def test_a_missing_table_for_evaluation_is_no_missing_folder(write, tmp_path):
+    planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
+
+    with pytest.raises(DataError, match=r"does not exist\n  A table is expected"):
+        planning.list_for_evaluation(tmp_path / "none.csv", ("ant", "bee"))
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [

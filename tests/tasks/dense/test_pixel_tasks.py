@@ -132,7 +132,7 @@ def test_the_command_line_measures_and_draws(run, tmp_path):
             assert image.size == (64, 64)
     if run.recipe.task.kind == "segmentation":
         assert "ball" in table and "majority class" in table
-        assert float(row["ball"]) + float(row["plane"]) == pytest.approx(1)
+        assert float(row["share_ball"]) + float(row["share_plane"]) == pytest.approx(1)
         with Image.open(tmp_path / row["mask"]) as image:
             assert image.mode == "P" and set(np.unique(np.asarray(image))) <= {0, 1}
 

@@ -13,6 +13,7 @@ from tests.tasks.views import make_view
 from tl_toolkit.tasks.multilabel.task import Multilabel
 
 CLASSES = ("bird", "cat", "dog")
+PROBABILITIES = [f"probability_{name}" for name in CLASSES]
 
 
 def make_task(**settings):
@@ -137,7 +138,7 @@ def test_predictions_of_a_split_name_classes_in_one_order_with_the_tables_separa
     evaluation = task.evaluate(view, np.array([[1, 0, 1], [0, 0, 0]]))
 
     table = evaluation.predictions
-    assert table.columns == ["labels", "predicted", *CLASSES]
+    assert table.columns == ["labels", "predicted", *PROBABILITIES]
     assert [row[:2] for row in table.rows] == [["bird & dog", "bird & dog"], ["", "cat"]]
     assert table.rows[1][3] == pytest.approx(0.6)
     assert evaluation.metrics["per_class"]["cat"]["threshold"] == 0.5
@@ -163,7 +164,7 @@ def test_tables_of_predictions_are_short_for_people_and_whole_for_csv():
     records = [task.describe("a.png", np.array([0.75, 0.25, 1], np.float32), None).as_record()]
 
     assert task.tabulate(records).rows == [["a.png", "bird, dog"]]
-    assert task.tabulate(records, wide=True).columns == ["path", "labels", *CLASSES]
+    assert task.tabulate(records, wide=True).columns == ["path", "labels", *PROBABILITIES]
     assert task.tabulate(records, wide=True).rows == [["a.png", "bird;dog", 0.75, 0.25, 1.0]]
 
 

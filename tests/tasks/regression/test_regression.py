@@ -160,7 +160,8 @@ def test_a_prediction_has_a_number_for_each_column():
     assert task.describe("b.png", None, "broken").as_record() == {
         "path": "b.png", "values": {}, "error": "broken"
     }  # fmt: skip
-    assert task.tabulate([record], wide=True).columns == ["path", *COLUMNS]
+    predicted = [f"predicted_{name}" for name in COLUMNS]
+    assert task.tabulate([record], wide=True).columns == ["path", *predicted]
     assert task.tabulate([record], wide=True).rows == [["a.png", 73.96, 4e-4]]
     assert task.tabulate([record]).rows == [["a.png", "73.96", "0.0004"]]
 

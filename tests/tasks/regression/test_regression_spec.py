@@ -45,11 +45,11 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
     ("override", "expected"),
     [
         ({"task.los": "mae"}, "columns, loss, huber_delta, got 'los'; did you mean 'loss'?"),
-        ({"task.loss": "hubert"}, "Try: loss: huber"),
+        ({"task.loss": "hubert"}, "Try: task.loss=huber"),
         ({"task.huber_delta": -1.0, "task.loss": "huber"}, "expected a number above 0, got -1.0"),
         ({"task.huber_delta": 2.0}, "expected 1.0 or loss: huber, got 2.0"),
         ({"task.columns": []}, "expected at least 1 in the list"),
-        ({"task.columns": "age"}, "Try: columns: [age]"),
+        ({"task.columns": "age"}, "Try: task.columns=[age]"),
         ({"task.columns": ["age", "age"]}, "expected each name once, got 'age' again"),
         ({"task.columns": ["split"]}, "expected another name than path, split, sha256, verdict"),
         ({"data.classes": ["a", "b"]}, "expected none for regression: its outputs are numbers"),

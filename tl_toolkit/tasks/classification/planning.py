@@ -61,7 +61,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: It is missing, or it holds other classes.
         """
-        if not source.is_file():
+        if not source.is_file() and source.suffix.lower() != ".csv":
             return list_class_folders(source, classes=classes)
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]

@@ -15,6 +15,7 @@ class ClassificationSection(TaskSection):
 
     kind: Literal["classification"] = Field(default="classification", description="The task.")
 
+    ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
     headlines: ClassVar[tuple[str, ...]] = ("images", "accuracy", "loss")
     titles: ClassVar[Mapping[str, str]] = {

@@ -19,7 +19,7 @@ from tl_toolkit.tasks.classification.spec import ClassificationSection
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
 
@@ -120,9 +120,10 @@ class Classification(ImageTask):
             best = int(row.argmax())
             label = example.targets[0]
             rows.append([label, self.classes[best], float(row[best]), *map(float, row)])
+        columns = name_columns("probability", self.classes)
         return Evaluation(
             measure_classification(targets, probabilities, self.classes, losses=losses),
-            Table(["label", "predicted", "probability", *self.classes], rows),
+            Table(["label", "predicted", "probability", *columns], rows),
         )
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
@@ -150,8 +151,9 @@ class Classification(ImageTask):
             wide: Include the probability of every class.
         """
         names = self.classes if wide else ()
+        titles = ["path" if wide else "file", "label" if wide else "class", "probability"]
         return Table(
-            ["path" if wide else "file", "label" if wide else "class", "probability", *names],
+            [*titles, *name_columns("probability", names)],
             [
                 [
                     record["path"],

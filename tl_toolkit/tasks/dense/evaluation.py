@@ -12,7 +12,7 @@ import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.pipeline import read_pixels, resize_pixels
+from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.spec import IGNORE
@@ -145,7 +145,7 @@ def predict_maps(
         )
     for count, path in enumerate(paths, start=1):
         try:
-            pixels = read_pixels(path)
+            pixels = options.read(path)
         except DataError as error:
             yield MapPrediction(str(path), error=error.problems[0].what)
         else:

@@ -69,7 +69,7 @@ def compare_maps(
 
     Args:
         model: [images, pixels] to outputs.
-        files: Encoded images by name, at least 1; those beyond MAX_PIXELS are left out.
+        files: Encoded images by name, perhaps none; those beyond MAX_PIXELS are left out.
         task: The task, which reduces outputs to maps.
         resize: How images are resized to the model's size.
         ask: Runs the exported model.

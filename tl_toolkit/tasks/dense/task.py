@@ -33,6 +33,7 @@ from tl_toolkit.tasks.types import (
     SplitView,
     Table,
     Transform,
+    name_columns,
 )
 
 __all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
@@ -260,7 +261,7 @@ class DenseTask(Task):
                 ]
                 for record in records
             ]
-            return Table(["path", *pictures, *self.classes], rows)
+            return Table(["path", *pictures, *name_columns("share", self.classes)], rows)
         has_classes = any(record["shares"] for record in records)
         rows = []
         for record in records:
@@ -291,7 +292,7 @@ class DenseTask(Task):
 
         Args:
             model: The Keras model.
-            files: Encoded images by name, at least one.
+            files: Encoded images by name; may be empty, as probes are added.
             resize: How images are resized to the model's size.
             ask: Runs the exported model.
             limits: The largest differences allowed.

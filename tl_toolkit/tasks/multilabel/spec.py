@@ -30,6 +30,7 @@ class MultilabelSection(TaskSection):
         "the one with the best F1 on the validation images; or one number for all.",
     )
 
+    ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
     titles: ClassVar[Mapping[str, str]] = {
         "mean_average_precision": "mAP",

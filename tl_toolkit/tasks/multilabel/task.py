@@ -25,7 +25,7 @@ from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
 
@@ -173,7 +173,7 @@ class Multilabel(ImageTask):
             rows.append([labels, separator.join(self._select(row)), *map(float, row)])
         return Evaluation(
             measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses),
-            Table(["labels", "predicted", *self.classes], rows),
+            Table(["labels", "predicted", *name_columns("probability", self.classes)], rows),
         )
 
     def _select(self, probabilities: np.ndarray) -> list[str]:
@@ -206,7 +206,7 @@ class Multilabel(ImageTask):
         """
         names = self.classes if wide else ()
         return Table(
-            ["path" if wide else "file", "labels", *names],
+            ["path" if wide else "file", "labels", *name_columns("probability", names)],
             [
                 [
                     record["path"],

@@ -19,7 +19,7 @@ from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.regression.metrics import measure_regression
 from tl_toolkit.tasks.regression.spec import RegressionSection
-from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table
+from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
 
@@ -185,7 +185,7 @@ class Regression(ImageTask):
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
         metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
-        predicted = [f"predicted_{name}" for name in self.classes]
+        predicted = name_columns("predicted", self.classes)
         rows = [
             [*map(float, example.targets), *map(_shorten, output)]
             for example, output in zip(view.examples, outputs, strict=True)
@@ -223,7 +223,9 @@ class Regression(ImageTask):
             rows.append(
                 [record["path"], *(values if wide else [f"{value:.6g}" for value in values])]
             )
-        return Table(["path" if wide else "file", *self.classes], rows)
+        if wide:
+            return Table(["path", *name_columns("predicted", self.classes)], rows)
+        return Table(["file", *self.classes], rows)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

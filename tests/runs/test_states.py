@@ -1,0 +1,124 @@
+"""Every state of a folder has a sentence of its own, which is true, and a next command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tl_toolkit.api.run import load_run
+from tl_toolkit.api.search import SearchRun
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.locks import describe_process, hold
+from tl_toolkit.runs.states import find_state
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A run's folder under runs/ of the working directory, with a recipe alone."""
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "photos" / "004")
+    folder.path.mkdir(parents=True)
+    folder.recipe.write_text("version: 1\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """What identifies a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return {**describe_process(), "pid": process.pid, "process_started": 1}
+
+
+def refusal(folder):
+    with pytest.raises(RecipeError) as caught:
+        load_run(folder.path).evaluate()
+    return str(caught.value)
+
+
+def test_a_run_whose_process_lives_is_running(folder):
+    with hold(folder.path):
+        folder.write_status("running")
+
+        assert find_state(folder) == "running"
+        told = refusal(folder)
+
+    assert f"still running (process {os.getpid()} on " in told
+    assert f"`kill {os.getpid()}`, which keeps its best weights" in told
+
+
+def test_a_run_whose_process_has_ended_was_killed(folder, ended):
+    folder.status.write_text(json.dumps({"state": "running", **ended}))
+
+    assert find_state(folder) == "killed"
+    told = refusal(folder)
+    assert f"the run was killed (process {ended['pid']} on " in told
+    assert "It left no model" in told and f"Try: tltool finetune {folder.recipe}" in told
+
+
+def test_a_running_process_of_another_host_is_believed(folder, ended):
+    folder.status.write_text(json.dumps({"state": "running", **ended, "host": "elsewhere"}))
+
+    assert find_state(folder) == "running"
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "sentence"),
+    [
+        ("interrupted", {}, "the run was interrupted\n  It left no model: its first evaluation"),
+        ("failed", {"error": "x.jpg is broken"}, "the run failed\n  It left no model: x.jpg is br"),
+        ("failed", {"error": ""}, "command.log may say why"),
+        ("done", {}, "the run is done\n  A finished run holds this file; it was removed"),
+    ],
+)
+def test_a_run_without_a_model_says_how_it_ended(folder, state, facts, sentence):
+    folder.write_status(state, **facts)
+
+    told = refusal(folder)
+
+    assert sentence in told and f"Try: tltool finetune {folder.recipe}" in told
+
+
+def test_a_run_that_ended_before_its_recipe_was_written_names_no_file_that_is_not_there(folder):
+    folder.recipe.unlink()
+    folder.write_status("interrupted")
+
+    assert "Try: tltool finetune RECIPE" in refusal(folder)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
+def test_a_run_with_a_model_and_no_metrics_names_the_command_that_measures_it(folder, state):
+    folder.write_status(state)
+    folder.model.touch()
+
+    with pytest.raises(RecipeError, match=r"holds its model(.|\n)*Try: tltool evaluate photos/004"):
+        _ = load_run(folder.path).metrics
+
+
+def test_a_search_names_the_recipe_of_its_winner(folder):
+    folder.search.write_text("{}")
+    folder.best_recipe.touch()
+    folder.write_status("done")
+
+    told = refusal(folder)
+
+    assert "this is a search, which holds no model" in told
+    assert f"Try: tltool finetune {folder.best_recipe}" in told
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed", "killed"])
+def test_a_search_that_ended_early_names_the_command_that_resumes_it(folder, state, ended):
+    folder.search.write_text("{}")
+    folder.write_status(state)
+    if state == "killed":
+        folder.status.write_text(json.dumps({"state": "running", **ended}))
+
+    told = refusal(folder)
+
+    assert f"this is a search that {'failed' if state == 'failed' else f'was {state}'}" in told
+    assert f"Try: tltool search {folder.recipe} --resume --out {folder.path}" in told
+    with pytest.raises(RecipeError, match="--resume --out"):
+        _ = SearchRun(folder).summary

@@ -1,0 +1,109 @@
+"""What became of a run or a search: its state, in a sentence, and the next command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.locks import is_abandoned, is_gone
+
+__all__ = ["describe_absent", "find_state", "name_run"]
+
+
+def find_state(folder: RunFolder) -> str:
+    """Returns running, killed, interrupted, failed or done; "" where status.json cannot be read.
+
+    A run whose process ended without a word is `killed`, though its status.json says `running`.
+    For a process of another host, status.json is believed.
+
+    Args:
+        folder: A run or a search.
+    """
+    status = _read_status(folder)
+    state = str(status.get("state", ""))
+    if state != "running":
+        return state
+    is_named = {"pid", "host"} <= set(status)
+    gone = is_abandoned(folder.path) or (is_named and is_gone(status))
+    return "killed" if gone else "running"
+
+
+def name_run(path: Path) -> str:
+    """Returns what to type for a run: NAME/NNN below runs/, else its folder.
+
+    Args:
+        path: The run's folder.
+    """
+    root = Path("runs").resolve()
+    return shlex.quote(str(path.relative_to(root) if path.is_relative_to(root) else path))
+
+
+def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
+    """Returns the error that a file of a run is not there, by what became of the run.
+
+    Args:
+        folder: The run, or the search that was taken for one.
+        path: The file.
+    """
+    if folder.search.is_file():
+        what, expected, hint = _describe_search(folder)
+    else:
+        what, expected, hint = _describe_run(folder)
+    return RecipeError(Problem(str(path), f"is missing: {what}", expected, hint))
+
+
+def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
+    """Returns the state of a run, what it left, and what to type."""
+    status, state = _read_status(folder), find_state(folder)
+    process = f"process {status.get('pid')} on {status.get('host')}"
+    what = {
+        "running": f"the run is still running ({process})",
+        "killed": f"the run was killed ({process} has ended)",
+        "interrupted": "the run was interrupted",
+        "failed": "the run failed",
+        "done": "the run is done",
+    }.get(state, "status.json does not say what became of the run")
+    if folder.model.is_file():
+        return what, "The run holds its model.", f"tltool evaluate {name_run(folder.path)}"
+    if state == "running":
+        hint = f"wait for it, or `kill {status.get('pid')}`, which keeps its best weights"
+        return what, "Its model is written when training ends.", hint
+    reason = (str(status.get("error") or "").splitlines() or ["command.log may say why."])[0]
+    left = {
+        "killed": "It left no model: that is written when training ends, or when Ctrl-C or `kill` "
+        "without -9 interrupts it.",
+        "interrupted": "It left no model: its first evaluation was not over.",
+        "failed": f"It left no model: {reason}",
+        "done": "A finished run holds this file; it was removed later.",
+    }.get(state, "It left no model.")
+    recipe = shlex.quote(str(folder.recipe)) if folder.recipe.is_file() else "RECIPE"
+    return what, left, f"tltool finetune {recipe}"
+
+
+def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
+    """Returns the state of a search, what it left, and what to type."""
+    kind = "sweep" if folder.path.parent.name.endswith("-sweep") else "search"
+    if folder.best_recipe.is_file():
+        what = f"this is a {kind}, which holds no model"
+        hint = f"tltool finetune {shlex.quote(str(folder.best_recipe))}"
+        return what, "Its winner is a recipe, best.yaml, whose run holds the model.", hint
+    state, pid = find_state(folder), _read_status(folder).get("pid")
+    if state == "running":
+        what = f"this is a {kind} that is still running (process {pid})"
+        return what, "When it ends, its winner is a recipe, best.yaml.", "wait for it"
+    end = {"killed": "was killed", "failed": "failed"}.get(state, "was interrupted")
+    command = ["tltool", kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
+    what = f"this is a {kind} that {end}"
+    return what, "Once it is resumed and ends, its winner is best.yaml.", shlex.join(command)
+
+
+def _read_status(folder: RunFolder) -> dict[str, Any]:
+    try:
+        status = json.loads(folder.status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
