@@ -410,3 +410,13 @@ def test_the_base_takes_the_place_of_an_architecture_with_its_weights(recipe, to
     assert plan.recipe.model.weights is None and not plan.recipe.model.arguments
     assert plan.recipe.model.base.preprocessing == "tf"
     assert plan.architecture.name == "toy"
+
+
+def test_a_base_is_not_given_twice(recipe, toy):
+    with pytest.raises(
+        RecipeError, match=r"model\.base is given twice.*\n.*\n.*preprocessing=unit"
+    ):
+        tl.validate(recipe, {"model.base": "lenet5"}, base=toy)
+
+    plan = tl.validate(recipe, {"model.base.preprocessing": "unit"}, base=toy)
+    assert plan.recipe.model.base.preprocessing == "unit"

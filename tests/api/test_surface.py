@@ -15,6 +15,13 @@ from tl_toolkit.recipe.kinds import KindSection
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.recipe.tasks import TASKS, TaskSection, find_task
 
+VALUES = {
+    "version": 1,
+    "name": "x",
+    "data": {"train": "photos", "image_size": 32},
+    "model": {"base": "lenet5", "weights": "random"},
+    "phases": [{"name": "head", "epochs": 1}],
+}
 _BASES = (Section, KindSection, TaskSection)
 
 
@@ -110,21 +117,22 @@ def test_a_recipe_of_sections_equals_that_of_a_file(values, build):
     ],
 )
 def test_the_section_of_a_task_needs_no_kind(section, written):
-    is_table = written != "classification"
-    data = {"csv" if is_table else "train": "photos", "image_size": 32}
-    rest = {
-        "version": 1,
-        "name": "x",
-        "data": data,
-        "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "head", "epochs": 1}],
-    }
+    source = "train" if written == "classification" else "csv"
+    rest = VALUES | {"data": {source: "photos", "image_size": 32}}
 
     built = tl.Recipe(task=section(tl.tasks), **rest)
 
     expected = build_recipe({"task": written, **rest}).recipe
     assert built == expected
     assert dump_recipe(built) == dump_recipe(expected)
+
+
+def test_a_section_may_be_the_value_of_an_override():
+    overrides = {"phases.head.optimizer": tl.recipe.AdamW(weight_decay=0.01)}
+
+    recipe = build_recipe(VALUES, overrides).recipe
+
+    assert recipe.phases[0].optimizer == tl.recipe.AdamW(weight_decay=0.01)
 
 
 def test_every_section_of_a_recipe_is_a_public_class():

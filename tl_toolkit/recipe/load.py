@@ -42,6 +42,7 @@ _PATH_FIELDS: tuple[FieldPath, ...] = (
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _OLD_SWITCHES = ("y", "yes", "n", "no", "on", "off")
 _WEIGHT_WORDS = ("imagenet", "random")
+_BASE_HINT = "model.base.preprocessing=unit, for how the model takes its pixels"
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,10 @@ def _finish(
     if base is not None:
         _replace_base(tree, base)
     problems = apply_overrides(tree, overrides)
+    if base is not None and not _has_base(tree, base):
+        what = "model.base is given twice, as a model and as an override"
+        expected = "The model takes the place of the recipe's base, weights and arguments."
+        raise RecipeError(Problem("override model.base", what, expected, _BASE_HINT))
     _anchor_paths(tree, Path())
     try:
         recipe = Recipe.model_validate(tree.plain())
@@ -198,6 +203,11 @@ def _finish(
     if problems:
         raise RecipeError(in_order(problems))
     return LoadedRecipe(recipe, path, tree.locate)
+
+
+def _has_base(tree: Node, base: Path) -> bool:
+    model = tree.find(("model", "base", "model"))
+    return model is not None and model.value == str(base)
 
 
 def _replace_base(tree: Node, base: Path) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
+from pydantic import BaseModel
+
 from tl_toolkit.errors import Problem, RecipeError
 
 __all__ = [
@@ -107,7 +109,7 @@ def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
     """Returns the tree of a Python value.
 
     Args:
-        value: Scalars, paths, lists and mappings.
+        value: Scalars, paths, lists, mappings and sections.
         where: The place of every part of it.
         path: Where the value lies in the recipe.
 
@@ -119,6 +121,8 @@ def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
     if len(path) > MAX_DEPTH:
         expected = f"expected {MAX_DEPTH} levels at most."
         raise RecipeError(Problem(where, f"{name[:40]}... is nested too deeply", expected))
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
