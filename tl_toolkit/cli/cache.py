@@ -7,7 +7,7 @@ import time
 import click
 
 from tl_toolkit.cli.console import print_message, show, show_json
-from tl_toolkit.printing.tables import build_table
+from tl_toolkit.printing.tables import Figure, build_table
 
 
 @click.group("cache")
@@ -38,7 +38,12 @@ def show_info(as_json: bool) -> None:
         show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
         return
     rows = [
-        [shard.made_by, shard.images, f"{shard.size / 1e6:.1f} MB", _describe_age(shard.used)]
+        [
+            shard.made_by,
+            shard.images,
+            Figure(f"{shard.size / 1e6:.1f} MB"),
+            _describe_age(shard.used),
+        ]
         for shard in shards
     ]
     if rows:

@@ -15,7 +15,7 @@ from tl_toolkit.printing.tables import build_table, numbers_of, open_console
 from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from tl_toolkit.printing.tables import FittedTable
 
 
 def print_message(message: str) -> None:
@@ -37,7 +37,7 @@ def warn(message: str) -> None:
     print_message(click.style(message, fg="red") if colours else message)
 
 
-def show(table: Table | str) -> None:
+def show(table: FittedTable | str) -> None:
     """Prints a result for people, to stdout.
 
     Args:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tl_toolkit.events import Event, Kind
-from tl_toolkit.printing.tables import build_summary, build_table, open_console
+from tl_toolkit.plan.values import describe_value, shorten_fields
+from tl_toolkit.printing.tables import Figure, FittedTable, build_summary, build_table, open_console
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich import progress as bars
     from rich.console import Console
-    from rich.table import Table
 
     from tl_toolkit.printing.trials import TrialTable
 
@@ -95,7 +96,7 @@ class Printer:
                 phase["epochs"],
                 phase["trains"],
                 phase["parameters"],
-                f"{phase['parameters'] / phase['total_parameters']:.1%}",
+                Figure(f"{phase['parameters'] / phase['total_parameters']:.1%}"),
                 phase["optimizer"],
                 _describe_rate(phase["learning_rate"]),
             ]
@@ -147,7 +148,8 @@ class Printer:
 
     def _print_sentence(self, event: Event) -> None:
         self._stop_bar()  # a table of trials stays: the sentence goes above it
-        self._print(f"warning: {event.text}" if event.kind == "warning" else event.text)
+        text = f"warning: {event.text}" if event.kind == "warning" else event.text
+        self._print(text, is_prose=True)
 
     def _end_run(self, event: Event) -> None:
         self.stop()
@@ -202,16 +204,26 @@ class Printer:
             self._opened = open_console(self._file)
         return self._opened
 
-    def _print(self, text: str | Table) -> None:
+    def _print(self, text: str | FittedTable, *, is_prose: bool = False) -> None:
         console = self._console
         if not isinstance(text, str):
             with console.capture() as captured:
                 console.print(text)
             text = captured.get().rstrip("\n")
         # rich moves a bar out of the way first.
-        console.print(text, markup=False)
+        shown = _wrap(text, console.width) if is_prose and self._file.isatty() else text
+        console.print(shown, markup=False)
         if self._folder and self._command:
             self._folder.append_log(_STYLES.sub("", text))
+
+
+def _wrap(text: str, width: int) -> str:
+    """Wraps sentences at words, which a terminal does not; a path stays whole."""
+    lines = (
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+    return "\n".join("\n".join(wrapped) for wrapped in lines)
 
 
 def _score_of(row: Mapping[str, Any]) -> str:
@@ -227,7 +239,12 @@ def _describe_rate(rate: float | str) -> str:
 
 
 def _describe_trial(trial: Mapping[str, Any]) -> str:
-    values = "  ".join(f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items())
+    values = "  ".join(
+        f"{name} {describe_value(value)}"
+        for name, value in zip(
+            shorten_fields(list(trial["values"])), trial["values"].values(), strict=True
+        )
+    )
     score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
     if trial["state"] == "paused":
         score += f" after epoch {trial['budget']}"
@@ -240,12 +257,15 @@ def _describe_trial(trial: Mapping[str, Any]) -> str:
 def _describe_search(summary: Mapping[str, Any]) -> list[str]:
     """Returns the lines about the winner, and the next command."""
     best = summary["best"]
-    values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
+    values = "\n  ".join(
+        f"{key} = {describe_value(value)}" for key, value in best["values"].items()
+    )
     failed = f", {summary['failed']} failed" if summary["failed"] else ""
     paused = f", {summary['paused']} paused" if summary["paused"] else ""
     lines = [
         f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
-        f"{summary['objective']} {best['score']:.4f}\n  {values}"
+        f"{summary['objective']} {best['score']:.4f}",
+        *(f"  {value}" for value in values),
     ]
     if summary["refit"]:
         lines.append(f"  {describe_refit(summary['refit'])}")
