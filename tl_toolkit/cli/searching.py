@@ -13,7 +13,6 @@ from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import build_table
-from tl_toolkit.recipe.yaml_reader import read_scalar
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("recipe", type=click.Path(path_type=Path)),
@@ -66,14 +65,18 @@ def sweep_command(as_json: bool, **options: Any) -> None:
         return
     with open(run.folder.sweep_table, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
+    depths = [describe_value(*trial.values.values()) for trial in run.trials]
     # Parameters are as in the file, scores need not be so long.
-    show(build_table(header, [[_read_depth(row[0]), *row[1:3], *map(_read_score, row[3:])]
-                              for row in rows]))  # fmt: skip
+    show(
+        build_table(
+            header,
+            [
+                [depth, *row[1:3], *map(_read_score, row[3:])]
+                for depth, row in zip(depths, rows, strict=True)
+            ],
+        )
+    )
     print_message(f"plotted in {run.folder.sweep_plot}")
-
-
-def _read_depth(cell: str) -> str:
-    return describe_value(read_scalar(cell))
 
 
 def _read_score(cell: str) -> float:
