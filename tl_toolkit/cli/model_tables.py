@@ -78,11 +78,13 @@ def show_description(record: Architecture, description: Description, level: str)
     """
     _show_rows(description, level)
     for key, argument in record.arguments.items():
-        show(f"\nargument {key}={_value(argument.default)}  ({_allowed(argument)})")
+        value = description.arguments.get(key, argument.default)
+        default = f", default {_value(argument.default)}" if value != argument.default else ""
+        show(f"\nargument {key}={_value(value)}  ({_allowed(argument)}{default})")
         show(f"    {argument.help}")
     height, width = description.image_size
     show(
-        f"\n{description.title}: {description.parameters:,} parameters, "
+        f"\n{description.heading}: {description.parameters:,} parameters, "
         f"{description.trainable:,} of them trainable"
         f"\nFor one image of {height} x {width}: "
         f"{_scale(description.multiply_accumulates).strip()} multiply-accumulates, "
