@@ -66,9 +66,9 @@ def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, cap
     lines = err.splitlines()
     assert out == "" and not caplog.records
     assert lines[0] == f"run {tmp_path / 'run'}"
-    assert [line for line in lines if line.startswith("head 1/1  loss ")]
+    assert [line for line in lines if line.startswith("head 1/1    ")]
     assert [line for line in lines if line.startswith("warning: 2 images are in two splits")]
-    assert "kept: phase head" in err
+    assert "best epoch: 1 of phase head" in err
 
 
 def test_a_function_receives_every_event(recipe, tmp_path):

@@ -619,4 +619,5 @@ def test_the_commands_say_what_was_found(tmp_path, recipe):
     done = tltool("search", path, "--out", "found", cwd=tmp_path)
 
     assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
+    assert done.stderr.count("features: ") == 1
     assert "tltool finetune found/best.yaml" in done.stderr

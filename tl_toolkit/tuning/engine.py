@@ -82,6 +82,7 @@ class Engine:
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused]] = {}
         self._chooser: Chooser | None = None
+        self._said: set[str] = set()
 
     def begin(self) -> list[Trial]:
         """Returns the trials that are done already; the oracle learns their scores.
@@ -278,8 +279,14 @@ class Engine:
 
     def _report_work(self, event: Event) -> None:
         """Reports work that takes time and happens once, not the epochs of each trial."""
-        if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
-            self._progress(event)
+        if event.kind in ("phase_began", "step_ended", "epoch_ended"):
+            return
+        if event.kind == "message":  # each trial would say the same of itself
+            about = event.text.partition(":")[0]
+            if about in self._said:
+                return
+            self._said.add(about)
+        self._progress(event)
 
 
 def _name_state(training: Training | None) -> str:
