@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from tl_toolkit.printing import tables
 from tl_toolkit.printing.printer import Printer
 from tl_toolkit.printing.tables import Figure, build_table
 from tl_toolkit.printing.trials import TrialTable
+from tl_toolkit.tasks.classification.metrics import measure_classification
 
 SPACE = {
     "phases.head.learning_rate": 0.0012345678,
@@ -96,8 +98,12 @@ def test_metrics_of_a_split_and_of_each_class_are_shown_whole(built, capsys):
         },
     }  # fmt: skip
 
+    confusion = measure_classification(
+        np.arange(20), np.eye(20), [f"class_of_things_{number}" for number in range(20)]
+    )
+
     for task, metrics in (
-        ("normals", measure_normals()), ("edges", measure_edges()), ("multilabel", labels),
+        ("classification", confusion), ("normals", measure_normals()), ("edges", measure_edges()), ("multilabel", labels),
     ):  # fmt: skip
         show_metrics("validation", metrics, find_task(task)())
 

@@ -229,14 +229,14 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         metrics: The content of metrics.json.
         task: Of the run.
     """
-    rows = []
-    columns: list[str] = []
-    for split in ("validation", "test"):
-        if split not in metrics:
-            continue
-        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
-            if split in splits:
-                numbers = numbers_of(splits[split])
-                columns = task.select_headlines(numbers)
-                rows.append([name, split, *(numbers[column] for column in columns)])
+    shown = [
+        (name, split, splits[split])
+        for split in ("validation", "test")
+        if split in metrics
+        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
+        if split in splits
+    ]
+    # A split may have headlines that the others lack.
+    columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])
+    rows = [[name, split, *map(values.get, columns)] for name, split, values in shown]
     return build_table(["", "split", *map(task.title_of, columns)], rows, keys=2)

@@ -72,7 +72,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
 def survey_images(
     plan: Plan, task: Task, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
-    """Inspects all images, and reports those that are skipped or in two splits.
+    """Inspects all images, and reports what may mislead: skipped ones, leaks, imbalance.
 
     Args:
         plan: The plan that lists the images.
@@ -100,6 +100,8 @@ def survey_images(
                 f"{first.path} is {second.path}"
             )
         )
+    if text := task.describe_imbalance(manifest):
+        progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
 
 
