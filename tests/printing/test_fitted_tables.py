@@ -103,8 +103,11 @@ def test_metrics_of_a_split_and_of_each_class_are_shown_whole(built, capsys):
     )
 
     for task, metrics in (
-        ("classification", confusion), ("normals", measure_normals()), ("edges", measure_edges()), ("multilabel", labels),
-    ):  # fmt: skip
+        ("classification", confusion),
+        ("normals", measure_normals()),
+        ("edges", measure_edges()),
+        ("multilabel", labels),
+    ):
         show_metrics("validation", metrics, find_task(task)())
 
     built.check(capsys.readouterr().out)

@@ -86,6 +86,6 @@ def show_metrics(name: str, metrics: Mapping[str, Any], task: TaskSection) -> No
         rows = [[label, *(row[column] for column in columns)] for label, row in groups.items()]
         show("")
         show(build_table([task.grouped_by, *map(task.title_of, columns)], rows))
-    for title, columns, rows in task.list_details(metrics):
-        show(f"\n{title}\n")
-        show(build_table(columns, rows))
+    for details in task.list_details(metrics):
+        show(f"\n{details.title}\n")
+        show(build_table(details.columns, details.rows))

@@ -100,6 +100,16 @@ def survey_images(
                 f"{first.path} is {second.path}"
             )
         )
+    if pairs := manifest.find_contradictions():
+        first, second, column = pairs[0]
+        known, other = (example.targets[manifest.columns.index(column)] for example in pairs[0][:2])
+        count = "1 image is" if len(pairs) == 1 else f"{len(pairs)} images are"
+        progress(
+            warning(
+                f"{count} there again with another {column}, of which one must be wrong: "
+                f"{first.path} ({known}) is {second.path} ({other})"
+            )
+        )
     if text := task.describe_imbalance(manifest):
         progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
