@@ -15,7 +15,7 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Event, Handler, warning
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
@@ -140,8 +140,17 @@ class Engine:
                 self._known[trial.number] = trial
                 chooser.report(proposal, trial.score)
                 yield trial
+            self._report_exhausted(chooser)
         finally:
             chooser.close()
+
+    def _report_exhausted(self, chooser: Chooser) -> None:
+        """Says that a search ended before its trials, as its space has no other values."""
+        count = len(self._known)
+        if chooser.is_exhausted and count < (self.search.count or 0):
+            text = f"all {count} combinations of the space were tried: "
+            text += f"the search ends before its {self.search.count} trials"
+            self._progress(message(text))
 
     def refit(self, best: Trial) -> Iterator[Refit]:
         """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
