@@ -42,6 +42,19 @@ def test_a_recipe_opens_with_its_command_its_data_and_a_measurement(shipped):
 
 
 @every_recipe
+def test_the_result_of_a_recipe_is_one_line_of_what_was_measured(shipped):
+    header = re.match(r"(#.*\n)+", shipped.path.read_text()).group()
+    details = header.partition("# Measured ")[2]
+
+    line, date = re.fullmatch(r"(.+), (\d{4}-\d{2}-\d{2})", shipped.result).groups()
+
+    assert details.startswith(date)
+    figures = re.findall(r"\d+\.\d+", line)
+    assert figures and [figure for figure in figures if figure not in details] == []
+    assert len(shipped.result) <= 90
+
+
+@every_recipe
 def test_a_recipe_is_named_as_its_file(shipped):
     assert load_recipe(shipped.path).recipe.name == shipped.name
 
@@ -121,9 +134,37 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
     tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path)
 
     assert all(name in listed for name in RECIPES)
+    words = listed.split()
+    assert all(set(recipe.result.split()) <= set(words) for recipe in RECIPES.values())
     assert shown == RECIPES["quickstart"].path.read_text()
     assert (tmp_path / "mine.yaml").is_file()
     assert (tmp_path / "recipe.schema.json").is_file()
+
+
+@every_recipe
+def test_the_comment_of_a_copy_is_true_of_the_copy(shipped, tmp_path):
+    target = Path("tried/mine.yaml")
+    tltool("recipes", "copy", shipped.name, target, cwd=tmp_path)
+
+    text = (tmp_path / target).read_text()
+    header = re.match(r"(#.*\n)+", text).group()
+    assert f"#   tltool finetune {target}\n" in header
+    assert "recipes/data" not in header and f"recipes/{shipped.name}.yaml" not in header
+    if "recipes/data" in shipped.path.read_text():
+        assert "tried/data/" in header  # where the copy's relative paths lead
+    assert f"# Result of the shipped {shipped.name}: {shipped.result}" in header
+    assert f"# Measured with the shipped {shipped.name}, 20" in header
+
+
+def test_the_name_of_a_shipped_recipe_stands_for_its_file(tmp_path):
+    told = tltool("validate", "quickstart", cwd=tmp_path).stderr
+    (tmp_path / "quickstart.yaml").write_text("version: 1")
+    own = tltool("validate", "quickstart.yaml", cwd=tmp_path, code=2).stderr
+    missing = tltool("validate", "quikstart", cwd=tmp_path, code=2).stderr
+
+    assert f"{RECIPES['quickstart'].path}: valid" in told
+    assert "quickstart.yaml" in own and "is valid" not in own
+    assert "quikstart" in missing
 
 
 def test_a_copy_never_overwrites(tmp_path):

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
+from tl_toolkit.cli.arguments import takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import build_table
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("recipe", type=click.Path(path_type=Path)),
+    takes_recipe,
     click.argument("overrides", nargs=-1),
     click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
     click.option("--resume", is_flag=True, help="Resume where it was interrupted."),
