@@ -6,6 +6,7 @@ python docs/build.py
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tl_toolkit.recipe.optimizers import OPTIMIZERS
 from tl_toolkit.recipe.schedules import SCHEDULES
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.runs.folder import describe_artifacts
+
+_MOST_WORDS = 24  # of a cell
 
 ROOT = Path(__file__).resolve().parents[1]
 # Tasks with fields beside their kind.
@@ -66,8 +69,8 @@ PLACES = {
 }
 OPENING = """# Recipe reference
 
-Written by `python docs/build.py` from the schema that validates recipes. A field without a default
-must be there. Paths are relative to the recipe file; in overrides (`tltool finetune r.yaml a.b=v`)
+Written by `python docs/build.py` from the schema that validates recipes. Required fields
+are marked. Paths are relative to the recipe file; in overrides (`tltool finetune r.yaml a.b=v`)
 to the working directory. `phases.head.epochs=3` names a phase, `phases.0.epochs=3` counts it, and
 `~data.test` removes a field.
 """
@@ -86,14 +89,116 @@ def build_reference(schema: dict[str, Any]) -> str:
     for name in SECTIONS:
         section = schema if name == "Recipe" else schema["$defs"][name]
         rows = [
-            f"| `{field}` | {_default(field, value, section)} | {_cell(value['description'])} |"
+            f"| `{field}` | {_cell(describe_values(value))} | {_default(field, value, section)} "
+            f"| {_cell(f'`{field}: {find_example(value, schema)}`')} "
+            f"| {_cell(value['description'])} |"
             for field, value in section["properties"].items()
         ]
         parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")
         parts.append(
-            "| field | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+            "| field | values | default | example | meaning |\n"
+            "| --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
         )
     return "\n".join(parts)
+
+
+def describe_values(value: dict[str, Any]) -> str:
+    """Returns the type of a field, the words that it may be, and its range."""
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        return f"a section ({PLACES[name].split(',')[0]})" if name in PLACES else "a section"
+    if "anyOf" in value:
+        kinds = [describe_values(kind) for kind in value["anyOf"] if kind.get("type") != "null"]
+        sections = [kind for kind in kinds if kind.startswith("a section")]
+        if len(sections) > 1:  # of several kinds
+            kinds = [*(kind for kind in kinds if kind not in sections), "a section with a kind"]
+        if "integer" in kinds and "number" in kinds:
+            kinds.remove("integer")
+        return "; or ".join(dict.fromkeys(kinds))
+    if "const" in value:
+        return f"`{json.dumps(value['const']).strip(chr(34))}`"
+    if "enum" in value:
+        if len(value["enum"]) > _MOST_WORDS:
+            return "a name of `tltool models list`"
+        return ", ".join(f"`{_write(word)}`" for word in value["enum"])
+    kind = value.get("type")
+    if kind == "array":
+        return f"a list{_count_items(value)} of {_describe_items(value)}"
+    if kind == "object":
+        inner = value.get("additionalProperties")
+        return "a mapping" + (f" to {describe_values(inner)}" if isinstance(inner, dict) else "")
+    if kind == "boolean":
+        return "`true`, `false`"
+    name = {"integer": "integer", "number": "number", "string": "text"}.get(str(kind), "any value")
+    return name + _describe_range(value)
+
+
+def _describe_items(value: dict[str, Any]) -> str:
+    items = value.get("items") or next(iter(value.get("prefixItems", [])), {})
+    return re.sub("^a (section|list)", r"\1s", describe_values(items))
+
+
+def _count_items(value: dict[str, Any]) -> str:
+    low, high = value.get("minItems"), value.get("maxItems")
+    return f" of {low}" if low is not None and low == high else ""
+
+
+def _describe_range(value: dict[str, Any]) -> str:
+    """Returns the limits of a number in words; "" if there are none."""
+    low, high = value.get("minimum"), value.get("maximum")
+    above, below = value.get("exclusiveMinimum"), value.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f", {low:,} to {high:,}"
+    parts = [
+        text
+        for text in (
+            "" if low is None else f"{low:,} or more",
+            "" if above is None else f"above {above:,}",
+            "" if high is None else f"{high:,} or less",
+            "" if below is None else f"below {below:,}",
+        )
+        if text
+    ]
+    return f", {' and '.join(parts)}" if parts else ""
+
+
+def find_example(value: dict[str, Any], schema: dict[str, Any]) -> str:
+    """Returns an example of a field as YAML: its own, or else one that follows from its values.
+
+    Raises:
+        LookupError: Nothing follows; the field needs `examples`.
+    """
+    for name in ("examples", "enum"):
+        if value.get(name):
+            return _write(value[name][0])
+    default = value.get("default")
+    if value.get("type") == "boolean":
+        return _write(not default)
+    if "const" in value:
+        return _write(value["const"])
+    if default not in (None, {}, [], "") and not isinstance(default, dict):
+        return _write(default)
+    for kind in value.get("anyOf", ()):
+        if "enum" in kind:
+            return _write(kind["enum"][0])
+    for kind in (value, *value.get("anyOf", ())):
+        if "$ref" in kind:
+            section = schema["$defs"][kind["$ref"].rpartition("/")[2]]
+            fields = section.get("required") or list(section["properties"])[:1]
+            parts = {name: find_example(section["properties"][name], schema) for name in fields}
+            return "{" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+    raise LookupError(f"{value.get('title')}: {value['description']}")
+
+
+def _write(value: Any) -> str:
+    """Returns a value as YAML on one line, without quotes around words."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_write(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_write, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w ./-]*", value):
+        return value
+    return json.dumps(value)
 
 
 def _default(field: str, value: dict[str, Any], section: dict[str, Any]) -> str:
@@ -102,7 +207,7 @@ def _default(field: str, value: dict[str, Any], section: dict[str, Any]) -> str:
     default = value.get("default")
     if default in (None, {}, []) or isinstance(default, dict):
         return ""
-    return _cell(f"`{json.dumps(default)}`")
+    return _cell(f"`{_write(default)}`")
 
 
 def _cell(text: str) -> str:

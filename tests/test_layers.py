@@ -67,6 +67,7 @@ SECTIONS = {
     "tuning/engine.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/hypermodel.py": ({"Recipe"}, "what is searched is a recipe"),
     "tuning/oracle.py": ({"Dimension", "Search"}, "what is searched is a recipe"),
+    "tuning/report.py": ({"Dimension"}, "what is searched is a recipe"),
     "tuning/trainers.py": ({"Recipe", "replace_fields"}, "what is searched is a recipe"),
     "export/formats.py": ({"split_formats"}, "one table of words, and no section"),
     "export/publish.py": (

@@ -1,11 +1,14 @@
 """Every shipped recipe: valid, headed by its command, its data and a measurement, and trainable."""
 
+import importlib
 import json
 import re
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 import tl_toolkit as tl
 from tests.command import tltool
@@ -14,7 +17,13 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES, find_architecture
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.starter import write_starter
+from tl_toolkit.recipe.data_schema import Augment, Data, Features
 from tl_toolkit.recipe.load import json_schema, load_recipe
+from tl_toolkit.recipe.model_schema import Head, Model
+from tl_toolkit.recipe.phase_schema import EarlyStopping, Phase
+from tl_toolkit.recipe.pixels import Masks, Pixels
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.search_schema import Dimension, Search
 from tl_toolkit.recipe.shipped import find_schema, list_shipped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +48,19 @@ def test_a_recipe_opens_with_its_command_its_data_and_a_measurement(shipped):
     assert "Data:" in header
     assert re.search(r"Measured .*\d{4}-\d{2}-\d{2}", header)
     assert shipped.summary.endswith(".")
+
+
+@every_recipe
+def test_the_result_of_a_recipe_is_one_line_of_what_was_measured(shipped):
+    header = re.match(r"(#.*\n)+", shipped.path.read_text()).group()
+    details = header.partition("# Measured ")[2]
+
+    line, date = re.fullmatch(r"(.+), (\d{4}-\d{2}-\d{2})", shipped.result).groups()
+
+    assert details.startswith(date)
+    figures = re.findall(r"\d+\.\d+", line)
+    assert figures and [figure for figure in figures if figure not in details] == []
+    assert len(shipped.result) <= 90
 
 
 @every_recipe
@@ -104,15 +126,86 @@ def test_the_reference_has_every_section():
             assert f"| `{field}` |" in text, field
 
 
-def test_the_reference_is_current():
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import build
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def build(monkeypatch):
+    """The script that writes the reference."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return importlib.import_module("build")
 
+
+def test_the_reference_is_current(build):
     expected = build.build_reference(json_schema(ARCHITECTURES))
     assert (ROOT / "docs" / "recipe.md").read_text() == expected, "run: make docs"
+
+
+def read_reference():
+    """The cells of each field of each section of docs/recipe.md."""
+    sections = {}
+    for part in (ROOT / "docs" / "recipe.md").read_text().split("\n## ")[1:]:
+        rows = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in part.splitlines()
+                if line.startswith("| `")]  # fmt: skip
+        sections[part.split("\n")[0]] = {row[0].strip("`"): row[1:] for row in rows}
+    return sections
+
+
+def test_the_reference_names_types_allowed_values_and_ranges():
+    reference = read_reference()
+
+    assert reference["augment"]["flip"][0] == "`horizontal`, `vertical`, `both`"
+    assert reference["model.head"]["pooling"][0] == "`average`, `max`, `sum`, `flatten`"
+    assert reference["search"]["algorithm"][0] == "`random`, `grid`, `bayesian`, `hyperband`"
+    assert reference["phases, a list"]["optimizer"][0].startswith("`adam`, `adamw`, `sgd`; or a se")
+    assert "`sobel_x`" in reference["model"]["edge_filter"][0]
+    assert reference["augment"]["rotation"][0] == "number, 0 to 0.5"
+    assert reference["data"]["batch_size"][0] == "integer, 1 to 4,096"
+    assert all(row[0] for rows in reference.values() for row in rows.values())
+
+
+PLACED = {
+    "The top level": "", "data": "data", "data.masks": "data.masks", "pixels": "pixels",
+    "augment": "augment", "features": "features", "model": "model", "model.head": "model.head",
+    "phases, a list": "phases.0", "early_stopping": "early_stopping", "search": "search",
+    "search.space, a dimension for each dotted field": "search.space.lr",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.UnsupportedFieldAttributeWarning")
+def test_the_examples_of_the_reference_have_a_shape_that_is_valid():
+    reference = read_reference()
+    refused = []
+    for heading, place in PLACED.items():
+        for field, (_, _, example, _) in reference[heading].items():
+            written = example.strip("`").replace("\\|", "|")
+            values = YAML(typ="safe").load(written)[field]
+            path = tuple(f"{place}.{field}".strip(".").split("."))
+            problems = find_shape_problems(path, values)
+            refused += [(heading, written, problem) for problem in problems]
+
+    assert refused == []
+
+
+def find_shape_problems(path, value):
+    """What is wrong with the type or range of one field of a recipe."""
+    section = Recipe
+    *parents, field = path
+    if parents == ["phases", "0"]:
+        section = Phase
+    elif parents[:2] == ["search", "space"]:
+        section = Dimension
+    else:
+        for name in parents:
+            section = {
+                "data": Data, "masks": Masks, "pixels": Pixels, "augment": Augment,
+                "features": Features, "model": Model, "head": Head, "search": Search,
+                "early_stopping": EarlyStopping,
+            }[name]  # fmt: skip
+    names = {info.alias or name: info for name, info in section.model_fields.items()}
+    info = names[field]
+    try:
+        TypeAdapter(Annotated[info.annotation, info]).validate_python(value)
+    except ValidationError as error:
+        return [entry["msg"] for entry in error.errors()]
+    return []
 
 
 def test_recipes_are_listed_shown_and_copied(tmp_path):
@@ -121,9 +214,37 @@ def test_recipes_are_listed_shown_and_copied(tmp_path):
     tltool("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path)
 
     assert all(name in listed for name in RECIPES)
+    words = listed.split()
+    assert all(set(recipe.result.split()) <= set(words) for recipe in RECIPES.values())
     assert shown == RECIPES["quickstart"].path.read_text()
     assert (tmp_path / "mine.yaml").is_file()
     assert (tmp_path / "recipe.schema.json").is_file()
+
+
+@every_recipe
+def test_the_comment_of_a_copy_is_true_of_the_copy(shipped, tmp_path):
+    target = Path("tried/mine.yaml")
+    tltool("recipes", "copy", shipped.name, target, cwd=tmp_path)
+
+    text = (tmp_path / target).read_text()
+    header = re.match(r"(#.*\n)+", text).group()
+    assert f"#   tltool finetune {target}\n" in header
+    assert "recipes/data" not in header and f"recipes/{shipped.name}.yaml" not in header
+    if "recipes/data" in shipped.path.read_text():
+        assert "tried/data/" in header  # where the copy's relative paths lead
+    assert f"# Result of the shipped {shipped.name}: {shipped.result}" in header
+    assert f"# Measured with the shipped {shipped.name}, 20" in header
+
+
+def test_the_name_of_a_shipped_recipe_stands_for_its_file(tmp_path):
+    told = tltool("validate", "quickstart", cwd=tmp_path).stderr
+    (tmp_path / "quickstart.yaml").write_text("version: 1")
+    own = tltool("validate", "quickstart.yaml", cwd=tmp_path, code=2).stderr
+    missing = tltool("validate", "quikstart", cwd=tmp_path, code=2).stderr
+
+    assert f"{RECIPES['quickstart'].path}: valid" in told
+    assert "quickstart.yaml" in own and "is valid" not in own
+    assert "quikstart" in missing
 
 
 def test_a_copy_never_overwrites(tmp_path):

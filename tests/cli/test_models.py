@@ -110,6 +110,29 @@ def test_draw_writes_a_diagram_that_shows_what_trains(tmp_path):
     assert "block4" in document and "4 × 4 × 96" in document
 
 
+@pytest.mark.parametrize("typed", [["alpha=0.25"], ["--set", "alpha=0.25"]])
+def test_show_draw_and_probe_take_arguments_in_one_way(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = models("show", "mobilenet", *typed, "--input-size", 32)
+    models("draw", "mobilenet", *typed, "--input-size", 32)
+    probe = json.loads(models("probe", "mobilenet", *typed, "--input-size", 32, "--json"))
+
+    assert "argument alpha=0.25  (0.03125 to 4, default 1.0)" in shown
+    assert "MobileNet alpha=0.25: 218,544 parameters" in shown
+    assert ">MobileNet alpha=0.25" in (tmp_path / "mobilenet.svg").read_text()
+    assert [block["shape"][-1] for block in probe["blocks"]][-1] == 256
+
+
+def test_probe_takes_folders_and_files(tmp_path, draw_photos):
+    photos = draw_photos(tmp_path / "photos", count=2)
+    odd = photos / "a=1.jpg"
+    odd.write_bytes((photos / "ants" / "0.jpg").read_bytes())
+
+    probe = json.loads(models("probe", "lenet5", photos / "bees", odd, "--json"))
+
+    assert probe["num_images"] == 3 and probe["images"] == "given"
+
+
 def test_draw_refuses_a_name_that_is_no_svg(tmp_path):
     done = CliRunner().invoke(models_command, ["draw", "vgg_tiny", "-o", str(tmp_path / "a.png")])
 

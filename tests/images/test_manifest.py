@@ -112,3 +112,37 @@ def test_what_is_no_manifest_is_refused(text, tmp_path):
 def test_missing_manifest_is_refused(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         Manifest.load(tmp_path / "manifest.csv")
+
+
+def test_equal_images_with_other_targets_are_listed_with_the_leaks():
+    examples = (
+        Example("ants/a.jpg", sha("a"), "train", ("ants",)),
+        Example("bees/a.jpg", sha("a"), "train", ("bees",)),
+        Example("ants/copy.jpg", sha("a"), "test", ("ants",)),
+        Example("bees/b.jpg", sha("b"), "train", ("bees",)),
+        Example("bees/torn.jpg", sha("b"), "train", ("ants",), "broken", "torn"),
+    )
+    manifest = Manifest(examples, ("ants", "bees"))
+
+    assert manifest.find_contradictions() == [(examples[0], examples[1], "label")]
+    leak, contradiction = manifest.describe_leaks()
+    assert leak == {
+        "path": "ants/copy.jpg", "split": "test", "equals": "ants/a.jpg", "equals_split": "train",
+    }  # fmt: skip
+    assert contradiction == {
+        "path": "bees/a.jpg", "split": "train", "equals": "ants/a.jpg", "equals_split": "train",
+        "differs": "label", "target": "bees", "equals_target": "ants",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "is_found"), [("m", False), ("other", True)])
+def test_masks_of_equal_images_are_compared_by_their_content(content, is_found):
+    examples = (
+        Example("a.jpg", sha("a"), "train", ("masks/a.png", sha("m"))),
+        Example("b.jpg", sha("a"), "train", ("masks/b.png", sha(content))),
+    )
+    manifest = Manifest(examples, (), columns=("mask", "mask_sha256"))
+
+    pairs = manifest.describe_leaks()
+
+    assert [pair["target"] for pair in pairs] == ["masks/b.png"] * is_found

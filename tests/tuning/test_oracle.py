@@ -73,6 +73,37 @@ def test_failures_end_no_search_and_are_not_tried_again(algorithm):
     assert len({json.dumps(trial) for trial in actual}) == 10
 
 
+@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        Dimension(choices=(0, 1, 2)),
+        Dimension(choices=(0, {"from": "a"}, None)),
+        Dimension(min=0.1, max=0.3, step=0.1),
+        Dimension(min=1e-3, max=1e-1, step=10, sampling="log"),
+    ],
+)
+def test_a_finite_space_is_exhausted_once(algorithm, dimension):
+    actual = choose(
+        Search(algorithm=algorithm, trials=12), {"a": dimension}, score=lambda trial: trial.number
+    )
+
+    assert len(actual) == 3
+    assert sorted(json.dumps(trial["a"]) for trial in actual) == sorted(
+        map(json.dumps, dimension.values)
+    )
+
+
+def test_a_bayesian_search_tries_no_combination_twice():
+    space = {"a": Dimension(min=0, max=4), "b": Dimension(choices=("x", "y", "z"))}
+
+    actual = choose(
+        Search(algorithm="bayesian", trials=15), space, score=lambda trial: trial.values["a"]
+    )
+
+    assert len({json.dumps(trial) for trial in actual}) == len(actual) == 15
+
+
 def test_a_grid_goes_through_every_value_the_last_field_fastest():
     space = {"a": Dimension(min=0.0, max=0.4, step=0.2), "b": Dimension(min=1, max=2)}
 

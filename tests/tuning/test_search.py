@@ -613,10 +613,14 @@ def test_the_model_of_a_hypermodel_is_compiled_as_the_last_phase_trains_it(
 
 def test_the_commands_say_what_was_found(tmp_path, recipe):
     path = tmp_path / "recipe.yaml"
-    recipe["search"]["trials"] = 2
+    recipe["search"] = {
+        "algorithm": "bayesian", "space": {"model.head.dropout": {"choices": [0.1, 0.2]}}
+    }  # fmt: skip
     path.write_text(json.dumps(recipe))
 
     done = tltool("search", path, "--out", "found", cwd=tmp_path)
 
+    assert "all 2 combinations of the space were tried: the search ends before" in done.stderr
     assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
+    assert done.stderr.count("features: ") == 1
     assert "tltool finetune found/best.yaml" in done.stderr

@@ -116,7 +116,7 @@ def render_architecture(
         )
         for row in description.units
     ]
-    diagram = render_diagram(boxes, title=description.title, image_size=description.image_size)
+    diagram = render_diagram(boxes, title=description.heading, image_size=description.image_size)
     write_atomically(Path(path), diagram)
     return Path(path)
 
@@ -134,7 +134,8 @@ def probe_architecture(
 
     Args:
         name: Its name in the catalog, or a model of your own: a path that ends in .keras.
-        images: Image files; without any, four images are rendered in code.
+        images: Image files, and folders with all images inside; without any, four images are
+            rendered in code.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size. Images are stretched.
         weights: "random", "imagenet" or the path of a weight file.
@@ -142,15 +143,17 @@ def probe_architecture(
 
     Raises:
         RecipeError: A name, an argument or the size does not fit the architecture.
-        DataError: A file cannot be decoded.
+        DataError: A path does not exist, a folder holds no image, or a file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     record = find_record(name, image_size)
     size = _fit_size(record, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
+    from tl_toolkit.sources.survey import list_images
 
-    return probe_base(record, arguments or {}, size, images, weights=weights, seed=seed)
+    files = [file for path in images for file in list_images(path)]
+    return probe_base(record, arguments or {}, size, files, weights=weights, seed=seed)
 
 
 def _fit_size(record: Architecture, image_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -300,7 +300,7 @@ class Searching:
         }
         write_json(self.folder.summary, summary)
         fields = list(engine.space)
-        plot_fields(self.folder.fields_plot, trials, fields, objective.name, best)
+        plot_fields(self.folder.fields_plot, trials, engine.space, objective.name, best)
         plot_time(
             self.folder.time_plot, trials, objective.name, is_max=objective.is_max
         )  # fmt: skip

@@ -104,17 +104,11 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
 
 def _write_sweep(recipe: Recipe, run: SearchRun) -> None:
     from tl_toolkit.plan.space import resolve_space
-    from tl_toolkit.tuning.report import SweepRow, describe_value, write_sweep
+    from tl_toolkit.tuning.report import SweepRow, write_sweep
 
     (field,) = resolve_space(recipe)
     rows = [
-        SweepRow(
-            describe_value(trial.values[field]),
-            trial.trains,
-            trial.parameters,
-            trial.score,
-            trial.seconds,
-        )
+        SweepRow(trial.values[field], trial.trains, trial.parameters, trial.score, trial.seconds)
         for trial in run.trials
     ]
     write_sweep(run.folder, rows, recipe.search.objective.name if recipe.search else "")

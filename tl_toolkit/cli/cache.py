@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tl_toolkit.cli.console import print_message, show, show_json
-from tl_toolkit.printing.tables import build_table
+from tl_toolkit.printing.tables import Figure, build_table
 
 if TYPE_CHECKING:
     from tl_toolkit.features.shards import Shard
@@ -53,7 +53,7 @@ def show_info(as_json: bool) -> None:
             base,
             data or "unknown",
             len(group),
-            f"{sum(shard.size for shard in group) / 1e6:.1f} MB",
+            Figure(f"{sum(shard.size for shard in group) / 1e6:.1f} MB"),
             _describe_age(group[-1].used),
         ]
         for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)

@@ -15,7 +15,7 @@ from tl_toolkit.printing.tables import build_table, numbers_of, open_console
 from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from tl_toolkit.printing.tables import FittedTable
 
 
 def print_message(message: str) -> None:
@@ -37,7 +37,7 @@ def warn(message: str) -> None:
     print_message(click.style(message, fg="red") if colours else message)
 
 
-def show(table: Table | str) -> None:
+def show(table: FittedTable | str) -> None:
     """Prints a result for people, to stdout.
 
     Args:
@@ -86,3 +86,6 @@ def show_metrics(name: str, metrics: Mapping[str, Any], task: TaskSection) -> No
         rows = [[label, *(row[column] for column in columns)] for label, row in groups.items()]
         show("")
         show(build_table([task.grouped_by, *map(task.title_of, columns)], rows))
+    for details in task.list_details(metrics):
+        show(f"\n{details.title}\n")
+        show(build_table(details.columns, details.rows))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.catalog.lookup import Architecture, Argument
 from tl_toolkit.catalog.records import Value
 from tl_toolkit.cli.console import show
-from tl_toolkit.printing.tables import build_table
+from tl_toolkit.printing.tables import Figure, build_table
 
 if TYPE_CHECKING:
     from tl_toolkit.inspect.describe import Description, Row
@@ -78,11 +78,13 @@ def show_description(record: Architecture, description: Description, level: str)
     """
     _show_rows(description, level)
     for key, argument in record.arguments.items():
-        show(f"\nargument {key}={_value(argument.default)}  ({_allowed(argument)})")
+        value = description.arguments.get(key, argument.default)
+        default = f", default {_value(argument.default)}" if value != argument.default else ""
+        show(f"\nargument {key}={_value(value)}  ({_allowed(argument)}{default})")
         show(f"    {argument.help}")
     height, width = description.image_size
     show(
-        f"\n{description.title}: {description.parameters:,} parameters, "
+        f"\n{description.heading}: {description.parameters:,} parameters, "
         f"{description.trainable:,} of them trainable"
         f"\nFor one image of {height} x {width}: "
         f"{_scale(description.multiply_accumulates).strip()} multiply-accumulates, "
@@ -97,14 +99,8 @@ def _show_rows(description: Description, level: str) -> None:
     rows: tuple[Row, ...] = getattr(description, level)
     heads = {"blocks": ["block"], "units": ["block", "unit"], "layers": ["layer", "kind"]}[level]
     columns = [*heads, "output", "parameters", "MACs", "field", "memory", "trains"]
-    table = [[*_names(row, level), *_numbers(row, level)] for row in rows]
-    # The table would align figures with units to the left, as words.
-    for index in range(len(heads) + 2, len(columns)):
-        width = max(len(columns[index]), *(len(line[index]) for line in table))
-        columns[index] = columns[index].rjust(width)
-        for line in table:
-            line[index] = line[index].rjust(width)
-    show(build_table(columns, table))
+    table = [[*_names(row, level), *_numbers(row)] for row in rows]
+    show(build_table(columns, table, keys=len(heads)))
     windows = [row for row in rows if row.formula and row.connections_per_weight]
     if not windows:
         return
@@ -121,16 +117,16 @@ def _names(row: Row, level: str) -> list[str | None]:
     return [row.end, row.kind.replace("Normalization", "Norm")]
 
 
-def _numbers(row: Row, level: str) -> list[Any]:
+def _numbers(row: Row) -> list[Any]:
     further = len(row.outputs) - 1
-    shape = "x".join(map(str, row.shape)) if level == "layers" else _times(row.shape)
+    shape = "x".join(map(str, row.shape))
     return [
         shape + (f" (+{further})" if further else ""),
         row.parameters,
-        _scale(row.multiply_accumulates, 3) if row.multiply_accumulates else "",
-        _field(row.receptive_field),
-        f"{_scale(row.activation_bytes, 3)}B",
-        f"{row.trainable / row.parameters:.0%}" if row.parameters else "",
+        Figure(_scale(row.multiply_accumulates, 3) if row.multiply_accumulates else ""),
+        Figure(_field(row.receptive_field)),
+        Figure(f"{_scale(row.activation_bytes, 3)}B"),
+        Figure(f"{row.trainable / row.parameters:.0%}" if row.parameters else ""),
     ]
 
 
@@ -186,11 +182,11 @@ def show_probe(probe: Probe) -> None:
     rows = [
         [
             block.block,
-            _times(block.shape),
+            "x".join(map(str, block.shape)),
             block.shift,
-            None if block.difference is None else f"{block.difference:.1e}",
-            None if block.relative is None else f"{block.relative:.1e}",
-            None if block.compared is None else _times(block.compared),
+            None if block.difference is None else Figure(f"{block.difference:.1e}"),
+            None if block.relative is None else Figure(f"{block.relative:.1e}"),
+            None if block.compared is None else "x".join(map(str, block.compared)),
             "yes" if block.is_exact else "no" if block.compared else "",
             f"{block.dead:,} of {block.channels:,} ({block.dead_share:.1%})",
         ]
@@ -205,7 +201,8 @@ def show_probe(probe: Probe) -> None:
     for reason, blocks in reasons.items():
         show(f"{', '.join(blocks)}: {reason}")
     show(
-        "\nshift: pixels; difference: largest between f(shift x) and shift f(x); relative: divided"
-        "\nby the largest |f(x)|; compared: positions of the output; equivariant: equal but for"
-        "\nrounding; dead channels: of the ReLU outputs, those that are zero on all images"
+        "\nshift: pixels; difference: largest between f(shift x) and shift f(x);"
+        "\nrelative: divided by the largest |f(x)|; compared: positions of the output;"
+        "\nequivariant: equal but for rounding; dead channels: of the ReLU outputs,"
+        "\nthose that are zero on all images"
     )

@@ -56,9 +56,15 @@ _takes_size = click.option(
 )
 
 
+_takes_set = click.option(
+    "--set", "set_arguments", multiple=True, metavar="KEY=VALUE", help="The same as KEY=VALUE."
+)
+
+
 def _takes_graph(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of the graph: image size, classifier, and what trains."""
     decorators = (
+        _takes_set,
         _takes_size,
         click.option("--classes", type=click.IntRange(min=2), help="Add the paper's classifier."),
         click.option(
@@ -80,6 +86,7 @@ def _takes_graph(command: Callable[..., None]) -> Callable[..., None]:
 def show_model(
     name: str,
     arguments: tuple[str, ...],
+    set_arguments: tuple[str, ...],
     input_size: int | None,
     classes: int | None,
     unfreeze: str | None,
@@ -97,7 +104,7 @@ def show_model(
 
     description = describe_architecture(
         name,
-        _read_arguments(arguments),
+        _read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
@@ -113,6 +120,11 @@ def _read_arguments(texts: Sequence[str]) -> dict[str, Any]:
     if malformed:
         raise click.BadParameter(f"{malformed[0]!r}: expected KEY=VALUE, as alpha=0.25")
     return {key: read_scalar(value) for key, _, value in (text.partition("=") for text in texts)}
+
+
+def _is_argument(word: str) -> bool:
+    """Returns whether a word is KEY=VALUE, and not the path of an image that has a = in it."""
+    return word.partition("=")[0].isidentifier() and "=" in word and not Path(word).exists()
 
 
 def _square(side: int | None) -> tuple[int, int] | None:
@@ -134,23 +146,24 @@ def _read_unfreeze(
 @models_command.command("draw")
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The SVG file to write."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The SVG file.  [NAME.svg]")
 @_takes_graph
 def draw_model(
     name: str,
     arguments: tuple[str, ...],
+    set_arguments: tuple[str, ...],
     input_size: int | None,
-    output: Path,
+    output: Path | None,
     classes: int | None,
     unfreeze: str | None,
 ) -> None:
     """Draw architecture NAME as SVG: blocks, units with shapes, what is frozen, what trains.
 
-    Repeated units are collapsed into one box. A browser shows the file.
+    Repeated units are collapsed into one box. A browser shows the file. KEY=VALUE are arguments of
+    the architecture, as alpha=0.25.
     """
     record = find_record(name, _square(input_size))
+    output = output or Path(f"{Path(name).stem if record.file else name}.svg")
     if output.suffix.lower() != ".svg":
         raise click.BadParameter(f"{str(output)!r}: expected a name that ends in .svg")
     from tl_toolkit.api.inspect import render_architecture
@@ -158,7 +171,7 @@ def draw_model(
     path = render_architecture(
         name,
         output,
-        _read_arguments(arguments),
+        _read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
@@ -168,10 +181,8 @@ def draw_model(
 
 @models_command.command("probe")
 @click.argument("name")
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--set", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument, as alpha=0.25."
-)
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE | IMAGE]...")
+@_takes_set
 @_takes_size
 @click.option(
     "--weights", default="random", show_default=True, help="imagenet, random or a weight file."
@@ -182,26 +193,30 @@ def draw_model(
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def probe_model(
     name: str,
-    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    set_arguments: tuple[str, ...],
     input_size: int | None,
-    images: tuple[Path, ...],
     weights: str,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Measure the blocks of architecture NAME on IMAGES: equivariance, and dead channels.
+    """Measure the blocks of architecture NAME on images: equivariance, and dead channels.
+
+    IMAGE is a file, or a folder with all images inside; KEY=VALUE are arguments of the
+    architecture, as alpha=0.25.
 
     The images are moved down and right by as many pixels as a block's positions are apart, and
     the outputs compared: f(shift x) with shift f(x). A dead channel is zero on all images, at
-    every position. Without IMAGES, some are rendered in code.
+    every position. Without an IMAGE, some are rendered in code.
     """
     find_record(name, _square(input_size))
     from tl_toolkit.api.inspect import probe_architecture
 
+    arguments = [word for word in words if _is_argument(word)]
     probe = probe_architecture(
         name,
-        images,
-        _read_arguments(arguments),
+        [word for word in words if not _is_argument(word)],
+        _read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         weights=weights,
         seed=seed,

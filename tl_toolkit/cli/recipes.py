@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tl_toolkit.cli.arguments import takes_recipe
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.printing.tables import build_table
@@ -13,7 +14,7 @@ from tl_toolkit.runs.files import write_atomically
 
 
 @click.command("validate")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@takes_recipe
 @click.argument("overrides", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -48,17 +49,30 @@ def recipes_command() -> None:
 
 
 @recipes_command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print names and paths as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print names, paths and results as JSON.")
 def list_recipes(as_json: bool) -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes with their measured results.
+
+    Their names stand for their files: tltool finetune quickstart.
+    """
     from tl_toolkit.recipe.shipped import list_shipped
 
     recipes = list_shipped()
     if as_json:
-        show_json([{"name": recipe.name, "path": str(recipe.path)} for recipe in recipes])
+        show_json(
+            [
+                {
+                    "name": recipe.name,
+                    "path": str(recipe.path),
+                    "summary": recipe.summary,
+                    "result": recipe.result,
+                }
+                for recipe in recipes
+            ]
+        )
     else:
-        rows = [[recipe.name, recipe.summary] for recipe in recipes]
-        show(build_table(["recipe", "what it does"], rows))
+        rows = [[recipe.name, recipe.summary, recipe.result] for recipe in recipes]
+        show(build_table(["recipe", "what it does", "measured result"], rows))
 
 
 @recipes_command.command("show")
@@ -84,7 +98,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
     target = target or Path(source.path.name)
     target = target / source.path.name if target.is_dir() else target
     _refuse_existing(target)
-    write_atomically(target, source.read_for(target.parent))
+    write_atomically(target, source.read_for(target))
     _copy_schema(target.parent)
     print_message(f"copied to {target}. Next: tltool validate {target}")
 

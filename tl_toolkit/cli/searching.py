@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from tl_toolkit.cli.arguments import takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
+from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import build_table
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("recipe", type=click.Path(path_type=Path)),
+    takes_recipe,
     click.argument("overrides", nargs=-1),
     click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
     click.option("--resume", is_flag=True, help="Resume where it was interrupted."),
@@ -64,10 +66,19 @@ def sweep_command(as_json: bool, **options: Any) -> None:
         return
     with open(run.folder.sweep_table, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    # Depth and parameters are as they are in the file, scores need not be so long.
+    depths = [describe_value(*trial.values.values()) for trial in run.trials]
+    # Parameters are as in the file, scores need not be so long.
     show(
         build_table(
-            header, [[*row[:3], *(float(cell or "nan") for cell in row[3:])] for row in rows]
+            header,
+            [
+                [depth, *row[1:3], *map(_read_score, row[3:])]
+                for depth, row in zip(depths, rows, strict=True)
+            ],
         )
     )
     print_message(f"plotted in {run.folder.sweep_plot}")
+
+
+def _read_score(cell: str) -> float:
+    return float(cell or "nan")

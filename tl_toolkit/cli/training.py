@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from tl_toolkit.cli.arguments import takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import show_json
 from tl_toolkit.errors import Problem, RecipeError
 
 
 @click.command("finetune")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@takes_recipe
 @click.argument("overrides", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
@@ -30,6 +31,7 @@ def finetune_command(
 ) -> None:
     """Fine-tune, evaluate and export the model of RECIPE.
 
+    RECIPE is a file, or the name of a shipped recipe (tltool recipes list), as quickstart.
     OVERRIDES replace fields: phases.head.epochs=3, model.weights=random, ~data.test.
     """
     if resume:

@@ -100,16 +100,54 @@ class Manifest:
                     leaks.append((earlier, entry))
         return leaks
 
+    def find_contradictions(self) -> list[tuple[Example, Example, str]]:
+        """Returns pairs of equal images with different targets, and the column that differs.
+
+        Of a column that is the path of a file the content is compared.
+        """
+        first: dict[str, Example] = {}
+        pairs = []
+        for entry in self.examples:
+            if not entry.usable:
+                continue
+            earlier = first.setdefault(entry.sha256, entry)
+            for place in self._places_of_targets:
+                if earlier.targets[place] != entry.targets[place]:
+                    pairs.append((earlier, entry, self.columns[place].removesuffix("_sha256")))
+                    break
+        return pairs
+
     def describe_leaks(self) -> list[dict[str, str]]:
-        """Returns the pairs of `find_leaks` as plain values, for a file of the run."""
-        return [
-            {
-                "path": leak.path,
-                "split": leak.split,
-                "equals": first.path,
-                "equals_split": first.split,
+        """Returns equal images in different splits, or with different targets, as plain values.
+
+        Those with different targets have a value of `differs`, the column.
+        """
+        pairs = {(id(first), id(leak)): (first, leak, "") for first, leak in self.find_leaks()}
+        for pair in self.find_contradictions():
+            pairs[id(pair[0]), id(pair[1])] = pair
+        return [self._describe_pair(*pair) for pair in pairs.values()]
+
+    def _describe_pair(self, first: Example, entry: Example, column: str) -> dict[str, str]:
+        pair = {
+            "path": entry.path,
+            "split": entry.split,
+            "equals": first.path,
+            "equals_split": first.split,
+        }
+        if column:
+            place = self.columns.index(column)
+            pair |= {
+                "differs": column,
+                "target": entry.targets[place],
+                "equals_target": first.targets[place],
             }
-            for first, leak in self.find_leaks()
+        return pair
+
+    @property
+    def _places_of_targets(self) -> list[int]:
+        """Places of the columns that hold targets, or the content of files of targets."""
+        return [
+            place for place, name in enumerate(self.columns) if f"{name}_sha256" not in self.columns
         ]
 
     @property
@@ -119,9 +157,7 @@ class Manifest:
         Files of targets count with their content, not with their paths.
         """
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
-        counted = [
-            place for place, name in enumerate(self.columns) if f"{name}_sha256" not in self.columns
-        ]
+        counted = self._places_of_targets
         for entry in self.examples:
             if entry.usable:
                 facts = (entry.sha256, *(entry.targets[place] for place in counted), entry.split)

@@ -87,6 +87,11 @@ class Description:
     taps: Mapping[str, int]
 
     @property
+    def heading(self) -> str:
+        """Its title with the arguments that were chosen."""
+        return " ".join([self.title, *(f"{k}={_write(v)}" for k, v in self.arguments.items())])
+
+    @property
     def parameters(self) -> int:
         """All weights: those of `keras.Model.count_params`."""
         return sum(row.parameters for row in self.blocks)
@@ -105,6 +110,10 @@ class Description:
     def activation_bytes(self) -> int:
         """Bytes of the outputs of all operations in float32, for one image."""
         return sum(row.activation_bytes for row in self.blocks)
+
+
+def _write(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)

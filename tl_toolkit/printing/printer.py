@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tl_toolkit.events import Event, Kind
-from tl_toolkit.printing.tables import build_summary, build_table, open_console
+from tl_toolkit.plan.values import describe_value, shorten_fields
+from tl_toolkit.printing.tables import Figure, FittedTable, build_summary, build_table, open_console
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich import progress as bars
     from rich.console import Console
-    from rich.table import Table
 
     from tl_toolkit.printing.trials import TrialTable
 
@@ -25,6 +29,9 @@ _BARS: dict[Kind, str] = {
     "images_inspected": "images",
     "features_computed": "frozen part",
 }
+_MOST_LINES = 40
+"""Lines of epochs in a file or a pipe; a terminal shows all."""
+_MOST_OF_BASELINE = 10
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -47,6 +54,10 @@ class Printer:
         self._task: bars.TaskID | None = None
         self._bar = ""
         self._epochs = 0
+        self._plan: list[Mapping[str, Any]] = []
+        self._stride = 1
+        self._began = self._clock = time.monotonic()
+        self._seconds: dict[str, list[float]] = {}  # of the epochs of each phase
         self._trials: TrialTable | None = None
         self._handlers: dict[Kind, Callable[[Event], None]] = {
             "run_began": self._begin_run,
@@ -87,6 +98,7 @@ class Printer:
         if self._command:
             self._folder.append_log(f"$ {self._command}")
         self._print(f"run {folder}")
+        self._began = time.monotonic()
 
     def _print_phases(self, event: Event) -> None:
         rows = [
@@ -95,7 +107,7 @@ class Printer:
                 phase["epochs"],
                 phase["trains"],
                 phase["parameters"],
-                f"{phase['parameters'] / phase['total_parameters']:.1%}",
+                Figure(f"{phase['parameters'] / phase['total_parameters']:.1%}"),
                 phase["optimizer"],
                 _describe_rate(phase["learning_rate"]),
             ]
@@ -104,10 +116,19 @@ class Printer:
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
         self._print(build_table(columns, rows))
         self._print("* the best epoch so far, whose weights are kept")
+        # A baseline is planned when the run itself is done.
+        most = _MOST_OF_BASELINE if self._plan else _MOST_LINES
+        self._plan = self._plan or event.facts["phases"]
+        epochs = sum(phase["epochs"] for phase in event.facts["phases"])
+        self._stride = 1 if self._file.isatty() else math.ceil(max(epochs, 1) / most)
+        if self._stride > 1:
+            self._print(f"a line for every {self._stride} epochs; history.csv holds all")
 
     def _begin_phase(self, event: Event) -> None:
         self.stop()
         self._epochs = event.facts["epochs"]
+        self._clock = time.monotonic()
+        self._seconds[event.facts["phase"]] = []
         self._start_bar(event.facts["phase"], self._epochs * event.facts["steps"])
 
     def _end_step(self, event: Event) -> None:
@@ -116,15 +137,41 @@ class Printer:
 
     def _end_epoch(self, event: Event) -> None:
         row = event.facts
-        parts = [f"{row['phase']} {row['epoch']}/{self._epochs}"]
-        score = _score_of(row)
-        title = self._section.title_of(score)
-        if row["loss"] is not None:
-            parts.append(f"loss {row['loss']:.4f}  {title} {row[score]:.3f}")
-        parts.append(f"val loss {row['val_loss']:.4f}  {title} {row[f'val_{score}']:.3f}")
-        self._print("  ".join(parts) + (" *" if event.is_best else ""))  # within 80 columns
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        taken = self._seconds.setdefault(row["phase"], [])
+        if not taken:
+            self._print(self._write_epoch(row, None))
+        taken.append(seconds)
+        # The first ones show that it trains.
+        if row["epoch"] < 3 or row["epoch"] % self._stride == 0 or row["epoch"] == self._epochs:
+            self._print(self._write_epoch(row, seconds) + (" *" if event.is_best else ""))
         if row["epoch"] == self._epochs:
             self.stop()
+
+    def _write_epoch(self, row: Mapping[str, Any], seconds: float | None) -> str:
+        """Returns the line of an epoch, or without seconds the heading of such lines."""
+        score = _score_of(row)
+        title = self._section.title_of(score)
+        name = f"{row['phase']} {row['epoch']}/{self._epochs}"
+        room = len(f"{row['phase']} {self._epochs}/{self._epochs}")
+        cells = {
+            "loss": (row["loss"], "8.4f"),
+            title: (row[score], "6.3f"),
+            "val loss": (row["val_loss"], "8.4f"),
+            f"val {title}": (row[f"val_{score}"], "6.3f"),
+            "seconds": (seconds, "6.1f"),
+        }
+        if seconds is None:
+            texts = {head: head for head in cells}
+        else:
+            texts = {head: "" if value is None else f"{value:{form}}"
+                     for head, (value, form) in cells.items()}  # fmt: skip
+        parts = [
+            text.rjust(max(len(head), 8 if cells[head][1] == "8.4f" else 6))
+            for head, text in texts.items()
+        ]
+        return "  ".join([("epoch" if seconds is None else name).ljust(room), *parts])
 
     def _begin_trial(self, event: Event) -> None:
         if self._trials is None and self._file.isatty():
@@ -147,21 +194,41 @@ class Printer:
 
     def _print_sentence(self, event: Event) -> None:
         self._stop_bar()  # a table of trials stays: the sentence goes above it
-        self._print(f"warning: {event.text}" if event.kind == "warning" else event.text)
+        text = f"warning: {event.text}" if event.kind == "warning" else event.text
+        self._print(text, is_prose=True)
 
     def _end_run(self, event: Event) -> None:
         self.stop()
         best = event.facts["metrics"]["best"]
-        self._print(f"\nkept: phase {best['phase']}, epoch {best['epoch']}")
+        self._print(f"\nbest epoch: {best['epoch']} of phase {best['phase']}")
+        if improving := self._describe_improving(best):
+            self._print(improving)
         self._print(build_summary(event.facts["metrics"], self._section))
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")
+        self._print(self._describe_time())
         if self._folder:
             run = _shorten(self._folder.path)
-            self._print(
-                f"\nnext:\n  tltool evaluate {run}\n  tltool predict {run} IMAGE...\n"
-                f"  tltool export {run}"
-            )
+            verbs = [f"evaluate {run}", f"predict {run} IMAGE..."]
+            verbs += [] if event.facts["exported"] else [f"export {run}"]
+            self._print("\nnext:" + "".join(f"\n  tltool {verb}" for verb in verbs))
+
+    def _describe_improving(self, best: Mapping[str, Any]) -> str:
+        """Returns a sentence if the last epoch was the best one, else ""."""
+        last = self._plan[-1]["name"] if self._plan else None
+        done = len(self._seconds.get(best["phase"], ())) - 1  # without the one before the first
+        if best["phase"] != last or not best["epoch"] == done > 0:
+            return ""
+        return f"still improving when it stopped: more epochs, as phases.{last}.epochs={2 * done}"
+
+    def _describe_time(self) -> str:
+        means = [
+            f"{_describe_seconds(statistics.fmean(taken[1:]))} an epoch of {name}"
+            for name, taken in self._seconds.items()
+            if taken[1:]
+        ]
+        total = _describe_seconds(time.monotonic() - self._began)
+        return ", ".join([f"time: {total} in all", *means])
 
     def _stop_bar(self) -> None:
         if self._bars:
@@ -202,16 +269,36 @@ class Printer:
             self._opened = open_console(self._file)
         return self._opened
 
-    def _print(self, text: str | Table) -> None:
+    def _print(self, text: str | FittedTable, *, is_prose: bool = False) -> None:
         console = self._console
         if not isinstance(text, str):
             with console.capture() as captured:
                 console.print(text)
             text = captured.get().rstrip("\n")
         # rich moves a bar out of the way first.
-        console.print(text, markup=False)
+        shown = _wrap(text, console.width) if is_prose and self._file.isatty() else text
+        console.print(shown, markup=False)
         if self._folder and self._command:
             self._folder.append_log(_STYLES.sub("", text))
+
+
+def _wrap(text: str, width: int) -> str:
+    """Wraps sentences at words, which a terminal does not; a path stays whole."""
+    lines = (
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+    return "\n".join("\n".join(wrapped) for wrapped in lines)
+
+
+def _describe_seconds(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _score_of(row: Mapping[str, Any]) -> str:
@@ -227,7 +314,12 @@ def _describe_rate(rate: float | str) -> str:
 
 
 def _describe_trial(trial: Mapping[str, Any]) -> str:
-    values = "  ".join(f"{key.split('.')[-1]} {value}" for key, value in trial["values"].items())
+    values = "  ".join(
+        f"{name} {describe_value(value)}"
+        for name, value in zip(
+            shorten_fields(list(trial["values"])), trial["values"].values(), strict=True
+        )
+    )
     score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
     if trial["state"] == "paused":
         score += f" after epoch {trial['budget']}"
@@ -240,12 +332,13 @@ def _describe_trial(trial: Mapping[str, Any]) -> str:
 def _describe_search(summary: Mapping[str, Any]) -> list[str]:
     """Returns the lines about the winner, and the next command."""
     best = summary["best"]
-    values = ", ".join(f"{key} = {value}" for key, value in best["values"].items())
+    values = [f"{key} = {describe_value(value)}" for key, value in best["values"].items()]
     failed = f", {summary['failed']} failed" if summary["failed"] else ""
     paused = f", {summary['paused']} paused" if summary["paused"] else ""
     lines = [
         f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
-        f"{summary['objective']} {best['score']:.4f}\n  {values}"
+        f"{summary['objective']} {best['score']:.4f}",
+        *(f"  {value}" for value in values),
     ]
     if summary["refit"]:
         lines.append(f"  {describe_refit(summary['refit'])}")

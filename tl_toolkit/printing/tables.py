@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
+_GAP = 2  # spaces between columns
+_PARTS = re.compile(r"[^/\\]+[/\\]?|[/\\]")  # a path is broken after a slash
 _FILE_WIDTH = 160  # columns where output goes to a file or a pipe: tables must not fold at 80
 
 
@@ -26,23 +30,175 @@ def open_console(file: TextIO) -> Console:
     return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
 
-def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
+class Figure(str):
+    """A number that is written with its unit or its parts, as 12.3 M: it is never wrapped."""
+
+
+class FittedTable:
+    """A table that rich prints within the width of its console, and breaks no word to do so.
+
+    Numbers are never shortened. Where the columns are too wide, words move to further lines; where
+    that is not enough, the columns follow in several tables one below the other, each of which
+    begins with the first columns. Only a word that has no room at all is broken.
+
+    Args:
+        columns: Names of the columns.
+        rows: Rows, with a value for each column.
+        keys: Number of first columns that each part of a split table repeats.
+        styles: Styles of the rows, as rich names them; none by default.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        keys: int = 1,
+        styles: Sequence[str] = (),
+    ) -> None:
+        self._columns = [
+            _Column(name, [_as_text(row[index]) for row in rows], _is_numeric(rows, index))
+            for index, name in enumerate(columns)
+        ]
+        self._keys = keys
+        self._styles = styles or [""] * len(rows)
+
+    def fits(self, width: int) -> bool:
+        """Returns whether the columns fit beside each other.
+
+        Args:
+            width: Of the terminal, in characters.
+        """
+        return _sum(column.least for column in self._columns) <= width
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        for number, columns in enumerate(self._split(options.max_width)):
+            if number:
+                yield ""
+            yield _render(columns, self._styles, options.max_width)
+
+    def _split(self, width: int) -> list[list[_Column]]:
+        """Returns the columns of each table that is printed."""
+        if self.fits(width):
+            return [self._columns]
+        keys, rest = self._columns[: self._keys], self._columns[self._keys :]
+        tables: list[list[_Column]] = []
+        for column in rest:
+            if tables and _sum(each.least for each in [*tables[-1], column]) <= width:
+                tables[-1].append(column)
+            else:
+                tables.append([*keys, column])
+        return tables or [keys]
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    cells: list[str]
+    is_numeric: bool
+
+    @property
+    def widest(self) -> int:
+        return max(map(_measure, (self.name, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        """The width that its longest word takes; a number is one word, whatever its unit."""
+        texts = self.cells if self.is_numeric else list(_list_words(self.cells))
+        return max(map(_measure, (*_list_words([self.name]), *texts)), default=0)
+
+
+def _render(columns: Sequence[_Column], styles: Sequence[str], width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    widths = _share(columns, width)
+    for column, room in zip(columns, widths, strict=True):
+        name = Text("\n".join(_wrap(column.name, room)))
+        justify: Literal["right", "left"] = "right" if column.is_numeric else "left"
+        table.add_column(name, justify=justify, width=room, no_wrap=True, overflow="fold")
+    for cells, style in zip(zip(*(column.cells for column in columns), strict=True), styles,
+                            strict=True):  # fmt: skip
+        lines = (_wrap(cell, room) for cell, room in zip(cells, widths, strict=True))
+        table.add_row(*(Text("\n".join(cell)) for cell in lines), style=style)
+    return table
+
+
+def _share(columns: Sequence[_Column], width: int) -> list[int]:
+    """Returns the width of each column: the widest ones give way first, none below its words."""
+    widths = [column.widest for column in columns]
+    for least in ([column.least for column in columns], [1] * len(columns)):
+        while _sum(widths) > width:
+            slack = [have if have > need else 0 for have, need in zip(widths, least, strict=True)]
+            if not any(slack):
+                break
+            widths[slack.index(max(slack))] -= 1
+    # Words that moved to further lines leave room behind them.
+    return [
+        max(_measure(line) for text in (column.name, *column.cells) for line in _wrap(text, width))
+        for column, width in zip(columns, widths, strict=True)
+    ]
+
+
+def _sum(widths: Iterable[int]) -> int:
+    """Returns the width of a table with the gaps between columns."""
+    widths = list(widths)
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _list_words(texts: Sequence[str]) -> Iterator[str]:
+    for text in texts:
+        for word in text.split():
+            yield from _PARTS.findall(word)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Returns lines of at most a width, broken at spaces and after slashes where there are any."""
+    if _measure(text) <= width:
+        return [text]
+    lines = [""]
+    for index, word in enumerate(text.split()):
+        for place, part in enumerate(_PARTS.findall(word)):
+            joined = lines[-1] + (" " if index and not place and lines[-1] else "") + part
+            if _measure(joined) <= width:
+                lines[-1] = joined
+                continue
+            lines += [part] if lines[-1] else []
+            lines[-1] = lines[-1] or part
+            while _measure(lines[-1]) > width:  # no room for the word
+                head = lines[-1]
+                while _measure(head) > width and len(head) > 1:
+                    head = head[:-1]
+                if head == lines[-1]:
+                    break
+                lines[-1:] = [head, lines[-1][len(head) :]]
+    return lines
+
+
+def _measure(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _is_numeric(rows: Sequence[Sequence[Any]], index: int) -> bool:
+    return any(isinstance(row[index], int | float | Figure) for row in rows)
+
+
+def build_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, keys: int = 1
+) -> FittedTable:
     """Returns a table; numbers are set to the right, None is left empty.
 
     Args:
         columns: Names of the columns.
         rows: Rows, with a value for each column.
-        title: The title above the table.
+        keys: As in `FittedTable`.
     """
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for index, name in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_as_text, row))
-    return table
+    return FittedTable(columns, rows, keys=keys)
 
 
 def _as_text(value: Any) -> str:
@@ -54,7 +210,7 @@ def _as_text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
-    return str(value).replace("[", "\\[")
+    return str(value)
 
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
@@ -66,21 +222,21 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> Table:
+def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     """Returns the first metrics of each split, of a run and of its baseline.
 
     Args:
         metrics: The content of metrics.json.
         task: Of the run.
     """
-    rows = []
-    columns: list[str] = []
-    for split in ("validation", "test"):
-        if split not in metrics:
-            continue
-        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {})):
-            if split in splits:
-                numbers = numbers_of(splits[split])
-                columns = task.select_headlines(numbers)
-                rows.append([name, split, *(numbers[column] for column in columns)])
-    return build_table(["", "split", *map(task.title_of, columns)], rows)
+    shown = [
+        (name, split, splits[split])
+        for split in ("validation", "test")
+        if split in metrics
+        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
+        if split in splits
+    ]
+    # A split may have headlines that the others lack.
+    columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])
+    rows = [[name, split, *map(values.get, columns)] for name, split, values in shown]
+    return build_table(["", "split", *map(task.title_of, columns)], rows, keys=2)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
+
+from tl_toolkit.plan.values import describe_value, shorten_fields
+from tl_toolkit.printing.tables import Figure, FittedTable
 
 _ROWS = 15
 
@@ -75,28 +77,26 @@ class TrialTable:
             self._live.start()
 
     def _render(self) -> Group:
-        fields = list(self._running[2] if self._running else self._rows[-1][0]["values"])
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("trial", *fields, "score", "seconds"):
-            # The table must not wrap: the end of a long field is enough to recognize it.
-            table.add_column(name if len(name) < 24 else f"...{name[-21:]}", no_wrap=True)
-        for trial, is_best in self._rows[-_ROWS:]:
-            score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
-            if trial["state"] == "paused":
-                score += f" after {trial['budget']}"
-            texts = [_show(trial["values"][field]) for field in fields]
-            mark = "bold green" if is_best else ("red" if trial["score"] is None else "")
-            label = str(trial["number"])
-            if trial["continues"]:
-                label += f" ({trial['continues']})"
-            cells = [label, *texts, score, f"{trial['seconds']:.1f}"]
-            table.add_row(*cells, style=mark)
+        trials = self._rows[-self._height :]
+        rows = [[*_describe(trial), trial["values"]] for trial, _ in trials]
+        styles = [
+            "bold green" if is_best else ("red" if trial["score"] is None else "")
+            for trial, is_best in trials
+        ]
+        if self._running is not None:
+            number, total, values = self._running
+            if not self._rows or self._rows[-1][0]["number"] != number:
+                rows.append([Figure(number), Figure("..."), Figure(""), values])
+                styles.append("dim")
+        table = _build_trials(rows, styles, self._console.width)
         if self._running is None:
             return Group(table)
-        number, total, values = self._running
-        if not self._rows or self._rows[-1][0]["number"] != number:
-            table.add_row(str(number), *map(_show, values.values()), "...", "", style="dim")
         return Group(table, Text(self._describe_rest(number, total)))
+
+    @property
+    def _height(self) -> int:
+        """Trials that are shown; more than fit a terminal could not be updated in place."""
+        return max(3, min(_ROWS, (self._console.height - 6) // 2))
 
     def _describe_rest(self, number: int, total: int | None) -> str:
         parts = [f"trial {number} of {total}" if total else f"trial {number}"]
@@ -108,7 +108,46 @@ class TrialTable:
         return ", ".join(parts)
 
 
+def _describe(trial: Mapping[str, Any]) -> list[Figure]:
+    """Returns number, score and seconds of a trial, which every terminal shows whole."""
+    number = str(trial["number"])
+    if trial["continues"]:
+        number += f" ({trial['continues']})"
+    score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
+    if trial["state"] == "paused":
+        score += f" after {trial['budget']}"
+    return [Figure(number), Figure(score), Figure(f"{trial['seconds']:.1f}")]
+
+
+def _build_trials(rows: Sequence[Sequence[Any]], styles: Sequence[str], width: int) -> FittedTable:
+    """Returns a column for each field, or all of them in one column where that is too wide.
+
+    Args:
+        rows: Number, score, seconds and values of each trial.
+        styles: Styles of the rows.
+        width: Of the terminal.
+    """
+    fields = list(rows[-1][-1])
+    names = shorten_fields(fields)
+    wide = FittedTable(
+        ["trial", *names, "score", "seconds"],
+        [
+            [number, *(_show(values[field]) for field in fields), score, seconds]
+            for number, score, seconds, values in rows
+        ],
+        styles=styles,
+    )
+    if wide.fits(width):
+        return wide
+    listed = [
+        [*row[:3], ", ".join(f"{name} {describe_value(row[3][field])}"
+                             for name, field in zip(names, fields, strict=True))]
+        for row in rows
+    ]  # fmt: skip
+    return FittedTable(["trial", "score", "seconds", "values"], listed, styles=styles)
+
+
 def _show(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Returns a value; a number is set to the right."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Figure(describe_value(value)) if is_number else describe_value(value)

@@ -76,6 +76,7 @@ class Data(Section):
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
+        examples=[20],
         description="Training images to keep of each class, sampled by split_seed; all by default.",
     )
     image_size: Annotated[
@@ -173,13 +174,19 @@ class Augment(Section):
         default=None, description="Mirror half of the images, along these axes."
     )
     rotation: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
-        default=None, description="Largest turn either way as a fraction of a full turn, 0 to 0.5."
+        default=None,
+        examples=[0.05],
+        description="Largest turn either way as a fraction of a full turn, 0 to 0.5.",
     )
     zoom: Annotated[float, Field(ge=0, le=0.9)] | None = Field(
-        default=None, description="Largest zoom in or out as a fraction of the size, 0 to 0.9."
+        default=None,
+        examples=[0.1],
+        description="Largest zoom in or out as a fraction of the size, 0 to 0.9.",
     )
     contrast: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="Largest change of contrast as a fraction, 0 to 1."
+        default=None,
+        examples=[0.2],
+        description="Largest change of contrast as a fraction, 0 to 1.",
     )
     rand_augment: RandAugment | None = Field(
         default=None, description="RandAugment, applied after the other changes."
@@ -200,6 +207,7 @@ class Features(Section):
     )
     views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
+        examples=[4],
         description="With augment: keep this many random views of each training image, and "
         "cycle through them in all phases; by default every epoch of every phase samples new "
         "views, which cannot be stored.",

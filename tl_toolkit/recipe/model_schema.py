@@ -63,7 +63,9 @@ class Head(Section):
         "gives a vector.",
     )
     hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
-        default=(), description="Dense layers before the output, from input to output."
+        default=(),
+        examples=[[{"units": 128}]],
+        description="Dense layers before the output, from input to output.",
     )
     dropout: Rate = Field(
         default=0.0, description="Fraction of features dropped before the output, 0 to below 1."
@@ -149,6 +151,7 @@ class Model(Section):
     )
     arguments: Arguments = Field(
         default_factory=Settings,
+        examples=[{"alpha": 0.25}],
         description="Arguments of the architecture, as {alpha: 0.25}; `tltool models show BASE` "
         "shows them.",
     )

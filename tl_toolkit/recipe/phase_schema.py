@@ -71,10 +71,12 @@ class Phase(Section):
     )
     momentum: Rate | None = Field(
         default=None,
+        examples=[0.9],
         description="Momentum of sgd, 0 to below 1: short for optimizer: {kind: sgd, momentum: M}.",
     )
     weight_decay: RegularizationFactor | None = Field(
         default=None,
+        examples=[0.0001],
         description="Weight decay of adamw, 0 or more: short for optimizer: {kind: adamw, "
         "weight_decay: D}.",
     )
@@ -95,6 +97,7 @@ class Phase(Section):
     )
     batch_norm_momentum: Rate | None = Field(
         default=None,
+        examples=[0.9],
         description="Momentum of the moving statistics of BatchNormalization that trains in the "
         "base; by default each layer's own. With Keras's 0.99 a tenth of the first values is left "
         "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",

@@ -39,16 +39,19 @@ class Masks(Section):
     )
     ending: str = Field(
         default="",
+        examples=["_mask"],
         description="End of a mask's name, before the suffix, that its image's name lacks: _mask "
         "for cat_mask.png and cat.jpg.",
     )
     ids: Annotated[tuple[_Id, ...], Listed] | None = Field(
         default=None,
+        examples=[[0, 255]],
         description="The value of each class in masks of one channel, in the order of "
         "data.classes; 0, 1, 2, ... by default.",
     )
     colors: Annotated[tuple[_Color, ...], Listed] | None = Field(
         default=None,
+        examples=[[[0, 0, 0], [255, 0, 0]]],
         description="The colour [red, green, blue] of each class in masks of RGB, in the order of "
         "data.classes.",
     )
@@ -57,6 +60,7 @@ class Masks(Section):
         expects("expected a value from 0 to 255, or a colour [red, green, blue]"),
     ] = Field(
         default=None,
+        examples=[255],
         description="Value, or colour, of pixels without a target (of no class, without a "
         "normal); they count nowhere. Of 8 bits: in maps of 16 bits it is 257 times as much.",
     )
@@ -94,6 +98,7 @@ class Pixels(Section):
     )
     taps: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
         default=None,
+        examples=[["conv_pw_1_relu", "conv_pw_5_relu"]],
         description="Layers, or units, of the base whose maps are read; by default its paper's, or "
         "the last map of each size. `tltool models show BASE --layers` lists them.",
     )
@@ -109,6 +114,7 @@ class Pixels(Section):
     )
     class_weights: Literal["balanced"] | dict[Text, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
+        examples=["balanced", {"sign": 5.0}],
         description="Weight of each class in the loss, a mean over pixels: balanced, the median of "
         "the classes' frequencies over each one's, at most 50; or a weight for each class by name, "
         f"1 by default. {' '.join(list_remarks('class_weights'))}",

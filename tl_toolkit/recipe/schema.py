@@ -108,20 +108,27 @@ class Recipe(Section):
         f"{describe_tasks()}.",
         examples=["segmentation", {"kind": "regression", "columns": ["age"]}],
     )
-    data: Data = Field(description="Where the images are and how they are split and resized.")
+    data: Data = Field(
+        examples=[{"train": "photos", "image_size": 224}],
+        description="Where the images are and how they are split and resized.",
+    )
     augment: Augment | None = Field(
         default=None, description="Random changes to training images; none by default."
     )
     features: Features = Field(
         default=Features(), description="Whether outputs of the frozen part are kept."
     )
-    model: Model = Field(description="The network: base, weights and head.")
+    model: Model = Field(
+        examples=[{"base": "mobilenet", "weights": "imagenet"}],
+        description="The network: base, weights and head.",
+    )
     pixels: Pixels | None = Field(
         default=None,
         description="How single pixels are read, sampled and compared, for dense tasks (an output "
         "per pixel).",
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
+        examples=[[{"name": "head", "epochs": 10, "learning_rate": 0.001}]],
         description="Phases of training, in order; usually the head alone first.",
     )
     early_stopping: EarlyStopping | None = Field(

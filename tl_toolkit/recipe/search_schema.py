@@ -42,11 +42,14 @@ class Dimension(Section):
     choices: Annotated[tuple[Any, ...], Field(min_length=1), Listed] | None = Field(
         default=None, description="The values themselves, of any kind.", examples=[[0, 1, 2]]
     )
-    min: _Number | None = Field(default=None, description="Least value of a range.")
-    max: _Number | None = Field(default=None, description="Greatest value of a range.")
+    min: _Number | None = Field(default=None, examples=[0], description="Least value of a range.")
+    max: _Number | None = Field(
+        default=None, examples=[0.6], description="Greatest value of a range."
+    )
     step: _Number | None = Field(
         default=None,
         gt=0,
+        examples=[0.1],
         description="Distance between values, with sampling: log their ratio; 1 by default between "
         "integers, and any value between other numbers.",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import Problem, RecipeError, closest
 
-__all__ = ["ShippedRecipe", "find_schema", "find_shipped", "list_shipped"]
+__all__ = ["ShippedRecipe", "find_recipe", "find_schema", "find_shipped", "list_shipped"]
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,25 @@ class ShippedRecipe:
     name: str
     path: Path
 
-    def read_for(self, folder: Path) -> str:
-        """Returns its text for a copy, with the full path of shipped weights.
+    def read_for(self, target: Path) -> str:
+        """Returns its text for a copy: its command, places of data, and full path of weights.
+
+        What was measured is said of the shipped recipe, from which a copy is soon to differ.
 
         Args:
-            folder: The folder of the copy.
+            target: The file that the copy is written to.
         """
         text = self.path.read_text(encoding="utf-8")
-        if folder.resolve() == self.path.parent.resolve():
+        if target.resolve().parent == self.path.parent.resolve():
             return text
         models = self.path.resolve().parents[1] / "models"
-        return text.replace("weights: ../models/", f"weights: {models}/")
+        text = text.replace("weights: ../models/", f"weights: {models}/")
+        text = text.replace(
+            f"tltool finetune recipes/{self.name}.yaml", f"tltool finetune {target}"
+        )
+        text = text.replace("recipes/data/", f"{target.parent / 'data'}/")
+        text = text.replace("\n# Result: ", f"\n# Result of the shipped {self.name}: ")
+        return text.replace("\n# Measured ", f"\n# Measured with the shipped {self.name}, ")
 
     @property
     def summary(self) -> str:
@@ -42,6 +51,12 @@ class ShippedRecipe:
             if line.startswith("#") and text and not text.startswith("yaml-language-server"):
                 return text
         return ""
+
+    @property
+    def result(self) -> str:
+        """What it reaches and when that was measured: the line `# Result:` of its comment."""
+        found = re.search(r"^# Result: (.+)$", self.path.read_text(encoding="utf-8"), re.MULTILINE)
+        return found.group(1) if found else ""
 
 
 def _find_folder() -> Path:
@@ -99,3 +114,18 @@ def find_shipped(name: str) -> ShippedRecipe:
             hint="tltool recipes list",
         )
     )
+
+
+def find_recipe(path: Path) -> Path:
+    """Returns a recipe's file: the one that a path names, else the shipped recipe of that name.
+
+    Args:
+        path: As it was typed: a path, or a name as `quickstart`, with or without .yaml.
+    """
+    if path.is_file() or len(path.parts) != 1:
+        return path
+    try:
+        recipes = {recipe.name: recipe.path for recipe in list_shipped()}
+    except RecipeError:  # without them the file that was typed is missing
+        return path
+    return recipes.get(path.name.removesuffix(".yaml"), path)

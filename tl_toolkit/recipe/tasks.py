@@ -5,10 +5,10 @@ fields, its defaults, the names of its metrics) is therefore imported by name: `
 task's folder defines `SPEC`, a child of `TaskSection`, and imports no TensorFlow.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from tl_toolkit.recipe.kinds import KindSection
 __all__ = [
     "DEFAULT_TASK",
     "TASKS",
+    "Details",
     "TaskSection",
     "add_missing",
     "describe_tasks",
@@ -37,6 +38,20 @@ TASKS = ("classification", "multilabel", "regression", "segmentation", "edges", 
 
 DEFAULT_TASK = "classification"
 """The task of recipes that name none."""
+
+
+class Details(NamedTuple):
+    """A table of figures that stands below the metrics of a split.
+
+    Attributes:
+        title: What it shows.
+        columns: Names of the columns.
+        rows: Rows, with a value for each column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
 class TaskSection(KindSection):
@@ -105,6 +120,15 @@ class TaskSection(KindSection):
         if cls.headlines and all(name in metrics for name in cls.headlines):
             return list(cls.headlines)
         return [name for name, value in metrics.items() if isinstance(value, int | float)]
+
+    @classmethod
+    def list_details(cls, metrics: Mapping[str, Any]) -> Iterable[Details]:
+        """Returns tables that `evaluate` prints below the metrics; most tasks have none.
+
+        Args:
+            metrics: Metrics of a split.
+        """
+        return ()
 
     @classmethod
     def describe_absent(cls, metrics: Mapping[str, Any]) -> str:

@@ -80,6 +80,14 @@ class Task:
         """
         return manifest
 
+    def describe_imbalance(self, manifest: Manifest) -> str:
+        """Returns a warning where the training images make the score mislead; "" elsewhere.
+
+        Args:
+            manifest: Images with their targets.
+        """
+        return ""
+
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
     ) -> Any:

@@ -72,7 +72,7 @@ def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
 def survey_images(
     plan: Plan, task: Task, folder: RunFolder, progress: Handler
 ) -> tuple[Manifest, dict[str, Images]]:
-    """Inspects all images, and reports those that are skipped or in two splits.
+    """Inspects all images, and reports what may mislead: skipped ones, leaks, imbalance.
 
     Args:
         plan: The plan that lists the images.
@@ -100,6 +100,18 @@ def survey_images(
                 f"{first.path} is {second.path}"
             )
         )
+    if pairs := manifest.find_contradictions():
+        first, second, column = pairs[0]
+        known, other = (example.targets[manifest.columns.index(column)] for example in pairs[0][:2])
+        count = "1 image is" if len(pairs) == 1 else f"{len(pairs)} images are"
+        progress(
+            warning(
+                f"{count} there again with another {column}, of which one must be wrong: "
+                f"{first.path} ({known}) is {second.path} ({other})"
+            )
+        )
+    if text := task.describe_imbalance(manifest):
+        progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
 
 

@@ -15,7 +15,7 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Event, Handler, warning
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
@@ -82,6 +82,7 @@ class Engine:
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused]] = {}
         self._chooser: Chooser | None = None
+        self._said: set[str] = set()
 
     def begin(self) -> list[Trial]:
         """Returns the trials that are done already; the oracle learns their scores.
@@ -139,8 +140,17 @@ class Engine:
                 self._known[trial.number] = trial
                 chooser.report(proposal, trial.score)
                 yield trial
+            self._report_exhausted(chooser)
         finally:
             chooser.close()
+
+    def _report_exhausted(self, chooser: Chooser) -> None:
+        """Says that a search ended before its trials, as its space has no other values."""
+        count = len(self._known)
+        if chooser.is_exhausted and count < (self.search.count or 0):
+            text = f"all {count} combinations of the space were tried: "
+            text += f"the search ends before its {self.search.count} trials"
+            self._progress(message(text))
 
     def refit(self, best: Trial) -> Iterator[Refit]:
         """Trains the winner with the seeds after the recipe's, as often as `search.refit` says.
@@ -278,8 +288,14 @@ class Engine:
 
     def _report_work(self, event: Event) -> None:
         """Reports work that takes time and happens once, not the epochs of each trial."""
-        if event.kind not in ("phase_began", "step_ended", "epoch_ended"):
-            self._progress(event)
+        if event.kind in ("phase_began", "step_ended", "epoch_ended"):
+            return
+        if event.kind == "message":  # each trial would say the same of itself
+            about = event.text.partition(":")[0]
+            if about in self._said:
+                return
+            self._said.add(about)
+        self._progress(event)
 
 
 def _name_state(training: Training | None) -> str:

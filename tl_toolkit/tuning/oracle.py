@@ -9,7 +9,10 @@ scores of the finished trials to a new oracle.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import math
+import random
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +22,7 @@ from typing import Any
 import keras_tuner
 
 from tl_toolkit.keras_private import set_max_collisions, set_oracle_folder
-from tl_toolkit.plan.space import Space
+from tl_toolkit.plan.space import Space, count_points
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
 _ORACLES: dict[str, Any] = {
@@ -30,6 +33,7 @@ _ORACLES: dict[str, Any] = {
 }
 _NEVER = 10**9
 _COLLISIONS = 10_000  # samples of known values; then a space counts as exhausted
+_MOST_UNTRIED = 10_000
 _SCORE = "score"
 _BEFORE = "tuner/trial_id"  # KerasTuner's name for the trial that is resumed
 
@@ -79,17 +83,22 @@ class Chooser:
             max_consecutive_failed_trials=_NEVER,  # else it raises, and its lock stays taken
             **settings,
         )
-        if self._halves:  # it stops, without resuming paused trials, if it finds no new values
-            set_max_collisions(self._oracle, _COLLISIONS)
+        # It stops, without resuming paused trials, if it finds no new values.
+        set_max_collisions(self._oracle, _COLLISIONS)
         self._oracle.verbose = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tltool-oracle-")
         set_oracle_folder(self._oracle, self._folder.name)
         self._trials: list[Any] = []
         self._failed: set[str] = set()
+        self._points = count_points(space)
+        self._tried: set[str] = set()
+        self._random = random.Random(search.seed)  # noqa: S311  (chooses values, no secrets)
 
     def propose(self) -> Proposal | None:
-        """Returns the next trial; None when all have been tried."""
+        """Returns the next trial; None when all have been tried, each combination once."""
         if self._limit is not None and len(self._trials) >= self._limit:
+            return None
+        if self.is_exhausted:
             return None
         trial = self._create()
         while trial.hyperparameters.values.get(_BEFORE) in self._failed:
@@ -97,8 +106,31 @@ class Chooser:
             trial = self._create()
         if trial.status != "RUNNING":
             return None
+        if not self._halves:
+            self._replace_known(trial)
         self._trials.append(trial)
         return self._as_proposal(trial)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every combination of a finite space was proposed; hyperband resumes some."""
+        return not self._halves and len(self._tried) == self._points
+
+    def _replace_known(self, trial: Any) -> None:
+        """Gives a trial other values if those were tried, as a bayesian oracle proposes again."""
+        values = read_values(trial.hyperparameters, self._space)
+        known = self._points is not None and _as_key(values) in self._tried
+        if known and (untried := self._list_untried()):
+            values = untried[self._random.randrange(len(untried))]
+            trial.hyperparameters.values.update(write_values(values, self._space))
+        self._tried.add(_as_key(values))
+
+    def _list_untried(self) -> list[dict[str, Any]]:
+        fields = {field: dimension.values or () for field, dimension in self._space.items()}
+        combinations = itertools.product(*fields.values())
+        some = (dict(zip(fields, values, strict=True)) for values in combinations)
+        left = (values for values in some if _as_key(values) not in self._tried)
+        return list(itertools.islice(left, _MOST_UNTRIED))
 
     def _create(self) -> Any:
         with _quiet():
@@ -183,6 +215,9 @@ def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Di
         step = dimension.step or (None if dimension.sampling == "log" else 1)
         parameters.Int(field, step=step, **settings)
     else:
+        if dimension.step is not None and dimension.sampling == "linear":
+            # KerasTuner counts (0.3 - 0.1) // 0.1 = 1 steps, and would leave the end out.
+            settings["max_value"] = float(dimension.max or 0) + dimension.step * 1e-6
         parameters.Float(field, step=dimension.step, **settings)
 
 
@@ -201,6 +236,26 @@ def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[s
         # Steps add up to 0.30000000000000004.
         values[field] = float(f"{value:.12g}") if isinstance(value, float) else value
     return values
+
+
+def write_values(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """Returns a recipe's values as KerasTuner has them: of choices of any kind their indices.
+
+    Args:
+        values: A value for each field.
+        space: The fields.
+    """
+    written = {}
+    for field, dimension in space.items():
+        value = values[field]
+        if dimension.choices is not None and not _are_numbers(dimension.choices):
+            value = [_as_key(choice) for choice in dimension.choices].index(_as_key(value))
+        written[field] = value
+    return written
+
+
+def _as_key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _are_numbers(choices: tuple[Any, ...]) -> bool:

@@ -13,13 +13,19 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from tl_toolkit.plan.space import Space
+from tl_toolkit.plan.values import describe_value
+from tl_toolkit.recipe.search_schema import Dimension
 from tl_toolkit.runs.files import drafted, write_atomically
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tuning.journal import Trial
 
 _BEST = "#c44e52"
 _TRIAL = "#4c72b0"
+_MOST_TICKS = 8
+_LONGEST = 24  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -27,32 +33,30 @@ class SweepRow:
     """One depth of a freeze sweep.
 
     Attributes:
-        depth: The value of `unfreeze`, as it is written in a recipe.
+        depth: The value of `unfreeze`.
         trains: The first part that trains.
         parameters: Weights that trained in that phase.
         score: The objective; None if the trial failed.
         seconds: Seconds that the trial took.
     """
 
-    depth: str
+    depth: Any
     trains: str
     parameters: int
     score: float | None
     seconds: float
 
 
-def describe_value(value: Any) -> str:
+def type_value(value: Any) -> str:
     """Returns a value of a searched field on one line, as it would be typed.
 
     Args:
         value: Any value of a recipe.
     """
     if isinstance(value, Mapping):
-        return (
-            "{" + ", ".join(f"{key}: {describe_value(item)}" for key, item in value.items()) + "}"
-        )
+        return "{" + ", ".join(f"{key}: {type_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(describe_value, value)) + "]"
+        return "[" + ", ".join(map(type_value, value)) + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
@@ -93,7 +97,7 @@ def write_trials(path: Path, trials: Sequence[Trial], fields: Sequence[str]) -> 
     ]
     rows = []
     for trial in trials:
-        values = {field: describe_value(trial.values[field]) for field in fields}
+        values = {field: type_value(trial.values[field]) for field in fields}
         best = {name: value for name, value in (trial.best or {}).items() if name in columns}
         own = {
             name: getattr(trial, name)
@@ -122,24 +126,27 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
 
 
 def plot_fields(
-    path: Path, trials: Sequence[Trial], fields: Sequence[str], objective: str, best: Trial
+    path: Path, trials: Sequence[Trial], space: Space, objective: str, best: Trial
 ) -> None:
     """Plots the score against each searched field, a panel for each.
+
+    An axis is logarithmic where the field was sampled so, and has no ticks between whole numbers
+    where it has no other values.
 
     Args:
         path: An SVG or PNG file.
         trials: Failed ones are left out, paused ones hollow.
-        fields: The searched fields.
+        space: The searched fields and their values.
         objective: Name of the score.
         best: The winner, marked in each panel.
     """
     done = [trial for trial in trials if trial.score is not None]
-    columns = min(3, len(fields))
-    rows = math.ceil(len(fields) / columns)
+    columns = min(3, len(space))
+    rows = math.ceil(len(space) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, field in zip(axes, fields, strict=False):
-        places, labels = _place([trial.values[field] for trial in done])
+    for axis, (field, dimension) in zip(axes, space.items(), strict=False):
+        places, labels = _place([trial.values[field] for trial in done], dimension)
         _scatter(axis, places, done)
         mark = [place for place, trial in zip(places, done, strict=True) if trial == best]
         axis.scatter(mark, [best.score], color=_BEST, marker="*", s=140, zorder=3)
@@ -147,13 +154,30 @@ def plot_fields(
             turn = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 6 else {}
             axis.set_xticks(range(len(labels)), labels, **turn)
             axis.set_xlim(-0.5, len(labels) - 0.5)
-        elif min(places) > 0 and max(places) / min(places) > 50:
-            axis.set_xscale("log")
+        else:
+            _scale(axis, places, dimension)
         axis.set_xlabel(field)
         _finish(axis, objective)
-    for axis in axes[len(fields) :]:
+    for axis in axes[len(space) :]:
         axis.set_visible(False)
     _save(figure, path)
+
+
+def _scale(axis: Axes, places: Sequence[float], dimension: Dimension) -> None:
+    """Scales an axis of numbers as they were sampled, and sets its ticks."""
+    low, high = min(places), max(places)
+    choices = dimension.choices or ()
+    if dimension.sampling == "log" or (choices and low > 0 and high / low > 50):
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        # Powers of ten alone would leave a short axis with one label, or none.
+        subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+        axis.xaxis.set_major_locator(LogLocator(subs=subs))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif choices and len(choices) <= _MOST_TICKS:
+        axis.set_xticks(choices)
+    elif all(place.is_integer() for place in places):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> None:
@@ -170,12 +194,19 @@ def _scatter(axis: Axes, places: Sequence[float], trials: Sequence[Trial]) -> No
                          label=label)  # fmt: skip
 
 
-def _place(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:
+def _place(values: Sequence[Any], dimension: Dimension) -> tuple[list[float], list[str] | None]:
     """Returns places on an axis: numbers as they are, other values in order, with labels."""
-    if all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
+    choices = dimension.choices or values
+    if all(isinstance(value, float | int) and not isinstance(value, bool) for value in choices):
         return [float(value) for value in values], None
-    labels = sorted({describe_value(value) for value in values})
-    return [float(labels.index(describe_value(value))) for value in values], labels
+    labels = [_shorten(describe_value(choice)) for choice in choices]
+    places = [type_value(choice) for choice in choices]
+    return [float(places.index(type_value(value))) for value in values], labels
+
+
+def _shorten(label: str) -> str:
+    """Returns the end of a long label, as of a path, which leaves room for the axes."""
+    return label if len(label) <= _LONGEST else f"...{label[3 - _LONGEST :]}"
 
 
 def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bool) -> None:
@@ -221,17 +252,17 @@ def write_sweep(folder: RunFolder, rows: Sequence[SweepRow], objective: str) -> 
     """
     columns = ["depth", "trains", "parameters", objective, "seconds"]
     table = [
-        dict(zip(columns, (row.depth, row.trains, row.parameters, row.score, row.seconds),
-                 strict=True))
-        for row in rows
-    ]  # fmt: skip
-    _write_table(folder.sweep_table, columns, table)
+        [type_value(row.depth), row.trains, row.parameters, row.score, row.seconds] for row in rows
+    ]
+    _write_table(
+        folder.sweep_table, columns, [dict(zip(columns, row, strict=True)) for row in table]
+    )
     done = [row for row in rows if row.score is not None]
     figure = Figure(figsize=(max(6.4, 0.9 * len(done) + 2), 4.2), layout="constrained")
     axis = figure.subplots()
     places = range(len(done))
     axis.plot(places, [float(row.score or 0) for row in done], "o-", color=_TRIAL)
-    labels = [f"{row.depth}\n{row.trains}" for row in done]
+    labels = [f"{describe_value(row.depth)}\n{row.trains}" for row in done]
     axis.set_xticks(places, labels, rotation=20, ha="right")
     axis.set_xlabel("unfrozen, and the first part that trains")
     _finish(axis, objective)
@@ -268,7 +299,7 @@ def write_hparams(
 
 
 def _as_hparam(value: Any) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else describe_value(value)
+    return value if isinstance(value, bool | int | float | str) else type_value(value)
 
 
 def _finish(axis: Axes, objective: str) -> None:

@@ -89,3 +89,28 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
             check_folder(folder)
     check_folder(tmp_path / "new" / "below")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_legend_shows_the_colour_of_each_class_in_order(tmp_path):
+    palette = np.array([(200, 0, 0), (0, 200, 0), (0, 0, 200)], np.uint8)
+    pictures = Pictures(tmp_path, [Path("cat.png")], kind="mask")
+
+    with Image.open(pictures.write_legend(["sky", "tree", "a long name"], palette)) as image:
+        pixels = np.asarray(image)
+
+    rows = pixels.reshape(3, -1, *pixels.shape[1:])
+    for row, color in zip(rows, palette, strict=True):
+        assert (row == color).all(-1).sum() > 100  # the box of the class
+        assert (row[:, 48:] < 100).all(-1).sum() > 20  # its name
+    names = [np.flatnonzero((row < 100).all(-1).any(0)).max() for row in rows]
+    assert names[2] > max(names[:2]) and names[2] < pixels.shape[1] - 1
+
+
+def test_a_legend_of_the_user_is_not_replaced(tmp_path):
+    mine = save(tmp_path / "legend.png", value=7)
+
+    with pytest.raises(OutputError, match=r"legend\.png would be lost"):
+        write(tmp_path, Path("cat.png"))
+
+    write(tmp_path, Path("cat.png"), kind="normals")  # has none
+    assert value_of(mine) == 7

@@ -55,8 +55,34 @@ def test_all_problems_are_told_at_once_by_name(save, tmp_path):
     assert "1 mask: hold values that are no class" in message
     assert "Expected the values 0, 1 and 200 (ignored)." in message
     assert f"{unknown}: 7 (6 pixels)" in message
-    assert "data.masks.ignore=VALUE" in message
+    assert "masks: {ignore: 7} for pixels of no class" in message
     assert "good.png" not in message
+
+
+def test_values_of_no_class_are_counted_over_all_masks(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    masks = [save(np.full((2, 3), 11, np.uint8), f"mask{number}.png") for number in range(30)]
+
+    with pytest.raises(DataError) as everywhere:
+        inspect([image] * 30, masks)
+    some = save(np.array([[0, 12, 13]] * 2, np.uint8), "some.png")
+    with pytest.raises(DataError) as mixed:
+        inspect([image] * 31, [*masks, some])
+
+    assert "\n  11 in all 30 masks\n" in str(everywhere.value)
+    assert "masks: {ignore: 11} for pixels of no class" in str(everywhere.value)
+    assert str(everywhere.value).count("(6 pixels)") == 3
+    assert "and 27 more" in str(everywhere.value)
+    for text in ("11 in 30 of 31 masks", "12 in 1 of 31 masks", "masks: {ignore: VALUE}"):
+        assert text in str(mixed.value)
+
+
+def test_a_colour_of_no_class_is_named_as_a_recipe_has_it(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    mask = save(np.full((2, 3, 3), (255, 128, 0), np.uint8), "mask.png")
+
+    with pytest.raises(DataError, match=r"masks: \{ignore: \[255, 128, 0\]\} for pixels"):
+        inspect([image], [mask], MaskSettings(colors=((0, 0, 0), (1, 1, 1))))
 
 
 def test_many_problems_are_named_up_to_a_limit(save, tmp_path):

@@ -1,13 +1,26 @@
 """The section of recipes for classification."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tl_toolkit.recipe.tasks import TaskSection
+from tl_toolkit.recipe.tasks import Details, TaskSection
 
-__all__ = ["ClassificationSection"]
+__all__ = ["ClassificationSection", "is_imbalanced"]
+
+_MOST_IMAGES = 3  # of a class for each image of another, before accuracy says little
+_MOST_CLASSES = 20  # of a table of confusions
+_MOST_PAIRS = 10
+
+
+def is_imbalanced(counts: Mapping[str, int]) -> bool:
+    """Returns whether classes differ so much that accuracy alone misleads.
+
+    Args:
+        counts: Images of each class.
+    """
+    return max(counts.values(), default=0) > _MOST_IMAGES * min(counts.values(), default=0)
 
 
 class ClassificationSection(TaskSection):
@@ -19,10 +32,63 @@ class ClassificationSection(TaskSection):
     score: ClassVar[str] = "accuracy"
     headlines: ClassVar[tuple[str, ...]] = ("images", "accuracy", "loss")
     titles: ClassVar[Mapping[str, str]] = {
-        "balanced_accuracy": "balanced",
+        "balanced_accuracy": "balanced accuracy",
         "macro_f1": "macro F1",
         "f1": "F1",
     }
+
+    @classmethod
+    def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """Returns the numbers of a summary, with means over classes where these are imbalanced.
+
+        Args:
+            metrics: Metrics of a split.
+        """
+        counts = {name: row["images"] for name, row in metrics.get("per_class", {}).items()}
+        names = super().select_headlines(metrics)
+        if not is_imbalanced(counts):
+            return names
+        means = [name for name in ("balanced_accuracy", "macro_f1") if name in metrics]
+        return [*names[:-1], *means, *names[-1:]] if names == list(cls.headlines) else names
+
+    @classmethod
+    def list_details(cls, metrics: Mapping[str, Any]) -> Iterator[Details]:
+        """Yields the confusions: a table of up to 20 classes, else the most frequent ones.
+
+        Args:
+            metrics: Metrics of a split.
+        """
+        confusion = metrics.get("confusion")
+        names = list(metrics.get("per_class", {}))
+        if not confusion:
+            return
+        if len(names) <= _MOST_CLASSES:
+            yield Details(
+                "images of each class (a row) by prediction (a column)",
+                ["class", *names],
+                [[name, *row] for name, row in zip(names, confusion, strict=True)],
+            )
+            return
+        pairs = sorted(
+            (-count, label, predicted)
+            for label, row in enumerate(confusion)
+            for predicted, count in enumerate(row)
+            if count and label != predicted
+        )[:_MOST_PAIRS]
+        if pairs:
+            yield Details(
+                "the most frequent confusions",
+                ["class", "predicted", "images", "of the class"],
+                [
+                    [
+                        names[label],
+                        names[predicted],
+                        -count,
+                        f"{-count / sum(confusion[label]):.1%}",
+                    ]
+                    for count, label, predicted in pairs
+                ],
+            )
 
 
 SPEC = ClassificationSection

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.heads import HeadLayers
-from tl_toolkit.images.manifest import Example
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.classification.metrics import measure_classification
-from tl_toolkit.tasks.classification.spec import ClassificationSection
+from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
@@ -57,6 +57,23 @@ class Classification(ImageTask):
         super().__init__(classes, head)
         self.units = 1 if activation == "sigmoid" else len(self.classes)
         self.activation = activation
+
+    def describe_imbalance(self, manifest: Manifest) -> str:
+        """Returns a warning where one class has more than three times the images of another.
+
+        Args:
+            manifest: Images with the target `label`.
+        """
+        counts = manifest.count().get("train", {})
+        if not is_imbalanced(counts):
+            return ""
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        share = counts[most] / sum(counts.values())
+        return (
+            f"classes are imbalanced, {counts[most]:,} training images of {most} to "
+            f"{counts[least]:,} of {least}: always {most} would have an accuracy of {share:.2f}. "
+            "Judge by balanced accuracy and macro F1, and by the recall of each class"
+        )
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize

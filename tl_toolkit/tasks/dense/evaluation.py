@@ -143,6 +143,7 @@ def predict_maps(
         options.report(
             f"{model.name} sees too far for windows without seams: they may show a little"
         )
+    has_legend = False
     for count, path in enumerate(paths, start=1):
         try:
             pixels = options.read(path)
@@ -158,6 +159,10 @@ def predict_maps(
                 yield MapPrediction(str(path), maps, shares)
             else:
                 files = pictures.write(path, task.render(maps, palette), pixels)
+                if "mask" in maps and not has_legend:
+                    legend = pictures.write_legend(task.classes, palette)
+                    options.report(f"legend of the colours: {legend}")
+                    has_legend = True
                 yield MapPrediction(str(path), shares=shares, files=files)
         options.done(count)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from tl_toolkit.errors import OutputError, Problem
@@ -26,6 +26,9 @@ _HEAD_BYTES = 256
 """Bytes of a PNG file that are read: the name of the program comes before palette and pixels."""
 
 _NAMED = 3
+_LEGEND_ROW = 24
+"""Height of a class in the legend, in pixels."""
+_LEGEND_TEXT = 14
 
 
 class Pictures:
@@ -46,6 +49,7 @@ class Pictures:
     def __init__(self, folder: Path, paths: Sequence[Path], *, kind: str) -> None:
         self._kinds = (kind, "overlay")
         self._bases = {path: folder / name for path, name in _name_outputs(paths).items()}
+        self._legend = folder / "legend.png"
         self._refuse_to_replace()
 
     def write(self, path: Path, picture: Image.Image, pixels: np.ndarray) -> dict[str, str]:
@@ -68,6 +72,33 @@ class Pictures:
                 image.save(draft, pnginfo=header)
         return {kind: str(place) for kind, place in places.items()}
 
+    def write_legend(self, names: Sequence[str], palette: np.ndarray) -> Path:
+        """Writes legend.png, the colour of each class beside its name.
+
+        Args:
+            names: Classes.
+            palette: uint8 (classes, 3), their colours.
+
+        Returns:
+            The path.
+        """
+        font = ImageFont.load_default(size=_LEGEND_TEXT)
+        widest = max(font.getlength(name) for name in names)
+        size = (2 * _LEGEND_ROW + int(widest) + _LEGEND_TEXT, _LEGEND_ROW * len(names))
+        image = Image.new("RGB", size, "white")
+        canvas = ImageDraw.Draw(image)
+        for row, (name, color) in enumerate(zip(names, palette.tolist(), strict=True)):
+            top = row * _LEGEND_ROW
+            box = (_LEGEND_ROW // 4, top + 3, 3 * _LEGEND_ROW // 2, top + _LEGEND_ROW - 3)
+            canvas.rectangle(box, fill=tuple(color))
+            middle = top + _LEGEND_ROW / 2
+            canvas.text((2 * _LEGEND_ROW, middle), name, fill="black", font=font, anchor="lm")
+        header = PngInfo()
+        header.add_text("Software", _MAKER)
+        with drafted(self._legend) as draft:
+            image.save(draft, pnginfo=header)
+        return self._legend
+
     def _places(self, path: Path) -> dict[str, Path]:
         base = self._bases[path]
         return {kind: base.with_name(f"{base.name}_{kind}.png") for kind in self._kinds}
@@ -75,6 +106,7 @@ class Pictures:
     def _refuse_to_replace(self) -> None:
         sources = {path.resolve() for path in self._bases}
         places = [place for path in self._bases for place in self._places(path).values()]
+        places += [self._legend] if "mask" in self._kinds else []
         protected = [
             place
             for place in places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,13 +17,22 @@ from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 from tl_toolkit.tasks.dense.spec import IGNORE
 
-__all__ = ["TargetReader", "Targets", "inspect_targets", "place_pixels", "resize_target"]
+__all__ = [
+    "UnknownValues",
+    "TargetReader",
+    "Targets",
+    "inspect_targets",
+    "place_pixels",
+    "resize_target",
+]
 
 _Mode = Literal["stretch", "crop"]
 _Size = tuple[int, int]
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 _KEPT_BYTES = 512 << 20
+_NAMED_EXAMPLES = 3
+_NAMED_VALUES = 5
 """Targets of the model's size that a split keeps in memory; the rest is read at each call."""
 
 
@@ -79,11 +89,28 @@ class TargetReader(Protocol):
         """
 
 
+class UnknownValues(ValueError):
+    """A file of targets that holds values without a meaning.
+
+    Args:
+        message: What it holds.
+        values: The values, as they are written in a recipe.
+
+    Attributes:
+        values: The same.
+    """
+
+    def __init__(self, message: str, values: Sequence[str]) -> None:
+        super().__init__(message)
+        self.values = values
+
+
 class _Fault(NamedTuple):
     """What is wrong with a file: a kind, by which files are reported together, and details."""
 
     kind: str
     details: str
+    values: Sequence[str] = ()
 
 
 _UNREADABLE = "cannot be read"
@@ -117,7 +144,8 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         except OSError as error:
             return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
         except ValueError as error:
-            return example, _Fault(reader.fault, f"{path}: {error}")
+            values = getattr(error, "values", ())
+            return example, _Fault(reader.fault, f"{path}: {error}", values)
         expected = _upright_size(example.path)
         if expected != size:
             here, there = (f"{w} x {h}" for h, w in (size, expected))
@@ -128,21 +156,40 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         inspected = list(pool.map(inspect, manifest.examples))
     faults = [fault for _, fault in inspected if fault is not None]
     if faults:
-        raise DataError(list(_describe_faults(faults, reader)))
+        total = sum(example.usable for example in manifest.examples)
+        raise DataError(list(_describe_faults(faults, reader, total)))
     examples = tuple(example for example, _ in inspected)
     return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
 
 
-def _describe_faults(faults: Sequence[_Fault], reader: TargetReader) -> Iterator[Problem]:
+def _describe_faults(
+    faults: Sequence[_Fault], reader: TargetReader, total: int
+) -> Iterator[Problem]:
     for kind in (_UNREADABLE, _OTHER_SIZE, reader.fault):
-        same = [fault.details for fault in faults if fault.kind == kind]
-        if same:
-            more = [f"and {len(same) - MAX_NAMED} more"] if len(same) > MAX_NAMED else []
-            what = f"{len(same)} mask{'s' if len(same) > 1 else ''}: {kind}"
-            expected = "\n  ".join([*same[:MAX_NAMED], *more])
-            if kind == reader.fault:
-                expected = f"{reader.expected}\n  {expected}"
-            yield Problem("data.masks", what, expected, reader.hint if kind == reader.fault else "")
+        same = [fault for fault in faults if fault.kind == kind]
+        if not same:
+            continue
+        what = f"{len(same)} mask{'s' if len(same) > 1 else ''}: {kind}"
+        counts = Counter(value for fault in same for value in fault.values)
+        named = _NAMED_EXAMPLES if counts else MAX_NAMED
+        more = [f"and {len(same) - named} more"] if len(same) > named else []
+        details = [*_count_values(counts, total), *(fault.details for fault in same[:named]), *more]
+        hint = ""
+        if kind == reader.fault:
+            details = [reader.expected, *details]
+            hint = reader.hint
+            if len(counts) == 1:
+                hint = hint.replace("VALUE", next(iter(counts)))
+        yield Problem("data.masks", what, "\n  ".join(details), hint)
+
+
+def _count_values(counts: Counter[str], total: int) -> Iterator[str]:
+    """Yields in how many of all masks each value is, the most frequent ones first."""
+    for value, count in counts.most_common(_NAMED_VALUES):
+        share = f"all {total}" if count == total else f"{count} of {total}"
+        yield f"{value} in {share} masks"
+    if len(counts) > _NAMED_VALUES:
+        yield f"and {len(counts) - _NAMED_VALUES} more values"
 
 
 def _upright_size(path: str) -> _Size:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.targets import UnknownValues
 
 __all__ = ["MaskReader", "MaskSettings"]
 
@@ -42,7 +43,7 @@ class MaskReader:
     dtype: type[Any] = np.int32
     ignored: float = IGNORE
     fault = "hold values that are no class"
-    hint = "data.masks.ignore=VALUE for pixels of no class, or data.masks.ids"
+    hint = "masks: {ignore: VALUE} for pixels of no class, or data.masks.ids"
 
     def __init__(self, masks: MaskSettings, num_classes: int) -> None:
         self._masks = masks
@@ -63,7 +64,8 @@ class MaskReader:
 
         Raises:
             OSError: It cannot be read.
-            ValueError: It holds a value or colour that is no class.
+            UnknownValues: It holds values or colours that are no class.
+            ValueError: It is a colour image without colours of classes.
         """
         pixels = _read_pixels(path, as_rgb=self._masks.colors is not None)
         if self._masks.colors is not None:
@@ -132,7 +134,7 @@ def _look_up_colors(pixels: np.ndarray, masks: MaskSettings) -> np.ndarray:
     if masks.ignore is not None:
         ignored = masks.ignore if isinstance(masks.ignore, tuple) else (masks.ignore,) * 3
         indices[packed == pack(np.array(ignored))] = IGNORE
-    _refuse_unknown(indices < 0, packed, spell=lambda value: f"#{value:06x}")
+    _refuse_unknown(indices < 0, packed, spell=_spell_color)
     return indices.astype(np.uint8)
 
 
@@ -147,4 +149,8 @@ def _refuse_unknown(
         for value, count in zip(distinct[:_NAMED_VALUES], counts, strict=False)
     )
     more = f" and {len(distinct) - _NAMED_VALUES} more" if len(distinct) > _NAMED_VALUES else ""
-    raise ValueError(named + more)
+    raise UnknownValues(named + more, [spell(int(value)) for value in distinct])
+
+
+def _spell_color(packed: int) -> str:
+    return f"[{packed >> 16}, {packed >> 8 & 255}, {packed & 255}]"
