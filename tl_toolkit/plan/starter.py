@@ -13,6 +13,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.listing import is_junk
 
 __all__ = [
     "Starter",
@@ -121,7 +122,8 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
     Args:
         data_dir: The folder.
     """
-    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
+    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir())
+             if entry.is_dir() and not is_junk(entry.name)}  # fmt: skip
     folders = {
         split: below[name]
         for split, names in SPLIT_NAMES.items()

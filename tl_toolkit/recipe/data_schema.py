@@ -1,10 +1,11 @@
 """The sections of a recipe for images: where they are, and how they are changed."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tl_toolkit.recipe.fields import (
     Conflict,
@@ -26,6 +27,9 @@ _FolderOrFraction = Annotated[
     LocalPath | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
 ]
+_ClassName = Annotated[
+    Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))
+]  # folders that were unpacked on a Mac have decomposed names
 _SOURCES = ("train", "csv", "builtin")
 
 
@@ -65,7 +69,7 @@ class Data(Section):
         "none by default.",
         examples=[0.1, "data/flowers/test"],
     )
-    classes: Annotated[tuple[Text, ...], Field(min_length=2), Listed] | None = Field(
+    classes: Annotated[tuple[_ClassName, ...], Field(min_length=2), Listed] | None = Field(
         default=None,
         description="The classes to use, in the order of the outputs; all, by name, by default.",
         examples=[["ants", "bees"]],
@@ -73,6 +77,12 @@ class Data(Section):
     masks: Masks | None = Field(
         default=None,
         description="Where masks lie and what is in them, for dense tasks (an output per pixel).",
+    )
+    links: Literal["refuse", "follow", "ignore"] = Field(
+        default="refuse",
+        description="Linked folders, and linked files outside the folder: follow uses them, ignore "
+        "leaves them out; refuse stops at linked folders, and names the linked files that it "
+        "leaves out.",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -62,7 +62,7 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file():
-            return list_class_folders(source, classes=classes)
+            return list_class_folders(source, classes=classes, links=self.data.links)
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))

@@ -13,7 +13,13 @@ from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folders import check_distinct
-from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions
+from tl_toolkit.sources.listing import (
+    FieldProblem,
+    Ignored,
+    Listing,
+    SourceFile,
+    find_fractions,
+)
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
 
@@ -40,20 +46,28 @@ class Planning(TaskPlanning):
         splits = splits_of(self.data)
         problems: list[FieldProblem] = list(check_distinct(splits.folders))
         listed: list[SourceFile] = []
+        ignored: list[Ignored] = []
         for name, folder in splits.folders.items():
-            files, wrong = list_pairs(folder, name, self._pair_folders, where=f"data.{name}")
+            files, wrong = list_pairs(
+                folder, name, self._pair_folders, where=f"data.{name}", ignored=ignored
+            )
             listed += files
             problems += wrong
         paired, fractions = find_fractions(listed, splits.fractions)
-        return self.as_survey(
-            Listing(self.data.classes or (), paired, fractions, columns=("mask",), stratify=""),
-            problems,
+        listing = Listing(
+            self.data.classes or (),
+            paired,
+            fractions,
+            ignored=tuple(ignored),
+            columns=("mask",),
+            stratify="",
         )
+        return self.as_survey(listing, problems)
 
     @property
     def _pair_folders(self) -> PairFolders:
         masks = self.data.masks or Masks()
-        return PairFolders(masks.images, masks.masks, masks.ending)
+        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links)
 
     @property
     def _pixels(self) -> Pixels:

@@ -28,7 +28,8 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     - `serve_images` takes uint8 RGB (batch, h, w, 3) of any size and returns each map as it is:
       `mask` uint8 (batch, h, w), `probability` float32 (batch, h, w), in 0..1.
     - `serve_bytes` takes encoded images (batch,), each of its own size, and returns each map as PNG
-      files (batch,), named `mask_bytes` and `probability_bytes`, with `height` and `width` int32 (batch,), those of the image turned upright.
+      files (batch,), named `mask_bytes` and `probability_bytes`, with `height` and `width` int32
+      (batch,), those of the image turned upright.
       Integers are 8-bit grey and hold the index. Floats have 16 bits, 0 for the lowest value and
       65535 for the highest: a `probability` is grey / 65535; a `normal` is RGB, value / 65535 * 2 -
       1. Rounding to 16 bits changes a probability by 8e-6 at most.
