@@ -13,6 +13,7 @@ from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 from tl_toolkit.tasks.dense.spec import IGNORE
 
@@ -20,8 +21,6 @@ __all__ = ["TargetReader", "Targets", "inspect_targets", "place_pixels", "resize
 
 _Mode = Literal["stretch", "crop"]
 _Size = tuple[int, int]
-_EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)
 _KEPT_BYTES = 512 << 20
 """Targets of the model's size that a split keeps in memory; the rest is read at each call."""
 
@@ -111,8 +110,7 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         if not example.usable:
             return replace(example, targets=(path, "")), None
         try:
-            with open(path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = _hash(path)
             size = reader.read(path).shape[:2]
         except OSError as error:
             return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
@@ -145,12 +143,16 @@ def _describe_faults(faults: Sequence[_Fault], reader: TargetReader) -> Iterator
             yield Problem("data.masks", what, expected, reader.hint if kind == reader.fault else "")
 
 
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _upright_size(path: str) -> _Size:
     """Returns height and width of an image as the decoder turns it."""
     with Image.open(path) as image:
         width, height = image.size
-        sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
+        return (width, height) if is_sideways(image) else (height, width)
 
 
 def place_pixels(
@@ -240,8 +242,10 @@ class Targets:
         Raises:
             DataError: The file is gone, or is not the one that was inspected.
         """
-        path = self._examples[index].targets[0]
+        path, *sha256 = self._examples[index].targets
         try:
+            if any(sha256) and _hash(path) != sha256[0]:
+                raise ValueError("not the mask that was inspected")
             return self.reader.read(path)
         except (OSError, ValueError) as error:
             hint = "run it again: a new run inspects all masks anew"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.tasks.dense.spec import IGNORE
 
 __all__ = ["MaskReader", "MaskSettings"]
@@ -94,11 +95,15 @@ class MaskReader:
 
 
 def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
-    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices."""
+    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices.
+
+    It is turned upright by its own EXIF block, as its image is.
+    """
     try:
         with Image.open(path) as image:
             image.load()
-            return np.asarray(image.convert("RGB") if as_rgb else image)
+            upright = turn_by_exif(image)
+            return np.asarray(upright.convert("RGB") if as_rgb else upright)
     except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
         raise OSError(str(error)) from error
 
