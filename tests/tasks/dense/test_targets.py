@@ -16,6 +16,7 @@ from tl_toolkit.tasks.dense.png import read_png
 from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
 from tl_toolkit.tasks.parity import read_by_pillow
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
+from tl_toolkit.tasks.segmentation.task import Segmentation
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
@@ -158,6 +159,36 @@ def test_a_mask_that_is_not_the_one_that_was_inspected_is_refused(save):
 
     with pytest.raises(DataError, match="not the mask that was inspected"):
         targets.whole(0)
+
+
+def test_images_whose_pixels_are_all_ignored_are_skipped_by_name(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    good, none = save(VALUES % 2), save(np.full((2, 3), 9, np.uint8), "none.png")
+
+    actual = inspect([image, image], [good, none], MaskSettings(ignore=9)).examples
+
+    assert [example.verdict for example in actual] == ["good", "broken"]
+    assert actual[1].reason == f"no pixel of its mask counts, all are ignored: {none}"
+
+
+def test_training_masks_of_one_value_are_refused_whatever_others_hold(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    both, one = save(VALUES % 2), save(np.zeros((2, 3), np.uint8), "one.png")
+    # 255 is a class in these masks, and the recipe ignores it.
+    lost = save(np.array([[0, 255, 0], [0, 0, 255]], np.uint8), "lost.png")
+    task = Segmentation(("sky", "tree"), reader=MaskReader(MaskSettings(ignore=255), 2))
+    splits = ("train", "train", "validation")
+
+    def manifest(*masks):
+        entries = zip(splits, masks, strict=True)
+        examples = tuple(Example(image, "0", split, (mask,)) for split, mask in entries)
+        return Manifest(examples, (), columns=("mask",))
+
+    task.inspect_targets(manifest(one, both, one))
+    with pytest.raises(DataError, match="all masks to train from hold one value only") as caught:
+        task.inspect_targets(manifest(one, lost, both))
+
+    assert "Expected the values 0, 1 and 255 (ignored)." in str(caught.value)
 
 
 def save_targets(save, count=2, **options):

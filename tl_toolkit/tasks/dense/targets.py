@@ -89,21 +89,26 @@ _UNREADABLE = "cannot be read"
 _OTHER_SIZE = "differ in size from their images"
 
 
-def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
+def inspect_targets(manifest: Manifest, reader: TargetReader, *, num_groups: int = 1) -> Manifest:
     """Opens the target of every image once, and adds its digest.
+
+    An image without a pixel that counts is skipped as a broken one is: its loss would be 0.
 
     Args:
         manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
             of skipped images are not opened.
         reader: Reads them.
+        num_groups: How many sampling groups the training targets must hold, as all of one class
+            teach nothing.
 
     Returns:
         The manifest with the column `mask_sha256` too.
 
     Raises:
         DataError: Targets cannot be read, have another size than their images, or hold something
-            else; all of them at once.
+            else, all of them at once; or those of training hold too few groups.
     """
+    held: set[int] = set()
 
     def inspect(example: Example) -> tuple[Example, _Fault | None]:
         path = example.targets[0]
@@ -111,7 +116,8 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
             return replace(example, targets=(path, "")), None
         try:
             sha256 = _hash(path)
-            size = reader.read(path).shape[:2]
+            target = reader.read(path)
+            size = target.shape[:2]
         except OSError as error:
             return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
         except ValueError as error:
@@ -120,7 +126,15 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         if expected != size:
             here, there = (f"{w} x {h}" for h, w in (size, expected))
             return example, _Fault(_OTHER_SIZE, f"{path}: {here}, its image is {there}")
-        return replace(example, targets=(path, sha256)), None
+        example = replace(example, targets=(path, sha256))
+        counts = np.bincount(reader.sampling_groups(target).reshape(-1))
+        groups = set(np.flatnonzero(counts).tolist())
+        if groups <= {IGNORE}:
+            reason = f"no pixel of its mask counts, all are ignored: {path}"
+            return replace(example, verdict="broken", reason=reason), None
+        if example.split == "train":
+            held.update(groups - {IGNORE})
+        return example, None
 
     with ThreadPoolExecutor(count_threads()) as pool:
         inspected = list(pool.map(inspect, manifest.examples))
@@ -128,6 +142,10 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
     if faults:
         raise DataError(list(_describe_faults(faults, reader)))
     examples = tuple(example for example, _ in inspected)
+    if held and len(held) < num_groups:
+        what = f"all masks to train from hold one value only, number {min(held)} of 0, 1, ..."
+        expected = f"Nothing can be learned from one value. {reader.expected}"
+        raise DataError(Problem("data.masks", what, expected, reader.hint))
     return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
 
 
