@@ -16,6 +16,7 @@ from tl_toolkit.recipe.fields import (
     Seed,
     Text,
     expects,
+    in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.pixels import Masks
@@ -35,6 +36,16 @@ _SOURCES = ("train", "csv", "builtin")
 
 def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value < 1
+
+
+def _refuse_no_validation(value: object) -> object:
+    if value is None or (isinstance(value, bool | int | float) and value == 0):
+        raise in_words(
+            "expected a fraction above 0 and below 1, or the path of a folder: epochs are compared "
+            "on validation images, and the best one is kept; 0.05 leaves the most to train on",
+            hint="validation: 0.05",
+        )
+    return value
 
 
 class Data(Section):
@@ -57,10 +68,11 @@ class Data(Section):
         description="Images that come with the toolkit: digits, 1,797 handwritten ones; "
         "glyphs, 12,120 letters, signs and scribbles of 202 kinds, rendered in code.",
     )
-    validation: _FolderOrFraction = Field(
+    validation: Annotated[_FolderOrFraction, BeforeValidator(_refuse_no_validation)] = Field(
         default=0.2,
         description="What epochs are compared on: a fraction of the images of each class, or (with "
-        "train) a folder with the same classes.",
+        "train) a folder with the same classes. There is no training without: 0.05 leaves the most "
+        "images to train on.",
         examples=[0.2, "data/flowers/validation"],
     )
     test: _FolderOrFraction | None = Field(
