@@ -94,7 +94,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._built = transfer.model, transfer, plan
         return transfer.model
 
-    def fit(
+    def fit(  # noqa: D417
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
@@ -109,8 +109,6 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         Args:
             hp: The values that `build` received.
             model: The model that `build` returned.
-            *args: Ignored.
-            **kwargs: `epochs`, `initial_epoch` and `callbacks`.
 
         Returns:
             The figures of the epoch that is kept, as in history.csv: learning_rate, loss, val_loss,
