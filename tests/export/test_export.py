@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
+from tests.models import build_transfer
 from tl_toolkit.errors import OutputError, ParityError
 from tl_toolkit.export import publish as publish_module
 from tl_toolkit.export.formats import FinishedModel, Format
@@ -23,6 +24,8 @@ from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.parity import render_probes
+from tl_toolkit.tasks.segmentation.task import Segmentation
+from tl_toolkit.transfer.heads import is_head
 
 CLASSES = ("bee", "fourmi é")
 
@@ -75,6 +78,22 @@ def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
 
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
     assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("task", [Classification(CLASSES), Segmentation(CLASSES)])
+def test_exported_weights_load_through_keras_alone_under_their_own_name(tmp_path, task):
+    transfer = build_transfer("mobilenet", arguments={"alpha": 0.25}, task=task)
+    finished = FinishedModel(transfer.model, task, "stretch")
+    twin = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
+
+    paths = publish(finished, RunFolder(tmp_path), files={}, formats=["weights"])
+    twin.load_weights(paths["weights"])
+
+    base = [layer for layer in transfer.model.layers if layer.weights and not is_head(layer)]
+    assert {layer.name for layer in base} == {layer.name for layer in twin.layers if layer.weights}
+    for layer in base:
+        for ours, theirs in zip(layer.weights, twin.get_layer(layer.name).weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 class Equal:

@@ -1,4 +1,5 @@
 import hashlib
+import time
 
 import pytest
 
@@ -162,3 +163,16 @@ def test_more_examples_contain_the_fewer():
 
     assert set(keep_few(entries, 3, seed=1)) < set(keep_few(entries, 9, seed=1))
     assert set(keep_few(entries, 3, seed=1)) != set(keep_few(entries, 3, seed=2))
+
+
+def test_the_time_of_a_split_is_linear_in_the_number_of_classes():
+    def measure(number):
+        entries = examples(**{f"c{index}": 2 for index in range(number)})
+        start = time.process_time()
+        sample_splits(entries, {"validation": 0.2}, seed=0)
+        return time.process_time() - start
+
+    measure(100)
+
+    # Ten times as many classes; a search through all images for each class takes 100 times as long.
+    assert measure(3000) < 30 * measure(300)

@@ -152,6 +152,8 @@ def test_integers_are_fine_for_rates(values):
         ("data.classes", ["a", ""], "expected text that is not empty"),
         ("data.examples_per_class", 0, "expected an integer, 1 or more, got 0."),
         ("data.validation", 1, "expected a fraction above 0 and below 1, or the path of a folder"),
+        ("data.validation", 0, "train on, got 0.\n  Try: validation: 0.05"),
+        ("data.validation", None, "epochs are compared on validation images"),
         ("data.validation", 0.0, "expected a fraction above 0 and below 1"),
         ("data.validation", True, "expected a fraction above 0 and below 1"),
         ("data.validation", [0.1], "expected a fraction above 0 and below 1"),

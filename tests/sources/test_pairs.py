@@ -91,3 +91,26 @@ def test_a_folder_without_images_is_told(tmp_path):
     _, problems = list_names(tmp_path)
 
     assert any("holds no images" in problem for problem in problems)
+
+
+def test_linked_folders_are_refused_and_thumbnails_are_left_out(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/@eaDir/a.jpg/THUMB.jpg")
+    touch(tmp_path, "elsewhere/b.jpg")
+
+    pairs, problems = list_names(tmp_path)
+    (tmp_path / "images" / "more").symlink_to(tmp_path / "elsewhere")
+    _, refused = list_names(tmp_path)
+    ignored = list_names(tmp_path, links="ignore")
+
+    assert (pairs, problems) == ([("images/a.jpg", "masks/a.png")], [])
+    assert "linked folders are not followed" in refused[0]
+    assert ignored == (pairs, [])
+
+
+def test_names_are_matched_in_one_form_of_unicode(tmp_path):
+    touch(tmp_path, "images/\u00e9.jpg", "masks/e\u0301.png")
+
+    pairs, problems = list_names(tmp_path)
+
+    assert len(pairs) == 1
+    assert not problems

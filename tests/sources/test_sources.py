@@ -37,9 +37,9 @@ def make_folders(tmp_path):
     return make
 
 
-def survey(*, csv=None, classes=None, train=None, validation=0.2, test=None):
+def survey(*, csv=None, classes=None, train=None, validation=0.2, test=None, links="refuse"):
     """Lists a table, or the folders of splits; returns what is wrong with them too."""
-    splits = Splits(train, validation, test)
+    splits = Splits(train, validation, test, links)
     return list_class_table(csv, splits, classes) if csv else survey_folders(splits, classes)
 
 
@@ -128,7 +128,7 @@ def test_links_are_followed_to_files_inside_the_folder_only(make_folders):
     (root / "a" / "loop").symlink_to(root)
     (root / "c").symlink_to(elsewhere / "secret")
 
-    listing = list_valid(train=root)
+    listing = list_valid(train=root, links="ignore")
 
     assert listing.classes == ("a", "b")
     assert [Path(file.path).name for file in listing.files] == ["1.jpg", "inside.jpg", "1.jpg"]
@@ -138,6 +138,131 @@ def test_links_are_followed_to_files_inside_the_folder_only(make_folders):
         "linked folder",
         "linked folder",
     ]
+
+
+def test_a_class_that_is_a_link_is_refused_unless_the_recipe_says_what_to_do(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+    elsewhere = make_folders({"c": ["2.jpg", "deep/3.jpg"]}, root="elsewhere")
+    (root / "c").symlink_to(elsewhere / "c")
+    (root / "d").symlink_to(root / "missing disk")
+
+    [(field, message)] = actual(train=root)
+    (root / "d").unlink()
+
+    assert field == "train"
+    assert f"{root / 'c'} (to {elsewhere / 'c'})" in message
+    assert str(root / "d") in message
+    assert "data.links=follow" in message
+    assert list_valid(train=root, classes=("a", "b")).classes == ("a", "b")
+    assert list_valid(train=root, links="ignore").classes == ("a", "b")
+    followed = list_valid(train=root, links="follow")
+    assert followed.classes == ("a", "b", "c")
+    assert [file.path for file in followed.files[2:]] == [
+        str(root / "c" / "2.jpg"),
+        str(root / "c" / "deep" / "3.jpg"),
+    ]
+
+
+def test_links_that_are_followed_list_each_folder_once(make_folders):
+    root = make_folders({"a": ["1.jpg", "deep/2.jpg"], "b": ["1.jpg"]})
+    (root / "a" / "again").symlink_to(root / "a")
+    (root / "a" / "also").symlink_to(root / "a" / "deep")
+
+    listing = list_valid(train=root, links="follow")
+
+    assert len(listing.files) == 3
+    # A link to images of the same class leaves none out.
+    assert len(list_valid(train=root).files) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_refused(make_folders, monkeypatch):
+    root = make_folders({"a": ["1.jpg", "deep/2.jpg"], "b": ["1.jpg"]})
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    [(_, message)] = actual(train=root)
+
+    assert f"folders cannot be read: {root / 'a' / 'deep'}" in message
+
+
+def test_links_to_files_elsewhere_are_counted_and_named_and_may_be_followed(make_folders):
+    root = make_folders({"a": ["1.jpg"], "b": ["1.jpg"]})
+    store = make_folders({".": [f"{n}.jpg" for n in range(7)]}, root="cache")
+    for number in range(7):
+        (root / "a" / f"x{number}.jpg").symlink_to(store / f"{number}.jpg")
+    (root / "b" / "gone.jpg").symlink_to(store / "gone.jpg")
+
+    listing = list_valid(train=root)
+
+    assert listing.describe_ignored() == (
+        "8 files ignored: 7 link out of the folder, 1 link to nothing; data.links=follow uses the "
+        "linked files a/x0.jpg, a/x1.jpg, a/x2.jpg, a/x3.jpg, a/x4.jpg and 2 more; these links "
+        "lead nowhere: b/gone.jpg"
+    )
+    assert len(list_valid(train=root, links="follow").files) == 9
+
+
+def test_folders_of_disk_stations_and_archives_hold_no_training_images(make_folders):
+    root = make_folders(
+        {
+            "a": ["1.jpg", "@eaDir/1.jpg/THUMB_M.jpg", ".ipynb_checkpoints/1-checkpoint.jpg"],
+            "b": ["1.jpg", "deep/@eaDir/x.jpg"],
+            "@eaDir": ["1.jpg"],
+            "__MACOSX": ["a/._1.jpg", "b/2.jpg"],
+            ".ipynb_checkpoints": ["1.jpg"],
+        }
+    )
+
+    listing = list_valid(train=root)
+
+    assert listing.classes == ("a", "b")
+    assert len(listing.files) == 2
+    assert listing.describe_ignored() == "4 files ignored: 3 folder @eaDir, 1 folder __MACOSX"
+
+
+def test_images_beside_the_class_folders_are_counted(make_folders):
+    root = make_folders({".": ["stray.jpg"], "a": ["1.jpg"], "b": ["1.jpg"]})
+
+    described = list_valid(train=root).describe_ignored()
+
+    assert described == "1 file ignored: 1 image beside the class folders"
+
+
+def test_classes_are_compared_in_one_form_of_unicode(make_folders, tmp_path):
+    composed, decomposed = "ca\u00e7ador", "cac\u0327ador"
+    root = make_folders(
+        {
+            f"t/{decomposed}": ["1.jpg"],
+            "t/b": ["1.jpg"],
+            f"v/{composed}": ["1.jpg"],
+            "v/b": ["1.jpg"],
+        }
+    )
+    table = tmp_path / "photos" / "t" / "t.csv"
+    table.write_text(f"path,label\n{composed}/1.jpg,{decomposed}\nb/1.jpg,b\n", encoding="utf-8")
+
+    listing = list_valid(train=root / "t", validation=root / "v")
+
+    assert listing.classes == ("b", composed)
+    assert listing.count()["validation"] == {"b": 1, composed: 1}
+    # A run of a model that was trained before keeps the spelling of its classes.
+    evaluated = list_class_folders(root / "v", classes=("b", decomposed))
+    assert {file.targets[0] for file in evaluated.files} == {"b", decomposed}
+    rows = list_valid(csv=table)
+    assert rows.classes == ("b", composed)
+    assert all(os.path.exists(file.path) for file in rows.files)
+
+
+def test_two_folders_of_one_class_are_refused(make_folders):
+    root = make_folders({"\u00e9": ["1.jpg"], "e\u0301": ["1.jpg"], "b": ["1.jpg"]})
+
+    assert "two folders of one name" in actual(train=root)[0][1]
 
 
 def test_odd_names_are_listed_as_they_are(make_folders):
@@ -214,7 +339,7 @@ def test_folder_without_class_folders_is_refused(make_folders):
     (root / "empty").rmdir()
     assert "holds 2 images and no folder per class" in actual(train=root)[0][1]
     (root / "link").symlink_to(root)
-    assert "linked folders are not followed: link" in actual(train=root)[0][1]
+    assert f"linked folders are not followed: {root / 'link'}" in actual(train=root)[0][1]
 
 
 def test_folder_of_splits_is_not_taken_for_classes(make_folders):

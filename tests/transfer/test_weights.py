@@ -1,7 +1,11 @@
 import errno
 import fcntl
+import io
+import json
 import os
+import re
 import threading
+import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,12 +19,14 @@ from keras import layers
 from tl_toolkit.api.progress import handling
 from tl_toolkit.architectures.graph import build_base
 from tl_toolkit.catalog.lookup import ARCHITECTURES, WeightFile, find_weight_file
+from tl_toolkit.catalog.weight_matching import describe_misfit
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.events import report_counts
 from tl_toolkit.transfer.weights import (
     fetch_weight_file,
     find_weights,
     hash_file,
+    inspect_weights,
     load_weights,
     save_weights,
 )
@@ -76,6 +82,94 @@ def test_weights_that_keras_saved_load_bit_for_bit(name, tmp_path):
 
     assert_same(target, source)
     assert (loaded.by, loaded.num_tensors, loaded.left_out) == ("name", 8, ())
+
+
+def write_as_keras_2(model, path):
+    """Writes a model as TensorFlow 2.12 to 2.15 did: no name stands beside the weights."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        write_layers_as_keras_2(model, file.create_group("_layer_checkpoint_dependencies"))
+        file["metrics/mean/vars/0"] = np.float32(3)
+        file["optimizer/vars/0"] = np.float32(4)
+    if path.suffix != ".keras":
+        path.write_bytes(content.getvalue())
+        return
+    with zipfile.ZipFile(path, "w") as archive:
+        config = {"class_name": "Functional", "config": model.get_config()}
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", content.getvalue())
+
+
+def write_layers_as_keras_2(model, group):
+    used = {}
+    for layer in model.layers:
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", type(layer).__name__).lower()
+        used[kind] = used.get(kind, -1) + 1
+        inner = group.create_group(f"{kind}_{used[kind]}" if used[kind] else kind)
+        if isinstance(layer, keras.Model):
+            below = inner.create_group("_layer_checkpoint_dependencies")
+            write_layers_as_keras_2(layer, below)
+        variables = inner.create_group("vars")
+        for index, variable in enumerate([] if isinstance(layer, keras.Model) else layer.weights):
+            variables[str(index)] = np.asarray(variable)
+
+
+@pytest.mark.parametrize("name", ["x.weights.h5", "x.keras"])
+@pytest.mark.parametrize("form", ["flat", "nested"])
+def test_weights_that_keras_2_saved_load_into_the_base(name, form, tmp_path):
+    source, target = build_toy(seed=1), build_toy(seed=2)
+    whole = source
+    if form == "nested":
+        inputs = keras.Input((4,))
+        whole = keras.Model(inputs, layers.Dense(3, name="mine")(source(inputs)))
+    write_as_keras_2(whole, tmp_path / name)
+
+    loaded = load_weights(target, tmp_path / name)
+
+    for layer in ("a", "b", "bn"):
+        for ours, theirs in zip(
+            target.get_layer(layer).weights, source.get_layer(layer).weights, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    assert loaded.by == ("name" if name == "x.keras" else "order")
+    assert len(loaded.left_out) == (form != "flat")
+
+
+def test_weights_of_another_network_that_keras_2_saved_are_refused(tmp_path):
+    write_as_keras_2(build_toy(order=("a", "b", "c")), tmp_path / "x.weights.h5")
+    target = build_toy(order=("a",), seed=2)
+    before = values_by_name(target)
+
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        load_weights(target, tmp_path / "x.weights.h5")
+
+    assert all(np.array_equal(values_by_name(target)[path], before[path]) for path in before)
+
+
+def test_a_whole_model_is_a_file_of_weights(tmp_path):
+    source, target = build_toy(seed=1, head=True), build_toy(seed=2)
+    source.save(tmp_path / "x.keras")
+
+    loaded = load_weights(target, tmp_path / "x.keras")
+
+    assert (loaded.by, loaded.left_out) == ("name", ("predictions",))
+    assert np.array_equal(target.get_layer("b").kernel, source.get_layer("b").kernel)
+
+
+@pytest.mark.parametrize("name", ["x.weights.h5", "x.keras"])
+def test_a_base_of_the_catalog_takes_weights_that_keras_2_saved(name, tmp_path):
+    twin = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
+    head = layers.Dense(3)(layers.GlobalAveragePooling2D()(twin.output))
+    write_as_keras_2(keras.Model(twin.input, head), tmp_path / name)
+    image = keras.Input((32, 32, 3))
+    base = keras.Model(image, build_base(MOBILENET, image, {"alpha": 0.25}))
+
+    load_weights(base, tmp_path / name)
+
+    assert describe_misfit(MOBILENET, {"alpha": 0.25}, inspect_weights(tmp_path / name)) is None
+    for layer in (layer for layer in base.layers if layer.weights):
+        for ours, theirs in zip(layer.weights, twin.get_layer(layer.name).weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_weights_that_we_saved_load_here_and_in_keras(tmp_path):

@@ -6,8 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +19,7 @@ import tl_toolkit as tl
 from tests.architectures.own_models import build_toy
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.conftest import draw_class_folders
+from tests.models import build_trainer, plan_values
 from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import open_search
@@ -559,6 +563,89 @@ def test_a_hypermodel_decodes_images_once_for_all_trials(tmp_path, recipe):
     shutil.rmtree(tmp_path / "photos")
 
     assert hypermodel.fit(values, hypermodel.build(values)) == first
+
+
+class Epochs(keras.callbacks.Callback):
+    """Counts epochs, and keeps the head's kernel as each phase finds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+        self.kernels = []
+
+    def on_train_begin(self, logs=None):
+        self.kernels.append(np.array(self.model.get_layer("predictions").kernel))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.count += 1
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_hypermodel_trains_the_epochs_that_a_tuner_asks_for(recipe):
+    import keras_tuner
+
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+    first, then = Epochs(), Epochs()
+    model = hypermodel.build(values)
+
+    hypermodel.fit(values, model, epochs=3, initial_epoch=0, callbacks=[first], verbose=0)
+    kernel = np.array(model.get_layer("predictions").kernel)
+    hypermodel.fit(values, model, epochs=6, initial_epoch=3, callbacks=[then])
+
+    # Of 2 + 2 epochs: 2 + 1; then the last one of the second phase, which grows by 2.
+    assert (first.count, len(first.kernels)) == (3, 2)
+    assert (then.count, len(then.kernels)) == (3, 1)
+    np.testing.assert_array_equal(then.kernels[0], kernel)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_the_hyperband_of_keras_tuner_trains_what_it_asks_for_and_returns_its_best(
+    tmp_path, recipe, monkeypatch
+):
+    import keras_tuner
+
+    from tl_toolkit.training.loop import Trainer
+
+    counts = []
+    train = Trainer.train
+
+    def count(self, settings, *rest, **options):
+        counts.append(sum(phase.epochs for phase in settings.phases))
+        return train(self, settings, *rest, **options)
+
+    monkeypatch.setattr(Trainer, "train", count)
+    tuner = keras_tuner.Hyperband(
+        tl.hypermodel(recipe),
+        objective=keras_tuner.Objective("val_loss", "min"),
+        max_epochs=4,
+        factor=2,
+        hyperband_iterations=1,
+        directory=tmp_path,
+        project_name="tuner",
+        seed=1,
+    )
+
+    tuner.search(verbose=0)
+    (model,) = tuner.get_best_models(1)
+
+    asked = [trial.hyperparameters.values for trial in tuner.oracle.trials.values()]
+    assert counts == [one["tuner/epochs"] - one["tuner/initial_epoch"] for one in asked]
+    assert any(one["tuner/initial_epoch"] for one in asked)
+    # The weights are those of the score.
+    images, labels = _read_validation(recipe)
+    best = tuner.oracle.get_best_trials(1)[0]
+    loss = keras.losses.sparse_categorical_crossentropy(labels, model.predict(images, verbose=0))
+    assert float(np.mean(loss)) == pytest.approx(best.score, abs=1e-4)
+
+
+def _read_validation(recipe):
+    """The validation images of a recipe, and their labels."""
+    plan, task = plan_values(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        _, images = build_trainer(plan, task, Path(folder))
+        split = images["validation"]
+        return split.load(range(len(split))).astype(np.float32), split.targets
 
 
 @pytest.mark.slow

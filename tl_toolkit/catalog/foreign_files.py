@@ -50,7 +50,7 @@ def _describe_zip(path: Path) -> tuple[str, str]:
         return "is a damaged zip archive", "fetch it again"
     if "config.json" in names and any(name.startswith("model.weights") for name in names):
         hint = f"keras.saving.load_model({path.name!r}).save_weights('{path.stem}.weights.h5')"
-        return "is a whole Keras model (.keras), not a weight file", hint
+        return "is a whole Keras model (.keras) whose weights are in several files", hint
     if any(name.endswith("/data.pkl") for name in names):
         return "is a PyTorch file", ""
     return f"is a zip archive (of {quote(', '.join(names))})", f"unzip {path.name}"

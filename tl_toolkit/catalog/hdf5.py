@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tl_toolkit.catalog.foreign_files import quote
+from tl_toolkit.catalog.keras_archive import is_keras_archive, open_hdf5, read_layer_names
 from tl_toolkit.errors import Problem, WeightsError
 
 __all__ = ["SavedWeight", "WeightsInfo", "build_error", "inspect_hdf5"]
 
-Kind = Literal["layers", "model", "weights.h5"]
+Kind = Literal["layers", "model", "weights.h5", "counted"]
+
+_CONTAINERS = ("_layer_checkpoint_dependencies", "layers")
+"""Groups that hold the layers of a model: of Keras 2, and of Keras 3."""
 
 _MAX_GROUPS = 100_000
 # Trained tensors hardly compress: a file that claims more than this is after the memory.
 _MAX_EXPANSION = 32
 
-_EXPECTED = "Expected an HDF5 file of Keras weights (.h5)."
+_EXPECTED = "Expected an HDF5 file of Keras weights (.h5), or a whole model (.keras)."
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class WeightsInfo:
 
     Attributes:
         path: The file.
-        kind: "layers" as the files of keras.applications, "model" as `model.save("x.h5")`,
-            "weights.h5" as `model.save_weights("x.weights.h5")`.
+        kind: "layers" as the files of keras.applications, "model" as `model.save("x.h5")`, or
+            `model.save("x.keras")` of Keras 2,
+            "weights.h5" as `model.save_weights("x.weights.h5")`; "counted" as Keras 2 did that,
+            with kinds and numbers for names ("conv2d_1"). Both also in a whole model (.keras).
         layers: Tensors by layer name, layers without any left out. In the order of the network,
-            except in a "weights.h5", which does not record it.
+            except in a "weights.h5" or "counted", which do not record it.
     """
 
     path: Path
@@ -57,7 +63,7 @@ class WeightsInfo:
     @property
     def is_ordered(self) -> bool:
         """Whether the layers come in the order of the network."""
-        return self.kind != "weights.h5"
+        return self.kind not in ("weights.h5", "counted")
 
 
 def build_error(path: Path, what: str, hint: str = "") -> WeightsError:
@@ -80,10 +86,8 @@ def inspect_hdf5(path: Path) -> WeightsInfo:
     Raises:
         WeightsError: It is damaged, holds no Keras weights, or is not safe to read.
     """
-    import h5py  # Slow to import, and not needed for the errors above.
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             info = _read_info(path, file)
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise build_error(path, f"is a damaged HDF5 file ({error})", "fetch it again") from error
@@ -99,8 +103,12 @@ def _read_info(path: Path, file: Any) -> WeightsInfo:
     if names:
         layers = {name: tuple(_read_layer(path, root, prefix, name)) for name in names}
     else:
-        kind = "weights.h5"
         layers = dict(_walk_vars(path, file))
+        kind = "weights.h5" if _has_names(file) else "counted"
+        known = read_layer_names(path) if kind == "counted" and is_keras_archive(path) else {}
+        if known.keys() >= {name for name, weights in layers.items() if weights}:
+            kind = "model"
+            layers = {known[place]: layers[place] for place in known if layers.get(place)}
     layers = {name: weights for name, weights in layers.items() if weights}
     if not layers:
         groups = quote(", ".join(sorted(file)) or "nothing")
@@ -133,8 +141,12 @@ def _read_layer(path: Path, root: Any, prefix: str, layer: str) -> Iterator[Save
 def _walk_vars(path: Path, file: Any) -> Iterator[tuple[str, tuple[SavedWeight, ...]]]:
     """Yields the layers of a `.weights.h5`: each has a group `vars` that carries the layer's name.
 
+    Keras 2 writes no name: the layer is called by its kind and number, after the models around it.
     The optimizer's state and the seeds of random layers are skipped: they are no weights.
     """
+    container = _CONTAINERS[0]
+    if container in file:  # beside it are the states of metrics
+        file = {container: _follow(path, file, container)}
     stack = [("", file)]
     groups = 0
     while stack:
@@ -143,14 +155,28 @@ def _walk_vars(path: Path, file: Any) -> Iterator[tuple[str, tuple[SavedWeight, 
         if groups > _MAX_GROUPS:
             raise build_error(path, f"holds more than {_MAX_GROUPS:,} groups and is not read")
         for name in sorted(group, reverse=True):
-            if name.startswith(("optimizer", "seed_generator", "_")):
+            is_hidden = name.startswith("_") and name != container
+            if is_hidden or name.startswith(("optimizer", "seed_generator")):
                 continue
-            child = _follow(path, group, name)
+            child = group[name] if isinstance(group, dict) else _follow(path, group, name)
             if name == "vars":
-                layer = str(child.attrs.get("name", place.strip("/")))
+                parts = [part for part in place.split("/") if part and part not in _CONTAINERS]
+                layer = str(child.attrs.get("name", "/".join(parts)))
                 yield layer, tuple(_read_vars(path, f"{place}/vars", child))
             elif hasattr(child, "keys"):
                 stack.append((f"{place}/{name}", child))
+
+
+def _has_names(file: Any) -> bool:
+    """Returns whether a `.weights.h5` names its layers, as Keras does since version 3."""
+    named: list[str] = []
+
+    def visit(place: str, member: Any) -> None:
+        if place.rpartition("/")[2] == "vars" and "name" in member.attrs:
+            named.append(place)
+
+    file.visititems(visit)
+    return bool(named)
 
 
 def _read_vars(path: Path, place: str, group: Any) -> Iterator[SavedWeight]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tl_toolkit.catalog.foreign_files import HEAD_BYTES, describe_foreign_file
 from tl_toolkit.catalog.hdf5 import SavedWeight, WeightsInfo, build_error, inspect_hdf5
+from tl_toolkit.catalog.keras_archive import is_keras_archive
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.errors import OutputError
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
@@ -58,12 +59,14 @@ def inspect_weights(path: str | Path) -> WeightsInfo:
         path: The file.
 
     Raises:
-        WeightsError: It is missing, damaged, no HDF5 file, or not safe to read. The text says what
-            it is; for all but a whole HDF5 file the first 4 KiB are enough.
+        WeightsError: It is missing, damaged, no HDF5 file or Keras archive, or not safe to read.
+            The text says what it is; for all but a whole file the first 4 KiB are enough.
     """
     path = Path(path)
     head = _read_head(path)
     offset = _find_superblock(head)
+    if offset is None and is_keras_archive(path):
+        return inspect_hdf5(path)
     if offset is None:
         what, hint = describe_foreign_file(path, head)
         raise build_error(path, what, hint)

@@ -22,6 +22,7 @@ from tl_toolkit.catalog.lookup import (
     read_variants,
 )
 from tl_toolkit.catalog.records import Value
+from tl_toolkit.catalog.weight_counted import match_counted
 from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo
 from tl_toolkit.catalog.weight_pairing import NamedShape, pair_weights
 
@@ -87,6 +88,7 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
     the process ("conv2d_12") means nothing: such layers that the network lacks are matched in the
     order of the numbers, each kind of layer by itself, if every shape is equal. When no name at all
     is known, layers are matched in the order of the file, if all counts and shapes are equal.
+    So are those of a file of Keras 2, which names no layer.
     Layers that are left over are a classifier if they have the names of one, or if they come after
     all used layers and hold no kernel wider than one pixel. The kernel of a dense layer is that of
     a convolution with the same name, if the numbers of its inputs and outputs are equal.
@@ -95,6 +97,11 @@ def match_layers(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo)
         network: Weights of each layer that has any, input to output.
         info: What the file holds.
     """
+    if info.kind == "counted" and (counted := match_counted(network, info)) is not None:
+        matched, others = counted
+        heads = tuple(name for name in others if not _has_wide_kernel(info.layers[name]))
+        surplus = tuple(name for name in others if name not in heads)
+        return Match("order", weights=matched, left_out=heads, surplus=surplus)
     saved = rename_layers(network, info)
     if not any(name in network for name, _ in saved):
         ordered = _match_order(network, info)
@@ -241,6 +248,10 @@ def describe_misfit(
     """
     network = _known_shapes(architecture, arguments, image_size)
     if network is None:
+        return None
+    if info.kind == "counted" and any(
+        s is None for weights in network.values() for _, s in weights
+    ):
         return None
     match = match_layers(network, info)
     if match.fits or _is_nested(network, info):

@@ -7,7 +7,9 @@ import threading
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from tl_toolkit.images.upright import turn_by_exif
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -38,7 +40,7 @@ def convert_to_png(encoded: bytes) -> bytes:
         try:
             with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
                 image.load()
-                upright = _as_rgb(ImageOps.exif_transpose(image))
+                upright = _as_rgb(turn_by_exif(image))
         except UnidentifiedImageError as error:
             raise ValueError("") from error  # its text holds nothing but a memory address
         except Exception as error:  # Pillow's plug-ins raise nearly every kind on damaged bytes.

@@ -1,7 +1,8 @@
 """The EXIF orientation of an image, read by TensorFlow operations only.
 
 A damaged EXIF block is never a reason to refuse an image: it has orientation 1. Only the EXIF block
-is read, as in browsers; Pillow also reads XMP and PNG text where EXIF has no orientation.
+is read, as in browsers; Pillow also reads XMP and PNG text where EXIF has no orientation, which
+`tl_toolkit.images.upright` keeps it from.
 Arguments are as in `tl_toolkit.images.headers`: padded bytes, and their number without the padding.
 """
 

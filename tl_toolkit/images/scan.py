@@ -283,7 +283,7 @@ def _count(inspections: Sequence[Inspection]) -> str:
     return "1 image" if len(inspections) == 1 else f"{len(inspections)} images"
 
 
-def _name(inspections: Sequence[Inspection]) -> str:
+def _name(inspections: Sequence[Inspection | Example]) -> str:
     lines = [f"{inspection.path}: {inspection.reason}" for inspection in inspections[:MAX_NAMED]]
     if len(inspections) > MAX_NAMED:
         lines.append(f"and {len(inspections) - MAX_NAMED} more")
@@ -294,7 +294,9 @@ def _check_left(manifest: Manifest, splits: set[str], column: str) -> None:
     if not column:
         empty = [split for split in sorted(splits) if not manifest.of(split)]
         if empty:
-            raise DataError(Problem("data", f"no usable image is left in {' and '.join(empty)}"))
+            what = f"no usable image is left in {' and '.join(empty)}"
+            skipped = [entry for entry in manifest.examples if entry.split in empty]
+            raise DataError(Problem("data", what, _name(skipped)))
         return
     counts = manifest.count(column)
     problems = list(_describe_empty(manifest.classes, counts, sorted(splits)))

@@ -99,10 +99,16 @@ def _sample(
         counts = collections.Counter(groups[sha256])
         if is_spare(sha256) and all(count <= missing[label] for label, count in counts.items()):
             take(sha256)
+    of_label: dict[str, list[str]] = {}
+    for sha256 in free:
+        for label in set(groups[sha256]):
+            of_label.setdefault(label, []).append(sha256)
     for label in targets:
+        if missing[label] != targets[label]:
+            continue
         # Takes the smallest group where all that are left are larger than the share.
-        fitting = [sha256 for sha256 in free if label in groups[sha256] and is_spare(sha256)]
-        if missing[label] == targets[label] and fitting:
+        fitting = [sha256 for sha256 in of_label.get(label, ()) if is_spare(sha256)]
+        if fitting:
             take(min(fitting, key=lambda sha256: len(groups[sha256])))
     return sampled
 

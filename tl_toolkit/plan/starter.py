@@ -13,12 +13,14 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.listing import is_junk
 
 __all__ = [
     "Starter",
     "find_splits",
     "quote",
     "remark",
+    "write_classes",
     "write_paths",
     "write_starter",
     "write_table",
@@ -121,7 +123,8 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
     Args:
         data_dir: The folder.
     """
-    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
+    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir())
+             if entry.is_dir() and not is_junk(entry.name)}  # fmt: skip
     folders = {
         split: below[name]
         for split, names in SPLIT_NAMES.items()
@@ -182,6 +185,20 @@ def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[
     return lines
 
 
+def write_classes(classes: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    """Returns the line of `data` that leaves classes out, with the reasons above it.
+
+    Args:
+        classes: The classes to use.
+        left_out: A sentence for each class that is not used; none writes no line.
+    """
+    if not left_out:
+        return []
+    reasons = [f"  # {words}" for words in left_out[:_NAMED_COUNTS]]
+    names = ", ".join(map(quote, classes))
+    return [*reasons, remark(f"  classes: [{names}]", "or add images, and remove this line")]
+
+
 def write_table(table: Path, place: Path, of_what: str) -> list[str]:
     """Returns lines of `data` for a table.
 
@@ -212,16 +229,32 @@ def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
         ]
     last = record.blocks[-1].units[-2:][0].name
     return [
+        *_write_arguments(record),
         remark("  weights: imagenet", "or a file"),
         *head,
         remark("  - name: head", "the new head alone, on a frozen base"),
         "    epochs: 10",
-        "    learning_rate: 1e-3",
+        "    learning_rate: 3e-3",
         remark("  - name: tune", "then the last units too, at a tenth of the rate"),
         "    epochs: 5",
-        "    learning_rate: 1e-4",
+        "    learning_rate: 3e-4",
         remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
     ]
+
+
+def _write_arguments(record: Architecture) -> list[str]:
+    """Returns the line of the arguments that published weights differ in, with the least values."""
+    published: dict[str, set[float]] = {}
+    for file in record.weight_files:
+        for name, value in file.when.items():
+            if isinstance(value, float) and file.image_size == record.default_size:
+                published.setdefault(name, set()).add(value)
+    chosen = {name: sorted(values) for name, values in published.items() if len(values) > 1}
+    if not chosen:
+        return []
+    words = ", ".join(f"{name}: {values[0]:g}" for name, values in chosen.items())
+    more = ", ".join(f"{value:g}" for values in chosen.values() for value in values[1:])
+    return [remark(f"  arguments: {{{words}}}", f"or {more}: larger and slower")]
 
 
 def remark(line: str, text: str) -> str:

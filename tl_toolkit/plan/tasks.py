@@ -167,4 +167,4 @@ def splits_of(data: Data) -> Splits:
     Args:
         data: The section.
     """
-    return Splits(data.train, data.validation, data.test)
+    return Splits(data.train, data.validation, data.test, data.links)

@@ -1,10 +1,11 @@
 """The sections of a recipe for images: where they are, and how they are changed."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tl_toolkit.recipe.fields import (
     Conflict,
@@ -15,6 +16,7 @@ from tl_toolkit.recipe.fields import (
     Seed,
     Text,
     expects,
+    in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.pixels import Masks
@@ -26,11 +28,24 @@ _FolderOrFraction = Annotated[
     LocalPath | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
 ]
+_ClassName = Annotated[
+    Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))
+]  # folders that were unpacked on a Mac have decomposed names
 _SOURCES = ("train", "csv", "builtin")
 
 
 def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value < 1
+
+
+def _refuse_no_validation(value: object) -> object:
+    if value is None or (isinstance(value, bool | int | float) and value == 0):
+        raise in_words(
+            "expected a fraction above 0 and below 1, or the path of a folder: epochs are compared "
+            "on validation images, and the best one is kept; 0.05 leaves the most to train on",
+            hint="validation: 0.05",
+        )
+    return value
 
 
 class Data(Section):
@@ -53,10 +68,11 @@ class Data(Section):
         description="Images that come with the toolkit: digits, 1,797 handwritten ones; "
         "glyphs, 12,120 letters, signs and scribbles of 202 kinds, rendered in code.",
     )
-    validation: _FolderOrFraction = Field(
+    validation: Annotated[_FolderOrFraction, BeforeValidator(_refuse_no_validation)] = Field(
         default=0.2,
         description="What epochs are compared on: a fraction of the images of each class, or (with "
-        "train) a folder with the same classes.",
+        "train) a folder with the same classes. There is no training without: 0.05 leaves the most "
+        "images to train on.",
         examples=[0.2, "data/flowers/validation"],
     )
     test: _FolderOrFraction | None = Field(
@@ -65,7 +81,7 @@ class Data(Section):
         "none by default.",
         examples=[0.1, "data/flowers/test"],
     )
-    classes: Annotated[tuple[Text, ...], Field(min_length=2), Listed] | None = Field(
+    classes: Annotated[tuple[_ClassName, ...], Field(min_length=2), Listed] | None = Field(
         default=None,
         description="The classes to use, in the order of the outputs; all, by name, by default.",
         examples=[["ants", "bees"]],
@@ -73,6 +89,12 @@ class Data(Section):
     masks: Masks | None = Field(
         default=None,
         description="Where masks lie and what is in them, for dense tasks (an output per pixel).",
+    )
+    links: Literal["refuse", "follow", "ignore"] = Field(
+        default="refuse",
+        description="Linked folders, and linked files outside the folder: follow uses them, ignore "
+        "leaves them out; refuse stops at linked folders, and names the linked files that it "
+        "leaves out.",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

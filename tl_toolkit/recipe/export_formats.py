@@ -40,7 +40,9 @@ EXPORT_FORMATS = {
             "for TensorFlow Serving; published only if its outputs equal the model's",
             proof="parity.json",
         ),
-        ExportFormat("weights", "base.weights.h5", "the base, as a weight file"),
+        ExportFormat(
+            "weights", "base.weights.h5", "the base, for `model.weights` and Keras's `load_weights`"
+        ),
     )
 }  # fmt: skip
 """The formats by name, in the order of help and documentation."""

@@ -160,7 +160,8 @@ class Model(Section):
     ] = Field(
         default=None,
         validate_default=True,
-        description="imagenet (the official file), random, or the path of a weight file. Only a "
+        description="imagenet (the official file), random, or the path of a weight file (.h5, "
+        ".weights.h5) or of a whole model (.keras), of Keras 2 or 3. Only a "
         "model of your own needs none: it brings its weights.",
         examples=["imagenet"],
     )

@@ -10,14 +10,22 @@ from pathlib import Path
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
+    LINK_OUT,
+    LINK_TO_NOTHING,
+    LINKED_FOLDER,
+    UNREADABLE_FOLDER,
     FieldProblem,
     Ignored,
+    Links,
     SourceFile,
     describe_ignored,
+    is_junk,
     name_some,
+    normalize,
 )
 
 _EXPECTED = "A folder is expected that holds one folder of images per class"
+_OPENED_FOLDERS = 1000
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -29,6 +37,7 @@ class ClassFolders:
         folder: Absolute path.
         split: Its split, which is also the recipe's field that names the folder.
         where: Its name in messages, as "data.train".
+        links: As in `read_folders`.
         classes: Paths of images by class folder, sorted.
         loose: Files beside the class folders.
         ignored: Files and folders that are not listed.
@@ -37,6 +46,7 @@ class ClassFolders:
     folder: Path
     split: str
     where: str
+    links: Links = "refuse"
     classes: dict[str, list[str]] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
@@ -49,84 +59,219 @@ class ClassFolders:
             split: The split that the images get; None if fractions decide.
         """
         for name in sorted(classes):
-            for path in self.classes.get(name, ()):
+            for path in self.classes.get(normalize(name), ()):
                 yield SourceFile(path, split, (name,))
 
 
-def read_folders(folder: Path, split: str, where: str) -> tuple[ClassFolders, list[FieldProblem]]:
+def read_folders(
+    folder: Path, split: str, where: str, *, links: Links = "refuse"
+) -> tuple[ClassFolders, list[FieldProblem]]:
     """Lists the images below each class folder, and problems that keep it from being listed.
+
+    Names of classes are in Unicode's composed form. Hidden folders and those that systems add
+    (`listing.JUNK_FOLDERS`) are left out.
 
     Args:
         folder: Holds the class folders.
         split: Its split.
         where: Name of the folder in messages, as "data.train".
+        links: Whether linked folders, and linked files outside the folder, are listed; "refuse"
+            leaves them out as "ignore" does, see `check_unused`.
     """
-    contents = ClassFolders(Path(os.path.abspath(folder)), split, where)
+    contents = ClassFolders(Path(os.path.abspath(folder)), split, where, links)
     try:
         with os.scandir(contents.folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         return contents, [(split, describe_unreadable(contents.folder, where, _EXPECTED, error))]
-    root = os.path.realpath(contents.folder)
+    walk = _Walk(os.path.realpath(contents.folder), links, contents.ignored)
+    problems: list[FieldProblem] = []
     for entry in ordered:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            contents.classes[entry.name] = sorted(_walk(entry.path, root, contents.ignored))
-        elif entry.is_dir():
-            contents.ignored.append(Ignored(entry.path, "linked folder"))
-        else:
-            contents.loose.append(entry.path)
-    contents.ignored.sort()
-    return contents, []
-
-
-def _walk(folder: str, root: str, ignored: list[Ignored]) -> Iterator[str]:
-    """Yields the images below a folder; links are followed to files inside `root` only."""
-    waiting = [folder]
-    while waiting:
-        current = waiting.pop()
-        try:
-            with os.scandir(current) as entries:
-                ordered = list(entries)
-        except OSError as error:
-            ignored.append(Ignored(current, f"folder that cannot be read ({error.strerror})"))
-            continue
-        for entry in ordered:
+        if not entry.is_dir():
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
-                continue
-            reason = _why_ignored(entry, root)
-            if reason:
-                ignored.append(Ignored(entry.path, reason))
+            if _suffix(entry.name) not in IMAGE_SUFFIXES and not os.path.exists(entry.path):
+                contents.ignored.append(Ignored(entry.path, LINKED_FOLDER))  # of a missing disk
             else:
-                yield entry.path
+                contents.loose.append(entry.path)
+        elif is_junk(entry.name):
+            walk.leave_out_junk(entry)
+        elif entry.is_symlink() and links != "follow":
+            contents.ignored.append(Ignored(entry.path, LINKED_FOLDER))
+        elif normalize(entry.name) in contents.classes:
+            what = f"{str(contents.folder)!r} holds two folders of one name, {entry.name!r}"
+            expected = "They differ in the encoding of letters only; put their images into one."
+            problems.append((split, Problem(where, what, expected)))
+        else:
+            contents.classes[normalize(entry.name)] = sorted(walk.list_images(entry.path))
+    contents.ignored.extend(
+        Ignored(path, "image beside the class folders")
+        for path in contents.loose
+        if contents.classes and _suffix(path) in IMAGE_SUFFIXES
+    )
+    contents.ignored.sort()
+    return contents, problems
 
 
-def list_below(folder: str) -> list[str]:
+@dataclass
+class _Walk:
+    """Lists images below folders.
+
+    Attributes:
+        root: Real path of the folder of all; files outside it are reached by links only.
+        links: As in `read_folders`.
+        ignored: Receives what is not listed.
+    """
+
+    root: str
+    links: Links
+    ignored: list[Ignored]
+
+    def list_images(self, folder: str) -> Iterator[str]:
+        """Yields the images below a folder, in no order.
+
+        Args:
+            folder: The folder; if it is a link, its target is listed.
+        """
+        waiting, linked, seen = [folder], list[str](), set[str]()
+        while waiting or linked:
+            # Linked folders come last: what is found without them has the path without them.
+            current = waiting.pop() if waiting else linked.pop(0)
+            real = os.path.realpath(current)
+            if real in seen:
+                continue
+            seen.add(real)
+            try:
+                with os.scandir(current) as entries:
+                    ordered = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                self.ignored.append(Ignored(current, f"{UNREADABLE_FOLDER} ({error.strerror})"))
+                continue
+            for entry in ordered:
+                if entry.is_dir() and is_junk(entry.name):
+                    self.leave_out_junk(entry)
+                elif entry.name.startswith("."):
+                    continue
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_dir() and self.links == "follow":
+                    linked.append(entry.path)
+                elif reason := self._why_ignored(entry):
+                    self.ignored.append(Ignored(entry.path, reason))
+                else:
+                    yield entry.path
+
+    def leave_out_junk(self, entry: os.DirEntry[str]) -> None:
+        """Notes a folder that a system has added; hidden ones are not counted.
+
+        Args:
+            entry: The folder.
+        """
+        if not entry.name.startswith("."):
+            self.ignored.append(Ignored(entry.path, f"folder {entry.name}"))
+
+    def _why_ignored(self, entry: os.DirEntry[str]) -> str:
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if os.path.isdir(target):
+                return LINKED_FOLDER
+            if not os.path.isfile(target):
+                return LINK_TO_NOTHING
+            if (
+                not _is_below(target, self.root)
+                and self.links != "follow"
+                and _suffix(entry.name) in IMAGE_SUFFIXES
+            ):
+                return LINK_OUT
+        elif not entry.is_file(follow_symlinks=False):
+            return "special file"
+        suffix = _suffix(entry.name)
+        return "" if suffix in IMAGE_SUFFIXES else suffix or "file without extension"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.commonpath([path, real]) == real
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def list_below(
+    folder: str, *, links: Links = "refuse", ignored: list[Ignored] | None = None
+) -> list[str]:
     """Returns the images below a folder, whatever class they are of, sorted by path.
 
     Args:
         folder: The folder.
+        links: As in `read_folders`.
+        ignored: Receives what is not listed.
     """
-    return sorted(_walk(folder, os.path.realpath(folder), []))
+    walk = _Walk(os.path.realpath(folder), links, [] if ignored is None else ignored)
+    return sorted(walk.list_images(folder))
 
 
-def _why_ignored(entry: os.DirEntry[str], root: str) -> str:
-    if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if os.path.isdir(target):
-            return "linked folder"
-        if not os.path.isfile(target):
-            return "link to nothing"
-        if os.path.commonpath([root, target]) != root:
-            return "link out of the folder"
-    elif not entry.is_file(follow_symlinks=False):
-        return "special file"
-    suffix = os.path.splitext(entry.name)[1].lower()
-    return "" if suffix in IMAGE_SUFFIXES else suffix or "file without extension"
+def describe_unused(ignored: Sequence[Ignored], where: str) -> Iterator[Problem]:
+    """Yields problems of folders with images that would be left out: linked, or not readable.
+
+    Args:
+        ignored: What was not listed.
+        where: Name of the folder in messages, as "data.train".
+    """
+    linked = [entry.path for entry in ignored if entry.reason == LINKED_FOLDER]
+    if linked := [path for path in linked if _may_hold_images(path)]:
+        named = name_some(f"{path} (to {os.path.realpath(path)})" for path in linked)
+        what = f"linked folders are not followed: {named}"
+        expected = "Images in them would be left out."
+        can_set = where.startswith("data.")
+        hint = "data.links=follow to use them, data.links=ignore to leave them out"
+        yield Problem(where, what, expected, hint if can_set else "")
+    unreadable = [entry for entry in ignored if entry.reason.startswith(UNREADABLE_FOLDER)]
+    if unreadable:
+        what = f"folders cannot be read: {name_some(entry.path for entry in unreadable)}"
+        yield Problem(where, what, "Images in them would be left out.", "chmod u+rx FOLDER")
+
+
+def _may_hold_images(folder: str) -> bool:
+    """Returns whether there is an image below a folder, or more folders than are opened here."""
+    waiting = [folder]
+    for _ in range(_OPENED_FOLDERS):
+        if not waiting:
+            return False
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif _suffix(entry.name) in IMAGE_SUFFIXES:
+                        return True
+        except OSError:
+            return True
+    return True
+
+
+def check_unused(contents: ClassFolders, classes: Sequence[str] | None) -> list[FieldProblem]:
+    """Returns problems of folders with images that the recipe does not leave out.
+
+    Args:
+        contents: Contents of the folder of a split.
+        classes: The classes that the recipe names; None if it names none. Folders of other classes
+            may be left out.
+    """
+    if contents.links == "ignore":
+        return []
+    wanted = None if classes is None else {normalize(name) for name in classes}
+    used = []
+    for entry in contents.ignored:
+        name = Path(entry.path).relative_to(contents.folder).parts[0]
+        own = str(contents.folder / name)
+        # A link to a folder of the same class leaves no image out.
+        is_link = entry.reason == LINKED_FOLDER and entry.path != own
+        is_again = is_link and _is_below(os.path.realpath(entry.path), own)
+        if not is_again and (wanted is None or normalize(name) in wanted):
+            used.append(entry)
+    return [(contents.split, problem) for problem in describe_unused(used, contents.where)]
 
 
 def describe_unreadable(path: Path, where: str, expected: str, error: Exception) -> Problem:
@@ -199,11 +344,9 @@ def check_training(
 
 
 def _describe_no_class(contents: ClassFolders) -> str:
-    images = [path for path in contents.loose if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in contents.loose if _suffix(path) in IMAGE_SUFFIXES]
     content = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
-    linked = [Path(entry.path).name for entry in contents.ignored]
-    links = f" (linked folders are not followed: {name_some(linked)})" if linked else ""
-    return f"{str(contents.folder)!r} holds {content} and no folder per class{links}"
+    return f"{str(contents.folder)!r} holds {content} and no folder per class"
 
 
 def check_classes(
@@ -221,8 +364,9 @@ def check_classes(
         problem = Problem(contents.where, _describe_no_class(contents), f"{_EXPECTED}.")
         return [(contents.split, problem)]
     problems = []
-    missing = [label for label in classes if label not in contents.classes and not partial]
-    extra = [] if selected else sorted(contents.classes.keys() - set(classes))
+    wanted = {normalize(label): label for label in classes}
+    missing = [wanted[name] for name in wanted if name not in contents.classes and not partial]
+    extra = [] if selected else sorted(contents.classes.keys() - wanted.keys())
     if missing:
         near = closest(missing[0], extra or contents.classes)
         # Only a recipe's own `classes` can ask for more than the training folder holds.
@@ -236,7 +380,7 @@ def check_classes(
         )
         expected = f"The classes are {name_some(map(repr, classes))}."
         problems.append((contents.split, Problem(contents.where, what, expected)))
-    empty = [label for label in classes if contents.classes.get(label) == []]
+    empty = [name for name in wanted if contents.classes.get(name) == []]
     if empty:
         problems.append((contents.split, _describe_empty(contents, empty)))
     return problems

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import collections
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tl_toolkit.errors import Problem
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+JUNK_FOLDERS = frozenset(
+    {
+        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
+        "system volume information", "lost+found", "__macosx", "__pycache__",
+    }
+)  # fmt: skip
+"""Folders that disk stations, archives and systems add, in lower case: thumbnails, not images."""
+
+LINK_OUT = "link out of the folder"
+LINK_TO_NOTHING = "link to nothing"
+LINKED_FOLDER = "linked folder"
+UNREADABLE_FOLDER = "folder that cannot be read"
+
+Links = Literal["refuse", "follow", "ignore"]
+"""What to do about linked folders, and linked files outside the folder; see `data.links`."""
+
 MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
+_NAMED_LINKS = 5
+_ADVICE = {
+    LINK_OUT: "data.links=follow uses the linked files",
+    LINK_TO_NOTHING: "these links lead nowhere:",
+}
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
 # A field of the recipe's `data` section, and what is wrong with it.
@@ -38,6 +60,26 @@ class Ignored(NamedTuple):
 
     path: str
     reason: str
+
+
+def is_junk(name: str) -> bool:
+    """Returns whether a folder is hidden or was added by a system, so that no image in it counts.
+
+    Args:
+        name: Its name.
+    """
+    return name.startswith(".") or name.lower() in JUNK_FOLDERS
+
+
+def normalize(name: str) -> str:
+    """Returns a name as it is compared: in Unicode's composed form.
+
+    Folders that were unpacked on a Mac have decomposed names, which look the same.
+
+    Args:
+        name: Of a class, a file or a column.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
@@ -113,7 +155,13 @@ def describe_ignored(ignored: Sequence[Ignored]) -> str:
     counts = collections.Counter(entry.reason for entry in ignored)
     reasons = sorted(counts, key=lambda reason: (-counts[reason], reason))[:5]
     kinds = ", ".join(f"{counts[reason]} {reason}" for reason in reasons)
-    return f"{len(ignored)} file{'s' if len(ignored) > 1 else ''} ignored: {kinds}"
+    text = f"{len(ignored)} file{'s' if len(ignored) > 1 else ''} ignored: {kinds}"
+    for reason, advice in _ADVICE.items():
+        links = [entry.path for entry in ignored if entry.reason == reason]
+        named = ", ".join(os.path.join(*path.split(os.sep)[-2:]) for path in links[:_NAMED_LINKS])
+        more = f" and {len(links) - _NAMED_LINKS} more" if len(links) > _NAMED_LINKS else ""
+        text += f"; {advice} {named}{more}" if links else ""
+    return text
 
 
 def name_some(names: Iterable[str]) -> str:

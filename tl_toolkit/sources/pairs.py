@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import Problem, nearest
-from tl_toolkit.sources.folders import describe_unreadable, list_below
-from tl_toolkit.sources.listing import IMAGE_SUFFIXES, FieldProblem, SourceFile, name_some
+from tl_toolkit.sources.folders import describe_unreadable, describe_unused, list_below
+from tl_toolkit.sources.listing import (
+    IMAGE_SUFFIXES,
+    FieldProblem,
+    Ignored,
+    Links,
+    SourceFile,
+    name_some,
+    normalize,
+)
 
 __all__ = ["PairFolders", "list_pairs"]
 
@@ -22,15 +30,22 @@ class PairFolders:
         images: Name of the folder of images in the folder of a split.
         masks: Name of the folder of masks beside it.
         ending: End of a mask's name, before the suffix, that its image's name lacks.
+        links: What to do about links, as in `read_folders`.
     """
 
     images: str = "images"
     masks: str = "masks"
     ending: str = ""
+    links: Links = "refuse"
 
 
 def list_pairs(
-    folder: Path, split: str, names: PairFolders, *, where: str
+    folder: Path,
+    split: str,
+    names: PairFolders,
+    *,
+    where: str,
+    ignored: list[Ignored] | None = None,
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the images of a split with their masks, ordered by path, and their problems.
 
@@ -42,7 +57,9 @@ def list_pairs(
         split: One of SPLITS.
         names: Names of the folders and masks.
         where: Name of the folder in messages, as "data.train".
+        ignored: Receives what is not listed.
     """
+    ignored = [] if ignored is None else ignored
     places = {"images": folder / names.images, "masks": folder / names.masks}
     problems: list[FieldProblem] = []
     for kind, place in places.items():
@@ -55,8 +72,14 @@ def list_pairs(
                 break
     if problems:
         return [], problems
-    images = _by_name(places["images"])
-    masks = _by_name(places["masks"], names.ending)
+    beside: list[Ignored] = []
+    images = _by_name(places["images"], "", names.links, beside)
+    masks = _by_name(places["masks"], names.ending, names.links, beside)
+    ignored += beside
+    if names.links != "ignore":
+        problems += [(split, problem) for problem in describe_unused(beside, where)]
+        if problems:
+            return [], problems
     doubles = [*_describe_doubles(images, split, where), *_describe_doubles(masks, split, where)]
     files = [
         SourceFile(images[name][0], split, (masks[name][0],))
@@ -72,12 +95,14 @@ def list_pairs(
     return files, problems
 
 
-def _by_name(folder: Path, ending: str = "") -> dict[str, list[str]]:
+def _by_name(
+    folder: Path, ending: str, links: Links, ignored: list[Ignored]
+) -> dict[str, list[str]]:
     """Returns the images below a folder by their path in it, without suffix and ending."""
     by_name: dict[str, list[str]] = {}
     root = os.path.abspath(folder)
-    for path in list_below(root):
-        name = os.path.splitext(os.path.relpath(path, root))[0]
+    for path in list_below(root, links=links, ignored=ignored):
+        name = normalize(os.path.splitext(os.path.relpath(path, root))[0])
         if name.endswith(ending):
             by_name.setdefault(name.removesuffix(ending) if ending else name, []).append(path)
     return by_name

@@ -13,6 +13,7 @@ from tl_toolkit.sources.folders import (
     check_classes,
     check_distinct,
     check_training,
+    check_unused,
     describe_unreadable,
     list_below,
     read_folders,
@@ -21,6 +22,7 @@ from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,
     FieldProblem,
+    Links,
     Listing,
     SourceFile,
     find_fractions,
@@ -52,11 +54,13 @@ class Splits:
         train: Folder of training images; None where a table or a built-in set holds them.
         validation: A folder, or a fraction of the images without a split.
         test: A folder or a fraction; None for no test images.
+        links: What to do about links in folders, as in `read_folders`.
     """
 
     train: Path | None = None
     validation: Path | float | None = None
     test: Path | float | None = None
+    links: Links = "refuse"
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -85,7 +89,7 @@ def survey_folders(
     problems = list(check_distinct(splits.folders))
     readable = {}
     for name, folder in splits.folders.items():
-        contents, unreadable = read_folders(folder, name, f"data.{name}")
+        contents, unreadable = read_folders(folder, name, f"data.{name}", links=splits.links)
         problems += unreadable
         if not unreadable:
             readable[name] = contents
@@ -93,7 +97,8 @@ def survey_folders(
         return Listing(tuple(classes or ()), ()), problems
     chosen = tuple(classes or sorted(readable["train"].classes))
     selected = classes is not None
-    faults = check_training(readable["train"], chosen, selected=selected)
+    faults = [fault for name in readable for fault in check_unused(readable[name], classes)]
+    faults = faults or check_training(readable["train"], chosen, selected=selected)
     for name in readable if not faults else ():
         if name != "train":
             faults += check_classes(readable[name], chosen, selected=selected)
@@ -116,8 +121,9 @@ def list_class_table(
     listed, problems = read_table(path)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
     chosen = tuple(classes or labels)
+    used = set(chosen)
     files, fractions = find_fractions(
-        [file for file in listed if file.targets[0] in set(chosen)], splits.fractions
+        [file for file in listed if file.targets[0] in used], splits.fractions
     )
     listing = Listing(chosen, files, fractions)
     if not problems:
@@ -126,7 +132,11 @@ def list_class_table(
 
 
 def list_class_folders(
-    folder: str | os.PathLike[str], *, classes: Sequence[str], where: str = "--data"
+    folder: str | os.PathLike[str],
+    *,
+    classes: Sequence[str],
+    where: str = "--data",
+    links: Links = "refuse",
 ) -> Listing:
     """Lists a folder of class folders for evaluation, all in the split "test".
 
@@ -134,11 +144,13 @@ def list_class_folders(
         folder: Holds one folder per class, for some of the classes at least.
         classes: The classes there may be, in the order of the model's outputs.
         where: Name of the folder in messages.
+        links: As in `read_folders`.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
     """
-    contents, problems = read_folders(Path(folder), "test", where)
+    contents, problems = read_folders(Path(folder), "test", where, links=links)
+    problems = problems or check_unused(contents, None)
     problems = problems or check_classes(contents, classes, partial=True)
     if problems:
         raise DataError([problem for _, problem in problems])
@@ -181,10 +193,11 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
         classes: As in `count_builtin`.
     """
     chosen = tuple(count_builtin(name, classes))
+    used = set(chosen)
     listed = [
         SourceFile(f"{BUILTIN}{name}/{index}", None, (label,))
         for index, label in enumerate(list_labels(name))
-        if label in set(chosen)
+        if label in used
     ]
     files, fractions = find_fractions(listed, splits.fractions)
     return Listing(chosen, files, fractions)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.sources.folders import describe_unreadable
-from tl_toolkit.sources.listing import MAX_NAMED, FieldProblem, Listing, SourceFile, name_some
+from tl_toolkit.sources.listing import (
+    MAX_NAMED,
+    FieldProblem,
+    Listing,
+    SourceFile,
+    name_some,
+    normalize,
+)
 
 __all__ = ["NOT_TARGETS", "check_classes_of_table", "read_header", "read_table"]
 
@@ -142,9 +150,17 @@ def _read_rows(
 
 def _as_row(line: int, row: Mapping[str, str | None], folder: Path, columns: Sequence[str]) -> _Row:
     path, split = ((row.get(name) or "").strip() for name in NOT_TARGETS)
-    targets = tuple((row.get(name) or "").strip() for name in columns)
-    full = os.path.normpath(folder / path) if path else ""
+    targets = tuple(normalize((row.get(name) or "").strip()) for name in columns)
+    full = _find_file(os.path.normpath(folder / path)) if path else ""
     return _Row(line, SourceFile(full, _SPLITS.get(split.lower()), targets), split)
+
+
+def _find_file(path: str) -> str:
+    """Returns the path as the disk spells it: a Mac decomposes letters, and a table may not."""
+    if path.isascii() or os.path.exists(path):
+        return path
+    spellings = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next(filter(os.path.exists, spellings), path)
 
 
 def _check_rows(
@@ -188,7 +204,8 @@ def check_classes_of_table(
         labels: All labels in it.
     """
     name = repr(str(path))
-    missing = [wanted for wanted in listing.classes if wanted not in labels]
+    known = set(labels)
+    missing = [wanted for wanted in listing.classes if wanted not in known]
     if missing:
         near = closest(missing[0], labels)
         what = f"{name} has no image of {name_some(map(repr, missing))}"

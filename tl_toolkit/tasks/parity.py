@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from tl_toolkit.images.upright import turn_by_exif
 
 __all__ = [
     "BYTES_LIMIT",
@@ -131,7 +133,7 @@ def read_by_pillow(data: bytes) -> np.ndarray:
     """
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
-        turned = ImageOps.exif_transpose(image)
+        turned = turn_by_exif(image)
         if turned.mode.startswith("I;16"):
             turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
         return np.asarray(turned.convert("RGB"))

@@ -75,6 +75,7 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         pause_after: int | None = None,
         paused: Paused | None = None,
+        keep_head: bool = False,
     ) -> Training:
         """Trains all phases and leaves the model in its best state.
 
@@ -89,6 +90,7 @@ class Trainer:
             pause_after: Number of epochs after which the last phase pauses, if it has more.
             paused: The paused training to resume, with the same settings; the result is the same,
                 bit for bit, as without a pause.
+            keep_head: Begin with the head as it is, trained before, and not with a new one.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
@@ -98,7 +100,7 @@ class Trainer:
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
-        self._begin(settings)
+        self._begin(settings, keep_head=keep_head)
         best = BestState(folder.checkpoint if folder else None)
         done: list[FinishedPhase] = []
         if paused is not None:
@@ -119,7 +121,9 @@ class Trainer:
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
                 before = _join_epochs(done)
-                run = self._prepare(settings, index, best, is_new=_is_untrained(before))
+                run = self._prepare(
+                    settings, index, best, is_new=not keep_head and _is_untrained(before)
+                )
                 epochs: list[Epoch] = []
                 if paused is not None:
                     run.resume(paused.phase)
@@ -213,9 +217,11 @@ class Trainer:
         last = self._last.split
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
-    def _begin(self, settings: TrainingSettings) -> None:
-        """Restores the state before the first training, with a new head."""
+    def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
+        """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
+        if keep_head:
+            return
         initialize_head(self._transfer.parts[-1].layers, phase_seed(settings.seed, "head", 0))
 
     def _prepare(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.graph import layer_variables
+from tl_toolkit.catalog.keras_archive import open_hdf5
 from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo, hash_file, inspect_weights
 from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
 from tl_toolkit.errors import Problem, WeightsError
@@ -56,8 +57,9 @@ def load_weights(
     Args:
         target: A model, or the layers of a base; layers without weights are skipped.
         path: A file of keras.applications, of `model.save("x.h5")`, of
-            `model.save_weights("x.weights.h5")`, or of `save_weights`. The third kind does not
-            record the order of layers: they are matched by name only.
+            `model.save_weights("x.weights.h5")`, of `model.save("x.keras")`, or of `save_weights`,
+            written by Keras 2 or 3. The third kind does not record the order of layers: they are
+            matched by name only, or within each kind where Keras 2 wrote no names.
 
     Raises:
         WeightsError: The file is damaged, does not fit, or holds numbers that are not finite. No
@@ -96,7 +98,7 @@ def _settle(layers: Sequence[keras.layers.Layer]) -> None:
 
 def _misfit_error(info: WeightsInfo, match: Match, actual: str) -> WeightsError:
     expected = f"It holds the weights of {actual}." if actual else ""
-    hint = "" if info.is_ordered else "save the whole model, with model.save('x.h5')"
+    hint = "" if info.is_ordered else "save the whole model, with model.save('x.keras')"
     what = f"does not fit the network: {match}"
     return WeightsError(Problem(str(info.path), what, expected, hint))
 
@@ -104,9 +106,7 @@ def _misfit_error(info: WeightsInfo, match: Match, actual: str) -> WeightsError:
 def _read_tensors(
     path: Path, weights: Mapping[str, Sequence[SavedWeight]]
 ) -> dict[str, list[np.ndarray]]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return {
             layer: [_read_tensor(path, file, weight) for weight in saved]
             for layer, saved in weights.items()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,12 @@ from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import resolve_space
-from tl_toolkit.plan.training import feature_values, training_settings
+from tl_toolkit.plan.training import (
+    PhaseSettings,
+    TrainingSettings,
+    feature_values,
+    training_settings,
+)
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
@@ -92,6 +99,13 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     ) -> dict[str, float]:
         """Trains all phases of the recipe and leaves the model in its best state.
 
+        Tuners call it. Of what they, or their `search`, hand on, three arguments count: `epochs`
+        and `initial_epoch`, as Hyperband sets them, choose epochs of all phases in a row (the last
+        one grows if there are too few, and a schedule of the rate runs over the chosen epochs of
+        its phase); above 0 `initial_epoch` means that the model has been trained up to there, and
+        its head is kept. `callbacks` receive the hooks of each phase. All others are ignored: data
+        and batch size are the recipe's.
+
         Args:
             hp: The values that `build` received.
             model: The model that `build` returned.
@@ -105,20 +119,89 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             raise ValueError("expected the model that build returned last")
         _, transfer, plan = self._built
         with numerics(deterministic=plan.recipe.deterministic):
-            return self._train(transfer, plan)
+            return self._train(
+                transfer,
+                plan,
+                _Window(kwargs.get("initial_epoch") or 0, kwargs.get("epochs")),
+                list(kwargs.get("callbacks") or ()),
+            )
 
-    def _train(self, transfer: TransferModel, plan: Plan) -> dict[str, float]:
+    def _train(
+        self,
+        transfer: TransferModel,
+        plan: Plan,
+        window: _Window,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> dict[str, float]:
         images = self._find_images(plan, transfer.task)
         features = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(CompiledPhases(transfer), features, images)
-        best = trainer.train(training_settings(plan)).best.as_row()
-        return {name: value for name, value in best.items() if isinstance(value, float)}
+        settings = window.cut(training_settings(plan))
+        training = trainer.train(settings, callbacks=callbacks, keep_head=window.start > 0)
+        best = training.best.as_row()
+        results = {name: value for name, value in best.items() if isinstance(value, float)}
+        _save_kept(transfer.model, callbacks, results)
+        return results
 
     def _find_images(self, plan: Plan, task: Task) -> dict[str, Images]:
         size = _size_of(plan.recipe)
         if size not in self._images:  # images of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, task, self._manifest)}
         return self._images[size]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The epochs that a tuner asks for, of all phases in a row.
+
+    Attributes:
+        start: Epochs that the model has been trained for.
+        end: The last of the epochs; None for that of the last phase.
+    """
+
+    start: int
+    end: int | None
+
+    def cut(self, settings: TrainingSettings) -> TrainingSettings:
+        """Returns the settings with the phases, and their epochs, that lie in the window."""
+        if self.end is None and not self.start:
+            return settings
+        total = sum(phase.epochs for phase in settings.phases)
+        end = total if self.end is None else self.end
+        chosen: list[tuple[PhaseSettings, int]] = []
+        before = 0
+        for index, phase in enumerate(settings.phases):
+            is_last = index + 1 == len(settings.phases)
+            after = max(end, total) if is_last else before + phase.epochs
+            epochs = min(after, end) - max(before, self.start)
+            if epochs > 0 or (is_last and not chosen):
+                chosen.append((replace(phase, epochs=max(epochs, 0)), index))
+            before = after
+        return replace(
+            settings,
+            phases=tuple(phase for phase, _ in chosen),
+            descriptions=tuple(settings.descriptions[index] for _, index in chosen),
+        )
+
+
+def _save_kept(
+    model: keras.Model,
+    callbacks: Sequence[keras.callbacks.Callback],
+    results: Mapping[str, float],
+) -> None:
+    """Saves the state that is kept where a tuner's own callback has saved the best epoch.
+
+    Of epochs that are equal by the tuner's objective, another may be kept here; the state before
+    the first epoch, from which a trial may have resumed, is none for the callback.
+    """
+    for callback in callbacks:
+        objective, path = getattr(callback, "objective", None), getattr(callback, "filepath", None)
+        if objective is None or path is None or not objective.has_value(results):
+            continue
+        value = objective.get_value(results)
+        if not objective.better_than(callback.best_value, value):
+            callback.best_value = value
+            model.save_weights(path)
 
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:

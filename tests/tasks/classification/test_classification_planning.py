@@ -32,6 +32,17 @@ def test_init_writes_a_recipe_for_a_table_of_labels(write, tmp_path):
     assert "# insects: 4 images to train from, of 2 classes." in text
 
 
+def test_init_leaves_out_labels_with_too_few_rows(write, tmp_path):
+    table = write([*ROWS, ("4.png", "single")], "insects.csv")
+    Image.new("RGB", (8, 8)).save(tmp_path / "4.png")
+
+    text, *_ = write_starter(table, base="lenet5", place=tmp_path)
+    (tmp_path / "r.yaml").write_text(text)
+
+    assert check_recipe(load_recipe(tmp_path / "r.yaml")).classes == ("ant", "bee")
+    assert "'single' is left out, it has too few images: 1 of 2 in train" in text
+
+
 def test_a_table_for_evaluation_may_hold_some_of_the_classes(write):
     planning = plan_task(build_recipe(make_recipe("classification", write(ROWS))).recipe)
     table = write([("path", "label"), ("3.png", "bee")], "other.csv")

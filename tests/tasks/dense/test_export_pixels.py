@@ -192,9 +192,9 @@ def test_files_are_predicted_as_their_pixels(served):
 
     for batch, from_pixels, actual in zip(batches, results.pixels, results.encoded, strict=True):
         assert (actual["height"], actual["width"]) == batch.shape[1:3]
-        np.testing.assert_array_equal(actual["mask"][..., 0], from_pixels["mask"][-1])
-        assert actual["probability"].dtype == np.uint16
-        difference = actual["probability"][..., 0] / 65535 - from_pixels["probability"][-1]
+        np.testing.assert_array_equal(actual["mask_bytes"][..., 0], from_pixels["mask"][-1])
+        assert actual["probability_bytes"].dtype == np.uint16
+        difference = actual["probability_bytes"][..., 0] / 65535 - from_pixels["probability"][-1]
         assert np.abs(difference).max() < 0.5 / 65535 + 1e-6
 
 
@@ -212,10 +212,10 @@ model = tf.saved_model.load(sys.argv[1])
 folder = pathlib.Path(sys.argv[2])
 data = [(folder / name).read_bytes() for name in ("one.png", "two.png")]
 maps = model.signatures["serve_bytes"](bytes=tf.constant(data))
-assert sorted(maps) == ["height", "mask", "probability", "width"], sorted(maps)
+assert sorted(maps) == ["height", "mask_bytes", "probability_bytes", "width"], sorted(maps)
 assert maps["height"].numpy().tolist() == [37, 90] and maps["width"].numpy().tolist() == [50, 20]
-(folder / "mask.png").write_bytes(maps["mask"][0].numpy())
-(folder / "probability.png").write_bytes(maps["probability"][0].numpy())
+(folder / "mask.png").write_bytes(maps["mask_bytes"][0].numpy())
+(folder / "probability.png").write_bytes(maps["probability_bytes"][0].numpy())
 assert "tl_toolkit" not in sys.modules
 print([name.decode() for name in model.signatures["class_names"]()["class_names"].numpy()])
 """
@@ -233,6 +233,18 @@ print([name.decode() for name in model.signatures["class_names"]()["class_names"
     )
     from_pixels = {"mask": mask, "probability": probability / 65535}
     check_equal(from_pixels, *predict_in_keras(mobilenet, photo))
+
+
+def test_served_files_can_be_sent_as_json_by_their_names():
+    endpoints = TASK.build_endpoints(build_model(), "stretch")
+
+    outputs = endpoints.serve_bytes(tf.constant([encode(draw_photo(*SIZE))]))
+
+    # As TensorFlow Serving does: base64 for names that end so, UTF-8 for other strings.
+    files = {name for name, values in outputs.items() if values.dtype == tf.string}
+    assert files == {"mask_bytes", "probability_bytes"}
+    for name in files:
+        assert outputs[name].numpy()[0].startswith(b"\x89PNG")
 
 
 def test_places_in_the_graph_are_those_of_training():
@@ -277,7 +289,7 @@ def test_pixels_that_were_cut_off_are_of_no_class(tmp_path):
         assert (from_pixels[name][:, : kept.start] == blank).all()
         assert (from_pixels[name][:, kept.stop :] == blank).all()
         np.testing.assert_allclose(
-            actual.encoded[0][name][..., 0] / (1 if name == "mask" else 65535),
+            actual.encoded[0][f"{name}_bytes"][..., 0] / (1 if name == "mask" else 65535),
             from_pixels[name], atol=1e-5,
         )  # fmt: skip
     check_equal(

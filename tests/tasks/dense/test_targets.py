@@ -1,5 +1,6 @@
 """Files of targets: how faults are reported, how targets follow their images."""
 
+import io
 import threading
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import pytest
 from PIL import Image
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.decoder import resize_image
+from tl_toolkit.images.convert import convert_to_png
+from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.tasks.dense.png import read_png
 from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
+from tl_toolkit.tasks.parity import read_by_pillow
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
+from tl_toolkit.tasks.segmentation.task import Segmentation
 
 VALUES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
@@ -130,6 +135,86 @@ def test_a_mask_has_the_size_of_its_image_as_it_is_turned(tmp_path, draw, encode
 
     with pytest.raises(DataError, match="differ in size"):
         inspect([str(photo)], [str(tmp_path / "wrong.png")])
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("with_exif", [False, True])
+def test_an_orientation_in_xmp_alone_turns_neither_image_nor_mask(tmp_path, draw, with_exif):
+    exif = Image.Exif()
+    exif[0x010E] = "described, not turned"
+    options = {"exif": exif} if with_exif else {}
+    photo, mask = tmp_path / "photo.jpg", tmp_path / "mask.webp"
+    draw(width=52, height=36).convert("RGB").save(photo, xmp=XMP, **options)
+    values = np.eye(36, 52, dtype=np.uint8)
+    Image.fromarray(values).convert("RGB").save(mask, lossless=True, xmp=XMP, **options)
+
+    inspect([str(photo)], [str(mask)])
+
+    assert decode_image(photo.read_bytes()).shape == (36, 52, 3)
+    assert read_by_pillow(photo.read_bytes()).shape == (36, 52, 3)
+    assert Image.open(io.BytesIO(convert_to_png(photo.read_bytes()))).size == (52, 36)
+    np.testing.assert_array_equal(MaskReader(MaskSettings(), 2).read(str(mask)), values)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_is_turned_by_its_own_exif_as_an_image_is(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.triu(np.ones((5, 9), np.uint8))).save(path, exif=exif)
+
+    actual = MaskReader(MaskSettings(), 2).read(str(path))
+
+    np.testing.assert_array_equal(actual, decode_image(path.read_bytes())[..., 0])
+    if orientation > 1:
+        with pytest.raises(ValueError, match="save it upright"):
+            read_png(str(path))
+
+
+def test_a_mask_that_is_not_the_one_that_was_inspected_is_refused(save):
+    image, mask = save(np.zeros((2, 3, 3), np.uint8), "photo.png"), save(VALUES % 2)
+    targets = Targets(
+        inspect([image], [mask]).examples, MaskReader(MaskSettings(), 2), image_size=(2, 3)
+    )
+
+    save(1 - VALUES % 2)
+
+    with pytest.raises(DataError, match="not the mask that was inspected"):
+        targets.whole(0)
+
+
+def test_images_whose_pixels_are_all_ignored_are_skipped_by_name(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    good, none = save(VALUES % 2), save(np.full((2, 3), 9, np.uint8), "none.png")
+
+    actual = inspect([image, image], [good, none], MaskSettings(ignore=9)).examples
+
+    assert [example.verdict for example in actual] == ["good", "broken"]
+    assert actual[1].reason == f"no pixel of its mask counts, all are ignored: {none}"
+
+
+def test_training_masks_of_one_value_are_refused_whatever_others_hold(save):
+    image = save(np.zeros((2, 3, 3), np.uint8), "photo.png")
+    both, one = save(VALUES % 2), save(np.zeros((2, 3), np.uint8), "one.png")
+    # 255 is a class in these masks, and the recipe ignores it.
+    lost = save(np.array([[0, 255, 0], [0, 0, 255]], np.uint8), "lost.png")
+    task = Segmentation(("sky", "tree"), reader=MaskReader(MaskSettings(ignore=255), 2))
+    splits = ("train", "train", "validation")
+
+    def manifest(*masks):
+        entries = zip(splits, masks, strict=True)
+        examples = tuple(Example(image, "0", split, (mask,)) for split, mask in entries)
+        return Manifest(examples, (), columns=("mask",))
+
+    task.inspect_targets(manifest(one, both, one))
+    with pytest.raises(DataError, match="all masks to train from hold one value only") as caught:
+        task.inspect_targets(manifest(one, lost, both))
+
+    assert "Expected the values 0, 1 and 255 (ignored)." in str(caught.value)
 
 
 def save_targets(save, count=2, **options):

@@ -47,6 +47,14 @@ def test_black_and_white_mean_the_same_in_every_form_of_png(save, mode):
     assert EdgeReader().read(save(grey.convert(mode))).tolist() == [[0, 1], [1, 0]]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_map_whose_edges_are_1_is_refused(save, kind):
+    path = save(np.array([[0, 1], [1, 0]], kind))
+
+    with pytest.raises(ValueError, match=f"no value above 1; an edge is {np.iinfo(kind).max}"):
+        EdgeReader().read(path)
+
+
 @pytest.mark.parametrize(("kind", "values"), [(np.uint8, [7, 8]), (np.uint16, [7 * 257, 7])])
 def test_an_ignored_value_counts_nowhere(save, kind, values):
     reader = EdgeReader(ignore=7)

@@ -110,3 +110,21 @@ def test_a_mask_that_claims_to_be_enormous_is_not_opened(tmp_path, write_png):
 
     with pytest.raises(OSError, match="exceeds limit"):
         MaskReader(MaskSettings(), 2).read(str(path))
+
+
+@pytest.mark.parametrize("value", [0.9, 0.5, float("nan"), float("inf")])
+def test_fractions_are_no_classes(tmp_path, value):
+    values = np.array([[0, 1, value]], np.float32)
+    Image.fromarray(values).save(tmp_path / "soft.tif")
+
+    with pytest.raises(ValueError, match="1 fractions?, as .*whole numbers"):
+        MaskReader(MaskSettings(), 2).read(str(tmp_path / "soft.tif"))
+
+
+def test_whole_numbers_may_be_floats_but_no_colours(tmp_path):
+    path = str(tmp_path / "hard.tif")
+    Image.fromarray(np.array([[0, 1, 2]], np.float32)).save(path)
+
+    np.testing.assert_array_equal(MaskReader(MaskSettings(), 3).read(path), [[0, 1, 2]])
+    with pytest.raises(ValueError, match="'F', not colours of 8 bits"):
+        MaskReader(MaskSettings(colors=((0, 0, 0), (1, 1, 1))), 2).read(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,8 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import Listing, name_some
+from tl_toolkit.sources.folders import check_unused, read_folders
+from tl_toolkit.sources.listing import FieldProblem, Listing, name_some
 from tl_toolkit.sources.survey import (
     Splits,
     check_builtin,
@@ -62,7 +63,7 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
-            return list_class_folders(source, classes=classes)
+            return list_class_folders(source, classes=classes, links=self.data.links)
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
@@ -102,20 +103,17 @@ class Planning(TaskPlanning):
         Raises:
             DataError: The folders hold no classes.
         """
-        from tl_toolkit.plan.starter import find_splits, write_paths, write_table
+        from tl_toolkit.plan.starter import find_splits
 
         if source.is_file():
             header, _ = read_header(source, expected="")
             if "label" not in header:
                 return None
-            listing, problems = list_class_table(source, Splits(validation=0.2))
-            data, folder = write_table(source, place, "each class"), source.with_suffix("")
+            folder = source.with_suffix("")
+            data, listing, problems = _propose_table(source, place)
         else:
-            folders = find_splits(source)
-            listing, problems = survey_folders(
-                Splits(folders["train"], folders.get("validation", 0.2), folders.get("test"))
-            )
-            data, folder = write_paths(folders, place, "each class"), source
+            folder = source
+            data, listing, problems = _propose_folders(find_splits(source), place)
         if problems:
             raise DataError([problem for _, problem in problems])
         counts = listing.count()
@@ -126,3 +124,78 @@ class Planning(TaskPlanning):
             data=data,
             folder=folder,
         )
+
+
+def _propose_table(table: Path, place: Path) -> tuple[list[str], Listing, list[FieldProblem]]:
+    """Returns lines of `data` for a table, what it lists, and problems that remain."""
+    from tl_toolkit.plan.starter import write_classes, write_table
+
+    lines = write_table(table, place, "each class")
+    files, problems = read_table(table)
+    splits: dict[str, dict[str, list[str]]] = {"train": {}}
+    for file in files:
+        of_split = splits.setdefault(file.split or "train", {})
+        of_split.setdefault(file.targets[0], []).append(file.path)
+    classes, left_out = _choose_classes(splits)
+    if problems or len(classes) < 2:
+        classes, left_out = [], []
+    listing, problems = list_class_table(
+        table, Splits(validation=0.2), classes if left_out else None
+    )
+    return [*lines, *write_classes(classes, left_out)], listing, problems
+
+
+def _propose_folders(
+    folders: Mapping[str, Path], place: Path
+) -> tuple[list[str], Listing, list[FieldProblem]]:
+    """Returns lines of `data` for folders of splits, what they list, and problems that remain.
+
+    Where folders cannot be used as they are, the lines say what else can be done.
+    """
+    from tl_toolkit.plan.starter import remark, write_classes, write_paths
+
+    used = dict(folders)
+    contents = {
+        name: read_folders(folder, name, f"data.{name}", links="follow")[0]
+        for name, folder in folders.items()
+    }
+    after: list[str] = []
+    if "test" in used and not contents["test"].classes:
+        images = used.pop("test")
+        after.append(f"  # {images.name}/ has no class folders: tltool predict latest {images}")
+    refused = [read_folders(folder, name, name)[0] for name, folder in used.items()]
+    is_linked = any(check_unused(entry, None) for entry in refused)
+    if is_linked:
+        after.append(remark("  links: follow", "or ignore: folders in it are links"))
+    classes, left_out = _choose_classes({name: contents[name].classes for name in used})
+    if len(classes) < 2:
+        classes, left_out = [], []
+    listing, problems = survey_folders(
+        Splits(
+            used["train"],
+            used.get("validation", 0.2),
+            used.get("test"),
+            "follow" if is_linked else "refuse",
+        ),
+        classes if left_out else None,
+    )
+    lines = [*write_paths(used, place, "each class"), *write_classes(classes, left_out), *after]
+    return lines, listing, problems
+
+
+def _choose_classes(
+    splits: Mapping[str, Mapping[str, Sequence[str]]],
+) -> tuple[list[str], list[str]]:
+    """Returns the classes that every split has images of, and sentences on the others."""
+    needed = {name: 1 for name in splits}
+    needed["train"] += "validation" not in splits  # a fraction of each class
+    chosen, left_out = [], []
+    for label in sorted({label for classes in splits.values() for label in classes}):
+        counts = {name: len(classes.get(label, ())) for name, classes in splits.items()}
+        few = [name for name in splits if counts[name] < needed[name]]
+        if few:
+            lacking = ", ".join(f"{counts[name]} of {needed[name]} in {name}" for name in few)
+            left_out.append(f"{label!r} is left out, it has too few images: {lacking}")
+        else:
+            chosen.append(label)
+    return chosen, left_out

@@ -15,7 +15,7 @@ from PIL import Image
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
-from tl_toolkit.tasks.dense.serving import RANGES
+from tl_toolkit.tasks.dense.serving import RANGES, name_encoded
 from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
@@ -180,7 +180,8 @@ def _read_files(encoded: Mapping[str, np.ndarray], expected: _Expected) -> dict[
         return {}
     maps = {}
     for name, target in expected.maps.items():
-        values = encoded[name] if target.ndim == 3 else encoded[name][..., 0]
+        values = encoded[name_encoded(name)]
+        values = values if target.ndim == 3 else values[..., 0]
         if values.dtype == np.uint16:
             low, high = RANGES[name]
             values = low + values / np.float64(65535) * (high - low)

@@ -13,11 +13,24 @@ from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folders import check_distinct
-from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions
+from tl_toolkit.sources.listing import (
+    FieldProblem,
+    Ignored,
+    Listing,
+    SourceFile,
+    find_fractions,
+)
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
 
 __all__ = ["Planning"]
+
+_OPENED = 50
+"""Masks that `propose` opens, at most one more."""
+
+_MOST_CLASSES = 64
+_BORDER = 255
+"""The value of pixels of no class in the masks of PASCAL VOC and many after it."""
 
 # No file holds the names of the classes, which a valid recipe must have.
 _MASKS = (
@@ -40,20 +53,28 @@ class Planning(TaskPlanning):
         splits = splits_of(self.data)
         problems: list[FieldProblem] = list(check_distinct(splits.folders))
         listed: list[SourceFile] = []
+        ignored: list[Ignored] = []
         for name, folder in splits.folders.items():
-            files, wrong = list_pairs(folder, name, self._pair_folders, where=f"data.{name}")
+            files, wrong = list_pairs(
+                folder, name, self._pair_folders, where=f"data.{name}", ignored=ignored
+            )
             listed += files
             problems += wrong
         paired, fractions = find_fractions(listed, splits.fractions)
-        return self.as_survey(
-            Listing(self.data.classes or (), paired, fractions, columns=("mask",), stratify=""),
-            problems,
+        listing = Listing(
+            self.data.classes or (),
+            paired,
+            fractions,
+            ignored=tuple(ignored),
+            columns=("mask",),
+            stratify="",
         )
+        return self.as_survey(listing, problems)
 
     @property
     def _pair_folders(self) -> PairFolders:
         masks = self.data.masks or Masks()
-        return PairFolders(masks.images, masks.masks, masks.ending)
+        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links)
 
     @property
     def _pixels(self) -> Pixels:
@@ -125,14 +146,20 @@ class Planning(TaskPlanning):
         """
         from tl_toolkit.plan.starter import find_splits, remark, write_paths
 
-        folders = find_splits(source) if source.is_dir() else {"train": source}
+        folders = dict(find_splits(source)) if source.is_dir() else {"train": source}
         if not all((folders["train"] / name).is_dir() for name in ("images", "masks")):
             return None
+        unlabelled = []
+        if "test" in folders and not (folders["test"] / "masks").is_dir():
+            images = folders.pop("test")
+            unlabelled = [f"  # {images.name}/ has no masks: tltool predict latest {images}"]
         problems: list[FieldProblem] = []
+        masks: list[str] = []
         numbers = {}
         for name, folder in folders.items():
             files, wrong = list_pairs(folder, name, PairFolders(), where=f"data.{name}")
             numbers[name] = len(files)
+            masks += [file.targets[0] for file in files]
             problems += wrong
         if problems:
             raise DataError([problem for _, problem in problems])
@@ -140,9 +167,50 @@ class Planning(TaskPlanning):
             opening=f"{numbers['train']:,} images to train from, each with a mask",
             counts=(),
             task=[remark("task: segmentation", "or edges, or normals: those have no classes")],
-            data=[*write_paths(folders, place, "the images"), *_MASKS],
+            data=[*write_paths(folders, place, "the images"), *_propose_masks(masks), *unlabelled],
             batch_size=BATCH_SIZE,
             head=("    hidden:", "      - units: 256"),
             folder=source,
             next_step="name the classes in it",
         )
+
+
+def _propose_masks(paths: Sequence[str]) -> list[str]:
+    """Returns lines that name the classes by the values in some of the masks."""
+    from tl_toolkit.plan.starter import remark
+
+    places = sorted({round(at * (len(paths) - 1) / _OPENED) for at in range(_OPENED + 1)})
+    values = _read_values([paths[place] for place in places]) if paths else set()
+    if not 2 <= len(values) <= _MOST_CLASSES:
+        return list(_MASKS)
+    in_order = sorted(values)
+    ignored = in_order[-1] == _BORDER and in_order[:-1] == list(range(len(in_order) - 1))
+    ignored = ignored and len(in_order) > 2
+    ids = in_order[:-1] if ignored else in_order
+    names = ", ".join(f"class_{value}" for value in ids)
+    is_counted = ids == list(range(len(ids)))
+    return [
+        f"  # {len(places)} masks were opened; they hold {', '.join(map(str, in_order))}.",
+        remark(f"  classes: [{names}]", "in the order of their values; put your names here"),
+        "  masks:",
+        f"    {'# ' if is_counted else ''}ids: [{', '.join(map(str, ids))}]",
+        remark(f"    ignore: {_BORDER}", "pixels of no class; or name it as a class")
+        if ignored
+        else f"    # ignore: {_BORDER}                # the value of pixels of no class, if any",
+    ]
+
+
+def _read_values(paths: Sequence[str]) -> set[int]:
+    """Returns the values in masks of one channel of 8 bits; none if one is of another kind."""
+    from PIL import Image
+
+    values: set[int] = set()
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                if image.mode not in ("L", "P"):
+                    return set()
+                values |= {value for value, count in enumerate(image.histogram()) if count}
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return set()
+    return values

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from tl_toolkit.images.headers import MAX_PIXELS
+from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import MAX_BYTES
 
 __all__ = ["read_png", "scale_from_8_bits", "scale_to_unit"]
@@ -27,7 +30,7 @@ def read_png(path: str) -> np.ndarray:
 
     Raises:
         OSError: It cannot be read, or is damaged.
-        ValueError: It is no PNG file, or has more than MAX_PIXELS.
+        ValueError: It is no PNG file, has more than MAX_PIXELS, or is not stored upright.
     """
     with open(path, "rb") as file:
         encoded = file.read(MAX_BYTES)
@@ -36,6 +39,10 @@ def read_png(path: str) -> np.ndarray:
     width, height = (int.from_bytes(encoded[at : at + 4], "big") for at in (16, 20))
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+    if b"eXIf" in encoded:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if turn_by_exif(image) is not image:
+                raise ValueError("turned by its EXIF orientation; save it upright")
     kind = tf.uint16 if encoded[24] == 16 else tf.uint8
     try:
         with tf.device("CPU:0"):

@@ -11,7 +11,7 @@ from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.types import Endpoints, Resize
 
-__all__ = ["RANGES", "build_endpoints", "place_pixels_in_graph"]
+__all__ = ["RANGES", "build_endpoints", "name_encoded", "place_pixels_in_graph"]
 
 RANGES = {"probability": (0.0, 1.0), "normal": (-1.0, 1.0)}
 """The range of float maps, by the task's name for them: black and white as PNG."""
@@ -28,7 +28,8 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     - `serve_images` takes uint8 RGB (batch, h, w, 3) of any size and returns each map as it is:
       `mask` uint8 (batch, h, w), `probability` float32 (batch, h, w), in 0..1.
     - `serve_bytes` takes encoded images (batch,), each of its own size, and returns each map as PNG
-      files (batch,), with `height` and `width` int32 (batch,), those of the image turned upright.
+      files (batch,), named `mask_bytes` and `probability_bytes`, with `height` and `width` int32
+      (batch,), those of the image turned upright.
       Integers are 8-bit grey and hold the index. Floats have 16 bits, 0 for the lowest value and
       65535 for the highest: a `probability` is grey / 65535; a `normal` is RGB, value / 65535 * 2 -
       1. Rounding to 16 bits changes a probability by 8e-6 at most.
@@ -61,11 +62,13 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     def serve_file(encoded: tf.Tensor) -> _Maps:
         image = decode_image(encoded)
         height, width = tf.unstack(tf.shape(image)[:2])
-        files = {name: _encode(name, values) for name, values in predict(image).items()}
+        files = {
+            name_encoded(name): _encode(name, values) for name, values in predict(image).items()
+        }
         return {**files, "height": height, "width": width}
 
     def serve_bytes(encoded: tf.Tensor) -> _Maps:
-        signature = {name: tf.TensorSpec((), tf.string) for name in examples}
+        signature = {name_encoded(name): tf.TensorSpec((), tf.string) for name in examples}
         signature |= {side: tf.TensorSpec((), tf.int32) for side in ("height", "width")}
         maps: _Maps = tf.map_fn(
             serve_file, encoded, parallel_iterations=1, fn_output_signature=signature
@@ -73,6 +76,18 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
         return maps
 
     return Endpoints(serve_images, serve_bytes)
+
+
+def name_encoded(name: str) -> str:
+    """Returns the name of an output that holds the files of a map, as "mask_bytes".
+
+    TensorFlow Serving's REST interface encodes outputs of such a name as base64; it takes all other
+    strings for UTF-8, which a PNG file is not.
+
+    Args:
+        name: The task's name for the map.
+    """
+    return f"{name}_bytes"
 
 
 def _build_prediction(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 from tl_toolkit.tasks.dense.spec import IGNORE
 
@@ -28,8 +29,6 @@ __all__ = [
 
 _Mode = Literal["stretch", "crop"]
 _Size = tuple[int, int]
-_EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)
 _KEPT_BYTES = 512 << 20
 _NAMED_EXAMPLES = 3
 _NAMED_VALUES = 5
@@ -117,30 +116,35 @@ _UNREADABLE = "cannot be read"
 _OTHER_SIZE = "differ in size from their images"
 
 
-def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
+def inspect_targets(manifest: Manifest, reader: TargetReader, *, num_groups: int = 1) -> Manifest:
     """Opens the target of every image once, and adds its digest.
+
+    An image without a pixel that counts is skipped as a broken one is: its loss would be 0.
 
     Args:
         manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
             of skipped images are not opened.
         reader: Reads them.
+        num_groups: How many sampling groups the training targets must hold, as all of one class
+            teach nothing.
 
     Returns:
         The manifest with the column `mask_sha256` too.
 
     Raises:
         DataError: Targets cannot be read, have another size than their images, or hold something
-            else; all of them at once.
+            else, all of them at once; or those of training hold too few groups.
     """
+    held: set[int] = set()
 
     def inspect(example: Example) -> tuple[Example, _Fault | None]:
         path = example.targets[0]
         if not example.usable:
             return replace(example, targets=(path, "")), None
         try:
-            with open(path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = reader.read(path).shape[:2]
+            sha256 = _hash(path)
+            target = reader.read(path)
+            size = target.shape[:2]
         except OSError as error:
             return example, _Fault(_UNREADABLE, f"{path}: {error.strerror or error}")
         except ValueError as error:
@@ -150,7 +154,15 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         if expected != size:
             here, there = (f"{w} x {h}" for h, w in (size, expected))
             return example, _Fault(_OTHER_SIZE, f"{path}: {here}, its image is {there}")
-        return replace(example, targets=(path, sha256)), None
+        example = replace(example, targets=(path, sha256))
+        counts = np.bincount(reader.sampling_groups(target).reshape(-1))
+        groups = set(np.flatnonzero(counts).tolist())
+        if groups <= {IGNORE}:
+            reason = f"no pixel of its mask counts, all are ignored: {path}"
+            return replace(example, verdict="broken", reason=reason), None
+        if example.split == "train":
+            held.update(groups - {IGNORE})
+        return example, None
 
     with ThreadPoolExecutor(count_threads()) as pool:
         inspected = list(pool.map(inspect, manifest.examples))
@@ -159,6 +171,10 @@ def inspect_targets(manifest: Manifest, reader: TargetReader) -> Manifest:
         total = sum(example.usable for example in manifest.examples)
         raise DataError(list(_describe_faults(faults, reader, total)))
     examples = tuple(example for example, _ in inspected)
+    if held and len(held) < num_groups:
+        what = f"all masks to train from hold one value only, number {min(held)} of 0, 1, ..."
+        expected = f"Nothing can be learned from one value. {reader.expected}"
+        raise DataError(Problem("data.masks", what, expected, reader.hint))
     return replace(manifest, examples=examples, columns=("mask", "mask_sha256"))
 
 
@@ -192,12 +208,16 @@ def _count_values(counts: Counter[str], total: int) -> Iterator[str]:
         yield f"and {len(counts) - _NAMED_VALUES} more values"
 
 
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _upright_size(path: str) -> _Size:
     """Returns height and width of an image as the decoder turns it."""
     with Image.open(path) as image:
         width, height = image.size
-        sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
+        return (width, height) if is_sideways(image) else (height, width)
 
 
 def place_pixels(
@@ -287,8 +307,10 @@ class Targets:
         Raises:
             DataError: The file is gone, or is not the one that was inspected.
         """
-        path = self._examples[index].targets[0]
+        path, *sha256 = self._examples[index].targets
         try:
+            if any(sha256) and _hash(path) != sha256[0]:
+                raise ValueError("not the mask that was inspected")
             return self.reader.read(path)
         except (OSError, ValueError) as error:
             hint = "run it again: a new run inspects all masks anew"

@@ -123,9 +123,10 @@ class DenseTask(Task):
 
         Raises:
             DataError: Targets cannot be read, have another size than their images, or hold
-                something else; all of them at once.
+                something else; all of them at once. Or all pixels to train from are of one class.
         """
-        return inspect_targets(manifest, self.reader)
+        groups = min(2, self.reader.num_sampling_groups)
+        return inspect_targets(manifest, self.reader, num_groups=groups)
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize

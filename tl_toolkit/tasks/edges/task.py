@@ -62,12 +62,14 @@ class EdgeReader:
 
         Raises:
             OSError: It cannot be read.
-            ValueError: It is no PNG file, or has colours.
+            ValueError: It is no PNG file, has colours, or holds 1 for an edge.
         """
         pixels = read_png(path)
         if (pixels != pixels[..., :1]).any():
             raise ValueError("a colour image")
         values = pixels[..., 0]
+        if values.max() == 1:
+            raise ValueError(f"no value above 1; an edge is {np.iinfo(values.dtype).max}")
         target = scale_to_unit(values)
         if self._ignore is not None:
             target[values == scale_from_8_bits(self._ignore, values.dtype)] = self.ignored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -42,7 +42,8 @@ class Planning(TaskPlanning):
         chosen = tuple(classes or names)
         if not problems:
             problems = _check(path, classes, names, files, self._section.separator)
-        selected = [_select(file, chosen, self._section.separator) for file in files]
+        used = set(chosen)
+        selected = [_select(file, used, self._section.separator) for file in files]
         paired, fractions = find_fractions(selected, splits_of(self.data).fractions)
         listing = Listing(chosen, paired, fractions, columns=("labels",), stratify="")
         return self.as_survey(listing, problems)
@@ -71,7 +72,8 @@ class Planning(TaskPlanning):
             problems = _check_classes(source, classes, names)
         if problems:
             raise DataError([replace(problem, where="--data") for _, problem in problems])
-        selected = (_select(file, classes, self._section.separator) for file in files)
+        used = set(classes)
+        selected = (_select(file, used, self._section.separator) for file in files)
         test = tuple(file._replace(split="test") for file in selected)
         return Listing(tuple(classes), test, columns=("labels",), stratify="")
 
@@ -176,7 +178,8 @@ def _check_classes(
     path: Path, classes: Sequence[str] | None, names: Sequence[str]
 ) -> list[FieldProblem]:
     """Refuses classes that the table does not know, and fewer than two."""
-    missing = [name for name in classes or () if name not in names]
+    known = set(names)
+    missing = [name for name in classes or () if name not in known]
     if missing:
         near = closest(missing[0], names)
         what = f"{str(path)!r} has no class {name_some(map(repr, missing))}"
@@ -221,7 +224,7 @@ def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> Sourc
     return file._replace(targets=(separator.join(name for name, flag in flags if flag == "1"),))
 
 
-def _select(file: SourceFile, classes: Sequence[str], separator: str) -> SourceFile:
+def _select(file: SourceFile, classes: Set[str], separator: str) -> SourceFile:
     """Returns a file with only those of its classes that are used."""
     names = split_names(file.targets[0], separator)
     return file._replace(targets=(separator.join(name for name in names if name in classes),))

@@ -94,9 +94,10 @@ class Multilabel(ImageTask):
             resize: Not used.
         """
         targets = np.zeros((len(examples), self.units), np.int32)
+        places = {name: place for place, name in enumerate(self.classes)}
         for row, example in zip(targets, examples, strict=True):
             for name in split_names(example.targets[0], self._separator):
-                row[self.classes.index(name)] = 1
+                row[places[name]] = 1
         return targets
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import UnknownValues
 
@@ -75,6 +76,8 @@ class MaskReader:
             if pixels.shape[-1] >= 3 and (pixels[..., :1] != pixels[..., :3]).any():
                 raise ValueError("a colour image; data.masks.colors says which colour is which")
             values = pixels[..., 0]
+        if values.dtype.kind == "f":
+            _refuse_fractions(values)
         return _look_up_values(values.astype(np.int64), self._masks, self.num_sampling_groups)
 
     def sampling_groups(self, target: np.ndarray) -> np.ndarray:
@@ -96,13 +99,30 @@ class MaskReader:
 
 
 def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
-    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices."""
+    """Returns the numbers in a file, (h, w) or (h, w, channels); of a palette, the indices.
+
+    It is turned upright by its own EXIF block, as its image is.
+    """
     try:
         with Image.open(path) as image:
             image.load()
-            return np.asarray(image.convert("RGB") if as_rgb else image)
+            if as_rgb and image.mode.split(";")[0] in ("I", "F"):
+                raise ValueError(f"numbers of the kind {image.mode!r}, not colours of 8 bits")
+            upright = turn_by_exif(image)
+            return np.asarray(upright.convert("RGB") if as_rgb else upright)
     except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
         raise OSError(str(error)) from error
+
+
+def _refuse_fractions(values: np.ndarray) -> None:
+    """Refuses floats that are no whole numbers: 0.9 is no class, and would be cut to 0."""
+    between = ~np.isfinite(values) | (values != np.round(values))
+    if between.any():
+        first = float(values[between].flat[0])
+        count = int(between.sum())
+        raise ValueError(
+            f"{count:,} fraction{'s' if count > 1 else ''}, as {first:g}; classes are whole numbers"
+        )
 
 
 def _list(values: Sequence[int]) -> str:
