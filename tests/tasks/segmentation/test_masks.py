@@ -95,7 +95,7 @@ def test_values_beyond_a_byte_are_unknown_not_wrapped(save):
 def test_unknown_colors_are_named_as_colors(save):
     path = save(np.array([[(200, 0, 0), (200, 1, 16)]], np.uint8))
 
-    with pytest.raises(ValueError, match=r"#c80110 \(1 pixels\)"):
+    with pytest.raises(ValueError, match=r"\[200, 1, 16\] \(1 pixels\)"):
         MaskReader(MaskSettings(colors=((200, 0, 0), (0, 0, 0))), 2).read(path)
 
 
