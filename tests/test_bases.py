@@ -225,6 +225,7 @@ def test_a_file_of_a_base_nested_in_a_model_gives_the_same_base(name, frozen, sa
     assert_equal_outputs(name, model, twin)
 
 
+@pytest.mark.slow
 @each_counted
 def test_weights_of_keras_3_give_the_same_base(name, tmp_path):
     twin = draw_twin(name)

@@ -242,6 +242,7 @@ def test_building_a_model_leaves_the_callers_random_numbers_alone():
     assert draw() == expected
 
 
+@pytest.mark.slow
 def test_the_keras_json_of_another_project_changes_nothing(tmp_path):
     """A process of its own: Keras reads its settings when it is imported."""
     settings = {"backend": "jax", "image_data_format": "channels_first", "floatx": "float16"}

@@ -94,6 +94,7 @@ def test_a_finite_space_is_exhausted_once(algorithm, dimension):
     )
 
 
+@pytest.mark.slow
 def test_a_bayesian_search_tries_no_combination_twice():
     space = {"a": Dimension(min=0, max=4), "b": Dimension(choices=("x", "y", "z"))}
 
