@@ -85,11 +85,16 @@ def test_every_weight_file_is_one_that_keras_fetches(name, requested):
         assert (file.name, file.url) == asked
 
 
+def title_of(record):
+    """Returns the name in keras.applications, as "VGG16" of "PixelNet on VGG16"."""
+    return record.title.rpartition(" on ")[2].replace("-", "")
+
+
 PUBLISHED = [
-    (name, one.settings.get("application") or one.title.replace("-", ""), dict(file.when))
-    for name, one in ARCHITECTURES.items()
-    if one.weight_files and name not in TWINS
-    for file in one.weight_files
+    (name, record.settings.get("application") or title_of(record), dict(file.when))
+    for name, record in ARCHITECTURES.items()
+    if record.weight_files and name not in TWINS
+    for file in record.weight_files
 ]
 
 
