@@ -53,7 +53,7 @@ class Run(InFolder):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the model's outputs."""
+        """Names of classes, or of a regression's columns, in the order of the model's outputs."""
         self._require(self.folder.classes)
         return tuple(self.folder.read_json(self.folder.classes))
 
@@ -100,8 +100,9 @@ class Run(InFolder):
 
     @cached_property
     def model(self) -> keras.Model:
-        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to probabilities.
+        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to (batch, outputs).
 
+        Outputs are probabilities, or numbers in the units of the table for a regression.
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
         `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
         """
@@ -213,8 +214,10 @@ class Run(InFolder):
             progress: As in `tl.finetune`: receives counts of files.
 
         Returns:
-            A prediction for each image; a file that is missing or cannot be decoded carries its
-            `error`.
+            A prediction for each image, with `path`, `error` (of a file that is missing or cannot
+            be decoded, else None), `as_record()`, and what the task predicts: `label` and
+            `probabilities` by class; `labels` and `probabilities` of several labels; `values` by
+            column; `maps` by name of a dense task.
 
         Raises:
             DataError: No path exists, or holds an image; an array has another type or shape.
