@@ -156,7 +156,7 @@ def test_the_file_of_its_keras_twin_gives_the_twins_outputs(name, save):
     assert_equal_outputs(name, model, twin)
 
 
-@parametrize(OWN, quick={"vgg16"})
+@parametrize(OWN)
 def test_a_file_with_the_top_gives_the_same_base(name, save):
     twin = draw_twin(name, include_top=True, classes=3)
     path = save(twin)

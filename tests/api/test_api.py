@@ -136,6 +136,7 @@ def test_arrays_are_predicted_like_the_files_they_come_from(run, photos):
         run.predict(pixels / 255)
 
 
+@pytest.mark.slow
 def test_what_was_converted_for_training_is_predicted_and_evaluated(run, photos, tmp_path):
     image = Image.open(photos / "ants" / "0.jpg")
     (tmp_path / "ants").mkdir()

@@ -110,6 +110,7 @@ def test_draw_writes_a_diagram_that_shows_what_trains(tmp_path):
     assert "block4" in document and "4 × 4 × 96" in document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [["alpha=0.25"], ["--set", "alpha=0.25"]])
 def test_show_draw_and_probe_take_arguments_in_one_way(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -149,6 +149,7 @@ def test_a_base_that_cannot_move_fails_its_receipt(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_head_that_was_never_trained_is_not_kept_and_it_is_said(tmp_path):
     """Each trained epoch is worse than the start here: the rate is ruinous."""
     phases = [

@@ -120,6 +120,7 @@ def test_what_is_wrong_in_a_section_is_told_at_its_field(fields, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_schedule_shows_the_rate_of_each_epoch(tmp_path):
     schedule = {"kind": "cosine", "initial": 1e-2}
     phases = [

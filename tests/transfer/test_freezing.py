@@ -144,6 +144,7 @@ def test_a_suffix_that_differs_from_the_whole_model_is_refused():
         check_whole(transfer, split)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pooling",
     [

@@ -139,6 +139,7 @@ def test_both_modes_agree(head):
     assert_same(first, second, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "head"),
     [

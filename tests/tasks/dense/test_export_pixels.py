@@ -235,6 +235,7 @@ print([name.decode() for name in model.signatures["class_names"]()["class_names"
     check_equal(from_pixels, *predict_in_keras(mobilenet, photo))
 
 
+@pytest.mark.slow
 def test_served_files_can_be_sent_as_json_by_their_names():
     endpoints = TASK.build_endpoints(build_model(), "stretch")
 

@@ -180,6 +180,7 @@ def test_progress_counts_files_that_cannot_be_read(run, tmp_path):
     assert record.counts == [(1, 2), (2, 2)]
 
 
+@pytest.mark.slow
 def test_thresholds_are_those_of_the_task(run, tmp_path):
     name = METRICS[run.recipe.task.kind]
 
