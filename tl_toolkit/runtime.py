@@ -10,7 +10,7 @@ import platform
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -133,17 +133,24 @@ def start_tensorflow(*, threads: int | None = None) -> None:
 
 def _refuse_backend() -> None:
     """Refuses a Keras that runs on JAX or PyTorch: nothing can change that any more."""
+    _refuse_other(
+        "backend",
+        "tensorflow",
+        lambda config: config.backend(),
+        expected="The toolkit runs on TensorFlow, and Keras was imported before it.",
+        hint="KERAS_BACKEND=tensorflow in the environment, or import tl_toolkit first",
+    )
+
+
+def _refuse_other(
+    setting: str, needed: str, read: Callable[[Any], str], *, expected: str, hint: str
+) -> None:
+    """Refuses another setting of Keras than the one that is needed, if Keras is imported."""
     keras: Any = sys.modules.get("keras")
-    backend = "tensorflow" if keras is None else keras.config.backend()
-    if backend != "tensorflow":
-        raise RecipeError(
-            Problem(
-                where="keras.config.backend()",
-                what=f"is {backend!r}",
-                expected="The toolkit runs on TensorFlow, and Keras was imported before it.",
-                hint="KERAS_BACKEND=tensorflow in the environment, or import tl_toolkit first",
-            )
-        )
+    value = needed if keras is None else read(keras.config)
+    if value != needed:
+        where = f"keras.config.{setting}()"
+        raise RecipeError(Problem(where, f"is {value!r}", expected, hint))
 
 
 _FLOAT_TYPES = ("float16", "float32", "float64")
@@ -237,17 +244,13 @@ def refuse_dtype_policy() -> None:
     Raises:
         RecipeError: Keras's policy is another one.
     """
-    keras: Any = sys.modules.get("keras")
-    policy = "float32" if keras is None else keras.config.dtype_policy().name
-    if policy != "float32":
-        raise RecipeError(
-            Problem(
-                where="keras.config.dtype_policy()",
-                what=f"is {policy!r}",
-                expected="A recipe is trained in float32, without scaling of the loss.",
-                hint='keras.config.set_dtype_policy("float32") before the call',
-            )
-        )
+    _refuse_other(
+        "dtype_policy",
+        "float32",
+        lambda config: config.dtype_policy().name,
+        expected="A recipe is trained in float32, without scaling of the loss.",
+        hint='keras.config.set_dtype_policy("float32") before the call',
+    )
 
 
 def describe_numerics() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.runs.listed import assert_all_are_listed
+from tl_toolkit.api.inputs import read_parity_images
 from tl_toolkit.errors import DataError, NonFiniteError, Problem, RecipeError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
 from tl_toolkit.images.manifest import Manifest
@@ -236,7 +237,8 @@ def test_images_that_moved_are_told_and_need_no_new_training(tmp_path, draw_phot
     told = []
 
     def read():
-        return run._read_parity_images(lambda event: told.append(event.text))
+        manifest = Manifest.load(run.folder.manifest, classes=run.classes)
+        return read_parity_images(manifest, lambda event: told.append(event.text))
 
     assert len(read()) == 6 and not told
     Path(one).unlink()

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, read_variants
-from tl_toolkit.catalog.weight_files import cache_path, hash_file, inspect_weights, recall_weights
+from tl_toolkit.catalog.weight_files import cache_path, inspect_weights, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, match_layers, recognise
 from tl_toolkit.errors import WeightsError
+from tl_toolkit.runs.files import hash_file
 
 MOBILENET = ARCHITECTURES["mobilenet"]
 LENET = ARCHITECTURES["lenet5"]

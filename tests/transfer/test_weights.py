@@ -22,10 +22,10 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES, WeightFile, find_weight_fil
 from tl_toolkit.catalog.weight_matching import describe_misfit
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.events import report_counts
+from tl_toolkit.runs.files import hash_file
 from tl_toolkit.transfer.weights import (
     fetch_weight_file,
     find_weights,
-    hash_file,
     inspect_weights,
     load_weights,
     save_weights,

@@ -24,7 +24,7 @@ from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
 from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
-from tl_toolkit.printing.printer import describe_refit
+from tl_toolkit.printing.words import describe_refit
 from tl_toolkit.tasks.classification.task import class_probabilities
 
 SPACE = {

@@ -1,4 +1,4 @@
-"""What `predict` takes and prints: files, folders and arrays, and the best classes of each."""
+"""The images that `predict` and `export` work on, and the best classes of each prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from tl_toolkit.errors import DataError, OutputError, Problem
-from tl_toolkit.events import Handler, message
+from tl_toolkit.events import Handler, message, warning
+from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from tl_toolkit.tasks.types import Table
 
-__all__ = ["Image", "Inputs", "list_inputs", "tabulate_top"]
+__all__ = ["Image", "Inputs", "list_inputs", "read_parity_images", "tabulate_top"]
+
+PARITY_IMAGES = 16
+"""The most validation images that an export is compared on, spread over the classes."""
 
 Image = Union[str, Path, "np.ndarray"]
 """A file, a folder of images, or an array: uint8 (h, w, 3), (h, w) or (n, h, w, 3)."""
@@ -103,6 +107,36 @@ def _add_arrays(array: Any, inputs: Inputs) -> None:
 
 def _is_same(folder: Path, out: Path) -> bool:
     return out.exists() and folder.samefile(out)
+
+
+def read_parity_images(manifest: Manifest, report: Handler) -> dict[str, bytes]:
+    """Returns validation images, spread over the classes: those that are still as they were.
+
+    Args:
+        manifest: The run's images.
+        report: Receives a warning if some have moved or changed.
+    """
+    from tl_toolkit.images.pipeline import read_encoded
+
+    examples = manifest.of("validation")
+    count = min(PARITY_IMAGES, len(examples))
+    files = {}
+    reasons = []
+    # The manifest is ordered by class, so that equal steps go through all of them.
+    for example in (examples[index * len(examples) // count] for index in range(count)):
+        try:
+            files[example.path] = read_encoded(example)
+        except DataError as error:
+            reasons.append(f"{example.path} {error.problems[0].what}")
+    if reasons:
+        on = f"the other {len(files)}" if files else "probe images that the package renders"
+        report(
+            warning(
+                f"{len(reasons)} of {count} validation images cannot be compared on "
+                f"({reasons[0]}): the export is compared on {on}"
+            )
+        )
+    return files
 
 
 def tabulate_top(records: Sequence[Mapping[str, Any]], count: int, *, wide: bool) -> Table:

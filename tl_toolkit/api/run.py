@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_toolkit.api.inputs import Image, Inputs, list_inputs, tabulate_top
+from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
 from tl_toolkit.api.model import load_model
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction, Table
-
-
-PARITY_IMAGES = 16
-"""The most validation images that an export is compared on, spread over the classes."""
 
 
 class Run(InFolder):
@@ -327,37 +323,16 @@ class Run(InFolder):
         from tl_toolkit.export.publish import publish
 
         is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
-        files = self._read_parity_images(report) if is_proved else {}
+        files = {}
+        if is_proved:
+            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            files = read_parity_images(manifest, report)
         return publish(
             FinishedModel(self.model, self._task, self.recipe.data.resize),
             self.folder,
             files=files,
             formats=chosen_formats,
         )
-
-    def _read_parity_images(self, report: Handler) -> dict[str, bytes]:
-        """Returns validation images, spread over the classes: those that are still as they were."""
-        from tl_toolkit.images.pipeline import read_encoded
-
-        examples = Manifest.load(self.folder.manifest, classes=self.classes).of("validation")
-        count = min(PARITY_IMAGES, len(examples))
-        files = {}
-        reasons = []
-        # The manifest is ordered by class, so that equal steps go through all of them.
-        for example in (examples[index * len(examples) // count] for index in range(count)):
-            try:
-                files[example.path] = read_encoded(example)
-            except DataError as error:
-                reasons.append(f"{example.path} {error.problems[0].what}")
-        if reasons:
-            on = f"the other {len(files)}" if files else "probe images that the package renders"
-            report(
-                warning(
-                    f"{len(reasons)} of {count} validation images cannot be compared on "
-                    f"({reasons[0]}): the export is compared on {on}"
-                )
-            )
-        return files
 
 
 def _read_epoch(row: Mapping[str, str]) -> dict[str, Any]:

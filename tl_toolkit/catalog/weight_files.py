@@ -23,7 +23,6 @@ __all__ = [
     "SavedWeight",
     "WeightsInfo",
     "cache_path",
-    "hash_file",
     "inspect_weights",
     "recall_weights",
 ]
@@ -39,17 +38,6 @@ def cache_path(file: WeightFile) -> Path:
     """
     home = os.environ.get("KERAS_HOME")
     return (Path(home) if home else Path.home() / ".keras") / "models" / file.name
-
-
-def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Returns the digest of a file's bytes, hexadecimal.
-
-    Args:
-        path: The file.
-        algorithm: A name of hashlib's.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def inspect_weights(path: str | Path) -> WeightsInfo:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
-from tl_toolkit.catalog.weight_files import hash_file
 from tl_toolkit.recipe.schema import OwnBase, Recipe
+from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runtime import start_tensorflow
 
 __all__ = ["describe_file", "find_base", "find_record", "open_own_bases"]

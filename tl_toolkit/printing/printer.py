@@ -6,15 +6,21 @@ import math
 import re
 import statistics
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tl_toolkit.events import Event, Kind
-from tl_toolkit.plan.values import describe_value, shorten_fields
 from tl_toolkit.printing.tables import Figure, FittedTable, build_summary, build_table, open_console
+from tl_toolkit.printing.words import (
+    describe_rate,
+    describe_search,
+    describe_seconds,
+    describe_trial,
+    score_of,
+    shorten_path,
+    wrap,
+)
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
@@ -109,7 +115,7 @@ class Printer:
                 phase["parameters"],
                 Figure(f"{phase['parameters'] / phase['total_parameters']:.1%}"),
                 phase["optimizer"],
-                _describe_rate(phase["learning_rate"]),
+                describe_rate(phase["learning_rate"]),
             ]
             for phase in event.facts["phases"]
         ]
@@ -151,7 +157,7 @@ class Printer:
 
     def _write_epoch(self, row: Mapping[str, Any], seconds: float | None) -> str:
         """Returns the line of an epoch, or without seconds the heading of such lines."""
-        score = _score_of(row)
+        score = score_of(row)
         title = self._section.title_of(score)
         name = f"{row['phase']} {row['epoch']}/{self._epochs}"
         room = len(f"{row['phase']} {self._epochs}/{self._epochs}")
@@ -185,11 +191,11 @@ class Printer:
         if self._trials is not None:
             self._trials.end(event.facts, best=event.is_best)
         else:
-            self._print(_describe_trial(event.facts) + (" *" if event.is_best else ""))
+            self._print(describe_trial(event.facts) + (" *" if event.is_best else ""))
 
     def _end_search(self, event: Event) -> None:
         self.stop()
-        for line in _describe_search(event.facts):
+        for line in describe_search(event.facts):
             self._print(line)
 
     def _print_sentence(self, event: Event) -> None:
@@ -208,7 +214,7 @@ class Printer:
             self._print(f"exported: {path}")
         self._print(self._describe_time())
         if self._folder:
-            run = _shorten(self._folder.path)
+            run = shorten_path(self._folder.path)
             verbs = [f"evaluate {run}", f"predict {run} IMAGE..."]
             verbs += [] if event.facts["exported"] else [f"export {run}"]
             self._print("\nnext:" + "".join(f"\n  tltool {verb}" for verb in verbs))
@@ -223,11 +229,11 @@ class Printer:
 
     def _describe_time(self) -> str:
         means = [
-            f"{_describe_seconds(statistics.fmean(taken[1:]))} an epoch of {name}"
+            f"{describe_seconds(statistics.fmean(taken[1:]))} an epoch of {name}"
             for name, taken in self._seconds.items()
             if taken[1:]
         ]
-        total = _describe_seconds(time.monotonic() - self._began)
+        total = describe_seconds(time.monotonic() - self._began)
         return ", ".join([f"time: {total} in all", *means])
 
     def _stop_bar(self) -> None:
@@ -276,96 +282,7 @@ class Printer:
                 console.print(text)
             text = captured.get().rstrip("\n")
         # rich moves a bar out of the way first.
-        shown = _wrap(text, console.width) if is_prose and self._file.isatty() else text
+        shown = wrap(text, console.width) if is_prose and self._file.isatty() else text
         console.print(shown, markup=False)
         if self._folder and self._command:
             self._folder.append_log(_STYLES.sub("", text))
-
-
-def _wrap(text: str, width: int) -> str:
-    """Wraps sentences at words, which a terminal does not; a path stays whole."""
-    lines = (
-        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
-    )
-    return "\n".join("\n".join(wrapped) for wrapped in lines)
-
-
-def _describe_seconds(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _score_of(row: Mapping[str, Any]) -> str:
-    """Returns the name of an epoch's score, which `val_<score>` has on validation images too."""
-    return next(
-        name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
-    )
-
-
-def _describe_rate(rate: float | str) -> str:
-    """Returns a learning rate, or the words of a schedule."""
-    return rate if isinstance(rate, str) else f"{rate:g}"
-
-
-def _describe_trial(trial: Mapping[str, Any]) -> str:
-    values = "  ".join(
-        f"{name} {describe_value(value)}"
-        for name, value in zip(
-            shorten_fields(list(trial["values"])), trial["values"].values(), strict=True
-        )
-    )
-    score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
-    if trial["state"] == "paused":
-        score += f" after epoch {trial['budget']}"
-    number = str(trial["number"])
-    if trial["continues"]:
-        number += f" (resumes {trial['continues']})"
-    return f"trial {number}  {values}  {score}"
-
-
-def _describe_search(summary: Mapping[str, Any]) -> list[str]:
-    """Returns the lines about the winner, and the next command."""
-    best = summary["best"]
-    values = [f"{key} = {describe_value(value)}" for key, value in best["values"].items()]
-    failed = f", {summary['failed']} failed" if summary["failed"] else ""
-    paused = f", {summary['paused']} paused" if summary["paused"] else ""
-    lines = [
-        f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
-        f"{summary['objective']} {best['score']:.4f}",
-        *(f"  {value}" for value in values),
-    ]
-    if summary["refit"]:
-        lines.append(f"  {describe_refit(summary['refit'])}")
-    # A file, not a run: only a path names it.
-    path = Path(summary["best_recipe"])
-    typed = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return [*lines, f"\nnext:\n  tltool finetune {typed}"]
-
-
-def describe_refit(refit: Mapping[str, Any]) -> str:
-    """Returns a line about the winner's scores with other seeds.
-
-    Args:
-        refit: As in summary.json.
-    """
-    scores = refit["scores"]
-    failed = scores.count(None)
-    seeds = f"with {len(scores)} other seeds: "
-    if failed == len(scores):
-        return f"{seeds}all failed"
-    spread = f"mean {refit['mean']:.4f}, {refit['min']:.4f} to {refit['max']:.4f}"
-    return seeds + spread + (f", {failed} failed" if failed else "")
-
-
-def _shorten(path: Path) -> str:
-    """Returns a run's path as a user types it: `<name>/<NNN>` under runs/, else relative."""
-    for root in (Path("runs").absolute(), Path.cwd()):
-        if path.is_relative_to(root):
-            return str(path.relative_to(root))
-    return str(path)

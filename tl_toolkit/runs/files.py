@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import re
@@ -255,6 +256,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0.0:
         return None
     return value
+
+
+def hash_file(path: str | Path, algorithm: str = "sha256") -> str:
+    """Returns the digest of a file's bytes, hexadecimal.
+
+    Args:
+        path: The file.
+        algorithm: A name of hashlib's.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def default_cache_dir() -> Path:

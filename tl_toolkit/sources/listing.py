@@ -178,3 +178,23 @@ def name_some(names: Iterable[str]) -> str:
 def count_threads() -> int:
     """Returns how many images to decode at a time; each may need half a gigabyte for that."""
     return min(8, os.cpu_count() or 1)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Returns whether a real path lies in a folder, or is the folder.
+
+    Args:
+        path: A path without links.
+        folder: The folder, perhaps with links.
+    """
+    real = os.path.realpath(folder)
+    return os.path.commonpath([path, real]) == real
+
+
+def suffix_of(path: str) -> str:
+    """Returns the ending of a file's name in lower case, as ".jpg"; "" for none.
+
+    Args:
+        path: The file.
+    """
+    return os.path.splitext(path)[1].lower()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_toolkit.errors import Problem, nearest
-from tl_toolkit.sources.folders import describe_unreadable, describe_unused, list_below
+from tl_toolkit.sources.folder_checks import describe_unused
+from tl_toolkit.sources.folders import describe_unreadable, list_below
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     FieldProblem,

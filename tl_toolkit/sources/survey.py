@@ -9,15 +9,13 @@ from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.sources.builtin import BUILTIN, describe_builtin, list_labels
-from tl_toolkit.sources.folders import (
+from tl_toolkit.sources.folder_checks import (
     check_classes,
     check_distinct,
     check_training,
     check_unused,
-    describe_unreadable,
-    list_below,
-    read_folders,
 )
+from tl_toolkit.sources.folders import describe_unreadable, list_below, read_folders
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,

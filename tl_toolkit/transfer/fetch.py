@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 from tl_toolkit.catalog.lookup import Architecture, describe_unpublished, find_weight_file
 from tl_toolkit.catalog.records import Value, WeightFile
-from tl_toolkit.catalog.weight_files import cache_path, hash_file, inspect_weights
+from tl_toolkit.catalog.weight_files import cache_path, inspect_weights
 from tl_toolkit.errors import Problem, WeightsError
+from tl_toolkit.runs.files import hash_file
 
 __all__ = ["fetch_weight_file", "find_weights"]
 

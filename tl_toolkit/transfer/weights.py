@@ -10,11 +10,11 @@ import numpy as np
 
 from tl_toolkit.architectures.graph import layer_variables
 from tl_toolkit.catalog.keras_archive import open_hdf5
-from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo, hash_file, inspect_weights
+from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo, inspect_weights
 from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
 from tl_toolkit.errors import Problem, WeightsError
 from tl_toolkit.keras_private import flatten_layers
-from tl_toolkit.runs.files import drafted
+from tl_toolkit.runs.files import drafted, hash_file
 from tl_toolkit.transfer.fetch import fetch_weight_file, find_weights
 
 __all__ = [

@@ -25,9 +25,9 @@ from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.dense import parity as dense_parity
 from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.serving import place_pixels_in_graph
 from tl_toolkit.tasks.dense.settings import PixelSettings
-from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.parity import read_by_pillow, render_probes
 from tl_toolkit.tasks.segmentation.task import Segmentation

@@ -12,8 +12,10 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.tasks.dense.inspection import inspect_targets
 from tl_toolkit.tasks.dense.png import read_png
-from tl_toolkit.tasks.dense.targets import Targets, inspect_targets, place_pixels, resize_target
+from tl_toolkit.tasks.dense.resizing import place_pixels, resize_target
+from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.parity import read_by_pillow
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 from tl_toolkit.tasks.segmentation.task import Segmentation

@@ -11,7 +11,8 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.folders import check_unused, read_folders
+from tl_toolkit.sources.folder_checks import check_unused
+from tl_toolkit.sources.folders import read_folders
 from tl_toolkit.sources.listing import FieldProblem, Listing, name_some
 from tl_toolkit.sources.survey import (
     Splits,

@@ -15,8 +15,9 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.spec import IGNORE
-from tl_toolkit.tasks.dense.targets import Targets, place_pixels
+from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
 from tl_toolkit.tasks.types import Features, PredictionOptions, Resize, SplitView
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
+from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.serving import RANGES, name_encoded
-from tl_toolkit.tasks.dense.targets import place_pixels
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import Ask, Resize

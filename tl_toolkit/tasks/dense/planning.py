@@ -12,7 +12,7 @@ from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.folders import check_distinct
+from tl_toolkit.sources.folder_checks import check_distinct
 from tl_toolkit.sources.listing import (
     FieldProblem,
     Ignored,

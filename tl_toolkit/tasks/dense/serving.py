@@ -117,7 +117,7 @@ def _build_prediction(
 def place_pixels_in_graph(
     source: tf.Tensor, size: tuple[int, int], mode: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Builds `tl_toolkit.tasks.dense.targets.place_pixels` into a graph, equal to it bit for bit.
+    """Builds `tl_toolkit.tasks.dense.resizing.place_pixels` into a graph, equal to it bit for bit.
 
     Args:
         source: int32 (2,), height and width of the image.

@@ -17,9 +17,10 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
+from tl_toolkit.tasks.dense.inspection import inspect_targets
 from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.settings import PixelSettings
-from tl_toolkit.tasks.dense.targets import TargetReader, Targets, inspect_targets
+from tl_toolkit.tasks.dense.targets import TargetReader, Targets
 from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.types import (
     Ask,

@@ -1,0 +1,141 @@
+"""Words for times, rates, trials and searches, as the printer shows them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tl_toolkit.plan.values import describe_value, shorten_fields
+
+__all__ = [
+    "describe_rate",
+    "describe_refit",
+    "describe_search",
+    "describe_seconds",
+    "describe_trial",
+    "score_of",
+    "shorten_path",
+    "wrap",
+]
+
+
+def wrap(text: str, width: int) -> str:
+    """Wraps sentences at words, which a terminal does not; a path stays whole.
+
+    Args:
+        text: Lines of sentences.
+        width: Characters of a line.
+    """
+    lines = (
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+    return "\n".join("\n".join(wrapped) for wrapped in lines)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Returns a time in words, as "2 min 5 s".
+
+    Args:
+        seconds: The time, at least 0.
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def score_of(row: Mapping[str, Any]) -> str:
+    """Returns the name of an epoch's score, which `val_<score>` has on validation images too.
+
+    Args:
+        row: The epoch, as in history.csv.
+    """
+    return next(
+        name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
+    )
+
+
+def describe_rate(rate: float | str) -> str:
+    """Returns a learning rate, or the words of a schedule.
+
+    Args:
+        rate: The rate, or the words.
+    """
+    return rate if isinstance(rate, str) else f"{rate:g}"
+
+
+def describe_trial(trial: Mapping[str, Any]) -> str:
+    """Returns the line of a trial.
+
+    Args:
+        trial: Facts of the event `trial_ended`.
+    """
+    values = "  ".join(
+        f"{name} {describe_value(value)}"
+        for name, value in zip(
+            shorten_fields(list(trial["values"])), trial["values"].values(), strict=True
+        )
+    )
+    score = trial["error"].split("\n")[0] if trial["score"] is None else f"{trial['score']:.4f}"
+    if trial["state"] == "paused":
+        score += f" after epoch {trial['budget']}"
+    number = str(trial["number"])
+    if trial["continues"]:
+        number += f" (resumes {trial['continues']})"
+    return f"trial {number}  {values}  {score}"
+
+
+def describe_search(summary: Mapping[str, Any]) -> list[str]:
+    """Returns the lines about the winner, and the next command.
+
+    Args:
+        summary: As in summary.json.
+    """
+    best = summary["best"]
+    values = [f"{key} = {describe_value(value)}" for key, value in best["values"].items()]
+    failed = f", {summary['failed']} failed" if summary["failed"] else ""
+    paused = f", {summary['paused']} paused" if summary["paused"] else ""
+    lines = [
+        f"\nbest: trial {best['number']} of {summary['trials']}{paused}{failed}, "
+        f"{summary['objective']} {best['score']:.4f}",
+        *(f"  {value}" for value in values),
+    ]
+    if summary["refit"]:
+        lines.append(f"  {describe_refit(summary['refit'])}")
+    # A file, not a run: only a path names it.
+    path = Path(summary["best_recipe"])
+    typed = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return [*lines, f"\nnext:\n  tltool finetune {typed}"]
+
+
+def describe_refit(refit: Mapping[str, Any]) -> str:
+    """Returns a line about the winner's scores with other seeds.
+
+    Args:
+        refit: As in summary.json.
+    """
+    scores = refit["scores"]
+    failed = scores.count(None)
+    seeds = f"with {len(scores)} other seeds: "
+    if failed == len(scores):
+        return f"{seeds}all failed"
+    spread = f"mean {refit['mean']:.4f}, {refit['min']:.4f} to {refit['max']:.4f}"
+    return seeds + spread + (f", {failed} failed" if failed else "")
+
+
+def shorten_path(path: Path) -> str:
+    """Returns a run's path as a user types it: `<name>/<NNN>` under runs/, else relative.
+
+    Args:
+        path: Absolute path of the run.
+    """
+    for root in (Path("runs").absolute(), Path.cwd()):
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)

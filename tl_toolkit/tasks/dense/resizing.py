@@ -1,0 +1,59 @@
+"""Where pixels are after a resize, and targets resized with their images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["Mode", "Size", "place_pixels", "resize_target"]
+
+Mode = Literal["stretch", "crop"]
+"""How images are resized, as in `resize_image`."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+def place_pixels(source: Size, size: Size, mode: Mode = "stretch") -> tuple[np.ndarray, np.ndarray]:
+    """Returns where rows and columns of an image are after a resize as in `resize_image`.
+
+    Args:
+        source: Height and width of the image.
+        size: Height and width that it is resized to.
+        mode: As in `resize_image`.
+
+    Returns:
+        float32 (height,) and (width,), in pixels of the resized image: the centre of its first one
+        is 0. With "crop", places below 0 or above the last pixel were cut off.
+    """
+    rows, columns = (
+        ((np.arange(length) + 0.5) * scale + shift - 0.5).astype(np.float32)
+        for length, (scale, shift) in zip(source, _scales(source, size, mode), strict=True)
+    )
+    return rows, columns
+
+
+def resize_target(target: np.ndarray, size: Size, mode: Mode = "stretch") -> np.ndarray:
+    """Resizes a target as `resize_image` does its image; each pixel takes the nearest target.
+
+    Args:
+        target: (h, w, ...).
+        size: Height and width of the result.
+        mode: As in `resize_image`.
+    """
+    scales = _scales(target.shape[:2], size, mode)
+    for axis, (length, (scale, shift)) in enumerate(zip(size, scales, strict=True)):
+        nearest = np.floor((np.arange(length) + 0.5 - shift) / scale).astype(np.int64)
+        target = np.take(target, np.clip(nearest, 0, target.shape[axis] - 1), axis=axis)
+    return target
+
+
+def _scales(source: Size, size: Size, mode: Mode) -> list[tuple[float, float]]:
+    """Returns the factor and the shift of rows and of columns."""
+    scales = [length / before for length, before in zip(size, source, strict=True)]
+    if mode == "crop":
+        scales = [max(scales)] * 2
+    return [
+        (scale, (length - before * scale) / 2)
+        for scale, length, before in zip(scales, size, source, strict=True)
+    ]
