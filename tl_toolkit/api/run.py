@@ -78,8 +78,8 @@ class Run(InFolder):
         are phase, epoch, learning_rate, loss, the task's score, val_loss, the score on validation
         images (val_accuracy, say) and regularization_loss.
         """
-        phases = [phase.name for phase in self.recipe.phases]
-        tables = [self.folder.history(index, name) for index, name in enumerate(phases)]
+        names = self.recipe.phase_names
+        tables = [self.folder.history(index, name) for index, name in enumerate(names)]
         rows: list[dict[str, Any]] = []
         for table in filter(Path.is_file, tables):  # an interrupted run lacks some
             with open(table, encoding="utf-8", newline="") as file:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 
+from tl_toolkit.architectures.graph import find_blocks, sorted_calls
+from tl_toolkit.architectures.layers import GeneralizedMeanPooling2D
+from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import producer_of
 
 __all__ = [
+    "NORMALIZE_LAYER",
     "OUTPUT_LAYER",
+    "POOLED_LAYERS",
     "HeadLayers",
     "HiddenLayer",
     "build_dense",
     "build_head",
     "build_regularizer",
+    "find_head_maps",
     "pool_features",
 ]
 
 OUTPUT_LAYER = "predictions"
 
-Pooling = Literal["average", "max", "sum", "flatten"]
+Pooling = Literal["average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"]
+
+POOLED_LAYERS = ("head_features", "head_pool")
+"""Names of the layers that make the vector of all pooled features; the first that is there."""
+
+NORMALIZE_LAYER = "head_normalize"
+
+_EPSILON = 1e-6  # of a variance: the gradient of a square root has no bound at 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,9 @@ class HeadLayers:
         dropout: Fraction of features dropped before the output in training, [0, 1).
         l1: L1 regularization factor of the output's kernel, 0 or more.
         l2: L2 regularization factor of the output's kernel, 0 or more.
+        taps: Units or layers of the base whose maps are read; "all" for the end of each unit, None
+            for the base's output.
+        normalize: Whether pooled features are standardized by fixed statistics.
     """
 
     pooling: Pooling | None = None
@@ -61,27 +79,30 @@ class HeadLayers:
     dropout: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
+    taps: Literal["all"] | tuple[str, ...] | None = None
+    normalize: bool = False
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> HeadLayers:
         """Returns the layers that plain values describe, as a catalog's record has them.
 
         Args:
-            values: The attributes; `hidden` as a list of mappings. `activation`, which belongs to
-                the output, is ignored.
+            values: The attributes; `hidden` as a list of mappings. What belongs to the output or
+                the training, `activation` and `solver`, is ignored.
         """
-        fields = {name: value for name, value in values.items() if name != "activation"}
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = {name: value for name, value in values.items() if name in names}
         hidden = tuple(HiddenLayer(**layer) for layer in fields.pop("hidden", None) or ())
         return cls(**fields, hidden=hidden)
 
 
 def build_head(
-    features: keras.KerasTensor, head: HeadLayers, *, units: int, activation: str
+    maps: Sequence[keras.KerasTensor], head: HeadLayers, *, units: int, activation: str
 ) -> keras.KerasTensor:
     """Builds the head of a task with one vector of outputs for each image.
 
     Args:
-        features: A base's output: a map (batch, h, w, channels) or a vector (batch, channels).
+        maps: What it reads of the base: maps (batch, h, w, channels) or vectors (batch, channels).
         head: Its layers.
         units: Outputs.
         activation: Activation of the outputs.
@@ -89,8 +110,66 @@ def build_head(
     Returns:
         float32 (batch, units).
     """
-    pooled = pool_features(features, head.pooling)
-    return build_dense(pooled, head, units=units, activation=activation)
+    if len(maps) == 1:
+        x = pool_features(maps[0], head.pooling)
+    else:
+        pooled = [
+            pool_features(tensor, head.pooling, name=f"head_pool{number}")
+            for number, tensor in enumerate(maps, start=1)
+        ]
+        x = keras.layers.Concatenate(name="head_features")(pooled)
+    if head.normalize:
+        # In inference mode, always: `x - moving_mean`, over the root of `moving_variance`.
+        x = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=_EPSILON, name=NORMALIZE_LAYER
+        )(x)
+    return build_dense(x, head, units=units, activation=activation)
+
+
+def find_head_maps(
+    architecture: Architecture,
+    taps: Literal["all"] | Sequence[str] | None,
+    image: keras.KerasTensor,
+    features: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, ...]:
+    """Returns what a head reads of a base, in the order of the graph.
+
+    Args:
+        architecture: The record of the base.
+        taps: As in `HeadLayers`.
+        image: What enters the base.
+        features: Its output.
+
+    Raises:
+        RecipeError: A name is no unit or layer of the base with one map or vector.
+    """
+    if taps is None:
+        return (features,)
+    calls = sorted_calls(keras.Function(image, features))
+    layers = {call.operation.name: call.outputs[0] for call in calls if not call.is_input}
+    units = [
+        unit for block in find_blocks(architecture, image, features) for unit in block.units
+    ]
+    ends = {unit.name: unit.tensor for unit in units}
+    if taps == "all":
+        chosen = [*ends.values(), features]
+    else:
+        known = {**layers, **ends}
+        problems = [
+            Problem(
+                where="model.head.taps",
+                what=f"{name!r} is no unit or layer of {architecture.name}",
+                expected=closest(name, list(known)) or f"They end with {list(ends)[-1]}.",
+                hint=f"tltool models show {architecture.reference} --units",
+            )
+            for name in taps
+            if name not in known
+        ]
+        if problems:
+            raise RecipeError(problems)
+        chosen = [known[name] for name in taps]
+    wanted = {id(tensor) for tensor in chosen if len(tensor.shape) in (2, 4)}
+    return tuple(tensor for tensor in layers.values() if id(tensor) in wanted)
 
 
 def build_dense(
@@ -129,27 +208,46 @@ def build_dense(
     )(x)
 
 
-def pool_features(features: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
+def pool_features(
+    features: keras.KerasTensor, pooling: str | None, *, name: str = "head_pool"
+) -> keras.KerasTensor:
     """Reduces a map to a vector.
 
     Args:
         features: A map (batch, h, w, channels), or a vector, which stays as it is.
         pooling: One of `HeadLayers.pooling`.
+        name: Name of the layer that makes the vector.
 
     Returns:
-        (batch, channels), or (batch, h * w * channels) with "flatten".
+        (batch, channels), twice as many channels with "both" and "statistics", or
+        (batch, h * w * channels) with "flatten".
     """
     if len(features.shape) == 2:
         return features
     if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D(name="head_pool")(features)
+        return keras.layers.GlobalMaxPooling2D(name=name)(features)
     if pooling == "sum":
         pooled = keras.ops.sum(features, axis=(1, 2))  # a plain op: Keras has no such layer
-        producer_of(pooled).name = "head_sum"  # Keras's own, `sum`, may be taken by the base
+        producer_of(pooled).name = name.replace("pool", "sum")  # the base may have a `sum`
         return pooled
     if pooling == "flatten":
-        return keras.layers.Flatten(name="head_pool")(features)
-    return keras.layers.GlobalAveragePooling2D(name="head_pool")(features)
+        return keras.layers.Flatten(name=name)(features)
+    if pooling == "generalized_mean":
+        return GeneralizedMeanPooling2D(name=name)(features)
+    if pooling == "both":
+        average = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(features)
+        greatest = keras.layers.GlobalMaxPooling2D(name=f"{name}_max")(features)
+        return keras.layers.Concatenate(name=name)([average, greatest])
+    if pooling == "statistics":
+        average = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(features)
+        variance = keras.ops.var(features, axis=(1, 2))
+        producer_of(variance).name = f"{name}_variance"
+        shifted = variance + _EPSILON
+        producer_of(shifted).name = f"{name}_shifted"
+        deviation = keras.ops.sqrt(shifted)
+        producer_of(deviation).name = f"{name}_deviation"
+        return keras.layers.Concatenate(name=name)([average, deviation])
+    return keras.layers.GlobalAveragePooling2D(name=name)(features)
 
 
 def build_regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:

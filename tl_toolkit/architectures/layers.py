@@ -19,6 +19,7 @@ __all__ = [
     "EDGE_KINDS",
     "EdgeFilter",
     "FanInUniform",
+    "GeneralizedMeanPooling2D",
     "LocalResponseNormalization",
     "SumPooling2D",
     "TableConv2D",
@@ -77,6 +78,49 @@ class FanInUniform(keras.initializers.Initializer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return {"scale": self.scale, "fan_in": self.fan_in, "seed": self.seed}
+
+
+@_register
+class GeneralizedMeanPooling2D(keras.layers.Layer):
+    """Pools a map by a generalized mean with a trainable exponent (Radenovic et al., 2019).
+
+    mean(max(x, epsilon) ^ p) ^ (1 / p) of each channel: the average of what is positive at p = 1,
+    nearer the maximum the greater p is. The paper begins at 3.
+
+    Args:
+        exponent: The initial p, at least 1.
+        epsilon: The least activation; powers have no gradient at 0.
+    """
+
+    def __init__(self, exponent: float = 3.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exponent = exponent
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Creates the exponent, one for all channels, as in the paper."""
+        self.p = self.add_weight(
+            name="exponent", shape=(), initializer=keras.initializers.Constant(self.exponent)
+        )
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Returns (batch, channels) of a map (batch, h, w, channels)."""
+        x = ops.maximum(ops.cast(inputs, _wide(self.compute_dtype)), self.epsilon)
+        p = ops.cast(self.p, x.dtype)
+        # The greatest value is taken out first: its power might overflow.
+        greatest = ops.max(x, axis=(1, 2), keepdims=True)
+        mean = ops.mean(ops.power(x / greatest, p), axis=(1, 2))
+        pooled = greatest[:, 0, 0] * ops.power(mean, 1.0 / p)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Returns (batch, channels)."""
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {**super().get_config(), "exponent": self.exponent, "epsilon": self.epsilon}
 
 
 @_register

@@ -158,7 +158,7 @@ def describe_base(
     outputs = features
     if num_classes is not None:
         head = HeadLayers.from_values(architecture.head or {})
-        outputs = build_head(features, head, units=num_classes, activation="softmax")
+        outputs = build_head([features], head, units=num_classes, activation="softmax")
         pieces.append(_head_piece(features, outputs))
     costs = measure_graph(image, outputs)
     return Description(

@@ -67,13 +67,18 @@ def training_settings(plan: Plan) -> TrainingSettings:
     """
     recipe = plan.recipe
     stopping = recipe.early_stopping
+    phases = [PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases]
+    descriptions = [describe_phases(recipe, index) for index in range(len(phases))]
+    if solver := recipe.model.classifier.solver:
+        phases.insert(0, PhaseSettings.of_probe(solver))
+        descriptions.insert(0, _describe_probe(recipe))
     return TrainingSettings(
-        phases=tuple(PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases),
+        phases=tuple(phases),
         batch_size=recipe.data.batch_size,
         seed=recipe.seed,
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
-        descriptions=tuple(describe_phases(recipe, index) for index in range(len(recipe.phases))),
+        descriptions=tuple(descriptions),
     )
 
 
@@ -105,6 +110,16 @@ def dropout_rates(head: Head) -> dict[str, float]:
     return {**hidden, "head_dropout": head.dropout}
 
 
+def _describe_probe(recipe: Recipe) -> str:
+    """Returns all that decides a solved head, as `describe_phases` does of trained phases."""
+    model = recipe.model.classifier.model_copy(update={"dropout": 0.0})
+    solved = recipe.model_copy(update={"early_stopping": None})
+    solved = solved.model_copy(
+        update={"model": recipe.model.model_copy(update={"head": model})}
+    )
+    return describe_phases(solved, -1)
+
+
 def describe_phases(recipe: Recipe, index: int) -> str:
     """Returns all that decides a phase besides images and weight files: settings up to it.
 
@@ -112,7 +127,7 @@ def describe_phases(recipe: Recipe, index: int) -> str:
 
     Args:
         recipe: The recipe.
-        index: Place of the phase, from 0.
+        index: Place of the phase, from 0; -1 for what comes before all of them.
     """
     chosen = recipe.model_dump(
         mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}

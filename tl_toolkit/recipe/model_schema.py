@@ -20,6 +20,7 @@ from tl_toolkit.recipe.fields import (
     Weights,
     expects,
     in_words,
+    refuse_repeated,
 )
 
 __all__ = ["EdgeKind", "Head", "Hidden", "Model", "OwnBase"]
@@ -54,13 +55,39 @@ class Hidden(Section):
     )
 
 
+PoolingName = Literal[
+    "average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"
+]
+
+
 class Head(Section):
     """The classifier that is put on the base."""
 
-    pooling: Literal["average", "max", "sum", "flatten"] | None = Field(
+    taps: Annotated[
+        Literal["all"] | Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None,
+        expects("expected all, or a list of units or layers of the base"),
+    ] = Field(
         default=None,
-        description="How the feature map becomes a vector; average by default. Not for a base that "
-        "gives a vector.",
+        examples=["all", ["conv_pw_11", "conv_pw_13"]],
+        description="Maps of the base that the head reads, each pooled, then concatenated: all for "
+        "the end of each unit, or a list of units or layers; by default the base's output alone.",
+    )
+    pooling: PoolingName | None = Field(
+        default=None,
+        description="How a map becomes a vector; average by default. both is average and max; "
+        "statistics is average and standard deviation; generalized_mean has a trainable exponent "
+        "(Radenovic et al., 2019). Not for a base that gives a vector.",
+    )
+    normalize: bool = Field(
+        default=False,
+        description="Standardize the pooled features by mean and deviation over the training "
+        "images, which the model keeps.",
+    )
+    solver: Literal["ridge", "logistic", "auto"] | None = Field(
+        default=None,
+        description="Solve the head as a convex problem before the phases, on features of the "
+        "base as it is: ridge (closed form), logistic (L-BFGS), or auto, the better of both by "
+        "cross-validation, which also chooses the penalty. The phases start from it.",
     )
     hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
         default=(),
@@ -80,6 +107,27 @@ class Head(Section):
         default="softmax",
         description="softmax gives one output per class; sigmoid a single output for two classes.",
     )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for repeated taps, and for layers that make the solver's problem hard.
+
+        Args:
+            values: As in `Section.find_conflicts`.
+        """
+        yield from refuse_repeated(values.get("taps"), "taps")
+        if values.get("solver") is None:
+            return
+        if values.get("hidden"):
+            expected = "expected none beside a solver: with them the problem is not convex"
+            yield Conflict(("hidden",), expected, "~model.head.hidden")
+        for name in ("l1", "l2"):
+            if values.get(name):
+                expected = f"expected 0 beside a solver, which chooses its penalty, got {values[name]}"
+                yield Conflict((name,), expected, f"~model.head.{name}")
+        if values.get("pooling") == "generalized_mean":
+            expected = "expected another pooling beside a solver: its exponent is trained"
+            yield Conflict(("pooling",), expected, "pooling: statistics")
 
 
 EdgeKind = Literal[

@@ -29,7 +29,11 @@ from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+__all__ = ["PROBE", "EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+
+
+PROBE = "probe"
+"""Name of the phase that solves the head."""
 
 
 class UnfreezeFrom(Section):
@@ -140,6 +144,8 @@ class PhaseSettings:
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
+        solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
+            steps. A recipe has it as `model.head.solver`.
     """
 
     name: str
@@ -149,6 +155,7 @@ class PhaseSettings:
     units: tuple[str, ...] = ()
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
+    solver: str | None = None
 
     @classmethod
     def of(cls, phase: Phase, units: tuple[str, ...]) -> Self:
@@ -158,8 +165,17 @@ class PhaseSettings:
             phase: The section.
             units: The units that its `unfreeze` resolves to.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"units"}
+        names = {field.name for field in dataclasses.fields(cls)} - {"units", "solver"}
         return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
+
+    @classmethod
+    def of_probe(cls, solver: str) -> Self:
+        """Returns the phase that solves the head before the recipe's own phases.
+
+        Args:
+            solver: ridge, logistic or auto.
+        """
+        return cls(PROBE, 1, OPTIMIZERS["sgd"](), solver=solver)
 
     @property
     def train_batch_norm(self) -> bool:

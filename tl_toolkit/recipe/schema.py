@@ -25,7 +25,7 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
-from tl_toolkit.recipe.phase_schema import EarlyStopping, Phase, UnfreezeFrom
+from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase, UnfreezeFrom
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask
@@ -127,9 +127,10 @@ class Recipe(Section):
         description="How single pixels are read, sampled and compared, for dense tasks (an output "
         "per pixel).",
     )
-    phases: Annotated[tuple[Phase, ...], Field(min_length=1), Listed] = Field(
+    phases: Annotated[tuple[Phase, ...], Listed] = Field(
         examples=[[{"name": "head", "epochs": 10, "learning_rate": 0.001}]],
-        description="Phases of training, in order; usually the head alone first.",
+        description="Phases of training, in order; usually the head alone first. Beside "
+        "model.head.solver there may be none.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
@@ -148,6 +149,12 @@ class Recipe(Section):
         "and their values.",
         examples=[{"model.weights": "random"}],
     )
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        """Names of all phases in order, with that of the solver."""
+        solved = isinstance(self.model.head, Head) and self.model.head.solver is not None
+        return (*((PROBE,) if solved else ()), *(phase.name for phase in self.phases))
 
     def with_base(self, path: Path) -> "Recipe":
         """Returns the recipe with the model of its own base in another file.
@@ -184,6 +191,18 @@ class Recipe(Section):
         task = task_of(values.get("task"))
         if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
+        solver = field_of(field_of(values.get("model"), "head"), "solver")
+        phases = values.get("phases")
+        if phases in ([], ()) and solver is None:
+            expected = "expected at least one phase, or model.head.solver, which needs none"
+            yield Conflict(("phases",), expected, "model.head.solver=auto")
+        if phases in ([], ()) and values.get("search") is not None:
+            yield Conflict(("search",), "expected at least one phase to search in", "~search")
+        if solver is not None:
+            for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
+                if field_of(phase, "name") == PROBE:
+                    expected = f"expected another name: {PROBE} is the phase of model.head.solver"
+                    yield Conflict(("phases", index, "name"), expected)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")

@@ -20,6 +20,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.solvers import Solution, Solver
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -200,6 +201,16 @@ class Task:
     def compile_arguments(self) -> dict[str, Any]:
         """Returns loss and metrics as `keras.Model.compile` takes them."""
         return {"loss": _TaskLoss(self)}
+
+    def solve(self, features: np.ndarray, targets: Any, solver: Solver) -> Solution:
+        """Solves the last layer of a head as a convex problem.
+
+        Args:
+            features: What enters that layer, for the training images, (n, features).
+            targets: Targets from `load_targets`, of the same images.
+            solver: ridge, logistic or auto.
+        """
+        raise NotImplementedError
 
     def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Returns how far outputs are apart, in what limits of differences are given in.

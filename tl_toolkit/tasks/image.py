@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch
-from tl_toolkit.architectures.heads import HeadLayers, build_head
+from tl_toolkit.architectures.heads import HeadLayers, build_head, find_head_maps
+from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import resize_pixels
@@ -94,20 +95,37 @@ class ImageTask(Task):
         """
         return _WithTargets(features, targets)
 
+    def find_maps(
+        self,
+        architecture: Architecture,
+        image: keras.KerasTensor,
+        features: keras.KerasTensor,
+    ) -> tuple[keras.KerasTensor, ...]:
+        """Returns the base's output, or the taps of the head.
+
+        Args:
+            architecture: The record of the base.
+            image: The input of the base.
+            features: Its output.
+
+        Raises:
+            RecipeError: A tap is no map of the base.
+        """
+        return find_head_maps(architecture, self._head.taps, image, features)
+
     def build_outputs(
         self, maps: Sequence[keras.KerasTensor], image: keras.KerasTensor
     ) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
         """Builds pooling, hidden layers and the output.
 
         Args:
-            maps: The base's output alone.
+            maps: What the head reads: the base's output, or its taps.
             image: Not used.
 
         Returns:
             No further inputs, and float32 outputs (batch, units).
         """
-        (features,) = maps
-        outputs = build_head(features, self._head, units=self.units, activation=self.activation)
+        outputs = build_head(maps, self._head, units=self.units, activation=self.activation)
         return [], outputs
 
     def predict(

@@ -86,7 +86,7 @@ class CompiledPhases:
         """
         for phase in settings.phases:
             _, steps = self.get(phase, settings.batch_size)
-            steps.trace()
+            steps.trace(training=phase.solver is None)
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
@@ -141,8 +141,8 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
                 "trains": "head" if first == HEAD else f"{first} to head",
                 "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
                 "total_parameters": total,
-                "optimizer": phase.optimizer.kind,
-                "learning_rate": describe_rate(phase.learning_rate),
+                "optimizer": phase.solver or phase.optimizer.kind,
+                "learning_rate": "" if phase.solver else describe_rate(phase.learning_rate),
             }
         )
     return rows

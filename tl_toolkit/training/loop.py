@@ -13,7 +13,7 @@ import numpy as np
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.training import TrainingSettings
+from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
@@ -24,6 +24,7 @@ from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
+from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
@@ -101,6 +102,8 @@ class Trainer:
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
         self._begin(settings, keep_head=keep_head)
+        if not keep_head and paused is None:
+            self._standardize(settings)
         best = BestState(folder.checkpoint if folder else None)
         done: list[FinishedPhase] = []
         if paused is not None:
@@ -223,6 +226,19 @@ class Trainer:
         if keep_head:
             return
         initialize_head(self._transfer.parts[-1].layers, phase_seed(settings.seed, "head", 0))
+
+    def _standardize(self, settings: TrainingSettings) -> None:
+        """Sets the statistics of a head that standardizes features, for the base as it is."""
+        layer = find_normalization(self._transfer)
+        if layer is None or settings.phases[0].solver:  # the solver sets them
+            return
+        probe = PhaseSettings.of_probe("ridge")
+        split, _ = self._compiled.get(probe, settings.batch_size)
+        self._initial.watch(self._transfer, split)
+        features = self._source.at(split, self._refresh_digests(), passes=1)["train"]
+        order = np.arange(len(self._images["train"]))
+        chunks = features.chunks(order, self._transfer.batch_size, epoch=1)
+        standardize(layer, np.concatenate([np.asarray(batch) for batch, _ in chunks]))
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool

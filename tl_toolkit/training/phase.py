@@ -19,6 +19,7 @@ from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, name_rate
+from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
@@ -180,7 +181,11 @@ class PhaseRun:
         Returns None if a callback ended the phase at a loss that is not finite.
         """
         loss = score = None
-        if number:
+        rate = self.steps.learning_rate
+        if number and self._phase.solver:
+            loss, score = self._solve(self._phase.solver)
+            rate = 0.0
+        elif number:
             listeners.call("on_epoch_begin", number - 1)
             trained = self._train_epoch(number, listeners)
             if trained is None:
@@ -188,9 +193,23 @@ class PhaseRun:
             loss, score = trained
         val_loss, val_score = self._evaluate(number, listeners if number else None)
         return Epoch(
-            self._phase.name, number, self.steps.learning_rate, loss, score, val_loss, val_score,
+            self._phase.name, number, rate, loss, score, val_loss, val_score,
             self.steps.regularization_loss(), score_name=self.steps.task.score,
         )  # fmt: skip
+
+    def _solve(self, solver: str) -> tuple[float, float]:
+        """Solves the head in place of steps; returns its loss and score on training images."""
+        order = np.arange(self._sizes["train"])
+        chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
+        solution = solve_head(self._transfer, chunks, solver)
+        self._steps_taken += 1
+        self._progress(
+            message(
+                f"{self._phase.name}: {solution.solver}, penalty {solution.penalty:.3g}, "
+                f"cross-validated loss {solution.loss:.4f}"
+            )
+        )
+        return self.steps.evaluate(chunks)
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
         order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])

@@ -94,9 +94,14 @@ class Steps:
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
 
-    def trace(self) -> None:
-        """Compiles the functions that the first epoch would compile."""
-        self._train.get_concrete_function()
+    def trace(self, *, training: bool = True) -> None:
+        """Compiles the functions that the first epoch would compile.
+
+        Args:
+            training: Whether steps will be taken; else the suffix is evaluated alone.
+        """
+        if training:
+            self._train.get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(

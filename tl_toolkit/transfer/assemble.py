@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ import keras
 
 from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks, layer_variables
-from tl_toolkit.architectures.heads import build_regularizer
+from tl_toolkit.architectures.heads import POOLED_LAYERS, build_regularizer
 from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.runtime import derive_seed, initializers_seeded
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.transfer.heads import initialize_head, is_head
+from tl_toolkit.transfer.heads import initialize_head, is_head, pools_by_weights
 from tl_toolkit.transfer.weights import LoadedWeights, load_weights
 
 HEAD = "head"
@@ -156,8 +157,45 @@ def assemble(
             [image, *further_inputs] if further_inputs else image, outputs, name=architecture.name
         )
     parts = _parts(model, blocks, maps)
+    if len(maps) > 1:
+        parts = _cross_pooled(parts, find_blocks(architecture, entering, maps[-1]))
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
     return TransferModel(model, architecture, parts, task, loaded)
+
+
+def _cross_pooled(
+    parts: tuple[Part, ...], blocks: tuple[BlockGraph, ...]
+) -> tuple[Part, ...]:
+    """Lets maps that only the head reads cross later cuts as the vectors that they are pooled to.
+
+    Args:
+        parts: The parts, with all tensors that cross.
+        blocks: The base without the head's taps, whose inputs are those that it needs itself.
+    """
+    head = parts[-1].layers
+    if pools_by_weights(head):
+        return parts
+    needed = {unit.name: set(map(id, unit.inputs)) for block in blocks for unit in block.units}
+    pooled = _find_pooled(parts[-1].inputs, head)
+    crossing = []
+    for part in parts[:-1]:
+        own = needed.get(part.name, set())
+        tensors = tuple(
+            tensor if id(tensor) in own else pooled.get(id(tensor), tensor)
+            for tensor in part.inputs
+        )
+        crossing.append(dataclasses.replace(part, inputs=tensors))
+    return (*crossing, parts[-1])
+
+
+def _find_pooled(
+    maps: Sequence[keras.KerasTensor], head: Sequence[keras.layers.Layer]
+) -> dict[int, keras.KerasTensor]:
+    """Returns the vector that each map is pooled to, by the map's identity."""
+    joined = [layer for layer in head if layer.name == POOLED_LAYERS[0]]
+    if not joined:
+        return {}
+    return {id(tensor): vector for tensor, vector in zip(maps, joined[0].input, strict=True)}
 
 
 def _regularize(

@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.architectures.heads import NORMALIZE_LAYER, POOLED_LAYERS
 from tl_toolkit.errors import CheckFailedError, Problem
 from tl_toolkit.keras_private import flatten_layers, keep_input_calls
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
-from tl_toolkit.transfer.heads import is_head, is_head_dropout
+from tl_toolkit.transfer.heads import is_head, is_head_dropout, pools_by_weights
 from tl_toolkit.transfer.wrappers import InInferenceMode, VariableDropout
 
 WHOLE_LIMIT = 1e-5
@@ -106,7 +107,8 @@ def set_trainable(
     for layer in (layer for part in trained for layer in part.layers):
         layer.trainable = True
         for normalization in batch_norms(layer):
-            normalization.trainable = train_batch_norm or is_head(layer)
+            is_fixed = layer.name == NORMALIZE_LAYER  # its statistics are set, once
+            normalization.trainable = not is_fixed and (train_batch_norm or is_head(layer))
     return trained
 
 
@@ -172,9 +174,10 @@ def batch_norms(layer: keras.layers.Layer) -> list[keras.layers.BatchNormalizati
 
 def _cut_tensors(first: Part) -> keras.KerasTensor | list[keras.KerasTensor]:
     """Returns the deepest tensors that depend on no trained weight and no dropout."""
-    pool = [layer for layer in first.layers if layer.name == "head_pool"]
-    if pool:
-        return pool[0].output
+    names = {layer.name: layer for layer in first.layers}
+    pooled = next((names[name] for name in POOLED_LAYERS if name in names), None)
+    if pooled is not None and not pools_by_weights(first.layers):
+        return pooled.output
     return first.inputs[0] if len(first.inputs) == 1 else list(first.inputs)
 
 

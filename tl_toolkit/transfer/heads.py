@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.architectures.layers import GeneralizedMeanPooling2D
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -30,6 +31,15 @@ def is_head_dropout(layer: keras.layers.Layer) -> bool:
     return is_head(layer) and isinstance(layer, keras.layers.Dropout)
 
 
+def pools_by_weights(layers: Iterable[keras.layers.Layer]) -> bool:
+    """Returns whether a head pools with trainable weights, which then belong to its suffix.
+
+    Args:
+        layers: The layers of the head.
+    """
+    return any(isinstance(layer, GeneralizedMeanPooling2D) for layer in layers)
+
+
 def set_dropout(layers: Iterable[VariableDropout], rates: Mapping[str, float]) -> None:
     """Sets the rates of the dropouts of a suffix.
 
@@ -44,7 +54,7 @@ def set_dropout(layers: Iterable[VariableDropout], rates: Mapping[str, float]) -
 def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
     """Samples new initial weights of a head: Glorot uniform kernels, biases of zero.
 
-    Moving statistics of a head that normalizes maps are reset too.
+    Moving statistics of a head that normalizes, and exponents of its pooling, are reset too.
 
     Args:
         layers: The layers of the head.
@@ -55,6 +65,8 @@ def initialize_head(layers: Iterable[keras.layers.Layer], seed: int) -> None:
             initializer = keras.initializers.GlorotUniform(derive_seed(seed, layer.name))
             layer.kernel.assign(initializer(layer.kernel.shape))
             layer.bias.assign(keras.ops.zeros_like(layer.bias))
+        elif isinstance(layer, GeneralizedMeanPooling2D):
+            layer.p.assign(layer.exponent)
         elif isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(keras.ops.zeros_like(layer.moving_mean))
             layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance))

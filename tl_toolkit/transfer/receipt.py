@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tl_toolkit.architectures.heads import NORMALIZE_LAYER
 from tl_toolkit.errors import Problem, ReceiptError
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import Split, batch_norms, digest_variables
@@ -51,7 +52,12 @@ def write_receipt(
     moving = _may_move(transfer, split)
     still: list[tuple[str, str]] = []
     if steps > 0 and learning_rate > 0:
-        still = [key for key in after if key in moving and key not in moved]
+        fixed = f"{NORMALIZE_LAYER}/"  # its statistics are set, perhaps to what they are
+        still = [
+            key
+            for key in after
+            if key in moving and key not in moved and not key[1].startswith(fixed)
+        ]
     blocks = {part.name: part.block for part in transfer.parts}
     alive = {blocks[part] for part, _ in moved}
     dead = sorted({blocks[part] for part, _ in still} - alive)
@@ -168,7 +174,7 @@ def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
             moving = {
                 id(variable)
                 for member in batch_norms(layer)
-                if member.trainable
+                if member.trainable or layer.name == NORMALIZE_LAYER
                 for variable in member.weights
             }
             for index, variable in enumerate(layer.weights):

@@ -166,12 +166,15 @@ class _Window:
         """Returns the settings with the phases, and their epochs, that lie in the window."""
         if self.end is None and not self.start:
             return settings
-        total = sum(phase.epochs for phase in settings.phases)
+        total = sum(phase.epochs for phase in settings.phases if not phase.solver)
         end = total if self.end is None else self.end
         chosen: list[tuple[PhaseSettings, int]] = []
         before = 0
         for index, phase in enumerate(settings.phases):
             is_last = index + 1 == len(settings.phases)
+            if phase.solver and not is_last:  # no epoch that a tuner counts
+                chosen += [] if self.start else [(phase, index)]
+                continue
             after = max(end, total) if is_last else before + phase.epochs
             epochs = min(after, end) - max(before, self.start)
             if epochs > 0 or (is_last and not chosen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbal
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
@@ -107,6 +108,20 @@ class Classification(ImageTask):
             predictions = tf.argmax(outputs, axis=-1, output_type=tf.int32)
         hits = tf.cast(predictions == targets, tf.int32)
         return losses, tf.stack([hits, tf.ones_like(hits)], axis=-1)
+
+    def solve(self, features: np.ndarray, targets: np.ndarray, solver: Solver) -> Solution:
+        """Solves the logits of the classes.
+
+        Args:
+            features: (n, features).
+            targets: int32 (n,), indices into the classes.
+            solver: ridge, logistic or auto.
+        """
+        solution = solve_classes(features, targets, len(self.classes), solver)
+        if self.units > 1:
+            return solution
+        kernel, bias = np.diff(solution.kernel, axis=1), np.diff(solution.bias)
+        return replace(solution, kernel=kernel, bias=bias)
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns the accuracy.

@@ -11,6 +11,17 @@ __all__ = ["BATCH_SIZE", "IGNORE", "DenseSection"]
 BATCH_SIZE = 5
 """Images in a training step, if the recipe has no number: each image has many pixels."""
 
+_IMAGE_FIELDS = {
+    "pooling": None,
+    "activation": "softmax",
+    "taps": None,
+    "normalize": False,
+    "solver": None,
+}
+"""Fields of a head that goes with one output per image, and the values that mean none."""
+
+_PIXEL_FIELDS = {"taps": "pixels.taps", "normalize": "pixels.normalize"}
+
 IGNORE = 255
 """The index of pixels of no class, in masks that have been read."""
 
@@ -66,10 +77,11 @@ class DenseSection(TaskSection):
         yield from cls._find_conflicts_of_pixels(values.get("pixels"))
         yield from cls._find_conflicts_of_masks(field_of(data, "masks"), classes)
         head = field_of(values.get("model"), "head")
-        for field, plain in (("pooling", None), ("activation", "softmax")):
+        for field, plain in _IMAGE_FIELDS.items():
             if field_of(head, field) not in (None, plain):
                 expected = f"expected none for {name}: each pixel has an output of its own"
-                yield Conflict(("model", "head", field), expected, f"~model.head.{field}")
+                hint = _PIXEL_FIELDS.get(field, f"~model.head.{field}")
+                yield Conflict(("model", "head", field), expected, hint)
 
     @classmethod
     def _find_conflicts_of_pixels(cls, pixels: object) -> Iterable[Conflict]:

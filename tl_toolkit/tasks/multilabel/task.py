@@ -25,6 +25,7 @@ from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
@@ -119,6 +120,16 @@ class Multilabel(ImageTask):
         hits = bins * targets[..., tf.newaxis]
         state = tf.stack([bins - hits, hits], axis=1)
         return losses, tf.reshape(state, (-1, 2 * self.units * _BINS))
+
+    def solve(self, features: np.ndarray, targets: np.ndarray, solver: Solver) -> Solution:
+        """Solves the logit of each label.
+
+        Args:
+            features: (n, features).
+            targets: (n, labels) of 0 and 1.
+            solver: ridge, logistic or auto.
+        """
+        return solve_labels(features, targets, solver)
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns the mean average precision over the classes that have images, 0 without any.

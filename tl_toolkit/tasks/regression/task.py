@@ -19,6 +19,7 @@ from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.regression.metrics import measure_regression
 from tl_toolkit.tasks.regression.spec import RegressionSection
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
@@ -114,7 +115,7 @@ class Regression(ImageTask):
         """Builds the head, and the layer that undoes the standardization.
 
         Args:
-            maps: The base's output alone.
+            maps: What the head reads: the base's output, or its taps.
             image: Not used.
 
         Returns:
@@ -147,6 +148,16 @@ class Regression(ImageTask):
         wide, values = tf.cast(errors, tf.float64), tf.cast(standardized, tf.float64)
         columns = [tf.square(wide), values, tf.square(values)]
         return losses, tf.concat([*columns, tf.ones_like(values[:, :1])], axis=-1)
+
+    def solve(self, features: np.ndarray, targets: np.ndarray, solver: Solver) -> Solution:
+        """Solves the standardized targets, by ridge regression whatever the loss.
+
+        Args:
+            features: (n, features).
+            targets: float32 (n, columns), in the units of the table.
+            solver: ridge or auto.
+        """
+        return solve_values(features, (targets - self._mean.numpy()) / self._scale.numpy())
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.

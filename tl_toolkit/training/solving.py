@@ -1,0 +1,69 @@
+"""A head that is solved, not trained: features in, the last layer's weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER
+from tl_toolkit.tasks.solvers import Solution
+from tl_toolkit.transfer.assemble import TransferModel
+
+__all__ = ["find_normalization", "solve_head", "standardize"]
+
+
+def find_normalization(transfer: TransferModel) -> keras.layers.BatchNormalization | None:
+    """Returns the layer that standardizes a head's features, None where it has none.
+
+    Args:
+        transfer: The model.
+    """
+    layers = {layer.name: layer for layer in transfer.parts[-1].layers}
+    return layers.get(NORMALIZE_LAYER)
+
+
+def standardize(layer: keras.layers.BatchNormalization, features: np.ndarray) -> None:
+    """Sets mean and variance of features; the variance of one that does not vary is 1.
+
+    Args:
+        layer: The head's normalization.
+        features: float32 (n, features), of the training images.
+    """
+    values = np.asarray(features, np.float64)
+    variance = values.var(axis=0)
+    layer.moving_mean.assign(values.mean(axis=0).astype(np.float32))
+    layer.moving_variance.assign(np.where(variance > 0, variance, 1.0).astype(np.float32))
+
+
+def solve_head(
+    transfer: TransferModel, chunks: Sequence[tuple[Batch, Any]], solver: str
+) -> Solution:
+    """Solves the last layer of a head, and gives the model its weights.
+
+    Args:
+        transfer: The model.
+        chunks: Features at the cut before the head, and targets, of all training images.
+        solver: ridge, logistic or auto.
+
+    Returns:
+        The solution, for the features as they are pooled.
+    """
+    features = np.concatenate([np.asarray(batch) for batch, _ in chunks])
+    targets = np.concatenate([np.asarray(targets) for _, targets in chunks])
+    solution = transfer.task.solve(features, targets, solver)  # type: ignore[arg-type]
+    kernel, bias = solution.kernel, solution.bias
+    layer = find_normalization(transfer)
+    if layer is not None:
+        standardize(layer, features)
+        mean = np.asarray(layer.moving_mean, np.float64)
+        deviation = np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
+        bias = bias + mean @ kernel
+        kernel = kernel * deviation[:, None]
+    output = next(layer for layer in transfer.parts[-1].layers if layer.name == OUTPUT_LAYER)
+    output.kernel.assign(kernel.astype(np.float32))
+    output.bias.assign(bias.astype(np.float32))
+    return solution
