@@ -19,6 +19,7 @@ __all__ = [
     "NORMALIZE_LAYER",
     "OUTPUT_LAYER",
     "POOLED_LAYERS",
+    "VARIANCE_EPSILON",
     "HeadLayers",
     "HiddenLayer",
     "build_dense",
@@ -37,7 +38,9 @@ POOLED_LAYERS = ("head_features", "head_pool")
 
 NORMALIZE_LAYER = "head_normalize"
 
-_EPSILON = 1e-6  # of a variance: the gradient of a square root has no bound at 0
+VARIANCE_EPSILON = 1e-6
+"""Added to variances. What hardly varies must not be magnified, and a square root has no gradient
+at 0."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def build_head(
     if head.normalize:
         # In inference mode, always: `x - moving_mean`, over the root of `moving_variance`.
         x = keras.layers.BatchNormalization(
-            center=False, scale=False, epsilon=_EPSILON, name=NORMALIZE_LAYER
+            center=False, scale=False, epsilon=VARIANCE_EPSILON, name=NORMALIZE_LAYER
         )(x)
     return build_dense(x, head, units=units, activation=activation)
 
@@ -147,9 +150,7 @@ def find_head_maps(
         return (features,)
     calls = sorted_calls(keras.Function(image, features))
     layers = {call.operation.name: call.outputs[0] for call in calls if not call.is_input}
-    units = [
-        unit for block in find_blocks(architecture, image, features) for unit in block.units
-    ]
+    units = [unit for block in find_blocks(architecture, image, features) for unit in block.units]
     ends = {unit.name: unit.tensor for unit in units}
     if taps == "all":
         chosen = [*ends.values(), features]
@@ -242,7 +243,7 @@ def pool_features(
         average = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(features)
         variance = keras.ops.var(features, axis=(1, 2))
         producer_of(variance).name = f"{name}_variance"
-        shifted = variance + _EPSILON
+        shifted = variance + VARIANCE_EPSILON
         producer_of(shifted).name = f"{name}_shifted"
         deviation = keras.ops.sqrt(shifted)
         producer_of(deviation).name = f"{name}_deviation"

@@ -127,7 +127,7 @@ def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
             what = f"model.head = 'paper' with {architecture.name}"
             yield Finding(("model", "head"), Problem("", what, expected))
         yield from _check_resolved_head(recipe, architecture)
-    elif head.pooling is not None and architecture.output == "vector":
+    elif head.pooling is not None and head.taps is None and architecture.output == "vector":
         expected = (
             f"{architecture.name} ends in a vector: expected no pooling, got {head.pooling!r}."
         )

@@ -21,6 +21,7 @@ from tl_toolkit.printing.words import (
     shorten_path,
     wrap,
 )
+from tl_toolkit.recipe.phase_schema import PROBE
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
@@ -223,7 +224,8 @@ class Printer:
         """Returns a sentence if the last epoch was the best one, else ""."""
         last = self._plan[-1]["name"] if self._plan else None
         done = len(self._seconds.get(best["phase"], ())) - 1  # without the one before the first
-        if best["phase"] != last or not best["epoch"] == done > 0:
+        is_solved = best["phase"] == PROBE  # no epochs would change it
+        if is_solved or best["phase"] != last or not best["epoch"] == done > 0:
             return ""
         return f"still improving when it stopped: more epochs, as phases.{last}.epochs={2 * done}"
 

@@ -55,9 +55,7 @@ class Hidden(Section):
     )
 
 
-PoolingName = Literal[
-    "average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"
-]
+PoolingName = Literal["average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"]
 
 
 class Head(Section):
@@ -123,7 +121,9 @@ class Head(Section):
             yield Conflict(("hidden",), expected, "~model.head.hidden")
         for name in ("l1", "l2"):
             if values.get(name):
-                expected = f"expected 0 beside a solver, which chooses its penalty, got {values[name]}"
+                expected = (
+                    f"expected 0 beside a solver, which chooses its penalty, got {values[name]}"
+                )
                 yield Conflict((name,), expected, f"~model.head.{name}")
         if values.get("pooling") == "generalized_mean":
             expected = "expected another pooling beside a solver: its exponent is trained"

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tl_toolkit.architectures.heads import VARIANCE_EPSILON
+
 __all__ = ["Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
 
 Solver = Literal["ridge", "logistic", "auto"]
@@ -22,6 +24,7 @@ _PENALTIES = 19  # of a path over ten powers of ten, as broad as Kornblith et al
 _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: below 0.1 it crawls
 _FOLDS = 4
 _STEPS = 200
+_FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Solution:
     loss: float
 
 
-def solve_classes(features: np.ndarray, labels: np.ndarray, classes: int, solver: Solver) -> Solution:
+def solve_classes(
+    features: np.ndarray, labels: np.ndarray, classes: int, solver: Solver
+) -> Solution:
     """Solves the logits of classes that exclude each other.
 
     Args:
@@ -105,8 +110,8 @@ def _solve(
     A penalty on the squared weights does not depend on the basis.
     """
     x = np.asarray(features, np.float64)
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(deviation > 0, deviation, 1.0)
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    scale = np.sqrt(variance + VARIANCE_EPSILON)
     x = (x - mean) / scale
     basis = None
     if x.shape[1] > x.shape[0]:
@@ -118,7 +123,7 @@ def _solve(
     solve = {"ridge": [ridge], "logistic": [logistic], "auto": [ridge, logistic]}[solver]
     best = min((attempt(x) for attempt in solve), key=lambda solution: solution.loss)
     kernel = best.kernel if basis is None else basis @ best.kernel
-    kernel = kernel / scale[:, None]
+    kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
 
 
@@ -148,11 +153,13 @@ def _ridge_classes(x: np.ndarray, targets: np.ndarray) -> Solution:
 
     solution, left_out = _ridge(x, targets)
 
+    believed = _smooth(targets, targets.shape[1])
+
     def loss(log_factor: float) -> float:
         logits = log_softmax(np.exp(log_factor) * left_out, axis=1)
-        return float(-(logits * targets).sum(axis=1).mean())
+        return float(-(logits * believed).sum(axis=1).mean())
 
-    found = minimize_scalar(loss, bounds=(0.0, 5.0), method="bounded")
+    found = minimize_scalar(loss, bounds=_FACTORS, method="bounded")
     return _scale(solution, float(np.exp(found.x)), 0.0, float(found.fun))
 
 
@@ -160,16 +167,27 @@ def _ridge_label(x: np.ndarray, label: np.ndarray) -> Solution:
     """Returns a ridge regression of one label, its scores scaled and shifted to logits."""
     from scipy.optimize import minimize
 
+    if len(np.unique(label)) == 1:
+        return _constant_label(x, label[0], "ridge")
     solution, left_out = _ridge(x, label[:, None].astype(np.float64))
-    scores = left_out[:, 0]
+    scores, believed = left_out[:, 0], _smooth(label, 2)
 
     def loss(parameters: Any) -> float:
         logits = np.exp(parameters[0]) * scores + parameters[1]
-        return float(np.mean(np.logaddexp(0.0, logits) - label * logits))
+        return float(np.mean(np.logaddexp(0.0, logits) - believed * logits))
 
-    found = minimize(loss, [1.0, 0.0], method="Nelder-Mead")
-    factor = float(np.exp(np.clip(found.x[0], 0.0, 5.0)))
-    return _scale(solution, factor, float(found.x[1]), float(found.fun))
+    bounds = [_FACTORS, (-100.0, 100.0)]
+    found = minimize(loss, [1.0, -1.0], method="L-BFGS-B", bounds=bounds)
+    return _scale(solution, float(np.exp(found.x[0])), float(found.x[1]), float(found.fun))
+
+
+def _smooth(targets: np.ndarray, outcomes: int) -> np.ndarray:
+    """Returns targets as Platt has them: with one more example of each outcome.
+
+    Where all left-out examples are right, their likelihood has no other maximum, and logits
+    without a bound would leave tuning no gradient.
+    """
+    return (targets * len(targets) + 1) / (len(targets) + outcomes)
 
 
 def _logistic_classes(x: np.ndarray, labels: np.ndarray, classes: int) -> Solution:
@@ -186,14 +204,13 @@ def _logistic_classes(x: np.ndarray, labels: np.ndarray, classes: int) -> Soluti
 
 def _logistic_label(x: np.ndarray, label: np.ndarray) -> Solution:
     if len(np.unique(label)) == 1:
-        sign = 1.0 if label[0] else -1.0
-        return Solution(np.zeros((x.shape[1], 1)), np.array([10.0 * sign]), "logistic", 0.0, 0.0)
+        return _constant_label(x, label[0], "logistic")
     kernel, bias, penalty, loss = _logistic(x, label.astype(int))
     return Solution(kernel, bias, "logistic", penalty, loss)
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
     folds = int(min(_FOLDS, np.bincount(labels).min()))
@@ -207,6 +224,7 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
         scoring="neg_log_loss",
         max_iter=_STEPS,
         tol=1e-3,
+        refit=False,
     )
     with warnings.catch_warnings():
         # The weakest penalties may not converge; cross-validation measures them as they are.
@@ -214,15 +232,23 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
         model.fit(x, labels)
     strength = float(np.atleast_1d(model.C_)[0])
     place = int(np.argmin(np.abs(np.log(model.Cs_ * (1 / strength)))))
-    scores = next(iter(model.scores_.values())) if isinstance(model.scores_, dict) else model.scores_
+    scores = (
+        next(iter(model.scores_.values())) if isinstance(model.scores_, dict) else model.scores_
+    )
     loss = -float(np.asarray(scores)[:, place].mean())
-    return model.coef_.T, np.atleast_1d(model.intercept_), 1 / strength, loss
+    final = LogisticRegression(C=strength, max_iter=10 * _STEPS, tol=1e-5).fit(x, labels)
+    return final.coef_.T, np.atleast_1d(final.intercept_), 1 / strength, loss
 
 
 def _constant(x: np.ndarray, classes: int, label: int) -> Solution:
     bias = np.full(classes, -10.0)
     bias[label] = 0.0
     return Solution(np.zeros((x.shape[1], classes)), bias, "logistic", 0.0, 0.0)
+
+
+def _constant_label(x: np.ndarray, value: float, solver: str) -> Solution:
+    bias = np.array([10.0 if value else -10.0])
+    return Solution(np.zeros((x.shape[1], 1)), bias, solver, 0.0, 0.0)
 
 
 def _scale(solution: Solution, factor: float, shift: float, loss: float) -> Solution:

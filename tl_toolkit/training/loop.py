@@ -238,7 +238,8 @@ class Trainer:
         features = self._source.at(split, self._refresh_digests(), passes=1)["train"]
         order = np.arange(len(self._images["train"]))
         chunks = features.chunks(order, self._transfer.batch_size, epoch=1)
-        standardize(layer, np.concatenate([np.asarray(batch) for batch, _ in chunks]))
+        pool = keras.Function(split.cut.tensors, layer.input)  # nothing, or a trainable pooling
+        standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool

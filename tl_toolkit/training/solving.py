@@ -27,16 +27,15 @@ def find_normalization(transfer: TransferModel) -> keras.layers.BatchNormalizati
 
 
 def standardize(layer: keras.layers.BatchNormalization, features: np.ndarray) -> None:
-    """Sets mean and variance of features; the variance of one that does not vary is 1.
+    """Sets mean and variance of features.
 
     Args:
         layer: The head's normalization.
         features: float32 (n, features), of the training images.
     """
     values = np.asarray(features, np.float64)
-    variance = values.var(axis=0)
     layer.moving_mean.assign(values.mean(axis=0).astype(np.float32))
-    layer.moving_variance.assign(np.where(variance > 0, variance, 1.0).astype(np.float32))
+    layer.moving_variance.assign(values.var(axis=0).astype(np.float32))
 
 
 def solve_head(

@@ -163,9 +163,7 @@ def assemble(
     return TransferModel(model, architecture, parts, task, loaded)
 
 
-def _cross_pooled(
-    parts: tuple[Part, ...], blocks: tuple[BlockGraph, ...]
-) -> tuple[Part, ...]:
+def _cross_pooled(parts: tuple[Part, ...], blocks: tuple[BlockGraph, ...]) -> tuple[Part, ...]:
     """Lets maps that only the head reads cross later cuts as the vectors that they are pooled to.
 
     Args:

@@ -1,0 +1,112 @@
+"""Heads as convex problems: the answers of scikit-learn, and logits that can be believed."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tl_toolkit.tasks.solvers import solve_classes, solve_labels, solve_values
+
+RANDOM = np.random.default_rng(0)
+
+
+def make_classes(count=90, features=12, classes=3, noise=1.0):
+    labels = np.arange(count) % classes
+    centres = 2 * np.random.default_rng(1).normal(size=(classes, features))
+    x = centres[labels] + noise * np.random.default_rng(2).normal(size=(count, features))
+    return x * 7 + 100, labels  # far from standardized
+
+
+def standardize(x):
+    return (x - x.mean(axis=0)) / x.std(axis=0)
+
+
+@pytest.mark.parametrize("features", [12, 300], ids=["fewer features", "more features"])
+def test_ridge_is_scikit_learns_at_the_chosen_penalty_up_to_one_factor(features):
+    x, labels = make_classes(features=features)
+
+    solution = solve_classes(x, labels, 3, "ridge")
+
+    model = Ridge(solution.penalty).fit(standardize(x), np.eye(3)[labels])
+    expected = model.predict(standardize(x))
+    logits = x @ solution.kernel + solution.bias
+    factor = (logits * expected).sum() / (expected**2).sum()
+    assert factor >= 1
+    np.testing.assert_allclose(logits, factor * expected, atol=1e-6 * abs(logits).max())
+
+
+@pytest.mark.parametrize("features", [12, 300], ids=["fewer features", "more features"])
+def test_logistic_predicts_as_scikit_learn_at_the_chosen_penalty(features):
+    x, labels = make_classes(features=features, noise=2.0)
+
+    solution = solve_classes(x, labels, 3, "logistic")
+
+    model = LogisticRegression(C=1 / solution.penalty, max_iter=5000, tol=1e-8)
+    expected = model.fit(standardize(x), labels).predict_log_proba(standardize(x))
+    logits = x @ solution.kernel + solution.bias
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(np.exp(log_shares), np.exp(expected), atol=1e-3)
+
+
+def test_the_factor_makes_left_out_examples_likely():
+    x, labels = make_classes(noise=3.0)
+    fresh, fresh_labels = make_classes(count=3000, noise=3.0)
+    # Of the same centres, with other noise.
+    solution = solve_classes(x, labels, 3, "ridge")
+
+    def loss(factor):
+        logits = factor * (fresh @ solution.kernel + solution.bias)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return -logits[np.arange(len(fresh)), fresh_labels].mean()
+
+    assert loss(1.0) < min(loss(0.2), loss(5.0))
+
+
+def test_auto_takes_the_solver_with_the_lower_cross_validated_loss():
+    x, labels = make_classes(noise=2.0)
+
+    both = {name: solve_classes(x, labels, 3, name).loss for name in ("ridge", "logistic")}
+
+    assert solve_classes(x, labels, 3, "auto").solver == min(both, key=both.get)
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_a_class_without_images_is_never_predicted(solver):
+    x, labels = make_classes()
+
+    solution = solve_classes(x, labels, 4, solver)
+
+    logits = x @ solution.kernel + solution.bias
+    assert (logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic", "auto"])
+def test_labels_are_solved_each_for_itself(solver):
+    x, classes = make_classes()
+    labels = np.stack([classes == 0, classes != 1, np.zeros(len(classes))], axis=1)
+
+    solution = solve_labels(x, labels.astype(np.float32), solver)
+
+    logits = x @ solution.kernel + solution.bias
+    assert ((logits > 0) == labels).mean() > 0.9
+    alone = solve_labels(x, labels[:, :1].astype(np.float32), solver)
+    np.testing.assert_allclose(
+        x @ alone.kernel[:, 0] + alone.bias[0], logits[:, 0], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_a_feature_that_does_not_vary_has_no_weight():
+    x, labels = make_classes()
+    x[:, 3] = 5.0
+
+    solution = solve_classes(x, labels, 3, "ridge")
+
+    assert not solution.kernel[3].any()
+
+
+def test_values_are_predicted():
+    x, _ = make_classes()
+    values = np.stack([standardize(x)[:, 0], standardize(x)[:, 1] * 2 + 1], axis=1)
+
+    solution = solve_values(x, values)
+
+    np.testing.assert_allclose(x @ solution.kernel + solution.bias, values, atol=0.1)

@@ -1,0 +1,208 @@
+"""A head on several maps that is solved: the model says what the solver says, and phases go on."""
+
+import csv
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tests.models import build_trainer, plan_values
+from tests.training.test_loop import digits_recipe
+from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.recipe.load import RecipeError
+
+HEAD = {"taps": "all", "pooling": "statistics", "normalize": True, "solver": "ridge"}
+WEIGHTS = Path(__file__).parents[2] / "models" / "digits_vgg_tiny.weights.h5"
+MODEL = {"base": "vgg_tiny", "weights": str(WEIGHTS)}
+TUNE = {"name": "tune", "epochs": 1, "learning_rate": 1e-4, "unfreeze": {"from": "block4"}}
+
+
+def solved_recipe(head=HEAD, phases=(TUNE,), **sections):
+    model = {**MODEL, "head": head}
+    return digits_recipe(model=model, phases=list(phases), **sections)
+
+
+def train_aside(tmp_path, values):
+    """A trained model, its images, and the outcome."""
+    plan, task = plan_values(values)
+    tmp_path.mkdir(exist_ok=True)
+    trainer, images = build_trainer(plan, task, tmp_path)
+    return trainer, images, trainer.train(training_settings(plan))
+
+
+def pooled_features(trainer, images):
+    """What the solver was given: the features of the training images at the head's cut."""
+    _, features = trainer.features("train")
+    order = np.arange(len(images["train"]))
+    return np.concatenate([np.asarray(batch) for batch, _ in features.chunks(order, 32)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tl.finetune(solved_recipe(), out=tmp_path_factory.mktemp("solved") / "run")
+
+
+def test_the_probe_is_a_phase_of_one_epoch_before_the_others(run):
+    rows = [(row["phase"], row["epoch"]) for row in run.history]
+
+    assert rows == [("probe", 0), ("probe", 1), ("tune", 0), ("tune", 1)]
+    assert run.history[1]["learning_rate"] == 0
+    assert run.history[2]["val_loss"] == pytest.approx(run.history[1]["val_loss"], rel=1e-4)
+
+
+def test_the_receipts_prove_the_base_frozen_while_the_head_is_solved(run):
+    receipt = json.loads((run.path / "phases" / "1-probe" / "receipt.json").read_text())
+
+    moved = {row["part"]: row["moved"] for row in receipt["parts"]}
+    assert receipt["holds"] and moved.pop("head") == 4
+    assert set(moved.values()) == {0}
+
+
+def test_the_models_logits_are_the_solvers(tmp_path):
+    trainer, images, _ = train_aside(tmp_path, solved_recipe(phases=()))
+    features = pooled_features(trainer, images)
+
+    solution = trainer._transfer.task.solve(features, images["train"].targets, "ridge")
+
+    dense = trainer.model.get_layer(OUTPUT_LAYER)
+    entering = trainer.model.get_layer("head_normalize")(features).numpy()
+    logits = entering @ dense.kernel.numpy() + dense.bias.numpy()
+    np.testing.assert_allclose(logits, features @ solution.kernel + solution.bias, atol=1e-5)
+
+
+def test_features_are_standardized_by_the_training_images(tmp_path):
+    trainer, images, _ = train_aside(tmp_path, solved_recipe(phases=()))
+    features = pooled_features(trainer, images)
+
+    standard = trainer.model.get_layer("head_normalize")(features).numpy()
+
+    expected = features.std(axis=0) / np.sqrt(features.var(axis=0) + 1e-6)
+    assert expected.max() > 0.99
+    np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(standard.std(axis=0), expected, atol=1e-4)
+
+
+def test_statistics_are_set_without_a_solver_too(tmp_path):
+    head = {"normalize": True}
+    phases = [{"name": "head", "epochs": 1}]
+
+    trainer, _, _ = train_aside(tmp_path, solved_recipe(head, phases))
+
+    layer = trainer.model.get_layer("head_normalize")
+    assert np.abs(layer.moving_mean.numpy()).max() > 0
+
+
+def test_maps_of_the_frozen_part_cross_a_cut_as_vectors(tmp_path):
+    trainer, _, _ = train_aside(tmp_path, solved_recipe())
+
+    cut, _ = trainer.features("train")
+
+    shapes = [tuple(tensor.shape[1:]) for tensor in cut.tensors]
+    assert cut.name == "block4" and len(shapes[-1]) == 3
+    assert {len(shape) for shape in shapes[:-1]} == {1}
+
+
+@pytest.mark.parametrize("phases", [(), (TUNE,)], ids=["probe", "tuned"])
+def test_the_store_changes_no_bit(tmp_path, phases):
+    outcomes = [
+        train_aside(tmp_path, solved_recipe(phases=phases, features={"store": store}))[2]
+        for store in ("always", "never", "always")
+    ]
+
+    assert len({outcome.weights_sha256 for outcome in outcomes}) == 1
+
+
+@pytest.mark.parametrize("pooling", ["both", "generalized_mean", "max", "flatten", "sum"])
+def test_each_pooling_joins_several_maps_and_trains(tmp_path, pooling):
+    head = {"taps": "all", "pooling": pooling, "normalize": True}
+    model = {"base": "lenet5", "weights": "random", "head": head}
+    phases = [{"name": "tune", "epochs": 1, "unfreeze": 1}]
+
+    trainer, _, outcome = train_aside(tmp_path, digits_recipe(model=model, phases=phases))
+
+    assert np.isfinite([epoch.val_loss for epoch in outcome.history]).all()
+    exponents = [p for p in trainer.model.weights if p.name == "exponent"]
+    assert [float(p) != 3 for p in exponents] == ([True] * len(exponents))
+    assert len(exponents) == (2 if pooling == "generalized_mean" else 0)  # two units end in maps
+
+
+def test_trials_share_the_probe(tmp_path):
+    search = {
+        "algorithm": "grid",
+        "space": {"model.head.dropout": {"choices": [0.0, 0.5]}},
+    }
+    events = []
+
+    tl.search(solved_recipe(search=search), out=tmp_path / "search", progress=events.append)
+
+    solved = [event for event in events if str(event.text).startswith("probe: ridge")]
+    assert len(solved) == 1
+
+
+def test_the_saved_model_loads_in_keras_alone_and_is_equal(run, tmp_path):
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    loaded = keras.saving.load_model(run.path / "model.keras")
+
+    expected = run.model.predict(pixels, verbose=0)
+
+    np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_solved_head_is_exported_and_proved_equal(run):
+    exported = run.export()
+
+    assert exported["saved_model"].is_dir()
+
+
+def test_a_regression_is_solved_in_standardized_units(tmp_path):
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        level = int(random.integers(20, 230))
+        Image.new("RGB", (32, 32), (level, level, 255 - level)).save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", 1000 + 3 * level))
+    with open(tmp_path / "levels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "level"), *rows])
+    data = {"csv": str(tmp_path / "levels.csv"), "validation": 0.25, "image_size": 32}
+    values = solved_recipe(phases=(), task="regression", data=data)
+
+    _, _, outcome = train_aside(tmp_path / "run", values)
+
+    assert outcome.best.val_score > 0.9  # R2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": [{"units": 8}]}, "not convex"),
+        ({"l2": 1e-4}, "chooses its penalty"),
+        ({"pooling": "generalized_mean"}, "its exponent is trained"),
+        ({"taps": ["block1", "block1"]}, "each name once"),
+        ({"solver": "svm"}, "ridge"),
+    ],
+)
+def test_what_a_solver_cannot_do_is_refused_in_words(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        plan_values(solved_recipe({**HEAD, **changes}))
+
+
+def test_no_phase_needs_a_solver():
+    with pytest.raises(RecipeError, match=r"one phase, or model\.head\.solver"):
+        plan_values(solved_recipe({}, ()))
+
+
+def test_the_name_of_the_probe_is_taken():
+    with pytest.raises(RecipeError, match="expected another name: probe"):
+        plan_values(solved_recipe(phases=[{"name": "probe", "epochs": 1}]))
+
+
+def test_an_unknown_tap_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"'block33' is no unit or layer"):
+        train_aside(tmp_path, solved_recipe({"taps": ["block33"]}))
