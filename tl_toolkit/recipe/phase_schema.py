@@ -20,6 +20,7 @@ from tl_toolkit.recipe.fields import (
 from tl_toolkit.recipe.optimizers import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
+    SGD,
     Optimizer,
     OptimizerField,
     find_misplaced,
@@ -175,7 +176,7 @@ class PhaseSettings:
         Args:
             solver: ridge, logistic or auto.
         """
-        return cls(PROBE, 1, OPTIMIZERS["sgd"](), solver=solver)
+        return cls(PROBE, 1, SGD(), solver=solver)
 
     @property
     def train_batch_norm(self) -> bool:
