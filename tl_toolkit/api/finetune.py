@@ -68,6 +68,9 @@ def finetune(
         progress: True prints to stderr what the command line prints; a function receives each
             `Event`. By default warnings alone go to the logger `tl_toolkit`.
 
+    Returns:
+        The finished run, with its metrics, history and model; it predicts, evaluates and exports.
+
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.

@@ -60,6 +60,9 @@ def describe_architecture(
         num_classes: Adds the paper's classifier for so many classes; None counts the base alone.
         unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
 
+    Returns:
+        The counts of each block, unit and layer, and their sums.
+
     Raises:
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
     """
@@ -140,6 +143,9 @@ def probe_architecture(
         image_size: (height, width) in pixels; None for its default size. Images are stretched.
         weights: "random", "imagenet" or the path of a weight file.
         seed: Random weights and synthetic images follow from it.
+
+    Returns:
+        The measurements of each block.
 
     Raises:
         RecipeError: A name, an argument or the size does not fit the architecture.

@@ -55,6 +55,9 @@ def sweep(
         threads: As in `search`.
         progress: As in `search`.
 
+    Returns:
+        The sweep, whose trials are the depths.
+
     Raises:
         RecipeError: There is no such phase, and as for `search`.
     """

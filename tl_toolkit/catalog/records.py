@@ -120,7 +120,12 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """The finest part that can be unfrozen: `name`, and the layer that `end`s it."""
+    """The finest part that can be unfrozen.
+
+    Attributes:
+        name: Its name.
+        end: Name of the layer that ends it.
+    """
 
     name: str
     end: str
@@ -128,7 +133,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Block:
-    """A run of units that users freeze by name, input to output, and their weight count."""
+    """A run of units that users freeze by name.
+
+    Attributes:
+        name: Its name.
+        units: Its units, input to output.
+        parameters: Number of their weights, moving statistics included.
+    """
 
     name: str
     units: tuple[Unit, ...]

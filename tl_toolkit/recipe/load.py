@@ -1,5 +1,7 @@
 """Recipes from files and from Python: read, changed by overrides, validated, and written again."""
 
+from __future__ import annotations
+
 import io
 import os
 import re

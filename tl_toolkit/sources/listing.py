@@ -56,7 +56,12 @@ class SourceFile(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A file that is not listed as an image, and why."""
+    """A file that is not listed as an image.
+
+    Attributes:
+        path: The file.
+        reason: Why it is not listed.
+    """
 
     path: str
     reason: str
