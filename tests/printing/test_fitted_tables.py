@@ -11,7 +11,7 @@ from tests.evaluation.test_metrics import measure_edges, measure_normals
 from tl_toolkit.events import Event
 from tl_toolkit.printing import tables
 from tl_toolkit.printing.printer import Printer
-from tl_toolkit.printing.tables import Figure, build_table
+from tl_toolkit.printing.tables import Figure, FittedTable, build_table, open_console
 from tl_toolkit.printing.trials import TrialTable
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
@@ -187,3 +187,15 @@ def test_a_word_without_room_is_broken_and_nothing_is_lost():
     lines = printed(build_table(["name"], [["x" * 200]])).splitlines()
 
     assert "".join(line.strip() for line in lines[1:]) == "x" * 200
+
+
+def test_a_notebook_gets_text_and_no_html(monkeypatch):
+    class ZMQInteractiveShell:
+        """By the name of this class rich knows a notebook."""
+
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    file = io.StringIO()
+
+    open_console(file).print(FittedTable(["phase"], [["head"]]))
+
+    assert file.getvalue().split() == ["phase", "head"]

@@ -27,7 +27,8 @@ def open_console(file: TextIO) -> Console:
     from rich.console import Console
 
     width = None if file.isatty() else _FILE_WIDTH
-    return Console(file=file, highlight=False, soft_wrap=True, width=width)
+    # In a notebook rich would write HTML, in which the styles of a terminal are unreadable signs.
+    return Console(file=file, highlight=False, soft_wrap=True, width=width, force_jupyter=False)
 
 
 class Figure(str):
