@@ -58,8 +58,8 @@ def test_columns_choose_and_order_the_outputs(write):
 def test_what_is_no_number_is_told_by_line(write, text):
     message = refuse(write([("path", "age"), ("0.png", 3), ("1.png", text)]))
 
-    assert f"'t.csv', line 3: age {text!r}; expected " in message
-    assert "line 2" not in message
+    assert f"t.csv:3: column 'age' = {text!r}; expected " in message
+    assert "t.csv:2" not in message
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_no_number_is_told_by_line(write, text):
         ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "columns: [age]}"),
         ([("file", "age"), ("0.png", 1)], choose("age"), "has no column path"),
         ([("path", "age")], "regression", "has no rows"),
-        ([("path", "age"), ("9.png", 1)], "regression", "line 2: no file"),
+        ([("path", "age"), ("9.png", 1)], "regression", "csv:2: no file"),
     ],
 )
 def test_unusable_tables_are_refused(write, rows, task, expected):
@@ -104,7 +104,7 @@ def test_a_manifest_has_a_column_for_each_target(write, tmp_path):
 
 
 def test_init_proposes_the_columns_of_numbers(write, tmp_path):
-    text, name, _ = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
+    text, name, *_ = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
@@ -130,5 +130,5 @@ def test_init_says_what_a_table_of_no_task_should_hold(write):
 
 
 def test_init_tells_wrong_rows_of_a_table_of_numbers(write):
-    with pytest.raises(DataError, match="line 3: no file"):
+    with pytest.raises(DataError, match="csv:3: no file"):
         write_starter(write([*NUMBERS[:2], ("9.png", 1, 2)]), base="lenet5")

@@ -12,7 +12,15 @@ from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.survey import Splits
-from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
+from tl_toolkit.sources.tables import (
+    NOT_TARGETS,
+    describe_cells,
+    find_wrong_cells,
+    is_slip,
+    read_columns,
+    read_header,
+    read_table,
+)
 from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 
 __all__ = ["Planning"]
@@ -72,17 +80,24 @@ class Planning(TaskPlanning):
         if not source.is_file():
             return None
         header, _ = read_header(source, expected="")
-        names = [name for name in header if name not in RESERVED]
         if "label" in header:
             return None
-        files, _ = read_table(source, names, refuse=lambda column, value: "")
-        numbers = [
-            name
-            for place_of, name in enumerate(names)
-            if files and not any(_refuse_number(name, file.targets[place_of]) for file in files)
-        ]
+        columns = read_columns(source, [name for name in header if name not in RESERVED])
+        wrong = find_wrong_cells(columns, _refuse_number)
+        slips = {
+            name: wrong[name] for name, cells in columns.items() if is_slip(wrong[name], cells)
+        }
+        if slips:
+            raise DataError(describe_cells(source, slips, _refuse_number))
+        numbers = [name for name, cells in columns.items() if cells and not wrong[name]]
         if not numbers:
             return None
+        ignored = [
+            f"{name!r} ({len(wrong[name])} of {len(cells)} cells are no numbers, first "
+            f"{wrong[name][0].value!r} in line {wrong[name][0].line})"
+            for name, cells in columns.items()
+            if wrong[name]
+        ]
         listing, problems = _list_table(source, Splits(validation=0.2), numbers)
         if problems:
             raise DataError([problem for _, problem in problems])
@@ -96,6 +111,8 @@ class Planning(TaskPlanning):
             ],
             data=write_table(source, place, "the images"),
             folder=source.with_suffix(""),
+            reason=f"columns of numbers: {name_some(numbers)}",
+            ignored=ignored,
         )
 
 
@@ -166,5 +183,7 @@ def _refuse_number(column: str, value: str) -> str:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        return f"{column} {value!r}; expected a number"
-    return "" if abs(number) < _LARGEST else f"{column} {value!r}; expected less than {_LARGEST:g}"
+        return f"column {column!r} = {value!r}; expected a number"
+    if abs(number) < _LARGEST:
+        return ""
+    return f"column {column!r} = {value!r}; expected less than {_LARGEST:g}"
