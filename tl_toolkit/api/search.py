@@ -183,7 +183,8 @@ def open_search(
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:
-        return create_run(name, root=root, out=Path(out) if out else None, overwrite=overwrite)
+        place = Path(out) if out else None
+        return create_run(name, root=root, out=place, overwrite=overwrite, kind=kind)
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
