@@ -25,7 +25,7 @@ class Survey:
         classes: Class names in the order of the outputs; none where outputs are no classes, or
             where problems in the data leave them unknown.
         counts: Images by class in each split (None: fractions decide).
-        problems: Problems by field of the `data` section.
+        problems: Problems by field of the `data` section, or by a dotted field of another.
         list_files: Lists all files; reads a built-in set, which counting does not.
     """
 

@@ -72,13 +72,14 @@ def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
 
 
-def expects(expected: str) -> WrapValidator:
+def expects(expected: str, suggest: Callable[[object], str] | None = None) -> WrapValidator:
     """Returns a validator that replaces the errors of the members of a union by one sentence.
 
     Errors that are sentences already, such as that of a path on another machine, stay.
 
     Args:
         expected: The sentence.
+        suggest: Returns what to type instead of a value; may be empty.
     """
 
     def replace_errors(value: object, validate: Callable[[object], _T]) -> _T:
@@ -88,7 +89,7 @@ def expects(expected: str) -> WrapValidator:
             for detail in error.errors(include_url=False):
                 if detail["type"] == WORDS:
                     raise in_words(**detail["ctx"]) from error
-            raise in_words(expected) from error
+            raise in_words(expected, hint=suggest(value) if suggest else "") from error
 
     return WrapValidator(replace_errors)
 

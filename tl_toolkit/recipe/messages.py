@@ -100,13 +100,22 @@ class _Explainer:
             expected += f", got {typed}"
         is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
         name = format_path(path) or "the recipe"
-        hint = context.get("hint") or self._suggest(kind, context, path, value, typed)
+        hint = self._place_hint(context.get("hint", ""), path)
+        hint = hint or self._suggest(kind, context, path, value, typed)
         return Problem(
             where=self._tree.locate(path),
             what=name if is_section else f"{name} = {typed}",
             expected=expected if expected.endswith((".", "?")) else f"{expected}.",
             hint=hint,
         )
+
+    def _place_hint(self, hint: str, path: FieldPath) -> str:
+        """Returns a hint for the field itself as an override, if it was written as one."""
+        is_own = bool(path) and hint.startswith(f"{path[-1]}: ")
+        if not is_own or not self._tree.locate(path).startswith("override "):
+            return hint
+        value = hint.partition(": ")[2]
+        return f"{self._dot(path)}=" + (f"'{value}'" if value[0] in '{["' else value)
 
     def _explain_missing(self, path: FieldPath) -> Problem:
         schema = self._find(path)
@@ -141,11 +150,19 @@ class _Explainer:
         text = ""
         if not isinstance(value, dict | list) and self._fits(field, value):
             text = node.text if node and node.text else _as_yaml(value)
+        if not text and value is None:
+            text = self._exemplify(field)
         if self._tree.locate(path).startswith("override "):
             return f"{self._dot(field)}={text}" if text else ""
         if len(field) == len(path):
             return f"{field[-1]}: {text}".strip()
         return f"{field[-2]}: {{{field[-1]}: {text}}}" if isinstance(field[-2], str) else ""
+
+    def _exemplify(self, field: FieldPath) -> str:
+        """Returns a value that a field may have, "" where the schema names none."""
+        schema = self._find(field)
+        values = [*schema.get("examples", ()), *schema.get("enum", ()), schema.get("default")]
+        return next((_as_yaml(value) for value in values if value is not None), "")
 
     def _dot(self, path: FieldPath) -> str:
         """Returns a field as an override names it; a phase by its name."""

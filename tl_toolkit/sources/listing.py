@@ -37,7 +37,7 @@ _ADVICE = {
 }
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
-# A field of the recipe's `data` section, and what is wrong with it.
+# A field of the recipe's `data` section, or dotted one of another, and what is wrong with it.
 FieldProblem = tuple[str, Problem]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.tables import (
@@ -275,6 +275,12 @@ def _check_columns(
     without_flags = [name for name, values in flags.items() if files and not values & {"0", "1"}]
     if without_flags:
         column = without_flags[0]
+        if section.labels != MultilabelSection().labels:  # the recipe names it
+            what = f"{str(path)!r} has no column {section.labels!r}"
+            near = nearest(section.labels, names)
+            expected = f"Its columns are {name_some(map(repr, names))}."
+            hint = f"task.labels={near}" if near else ""
+            return [("task.labels", Problem("task.labels", what, expected, hint))]
         what = f"{str(path)!r} has no column {section.labels!r}, and no 0 and 1 in {column!r}"
         hint = "data.classes with the columns that are classes"
         if len(names) == 1:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.survey import Splits
@@ -126,11 +126,20 @@ def _list_table(
     names = [name for name in header if name not in NOT_TARGETS]
     chosen = tuple(columns or names)
     if problems := _check_columns(path, chosen, names):
+        problems = _blame(problems, columns)
         return Listing((), (), stratify=""), problems
     listed, problems = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
-    problems = _check_numbers(path, chosen, listed) or problems
+    problems = _blame(_check_numbers(path, chosen, listed), columns) or problems
     files, fractions = find_fractions(listed, splits.fractions)
     return Listing(chosen, files, fractions, columns=chosen, stratify=""), problems
+
+
+def _blame(problems: list[FieldProblem], columns: Sequence[str] | None) -> list[FieldProblem]:
+    """Places problems of columns that a recipe names in its field for them, not at the table."""
+    if columns is None:
+        return problems
+    field = "task.columns"
+    return [(field, replace(problem, where=field)) for _, problem in problems]
 
 
 def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> list[FieldProblem]:
@@ -139,7 +148,9 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
         near = closest(missing[0], names)
         what = f"{str(path)!r} has no column {name_some(map(repr, missing))}"
         expected = f"Its columns are {name_some(map(repr, names))}{'; ' if near else '.'}{near}"
-        return [("csv", Problem("data.csv", what, expected))]
+        meant = [name if name in names else nearest(name, names) for name in chosen]
+        hint = _hint(list(dict.fromkeys(filter(None, meant))))
+        return [("csv", Problem("data.csv", what, expected, hint))]
     if not chosen:
         what = f"{str(path)!r} has no column of targets"
         return [("csv", Problem("data.csv", what, f"{_EXPECTED}."))]
@@ -173,7 +184,7 @@ def _hint(columns: Sequence[str]) -> str:
     from tl_toolkit.plan.starter import quote
 
     names = ", ".join(map(quote, columns))
-    return f"task={{kind: regression, columns: [{names}]}}" if names else ""
+    return f"task.columns=[{names}]" if names else ""
 
 
 def _refuse_number(column: str, value: str) -> str:
