@@ -62,6 +62,15 @@ class Ignored(NamedTuple):
     reason: str
 
 
+def is_lost(entry: Ignored) -> bool:
+    """Returns whether images may be missing for it: a link, or a folder that cannot be read.
+
+    Args:
+        entry: A file or folder that is not listed.
+    """
+    return entry.reason.startswith((LINK_OUT, LINK_TO_NOTHING, LINKED_FOLDER, UNREADABLE_FOLDER))
+
+
 def is_junk(name: str) -> bool:
     """Returns whether a folder is hidden or was added by a system, so that no image in it counts.
 
