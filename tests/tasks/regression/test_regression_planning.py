@@ -12,6 +12,7 @@ from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import build_recipe, load_recipe
 
 ROWS = [("path", "age", "sex", "a b: %"), ("0.png", 3, "f", "-1e-3"), ("1.png", 4.5, "m", 7)]
+TAKEN = [("path", "age", "predicted_age"), ("0.png", 1, 2)]
 NUMBERS = [[text for place, text in enumerate(row) if place != 2] for row in ROWS]
 
 
@@ -72,6 +73,8 @@ def test_what_is_no_number_is_told_by_line(write, text):
         ([("path", "split"), ("0.png", "")], "regression", "has no column of targets"),
         ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "has the column 'sha256'"),
         ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "task.columns=[age]"),
+        (TAKEN, "regression", "has the targets 'age' and 'predicted_age'"),
+        (TAKEN, "regression", "Try: task.columns=[age]"),
         ([("file", "age"), ("0.png", 1)], choose("age"), "has no column path"),
         ([("path", "age")], "regression", "has no rows"),
         ([("path", "age"), ("9.png", 1)], "regression", "csv:2: no file"),
@@ -132,3 +135,10 @@ def test_init_says_what_a_table_of_no_task_should_hold(write):
 def test_init_tells_wrong_rows_of_a_table_of_numbers(write):
     with pytest.raises(DataError, match="csv:3: no file"):
         write_starter(write([*NUMBERS[:2], ("9.png", 1, 2)]), base="lenet5")
+
+
+def test_a_column_called_like_a_prediction_may_be_left_aside_or_stand_alone(write):
+    table = write([*TAKEN, ("1.png", 3, 4)])
+
+    assert plan(table, choose("age")).classes == ("age",)
+    assert plan(table, choose("predicted_age")).classes == ("predicted_age",)

@@ -160,6 +160,13 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
         expected = f"No target is called {', '.join(RESERVED)}."
         usable = [name for name in chosen if name not in RESERVED]
         return [("csv", Problem("data.csv", what, expected, _hint(usable)))]
+    taken = [name for name in chosen if name.removeprefix("predicted_") in {*chosen} - {name}]
+    if taken:
+        what = f"{str(path)!r} has the targets {taken[0].removeprefix('predicted_')!r} and "
+        expected = f"predictions.csv has a column {taken[0]!r} for the first one's predictions."
+        usable = [name for name in chosen if name not in taken]
+        problem = Problem("data.csv", f"{what}{taken[0]!r}", expected, _hint(usable))
+        return [("csv", problem)]
     return []
 
 
