@@ -109,11 +109,29 @@ class Conflict(NamedTuple):
 
 
 class Section(BaseModel):
-    """A frozen part of a recipe: strict types, unknown keys refused, rules between its fields."""
+    """A frozen part of a recipe: strict types, unknown keys refused, rules between its fields.
+
+    Args:
+        **values: Its fields.
+
+    Raises:
+        RecipeError: They do not fit; in the words for a file.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
     )
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            from tl_toolkit.recipe.messages import explain_section  # it reads all sections
+
+            raise explain_section(type(self), values, error) from error
+
+    # Else sections inside others would be built by this method too, and raise its errors.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
-from tl_toolkit.errors import Problem, nearest
-from tl_toolkit.recipe.fields import KIND, WORDS
+from tl_toolkit.errors import Problem, RecipeError, nearest
+from tl_toolkit.recipe.fields import KIND, WORDS, Section
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.tree import FieldPath, Node, format_path, show
-from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
+from tl_toolkit.recipe.yaml_reader import read_scalar, read_yaml
 
-__all__ = ["explain", "in_order"]
+__all__ = ["explain", "explain_section", "in_order"]
 
 _KINDS = {
     "bool_type": "true or false",
@@ -41,6 +42,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": Mapping,
     "string": str,
 }
+_FIELD = re.compile(r"(\w+): (.+)")
 _PLACE = re.compile(r":(\d+):(\d+)$")
 
 
@@ -51,9 +53,43 @@ def explain(error: ValidationError, tree: Node) -> list[Problem]:
         error: The error that pydantic raised.
         tree: The values that it checked, with their places.
     """
-    reader = _Explainer(tree)
+    reader = _Explainer(tree, _schema(Recipe))
     problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
     return [problem for problem in problems if problem is not None]
+
+
+def explain_section(
+    section: type[Section], values: Mapping[str, Any], error: ValidationError
+) -> RecipeError:
+    """Returns the error of a section that was built in Python.
+
+    Args:
+        section: Its class.
+        values: Its fields, as they were given.
+        error: The error that pydantic raised.
+    """
+    tree = build_tree(values, section.__name__)
+    reader = _Explainer(tree, _schema(section))
+    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
+    return RecipeError(
+        [
+            replace(problem, hint=_as_argument(problem.hint))
+            for problem in dict.fromkeys(problems)
+            if problem is not None
+        ]
+    )
+
+
+def _as_argument(hint: str) -> str:
+    """Returns `epochs: 10` as an argument in Python, `epochs=10`; other hints as they are."""
+    match = _FIELD.match(hint.removesuffix(" (without quotes)"))
+    if not match:
+        return hint
+    try:
+        value = read_yaml(match[2], lambda line, column: "").plain()
+    except RecipeError:
+        return hint
+    return f"{match[1]}={value!r}"
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -71,16 +107,16 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return Recipe.model_json_schema()
+def _schema(section: type[Section]) -> dict[str, Any]:
+    return section.model_json_schema()
 
 
 class _Explainer:
     """Explains errors of pydantic in words, with the help of the JSON Schema of the recipe."""
 
-    def __init__(self, tree: Node) -> None:
+    def __init__(self, tree: Node, schema: dict[str, Any]) -> None:
         self._tree = tree
-        self._schema = _schema()
+        self._schema = schema
 
     def explain(self, detail: Any) -> Problem | None:
         path: FieldPath = tuple(part for part in detail["loc"] if part != "[key]")
