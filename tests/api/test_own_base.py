@@ -420,3 +420,16 @@ def test_a_base_is_not_given_twice(recipe, toy):
 
     plan = tl.validate(recipe, {"model.base.preprocessing": "unit"}, base=toy)
     assert plan.recipe.model.base.preprocessing == "unit"
+
+
+def test_a_run_warns_of_a_classifier_that_was_left_in_its_base(recipe, tmp_path):
+    events = []
+
+    tl.finetune(
+        recipe, base=build_toy(outputs=7), out=tmp_path / "run", progress=events.append,
+        overrides={"phases.tune.epochs": 1},
+    )  # fmt: skip
+
+    texts = [event.text for event in events if event.kind == "warning"]
+    assert sum("looks like its classifier (predictions)" in text for text in texts) == 1
+    assert "model.get_layer('head_pool').output" in "".join(texts)

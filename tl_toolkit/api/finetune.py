@@ -92,6 +92,8 @@ def finetune(
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if plan.ignored:
                 handle(message(plan.ignored))
+            for text in plan.warnings:
+                handle(warning(text))
             run = _Finetuning(plan, folder, handle, callbacks).run()
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))

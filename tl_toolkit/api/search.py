@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import trial_recipe
@@ -228,6 +228,8 @@ class Searching:
         self.progress(
             Event("run_began", facts={"folder": self.folder.path, "task": self.recipe.task})
         )
+        for text in self.plan.warnings:
+            self.progress(warning(text))
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
         return SearchRun(self.folder)

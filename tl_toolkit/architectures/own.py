@@ -190,6 +190,18 @@ def _settle_names(graph: keras.Function) -> None:
         operation.name = name
 
 
+def original_name(name: str) -> str:
+    """Returns the name that a layer had in its file, before it was renamed.
+
+    Args:
+        name: Name of a layer of a model from `load_own_model`.
+    """
+    rest = name
+    while rest.startswith(_PREFIX):
+        rest = rest.removeprefix(_PREFIX)
+    return rest if _is_reserved(rest) else name
+
+
 def _is_reserved(name: str) -> bool:
     return name in _RESERVED or name.startswith(_RESERVED_BEGINNINGS)
 
