@@ -79,6 +79,7 @@ def search(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
@@ -92,16 +93,20 @@ def search(
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
+        callbacks: Refused: trials share phases that are trained once, and are paused and resumed,
+            so that hooks would miss epochs. `finetune` and the tuners of `hypermodel` take them.
         progress: As in `finetune`.
 
     Returns:
         The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
+        RecipeError: There are callbacks.
         SearchError: No trial was completed.
         ToolkitError: A child of it for whatever else a user can correct: recipe, data, weights,
             output.
     """
+    refuse_callbacks(callbacks, "search")
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -153,6 +158,29 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
     if loaded.recipe.search is not None:
         return loaded
     return build_recipe(loaded.recipe, {"search": {}})
+
+
+def refuse_callbacks(callbacks: Sequence[object], verb: str) -> None:
+    """Refuses Keras callbacks, with the verbs that take them.
+
+    Args:
+        callbacks: What was given.
+        verb: The verb that it was given to.
+
+    Raises:
+        RecipeError: There are some.
+    """
+    if callbacks:
+        raise RecipeError(
+            Problem(
+                f"tl.{verb}",
+                "callbacks are given",
+                "Trials share phases that are trained once, and are paused and resumed: hooks "
+                "would miss epochs.",
+                "tl.finetune(run.best_recipe, callbacks=[...]), or tl.hypermodel with a tuner of "
+                "KerasTuner's own, which calls them",
+            )
+        )
 
 
 def open_search(

@@ -80,7 +80,7 @@ class Plan:
         model = self.recipe.model
         return {
             "name": self.recipe.name,
-            "base": model.model_dump(mode="json")["base"],
+            "base": self._name_base(),
             "arguments": dict(model.arguments),
             "weights": model.weights,
             "weights_file": str(self.weights_file) if self.weights_file else None,
@@ -94,6 +94,12 @@ class Plan:
                 for phase in self.recipe.phases
             ],
         }
+
+    def _name_base(self) -> Any:
+        """Returns the base as in the recipe; a model that was given in Python by its name."""
+        is_given = self.recipe.model.own_file is not None and not self.architecture.file
+        base = self.recipe.model.model_dump(mode="json")["base"]
+        return {**base, "model": self.architecture.name} if is_given else base
 
     def describe(self) -> str:
         """Returns the plan as lines to read."""

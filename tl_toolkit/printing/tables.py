@@ -223,7 +223,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
-    """Returns the first metrics of each split, of a run and of its baseline.
+    """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
     Args:
         metrics: The content of metrics.json.
@@ -235,6 +235,13 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         if split in metrics
         for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
         if split in splits
+    ]
+    shown += [
+        (title, split, metrics[split][key])
+        for split in ("validation", "test")
+        if split in metrics
+        for key, title in task.baselines.items()
+        if key in metrics[split]
     ]
     # A split may have headlines that the others lack.
     columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])
