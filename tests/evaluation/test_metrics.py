@@ -73,24 +73,25 @@ def test_the_threshold_of_edges_is_no_quality_to_ask_for():
 
 
 OVERLAPS = {"mean_iou": 0.5, "frequency_weighted_iou": 0.6}
+SCORES = {"accuracy": 0.5, "macro_f1": 0.7}
 CLASSES = {"mean_average_precision": 0.5, "micro_f1": 0.6, "macro_f1": 0.7, "loss": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("metrics", "typed", "name"),
+    ("task", "metrics", "typed", "name"),
     [
-        (CLASSES, "mAP", "mean_average_precision"),
-        (CLASSES, "micro F1", "micro_f1"),
-        ({"accuracy": 0.5, "macro_f1": 0.7}, "f1", "macro_f1"),
-        ({"accuracy": 0.5, "macro_f1": 0.7}, "acc", "accuracy"),
-        (OVERLAPS, "IoU", "mean_iou"),
-        (OVERLAPS, "weighted IoU", "frequency_weighted_iou"),
-        ({"r2": 0.5, "mae": 1.0}, "R2", "r2"),
+        ("multilabel", CLASSES, "mAP", "mean_average_precision"),
+        ("multilabel", CLASSES, "micro F1", "micro_f1"),
+        ("classification", SCORES, "f1", "macro_f1"),
+        ("classification", SCORES, "acc", "accuracy"),
+        ("segmentation", OVERLAPS, "IoU", "mean_iou"),
+        ("segmentation", OVERLAPS, "weighted IoU", "frequency_weighted_iou"),
+        ("regression", {"r2": 0.5, "mae": 1.0}, "R2", "r2"),
     ],
 )  # fmt: skip
-def test_a_limit_may_have_the_name_that_tables_or_other_tools_have(metrics, typed, name):
-    titles = {"micro_f1": "micro F1", "frequency_weighted_iou": "weighted IoU"}
-    options = {"lower_is_better": {"loss"}, "titles": titles}
+def test_a_limit_may_have_the_name_that_tables_or_other_tools_have(task, metrics, typed, name):
+    section = find_task(task)
+    options = {"lower_is_better": {"loss"}, "aliases": section.list_aliases()}
 
     check_thresholds(metrics, {typed: metrics[name]}, **options)
     with pytest.raises(ThresholdError, match=f"{name} = "):

@@ -60,8 +60,9 @@ def evaluate_command(
     opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     task = opened.recipe.task
+    aliases = task.list_aliases()
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
-        check_names(thresholds, opened.metrics, ungraded=task.ungraded, titles=task.titles)
+        check_names(thresholds, opened.metrics, ungraded=task.ungraded, aliases=aliases)
     metrics = opened.evaluate(data, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
@@ -74,7 +75,7 @@ def evaluate_command(
         thresholds,
         lower_is_better=task.lower_is_better,
         ungraded=task.ungraded,
-        titles=task.titles,
+        aliases=aliases,
     )
 
 

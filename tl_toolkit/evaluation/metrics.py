@@ -10,21 +10,13 @@ from tl_toolkit.errors import Problem, RecipeError, ThresholdError, closest
 
 __all__ = ["check_names", "check_thresholds"]
 
-_USUAL_NAMES = {
-    "acc": "accuracy",
-    "map": "mean_average_precision",
-    "iou": "mean_iou",
-    "miou": "mean_iou",
-}
-"""What other tools call our metrics."""
-
 
 def check_names(
     thresholds: Mapping[str, float],
     metrics: Mapping[str, Any],
     *,
     ungraded: AbstractSet[str] = frozenset(),
-    titles: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Refuses thresholds of metrics that a run does not have, before anything is measured.
 
@@ -32,14 +24,14 @@ def check_names(
         thresholds: Limits by name.
         metrics: What the run's metrics.json holds.
         ungraded: Numbers that no threshold can be set on.
-        titles: How metrics are written in tables, by name; a threshold may have the title.
+        aliases: Other names of metrics, as of `TaskSection.list_aliases`.
 
     Raises:
         RecipeError: A metric is unknown; all of them are named.
     """
     for split in ("validation", "test"):
         if split in metrics:
-            _resolve(thresholds, _list_graded(metrics[split], ungraded), titles or {})
+            _resolve(thresholds, _list_graded(metrics[split], ungraded), aliases or {})
             return
 
 
@@ -49,7 +41,7 @@ def check_thresholds(
     *,
     lower_is_better: AbstractSet[str],
     ungraded: AbstractSet[str] = frozenset(),
-    titles: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Compares metrics with the least values that the user accepts.
 
@@ -60,13 +52,13 @@ def check_thresholds(
         thresholds: Limits by name.
         lower_is_better: Metrics where lower values are better.
         ungraded: As in `check_names`.
-        titles: As in `check_names`.
+        aliases: As in `check_names`.
 
     Raises:
         RecipeError: There is no metric of that name.
         ThresholdError: A metric is worse than its threshold.
     """
-    names = _resolve(thresholds, _list_graded(metrics, ungraded), titles or {})
+    names = _resolve(thresholds, _list_graded(metrics, ungraded), aliases or {})
     problems = []
     for typed, limit in thresholds.items():
         name = names[typed]
@@ -92,10 +84,10 @@ def _list_graded(metrics: Mapping[str, Any], ungraded: AbstractSet[str]) -> list
 
 
 def _resolve(
-    thresholds: Mapping[str, float], known: Sequence[str], titles: Mapping[str, str]
+    thresholds: Mapping[str, float], known: Sequence[str], aliases: Mapping[str, str]
 ) -> dict[str, str]:
     """Returns the metric that each threshold means."""
-    meant = {typed: _find_meant(typed, known, titles) for typed in thresholds}
+    meant = {typed: _find_meant(typed, known, aliases) for typed in thresholds}
     problems = [
         Problem(
             where=f"--fail-under {typed}={thresholds[typed]:g}",
@@ -113,15 +105,16 @@ def _resolve(
     return {typed: names[0] for typed, names in meant.items()}
 
 
-def _find_meant(typed: str, known: Sequence[str], titles: Mapping[str, str]) -> list[str]:
-    """Returns the metrics that a name may mean: its own, a title, a common or a short name."""
+def _find_meant(typed: str, known: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """Returns the metrics that a name may mean: its own, an alias, or the end of one's name."""
     if typed in known:
         return [typed]
     short = _simplify(typed)
-    spellings = {name: {_simplify(name), _simplify(titles.get(name, name))} for name in known}
-    equal = [name for name in known if short in spellings[name]]
-    usual = [name for name in known if name == _USUAL_NAMES.get(short)]
-    return equal or usual or [name for name in known if name.endswith(f"_{short}")]
+    names = {_simplify(alias): name for alias, name in aliases.items() if name in known}
+    names |= {_simplify(name): name for name in known}
+    return [names[short]] if short in names else [
+        name for name in known if name.endswith(f"_{short}")
+    ]  # fmt: skip
 
 
 def _simplify(name: str) -> str:

@@ -230,7 +230,7 @@ class Trainer:
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
-        diverged: PhaseSettings | None,
+        diverged: PhaseSettings | None = None,
     ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
