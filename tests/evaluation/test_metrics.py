@@ -103,5 +103,5 @@ def test_a_name_of_two_metrics_is_answered_by_both():
         check_names({"f1": 0.5}, {"validation": CLASSES})
 
     (problem,) = caught.value.problems
-    assert problem.what == "'f1' may be micro_f1 or macro_f1"
+    assert problem.what == "'f1' is no metric of the run; it may be micro_f1 or macro_f1"
     assert problem.hint == "--fail-under micro_f1=0.5"

@@ -91,9 +91,7 @@ def _resolve(
     problems = [
         Problem(
             where=f"--fail-under {typed}={thresholds[typed]:g}",
-            what=f"{typed!r} is no metric of the run; {closest(typed, known)}".rstrip("; ")
-            if not names
-            else f"{typed!r} may be {' or '.join(names)}",
+            what=f"{typed!r} is no metric of the run; {_suggest(typed, names, known)}".rstrip("; "),
             expected=f"One of {', '.join(known)}.",
             hint=f"--fail-under {names[0]}={thresholds[typed]:g}" if names else "",
         )
@@ -103,6 +101,10 @@ def _resolve(
     if problems:
         raise RecipeError(problems)
     return {typed: names[0] for typed, names in meant.items()}
+
+
+def _suggest(typed: str, names: Sequence[str], known: Sequence[str]) -> str:
+    return f"it may be {' or '.join(names)}" if names else closest(typed, known)
 
 
 def _find_meant(typed: str, known: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
