@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import log_warnings
 from tl_toolkit.catalog.lookup import (
     ARCHITECTURES,
     Architecture,
@@ -22,6 +23,7 @@ from tl_toolkit.catalog.lookup import (
     check_image_size,
 )
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.events import warning
 from tl_toolkit.plan.bases import find_record
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
@@ -156,9 +158,13 @@ def probe_architecture(
     size = _fit_size(record, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
+    from tl_toolkit.sources.listing import name_some
     from tl_toolkit.sources.survey import list_images
 
-    files = [file for path in images for file in list_images(path)]
+    lost: list[str] = []
+    files = [file for path in images for file in list_images(path, left_out=lost)]
+    if lost:
+        log_warnings(warning(f"left out: {name_some(lost)}"))
     return probe_base(record, arguments or {}, size, files, weights=weights, seed=seed)
 
 

@@ -182,6 +182,7 @@ class Architecture:
             name; `unit_names` and `block_names` are empty then.
         fixed_size: The only (height, width) that such a model takes; None if it takes others too.
         file: The file of such a model; "" for an architecture of the catalog.
+        doubt: A sentence on what its owner may want to change in such a model; "" for nothing.
     """
 
     name: str
@@ -208,6 +209,7 @@ class Architecture:
     layer_units: Mapping[str, str] = field(default_factory=dict)
     fixed_size: tuple[int, int] | None = None
     file: str = ""
+    doubt: str = ""
 
     @property
     def reference(self) -> str:

@@ -12,8 +12,7 @@ The sections are classes here, to build a recipe in Python:
         phases=(tl.recipe.Phase(name="head", epochs=3),),
     )
 
-A class refuses what does not fit with pydantic's ValidationError; `tl.validate` and the verbs raise
-the errors of `tl_toolkit.errors`.
+A class refuses what does not fit with a RecipeError, in the words for a file.
 """
 
 from __future__ import annotations
