@@ -37,7 +37,7 @@ slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKI
 bench: .venv/installed-dev  ## Print the benchmarks' tables
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-docs: .venv/installed-dev  ## Write docs/recipe.md and the JSON Schema from the recipe's fields
+docs: .venv/installed-dev  ## Write docs/recipe.md, docs/api.md, docs/runs.md and the JSON Schema
 	$(BIN)/python docs/build.py
 
 clean:  ## Remove the environment and what tools left behind

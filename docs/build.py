@@ -1,4 +1,4 @@
-"""Writes what is generated: docs/recipe.md, recipes/recipe.schema.json and docs/runs.md.
+"""Writes what is generated: recipe.md, api.md, runs.md and recipes/recipe.schema.json.
 
 python docs/build.py
 """
@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from api_reference import build_api
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import json_schema
@@ -215,11 +217,12 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Writes the three files."""
+    """Writes the four files."""
     schema = json_schema(ARCHITECTURES)
     (ROOT / "docs" / "recipe.md").write_text(build_reference(schema), encoding="utf-8")
     text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "api.md").write_text(build_api(PLACES), encoding="utf-8")
     (ROOT / "docs" / "runs.md").write_text(RUNS + describe_artifacts(), encoding="utf-8")
 
 

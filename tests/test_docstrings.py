@@ -45,9 +45,19 @@ def is_command(node):
     return any(re.search(r"\b(command|group)\(", ast.unparse(line)) for line in decorators)
 
 
-def documented_arguments(docstring):
-    """Returns the names of an Args section, [] where there is none."""
-    section = re.search(r"^ *Args:\n((?:.*\n?)*?)(?=^ *[A-Z]\w+:$|\Z)", docstring, re.MULTILINE)
+def fields_of(node):
+    """Returns the fields of a dataclass, a named tuple or a protocol; [] for another class."""
+    marks = {ast.unparse(mark).split("(")[0] for mark in [*node.decorator_list, *node.bases]}
+    if not marks & {"dataclass", "NamedTuple", "Protocol"}:
+        return []
+    annotated = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+    names = [item.target.id for item in annotated if "ClassVar" not in ast.unparse(item.annotation)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def documented_arguments(docstring, title="Args"):
+    """Returns the names of an Args section, or another of its kind, [] where there is none."""
+    section = re.search(rf"^ *{title}:\n((?:.*\n?)*?)(?=^ *[A-Z]\w+:$|\Z)", docstring, re.MULTILINE)
     if section is None:
         return []
     lines = section.group(1).splitlines()
@@ -69,6 +79,22 @@ def test_public_objects_say_what_they_are_and_name_their_arguments(path):
         assert docstring, f"{name} has no docstring"
         if signature is not None and not is_command(node):
             assert documented_arguments(docstring) == arguments_of(signature), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_classes_of_plain_values_name_their_fields(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            documented = documented_arguments(ast.get_docstring(node), "(?:Attributes|Args)")
+            assert set(fields_of(node)) <= set(documented), node.name
+
+
+@pytest.mark.parametrize("mark", ["@dataclass(frozen=True)\nclass A:", "class A(NamedTuple):"])
+def test_a_field_that_is_not_documented_is_noticed(mark):
+    body = "    a: int\n    _b: int = 0\n    c: ClassVar[int] = 1\n    d: str = ''\n"
+
+    assert fields_of(ast.parse(mark + "\n" + body).body[0]) == ["a", "d"]
+    assert fields_of(ast.parse("class A:\n" + body).body[0]) == []
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,17 @@ def test_op_determinism_can_be_asked_for_and_taken_back():
     assert (enabled, disabled) == (True, False)
 
 
+def test_downloads_go_to_the_folder_that_keras_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", "elsewhere")
+    (tmp_path / "source.txt").write_text("text")
+    (tmp_path / "home").mkdir()
+
+    keras_private.set_keras_home(str(tmp_path / "home"))
+    path = keras.utils.get_file("copy.txt", (tmp_path / "source.txt").as_uri())
+
+    assert path == str(tmp_path / "home" / "datasets" / "copy.txt")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_oracle_gives_up_after_as_many_collisions_as_it_was_told(tmp_path):
     def count_trials(collisions):

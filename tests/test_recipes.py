@@ -277,7 +277,7 @@ def test_init_writes_a_recipe_that_is_valid(tmp_path, draw_photos, layout):
 def test_init_writes_a_recipe_of_segmentation_for_images_and_masks(tmp_path, split):
     draw_balls(tmp_path, train=3, validation=2)
 
-    text, name, _ = write_starter(tmp_path / "segmentation" / split, place=tmp_path)
+    text, name, *_ = write_starter(tmp_path / "segmentation" / split, place=tmp_path)
     (tmp_path / "x.yaml").write_text(text)
     found = check_recipe(load_recipe(tmp_path / "x.yaml", ["model.weights=random"]))
 

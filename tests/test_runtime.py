@@ -19,6 +19,7 @@ from tl_toolkit.errors import RecipeError
 from tl_toolkit.keras_private import disable_op_determinism, is_op_determinism_enabled
 from tl_toolkit.runtime import (
     describe_arithmetic,
+    describe_unfit_settings,
     initializers_seeded,
     numerics,
     refuse_dtype_policy,
@@ -270,20 +271,51 @@ print(os.environ["KERAS_BACKEND"])
     assert done.stdout.split() == ["tensorflow", "channels_last", "float32", "float32", "jax"]
 
 
-def test_a_float_type_that_ends_the_imports_is_refused_before_them(tmp_path):
-    (tmp_path / "keras.json").write_text('{"floatx": "bfloat16"}')
+def test_a_keras_json_that_ends_the_imports_is_left_aside_with_a_line_that_says_so(tmp_path):
+    """A process of its own: Keras reads its settings when it is imported."""
+    settings = '{"floatx": "bfloat16", "epsilon": 1}'
+    (tmp_path / "keras.json").write_text(settings)
+    code = """
+import os
+from tl_toolkit.runtime import start_tensorflow
+
+start_tensorflow()
+import keras
+
+print(keras.config.floatx(), keras.config.dtype_policy().name, os.environ["KERAS_HOME"])
+print("at", keras.utils.get_file("a.txt", "file://" + __file__))
+"""
+    (tmp_path / "start.py").write_text(code)
 
     done = subprocess.run(
-        [sys.executable, "-m", "tl_toolkit", "env"],
+        [sys.executable, tmp_path / "start.py"],
         env=os.environ | {"KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
 
-    assert done.returncode == 2
-    assert f"{tmp_path}/keras.json  floatx = 'bfloat16'" in done.stderr
-    assert "Try: " in done.stderr
+    assert done.stdout.splitlines()[0] == f"float32 float32 {tmp_path}"
+    assert f"at {tmp_path}/datasets/a.txt" in done.stdout
+    assert f"{tmp_path}/keras.json is not used" in done.stderr
+    assert "(floatx = 'bfloat16', epsilon = 1)" in done.stderr
+    assert (tmp_path / "keras.json").read_text() == settings
+
+
+@pytest.mark.parametrize(
+    ("content", "unfit"),
+    [
+        ('{"floatx": "float16", "backend": "jax"}', ""),
+        ('{"floatx": "bfloat16"}', "floatx = 'bfloat16'"),
+        ('{"image_data_format": "first"}', "image_data_format = 'first'"),
+        ("[]", "no section of settings"),
+        ("{", ""),
+    ],
+)
+def test_settings_that_keras_cannot_start_with_are_found(tmp_path, content, unfit):
+    (tmp_path / "keras.json").write_text(content)
+
+    assert describe_unfit_settings(tmp_path / "keras.json") == unfit
 
 
 def test_a_keras_on_another_backend_is_refused(monkeypatch):

@@ -34,6 +34,7 @@ __all__ = [
     "producer_of",
     "rand_augment_layers",
     "rebuild_graph",
+    "set_keras_home",
     "set_oracle_folder",
     "set_max_collisions",
     "shear_matrix",
@@ -279,6 +280,17 @@ def disable_op_determinism() -> None:
     from tensorflow.python.framework import config
 
     config.disable_op_determinism()
+
+
+def set_keras_home(folder: str) -> None:
+    """Sets where an imported Keras keeps what `keras.utils.get_file` downloads.
+
+    Args:
+        folder: As KERAS_HOME names it.
+    """
+    from keras.src.backend import config
+
+    config._KERAS_DIR = folder
 
 
 # --------------------------------------------------------------------------------------- KerasTuner

@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.keras_private import disable_op_determinism, is_op_determinism_enabled
+from tl_toolkit.keras_private import (
+    disable_op_determinism,
+    is_op_determinism_enabled,
+    set_keras_home,
+)
+
+_logger = logging.getLogger("tl_toolkit")
 
 _PRINT_STDIN = "import sys; sys.stderr.buffer.write(sys.stdin.buffer.read())"
 
@@ -98,18 +106,18 @@ def start_tensorflow(*, threads: int | None = None) -> None:
     back in a process of the command line, and left on stderr in others: see `claim_process`.
 
     Keras starts on TensorFlow, with channels last and in float32, whatever KERAS_BACKEND and the
-    keras.json of another project say; a Keras that runs already keeps what its caller set.
+    keras.json of another project say; a Keras that runs already keeps what its caller set. Neither
+    starts with a keras.json of floatx bfloat16: such a file is left aside, with a warning to the
+    logger `tl_toolkit`.
 
     Args:
         threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
             if TensorFlow is running already.
 
     Raises:
-        RecipeError: Keras runs already, on another backend; or keras.json has a float type with
-            which neither starts.
+        RecipeError: Keras runs already, on another backend.
     """
     _refuse_backend()
-    _refuse_settings()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.ExitStack() as stack:
         if _is_own_process:
@@ -154,26 +162,35 @@ def _refuse_other(
 
 
 _FLOAT_TYPES = ("float16", "float32", "float64")
+_DATA_FORMATS = ("channels_last", "channels_first")
 
 
-def _refuse_settings() -> None:
-    """Refuses a keras.json that ends the imports of TensorFlow and Keras, as by bfloat16."""
-    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+def _find_settings() -> Path:
+    """Returns where Keras and TensorFlow look for the settings of Keras."""
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+
+
+def describe_unfit_settings(path: Path) -> str:
+    """Returns what in a keras.json ends the imports of TensorFlow and Keras, or "".
+
+    Args:
+        path: The file; a missing one, or one that is no JSON, does no harm.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        float_type = settings.get("floatx", "float32")
-    except (OSError, ValueError, AttributeError):  # missing, or Keras takes its defaults
-        return
-    if float_type not in _FLOAT_TYPES and "keras" not in sys.modules:
-        raise RecipeError(
-            Problem(
-                where=str(path),
-                what=f"floatx = {float_type!r}",
-                expected="TensorFlow and Keras read this file and start with "
-                f"{', '.join(_FLOAT_TYPES)} alone; the toolkit computes in float32.",
-                hint='"floatx": "float32" in it, or KERAS_HOME=DIR for another file',
-            )
-        )
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    if not isinstance(settings, dict):
+        return "no section of settings"
+    values = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"} | settings
+    fits = {
+        "floatx": values["floatx"] in _FLOAT_TYPES,
+        "epsilon": isinstance(values["epsilon"], float),
+        "image_data_format": values["image_data_format"] in _DATA_FORMATS,
+    }
+    return ", ".join(f"{name} = {values[name]!r}" for name, is_fit in fits.items() if not is_fit)
 
 
 @contextlib.contextmanager
@@ -182,18 +199,39 @@ def _settling_keras() -> Iterator[None]:
     if "keras" in sys.modules:
         yield
         return
-    chosen = os.environ.get("KERAS_BACKEND")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    try:
+    path = _find_settings()
+    unfit = describe_unfit_settings(path)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment("KERAS_BACKEND", "tensorflow"))
+        if unfit:
+            # Only the imports look elsewhere: weights stay where KERAS_HOME says.
+            empty = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(_environment("KERAS_HOME", empty))
         yield
-    finally:
-        if chosen is None:
-            del os.environ["KERAS_BACKEND"]
-        else:
-            os.environ["KERAS_BACKEND"] = chosen
     config: Any = sys.modules["keras"].config
     config.set_image_data_format("channels_last")
     config.set_floatx("float32")
+    if unfit:
+        set_keras_home(str(path.parent))
+        _logger.warning(
+            "%s is not used: Keras cannot start with it (%s); it starts with its own settings",
+            path,
+            unfit,
+        )
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets a variable of the environment for the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -420,3 +420,36 @@ def test_a_base_is_not_given_twice(recipe, toy):
 
     plan = tl.validate(recipe, {"model.base.preprocessing": "unit"}, base=toy)
     assert plan.recipe.model.base.preprocessing == "unit"
+
+
+def test_a_run_warns_of_a_classifier_that_was_left_in_its_base(recipe, tmp_path):
+    events = []
+
+    tl.finetune(
+        recipe, base=build_toy(outputs=7), out=tmp_path / "run", progress=events.append,
+        overrides={"phases.tune.epochs": 1},
+    )  # fmt: skip
+
+    texts = [event.text for event in events if event.kind == "warning"]
+    assert sum("looks like its classifier (predictions)" in text for text in texts) == 1
+    assert "model.get_layer('head_pool').output" in "".join(texts)
+
+
+def test_the_plan_of_a_model_in_python_names_it_and_no_file(recipe, toy):
+    plan = tl.validate(recipe, base=toy)
+
+    assert plan.describe().splitlines()[0] == "base     toy; weights its own"
+    assert plan.as_json()["base"]["model"] == "toy"
+    assert "base.keras" not in f"{plan.describe()} {plan.as_json()}"
+
+
+@pytest.mark.parametrize("verb", [tl.search, tl.sweep])
+def test_callbacks_of_a_search_are_refused_with_the_verbs_that_take_them(recipe, verb, tmp_path):
+    callback = keras.callbacks.TerminateOnNaN()
+
+    with pytest.raises(
+        RecipeError, match=r"callbacks are given(.|\n)*tl\.finetune(.|\n)*hypermodel"
+    ):
+        verb(recipe, callbacks=[callback], out=tmp_path / "search")
+
+    assert not (tmp_path / "search").exists()

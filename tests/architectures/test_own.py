@@ -328,3 +328,39 @@ def test_a_lambda_layer_is_not_run(save):
 
     with pytest.raises(WeightsError, match="cannot be loaded(.|\n)*no Lambda layers"):
         describe_own_base(path)
+
+
+def end_in(*more):
+    """A small network with layers behind its pooling, `pool`."""
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    for layer in more:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ([layers.Dense(7, "softmax", name="out")], "out, a softmax"),
+        ([layers.Dense(1, "sigmoid", name="out")], "out, a sigmoid"),
+        ([layers.Dense(7, name="out"), layers.Softmax(name="last")], "out, a softmax"),
+        ([layers.Dense(7, name="out"), layers.Activation("softmax")], "out, a softmax"),
+        ([layers.Dense(7, name="predictions")], "predictions"),
+        ([layers.Dense(1000, name="out")], "out"),
+    ],
+)
+def test_a_classifier_that_was_left_in_is_named_with_the_way_to_leave_it_out(save, more, named):
+    record = describe_own_base(save(end_in(*more)))
+
+    assert f"({named})" in record.doubt
+    assert record.doubt.endswith(
+        "Try: base=keras.Model(model.input, model.get_layer('pool').output)"
+    )
+
+
+@pytest.mark.parametrize("more", [[], [layers.Dense(64, "relu", name="features")]])
+def test_a_base_that_ends_in_features_raises_no_doubt(save, more):
+    assert describe_own_base(save(end_in(*more))).doubt == ""
+    assert describe_own_base(save(build_toy())).doubt == ""

@@ -70,3 +70,38 @@ def test_the_threshold_of_edges_is_no_quality_to_ask_for():
         check_names({"ods_threshold": 0.5}, {"validation": metrics}, ungraded=ungraded)
     with pytest.raises(RecipeError, match="One of ods, ods_precision, ods_recall, ois, average_"):
         check_thresholds(metrics, {"ods_threshold": 0.5}, **graded("edges"))
+
+
+OVERLAPS = {"mean_iou": 0.5, "frequency_weighted_iou": 0.6}
+SCORES = {"accuracy": 0.5, "macro_f1": 0.7}
+CLASSES = {"mean_average_precision": 0.5, "micro_f1": 0.6, "macro_f1": 0.7, "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "typed", "name"),
+    [
+        ("multilabel", CLASSES, "mAP", "mean_average_precision"),
+        ("multilabel", CLASSES, "micro F1", "micro_f1"),
+        ("classification", SCORES, "f1", "macro_f1"),
+        ("classification", SCORES, "acc", "accuracy"),
+        ("segmentation", OVERLAPS, "IoU", "mean_iou"),
+        ("segmentation", OVERLAPS, "weighted IoU", "frequency_weighted_iou"),
+        ("regression", {"r2": 0.5, "mae": 1.0}, "R2", "r2"),
+    ],
+)  # fmt: skip
+def test_a_limit_may_have_the_name_that_tables_or_other_tools_have(task, metrics, typed, name):
+    section = find_task(task)
+    options = {"lower_is_better": {"loss"}, "aliases": section.list_aliases()}
+
+    check_thresholds(metrics, {typed: metrics[name]}, **options)
+    with pytest.raises(ThresholdError, match=f"{name} = "):
+        check_thresholds(metrics, {typed: metrics[name] + 0.01}, **options)
+
+
+def test_a_name_of_two_metrics_is_answered_by_both():
+    with pytest.raises(RecipeError) as caught:
+        check_names({"f1": 0.5}, {"validation": CLASSES})
+
+    (problem,) = caught.value.problems
+    assert problem.what == "'f1' is no metric of the run; it may be micro_f1 or macro_f1"
+    assert problem.hint == "--fail-under micro_f1=0.5"

@@ -55,8 +55,16 @@ def outputs(tmp_path_factory, numerics):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", base)
         patch.setattr("tl_toolkit.export.asking.read_numerics", lambda: numerics)
+        home = tmp_path_factory.mktemp("keras")
+        (home / "keras.json").write_text('{"floatx": "bfloat16"}')
+        patch.setenv("KERAS_HOME", str(home))
         model = save(Served(), tmp_path_factory.mktemp("served") / "model")
         return ask(model, [PIXELS], [b"four", b"x"])
+
+
+@pytest.mark.slow
+def test_the_process_runs_beside_a_keras_json_that_ends_the_import_of_keras(outputs):
+    assert outputs.pixels[0]["mean"] == [7.0]
 
 
 @pytest.mark.slow

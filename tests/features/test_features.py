@@ -302,7 +302,7 @@ def test_an_unfrozen_stem_runs_live_and_says_so(tmp_path, photos, cache):
 
     _, listener = finetune(recipe, tmp_path / "run")
 
-    assert any("nothing before it has weights" in text for text in listener.sentences)
+    assert any("none of them has weights" in text for text in listener.sentences)
     assert not cache.shards()
 
 
@@ -368,6 +368,18 @@ def test_auto_does_not_store_what_is_cheaper_to_compute(tmp_path, photos, cache)
     _, listener = finetune(recipe_of(photos, phases=first), tmp_path / "run", "auto")
 
     assert any("would not be faster" in text for text in listener.sentences)
+
+
+def test_layers_that_run_in_every_epoch_are_told_once_for_all_phases(tmp_path, photos, cache):
+    phases = [
+        PHASES[1] | {"name": f"phase{n}", "unfreeze": {"from": u}}
+        for n, u in ((1, "f6"), (2, "c5"))
+    ]
+
+    _, listener = finetune(recipe_of(photos, phases=phases), tmp_path / "run", "never")
+
+    told = [text for text in listener.sentences if text.startswith("features: ")]
+    assert told == ["features: the frozen layers run in every epoch: features.store is never"]
 
 
 @pytest.mark.slow

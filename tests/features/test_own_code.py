@@ -6,8 +6,10 @@ import sys
 import keras
 import pytest
 
+import tl_toolkit as tl
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import ignore
 from tl_toolkit.features.fingerprint import PrefixKeys
 from tl_toolkit.features.settings import FeatureSettings
@@ -147,6 +149,21 @@ def test_every_setting_of_a_layer_of_the_users_own_counts(values, load, tmp_path
     keys = {key_of(values, tmp_path / f"{seed}.keras") for seed in (1, 2)}
 
     assert len(keys) == 2
+
+
+def test_a_search_is_not_resumed_with_other_code_of_its_base(values, load, tmp_path):
+    path = tmp_path / "own.keras"
+    build(load().Own(name="own")).save(path)
+    search = {"algorithm": "grid", "refit": 0, "space": {"model.head.dropout": {"choices": [0.0]}}}
+    recipe = values | {"model": {"base": {"model": str(path)}}, "search": search}
+    options = {"out": tmp_path / "search", "progress": ignore}
+    tl.search(recipe, **options)
+
+    tl.search(recipe, resume=True, **options)
+    load(CODE.replace("return scale(x)", "return scale(x) + 1"))
+
+    with pytest.raises(RecipeError, match="begun with another code of the base's layers"):
+        tl.search(recipe, resume=True, **options)
 
 
 @pytest.mark.slow

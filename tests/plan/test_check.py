@@ -500,3 +500,16 @@ def test_large_folder_is_checked_quickly(recipe, photos):
     check(recipe)
 
     assert time.perf_counter() - started < 1.0
+
+
+def test_a_warm_up_that_its_phase_does_not_outlast_is_a_warning(recipe):
+    schedule = "phases.tune.learning_rate={kind: cosine, initial: 0.01, warmup_epochs: 5}"
+
+    short = check(recipe, schedule)
+    long = check(recipe, schedule, "phases.tune.epochs=6")
+    (text,) = short.warnings
+
+    assert "the warm-up of phase tune takes 5 epochs, the phase has 2" in text
+    assert "Try: phases.tune.learning_rate.warmup_epochs=1" in text
+    assert short.describe().splitlines()[-1] == f"warning  {text}"
+    assert long.warnings == [] and "warning" not in long.describe()

@@ -11,7 +11,7 @@ from tests.evaluation.test_metrics import measure_edges, measure_normals
 from tl_toolkit.events import Event
 from tl_toolkit.printing import tables
 from tl_toolkit.printing.printer import Printer
-from tl_toolkit.printing.tables import Figure, build_table
+from tl_toolkit.printing.tables import Figure, FittedTable, build_table, open_console
 from tl_toolkit.printing.trials import TrialTable
 from tl_toolkit.tasks.classification.metrics import measure_classification
 
@@ -131,6 +131,20 @@ def test_the_plan_and_the_summary_of_a_run_are_shown_whole(built):
     built.check(text.getvalue())
 
 
+def test_the_end_of_a_run_shows_what_no_model_would_score():
+    from tl_toolkit.recipe.tasks import find_task
+
+    mean = {"mae": 9.5, "rmse": 12.5, "r2": 0.0}
+    values = {"images": 8, "mae": 2.5, "rmse": 3.5, "r2": 0.75, "loss": 0.1, "mean": mean}
+
+    shown = printed(tables.build_summary({"validation": values}, find_task("regression")()))
+
+    run, baseline = shown.strip().splitlines()[-2:]
+    assert run.split()[:4] == ["this", "run", "validation", "8"] and "2.5" in run
+    assert baseline.startswith("mean of training  validation")
+    assert "9.5" in baseline and "12.5" in baseline
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("count", range(1, len(SPACE) + 1))
 def test_trials_show_number_score_and_seconds_whole_however_many_fields(count, width):
@@ -187,3 +201,15 @@ def test_a_word_without_room_is_broken_and_nothing_is_lost():
     lines = printed(build_table(["name"], [["x" * 200]])).splitlines()
 
     assert "".join(line.strip() for line in lines[1:]) == "x" * 200
+
+
+def test_a_notebook_gets_text_and_no_html(monkeypatch):
+    class ZMQInteractiveShell:
+        """By the name of this class rich knows a notebook."""
+
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    file = io.StringIO()
+
+    open_console(file).print(FittedTable(["phase"], [["head"]]))
+
+    assert file.getvalue().split() == ["phase", "head"]

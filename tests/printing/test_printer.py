@@ -1,6 +1,9 @@
 """What a run prints of its epochs, and at its end."""
 
+import builtins
 import io
+import sys
+import types
 
 import pytest
 
@@ -125,3 +128,51 @@ def test_the_winner_of_a_search_has_a_line_for_each_field(tmp_path):
         "  phases.tune.unfreeze = from conv_dw_12",
         "  model.head.dropout = 0.3",
     ]
+
+
+def print_a_run(printer):
+    events = [Event("phase_began", facts={"phase": "head", "epochs": 3, "steps": 2})]
+    for epoch in (1, 2, 3):
+        events += [Event("step_ended", facts={"loss": 1.0})] * 2
+        events += [Event("epoch_ended", facts=epoch_of(epoch))]
+    for event in events:
+        printer.handle(event)
+    printer.stop()
+
+
+@pytest.fixture
+def in_notebook(monkeypatch):
+    """Lets IPython and rich take this process for a kernel's."""
+    shell = type(
+        "ZMQInteractiveShell", (), {"kernel": object(), "__module__": "ipykernel.zmqshell"}
+    )
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = shell
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+
+
+def test_a_notebook_shows_a_line_for_each_epoch_and_no_bar(in_notebook):
+    screen = Terminal()
+
+    print_a_run(Printer(screen))
+
+    heading, *lines = screen.getvalue().splitlines()
+    assert heading.split()[:2] == ["epoch", "loss"]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert "\x1b" not in screen.getvalue() and "\r" not in screen.getvalue()
+
+
+def test_a_terminal_shows_a_bar():
+    screen = Terminal()
+
+    print_a_run(Printer(screen))
+
+    assert "\x1b" in screen.getvalue()
+
+
+def test_a_notebook_is_printed_to_where_it_is_not_red(in_notebook, capsys):
+    print_a_run(Printer())
+
+    out, err = capsys.readouterr()
+    assert "head 3/3" in out and err == ""

@@ -47,7 +47,7 @@ def test_an_unknown_key_is_told_with_the_keys_of_its_kind(values, kind):
         ({"kind": "regresion"}, "Try: kind: regression"),
         ({"kind": None}, "task.kind = null"),
         ({"loss": "mae"}, "expected a kind, 'classification', 'multilabel', 'regression'"),
-        ({"loss": "mae"}, "Try: kind: regression"),
+        ({"loss": "mae"}, "Try: task: {kind: regression, loss: mae}"),
         ({}, "expected a kind, "),
         (3, "expected the name of a task, or a section with its kind, got 3"),
     ],

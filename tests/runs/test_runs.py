@@ -137,16 +137,48 @@ def test_an_unknown_run_names_those_that_there_are(tmp_path):
         find_run("trees", root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("flower/001", "flowers/001"),
+        ("flowers/2", "flowers/002"),
+        ("flowers/009", "flowers/002"),
+        ("flwers", "flowers/002"),
+        ("flowers-search", "flowers/002"),
+        ("zebra", ""),
+    ],
+)
+def test_a_mistyped_run_is_answered_by_one_that_is_there_and_holds_a_model(tmp_path, typed, meant):
+    finished_run(tmp_path)
+    touch(finished_run(tmp_path).model)
+    with contextlib.suppress(RuntimeError), create_run("flowers", root=tmp_path) as failed:
+        touch(failed.lock)
+        raise RuntimeError("no memory")
+    with create_run("flowers-search", root=tmp_path, kind="search"):
+        pass
+
+    with pytest.raises(DataError, match=r"Here: flowers/001, flowers/002\.") as caught:
+        find_run(typed, root=tmp_path)
+
+    assert caught.value.problems[0].hint == meant
+
+
+def test_where_there_is_no_run_yet_the_hint_makes_one(tmp_path):
+    with pytest.raises(DataError, match=r"holds none yet\.\n  Try: tltool finetune quickstart$"):
+        find_run("flowers", root=tmp_path)
+
+
 def test_runs_and_searches_are_ordered_by_number_also_after_999(tmp_path):
     for name in ("flowers", "flowers-search"):
         for number in (998, 999, 1000):
-            write_json(tmp_path / name / str(number) / "status.json", {})
-            write_json(tmp_path / name / str(number) / "search.json", {})
+            write_json(tmp_path / name / str(number) / "status.json", {"state": "done"})
+            if name == "flowers-search":
+                write_json(tmp_path / name / str(number) / "search.json", {})
     recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml").recipe.model_copy(
         update={"name": "flowers"}
     )
 
-    with pytest.raises(DataError, match=r"flowers/999, flowers/1000, flowers-search/998"):
+    with pytest.raises(DataError, match=r"Here: flowers/998, flowers/999, flowers/1000\."):
         find_run("trees", root=tmp_path)
     with open_search(recipe, tmp_path, None, resume=True, overwrite=False) as search:
         assert search.path.name == "1000"

@@ -122,3 +122,20 @@ def test_a_search_that_ended_early_names_the_command_that_resumes_it(folder, sta
     assert f"Try: tltool search {folder.recipe} --resume --out {folder.path}" in told
     with pytest.raises(RecipeError, match="--resume --out"):
         _ = SearchRun(folder).summary
+
+
+@pytest.mark.parametrize("kind", ["search", "sweep"])
+def test_a_search_that_was_killed_before_its_first_trial_is_no_run(folder, kind, ended):
+    folder.status.write_text(json.dumps({"state": "running", "kind": kind, **ended}))
+
+    told = refusal(folder)
+
+    assert f"this is a {kind} that was killed\n  It ended before its first trial." in told
+    assert f"Try: tltool {kind} {folder.recipe}" in told and "--resume" not in told
+
+
+def test_a_folder_keeps_the_kind_that_it_began_with(folder):
+    folder.write_status("running", kind="search")
+    folder.write_status("interrupted")
+
+    assert folder.kind == "search"

@@ -491,11 +491,11 @@ def test_wrong_rows_are_told_by_line(write_table):
     messages = [problem.what for _, problem in survey(csv=table)[1]]
 
     assert messages == [
-        f"'table.csv', line 3: no file '{table.parent}/a/9.jpg'",
-        "'table.csv', line 4: no path",
-        "'table.csv', line 5: no label",
-        "'table.csv', line 6: split 'tset'; expected train, validation, test or nothing",
-        "'table.csv', line 7: the image of line 2 again",
+        f"table.csv:3: no file '{table.parent}/a/9.jpg'",
+        "table.csv:4: no path",
+        "table.csv:5: no label",
+        "table.csv:6: split 'tset'; expected train, validation, test or nothing",
+        "table.csv:7: the image of line 2 again",
     ]
 
 

@@ -10,6 +10,7 @@ import tl_toolkit as tl
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.plan.training import StoppingRule
 from tl_toolkit.training.checkpoint import Epoch, Patience, is_better
+from tl_toolkit.training.optimizers import lower_rate
 from tl_toolkit.transfer.receipt import _describe_outputs
 
 
@@ -113,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tmp_path
         {"name": "burst", "epochs": 3, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 1e38},
     ]
 
-    with pytest.raises(NonFiniteError, match=r"phase 'burst', epoch \d(.|\n)*learning_rate=1e\+37"):
+    with pytest.raises(NonFiniteError, match=r"phase 'burst', epoch \d(.|\n)*learning_rate=0.001"):
         train(tmp_path, phases=phases)
 
     kept = tl.load_run(tmp_path / "run")
@@ -122,6 +123,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tmp_path
     assert kept.evaluate()["accuracy"] == pytest.approx(
         max(float(row["val_accuracy"]) for row in history(kept, "1-head"))
     )
+
+
+@pytest.mark.parametrize(
+    ("rate", "hint"),
+    [(1e30, "learning_rate=0.001"), ({"kind": "constant", "initial": 1e30}, "rate.initial=0.001")],
+    ids=["number", "schedule"],
+)
+def test_the_phase_whose_rate_was_too_high_is_named_not_the_one_after_it(tmp_path, rate, hint):
+    phases = [
+        {"name": "head", "epochs": 1, "learning_rate": rate, "optimizer": "sgd"},
+        {"name": "all", "epochs": 2, "unfreeze": 4},
+    ]
+
+    with pytest.raises(NonFiniteError) as caught:
+        train(tmp_path, phases=phases)
+
+    (problem,) = caught.value.problems
+    assert problem.where.startswith("phase 'all'")
+    assert problem.expected == "The loss grew without bound in phase 'head' before."
+    assert problem.hint.startswith("phases.head.") and problem.hint.endswith(hint)
+
+
+def test_a_rate_to_try_next_is_a_tenth_or_the_default():
+    assert [lower_rate(rate) for rate in (1e-3, 0.5, 1e30)] == [1e-4, 0.05, 1e-3]
 
 
 def test_early_stopping_ends_a_phase(tmp_path):

@@ -65,8 +65,12 @@ def finetune(
         threads: Size of TensorFlow's thread pools, if it has not started yet.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
-        progress: True prints to stderr what the command line prints; a function receives each
-            `Event`. By default warnings alone go to the logger `tl_toolkit`.
+        progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
+            line for each epoch; a function receives each `Event`. By default warnings alone go to
+            the logger `tl_toolkit`.
+
+    Returns:
+        The finished run, with its metrics, history and model; it predicts, evaluates and exports.
 
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
@@ -92,6 +96,8 @@ def finetune(
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             if plan.ignored:
                 handle(message(plan.ignored))
+            for text in plan.warnings:
+                handle(warning(text))
             run = _Finetuning(plan, folder, handle, callbacks).run()
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.sources.listing import name_some
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ def list_inputs(paths: Image | Sequence[Image], out: Path | None, report: Handle
     several = paths if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     inputs = Inputs()
     left_out = 0
+    lost: list[str] = []
     for item in several:
         if not isinstance(item, str | Path):
             _add_arrays(item, inputs)
             continue
         try:
-            images = list_images(item)
+            images = list_images(item, left_out=lost)
         except DataError as error:
             inputs.missing[Path(item)] = error.problems[0]
             images = [Path(item)]
@@ -73,6 +75,8 @@ def list_inputs(paths: Image | Sequence[Image], out: Path | None, report: Handle
             left_out += len(images) - len(outside)
             images = outside
         inputs.files += images
+    if lost:
+        report(warning(f"left out: {name_some(lost)}. Try: predict what they lead to, by its path"))
     if inputs.files and len(inputs.missing) == len(set(inputs.files)):
         raise DataError(list(inputs.missing.values()))
     if left_out and not inputs.files:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.progress import log_warnings
 from tl_toolkit.catalog.lookup import (
     ARCHITECTURES,
     Architecture,
@@ -22,6 +23,7 @@ from tl_toolkit.catalog.lookup import (
     check_image_size,
 )
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.events import warning
 from tl_toolkit.plan.bases import find_record
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
@@ -59,6 +61,9 @@ def describe_architecture(
         image_size: (height, width) in pixels; None for its default size.
         num_classes: Adds the paper's classifier for so many classes; None counts the base alone.
         unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
+
+    Returns:
+        The counts of each block, unit and layer, and their sums.
 
     Raises:
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
@@ -141,6 +146,9 @@ def probe_architecture(
         weights: "random", "imagenet" or the path of a weight file.
         seed: Random weights and synthetic images follow from it.
 
+    Returns:
+        The measurements of each block.
+
     Raises:
         RecipeError: A name, an argument or the size does not fit the architecture.
         DataError: A path does not exist, a folder holds no image, or a file cannot be decoded.
@@ -150,9 +158,13 @@ def probe_architecture(
     size = _fit_size(record, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
+    from tl_toolkit.sources.listing import name_some
     from tl_toolkit.sources.survey import list_images
 
-    files = [file for path in images for file in list_images(path)]
+    lost: list[str] = []
+    files = [file for path in images for file in list_images(path, left_out=lost)]
+    if lost:
+        log_warnings(warning(f"left out: {name_some(lost)}"))
     return probe_base(record, arguments or {}, size, files, weights=weights, seed=seed)
 
 

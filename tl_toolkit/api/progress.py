@@ -68,8 +68,8 @@ def handling(progress: Handler | bool) -> Iterator[Handler]:
     whatever the block catches.
 
     Args:
-        progress: True for one that prints to stderr what the command line prints; False for
-            `log_warnings`; or the handler itself.
+        progress: True for one that prints to stderr what the command line prints, in a notebook to
+            stdout and without bars; False for `log_warnings`; or the handler itself.
 
     Raises:
         TypeError: It is something else.

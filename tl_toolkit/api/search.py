@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import trial_recipe
@@ -79,6 +79,7 @@ def search(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
@@ -92,16 +93,20 @@ def search(
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools, if it has not started yet.
+        callbacks: Refused: trials share phases that are trained once, and are paused and resumed,
+            so that hooks would miss epochs. `finetune` and the tuners of `hypermodel` take them.
         progress: As in `finetune`.
 
     Returns:
         The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
+        RecipeError: There are callbacks.
         SearchError: No trial was completed.
         ToolkitError: A child of it for whatever else a user can correct: recipe, data, weights,
             output.
     """
+    refuse_callbacks(callbacks, "search")
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -155,6 +160,29 @@ def _with_search(loaded: LoadedRecipe) -> LoadedRecipe:
     return build_recipe(loaded.recipe, {"search": {}})
 
 
+def refuse_callbacks(callbacks: Sequence[object], verb: str) -> None:
+    """Refuses Keras callbacks, with the verbs that take them.
+
+    Args:
+        callbacks: What was given.
+        verb: The verb that it was given to.
+
+    Raises:
+        RecipeError: There are some.
+    """
+    if callbacks:
+        raise RecipeError(
+            Problem(
+                f"tl.{verb}",
+                "callbacks are given",
+                "Trials share phases that are trained once, and are paused and resumed: hooks "
+                "would miss epochs.",
+                "tl.finetune(run.best_recipe, callbacks=[...]), or tl.hypermodel with a tuner of "
+                "KerasTuner's own, which calls them",
+            )
+        )
+
+
 def open_search(
     recipe: Recipe,
     root: Path,
@@ -183,7 +211,8 @@ def open_search(
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:
-        return create_run(name, root=root, out=Path(out) if out else None, overwrite=overwrite)
+        place = Path(out) if out else None
+        return create_run(name, root=root, out=place, overwrite=overwrite, kind=kind)
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
@@ -227,6 +256,8 @@ class Searching:
         self.progress(
             Event("run_began", facts={"folder": self.folder.path, "task": self.recipe.task})
         )
+        for text in self.plan.warnings:
+            self.progress(warning(text))
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
             self._search()
         return SearchRun(self.folder)

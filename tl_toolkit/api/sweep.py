@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling
-from tl_toolkit.api.search import Searching, SearchRun, open_search
+from tl_toolkit.api.search import Searching, SearchRun, open_search, refuse_callbacks
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
@@ -36,6 +37,7 @@ def sweep(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with each depth of unfreezing, from the head alone to the whole base.
@@ -53,11 +55,16 @@ def sweep(
         overwrite: As in `search`.
         root: As in `search`.
         threads: As in `search`.
+        callbacks: Refused, as in `search`.
         progress: As in `search`.
 
+    Returns:
+        The sweep, whose trials are the depths.
+
     Raises:
-        RecipeError: There is no such phase, and as for `search`.
+        RecipeError: There is no such phase, there are callbacks, and as for `search`.
     """
+    refuse_callbacks(callbacks, "sweep")
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)

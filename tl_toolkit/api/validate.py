@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tl_toolkit.api.base import reading_recipe
@@ -35,5 +36,7 @@ def validate(
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
         plan = check_recipe(loaded)
+        if base is not None:  # its file is a temporary one
+            plan = replace(plan, architecture=replace(plan.architecture, file=""))
         weakref.finalize(plan, stack.pop_all().close)  # its search space comes from the base
         return plan

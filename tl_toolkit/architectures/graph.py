@@ -79,7 +79,12 @@ class UnitGraph:
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """A block as it was built: its units, input to output."""
+    """A block as it was built.
+
+    Attributes:
+        name: Its name.
+        units: Its units, input to output.
+    """
 
     name: str
     units: tuple[UnitGraph, ...]

@@ -21,7 +21,7 @@ import tl_toolkit.architectures.affine
 import tl_toolkit.architectures.layers
 import tl_toolkit.architectures.sampling  # noqa: F401
 from tl_toolkit.architectures.graph import sorted_calls
-from tl_toolkit.errors import Problem, RecipeError, WeightsError
+from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.keras_private import (
     Call,
     flatten_layers,
@@ -59,7 +59,12 @@ def load_own_model(path: Path) -> keras.Model:
     """
     source = f"model.base.model: {str(path)!r}"
     if not path.is_file():
-        raise WeightsError(Problem("", f"{source} is not there", "Expected a file of model.save."))
+        files = path.parent.glob("*.keras") if path.parent.is_dir() else ()
+        near = nearest(path.name, [file.name for file in files])
+        hint = f"model.base.model={path.with_name(near)}" if near else ""
+        raise WeightsError(
+            Problem("", f"{source} is not there", "Expected a file of model.save.", hint)
+        )
     if not zipfile.is_zipfile(path):  # Keras would report such a file as missing
         what = f"{source} is damaged, or no .keras file"
         raise WeightsError(Problem("", what, "Expected a file of model.save."))
@@ -183,6 +188,18 @@ def _settle_names(graph: keras.Function) -> None:
             name = _PREFIX + name
         names.add(name)
         operation.name = name
+
+
+def original_name(name: str) -> str:
+    """Returns the name that a layer had in its file, before it was renamed.
+
+    Args:
+        name: Name of a layer of a model from `load_own_model`.
+    """
+    rest = name
+    while rest.startswith(_PREFIX):
+        rest = rest.removeprefix(_PREFIX)
+    return rest if _is_reserved(rest) else name
 
 
 def _is_reserved(name: str) -> bool:

@@ -9,7 +9,13 @@ from pathlib import Path
 import keras
 
 from tl_toolkit.architectures.graph import find_cuts, sorted_calls
-from tl_toolkit.architectures.own import build_own_base, connect_own_model, graph_of, load_own_model
+from tl_toolkit.architectures.own import (
+    build_own_base,
+    connect_own_model,
+    graph_of,
+    load_own_model,
+    original_name,
+)
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps
 from tl_toolkit.catalog.lookup import PIXEL_RULES, PIXEL_STEP, Architecture
@@ -21,6 +27,8 @@ __all__ = ["describe_own_base"]
 
 _GREY = {"raw": "grey", "unit": "grey_unit", "tf": "grey_tf"}
 _USUAL_SIZE = (224, 224)
+_CLASSIFIERS = ("predictions", "logits", "classifier", "fc1000", "probs")
+_IMAGENET_CLASSES = (1000, 1001, 21841, 21843)
 
 
 def describe_own_base(
@@ -68,8 +76,35 @@ def describe_own_base(
         layer_units={name: unit.name for unit in units for name in unit.layers},
         fixed_size=fixed,
         file=str(path),
+        doubt=_describe_classifier(graph_of(model)),
     )
     return replace(record, taps=_name_taps(record, model, size))
+
+
+def _describe_classifier(graph: keras.Function) -> str:
+    """Returns a warning if a model ends in a classifier, which a base should be without."""
+    operation = producer_of(graph.outputs[0])
+    calls = {call.operation: call for call in sorted_calls(graph)}
+    activation = getattr(operation, "activation", None)
+    ends_in = "softmax" if isinstance(operation, keras.layers.Softmax) else getattr(
+        activation, "__name__", ""
+    )  # fmt: skip
+    dense = operation
+    if isinstance(operation, keras.layers.Activation | keras.layers.Softmax):
+        dense = producer_of(calls[operation].input_tensors[0])
+    name = original_name(dense.name)
+    is_named = isinstance(dense, keras.layers.Dense) and (
+        name in _CLASSIFIERS or dense.units in _IMAGENET_CLASSES
+    )
+    if not is_named and ends_in not in ("softmax", "sigmoid"):
+        return ""
+    kind = f", a {ends_in}" if ends_in in ("softmax", "sigmoid") else ""
+    before = original_name(producer_of(calls[dense].input_tensors[0]).name)
+    return (
+        f"the base ends in what looks like its classifier ({name}{kind}): the new head would see "
+        "old classes instead of features. "
+        f"Try: base=keras.Model(model.input, model.get_layer({before!r}).output)"
+    )
 
 
 def _choose_rule(preprocessing: str, channels: int) -> str:

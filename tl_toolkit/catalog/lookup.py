@@ -116,6 +116,11 @@ def find_architecture(name: str) -> Architecture:
         expected = "A base of your own is a section, which names its file."
         hint = f"model.base={{model: {name}}}"
         raise RecipeError(Problem("", f"model.base = {name!r}", expected, hint))
+    stem, dot, _ = name.rpartition(".")
+    if dot and not closest(name, ARCHITECTURES):  # a file, whose ending is mistyped or another one
+        expected = "Unknown base; a model of your own is a section, and its file ends in .keras."
+        hint = f"model.base={{model: {stem}.keras}}"
+        raise RecipeError(Problem("", f"model.base = {name!r}", expected, hint))
     near = closest(name, ARCHITECTURES) or f"expected one of {len(ARCHITECTURES)} names."
     expected = f"Unknown base; {near}"
     raise RecipeError(Problem("", f"model.base = {name!r}", expected, "tltool models list"))

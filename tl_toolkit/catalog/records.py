@@ -120,7 +120,12 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """The finest part that can be unfrozen: `name`, and the layer that `end`s it."""
+    """The finest part that can be unfrozen.
+
+    Attributes:
+        name: Its name.
+        end: Name of the layer that ends it.
+    """
 
     name: str
     end: str
@@ -128,7 +133,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Block:
-    """A run of units that users freeze by name, input to output, and their weight count."""
+    """A run of units that users freeze by name.
+
+    Attributes:
+        name: Its name.
+        units: Its units, input to output.
+        parameters: Number of their weights, moving statistics included.
+    """
 
     name: str
     units: tuple[Unit, ...]
@@ -171,6 +182,7 @@ class Architecture:
             name; `unit_names` and `block_names` are empty then.
         fixed_size: The only (height, width) that such a model takes; None if it takes others too.
         file: The file of such a model; "" for an architecture of the catalog.
+        doubt: A sentence on what its owner may want to change in such a model; "" for nothing.
     """
 
     name: str
@@ -197,6 +209,7 @@ class Architecture:
     layer_units: Mapping[str, str] = field(default_factory=dict)
     fixed_size: tuple[int, int] | None = None
     file: str = ""
+    doubt: str = ""
 
     @property
     def reference(self) -> str:

@@ -85,4 +85,6 @@ def _unknown_unit_error(architecture: Architecture, name: str) -> RecipeError:
             near or f"expected one of: {', '.join(units)}."
         )
     hint = f"tltool models show {architecture.reference}"
+    if name in first:
+        hint = f"unfreeze: {{from: {first[name]}}}"
     return RecipeError(Problem("", f"unfreeze.from = {name!r}", expected, hint))

@@ -107,7 +107,8 @@ def copy_recipe(name: str, target: Path | None) -> None:
 @click.argument("data_dir", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
-def init_command(data_dir: Path, output: Path | None, base: str) -> None:
+@click.option("--task", default="", help="The task, if it is not to be found by the data.")
+def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> None:
     """Inspect DATA_DIR, a folder or a table, and write a first recipe for it.
 
     DATA_DIR holds a folder per class, or the folders images and masks (for segmentation, whose
@@ -118,11 +119,13 @@ def init_command(data_dir: Path, output: Path | None, base: str) -> None:
     from tl_toolkit.plan.starter import write_starter
 
     place = output.parent if output else Path()
-    starter = write_starter(data_dir, base=base, place=place)
+    starter = write_starter(data_dir, base=base, place=place, task=task)
     output = output or Path(f"{starter.name}.yaml")
     _refuse_existing(output)
     write_atomically(output, starter.text)
     _copy_schema(output.parent)
+    for choice in starter.choices:
+        print_message(choice)
     first = f"{starter.next_step}, then " if starter.next_step else ""
     print_message(
         f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}"

@@ -51,7 +51,7 @@ def evaluate_command(
 
     RUN is a folder, or NAME/NNN, NAME/latest, NAME or latest under runs/. A run without test images
     is measured on its validation images. METRIC is a metric of the run's task, as accuracy,
-    macro_f1 or mean_iou (at least VALUE), loss or an angle (at most).
+    macro_f1 or mean_iou (at least VALUE), loss or an angle (at most); mAP and IoU are known too.
     """
     thresholds = dict(map(_read_threshold, fail_under))
     from tl_toolkit.api.run import load_run
@@ -60,8 +60,9 @@ def evaluate_command(
     opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
     task = opened.recipe.task
+    aliases = task.list_aliases()
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
-        check_names(thresholds, opened.metrics, ungraded=task.ungraded)
+        check_names(thresholds, opened.metrics, ungraded=task.ungraded, aliases=aliases)
     metrics = opened.evaluate(data, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
@@ -70,7 +71,11 @@ def evaluate_command(
     else:
         show_metrics(metrics["split"], metrics, task)
     check_thresholds(
-        metrics, thresholds, lower_is_better=task.lower_is_better, ungraded=task.ungraded
+        metrics,
+        thresholds,
+        lower_is_better=task.lower_is_better,
+        ungraded=task.ungraded,
+        aliases=aliases,
     )
 
 

@@ -16,6 +16,7 @@ def check_names(
     metrics: Mapping[str, Any],
     *,
     ungraded: AbstractSet[str] = frozenset(),
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Refuses thresholds of metrics that a run does not have, before anything is measured.
 
@@ -23,13 +24,14 @@ def check_names(
         thresholds: Limits by name.
         metrics: What the run's metrics.json holds.
         ungraded: Numbers that no threshold can be set on.
+        aliases: Other names of metrics, as of `TaskSection.list_aliases`.
 
     Raises:
         RecipeError: A metric is unknown; all of them are named.
     """
     for split in ("validation", "test"):
         if split in metrics:
-            _refuse_unknown(thresholds, _list_graded(metrics[split], ungraded))
+            _resolve(thresholds, _list_graded(metrics[split], ungraded), aliases or {})
             return
 
 
@@ -39,6 +41,7 @@ def check_thresholds(
     *,
     lower_is_better: AbstractSet[str],
     ungraded: AbstractSet[str] = frozenset(),
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Compares metrics with the least values that the user accepts.
 
@@ -49,20 +52,22 @@ def check_thresholds(
         thresholds: Limits by name.
         lower_is_better: Metrics where lower values are better.
         ungraded: As in `check_names`.
+        aliases: As in `check_names`.
 
     Raises:
         RecipeError: There is no metric of that name.
         ThresholdError: A metric is worse than its threshold.
     """
-    _refuse_unknown(thresholds, _list_graded(metrics, ungraded))
+    names = _resolve(thresholds, _list_graded(metrics, ungraded), aliases or {})
     problems = []
-    for name, limit in thresholds.items():
+    for typed, limit in thresholds.items():
+        name = names[typed]
         value, at_most = metrics[name], name in lower_is_better
         # A metric that is not a number compares with nothing, and is never good enough.
         if not (value <= limit if at_most else value >= limit):
             problems.append(
                 Problem(
-                    where=f"--fail-under {name}={limit:g}",
+                    where=f"--fail-under {typed}={limit:g}",
                     what=f"{name} = {value:.4f}",
                     expected=f"Asked for {'at most' if at_most else 'at least'} {limit:g}.",
                 )
@@ -78,15 +83,41 @@ def _list_graded(metrics: Mapping[str, Any], ungraded: AbstractSet[str]) -> list
     ]
 
 
-def _refuse_unknown(thresholds: Mapping[str, float], known: Sequence[str]) -> None:
+def _resolve(
+    thresholds: Mapping[str, float], known: Sequence[str], aliases: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the metric that each threshold means."""
+    meant = {typed: _find_meant(typed, known, aliases) for typed in thresholds}
     problems = [
         Problem(
-            where=f"--fail-under {name}={limit:g}",
-            what=f"{name!r} is no metric of the run; {closest(name, known)}".rstrip("; "),
+            where=f"--fail-under {typed}={thresholds[typed]:g}",
+            what=f"{typed!r} is no metric of the run; {_suggest(typed, names, known)}".rstrip("; "),
             expected=f"One of {', '.join(known)}.",
+            hint=f"--fail-under {names[0]}={thresholds[typed]:g}" if names else "",
         )
-        for name, limit in thresholds.items()
-        if name not in known
+        for typed, names in meant.items()
+        if len(names) != 1
     ]
     if problems:
         raise RecipeError(problems)
+    return {typed: names[0] for typed, names in meant.items()}
+
+
+def _suggest(typed: str, names: Sequence[str], known: Sequence[str]) -> str:
+    return f"it may be {' or '.join(names)}" if names else closest(typed, known)
+
+
+def _find_meant(typed: str, known: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """Returns the metrics that a name may mean: its own, an alias, or the end of one's name."""
+    if typed in known:
+        return [typed]
+    short = _simplify(typed)
+    names = {_simplify(alias): name for alias, name in aliases.items() if name in known}
+    names |= {_simplify(name): name for name in known}
+    return [names[short]] if short in names else [
+        name for name in known if name.endswith(f"_{short}")
+    ]  # fmt: skip
+
+
+def _simplify(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
             capture_output=True,
             text=True,
             check=False,
+            # The keras.json of another project can end the import of TensorFlow.
+            env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
         )
         if child.returncode != 0:
             raise ParityError(

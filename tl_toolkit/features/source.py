@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
@@ -88,7 +89,7 @@ class FeatureSource:
             if features is not None:
                 return features
             reason = "another process has deleted what was stored"
-        self._report_once(f"features: computed in each epoch before {split.cut.name}: {reason}")
+        self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
 
     def geometric_transform(
@@ -140,14 +141,14 @@ class FeatureSource:
             self._work[cut.name] = count_graph(self._transfer.image, cut.tensors)
         work = self._work[cut.name]
         if not work:
-            return "nothing before it has weights"
+            return "none of them has weights, so that storing their outputs saves nothing"
         if self._settings.store == "always":
             return None
         size = self._store.example_bytes(cut)
         reading = size / _BYTES_PER_SECOND
         computing = work / _MULTIPLY_ACCUMULATES_PER_SECOND
         if computing + reading * passes >= computing * passes:
-            return f"reading {size:,} bytes an image would not be faster"
+            return f"reading stored outputs ({size:,} bytes an image) would not be faster"
         return None
 
     def _fill_all(
@@ -188,7 +189,9 @@ class FeatureSource:
             f"features: the frozen part before {names} ran once for {total} images, and not in "
             f"each epoch; {needed / 1e6:.1f} MB are kept"
         )
-        self._reported.update(f"features: read from the store before {cut.name}" for cut in cuts)
+        self._reported.update(
+            _without_numbers(f"features: read from the store before {cut.name}") for cut in cuts
+        )
         return None
 
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:
@@ -199,6 +202,12 @@ class FeatureSource:
         return needed <= free and cache.make_room(needed, budget, keep=keep)
 
     def _report_once(self, text: str) -> None:
-        if text not in self._reported:
-            self._reported.add(text)
+        """Reports a sentence, once for all cuts that differ in numbers alone."""
+        kind = _without_numbers(text)
+        if kind not in self._reported:
+            self._reported.add(kind)
             self._progress(message(text))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[\d.,]+", "0", text)

@@ -40,7 +40,14 @@ Keep = Callable[[str, tf.Tensor], None]
 
 
 class Inspection(NamedTuple):
-    """The result of inspecting an image; the fields are those of Example."""
+    """The result of inspecting an image; the fields are those of Example.
+
+    Attributes:
+        path: The file; of a converted image, the converted file.
+        sha256: SHA-256 of its content; "" where that could not be read.
+        verdict: good, convertible, converted or broken.
+        reason: Why it is not good, or what it was converted from; "" for a good one.
+    """
 
     path: str
     sha256: str

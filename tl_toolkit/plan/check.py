@@ -95,7 +95,8 @@ def _make_plan(recipe: Recipe, survey: Survey, network: Network) -> Plan:
 
 def _check_data(data: Data, survey: Survey) -> Findings:
     for field, problem in survey.problems:
-        yield Finding(("data", field), _name_field(problem), DataError)
+        section = () if "." in field else ("data",)
+        yield Finding((*section, *field.split(".")), _name_field(problem), DataError)
     if not survey.problems:
         yield from _check_fractions(data, survey.counts)
 

@@ -14,7 +14,13 @@ __all__ = ["Finding", "Findings", "as_error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem, its field, and the kind of error that it raises."""
+    """A problem of a recipe.
+
+    Attributes:
+        path: Its field.
+        problem: The problem, in words.
+        kind: The kind of error that it raises.
+    """
 
     path: FieldPath
     problem: Problem

@@ -69,12 +69,18 @@ class Plan:
         """Files that are no images, as "3 files ignored: 2 .txt", or ""."""
         return "" if self.recipe.data.builtin else self.listing.describe_ignored()
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what will work, but probably not as it is meant."""
+        slow = [_describe_warmup(phase) for phase in self.recipe.phases]
+        return [text for text in (self.architecture.doubt, *slow) if text]
+
     def as_json(self) -> dict[str, Any]:
         """Returns the plan as plain values."""
         model = self.recipe.model
         return {
             "name": self.recipe.name,
-            "base": model.model_dump(mode="json")["base"],
+            "base": self._name_base(),
             "arguments": dict(model.arguments),
             "weights": model.weights,
             "weights_file": str(self.weights_file) if self.weights_file else None,
@@ -82,11 +88,18 @@ class Plan:
             "classes": list(self.classes),
             "images": {split: dict(counts) for split, counts in self.images.items()},
             "ignored": self.ignored,
+            "warnings": self.warnings,
             "phases": [
                 {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
                 for phase in self.recipe.phases
             ],
         }
+
+    def _name_base(self) -> Any:
+        """Returns the base as in the recipe; a model that was given in Python by its name."""
+        is_given = self.recipe.model.own_file is not None and not self.architecture.file
+        base = self.recipe.model.model_dump(mode="json")["base"]
+        return {**base, "model": self.architecture.name} if is_given else base
 
     def describe(self) -> str:
         """Returns the plan as lines to read."""
@@ -110,6 +123,7 @@ class Plan:
                 f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
                 *([f"search   {self._describe_search()}"] if self.recipe.search else []),
                 *([f"note     {self.ignored}"] if self.ignored else []),
+                *(f"warning  {text}" for text in self.warnings),
             )
         )
 
@@ -121,3 +135,15 @@ class Plan:
         units = self.units[phase.name]
         trained = f"head and {len(units)} units from {units[0]}" if units else "head"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
+
+
+def _describe_warmup(phase: Phase) -> str:
+    """Returns a warning if a phase ends before its warm-up does, else ""."""
+    rate = phase.learning_rate
+    if isinstance(rate, float) or not 0 < phase.epochs < rate.warmup_epochs:
+        return ""
+    field = f"phases.{phase.name}.learning_rate.warmup_epochs"
+    return (
+        f"the warm-up of phase {phase.name} takes {rate.warmup_epochs:g} epochs, the phase has "
+        f"{phase.epochs}: the rate never reaches {rate.initial:g}. Try: {field}=1, or more epochs"
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
-from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.listing import is_junk
+from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header
 
 __all__ = [
     "Starter",
@@ -41,14 +43,18 @@ class Starter(NamedTuple):
         text: The recipe.
         name: Its name.
         next_step: What makes it valid, as "name the classes in it"; "" if it is.
+        choices: Sentences on what was chosen for its user, and why.
     """
 
     text: str
     name: str
     next_step: str
+    choices: tuple[str, ...] = ()
 
 
-def write_starter(data_dir: Path, *, base: str = "mobilenet", place: Path = Path()) -> Starter:
+def write_starter(
+    data_dir: Path, *, base: str = "mobilenet", place: Path = Path(), task: str = ""
+) -> Starter:
     """Inspects a folder or a table and writes a recipe for it.
 
     Args:
@@ -56,15 +62,24 @@ def write_starter(data_dir: Path, *, base: str = "mobilenet", place: Path = Path
             validation (or val) and test; or a CSV table of images and targets.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
+        task: The task; by default the first one that recognizes the data.
 
     Returns:
         The recipe; a table or folder may leave open what its user must add.
 
     Raises:
         DataError: There is no such folder or table, or it holds nothing that a task recognizes.
-        RecipeError: There is no such architecture.
+        RecipeError: There is no such architecture, or no such task.
     """
     record = find_architecture(base)
+    if task and task not in TASKS:
+        expected = f"expected one of {', '.join(TASKS)}"
+        near = closest(task, TASKS)
+        raise RecipeError(
+            Problem(
+                "tltool init", f"--task = {task!r}", f"{expected}; {near}" if near else expected
+            )
+        )
     if not data_dir.is_dir() and not data_dir.is_file():
         raise DataError(
             Problem(
@@ -75,35 +90,82 @@ def write_starter(data_dir: Path, *, base: str = "mobilenet", place: Path = Path
                 hint="tltool init DATA_DIR",
             )
         )
-    proposal = _find_proposal(data_dir, place, record.default_size)
+    kind, proposal = _find_proposal(data_dir, place, record.default_size, task)
     name = _name_recipe(proposal.folder.resolve())
-    return Starter(_compose(name, record, proposal), name, proposal.next_step)
+    choices = (
+        f"task: {kind}, by {proposal.reason}",
+        *(f"not used: {it}" for it in proposal.ignored),
+    )
+    return Starter(_compose(name, record, proposal), name, proposal.next_step, choices)
 
 
-def _find_proposal(source: Path, place: Path, image_size: int) -> Proposal:
-    """Asks each task in turn, and last those that take any folder for their own."""
-    for planning in sorted(_list_plannings(), key=lambda planning: planning.takes_any_folder):
-        proposal = planning.propose(source, place, image_size)
+def _find_proposal(source: Path, place: Path, image_size: int, task: str) -> tuple[str, Proposal]:
+    """Asks each task in turn, or the one that was named; last those that take any folder."""
+    header = _read_header(source) if source.is_file() else ()
+    plannings = {task: _open_planning(task)} if task else _list_plannings()
+    for kind, planning in sorted(plannings.items(), key=lambda item: item[1].takes_any_folder):
+        try:
+            proposal = planning.propose(source, place, image_size)
+        except DataError as error:  # there is no recipe yet whose data.csv could be named
+            raise DataError(
+                [replace(problem, where="") if problem.where == "data.csv" else problem
+                 for problem in error.problems]
+            ) from error  # fmt: skip
         if proposal is not None:
-            return proposal
-    *columns, last = _list_words("columns")
-    raise DataError(
-        Problem(
-            where=str(source),
-            what="is a table of no task",
-            expected=f"Expected the columns {', '.join(columns)}, or {last}.",
-            hint="tltool init TABLE.csv",
-        )
+            return kind, proposal
+    raise _refuse(source, header, plannings)
+
+
+def _read_header(table: Path) -> tuple[str, ...]:
+    """Returns the columns of a table; without `path` no task can use it."""
+    header, problems = read_header(table, expected="A table of images and targets is expected")
+    if not problems and "path" not in header:
+        near = nearest("path", header)
+        what = f"has no column path; it has {', '.join(header) or 'none'}"
+        hint = f"'path' as the name of {near!r}" if near else ""
+        problems = [Problem(str(table), what, hint=hint)]
+    if problems:
+        raise DataError(problems)
+    return header
+
+
+def _refuse(
+    source: Path, header: Sequence[str], plannings: Mapping[str, type[TaskPlanning]]
+) -> DataError:
+    """Returns why no task can use a folder or a table, with what the table holds."""
+    field = "columns" if header else "folders"
+    words = list(dict.fromkeys(filter(None, (getattr(it, field) for it in plannings.values()))))
+    kinds = ", ".join(plannings) if len(plannings) == 1 else "no task"
+    what = f"is no data for {kinds}" if len(plannings) == 1 else f"is a table of {kinds}"
+    listed = f"{', '.join(words[:-1])}, or {words[-1]}" if words[1:] else "".join(words)
+    expected = f"Expected {'the columns ' if header else ''}{listed or 'another task'}"
+    if not header:
+        return DataError(Problem(str(source), what, f"{expected}."))
+    cells = read_columns(source, header)
+    held = "; ".join(
+        f"{name!r} holds {cells[name][0].value!r} (line {cells[name][0].line})"
+        for name in header
+        if name not in NOT_TARGETS and cells[name]
+    )
+    near = next(filter(None, (nearest(name, ["label", "labels"]) for name in header)), "")
+    meant = f" Did you mean the column {near!r}?" if near and near not in header else ""
+    return DataError(
+        Problem(str(source), what, f"{expected}; {held or 'it has no rows of targets'}.{meant}")
     )
 
 
-def _list_plannings() -> list[type[TaskPlanning]]:
-    return [find_task(kind)().open("planning").Planning for kind in TASKS]
+def _open_planning(kind: str) -> type[TaskPlanning]:
+    planning: type[TaskPlanning] = find_task(kind)().open("planning").Planning
+    return planning
+
+
+def _list_plannings() -> dict[str, type[TaskPlanning]]:
+    return {kind: _open_planning(kind) for kind in TASKS}
 
 
 def _list_words(field: str) -> list[str]:
     """Returns what the tasks say that they recognize, each once."""
-    words = (str(getattr(planning, field)) for planning in _list_plannings())
+    words = (str(getattr(planning, field)) for planning in _list_plannings().values())
     return list(dict.fromkeys(filter(None, words)))
 
 
@@ -143,6 +205,7 @@ def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
         "#   tltool finetune THIS_FILE",
         "#",
         *(f"#   {count:6,}  {text}" for count, text in _at_most(proposal.counts)),
+        *(f"#   not used: {words}" for words in proposal.ignored),
         "version: 1",
         f"name: {name}",
         *proposal.task,

@@ -25,7 +25,7 @@ class Survey:
         classes: Class names in the order of the outputs; none where outputs are no classes, or
             where problems in the data leave them unknown.
         counts: Images by class in each split (None: fractions decide).
-        problems: Problems by field of the `data` section.
+        problems: Problems by field of the `data` section, or by a dotted field of another.
         list_files: Lists all files; reads a built-in set, which counting does not.
     """
 
@@ -48,6 +48,8 @@ class Proposal:
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
         folder: The folder that the recipe is named after.
+        reason: What in the data this task was recognized by, as "the column label".
+        ignored: Columns that the recipe does not use, with the reason of each.
         next_step: What its user must do to make the recipe valid, as "name the classes in it"; ""
             if it is valid.
     """
@@ -59,6 +61,8 @@ class Proposal:
     task: Sequence[str] = ()
     batch_size: int = 32
     head: Sequence[str] = ()
+    reason: str = ""
+    ignored: Sequence[str] = ()
     next_step: str = ""
 
 

@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tl_toolkit.events import Event, Kind
-from tl_toolkit.printing.tables import Figure, FittedTable, build_summary, build_table, open_console
+from tl_toolkit.printing.tables import (
+    Figure,
+    FittedTable,
+    build_summary,
+    build_table,
+    is_notebook,
+    is_terminal,
+    open_console,
+)
 from tl_toolkit.printing.words import (
     describe_rate,
     describe_search,
@@ -46,13 +54,15 @@ class Printer:
     """Prints events; its method `handle` is an event handler.
 
     Args:
-        file: Where to print; stderr by default.
+        file: Where to print; by default stderr, and stdout in a notebook, which shows the former in
+            red.
         command: A command line. With it, the run's command.log holds the command, and after it all
             that is printed.
     """
 
     def __init__(self, file: TextIO | None = None, *, command: str = "") -> None:
-        self._file = sys.stderr if file is None else file
+        self._file = file or (sys.stdout if is_notebook() else sys.stderr)
+        self._is_live = is_terminal(self._file)
         self._command = command
         self._folder: RunFolder | None = None
         self._section = TaskSection()
@@ -127,7 +137,7 @@ class Printer:
         most = _MOST_OF_BASELINE if self._plan else _MOST_LINES
         self._plan = self._plan or event.facts["phases"]
         epochs = sum(phase["epochs"] for phase in event.facts["phases"])
-        self._stride = 1 if self._file.isatty() else math.ceil(max(epochs, 1) / most)
+        self._stride = 1 if self._is_live else math.ceil(max(epochs, 1) / most)
         if self._stride > 1:
             self._print(f"a line for every {self._stride} epochs; history.csv holds all")
 
@@ -181,7 +191,7 @@ class Printer:
         return "  ".join([("epoch" if seconds is None else name).ljust(room), *parts])
 
     def _begin_trial(self, event: Event) -> None:
-        if self._trials is None and self._file.isatty():
+        if self._trials is None and self._is_live:
             from tl_toolkit.printing.trials import TrialTable
 
             self._trials = TrialTable(self._console)
@@ -244,7 +254,7 @@ class Printer:
             self._bars = None
 
     def _start_bar(self, name: str, total: int) -> None:
-        if not self._file.isatty() or not total:
+        if not self._is_live or not total:
             return
         from rich import progress as bars
 
@@ -284,7 +294,7 @@ class Printer:
                 console.print(text)
             text = captured.get().rstrip("\n")
         # rich moves a bar out of the way first.
-        shown = wrap(text, console.width) if is_prose and self._file.isatty() else text
+        shown = wrap(text, console.width) if is_prose and self._is_live else text
         console.print(shown, markup=False)
         if self._folder and self._command:
             self._folder.append_log(_STYLES.sub("", text))

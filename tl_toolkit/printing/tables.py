@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -26,8 +27,30 @@ def open_console(file: TextIO) -> Console:
     """
     from rich.console import Console
 
-    width = None if file.isatty() else _FILE_WIDTH
-    return Console(file=file, highlight=False, soft_wrap=True, width=width)
+    return Console(
+        file=file,
+        highlight=False,
+        soft_wrap=True,
+        width=None if is_terminal(file) else _FILE_WIDTH,
+        force_terminal=False if is_notebook() else None,
+        force_jupyter=False,  # it would show each line as an output of its own
+    )
+
+
+def is_notebook() -> bool:
+    """Returns whether a kernel of Jupyter runs this process."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")
+
+
+def is_terminal(file: TextIO) -> bool:
+    """Returns whether bars and tables can move in a file: on a terminal, in no notebook.
+
+    Args:
+        file: Any text stream.
+    """
+    return file.isatty() and not is_notebook()
 
 
 class Figure(str):
@@ -223,7 +246,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
-    """Returns the first metrics of each split, of a run and of its baseline.
+    """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
     Args:
         metrics: The content of metrics.json.
@@ -235,6 +258,13 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         if split in metrics
         for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
         if split in splits
+    ]
+    shown += [
+        (title, split, metrics[split][key])
+        for split in ("validation", "test")
+        if split in metrics
+        for key, title in task.baselines.items()
+        if key in metrics[split]
     ]
     # A split may have headlines that the others lack.
     columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])

@@ -13,12 +13,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationError,
     WrapValidator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+from tl_toolkit.recipe.field_docs import document_fields, opening_of
 
 __all__ = [
     "KIND",
@@ -72,13 +76,14 @@ def in_words(expected: str, *, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError(WORDS, "{expected}", {"expected": expected, "hint": hint})
 
 
-def expects(expected: str) -> WrapValidator:
+def expects(expected: str, suggest: Callable[[object], str] | None = None) -> WrapValidator:
     """Returns a validator that replaces the errors of the members of a union by one sentence.
 
     Errors that are sentences already, such as that of a path on another machine, stay.
 
     Args:
         expected: The sentence.
+        suggest: Returns what to type instead of a value; may be empty.
     """
 
     def replace_errors(value: object, validate: Callable[[object], _T]) -> _T:
@@ -88,7 +93,7 @@ def expects(expected: str) -> WrapValidator:
             for detail in error.errors(include_url=False):
                 if detail["type"] == WORDS:
                     raise in_words(**detail["ctx"]) from error
-            raise in_words(expected) from error
+            raise in_words(expected, hint=suggest(value) if suggest else "") from error
 
     return WrapValidator(replace_errors)
 
@@ -108,11 +113,43 @@ class Conflict(NamedTuple):
 
 
 class Section(BaseModel):
-    """A frozen part of a recipe: strict types, unknown keys refused, rules between its fields."""
+    """A frozen part of a recipe: strict types, unknown keys refused, rules between its fields.
+
+    Args:
+        **values: Its fields.
+
+    Raises:
+        RecipeError: They do not fit; in the words for a file.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
     )
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            from tl_toolkit.recipe.messages import explain_section  # it reads all sections
+
+            raise explain_section(type(self), values, error) from error
+
+    # Else sections inside others would be built by this method too, and raise its errors.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        document_fields(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # The schema describes each field in its own place.
+        schema = handler(core_schema)
+        handler.resolve_ref_schema(schema)["description"] = opening_of(cls)
+        return schema
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

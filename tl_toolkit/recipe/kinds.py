@@ -56,7 +56,8 @@ def choose_kind(
     if not isinstance(kind, str) or kind not in table:
         words = [f"{word!r}" for word in table]
         near = nearest(kind, list(table)) if isinstance(kind, str) else ""
-        typed = near if takes_word else f"{{kind: {near}}}"
+        rest = "".join(f", {name}: {show(item)}" for name, item in value.items() if name != "kind")
+        typed = near if takes_word and not rest else f"{{kind: {near}{rest}}}"
         raise in_words(
             f"expected a kind: {', '.join(words[:-1])} or {words[-1]}, got {show(kind)}",
             hint=f"{field}: {typed}" if near else "",

@@ -1,5 +1,7 @@
 """Recipes from files and from Python: read, changed by overrides, validated, and written again."""
 
+from __future__ import annotations
+
 import io
 import os
 import re
@@ -16,7 +18,7 @@ from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.messages import explain, in_order
 from tl_toolkit.recipe.overrides import Overrides, apply_overrides
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.tree import FieldPath, Node, build_tree
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path
 from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
 
 __all__ = [
@@ -190,6 +192,7 @@ def _finish(
     if base is not None:
         _replace_base(tree, base)
     problems = apply_overrides(tree, overrides)
+    problems += _separate_keys(tree)
     if base is not None and not _has_base(tree, base):
         what = "model.base is given twice, as a model and as an override"
         expected = "The model takes the place of the recipe's base, weights and arguments."
@@ -203,6 +206,26 @@ def _finish(
     if problems:
         raise RecipeError(in_order(problems))
     return LoadedRecipe(recipe, path, tree.locate)
+
+
+def _separate_keys(node: Node, path: FieldPath = ()) -> Iterator[Problem]:
+    """Yields a problem for each `key:value` without a blank, which YAML takes for a key alone.
+
+    The value is put in its place, so that it is checked like all others.
+    """
+    children = node.value.items() if isinstance(node.value, dict) else ()
+    for key, child in list(children):
+        name, colon, text = str(key).partition(":")
+        if child.value is None and name and colon and text:
+            what = f"{format_path((*path, key))} holds no value"
+            yield Problem(child.where, what, "expected a blank after the colon.", f"{name}: {text}")
+            del node.value[key]
+            node.value.setdefault(name, Node(read_scalar(text), child.where, text=text))
+    items = node.value.items() if isinstance(node.value, dict) else enumerate(
+        node.value if isinstance(node.value, list) else ()
+    )  # fmt: skip
+    for key, child in list(items):
+        yield from _separate_keys(child, (*path, key))
 
 
 def _has_base(tree: Node, base: Path) -> bool:

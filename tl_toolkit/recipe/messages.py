@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
-from tl_toolkit.errors import Problem, nearest
-from tl_toolkit.recipe.fields import KIND, WORDS
+from tl_toolkit.errors import Problem, RecipeError, nearest
+from tl_toolkit.recipe.fields import KIND, WORDS, Section
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.tree import FieldPath, Node, format_path, show
-from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
+from tl_toolkit.recipe.yaml_reader import read_scalar, read_yaml
 
-__all__ = ["explain", "in_order"]
+__all__ = ["explain", "explain_section", "in_order"]
 
 _KINDS = {
     "bool_type": "true or false",
@@ -41,6 +42,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": Mapping,
     "string": str,
 }
+_FIELD = re.compile(r"(\w+): (.+)")
 _PLACE = re.compile(r":(\d+):(\d+)$")
 
 
@@ -51,9 +53,43 @@ def explain(error: ValidationError, tree: Node) -> list[Problem]:
         error: The error that pydantic raised.
         tree: The values that it checked, with their places.
     """
-    reader = _Explainer(tree)
+    reader = _Explainer(tree, _schema(Recipe))
     problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
     return [problem for problem in problems if problem is not None]
+
+
+def explain_section(
+    section: type[Section], values: Mapping[str, Any], error: ValidationError
+) -> RecipeError:
+    """Returns the error of a section that was built in Python.
+
+    Args:
+        section: Its class.
+        values: Its fields, as they were given.
+        error: The error that pydantic raised.
+    """
+    tree = build_tree(values, section.__name__)
+    reader = _Explainer(tree, _schema(section))
+    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
+    return RecipeError(
+        [
+            replace(problem, hint=_as_argument(problem.hint))
+            for problem in dict.fromkeys(problems)
+            if problem is not None
+        ]
+    )
+
+
+def _as_argument(hint: str) -> str:
+    """Returns `epochs: 10` as an argument in Python, `epochs=10`; other hints as they are."""
+    match = _FIELD.match(hint.removesuffix(" (without quotes)"))
+    if not match:
+        return hint
+    try:
+        value = read_yaml(match[2], lambda line, column: "").plain()
+    except RecipeError:
+        return hint
+    return f"{match[1]}={value!r}"
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -71,16 +107,16 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return Recipe.model_json_schema()
+def _schema(section: type[Section]) -> dict[str, Any]:
+    return section.model_json_schema()
 
 
 class _Explainer:
     """Explains errors of pydantic in words, with the help of the JSON Schema of the recipe."""
 
-    def __init__(self, tree: Node) -> None:
+    def __init__(self, tree: Node, schema: dict[str, Any]) -> None:
         self._tree = tree
-        self._schema = _schema()
+        self._schema = schema
 
     def explain(self, detail: Any) -> Problem | None:
         path: FieldPath = tuple(part for part in detail["loc"] if part != "[key]")
@@ -100,13 +136,22 @@ class _Explainer:
             expected += f", got {typed}"
         is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
         name = format_path(path) or "the recipe"
-        hint = context.get("hint") or self._suggest(kind, context, path, value, typed)
+        hint = self._place_hint(context.get("hint", ""), path)
+        hint = hint or self._suggest(kind, context, path, value, typed)
         return Problem(
             where=self._tree.locate(path),
             what=name if is_section else f"{name} = {typed}",
             expected=expected if expected.endswith((".", "?")) else f"{expected}.",
             hint=hint,
         )
+
+    def _place_hint(self, hint: str, path: FieldPath) -> str:
+        """Returns a hint for the field itself as an override, if it was written as one."""
+        is_own = bool(path) and hint.startswith(f"{path[-1]}: ")
+        if not is_own or not self._tree.locate(path).startswith("override "):
+            return hint
+        value = hint.partition(": ")[2]
+        return f"{self._dot(path)}=" + (f"'{value}'" if value[0] in '{["' else value)
 
     def _explain_missing(self, path: FieldPath) -> Problem:
         schema = self._find(path)
@@ -141,11 +186,19 @@ class _Explainer:
         text = ""
         if not isinstance(value, dict | list) and self._fits(field, value):
             text = node.text if node and node.text else _as_yaml(value)
+        if not text and value is None:
+            text = self._exemplify(field)
         if self._tree.locate(path).startswith("override "):
             return f"{self._dot(field)}={text}" if text else ""
         if len(field) == len(path):
             return f"{field[-1]}: {text}".strip()
         return f"{field[-2]}: {{{field[-1]}: {text}}}" if isinstance(field[-2], str) else ""
+
+    def _exemplify(self, field: FieldPath) -> str:
+        """Returns a value that a field may have, "" where the schema names none."""
+        schema = self._find(field)
+        values = [*schema.get("examples", ()), *schema.get("enum", ()), schema.get("default")]
+        return next((_as_yaml(value) for value in values if value is not None), "")
 
     def _dot(self, path: FieldPath) -> str:
         """Returns a field as an override names it; a phase by its name."""

@@ -37,6 +37,17 @@ PROBE = "probe"
 """Name of the phase that solves the head."""
 
 
+def _suggest_unfreeze(value: object) -> str:
+    """Returns what a word for `unfreeze` probably means: a unit's name."""
+    if not isinstance(value, str) or not value:
+        return ""
+    if value.lower() in ("none", "head"):
+        return "unfreeze: 0"
+    if value.lower() in ("all", "everything", "base"):
+        return "unfreeze: N, the number of blocks; tltool models show BASE"
+    return f"unfreeze: {{from: {value}}}"
+
+
 class UnfreezeFrom(Section):
     """The unit that training begins at; it and everything after it trains."""
 
@@ -89,7 +100,10 @@ class Phase(Section):
         Annotated[int, Field(ge=0)]
         | UnfreezeFrom
         | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
-        expects("expected a number of blocks (0 or more), {from: UNIT}, or a list of block names"),
+        expects(
+            "expected a number of blocks (0 or more), {from: UNIT}, or a list of block names",
+            _suggest_unfreeze,
+        ),
     ] = Field(
         default=0,
         description="What of the base trains besides the head: a number of blocks counted from the "

@@ -10,6 +10,7 @@ from pydantic_core.core_schema import SerializerFunctionWrapHandler
 from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import in_words
 from tl_toolkit.recipe.tasks import TASKS, TaskSection, find_task, list_choices, list_monitors
+from tl_toolkit.recipe.tree import show
 
 __all__ = ["AnyTask", "Loss", "Monitor", "Sampling"]
 
@@ -24,11 +25,21 @@ def _as_task(value: object) -> object:
     if not isinstance(value, Mapping):
         raise in_words("expected the name of a task, or a section with its kind")
     if "kind" not in value:
-        fitting = [kind for kind in TASKS if value.keys() <= find_task(kind).model_fields.keys()]
-        hint = f"kind: {fitting[0]}" if value and fitting else ""
-        raise in_words(f"expected a kind, {_NAMES}", hint=hint)
+        raise in_words(f"expected a kind, {_NAMES}", hint=_suggest_kind(value))
     kind = value["kind"]
     return find_task(kind).model_validate(value) if kind in TASKS else _refuse_kind(kind, "kind")
+
+
+def _suggest_kind(values: Mapping[Any, Any]) -> str:
+    """Returns a section of the first task that has such fields, "" if none has."""
+    for kind in TASKS:
+        known = set(find_task(kind).model_fields) - {"kind"}
+        meant = {nearest(str(name), known): value for name, value in values.items()}
+        if values and "" not in meant:
+            fields = "".join(f", {name}: {show(value)}" if not isinstance(value, str) else
+                             f", {name}: {value}" for name, value in meant.items())  # fmt: skip
+            return f"task: {{kind: {kind}{fields}}}"
+    return ""
 
 
 def _refuse_kind(value: object, *field: str) -> NoReturn:

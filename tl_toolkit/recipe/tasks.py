@@ -64,6 +64,7 @@ class TaskSection(KindSection):
         ranks_classes: Whether a prediction gives each class a probability.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
+        aliases: What other tools call its metrics: the metric by its other name.
         headlines: The only metrics that a summary shows; all numbers if there are none.
         grouped_by: What metrics are grouped by beside their means: they hold `per_<grouped_by>`.
         baselines: Titles of predictions without a model, by the name of their metrics.
@@ -82,6 +83,7 @@ class TaskSection(KindSection):
     ranks_classes: ClassVar[bool] = False
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
     headlines: ClassVar[tuple[str, ...]] = ()
     grouped_by: ClassVar[str] = "class"
     baselines: ClassVar[Mapping[str, str]] = {}
@@ -109,6 +111,11 @@ class TaskSection(KindSection):
             metric: Its name in metrics.json, as "mean_iou".
         """
         return cls.titles.get(metric, metric.replace("_", " "))
+
+    @classmethod
+    def list_aliases(cls) -> dict[str, str]:
+        """Returns metrics by their titles, and by what other tools call them."""
+        return {title: name for name, title in cls.titles.items()} | dict(cls.aliases)
 
     @classmethod
     def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:

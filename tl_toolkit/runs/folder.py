@@ -130,17 +130,32 @@ class RunFolder:
             ) from error
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Replaces the run's status; `started` stays as first written.
+        """Replaces the run's status; `started` and `kind` stay as first written.
 
         Args:
             state: running, done, failed or interrupted.
             **facts: Further facts, as JSON can hold them.
         """
-        started = time.time()
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            started = json.loads(self.status.read_text())["started"]
-        now = {"state": state, **describe_process(), "started": started, "updated": time.time()}
+        before = self.read_status()
+        kept = {"started": before.get("started", time.time()), "kind": before.get("kind", "run")}
+        now = {"state": state, **describe_process(), **kept, "updated": time.time()}
         write_json(self.status, now | facts)
+
+    def read_status(self) -> dict[str, Any]:
+        """Returns the run's status, {} where it is missing or damaged."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    @property
+    def kind(self) -> str:
+        """What the folder was made for: run, search or sweep."""
+        kind = str(self.read_status().get("kind", "run"))
+        if kind == "run" and self.search.is_file():  # of a version that wrote no kind
+            return "sweep" if self.path.parent.name.endswith("-sweep") else "search"
+        return kind
 
     def append_log(self, text: str) -> None:
         """Adds lines to the command log; a log that cannot be written never ends a run.

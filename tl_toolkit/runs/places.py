@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError
+from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError, nearest
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
@@ -18,7 +18,12 @@ _MAX_NAMED = 8
 
 @contextlib.contextmanager
 def create_run(
-    name: str, *, root: Path = Path("runs"), out: Path | None = None, overwrite: bool = False
+    name: str,
+    *,
+    root: Path = Path("runs"),
+    out: Path | None = None,
+    overwrite: bool = False,
+    kind: str = "run",
 ) -> Iterator[RunFolder]:
     """Creates an empty run folder and locks it while the block writes to it.
 
@@ -30,6 +35,7 @@ def create_run(
         root: Folder of all runs.
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
         overwrite: Remove the artifacts of the run that `out` holds. Other files in it stay.
+        kind: run, search or sweep; the status holds it from the beginning.
 
     Yields:
         The folder.
@@ -56,7 +62,7 @@ def create_run(
         except OSError as error:
             raise describe_unwritable(Path(out or root), error) from error
         try:
-            with _recorded(folder):
+            with _recorded(folder, kind=kind):
                 yield folder
         except ToolkitError:
             if not folder.has_begun():
@@ -102,11 +108,11 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
 
 
 @contextlib.contextmanager
-def _recorded(folder: RunFolder, *, resumed: bool = False) -> Iterator[None]:
+def _recorded(folder: RunFolder, *, resumed: bool = False, kind: str = "run") -> Iterator[None]:
     """Writes the status: running, and how the block ended; not if a resumed run never ran."""
     before = _read_status(folder) if resumed else None
     if not resumed:
-        folder.write_status("running")
+        folder.write_status("running", kind=kind)
     try:
         yield
     except BaseException as error:
@@ -232,7 +238,7 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
     for path in places:
         if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
-    known = [str(path.relative_to(root)) for path in _list_runs(root)]
+    known = [str(path.relative_to(root)) for path in _list_runs(root) if _is_usable(path)]
     more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     here = f"Here: {', '.join(known[-_MAX_NAMED:])}{more}." if known else f"{root}/ holds none yet."
     is_interrupted = Path(run).name == "latest" and _find_newest(run, root) is not None
@@ -243,9 +249,28 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
             expected=f"A run is a folder, <name>/<NNN>, <name>/latest, <name> or latest. {here}",
             hint="--any for the newest that holds a model"
             if is_interrupted
-            else "tltool finetune recipes/quickstart.yaml",
+            else _suggest(str(run), known),
         )
     )
+
+
+def _is_usable(path: Path) -> bool:
+    """Returns whether a folder holds a run that is done, or one with a model."""
+    folder = RunFolder(path)
+    is_done = folder.model.is_file() or folder.read_status().get("state") == "done"
+    return is_done and folder.kind == "run"
+
+
+def _suggest(run: str, known: Sequence[str]) -> str:
+    """Returns the run that was probably meant, the newest of its name, or how to make a first."""
+    name, _, number = run.rpartition("/")
+    names = dict.fromkeys(path.rpartition("/")[0] for path in known)
+    meant = nearest(name or number, names)
+    if not meant:
+        return "" if known else "tltool finetune quickstart"
+    numbers = [path for path in known if path.rpartition("/")[0] == meant]
+    same = f"{meant}/{number.zfill(3)}"
+    return same if same in numbers else numbers[-1]
 
 
 def _list_runs(root: Path, name: str = "*") -> list[Path]:

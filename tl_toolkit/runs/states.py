@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
@@ -23,7 +21,7 @@ def find_state(folder: RunFolder) -> str:
     Args:
         folder: A run or a search.
     """
-    status = _read_status(folder)
+    status = folder.read_status()
     state = str(status.get("state", ""))
     if state != "running":
         return state
@@ -49,7 +47,7 @@ def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
         folder: The run, or the search that was taken for one.
         path: The file.
     """
-    if folder.search.is_file():
+    if folder.kind != "run":
         what, expected, hint = _describe_search(folder)
     else:
         what, expected, hint = _describe_run(folder)
@@ -58,7 +56,7 @@ def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
 
 def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
     """Returns the state of a run, what it left, and what to type."""
-    status, state = _read_status(folder), find_state(folder)
+    status, state = folder.read_status(), find_state(folder)
     process = f"process {status.get('pid')} on {status.get('host')}"
     what = {
         "running": f"the run is still running ({process})",
@@ -86,24 +84,19 @@ def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
 
 def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
     """Returns the state of a search, what it left, and what to type."""
-    kind = "sweep" if folder.path.parent.name.endswith("-sweep") else "search"
+    kind = folder.kind
     if folder.best_recipe.is_file():
         what = f"this is a {kind}, which holds no model"
         hint = f"tltool finetune {shlex.quote(str(folder.best_recipe))}"
         return what, "Its winner is a recipe, best.yaml, whose run holds the model.", hint
-    state, pid = find_state(folder), _read_status(folder).get("pid")
+    state, pid = find_state(folder), folder.read_status().get("pid")
     if state == "running":
         what = f"this is a {kind} that is still running (process {pid})"
         return what, "When it ends, its winner is a recipe, best.yaml.", "wait for it"
     end = {"killed": "was killed", "failed": "failed"}.get(state, "was interrupted")
-    command = ["tltool", kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
     what = f"this is a {kind} that {end}"
+    if not folder.search.is_file():
+        recipe = shlex.quote(str(folder.recipe)) if folder.recipe.is_file() else "RECIPE"
+        return what, "It ended before its first trial.", f"tltool {kind} {recipe}"
+    command = ["tltool", kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
     return what, "Once it is resumed and ends, its winner is best.yaml.", shlex.join(command)
-
-
-def _read_status(folder: RunFolder) -> dict[str, Any]:
-    try:
-        status = json.loads(folder.status.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}

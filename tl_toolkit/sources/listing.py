@@ -37,7 +37,7 @@ _ADVICE = {
 }
 MAX_NAMED = 20  # How many files a message names before it only counts.
 
-# A field of the recipe's `data` section, and what is wrong with it.
+# A field of the recipe's `data` section, or dotted one of another, and what is wrong with it.
 FieldProblem = tuple[str, Problem]
 
 
@@ -56,10 +56,24 @@ class SourceFile(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A file that is not listed as an image, and why."""
+    """A file that is not listed as an image.
+
+    Attributes:
+        path: The file.
+        reason: Why it is not listed.
+    """
 
     path: str
     reason: str
+
+
+def is_lost(entry: Ignored) -> bool:
+    """Returns whether images may be missing for it: a link, or a folder that cannot be read.
+
+    Args:
+        entry: A file or folder that is not listed.
+    """
+    return entry.reason.startswith((LINK_OUT, LINK_TO_NOTHING, LINKED_FOLDER, UNREADABLE_FOLDER))
 
 
 def is_junk(name: str) -> bool:

@@ -20,10 +20,12 @@ from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,
     FieldProblem,
+    Ignored,
     Links,
     Listing,
     SourceFile,
     find_fractions,
+    is_lost,
     name_some,
 )
 from tl_toolkit.sources.tables import check_classes_of_table, read_table
@@ -201,11 +203,12 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
     return Listing(chosen, files, fractions)
 
 
-def list_images(path: str | os.PathLike[str]) -> list[Path]:
+def list_images(path: str | os.PathLike[str], *, left_out: list[str] | None = None) -> list[Path]:
     """Lists the images to predict: a file itself, or the images below a folder.
 
     Args:
         path: The file or folder.
+        left_out: Receives the folders and links below it that are not followed or cannot be read.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -216,7 +219,13 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
             expected = "An image or a folder of images is needed"
             raise DataError(describe_unreadable(place, "", expected, FileNotFoundError()))
         return [place]
-    images = [Path(file) for file in list_below(str(place))]
+    ignored: list[Ignored] = []
+    images = [Path(file) for file in list_below(str(place), ignored=ignored)]
+    paths = [f"{entry.path} ({entry.reason})" for entry in ignored if is_lost(entry)]
     if not images:
-        raise DataError(Problem(str(path), "holds no images"))
+        links = f" but {name_some(paths)}" if paths else ""
+        hint = "the folders or files that the links lead to" if paths else ""
+        raise DataError(Problem(str(path), f"holds no images{links}", hint=hint))
+    if left_out is not None:
+        left_out += paths
     return images

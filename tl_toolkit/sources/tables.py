@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tl_toolkit.errors import Problem, closest
+from tl_toolkit.errors import Problem, closest, nearest
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
@@ -20,16 +20,50 @@ from tl_toolkit.sources.listing import (
     normalize,
 )
 
-__all__ = ["NOT_TARGETS", "check_classes_of_table", "read_header", "read_table"]
+__all__ = [
+    "NOT_TARGETS",
+    "Cell",
+    "check_classes_of_table",
+    "describe_cells",
+    "find_wrong_cells",
+    "is_slip",
+    "read_columns",
+    "read_header",
+    "read_table",
+]
 
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
 _DELIMITERS = (",", ";", "\t")
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_LIKE_SPLIT = frozenset(
+    {"splits", "set", "sets", "subset", "partition", "fold", "dataset", "data_split", "phase"}
+)
+"""Names that tables give to the column `split`."""
 
 Refusal = Callable[[str, str], str]
 """Returns the problem of a value of a column, from the column's name and the value; "" for none."""
+
+
+class Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+        line: Line of the file, from 1.
+        value: As written, without blanks around it.
+    """
+
+    line: int
+    value: str
 
 
 class _Row(NamedTuple):
@@ -128,6 +162,63 @@ def read_table(
     return [row.file for row in rows], [("csv", problem) for problem in problems]
 
 
+def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Cell]]:
+    """Returns the cells of some columns of a table, none if it cannot be read.
+
+    Args:
+        path: The table.
+        columns: Names of its columns.
+    """
+    rows, _ = _read_rows(path, columns, "")
+    return {
+        name: [Cell(row.line, row.file.targets[place]) for row in rows]
+        for place, name in enumerate(columns)
+    }
+
+
+def find_wrong_cells(
+    columns: Mapping[str, Sequence[Cell]], refuse: Refusal
+) -> dict[str, list[Cell]]:
+    """Returns the cells of each column that are refused.
+
+    Args:
+        columns: Cells by the name of their column.
+        refuse: Returns the problem of a value.
+    """
+    return {
+        name: [cell for cell in cells if refuse(name, cell.value)]
+        for name, cells in columns.items()
+    }
+
+
+def is_slip(wrong: Sequence[Cell], cells: Sequence[Cell]) -> bool:
+    """Returns whether so few cells of a column are wrong that the others say what it holds.
+
+    Args:
+        wrong: The wrong cells.
+        cells: All cells of the column.
+    """
+    return bool(wrong) and 2 * len(wrong) < len(cells) and len(wrong) <= max(1, len(cells) // 10)
+
+
+def describe_cells(
+    path: Path, columns: Mapping[str, Sequence[Cell]], refuse: Refusal, hint: str = ""
+) -> list[Problem]:
+    """Returns a problem for each refused cell, the first MAX_NAMED of them.
+
+    Args:
+        path: The table.
+        columns: Refused cells by the name of their column.
+        refuse: Returns the problem of a value.
+        hint: What to type.
+    """
+    cells = [(cell, name) for name, of_column in columns.items() for cell in of_column]
+    return [
+        Problem("", f"{path}:{cell.line}: {refuse(name, cell.value)}", hint=hint)
+        for cell, name in sorted(cells)[:MAX_NAMED]
+    ]
+
+
 def _read_rows(
     path: Path, columns: Sequence[str], expected: str
 ) -> tuple[list[_Row], list[Problem]]:
@@ -143,9 +234,26 @@ def _read_rows(
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, fieldnames=header, delimiter=_find_delimiter(path))
             next(reader, None)  # the header itself
-            return [_as_row(reader.line_num, row, path.parent, columns) for row in reader], []
+            lines = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], [_describe_fault(path, expected, error)]
+    if split := _find_misnamed_split(header, [row for _, row in lines]):
+        what = f"{str(path)!r} has splits in the column {split!r}"
+        there = "They are read from the column 'split' alone."
+        return [], [Problem("data.csv", what, there, f"'split' as the name of {split!r}")]
+    return [_as_row(line, row, path.parent, columns) for line, row in lines], []
+
+
+def _find_misnamed_split(header: Sequence[str], rows: Sequence[Mapping[str, str | None]]) -> str:
+    """Returns the column that holds splits under another name, or ""."""
+    if "split" in header:
+        return ""
+    for name in header:
+        if name.lower() in _LIKE_SPLIT or nearest(name, ["split"], likeness=0.8):
+            values = {(row.get(name) or "").strip().lower() for row in rows} - {""}
+            if values and values <= set(_SPLITS):
+                return name
+    return ""
 
 
 def _as_row(line: int, row: Mapping[str, str | None], folder: Path, columns: Sequence[str]) -> _Row:
@@ -171,12 +279,12 @@ def _check_rows(
     first_lines: dict[str, int] = {}
     faults: list[str] = []
     for row in rows:
-        faults += [f"line {row.line}: {words}" for words in _check_row(row, columns, refuse)]
+        faults += [f"{row.line}: {words}" for words in _check_row(row, columns, refuse)]
         first = first_lines.setdefault(row.file.path, row.line)
         if row.file.path and first != row.line:
-            faults.append(f"line {row.line}: the image of line {first} again")
+            faults.append(f"{row.line}: the image of line {first} again")
     for words in faults[:MAX_NAMED]:
-        yield Problem("data.csv", f"{path.name!r}, {words}")
+        yield Problem("data.csv", f"{path.name}:{words}")
     if len(faults) > MAX_NAMED:
         yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
 

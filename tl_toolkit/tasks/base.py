@@ -70,11 +70,15 @@ class Task:
 
     # ------------------------------------------------------------------------------------- targets
 
-    def inspect_targets(self, manifest: Manifest) -> Manifest:
+    def inspect_targets(
+        self, manifest: Manifest, *, size: tuple[int, int] | None = None, resize: Resize = "stretch"
+    ) -> Manifest:
         """Opens files of targets, once, and adds their digests; most tasks have none.
 
         Args:
             manifest: Images that were inspected.
+            size: (height, width) that images are resized to; None for their own.
+            resize: How they are resized to that size.
 
         Raises:
             DataError: Files cannot be read, or hold no targets; all of them at once.

@@ -109,7 +109,12 @@ class SplitView(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows, to be printed or written as CSV."""
+    """Columns and rows, to be printed or written as CSV.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: The rows, with a value for each column.
+    """
 
     columns: list[str]
     rows: list[list[Any]]

@@ -31,6 +31,9 @@ from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
 
+_DIVERGED = 100
+"""A phase whose best validation loss is this many times that of its start has diverged."""
+
 
 class Trainer:
     """Trains one model, once or several times, and shares work between the trainings.
@@ -125,8 +128,9 @@ class Trainer:
                 path = folder.phase(index, phase.name) if folder else None
                 before = _join_epochs(done)
                 run = self._prepare(
-                    settings, index, best, is_new=not keep_head and _is_untrained(before)
-                )
+                    settings, index, best, is_new=not keep_head and _is_untrained(before),
+                    diverged=_find_diverged(settings, done),
+                )  # fmt: skip
                 epochs: list[Epoch] = []
                 if paused is not None:
                     run.resume(paused.phase)
@@ -242,8 +246,9 @@ class Trainer:
         standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
 
     def _prepare(
-        self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool
-    ) -> PhaseRun:
+        self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
+        diverged: PhaseSettings | None = None,
+    ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
@@ -268,6 +273,7 @@ class Trainer:
             order_seed=phase_seed(settings.seed, "order", index),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
+            diverged=diverged,
         )  # fmt: skip
         return self._last
 
@@ -309,6 +315,17 @@ class Trainer:
 
 def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:
     return [epoch for phase in phases for epoch in phase.epochs]
+
+
+def _find_diverged(
+    settings: TrainingSettings, done: Sequence[FinishedPhase]
+) -> PhaseSettings | None:
+    """Returns the first finished phase that left the loss far above what it found, if any."""
+    for phase, finished in zip(settings.phases, done, strict=False):
+        start, *trained = finished.epochs
+        if trained and min(epoch.val_loss for epoch in trained) > _DIVERGED * start.val_loss:
+            return phase
+    return None
 
 
 def _is_untrained(epochs: Sequence[Epoch]) -> bool:

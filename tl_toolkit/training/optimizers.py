@@ -17,10 +17,14 @@ __all__ = [
     "build_optimizer",
     "describe_rate",
     "first_rate",
+    "lower_rate",
     "name_rate",
     "tabulate_rate",
 ]
 
+
+_USUAL_RATE = 1e-3
+"""The default of a phase."""
 
 LearningRate: TypeAlias = float | Schedule
 
@@ -88,6 +92,16 @@ def name_rate(rate: LearningRate) -> str:
         rate: The rate.
     """
     return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
+
+
+def lower_rate(rate: LearningRate) -> float:
+    """Returns a rate to try after one at which the loss was not finite.
+
+    Args:
+        rate: That rate.
+    """
+    first = first_rate(rate)
+    return first / 10 if first <= 1 else _USUAL_RATE
 
 
 class RateTable(keras.optimizers.schedules.LearningRateSchedule):

@@ -18,7 +18,7 @@ from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
-from tl_toolkit.training.optimizers import first_rate, name_rate
+from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
@@ -44,6 +44,7 @@ class PhaseRun:
         batch_size: Images in a step.
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
+        diverged: An earlier phase that left the loss far above what it found, if any.
 
     Attributes:
         split: As in the arguments.
@@ -65,6 +66,7 @@ class PhaseRun:
         batch_size: int,
         progress: Handler,
         is_new: bool,
+        diverged: PhaseSettings | None = None,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -77,6 +79,7 @@ class PhaseRun:
         self._batch_size = batch_size
         self._progress = progress
         self._is_new = is_new
+        self._diverged = diverged
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -291,17 +294,19 @@ class PhaseRun:
         return loss, score
 
     def _not_finite(self, number: int, what: str) -> NonFiniteError:
-        rate = first_rate(self._phase.learning_rate)
-        name = self._phase.name
+        at_fault = self._diverged or self._phase
         expected = "Training stopped there; the run holds the best weights from before."
         if self._is_new and number <= 1:
             expected = "No epoch was completed before: the head is untrained."
+        if self._diverged:
+            expected = f"The loss grew without bound in phase {at_fault.name!r} before."
+        field = name_rate(at_fault.learning_rate)
         return NonFiniteError(
             Problem(
-                where=f"phase {name!r}, epoch {number}",
+                where=f"phase {self._phase.name!r}, epoch {number}",
                 what=what,
                 expected=expected,
-                hint=f"phases.{name}.{name_rate(self._phase.learning_rate)}={rate / 10:g}",
+                hint=f"phases.{at_fault.name}.{field}={lower_rate(at_fault.learning_rate):g}",
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,7 +155,7 @@ def scan_images(
     return scan(
         plan.listing,
         settings,
-        inspect_targets=task.inspect_targets,
+        inspect_targets=partial(task.inspect_targets, size=data.image_size, resize=data.resize),
         convert_dir=folder.converted,
         progress=report_counts(progress, "images_inspected"),
         keep=keep,

@@ -16,8 +16,10 @@ from tl_toolkit.errors import (
     WeightsError,
 )
 from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.features.own_code import describe_own_code
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.bases import open_own_bases
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space
@@ -102,19 +104,31 @@ class Engine:
         space = {
             field: dimension.model_dump(mode="json") for field, dimension in self.space.items()
         }
-        self._journal.begin(
-            {
-                "recipe": settings,
-                "search": {**chosen, "space": space},
-                "images": self._manifest.digest,
-                "numerics": describe_arithmetic(),
-            }
-        )
+        identity = {
+            "recipe": settings,
+            "search": {**chosen, "space": space},
+            "images": self._manifest.digest,
+            "numerics": describe_arithmetic(),
+        }
+        if code := self._describe_code():
+            identity["code of the base's layers"] = code
+        self._journal.begin(identity)
         done = self._journal.read()
         total = count_trials(self.recipe)
         if total is None or len(done) < total:
             self._chooser = self._replay(done)
         return done
+
+    def _describe_code(self) -> str:
+        """Returns a digest of the code of a base's own layers; "" for none, or where no one can."""
+        path = self.recipe.model.own_file
+        if path is None:
+            return ""
+        try:
+            return describe_own_code(open_own_bases().load_own_model(path))
+        except OSError as error:
+            self._progress(warning(f"a resumed search cannot tell whether code changed: {error}"))
+            return ""
 
     def run(self, done: Sequence[Trial]) -> Iterator[Trial]:
         """Yields the new trials, each when it is over and written.

@@ -22,7 +22,7 @@ def write(tmp_path):
 
 
 def test_init_writes_a_recipe_for_a_table_of_labels(write, tmp_path):
-    text, name, _ = write_starter(write(ROWS, "insects.csv"), base="lenet5", place=tmp_path)
+    text, name, *_ = write_starter(write(ROWS, "insects.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
@@ -94,7 +94,7 @@ def test_a_missing_table_for_evaluation_is_no_missing_folder(write, tmp_path):
     ("rows", "expected"),
     [
         ([("path", "label"), ("3.png", "fly")], "has labels of other classes: 'fly'"),
-        ([("path", "label"), ("9.png", "bee")], "line 2: no file"),
+        ([("path", "label"), ("9.png", "bee")], "csv:2: no file"),
         ([("path", "class"), ("3.png", "bee")], "has no column label"),
     ],
 )

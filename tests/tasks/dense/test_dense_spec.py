@@ -121,7 +121,7 @@ def test_sections_built_in_python_take_the_defaults_of_the_task(values):
 
 
 def test_what_a_section_built_in_python_was_given_is_not_replaced(values):
-    with pytest.raises(ValueError, match="expected angular for normals, got 'cross_entropy'"):
+    with pytest.raises(RecipeError, match="expected angular for normals, got 'cross_entropy'"):
         build_in_python(values, pixels=Pixels(loss="cross_entropy"))
 
 

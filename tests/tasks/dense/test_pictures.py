@@ -9,6 +9,8 @@ from PIL import Image
 from tl_toolkit.errors import OutputError
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.tasks.dense.pictures import Pictures
+from tl_toolkit.tasks.edges.task import Edges
+from tl_toolkit.tasks.normals.task import Normals
 
 PIXELS = np.full((4, 6, 3), 100, np.uint8)
 
@@ -92,10 +94,11 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
 
 
 def test_a_legend_shows_the_colour_of_each_class_in_order(tmp_path):
-    palette = np.array([(200, 0, 0), (0, 200, 0), (0, 0, 200)], np.uint8)
+    palette = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    colors = dict(zip(["sky", "tree", "a long name"], palette, strict=True))
     pictures = Pictures(tmp_path, [Path("cat.png")], kind="mask")
 
-    with Image.open(pictures.write_legend(["sky", "tree", "a long name"], palette)) as image:
+    with Image.open(pictures.write_legend(colors)) as image:
         pixels = np.asarray(image)
 
     rows = pixels.reshape(3, -1, *pixels.shape[1:])
@@ -112,5 +115,24 @@ def test_a_legend_of_the_user_is_not_replaced(tmp_path):
     with pytest.raises(OutputError, match=r"legend\.png would be lost"):
         write(tmp_path, Path("cat.png"))
 
-    write(tmp_path, Path("cat.png"), kind="normals")  # has none
     assert value_of(mine) == 7
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction", "names"),
+    [
+        (Edges, {"probability": np.array([[0, 0.25], [0.5, 1]])}, [0, 0.25, 0.5, 1]),
+        (Normals, {"normal": np.array([[[1, 0, 0], [0, -1, 0], [0, 0, 1]]])}, ["+x", "-y", "+z"]),
+    ],
+    ids=["edges", "normals"],
+)
+def test_a_legend_of_numbers_has_the_colours_of_the_picture(task, prediction, names):
+    task = task.__new__(task)
+    palette = np.zeros((0, 3), np.uint8)
+    pixels = np.asarray(task.render(prediction, palette).convert("RGB")).reshape(-1, 3)
+
+    colors = task.list_colors(palette)
+
+    for name, color in zip(names, pixels, strict=True):
+        key = name if isinstance(name, str) else f"probability {name:g}"
+        np.testing.assert_allclose(colors[key], color, atol=1)

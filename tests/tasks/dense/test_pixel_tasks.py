@@ -130,7 +130,7 @@ def test_the_command_line_measures_and_draws(run, tmp_path):
     for kind in (picture, "overlay"):
         with Image.open(tmp_path / row[kind]) as image:
             assert image.size == (64, 64)
-    assert (tmp_path / "predictions" / "legend.png").exists() == ("ball" in table)
+    assert (tmp_path / "predictions" / "legend.png").exists()
     if run.recipe.task.kind == "segmentation":
         assert "ball" in table and "majority class" in table
         assert float(row["share_ball"]) + float(row["share_plane"]) == pytest.approx(1)
@@ -163,9 +163,8 @@ def test_predicting_again_leaves_the_first_predictions_out_and_replaces_them(run
         (prediction,) = run.predict(tmp_path, out=tmp_path / "predictions", progress=record.handle)
 
     assert prediction.path == str(tmp_path / "cat.png")
-    written = 3 if run.recipe.task.kind == "segmentation" else 2  # with a legend
-    assert len(list((tmp_path / "predictions").iterdir())) == written
-    assert [line for line in record.lines if f"left out: {written} images in" in line]
+    assert len(list((tmp_path / "predictions").iterdir())) == 3  # with a legend
+    assert [line for line in record.lines if "left out: 3 images in" in line]
 
 
 @pytest.mark.slow

@@ -116,6 +116,27 @@ def test_a_damaged_mask_is_a_problem_not_a_traceback(save, tmp_path, damage):
         assert "mask.png" in str(error)
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("resize", "place", "how"),
+    [("stretch", (0, 0), "resized"), ("crop", (slice(None), 0), "cropped"), ("crop", (2, 5), "")],
+)
+def test_an_image_that_loses_all_labels_by_resizing_is_skipped_by_name(
+    save, split, resize, place, how
+):
+    values = np.full((6, 12), 255, np.uint8)
+    values[place] = 1
+    image, mask = save(np.zeros((6, 12, 3), np.uint8), "photo.png"), save(values)
+    manifest = Manifest((Example(image, "0", split, (mask,)),), (), columns=("mask",))
+    reader = MaskReader(MaskSettings(ignore=255), 2)
+
+    (example,) = inspect_targets(manifest, reader, image_size=(4, 4), resize=resize).examples
+
+    if how and split != "test":  # those are measured at their own size
+        assert example.reason == f"no pixel of its mask counts once it is {how} to 4 x 4: {mask}"
+    assert example.usable == (not how or split == "test")
+
+
 def test_masks_of_skipped_images_are_not_opened(tmp_path):
     broken = Example("gone.jpg", "", "train", ("gone.png",), "broken", "cannot be read")
     manifest = Manifest((broken,), (), columns=("mask",))

@@ -94,10 +94,10 @@ def test_splits_stand_in_the_table(write):
 def test_wrong_rows_are_told_by_line(write):
     message = refuse(write([*FLAGS[:2], ("9.png", 2, "x", 1), ("2.png", 1, 0, 1)]))
 
-    assert "'t.csv', line 3: no file" in message
-    assert "'t.csv', line 3: bird '2'; expected 0 or 1" in message
-    assert "'t.csv', line 3: cat 'x'; expected 0 or 1" in message
-    assert "line 4" not in message
+    assert "t.csv:3: no file" in message
+    assert "t.csv:3: column 'bird' = '2'; expected 0 or 1" in message
+    assert "t.csv:3: column 'cat' = 'x'; expected 0 or 1" in message
+    assert "t.csv:4" not in message
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_manifest_has_the_column_labels(write, tmp_path):
 
 @pytest.mark.parametrize("rows", [NAMES, FLAGS], ids=["names", "flags"])
 def test_init_writes_a_recipe_of_multilabel_for_both_forms(write, rows, tmp_path):
-    text, name, _ = write_starter(write(rows, "pets.csv"), base="lenet5", place=tmp_path)
+    text, name, *_ = write_starter(write(rows, "pets.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
@@ -192,5 +192,5 @@ def test_init_writes_a_recipe_of_multilabel_for_both_forms(write, rows, tmp_path
 def test_init_tells_wrong_rows_of_a_table_of_labels(write):
     table = write([*FLAGS, ("9.png", 1, 1, 1)])
 
-    with pytest.raises(DataError, match="line 5: no file"):
+    with pytest.raises(DataError, match="csv:5: no file"):
         write_starter(table, base="lenet5")

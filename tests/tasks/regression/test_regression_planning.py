@@ -12,6 +12,7 @@ from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import build_recipe, load_recipe
 
 ROWS = [("path", "age", "sex", "a b: %"), ("0.png", 3, "f", "-1e-3"), ("1.png", 4.5, "m", 7)]
+TAKEN = [("path", "age", "predicted_age"), ("0.png", 1, 2)]
 NUMBERS = [[text for place, text in enumerate(row) if place != 2] for row in ROWS]
 
 
@@ -58,23 +59,25 @@ def test_columns_choose_and_order_the_outputs(write):
 def test_what_is_no_number_is_told_by_line(write, text):
     message = refuse(write([("path", "age"), ("0.png", 3), ("1.png", text)]))
 
-    assert f"'t.csv', line 3: age {text!r}; expected " in message
-    assert "line 2" not in message
+    assert f"t.csv:3: column 'age' = {text!r}; expected " in message
+    assert "t.csv:2" not in message
 
 
 @pytest.mark.parametrize(
     ("rows", "task", "expected"),
     [
         (ROWS, "regression", "has no numbers in 'sex'"),
-        (ROWS, "regression", 'Try: task={kind: regression, columns: [age, "a b: %"]}'),
+        (ROWS, "regression", 'Try: task.columns=[age, "a b: %"]'),
         (ROWS, choose("ages"), "has no column 'ages'\n  Its columns are 'age', 'sex', 'a b: %'; "),
         (ROWS, choose("ages"), "did you mean 'age'?"),
         ([("path", "split"), ("0.png", "")], "regression", "has no column of targets"),
         ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "has the column 'sha256'"),
-        ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "columns: [age]}"),
+        ([("path", "age", "sha256"), ("0.png", 1, 2)], "regression", "task.columns=[age]"),
+        (TAKEN, "regression", "has the targets 'age' and 'predicted_age'"),
+        (TAKEN, "regression", "Try: task.columns=[age]"),
         ([("file", "age"), ("0.png", 1)], choose("age"), "has no column path"),
         ([("path", "age")], "regression", "has no rows"),
-        ([("path", "age"), ("9.png", 1)], "regression", "line 2: no file"),
+        ([("path", "age"), ("9.png", 1)], "regression", "csv:2: no file"),
     ],
 )
 def test_unusable_tables_are_refused(write, rows, task, expected):
@@ -104,7 +107,7 @@ def test_a_manifest_has_a_column_for_each_target(write, tmp_path):
 
 
 def test_init_proposes_the_columns_of_numbers(write, tmp_path):
-    text, name, _ = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
+    text, name, *_ = write_starter(write(ROWS, "people.csv"), base="lenet5", place=tmp_path)
     (tmp_path / "r.yaml").write_text(text)
 
     planned = check_recipe(load_recipe(tmp_path / "r.yaml"))
@@ -130,5 +133,12 @@ def test_init_says_what_a_table_of_no_task_should_hold(write):
 
 
 def test_init_tells_wrong_rows_of_a_table_of_numbers(write):
-    with pytest.raises(DataError, match="line 3: no file"):
+    with pytest.raises(DataError, match="csv:3: no file"):
         write_starter(write([*NUMBERS[:2], ("9.png", 1, 2)]), base="lenet5")
+
+
+def test_a_column_called_like_a_prediction_may_be_left_aside_or_stand_alone(write):
+    table = write([*TAKEN, ("1.png", 3, 4)])
+
+    assert plan(table, choose("age")).classes == ("age",)
+    assert plan(table, choose("predicted_age")).classes == ("predicted_age",)

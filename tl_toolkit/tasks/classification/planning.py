@@ -23,7 +23,7 @@ from tl_toolkit.sources.survey import (
     list_class_table,
     survey_folders,
 )
-from tl_toolkit.sources.tables import read_header, read_table
+from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 
 __all__ = ["Planning"]
 
@@ -110,10 +110,11 @@ class Planning(TaskPlanning):
             header, _ = read_header(source, expected="")
             if "label" not in header:
                 return None
-            folder = source.with_suffix("")
+            folder, reason = source.with_suffix(""), "the column label"
+            ignored = [repr(name) for name in header if name not in (*NOT_TARGETS, "label")]
             data, listing, problems = _propose_table(source, place)
         else:
-            folder = source
+            folder, reason, ignored = source, "a folder for each class", []
             data, listing, problems = _propose_folders(find_splits(source), place)
         if problems:
             raise DataError([problem for _, problem in problems])
@@ -124,6 +125,8 @@ class Planning(TaskPlanning):
             counts=[(count, repr(label)) for label, count in train.items()],
             data=data,
             folder=folder,
+            reason=reason,
+            ignored=ignored,
         )
 
 

@@ -36,6 +36,7 @@ class ClassificationSection(TaskSection):
         "macro_f1": "macro F1",
         "f1": "F1",
     }
+    aliases: ClassVar[Mapping[str, str]] = {"acc": "accuracy"}
 
     @classmethod
     def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:

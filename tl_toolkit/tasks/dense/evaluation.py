@@ -160,8 +160,8 @@ def predict_maps(
                 yield MapPrediction(str(path), maps, shares)
             else:
                 files = pictures.write(path, task.render(maps, palette), pixels)
-                if "mask" in maps and not has_legend:
-                    legend = pictures.write_legend(task.classes, palette)
+                if not has_legend:
+                    legend = pictures.write_legend(task.list_colors(palette))
                     options.report(f"legend of the colours: {legend}")
                     has_legend = True
                 yield MapPrediction(str(path), shares=shares, files=files)

@@ -16,7 +16,7 @@ from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
-from tl_toolkit.tasks.dense.resizing import Size
+from tl_toolkit.tasks.dense.resizing import Mode, Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import TargetReader
 
@@ -38,10 +38,18 @@ _UNREADABLE = "cannot be read"
 _OTHER_SIZE = "differ in size from their images"
 
 
-def inspect_targets(manifest: Manifest, reader: TargetReader, *, num_groups: int = 1) -> Manifest:
+def inspect_targets(
+    manifest: Manifest,
+    reader: TargetReader,
+    *,
+    num_groups: int = 1,
+    image_size: Size | None = None,
+    resize: Mode = "stretch",
+) -> Manifest:
     """Opens the target of every image once, and adds its digest.
 
-    An image without a pixel that counts is skipped as a broken one is: its loss would be 0.
+    An image without a pixel that counts is skipped as a broken one is: its loss would be 0. So is
+    one for training or validation that loses all of them when it is resized or cropped.
 
     Args:
         manifest: Images that were inspected, with the column `mask`, the path of a target. Targets
@@ -49,6 +57,8 @@ def inspect_targets(manifest: Manifest, reader: TargetReader, *, num_groups: int
         reader: Reads them.
         num_groups: How many sampling groups the training targets must hold, as all of one class
             teach nothing.
+        image_size: Height and width that images are resized to; None for their own.
+        resize: As in `resize_image`.
 
     Returns:
         The manifest with the column `mask_sha256` too.
@@ -82,6 +92,14 @@ def inspect_targets(manifest: Manifest, reader: TargetReader, *, num_groups: int
         if groups <= {IGNORE}:
             reason = f"no pixel of its mask counts, all are ignored: {path}"
             return replace(example, verdict="broken", reason=reason), None
+        is_resized = example.split in ("train", "validation")
+        if image_size is not None and is_resized and IGNORE in groups:
+            seen = resize_target(reader.sampling_groups(target), image_size, resize)
+            if (seen == IGNORE).all():
+                how = "cropped" if resize == "crop" else "resized"
+                h, w = image_size
+                reason = f"no pixel of its mask counts once it is {how} to {w} x {h}: {path}"
+                return replace(example, verdict="broken", reason=reason), None
         if example.split == "train":
             held.update(groups - {IGNORE})
         return example, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,22 +72,21 @@ class Pictures:
                 image.save(draft, pnginfo=header)
         return {kind: str(place) for kind, place in places.items()}
 
-    def write_legend(self, names: Sequence[str], palette: np.ndarray) -> Path:
-        """Writes legend.png, the colour of each class beside its name.
+    def write_legend(self, colors: Mapping[str, Sequence[int]]) -> Path:
+        """Writes legend.png, each colour beside its name.
 
         Args:
-            names: Classes.
-            palette: uint8 (classes, 3), their colours.
+            colors: Red, green and blue, 0 to 255, by name, as of a class.
 
         Returns:
             The path.
         """
         font = ImageFont.load_default(size=_LEGEND_TEXT)
-        widest = max(font.getlength(name) for name in names)
-        size = (2 * _LEGEND_ROW + int(widest) + _LEGEND_TEXT, _LEGEND_ROW * len(names))
+        widest = max(font.getlength(name) for name in colors)
+        size = (2 * _LEGEND_ROW + int(widest) + _LEGEND_TEXT, _LEGEND_ROW * len(colors))
         image = Image.new("RGB", size, "white")
         canvas = ImageDraw.Draw(image)
-        for row, (name, color) in enumerate(zip(names, palette.tolist(), strict=True)):
+        for row, (name, color) in enumerate(colors.items()):
             top = row * _LEGEND_ROW
             box = (_LEGEND_ROW // 4, top + 3, 3 * _LEGEND_ROW // 2, top + _LEGEND_ROW - 3)
             canvas.rectangle(box, fill=tuple(color))
@@ -106,7 +105,7 @@ class Pictures:
     def _refuse_to_replace(self) -> None:
         sources = {path.resolve() for path in self._bases}
         places = [place for path in self._bases for place in self._places(path).values()]
-        places += [self._legend] if "mask" in self._kinds else []
+        places.append(self._legend)
         protected = [
             place
             for place in places

@@ -171,6 +171,7 @@ class Planning(TaskPlanning):
             batch_size=BATCH_SIZE,
             head=("    hidden:", "      - units: 256"),
             folder=source,
+            reason="the folders images and masks",
             next_step="name the classes in it",
         )
 

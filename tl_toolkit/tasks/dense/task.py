@@ -114,20 +114,34 @@ class DenseTask(Task):
         """
         raise NotImplementedError
 
+    def list_colors(self, palette: np.ndarray) -> Mapping[str, Sequence[int]]:
+        """Returns the colours that `render` gives to what a legend names.
+
+        Args:
+            palette: As in `render`.
+        """
+        return dict(zip(self.classes, palette.tolist(), strict=True))
+
     # --------------------------------------------------------------------------- what they share
 
-    def inspect_targets(self, manifest: Manifest) -> Manifest:
+    def inspect_targets(
+        self, manifest: Manifest, *, size: tuple[int, int] | None = None, resize: Resize = "stretch"
+    ) -> Manifest:
         """Opens the target of every image once.
 
         Args:
             manifest: Images with the target `mask`, a path.
+            size: (height, width) that images are resized to; None for their own.
+            resize: How they are resized to that size.
 
         Raises:
             DataError: Targets cannot be read, have another size than their images, or hold
                 something else; all of them at once. Or all pixels to train from are of one class.
         """
         groups = min(2, self.reader.num_sampling_groups)
-        return inspect_targets(manifest, self.reader, num_groups=groups)
+        return inspect_targets(
+            manifest, self.reader, num_groups=groups, image_size=size, resize=resize
+        )
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize

@@ -28,6 +28,7 @@ from tl_toolkit.tasks.registry import layers_of, values_of
 __all__ = ["EdgeReader", "EdgeMetric", "Edges"]
 
 _IS_EDGE = 0.5
+_LEGEND = (0, 0.25, 0.5, 0.75, 1)
 """The least fraction of annotators at which a pixel of the target is an edge."""
 
 _BINS = 100
@@ -214,6 +215,14 @@ class Edges(DenseTask):
             palette: Not used.
         """
         return Image.fromarray((prediction["probability"] * 255).round().astype(np.uint8))
+
+    def list_colors(self, palette: np.ndarray) -> Mapping[str, Sequence[int]]:
+        """Returns the grey of some probabilities of an edge.
+
+        Args:
+            palette: Not used.
+        """
+        return {f"probability {share:g}": (round(share * 255),) * 3 for share in _LEGEND}
 
 
 class EdgeMetric:

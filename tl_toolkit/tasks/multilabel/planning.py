@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
-from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
+from tl_toolkit.sources.tables import (
+    NOT_TARGETS,
+    describe_cells,
+    find_wrong_cells,
+    is_slip,
+    read_columns,
+    read_header,
+    read_table,
+)
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 
 __all__ = ["Planning", "split_names"]
@@ -19,6 +28,10 @@ _EXPECTED = (
     "A table is expected with the columns path and labels (names with | between them), or path and "
     "a column of 0 and 1 for each class; and split if you like"
 )
+
+
+_SIGNS = (";", ",", "/", "+")
+"""What tables have between names, beside the default."""
 
 
 class Planning(TaskPlanning):
@@ -89,25 +102,62 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter import remark, write_table
+        from tl_toolkit.plan.starter import write_table
 
-        section = MultilabelSection()
-        if not source.is_file() or not _is_recognized(source, section):
+        if not source.is_file():
             return None
-        files, names, problems = _read_labels(source, section, None)
-        if problems := problems or _check(source, None, names, files, section.separator):
+        section = MultilabelSection()
+        header, _ = read_header(source, expected="")
+        classes: list[str] | None = None
+        if section.labels in header:
+            section = _choose_separator(source, section)
+            reason = f"the column {section.labels}"
+            ignored = [repr(name) for name in header if name not in (*NOT_TARGETS, section.labels)]
+        else:
+            classes, rest = _find_flags(source, header)
+            if not classes:
+                return None
+            reason = f"columns of 0 and 1: {name_some(classes)}"
+            ignored = [f"{name!r} (neither 0 and 1 nor numbers)" for name in rest]
+            classes = classes if rest else None
+        files, names, problems = _read_labels(source, section, classes)
+        if problems := problems or _check(source, classes, names, files, section.separator):
             raise DataError([problem for _, problem in problems])
-        counts = dict.fromkeys(names, 0)
+        counts = dict.fromkeys(classes or names, 0)
         for file in files:
             for name in split_names(file.targets[0], section.separator):
                 counts[name] += 1
         return Proposal(
             opening=f"{len(files):,} images of any of {len(counts)} classes",
             counts=[(count, repr(name)) for name, count in counts.items()],
-            task=[remark("task: multilabel", "any number of classes for each image")],
-            data=write_table(source, place, "the images"),
+            task=_write_task(section),
+            data=[*write_table(source, place, "the images"), *_write_classes(classes)],
             folder=source.with_suffix(""),
+            reason=reason,
+            ignored=ignored,
         )
+
+
+def _write_task(section: MultilabelSection) -> list[str]:
+    from tl_toolkit.plan.starter import remark
+
+    words = "any number of classes for each image"
+    if section == MultilabelSection():
+        return [remark("task: multilabel", words)]
+    return [
+        remark("task:", words),
+        "  kind: multilabel",
+        remark(f'  separator: "{section.separator}"', f"between names in {section.labels}"),
+    ]
+
+
+def _write_classes(classes: Sequence[str] | None) -> list[str]:
+    from tl_toolkit.plan.starter import quote, remark
+
+    if classes is None:
+        return []
+    line = f"  classes: [{', '.join(map(quote, classes))}]"
+    return [remark(line, "the columns of 0 and 1")]
 
 
 def split_names(text: str, separator: str) -> list[str]:
@@ -120,14 +170,77 @@ def split_names(text: str, separator: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(separator) if name.strip()))
 
 
-def _is_recognized(source: Path, section: MultilabelSection) -> bool:
-    header, _ = read_header(source, expected="")
-    names = [name for name in header if name not in NOT_TARGETS]
-    if section.labels in header or len(names) < 2:
-        return section.labels in header
-    files, _ = read_table(source, names, refuse=_accept)
-    return bool(files) and not any(_refuse_flag("", text) for file in files
-                                   for text in file.targets)  # fmt: skip
+def _find_flags(source: Path, header: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns a table's columns of 0 and 1, if it has no numbers, and its other columns.
+
+    Raises:
+        DataError: They would all hold 0 and 1, were it not for a few cells.
+    """
+    columns = read_columns(source, [name for name in header if name not in NOT_TARGETS])
+    wrong = find_wrong_cells(columns, _refuse_flag)
+    flags = [name for name, cells in columns.items() if cells and not wrong[name]]
+    slips = {name: wrong[name] for name, cells in columns.items() if is_slip(wrong[name], cells)}
+    rest = [name for name in columns if name not in flags and name not in slips]
+    if len(flags) + len(slips) < 2 or "label" in rest or any(
+        _is_number(cell.value) for name in rest for cell in columns[name]
+    ):  # fmt: skip
+        return [], rest
+    if slips:
+        hint = f"0 or 1 there; if the columns are numbers: tltool init --task regression {source}"
+        raise DataError(describe_cells(source, slips, _refuse_flag, hint))
+    return flags, rest
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _find_separator(cells: Sequence[str], separator: str) -> str:
+    """Returns what stands between names instead of the separator, or "".
+
+    That is a sign which divides a name into names that stand elsewhere too: a single class whose
+    name has a comma in it is none.
+    """
+    names = {name for text in cells for name in split_names(text, separator)}
+    for sign in _SIGNS:
+        parts = {name: split_names(name, sign) for name in names if sign in name}
+        uses = Counter(part for of_name in parts.values() for part in of_name)
+        uses.update(name for name in names if name not in parts)
+        if any(of_name[1:] and min(map(uses.__getitem__, of_name)) > 1
+               for of_name in parts.values()):  # fmt: skip
+            return sign
+    return ""
+
+
+def _choose_separator(source: Path, section: MultilabelSection) -> MultilabelSection:
+    """Returns the section with the separator that the table has between names."""
+    cells = [cell.value for cell in read_columns(source, [section.labels])[section.labels]]
+    sign = _find_separator(cells, section.separator)
+    return section.model_copy(update={"separator": sign}) if sign else section
+
+
+def _write_separator(sign: str) -> str:
+    """Returns the override as a shell and YAML both take it."""
+    return f"task.separator='\"{sign}\"'"
+
+
+def _check_separator(path: Path, files: Sequence[SourceFile], separator: str) -> list[FieldProblem]:
+    cells = [file.targets[0] for file in files]
+    sign = _find_separator(cells, separator)
+    if not sign:
+        return []
+    example = next(name for text in cells for name in split_names(text, separator)
+                   if sign in name)  # fmt: skip
+    what = f"{str(path)!r} has the class {example!r}"
+    expected = (
+        f"Names in {sign!r} stand alone elsewhere; task.separator = {separator!r} is expected "
+        "between names."
+    )
+    return [("csv", Problem("data.csv", what, expected, _write_separator(sign)))]
 
 
 def _read_labels(
@@ -144,6 +257,7 @@ def _read_labels(
     separator = section.separator
     if section.labels in header:
         files, problems = read_table(path, (section.labels,), refuse=_accept, expected=_EXPECTED)
+        problems = problems or _check_separator(path, files, separator)
         held = {name for file in files for name in split_names(file.targets[0], separator)}
         return files, sorted(held), problems
     names = [name for name in header if name not in NOT_TARGETS]
@@ -161,6 +275,12 @@ def _check_columns(
     without_flags = [name for name, values in flags.items() if files and not values & {"0", "1"}]
     if without_flags:
         column = without_flags[0]
+        if section.labels != MultilabelSection().labels:  # the recipe names it
+            what = f"{str(path)!r} has no column {section.labels!r}"
+            near = nearest(section.labels, names)
+            expected = f"Its columns are {name_some(map(repr, names))}."
+            hint = f"task.labels={near}" if near else ""
+            return [("task.labels", Problem("task.labels", what, expected, hint))]
         what = f"{str(path)!r} has no column {section.labels!r}, and no 0 and 1 in {column!r}"
         hint = "data.classes with the columns that are classes"
         if len(names) == 1:
@@ -170,7 +290,7 @@ def _check_columns(
     if joined:
         what = f"{str(path)!r} has the column {joined[0]!r}"
         expected = f"No class has the separator {section.separator!r} in its name."
-        return [("csv", Problem("data.csv", what, expected, "task.separator=;"))]
+        return [("csv", Problem("data.csv", what, expected, _write_separator(";")))]
     return []
 
 
@@ -216,7 +336,7 @@ def _accept(column: str, value: str) -> str:
 
 
 def _refuse_flag(column: str, value: str) -> str:
-    return "" if value in ("0", "1") else f"{column} {value!r}; expected 0 or 1"
+    return "" if value in ("0", "1") else f"column {column!r} = {value!r}; expected 0 or 1"
 
 
 def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> SourceFile:

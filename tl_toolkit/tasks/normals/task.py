@@ -200,6 +200,18 @@ class Normals(DenseTask):
         """
         return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
 
+    def list_colors(self, palette: np.ndarray) -> Mapping[str, Sequence[int]]:
+        """Returns the colours of the normals along each axis.
+
+        Args:
+            palette: Not used.
+        """
+        axes = {f"{sign}{axis}": ("-", "+").index(sign) * 255 for axis in "xyz" for sign in "+-"}
+        return {
+            name: [value if axis == name[1] else 128 for axis in "xyz"]
+            for name, value in axes.items()
+        }
+
 
 def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the angles in degrees, float64 in [0, 180], between vectors (..., 3) of length 1.

@@ -8,11 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
 from tl_toolkit.sources.survey import Splits
-from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
+from tl_toolkit.sources.tables import (
+    NOT_TARGETS,
+    describe_cells,
+    find_wrong_cells,
+    is_slip,
+    read_columns,
+    read_header,
+    read_table,
+)
 from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 
 __all__ = ["Planning"]
@@ -72,17 +80,24 @@ class Planning(TaskPlanning):
         if not source.is_file():
             return None
         header, _ = read_header(source, expected="")
-        names = [name for name in header if name not in RESERVED]
         if "label" in header:
             return None
-        files, _ = read_table(source, names, refuse=lambda column, value: "")
-        numbers = [
-            name
-            for place_of, name in enumerate(names)
-            if files and not any(_refuse_number(name, file.targets[place_of]) for file in files)
-        ]
+        columns = read_columns(source, [name for name in header if name not in RESERVED])
+        wrong = find_wrong_cells(columns, _refuse_number)
+        slips = {
+            name: wrong[name] for name, cells in columns.items() if is_slip(wrong[name], cells)
+        }
+        if slips:
+            raise DataError(describe_cells(source, slips, _refuse_number))
+        numbers = [name for name, cells in columns.items() if cells and not wrong[name]]
         if not numbers:
             return None
+        ignored = [
+            f"{name!r} ({len(wrong[name])} of {len(cells)} cells are no numbers, first "
+            f"{wrong[name][0].value!r} in line {wrong[name][0].line})"
+            for name, cells in columns.items()
+            if wrong[name]
+        ]
         listing, problems = _list_table(source, Splits(validation=0.2), numbers)
         if problems:
             raise DataError([problem for _, problem in problems])
@@ -96,6 +111,8 @@ class Planning(TaskPlanning):
             ],
             data=write_table(source, place, "the images"),
             folder=source.with_suffix(""),
+            reason=f"columns of numbers: {name_some(numbers)}",
+            ignored=ignored,
         )
 
 
@@ -109,11 +126,20 @@ def _list_table(
     names = [name for name in header if name not in NOT_TARGETS]
     chosen = tuple(columns or names)
     if problems := _check_columns(path, chosen, names):
+        problems = _blame(problems, columns)
         return Listing((), (), stratify=""), problems
     listed, problems = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
-    problems = _check_numbers(path, chosen, listed) or problems
+    problems = _blame(_check_numbers(path, chosen, listed), columns) or problems
     files, fractions = find_fractions(listed, splits.fractions)
     return Listing(chosen, files, fractions, columns=chosen, stratify=""), problems
+
+
+def _blame(problems: list[FieldProblem], columns: Sequence[str] | None) -> list[FieldProblem]:
+    """Places problems of columns that a recipe names in its field for them, not at the table."""
+    if columns is None:
+        return problems
+    field = "task.columns"
+    return [(field, replace(problem, where=field)) for _, problem in problems]
 
 
 def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> list[FieldProblem]:
@@ -122,7 +148,9 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
         near = closest(missing[0], names)
         what = f"{str(path)!r} has no column {name_some(map(repr, missing))}"
         expected = f"Its columns are {name_some(map(repr, names))}{'; ' if near else '.'}{near}"
-        return [("csv", Problem("data.csv", what, expected))]
+        meant = [name if name in names else nearest(name, names) for name in chosen]
+        hint = _hint(list(dict.fromkeys(filter(None, meant))))
+        return [("csv", Problem("data.csv", what, expected, hint))]
     if not chosen:
         what = f"{str(path)!r} has no column of targets"
         return [("csv", Problem("data.csv", what, f"{_EXPECTED}."))]
@@ -132,6 +160,13 @@ def _check_columns(path: Path, chosen: Sequence[str], names: Sequence[str]) -> l
         expected = f"No target is called {', '.join(RESERVED)}."
         usable = [name for name in chosen if name not in RESERVED]
         return [("csv", Problem("data.csv", what, expected, _hint(usable)))]
+    taken = [name for name in chosen if name.removeprefix("predicted_") in {*chosen} - {name}]
+    if taken:
+        what = f"{str(path)!r} has the targets {taken[0].removeprefix('predicted_')!r} and "
+        expected = f"predictions.csv has a column {taken[0]!r} for the first one's predictions."
+        usable = [name for name in chosen if name not in taken]
+        problem = Problem("data.csv", f"{what}{taken[0]!r}", expected, _hint(usable))
+        return [("csv", problem)]
     return []
 
 
@@ -156,7 +191,7 @@ def _hint(columns: Sequence[str]) -> str:
     from tl_toolkit.plan.starter import quote
 
     names = ", ".join(map(quote, columns))
-    return f"task={{kind: regression, columns: [{names}]}}" if names else ""
+    return f"task.columns=[{names}]" if names else ""
 
 
 def _refuse_number(column: str, value: str) -> str:
@@ -166,5 +201,7 @@ def _refuse_number(column: str, value: str) -> str:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        return f"{column} {value!r}; expected a number"
-    return "" if abs(number) < _LARGEST else f"{column} {value!r}; expected less than {_LARGEST:g}"
+        return f"column {column!r} = {value!r}; expected a number"
+    if abs(number) < _LARGEST:
+        return ""
+    return f"column {column!r} = {value!r}; expected less than {_LARGEST:g}"

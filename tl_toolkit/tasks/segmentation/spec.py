@@ -25,6 +25,7 @@ class SegmentationSection(DenseSection):
         "mean_iou": "mean IoU",
         "frequency_weighted_iou": "weighted IoU",
     }
+    aliases: ClassVar[Mapping[str, str]] = {"iou": "mean_iou", "miou": "mean_iou"}
     baselines: ClassVar[Mapping[str, str]] = {"majority": "majority class"}
 
     @classmethod

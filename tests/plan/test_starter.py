@@ -1,0 +1,183 @@
+"""What `init` says of tables: wrong cells, misnamed columns, separators, and its own choices."""
+
+import pytest
+from PIL import Image
+
+from tests.command import tltool
+from tests.tables import make_recipe, write_table
+from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.starter import write_starter
+from tl_toolkit.recipe.load import build_recipe, load_recipe
+
+COUNT = 8
+FLAGS = {"cat": [0, 1] * 4, "dog": [1, 0, 0, 1] * 2}
+NUMBERS = {"age": list(range(COUNT)), "height": [0.5 * number for number in range(COUNT)]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a table of the columns beside its images."""
+    for number in range(COUNT):
+        Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+
+    def write(columns, name="t.csv"):
+        rows = zip(*columns.values(), strict=True)
+        lines = [(f"{number}.png", *row) for number, row in enumerate(rows)]
+        return write_table(tmp_path / name, [("path", *columns), *lines])
+
+    return write
+
+
+def spoil(columns, name, value, place=5):
+    """Returns the columns with another value in one cell; place 5 is line 7."""
+    cells = [*columns[name][:place], value, *columns[name][place + 1 :]]
+    return columns | {name: cells}
+
+
+def refuse(table, **options):
+    with pytest.raises(DataError) as caught:
+        write_starter(table, base="lenet5", **options)
+    return str(caught.value)
+
+
+def plan_starter(table, **options):
+    starter = write_starter(table, base="lenet5", place=table.parent, **options)
+    (table.parent / "r.yaml").write_text(starter.text)
+    return starter, check_recipe(load_recipe(table.parent / "r.yaml"))
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "", "O"])
+def test_init_names_the_one_cell_of_a_table_of_flags_that_is_none(write, value):
+    table = write(spoil(FLAGS, "dog", value))
+
+    message = refuse(table)
+
+    assert f"{table}:7: column 'dog' = {value!r}; expected 0 or 1" in message
+    assert f"tltool init --task regression {table}" in message
+    assert "data.csv" not in message
+
+
+def test_init_takes_flags_for_numbers_where_it_is_told_to(write):
+    starter, plan = plan_starter(write(spoil(FLAGS, "dog", "2")), task="regression")
+
+    assert plan.recipe.task.kind == "regression"
+    assert starter.choices == ("task: regression, by columns of numbers: cat, dog",)
+
+
+@pytest.mark.parametrize("columns", [NUMBERS, {"age": NUMBERS["age"]}], ids=["two", "one"])
+@pytest.mark.parametrize("value", ["", "n/a", "1,5"])
+def test_init_names_the_one_cell_of_a_table_of_numbers_that_is_none(write, columns, value):
+    table = write(spoil(columns, "age", value))
+
+    message = refuse(table)
+
+    assert f"{table}:7: column 'age' = {value!r}; expected a number" in message
+    assert "height" not in message
+
+
+def test_a_count_beside_numbers_is_no_wrong_flag(write):
+    starter, plan = plan_starter(write(spoil(FLAGS, "dog", "2") | NUMBERS))
+
+    assert plan.classes == ("cat", "dog", "age", "height")
+    assert "regression" in starter.choices[0]
+
+
+def test_init_says_which_columns_it_does_not_use_and_why(write):
+    names = {"name": list("abcdefgh")}
+
+    flags, planned = plan_starter(write(names | FLAGS))
+    numbers, _ = plan_starter(write(names | NUMBERS))
+    labels, _ = plan_starter(write(names | {"label": list("xyxyxyxy")}))
+
+    assert planned.classes == ("cat", "dog")
+    assert flags.choices == (
+        "task: multilabel, by columns of 0 and 1: cat, dog",
+        "not used: 'name' (neither 0 and 1 nor numbers)",
+    )
+    assert numbers.choices == (
+        "task: regression, by columns of numbers: age, height",
+        "not used: 'name' (8 of 8 cells are no numbers, first 'a' in line 2)",
+    )
+    assert labels.choices == ("task: classification, by the column label", "not used: 'name'")
+    assert "#   not used: 'name' (8 of 8 cells" in numbers.text
+
+
+def test_the_command_says_what_it_chose(write, tmp_path):
+    write(FLAGS)
+
+    said = tltool("init", "t.csv", "--base", "lenet5", cwd=tmp_path).stderr
+
+    assert said.startswith("task: multilabel, by columns of 0 and 1: cat, dog\nwrote t.yaml")
+
+
+def test_a_table_of_no_task_is_described_by_what_it_holds(write):
+    message = refuse(write({"Label": list("abcdefgh")}))
+
+    assert "is a table of no task" in message
+    assert "'Label' holds 'a' (line 2)." in message
+    assert "Did you mean the column 'label'?" in message
+
+
+def test_a_table_without_paths_is_described_by_its_columns(tmp_path):
+    table = write_table(tmp_path / "t.csv", [("Path", "label"), ("0.png", "a")])
+
+    message = refuse(table)
+
+    assert "has no column path; it has Path, label. Try: 'path' as the name of 'Path'" in message
+
+
+def test_a_task_that_is_asked_for_must_fit(write):
+    assert "is no data for classification" in refuse(write(NUMBERS), task="classification")
+    with pytest.raises(RecipeError, match="did you mean 'regression'"):
+        write_starter(write(NUMBERS), base="lenet5", task="regresion")
+
+
+@pytest.mark.parametrize("name", ["Split", "splits", "set", "SUBSET"])
+def test_a_misnamed_column_of_splits_is_named(write, name):
+    table = write({"label": list("xyxyxyxy"), name: ["train"] * 4 + ["val"] * 2 + ["test"] * 2})
+
+    with pytest.raises(DataError) as caught:
+        check_recipe(build_recipe(make_recipe("classification", table)))
+
+    assert f"has splits in the column {name!r}" in str(caught.value)
+    assert f"Try: 'split' as the name of {name!r}" in str(caught.value)
+    assert repr(name) in refuse(table)
+
+
+def test_a_column_that_is_only_called_like_one_of_splits_is_none(write):
+    table = write({"label": list("xyxyxyxy"), "set": ["summer", "winter"] * 4})
+
+    assert check_recipe(build_recipe(make_recipe("classification", table))).classes == ("x", "y")
+
+
+LISTS = ["cat;dog", "cat", "dog", "", "dog;bird", "bird", "cat", "dog"]
+
+
+def test_another_separator_is_named_with_its_field(write):
+    table = write({"labels": LISTS})
+    recipe = make_recipe("multilabel", table)
+
+    with pytest.raises(DataError) as caught:
+        check_recipe(build_recipe(recipe))
+
+    assert "has the class 'cat;dog'" in str(caught.value)
+    assert "Try: task.separator='\";\"'" in str(caught.value)
+    assert check_recipe(build_recipe(recipe, ["task.separator=\";\""])).classes == (
+        "bird", "cat", "dog"
+    )  # fmt: skip
+
+
+def test_init_takes_the_separator_that_a_table_has(write):
+    starter, plan = plan_starter(write({"labels": [text.replace(";", ", ") for text in LISTS]}))
+
+    assert plan.classes == ("bird", "cat", "dog")
+    assert 'separator: ","' in starter.text
+
+
+def test_a_comma_in_the_name_of_one_class_is_no_separator(write):
+    table = write({"labels": ["sea, calm", "dog", "dog|sea, calm", "sea"] * 2})
+
+    plan = check_recipe(build_recipe(make_recipe("multilabel", table)))
+
+    assert plan.classes == ("dog", "sea", "sea, calm")
