@@ -98,14 +98,22 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Creates the exponent, one for all channels, as in the paper."""
+        """Creates the exponent, one for all channels, as in the paper.
+
+        Args:
+            input_shape: Not used.
+        """
         self.p = self.add_weight(
             name="exponent", shape=(), initializer=keras.initializers.Constant(self.exponent)
         )
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        """Returns (batch, channels) of a map (batch, h, w, channels)."""
+        """Returns (batch, channels) of a map.
+
+        Args:
+            inputs: (batch, h, w, channels).
+        """
         x = ops.maximum(ops.cast(inputs, _wide(self.compute_dtype)), self.epsilon)
         p = ops.cast(self.p, x.dtype)
         # The greatest value is taken out first: its power might overflow.
@@ -115,7 +123,11 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
         return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Returns (batch, channels)."""
+        """Returns (batch, channels).
+
+        Args:
+            input_shape: (batch, h, w, channels).
+        """
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from tl_toolkit.printing.words import (
     shorten_path,
     wrap,
 )
-from tl_toolkit.recipe.phase_schema import PROBE
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.folder import RunFolder
 
@@ -232,10 +231,10 @@ class Printer:
 
     def _describe_improving(self, best: Mapping[str, Any]) -> str:
         """Returns a sentence if the last epoch was the best one, else ""."""
-        last = self._plan[-1]["name"] if self._plan else None
+        # More epochs would not change a head that was solved.
+        last = self._plan[-1]["name"] if self._plan and not self._plan[-1]["solver"] else None
         done = len(self._seconds.get(best["phase"], ())) - 1  # without the one before the first
-        is_solved = best["phase"] == PROBE  # no epochs would change it
-        if is_solved or best["phase"] != last or not best["epoch"] == done > 0:
+        if best["phase"] != last or not best["epoch"] == done > 0:
             return ""
         return f"still improving when it stopped: more epochs, as phases.{last}.epochs={2 * done}"
 

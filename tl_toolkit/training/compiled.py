@@ -124,8 +124,8 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
         phases: The phases.
 
     Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, optimizer and
-        learning_rate (a number, or a schedule in a few words).
+        Rows with name, epochs, trains, parameters (trainable), total_parameters, solver (None for
+        steps), optimizer and learning_rate (a number, or a schedule in a few words).
     """
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
@@ -141,6 +141,7 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
                 "trains": "head" if first == HEAD else f"{first} to head",
                 "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
                 "total_parameters": total,
+                "solver": phase.solver,
                 "optimizer": phase.solver or phase.optimizer.kind,
                 "learning_rate": "" if phase.solver else describe_rate(phase.learning_rate),
             }

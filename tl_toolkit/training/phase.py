@@ -184,10 +184,8 @@ class PhaseRun:
         Returns None if a callback ended the phase at a loss that is not finite.
         """
         loss = score = None
-        rate = self.steps.learning_rate
         if number and self._phase.solver:
             loss, score = self._solve(self._phase.solver)
-            rate = 0.0
         elif number:
             listeners.call("on_epoch_begin", number - 1)
             trained = self._train_epoch(number, listeners)
@@ -195,6 +193,7 @@ class PhaseRun:
                 return None
             loss, score = trained
         val_loss, val_score = self._evaluate(number, listeners if number else None)
+        rate = 0.0 if self._phase.solver else self.steps.learning_rate
         return Epoch(
             self._phase.name, number, rate, loss, score, val_loss, val_score,
             self.steps.regularization_loss(), score_name=self.steps.task.score,
