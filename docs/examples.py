@@ -6,9 +6,9 @@
 A page runs from top to bottom in an empty folder that sees docs/, models/ and recipes/ of this
 repository, with a feature store of its own:
 
-- In a block ```console, each line `$ COMMAND` is run (a backslash continues it); all other lines are
-  replaced by what it prints. `first=8 last=6` after the word keeps so many lines of each output and
-  writes `...` for the others; `exit=2` names the exit code that is expected.
+- In a block ```console, each line `$ COMMAND` is run (a backslash continues it); all other lines
+  are replaced by what it prints. `first=8 last=6` after the word keeps so many lines of each output
+  and writes `...` for the others; `exit=2` names the exit code that is expected.
 - A block with a file's name after its language, as ```yaml photos.yaml, is written to that file.
 - A comment `<!-- $ COMMAND -->` is run too, and what it prints is not shown: it makes a picture.
 
