@@ -2,7 +2,7 @@
 
 python docs/pictures.py run RUN FILE.svg                  # what `tltool finetune` printed
 python docs/pictures.py predictions RUN FOLDER FILE.png   # images, their labels, probabilities
-python docs/pictures.py masks RUN IMAGE TARGET FILE.png   # an image, target, mask and overlay
+python docs/pictures.py masks RUN IMAGE TARGET OVERLAY FILE.png
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.text import Text
 import tl_toolkit as tl
 
 _WIDTH = 78
+_MOST_BYTES = 90_000
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.S)  # they would be fetched from elsewhere
 _PALE, _STRONG = "#c9d3e0", "#2a6fbb"
 
@@ -108,13 +109,14 @@ def draw_predictions(run: Path, folder: Path, target: Path) -> None:
     _save(figure, target)
 
 
-def draw_masks(run: Path, image: Path, mask: Path, target: Path) -> None:
-    """Draws an image, its target, the predicted classes, and the probability of each pixel.
+def draw_masks(run: Path, image: Path, mask: Path, overlay: Path, target: Path) -> None:
+    """Draws an image, its target, the predicted classes, their probability, and the overlay.
 
     Args:
         run: A run of segmentation.
         image: The image.
         mask: Its target, a mask of class numbers.
+        overlay: What `tltool predict --out` wrote for it.
         target: The PNG.
     """
     finished = tl.load_run(run)
@@ -125,8 +127,9 @@ def draw_masks(run: Path, image: Path, mask: Path, target: Path) -> None:
         ("target", np.asarray(Image.open(mask)), {}),
         ("prediction", prediction.maps["mask"], {}),
         ("probability", prediction.maps["probability"], {"cmap": "gray", "vmin": 0, "vmax": 1}),
+        ("overlay", np.asarray(Image.open(overlay)), {}),
     ]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(7.2, 2.1), dpi=110)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(8, 1.9), dpi=100)
     colors = {"cmap": "viridis", "vmin": 0, "vmax": len(finished.classes) - 1}
     for axis, (title, values, options) in zip(axes, panels, strict=True):
         axis.imshow(values, interpolation="nearest", **(options or colors))
@@ -140,10 +143,10 @@ def _save(figure: pyplot.Figure, target: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
-    # A palette takes a third of the bytes.
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
-        target, optimize=True
-    )
+    picture = Image.open(buffer).convert("RGB")
+    if buffer.tell() > _MOST_BYTES:  # a palette takes a third of the bytes
+        picture = picture.quantize(256)
+    picture.save(target, optimize=True)
 
 
 DRAWERS = {"run": draw_run, "predictions": draw_predictions, "masks": draw_masks}
