@@ -12,7 +12,8 @@ repository, with a feature store of its own:
 - A block with a file's name after its language, as ```yaml photos.yaml, is written to that file.
 - A comment `<!-- $ COMMAND -->` is run too, and what it prints is not shown: it makes a picture.
 
-The folder's own path becomes `~`. Seconds and dates are left as they were in that run.
+The folder's own path becomes `~`, and spaces that follow it in a table fill the gap. Seconds and
+dates are left as they were in that run.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _prepare(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TL_TOOLKIT_CACHE": str(programs / "cache"),
+        "TL_TOOLKIT_CACHE": str(folder / ".cache" / "tl_toolkit"),
     }
 
 
@@ -135,7 +136,11 @@ def _run(command: str, folder: Path, environment: dict[str, str], expected: int)
     print(f"  {time.monotonic() - began:5.1f} s  {command.splitlines()[0]}", flush=True)
     if done.returncode != expected:
         raise Failed(f"{command}\n{done.stdout}exit code {done.returncode}, not {expected}")
-    text = done.stdout.replace(str(folder), "~")
+    text = re.sub(
+        rf"{re.escape(str(folder))}(\S*)(  +)?",
+        lambda path: f"~{path[1]}" + (path[2] + " " * (len(str(folder)) - 1) if path[2] else ""),
+        done.stdout,
+    )
     return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
