@@ -253,7 +253,9 @@ def main() -> None:
     (ROOT / "docs" / "recipe.md").write_text(build_reference(schema), encoding="utf-8")
     text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
-    (ROOT / "docs" / "runs.md").write_text(RUNS + describe_artifacts().rstrip() + "\n" + STATES, encoding="utf-8")
+    (ROOT / "docs" / "runs.md").write_text(
+        RUNS + describe_artifacts().rstrip() + "\n" + STATES, encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
