@@ -113,7 +113,7 @@ An interrupted search is resumed by `--resume`; a fine-tune is not (`finetune --
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |
 | 130 | interrupted; the best weights so far are kept | |
-"""
+"""  # noqa: E501  rows of a table are lines
 
 
 def build_reference(schema: dict[str, Any]) -> str:
