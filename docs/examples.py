@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +134,7 @@ def _run(command: str, folder: Path, environment: dict[str, str], expected: int)
         text=True,
         check=False,
     )
-    print(f"  {time.monotonic() - began:5.1f} s  {command.splitlines()[0]}", flush=True)
+    print(f"{time.monotonic() - began:5.1f} s  {command.splitlines()[0]}", flush=True)
     if done.returncode != expected:
         raise Failed(f"{command}\n{done.stdout}exit code {done.returncode}, not {expected}")
     text = re.sub(
@@ -145,20 +146,27 @@ def _run(command: str, folder: Path, environment: dict[str, str], expected: int)
 
 
 def main(names: list[str]) -> None:
-    """Runs pages and writes them again.
+    """Runs pages, two at a time, and writes them again.
 
     Args:
         names: Names of pages without `.md`; none for all.
     """
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        if MARK not in text or (names and page.stem not in names):
-            continue
-        print(page.relative_to(ROOT), flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place).resolve() / "here"
-            folder.mkdir()
-            page.write_text(run_page(text, folder), encoding="utf-8")
+    pages = [
+        page
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        if MARK in page.read_text(encoding="utf-8") and (not names or page.stem in names)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for page, _ in zip(pages, pool.map(_rewrite, pages), strict=True):
+            print(f"wrote {page.relative_to(ROOT)}", flush=True)
+
+
+def _rewrite(page: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place).resolve() / "here"
+        folder.mkdir()
+        text = run_page(page.read_text(encoding="utf-8"), folder)
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

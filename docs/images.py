@@ -24,6 +24,7 @@ _SUPERSAMPLED = 2  # for smooth outlines
 _PITCH = np.radians(35)  # of the camera, which looks down on the floor
 _STEPS = 48  # at most
 _NEAR = 2e-3
+_BOUND = 1.6  # radii; the corners of a box are farthest from its centre, 1.51
 _RIGHT = np.array([1.0, 0, 0])
 _UP = np.array([0, np.cos(_PITCH), -np.sin(_PITCH)])
 _TOWARDS = np.array([0, np.sin(_PITCH), np.cos(_PITCH)])  # the camera
@@ -47,10 +48,14 @@ class Thing:
     turn: float
     hue: float
 
+    @property
+    def centre(self) -> np.ndarray:
+        """Its centre: x, y up, z towards the viewer."""
+        return np.array([self.place[0], self.radius, self.place[1]], np.float32)
+
     def measure(self, points: np.ndarray) -> np.ndarray:
         """Returns the signed distance of points (..., 3) from the surface, or less."""
-        centre = np.array([self.place[0], self.radius, self.place[1]], points.dtype)
-        x, y, z = np.moveaxis(points - centre, -1, 0)
+        x, y, z = np.moveaxis(points - self.centre, -1, 0)
         cosine, sine = float(np.cos(self.turn)), float(np.sin(self.turn))
         x, z = x * cosine - z * sine, x * sine + z * cosine
         size = self.radius
@@ -131,20 +136,21 @@ def _march(
 ) -> np.ndarray:
     """Returns where rays meet a thing, or where they are at the end of their reach."""
     direction = direction.astype(np.float32)
-    travelled = np.zeros(starts.shape[:2], np.float32)
-    moving = np.nonzero(reach > 0) if things else (np.zeros(0, int),) * 2
-    for _ in range(_STEPS):
+    is_near = np.zeros(starts.shape[:2], bool)  # to the sphere around a thing
+    for thing in things:
+        to_centre = thing.centre - starts
+        along = to_centre @ direction
+        is_near |= (to_centre**2).sum(-1) - along**2 < (_BOUND * thing.radius) ** 2
+    travelled = np.where(is_near, 0, reach).astype(np.float32)
+    moving = np.nonzero(is_near & (reach > 0))
+    for _ in range(_STEPS if moving[0].size else 0):
         points = starts[moving] + travelled[moving][:, None] * direction
-        distances = np.minimum.reduce(
-            [thing.measure(points) for thing in things] or [reach[moving]]
-        )
+        distances = np.minimum.reduce([thing.measure(points) for thing in things])
         travelled[moving] += distances
         keep = (distances > _NEAR) & (travelled[moving] < reach[moving])
         moving = tuple(index[keep] for index in moving)
         if not keep.any():
             break
-    if not things:
-        travelled += reach
     return starts + np.minimum(travelled, reach)[..., None].astype(np.float32) * direction
 
 

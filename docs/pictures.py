@@ -79,7 +79,7 @@ def draw_predictions(run: Path, folder: Path, target: Path) -> None:
     columns = 4
     rows = -(-len(predictions) // columns)
     figure, axes = pyplot.subplots(
-        2 * rows, columns, figsize=(7.2, 2.4 * rows), height_ratios=[3, 1.1] * rows, dpi=100
+        2 * rows, columns, figsize=(7.2, 2.4 * rows), height_ratios=[3, 1.1] * rows, dpi=90
     )
     for index, prediction in enumerate(predictions):
         row, column = divmod(index, columns)
@@ -144,8 +144,8 @@ def _save(figure: pyplot.Figure, target: Path) -> None:
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
     picture = Image.open(buffer).convert("RGB")
-    if buffer.tell() > _MOST_BYTES:  # a palette takes a third of the bytes
-        picture = picture.quantize(256)
+    if buffer.tell() > _MOST_BYTES:  # a palette takes a third of the bytes, undithered a quarter
+        picture = picture.quantize(128, dither=Image.Dither.NONE)
     picture.save(target, optimize=True)
 
 
