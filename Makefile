@@ -37,8 +37,9 @@ slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKI
 bench: .venv/installed-dev  ## Print the benchmarks' tables
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-docs: .venv/installed-dev  ## Write docs/recipe.md, docs/api.md, docs/runs.md and the JSON Schema
+docs: .venv/installed-dev  ## Write the references, the outputs of commands and the pictures of docs/
 	$(BIN)/python docs/build.py
+	$(BIN)/python docs/examples.py
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -81,8 +81,41 @@ RUNS = """# The run folder
 Written by `python docs/build.py` from the list in `tl_toolkit/runs/folder.py`. A run or a search is
 a folder, `runs/<recipe name>/<NNN>` or the one that `--out` names. `--overwrite` removes what is
 listed here and nothing else. `.writing` is there while a process writes to the folder.
+`runs/<recipe name>/latest` names the newest finished run; in commands a run is its folder,
+`<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
 
 """
+STATES = """
+## States
+
+`status.json` holds the state, the process and its host, and while it trains the phase and epoch.
+
+| state | what became of the run |
+| --- | --- |
+| `running` | Its process lives. Its model is written when training ends. |
+| `done` | It was trained and evaluated; its exports, if the recipe names any, are published. |
+| `interrupted` | Ctrl-C, `kill` or a closed terminal ended it. After its first evaluation it writes its best model all the same. |
+| `failed` | An error ended it; `status.json` has its sentence, `command.log` the traceback of an unexpected one. |
+| killed | `status.json` says `running`, but the process is gone (`kill -9`, a crash): no model is left. |
+
+`latest` means finished runs; `tltool evaluate latest --any` takes an interrupted one that holds a
+model. A command that finds no model in a run says which of these became of it, and what to type.
+An interrupted search is resumed by `--resume`; a fine-tune is not (`finetune --resume` is refused).
+
+## Exit codes
+
+| code | meaning | class in `tl.errors` |
+| --- | --- | --- |
+| 0 | done | |
+| 1 | an unexpected failure; the traceback is in command.log | |
+| 2 | usage or recipe | `RecipeError` |
+| 3 | data or weights | `DataError`, `WeightsError` |
+| 4 | a requested check failed | `ThresholdError`, `ParityError`, `ReceiptError` |
+| 5 | a search without one completed trial | `SearchError` |
+| 6 | the loss or a weight is not finite | `NonFiniteError` |
+| 7 | the output cannot be written | `OutputError` |
+| 130 | interrupted; the best weights so far are kept | |
+"""  # noqa: E501  rows of a table are lines
 
 
 def build_reference(schema: dict[str, Any]) -> str:
@@ -223,7 +256,9 @@ def main() -> None:
     text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     (ROOT / "recipes" / "recipe.schema.json").write_text(text, encoding="utf-8")
     (ROOT / "docs" / "api.md").write_text(build_api(PLACES), encoding="utf-8")
-    (ROOT / "docs" / "runs.md").write_text(RUNS + describe_artifacts(), encoding="utf-8")
+    (ROOT / "docs" / "runs.md").write_text(
+        RUNS + describe_artifacts().rstrip() + "\n" + STATES, encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
