@@ -31,7 +31,7 @@ check: .venv/installed-dev  ## Run the linters and the type checker
 assets: .venv/installed-dev  ## Run the tests on real weights and images, under TL_TOOLKIT_ASSETS
 	$(BIN)/python -m pytest -m assets
 
-slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKIT_TURN=0/8 runs an eighth of the turns
+slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKIT_TURN=0/8 runs a part of them
 	$(BIN)/python -m pytest -m 'slow and not assets' -n 2 --dist loadfile
 
 bench: .venv/installed-dev  ## Print the benchmarks' tables

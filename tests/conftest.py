@@ -28,19 +28,31 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keeps one part of the tests that take turns: TL_TOOLKIT_TURN=3/8 the fourth of eight."""
+    """Keeps one part of the slow tests: TL_TOOLKIT_TURN=3/8 the fourth of eight.
+
+    Tests of single architectures take turns by the architecture's name, all other slow tests by
+    their file, which come twice as often and share what a file builds.
+    """
     turn = os.environ.get("TL_TOOLKIT_TURN")
     if not turn:
         return
     part, parts = map(int, turn.split("/"))
-    resting = [
-        item
-        for item in items
-        if item.get_closest_marker("turns")
-        and zlib.crc32(item.callspec.params["name"].encode()) % parts != part
-    ]
+
+    def rests(item):
+        if item.get_closest_marker("turns"):
+            return _place(item.callspec.params["name"], parts) != part
+        files = max(1, parts // 2)
+        return (
+            bool(item.get_closest_marker("slow")) and _place(item.path.name, files) != part % files
+        )
+
+    resting = [item for item in items if rests(item)]
     config.hook.pytest_deselected(items=resting)
     items[:] = [item for item in items if item not in resting]
+
+
+def _place(name, parts):
+    return zlib.crc32(name.encode()) % parts
 
 
 def pytest_collection_finish():
