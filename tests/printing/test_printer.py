@@ -11,7 +11,7 @@ from tl_toolkit.events import Event
 from tl_toolkit.printing.printer import Printer
 from tl_toolkit.recipe.tasks import find_task
 
-PLAN = {"solver": None, 
+PLAN = {"solver": None,
     "trains": "head", "parameters": 1, "total_parameters": 2, "optimizer": "adam",
     "learning_rate": 0.001,
 }  # fmt: skip

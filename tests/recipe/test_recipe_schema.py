@@ -171,7 +171,11 @@ def test_integers_are_fine_for_rates(values):
         ("model.head.dropout", -0.1, "expected a number from 0 to below 1, got -0.1."),
         ("model.head.hidden.0", {"units": 0}, "expected an integer from 1 to 65536, got 0."),
         ("model.head.hidden", {"units": 3}, "expected a list"),
-        ("model.head.pooling", "avg", "expected 'average', 'max', 'sum', 'flatten', 'both', 'statistics'"),
+        (
+            "model.head.pooling",
+            "avg",
+            "expected 'average', 'max', 'sum', 'flatten', 'both', 'statistics'",
+        ),
         ("phases", [], "expected at least one phase, or model.head.solver"),
         ("phases.0", 3, "expected a section with the keys name, epochs"),
         ("phases.0.name", "1", "expected text as described"),

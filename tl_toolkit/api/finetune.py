@@ -161,7 +161,10 @@ class _Finetuning:
             write_manifest,
         )
 
-        write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        for reason in self.plan.reasons:
+            self._handle(message(reason))
+        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
+        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
         # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))

@@ -85,6 +85,9 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     """Returns the recipe with a grid search over the depths of a phase."""
     recipe = plan.recipe
     names = [phase.name for phase in recipe.phases]
+    if not names:
+        what = "the recipe has no phase to sweep"
+        raise RecipeError(Problem("phases", what, "expected at least one.", "preset: auto"))
     if phase is not None and phase not in names:
         raise RecipeError(
             Problem(

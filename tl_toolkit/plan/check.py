@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
+from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.preset import resolve_preset
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
@@ -40,6 +42,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     """
     recipe = loaded.recipe
     survey = plan_task(resolve_head(recipe)).survey()
+    recipe, reasons = _resolve_preset(recipe, survey)
     findings = list(_check_data(recipe.data, survey))
     wrong, network = check_network(recipe, survey.classes)
     findings += wrong
@@ -48,7 +51,19 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         findings += check_search(recipe, survey.classes, findings)
     if findings or network is None:
         raise as_error(findings, loaded.locate)
-    return _make_plan(recipe, survey, network)
+    return replace(_make_plan(recipe, survey, network), reasons=reasons)
+
+
+def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, ...]]:
+    """Returns the recipe with what its preset chooses, as it is where the base is not known."""
+    if recipe.preset is None:
+        return recipe, ()
+    try:
+        architecture = find_base(recipe)
+    except (RecipeError, WeightsError):  # the check of the network says what is wrong
+        return recipe, ()
+    counts = survey.counts.get("train") or survey.counts.get(None) or {}
+    return resolve_preset(resolve_head(recipe), architecture, sum(counts.values()))
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:

@@ -13,6 +13,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.tasks import Survey
+from tl_toolkit.recipe.phase_schema import PROBE
 from tl_toolkit.recipe.schema import Phase, Recipe
 from tl_toolkit.sources.listing import Listing
 
@@ -35,6 +36,7 @@ class Plan:
         units: For each phase the units of the base that train, input to output.
         weights_file: The weight file; None for random weights, or the base's own.
         published: The record of the weight file, if it is one that can be fetched.
+        reasons: For each value that a preset chose, what it is and why.
     """
 
     recipe: Recipe
@@ -43,6 +45,7 @@ class Plan:
     units: Mapping[str, tuple[str, ...]]
     weights_file: Path | None
     published: WeightFile | None
+    reasons: tuple[str, ...] = ()
 
     @cached_property
     def listing(self) -> Listing:
@@ -89,6 +92,7 @@ class Plan:
             "images": {split: dict(counts) for split, counts in self.images.items()},
             "ignored": self.ignored,
             "warnings": self.warnings,
+            "reasons": list(self.reasons),
             "phases": [
                 {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
                 for phase in self.recipe.phases
@@ -120,7 +124,8 @@ class Plan:
                 f"base     {self.architecture.reference}{arguments}; weights {weights}{fetch}",
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
-                f"phases   {'; '.join(map(self._describe_phase, self.recipe.phases))}",
+                f"phases   {'; '.join(self._list_phases())}",
+                *(f"chosen   {reason}" for reason in self.reasons),
                 *([f"search   {self._describe_search()}"] if self.recipe.search else []),
                 *([f"note     {self.ignored}"] if self.ignored else []),
                 *(f"warning  {text}" for text in self.warnings),
@@ -135,6 +140,11 @@ class Plan:
         units = self.units[phase.name]
         trained = f"head and {len(units)} units from {units[0]}" if units else "head"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
+
+    def _list_phases(self) -> list[str]:
+        solver = self.recipe.model.classifier.solver
+        solved = [f"{PROBE} (head, {solver})"] if solver else []
+        return [*solved, *map(self._describe_phase, self.recipe.phases)]
 
 
 def _describe_warmup(phase: Phase) -> str:

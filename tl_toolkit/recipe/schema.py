@@ -127,10 +127,19 @@ class Recipe(Section):
         description="How single pixels are read, sampled and compared, for dense tasks (an output "
         "per pixel).",
     )
+    preset: Literal["auto", "fast"] | None = Field(
+        default=None,
+        description="What decides head and phases where the recipe has no phases: auto solves a "
+        "head on maps of all depths, then tunes the last units, and keeps what is better on "
+        "validation images; fast only solves the head. The run's recipe.yaml holds what it chose, "
+        "and why. auto is the default of a recipe without phases.",
+        examples=["fast"],
+    )
     phases: Annotated[tuple[Phase, ...], Listed] = Field(
+        default=(),
         examples=[[{"name": "head", "epochs": 10, "learning_rate": 0.001}]],
         description="Phases of training, in order; usually the head alone first. Beside "
-        "model.head.solver there may be none.",
+        "preset or model.head.solver there may be none.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
@@ -179,7 +188,13 @@ class Recipe(Section):
             values: The sections, before validation.
         """
         task = task_of(values.get("task"))
-        return values if task is None else task.settle_recipe(values)
+        if task is None:
+            return values
+        if not task.is_dense and values.get("phases") is None and values.get("preset") is None:
+            values = {**values, "preset": "auto"}
+        return task.settle_recipe(
+            {name: value for name, value in values.items() if name != "phases" or value is not None}
+        )
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
@@ -192,11 +207,20 @@ class Recipe(Section):
         if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
         solver = field_of(field_of(values.get("model"), "head"), "solver")
-        phases = values.get("phases")
-        if phases in ([], ()) and solver is None:
-            expected = "expected at least one phase, or model.head.solver, which needs none"
-            yield Conflict(("phases",), expected, "model.head.solver=auto")
-        if phases in ([], ()) and values.get("search") is not None:
+        phases, preset = values.get("phases", ()), values.get("preset")
+        has_phases = not isinstance(phases, list | tuple) or bool(phases)
+        is_dense = task is not None and task.is_dense
+        if preset is not None and is_dense:
+            expected = "expected phases: a preset is for tasks with one output per image"
+            yield Conflict(("preset",), expected, "~preset")
+        elif preset is not None and has_phases:
+            expected = f"expected none beside phases, which it would choose, got {preset!r}"
+            yield Conflict(("preset",), expected, "~preset or ~phases")
+        elif not has_phases and preset is None and solver is None:
+            choices = "" if is_dense else ", or preset, or model.head.solver, which needs none"
+            hint = "phases: [{name: head, epochs: 10}]" if is_dense else "preset: auto"
+            yield Conflict(("phases",), f"expected at least one phase{choices}", hint)
+        if not has_phases and preset != "auto" and values.get("search") is not None:
             yield Conflict(("search",), "expected at least one phase to search in", "~search")
         if solver is not None:
             for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
