@@ -15,7 +15,11 @@ import tensorflow as tf
 parser = argparse.ArgumentParser()
 parser.add_argument("--train", required=True)
 parser.add_argument("--validation", required=True)
-parser.add_argument("--base", choices=["mobilenet", "resnet50"], default="mobilenet")
+parser.add_argument("--test", help="a folder that the final model is measured on too")
+parser.add_argument(
+    "--base", choices=["mobilenet", "mobilenet_v2", "resnet50"], default="mobilenet"
+)
+parser.add_argument("--alpha", type=float, default=0.25, help="width of a MobileNet")
 parser.add_argument("--weights", help="a weight file; random weights without one")
 parser.add_argument("--size", type=int, default=224)
 parser.add_argument("--epochs", type=int, nargs=2, default=(10, 5), help="of head and tuning")
@@ -43,7 +47,12 @@ validation = validation.prefetch(tf.data.AUTOTUNE)
 if args.base == "mobilenet":
     preprocess = keras.applications.mobilenet.preprocess_input
     base = keras.applications.MobileNet(
-        input_shape=(*size, 3), alpha=0.25, include_top=False, weights=args.weights
+        input_shape=(*size, 3), alpha=args.alpha, include_top=False, weights=args.weights
+    )
+elif args.base == "mobilenet_v2":
+    preprocess = keras.applications.mobilenet_v2.preprocess_input
+    base = keras.applications.MobileNetV2(
+        input_shape=(*size, 3), alpha=args.alpha, include_top=False, weights=args.weights
     )
 else:
     preprocess = keras.applications.resnet.preprocess_input
@@ -78,5 +87,9 @@ for phase in (0, 1):
     fitted = model.fit(train, validation_data=validation, epochs=args.epochs[phase], verbose=0)
     history["val_accuracy"] += fitted.history["val_accuracy"]
 
+results = {"val_accuracy": max(history["val_accuracy"])}
+if args.test:
+    test = keras.utils.image_dataset_from_directory(args.test, image_size=size, shuffle=False)
+    results["test_accuracy"] = model.evaluate(test, verbose=0)[1]
 with open(args.out, "w") as file:
-    json.dump({"val_accuracy": max(history["val_accuracy"])}, file)
+    json.dump(results, file)

@@ -117,7 +117,7 @@ def test_the_plan_and_the_summary_of_a_run_are_shown_whole(built):
     from tl_toolkit.recipe.tasks import find_task
 
     phase = {
-        "solver": None, "name": "tune_everything", "epochs": 100, "trains": "head, conv_dw_12", "parameters": 1e7,
+        "solver": None, "name": "tune_everything", "epochs": 100, "trains": "head, conv_dw_12",
         "total_parameters": 12_345_678, "optimizer": "adamw", "learning_rate": "cosine 0.001",
     } | {"parameters": 10_000_000}  # fmt: skip
     numbers = {"images": 12_345, **measure_normals(), "loss": 0.5}

@@ -324,7 +324,7 @@ def test_json_schema_serves_editors():
     sections = {"Recipe": schema, **schema["$defs"]}
 
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(schema["required"]) == {"version", "name", "data", "model", "phases"}
+    assert set(schema["required"]) == {"version", "name", "data", "model"}
     for section in sections.values():
         assert section["additionalProperties"] is False
         assert section["description"]

@@ -176,7 +176,7 @@ def test_integers_are_fine_for_rates(values):
             "avg",
             "expected 'average', 'max', 'sum', 'flatten', 'both', 'statistics'",
         ),
-        ("phases", [], "expected at least one phase, or model.head.solver"),
+        ("phases", [], "expected at least one phase, or preset"),
         ("phases.0", 3, "expected a section with the keys name, epochs"),
         ("phases.0.name", "1", "expected text as described"),
         ("phases.0.epochs", -1, "expected an integer from 0 to 100000, got -1."),

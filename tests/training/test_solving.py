@@ -194,7 +194,7 @@ def test_what_a_solver_cannot_do_is_refused_in_words(changes, message):
 
 
 def test_no_phase_needs_a_solver():
-    with pytest.raises(RecipeError, match=r"one phase, or model\.head\.solver"):
+    with pytest.raises(RecipeError, match=r"one phase, or preset, or model\.head\.solver"):
         plan_values(solved_recipe({}, ()))
 
 

@@ -1,0 +1,123 @@
+"""What a recipe without phases gets, with a reason for each value."""
+
+import pytest
+
+from tests.models import plan_values
+from tests.training.test_solving import MODEL, WEIGHTS
+from tl_toolkit.catalog.lookup import find_architecture
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.preset import resolve_preset
+from tl_toolkit.recipe.load import dump_recipe, read_recipe
+
+VALUES = {
+    "version": 1,
+    "name": "digits",
+    "data": {"builtin": "digits", "classes": ["3", "5"], "validation": 0.2, "image_size": 32},
+    "model": MODEL,
+    "export": False,
+}
+
+
+def resolve(images=100, **changes):
+    recipe = resolve_head(read_recipe(VALUES | changes).recipe)
+    base = recipe.model.base
+    return resolve_preset(recipe, find_architecture(base), images)
+
+
+def test_a_recipe_without_phases_gets_the_preset_auto():
+    assert read_recipe(VALUES).recipe.preset == "auto"
+
+
+def test_auto_solves_a_head_on_all_maps_then_tunes_the_last_units():
+    recipe, reasons = resolve()
+
+    head = recipe.model.head
+    assert (head.taps, head.pooling, head.normalize) == ("all", "statistics", True)
+    assert head.solver == "ridge" and head.dropout == 0.5
+    assert [phase.name for phase in recipe.phases] == ["tune"]
+    assert recipe.phases[0].unfreeze.unit == "block3"
+    assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 6
+
+
+def test_fast_stops_at_the_probe():
+    recipe, reasons = resolve(preset="fast")
+
+    assert recipe.phases == () and recipe.model.head.solver == "ridge"
+    assert recipe.model.head.dropout == 0
+    assert reasons[-1] == "fast: phases: none to tune the base, as preset is fast"
+
+
+def test_fields_that_the_recipe_has_keep_their_values():
+    head = {"pooling": "max", "dropout": 0.1}
+
+    recipe, reasons = resolve(model={**MODEL, "head": head})
+
+    assert recipe.model.head.pooling == "max" and recipe.model.head.dropout == 0.1
+    assert not any("pooling" in text or "dropout" in text for text in reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"model": {**MODEL, "head": {"hidden": [{"units": 8}]}}}, 100),
+        ({}, 50_000),
+        ({"model": {"base": "vgg11", "weights": str(WEIGHTS), "head": "paper"}}, 100),
+    ],
+    ids=["hidden layers", "many images", "paper"],
+)
+def test_a_head_that_cannot_be_solved_is_trained(changes, images):
+    recipe, reasons = resolve(images, **changes)
+
+    assert recipe.model.head.solver is None
+    assert [phase.name for phase in recipe.phases] == ["head", "tune"]
+    assert reasons[0].startswith("auto: model.head: trained; ")
+
+
+def test_random_weights_are_trained_as_a_whole():
+    recipe, _ = resolve(model={"base": "lenet5", "weights": "random"})
+
+    (phase,) = recipe.phases
+    assert phase.unfreeze == 4 and recipe.model.head.solver is None
+
+
+def test_the_resolved_recipe_is_read_back_as_it_is(tmp_path):
+    plan, _ = plan_values(VALUES)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(plan.recipe))
+
+    again = read_recipe(tmp_path / "recipe.yaml").recipe
+
+    assert again == plan.recipe and again.preset is None
+
+
+def test_the_plan_shows_what_was_chosen():
+    plan, _ = plan_values(VALUES)
+
+    text = plan.describe()
+
+    assert "probe (head, ridge); tune 8 epochs" in text
+    assert "chosen   auto: model.head.taps=all" in text
+    assert plan.as_json()["reasons"] == list(plan.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "auto", "phases": [{"name": "head", "epochs": 1}]}, "none beside phases"),
+        ({"preset": "slow"}, "'auto' or 'fast'"),
+        ({"preset": "fast", "search": {}}, "at least one phase to search in"),
+        ({"phases": []}, "at least one phase, or preset"),
+    ],
+)
+def test_what_a_preset_cannot_do_is_refused_in_words(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        plan_values(VALUES | changes)
+
+
+def test_dense_tasks_need_phases(tmp_path):
+    values = {**VALUES, "task": "edges", "data": {"train": str(tmp_path), "image_size": 32}}
+
+    with pytest.raises(RecipeError, match="expected at least one phase"):
+        plan_values(values)
+    with pytest.raises(RecipeError, match="a preset is for tasks with one output per image"):
+        plan_values({**values, "preset": "auto"})
