@@ -153,7 +153,7 @@ def test_the_reference_names_types_allowed_values_and_ranges():
     reference = read_reference()
 
     assert reference["augment"]["flip"][0] == "`horizontal`, `vertical`, `both`"
-    assert reference["model.head"]["pooling"][0] == "`average`, `max`, `sum`, `flatten`"
+    assert reference["model.head"]["pooling"][0].startswith("`average`, `max`, `sum`")
     assert reference["search"]["algorithm"][0] == "`random`, `grid`, `bayesian`, `hyperband`"
     assert reference["phases, a list"]["optimizer"][0].startswith("`adam`, `adamw`, `sgd`; or a se")
     assert "`sobel_x`" in reference["model"]["edge_filter"][0]
