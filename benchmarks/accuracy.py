@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -55,7 +56,7 @@ SIDES = ("guide", "logistic", "auto", "fast")
 
 
 def make_split(photos: str, folder: Path, seed: int) -> dict[str, Path]:
-    """Links photos into folders for training, validation and test."""
+    """Copies photos into folders for training, validation and test."""
     train, held_back = folders(photos)
     if photos == "clothing":
         sources, test = [train, held_back], train.parent / "test"
@@ -75,7 +76,7 @@ def make_split(photos: str, folder: Path, seed: int) -> dict[str, Path]:
                 place = folder / split_name / name
                 place.mkdir(parents=True, exist_ok=True)
                 for number, path in enumerate(members):
-                    (place / f"{split}-{number}-{path.name}").symlink_to(path)
+                    shutil.copy(path, place / f"{split}-{number}-{path.name}")
     return {name: folder / name for name in ("train", "validation", "all")} | {"test": test}
 
 

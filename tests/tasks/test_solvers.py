@@ -110,3 +110,27 @@ def test_values_are_predicted():
     solution = solve_values(x, values)
 
     np.testing.assert_allclose(x @ solution.kernel + solution.bias, values, atol=0.1)
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic", "auto"])
+def test_a_class_of_one_image_is_solved_too(solver):
+    x, labels = make_classes()
+    labels = np.where(np.arange(len(labels)) == 5, 3, labels)
+
+    solution = solve_classes(x, labels, 4, solver)
+
+    assert ((x @ solution.kernel + solution.bias).argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_whole_weights_are_repeated_examples():
+    x, labels = make_classes(noise=2.0)
+    counts = 1 + np.arange(len(labels)) % 3
+    weighted = solve_classes(x, labels, 3, "ridge", weights=counts.astype(float))
+
+    model = Ridge(weighted.penalty)
+    model.fit(standardize(x), np.eye(3)[labels], sample_weight=counts)
+
+    expected = model.predict(standardize(x))
+    logits = x @ weighted.kernel + weighted.bias
+    factor = (logits * expected).sum() / (expected**2).sum()
+    np.testing.assert_allclose(logits, factor * expected, atol=1e-5 * abs(logits).max())

@@ -161,8 +161,8 @@ class _Finetuning:
             write_manifest,
         )
 
-        for reason in self.plan.reasons:
-            self._handle(message(reason))
+        if self.plan.reasons:
+            self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
         remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
         write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
         # Building and tracing keep Python busy, decoding does not: they run side by side.

@@ -221,7 +221,8 @@ class Recipe(Section):
             hint = "phases: [{name: head, epochs: 10}]" if is_dense else "preset: auto"
             yield Conflict(("phases",), f"expected at least one phase{choices}", hint)
         if not has_phases and preset != "auto" and values.get("search") is not None:
-            yield Conflict(("search",), "expected at least one phase to search in", "~search")
+            expected = "expected at least one phase to search in, and none is in the recipe"
+            yield Conflict(("search",), expected, "preset: auto, or phases")
         if solver is not None:
             for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
                 if field_of(phase, "name") == PROBE:

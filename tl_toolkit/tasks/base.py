@@ -194,6 +194,20 @@ class Task:
         """
         raise NotImplementedError
 
+    def find_objective(
+        self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns what a training step minimizes for each image; the loss itself by default.
+
+        Histories show the loss, which training and validation have in common.
+
+        Args:
+            outputs: As in `compare`.
+            targets: As in `compare`.
+            losses: What `compare` returns for them, float32 (batch,).
+        """
+        return losses
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the score of images from the sum of their metric states.
 

@@ -24,6 +24,7 @@ _PENALTIES = 19  # of a path over ten powers of ten, as broad as Kornblith et al
 _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: below 0.1 it crawls
 _FOLDS = 4
 _STEPS = 200
+_USUAL_PENALTY = 100.0
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
@@ -48,7 +49,12 @@ class Solution:
 
 
 def solve_classes(
-    features: np.ndarray, labels: np.ndarray, classes: int, solver: Solver
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    solver: Solver,
+    *,
+    weights: np.ndarray | None = None,
 ) -> Solution:
     """Solves the logits of classes that exclude each other.
 
@@ -57,13 +63,14 @@ def solve_classes(
         labels: (n,), indices into the classes; each class may be absent.
         classes: Number of classes.
         solver: ridge, logistic or auto.
+        weights: Weight of each example, (n,), with a mean of about 1; by default 1.
     """
     targets = np.eye(classes)[labels]
     return _solve(
         features,
         solver,
-        ridge=lambda x: _ridge_classes(x, targets),
-        logistic=lambda x: _logistic_classes(x, labels, classes),
+        ridge=lambda x: _ridge_classes(x, targets, weights),
+        logistic=lambda x: _logistic_classes(x, labels, classes, weights),
     )
 
 
@@ -127,13 +134,15 @@ def _solve(
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
 
 
-def _ridge(x: np.ndarray, targets: np.ndarray) -> tuple[Solution, np.ndarray]:
+def _ridge(
+    x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[Solution, np.ndarray]:
     """Returns a ridge regression, and its prediction of each target without that example."""
     from sklearn.linear_model import RidgeCV
 
     alphas = np.logspace(-3, 6, _PENALTIES) * max(1.0, x.shape[1] / 1000)
     model = RidgeCV(alphas, scoring="neg_mean_squared_error", store_cv_results=True)
-    model.fit(x, targets)
+    model.fit(x, targets, sample_weight=weights)
     place = int(np.argmin(np.abs(alphas - model.alpha_)))
     left_out = model.cv_results_.reshape(len(x), -1, _PENALTIES)[..., place]
     solution = Solution(
@@ -146,18 +155,17 @@ def _ridge(x: np.ndarray, targets: np.ndarray) -> tuple[Solution, np.ndarray]:
     return solution, left_out
 
 
-def _ridge_classes(x: np.ndarray, targets: np.ndarray) -> Solution:
+def _ridge_classes(x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> Solution:
     """Returns a ridge regression of one-hot targets, its scores scaled to logits by one factor."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
-    solution, left_out = _ridge(x, targets)
-
+    solution, left_out = _ridge(x, targets, weights)
     believed = _smooth(targets, targets.shape[1])
 
     def loss(log_factor: float) -> float:
         logits = log_softmax(np.exp(log_factor) * left_out, axis=1)
-        return float(-(logits * believed).sum(axis=1).mean())
+        return float(-np.average((logits * believed).sum(axis=1), weights=weights))
 
     found = minimize_scalar(loss, bounds=_FACTORS, method="bounded")
     return _scale(solution, float(np.exp(found.x)), 0.0, float(found.fun))
@@ -190,11 +198,13 @@ def _smooth(targets: np.ndarray, outcomes: int) -> np.ndarray:
     return (targets * len(targets) + 1) / (len(targets) + outcomes)
 
 
-def _logistic_classes(x: np.ndarray, labels: np.ndarray, classes: int) -> Solution:
+def _logistic_classes(
+    x: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None
+) -> Solution:
     present, places = np.unique(labels, return_inverse=True)
     if len(present) == 1:
         return _constant(x, classes, present[0])
-    kernel, bias, penalty, loss = _logistic(x, places)
+    kernel, bias, penalty, loss = _logistic(x, places, weights)
     if len(present) == 2:  # scikit-learn has one logit for both
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
     full, shift = np.zeros((x.shape[1], classes)), np.full(classes, bias.min() - 10.0)
@@ -209,17 +219,34 @@ def _logistic_label(x: np.ndarray, label: np.ndarray) -> Solution:
     return Solution(kernel, bias, "logistic", penalty, loss)
 
 
-def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+def _logistic(
+    x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Returns kernel, bias, penalty and cross-validated loss; classes are 0, 1, ..."""
+    from sklearn.linear_model import LogisticRegression
+
+    penalty, loss = _choose_penalty(x, labels, weights)
+    model = LogisticRegression(C=1 / penalty, max_iter=10 * _STEPS, tol=1e-5)
+    model.fit(x, labels, sample_weight=weights)
+    return model.coef_.T, np.atleast_1d(model.intercept_), penalty, loss
+
+
+def _choose_penalty(
+    x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[float, float]:
+    """Returns the penalty of logistic regression with the least cross-validated loss, and it.
+
+    Where a class has one example, which no fold can leave out, it is a usual one.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
     folds = int(min(_FOLDS, np.bincount(labels).min()))
-    # Strengths for the mean loss: scikit-learn's C is for the sum.
-    penalties = np.logspace(-1, 4, _STRENGTHS)
     if folds < 2:
-        raise ValueError("A class has one image only: nothing is left to validate a penalty on.")
+        return _USUAL_PENALTY, np.inf
+    penalties = np.logspace(-1, 4, _STRENGTHS)
     model = LogisticRegressionCV(
-        Cs=1 / penalties[::-1],
+        Cs=1 / penalties,
         cv=StratifiedKFold(folds, shuffle=True, random_state=0),
         scoring="neg_log_loss",
         max_iter=_STEPS,
@@ -229,15 +256,12 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     with warnings.catch_warnings():
         # The weakest penalties may not converge; cross-validation measures them as they are.
         warnings.simplefilter("ignore")
-        model.fit(x, labels)
-    strength = float(np.atleast_1d(model.C_)[0])
-    place = int(np.argmin(np.abs(np.log(model.Cs_ * (1 / strength)))))
-    scores = (
-        next(iter(model.scores_.values())) if isinstance(model.scores_, dict) else model.scores_
-    )
-    loss = -float(np.asarray(scores)[:, place].mean())
-    final = LogisticRegression(C=strength, max_iter=10 * _STEPS, tol=1e-5).fit(x, labels)
-    return final.coef_.T, np.atleast_1d(final.intercept_), 1 / strength, loss
+        model.fit(x, labels, sample_weight=weights)
+    scores = model.scores_  # (folds, penalties), the same for each class
+    scores = next(iter(scores.values())) if isinstance(scores, dict) else scores
+    losses = -np.asarray(scores).mean(axis=0)
+    place = int(losses.argmin())
+    return float(penalties[place]), float(losses[place])
 
 
 def _constant(x: np.ndarray, classes: int, label: int) -> Solution:

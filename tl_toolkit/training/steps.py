@@ -208,9 +208,11 @@ class Steps:
     def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
-            losses, states = self.task.compare(self.model(features, training=True), targets)
+            outputs = self.model(features, training=True)
+            losses, states = self.task.compare(outputs, targets)
             loss = tf.reduce_mean(losses)
-            objective = loss + self._regularization()
+            minimized = self.task.find_objective(outputs, targets, losses)
+            objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizer.apply(gradients, variables)
         return loss, states

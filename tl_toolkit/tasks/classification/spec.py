@@ -27,7 +27,23 @@ class ClassificationSection(TaskSection):
     """One class for each image."""
 
     kind: Literal["classification"] = Field(default="classification", description="The task.")
+    balance: Literal["class_weights", "focal", "logit_adjust"] | None = Field(
+        default=None,
+        description="What training does about classes of unequal size: class_weights weighs each "
+        "image by the inverse of its class's share, focal (Lin et al., 2017) weighs down what is "
+        "predicted well, logit_adjust (Menon et al., 2021) takes the classes' shares out of the "
+        "logits, so that rare ones are predicted more often. Losses that are shown are without it.",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target that training spreads evenly over all classes, 0 to "
+        "below 1 (Szegedy et al., 2016).",
+        examples=[0.1],
+    )
 
+    tunable: ClassVar[tuple[str, ...]] = ("balance", "label_smoothing")
     ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
     headlines: ClassVar[tuple[str, ...]] = ("images", "accuracy", "loss")

@@ -32,8 +32,16 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
         recipe: The recipe, with its head resolved.
         classes: Class names in the order of the outputs.
     """
-    activation = recipe.model.classifier.activation
-    return Classification(classes, layers_of(recipe), activation=activation)
+    section = recipe.task
+    if not isinstance(section, ClassificationSection):
+        raise TypeError(f"task: expected classification, got {section.kind}")
+    return Classification(
+        classes,
+        layers_of(recipe),
+        activation=recipe.model.classifier.activation,
+        balance=section.balance,
+        label_smoothing=section.label_smoothing,
+    )
 
 
 class Classification(ImageTask):
@@ -43,6 +51,8 @@ class Classification(ImageTask):
         classes: Class names in the order of the outputs, at least 2.
         head: Layers between the features and the outputs.
         activation: softmax, or sigmoid: one output for both of two classes.
+        balance: class_weights, focal or logit_adjust; None for none.
+        label_smoothing: Share of each target that is spread over all classes, [0, 1).
     """
 
     score = ClassificationSection.score
@@ -54,8 +64,14 @@ class Classification(ImageTask):
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
         *,
         activation: str = "softmax",
+        balance: str | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(classes, head)
+        self._balance = balance
+        self._label_smoothing = label_smoothing
+        # A variable: the step is compiled before the targets have been read.
+        self._shares = tf.Variable(tf.ones(len(self.classes)), trainable=False)
         self.units = 1 if activation == "sigmoid" else len(self.classes)
         self.activation = activation
 
@@ -89,6 +105,48 @@ class Classification(ImageTask):
         places = {name: place for place, name in enumerate(self.classes)}
         return np.array([places[example.targets[0]] for example in examples], np.int32)
 
+    def prepare(self, targets: np.ndarray) -> None:
+        """Counts the classes, of which each counts for one image at least.
+
+        Args:
+            targets: int32 (n,).
+        """
+        counts = np.bincount(targets, minlength=len(self.classes)).clip(1)
+        self._shares.assign((counts / counts.sum()).astype(np.float32))
+
+    def find_objective(
+        self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the cross-entropy of smoothed targets, balanced as the task says.
+
+        Args:
+            outputs: As in `compare`.
+            targets: int32 (batch,).
+            losses: float32 (batch,), the cross-entropy.
+        """
+        if self._balance is None and not self._label_smoothing:
+            return losses
+        shares = outputs
+        if self.units == 1:
+            shares = tf.concat([1.0 - outputs, outputs], axis=-1)
+        # log(0) has no gradient; from 1e-30 one step leads back.
+        logits = tf.math.log(tf.maximum(shares, 1e-30))
+        if self._balance == "logit_adjust":
+            logits += tf.math.log(self._shares)
+        truth = tf.one_hot(targets, len(self.classes))
+        smoothing = self._label_smoothing
+        smoothed = truth * (1 - smoothing) + smoothing / len(self.classes)
+        objective = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits)
+        if self._balance == "focal":
+            objective *= tf.square(1.0 - tf.reduce_sum(truth * shares, axis=-1))
+        if self._balance == "class_weights":
+            objective *= tf.gather(self._class_weights(), targets)
+        return objective
+
+    def _class_weights(self) -> tf.Tensor:
+        """Returns the weight of an image of each class; the mean over images is 1."""
+        return 1.0 / (len(self.classes) * self._shares)
+
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and (correct predictions, predictions) of each.
 
@@ -117,7 +175,13 @@ class Classification(ImageTask):
             targets: int32 (n,), indices into the classes.
             solver: ridge, logistic or auto.
         """
-        solution = solve_classes(features, targets, len(self.classes), solver)
+        weights = None
+        if self._balance == "class_weights":
+            weights = self._class_weights().numpy()[targets]
+        solution = solve_classes(features, targets, len(self.classes), solver, weights=weights)
+        if self._balance == "logit_adjust":
+            shift = np.log(self._shares.numpy().astype(np.float64))
+            solution = replace(solution, bias=solution.bias - shift)
         if self.units > 1:
             return solution
         kernel, bias = np.diff(solution.kernel, axis=1), np.diff(solution.bias)

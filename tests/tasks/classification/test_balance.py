@@ -1,0 +1,105 @@
+"""Classes of unequal size and smoothed targets: what a step minimizes, computed by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tl_toolkit.tasks.classification.task import Classification
+
+PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
+LABELS = np.array([0, 1, 2, 1], np.int32)
+TRAINING = np.repeat([0, 1, 2], [6, 3, 1])
+SHARES = np.array([0.6, 0.3, 0.1])
+OF_LABEL = PROBABILITIES[np.arange(4), LABELS]
+
+
+def minimize(**settings):
+    task = Classification(("a", "b", "c"), **settings)
+    task.prepare(TRAINING)
+    outputs = tf.constant(PROBABILITIES, tf.float32)
+    losses, _ = task.compare(outputs, tf.constant(LABELS))
+    return task.find_objective(outputs, tf.constant(LABELS), losses).numpy(), losses.numpy()
+
+
+def test_without_settings_a_step_minimizes_the_loss():
+    objective, losses = minimize()
+
+    np.testing.assert_array_equal(objective, losses)
+
+
+def test_class_weights_are_the_inverse_of_the_classes_shares():
+    objective, losses = minimize(balance="class_weights")
+
+    np.testing.assert_allclose(objective, losses / (3 * SHARES[LABELS]), rtol=1e-5)
+
+
+def test_weights_of_the_training_images_have_a_mean_of_1():
+    task = Classification(("a", "b", "c"), balance="class_weights")
+    task.prepare(TRAINING)
+
+    assert task._class_weights().numpy()[TRAINING].mean() == pytest.approx(1)
+
+
+def test_focal_weighs_down_what_is_predicted_well():
+    objective, losses = minimize(balance="focal")
+
+    np.testing.assert_allclose(objective, (1 - OF_LABEL) ** 2 * losses, rtol=1e-5)
+
+
+def test_logit_adjust_takes_the_shares_out_of_the_logits():
+    objective, _ = minimize(balance="logit_adjust")
+
+    adjusted = PROBABILITIES * SHARES
+    adjusted /= adjusted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(objective, -np.log(adjusted[np.arange(4), LABELS]), rtol=1e-5)
+
+
+def test_smoothing_spreads_a_share_of_the_target():
+    objective, _ = minimize(label_smoothing=0.3)
+
+    targets = 0.7 * np.eye(3)[LABELS] + 0.1
+    np.testing.assert_allclose(objective, -(targets * np.log(PROBABILITIES)).sum(axis=1), rtol=1e-5)
+
+
+def test_a_sigmoid_is_balanced_as_two_classes():
+    task = Classification(("a", "b"), activation="sigmoid", balance="class_weights")
+    task.prepare(np.array([0, 0, 0, 1]))
+    outputs, labels = tf.constant([[0.2], [0.9]]), tf.constant([0, 1])
+    losses, _ = task.compare(outputs, labels)
+
+    objective = task.find_objective(outputs, labels, losses).numpy()
+
+    np.testing.assert_allclose(
+        objective, -np.log([0.8, 0.9]) / (2 * np.array([0.75, 0.25])), rtol=1e-5
+    )
+
+
+def test_a_hopeless_image_leaves_a_finite_gradient():
+    task = Classification(("a", "b", "c"), balance="focal")
+    logits = tf.Variable([[200.0, 0.0, -200.0]])
+    with tf.GradientTape() as tape:
+        outputs = tf.nn.softmax(logits)
+        labels = tf.constant([2])
+        objective = task.find_objective(outputs, labels, tf.zeros(1))
+
+    assert np.isfinite(tape.gradient(objective, logits).numpy()).all()
+
+
+def make_unbalanced(count=400):
+    random = np.random.default_rng(0)
+    labels = (random.uniform(size=count) < 0.1).astype(np.int32)
+    return random.normal(size=(count, 4)) + labels[:, None], labels
+
+
+@pytest.mark.parametrize("balance", ["class_weights", "logit_adjust"])
+def test_a_solved_head_recalls_more_of_a_rare_class(balance):
+    x, labels = make_unbalanced()
+
+    def recall(**settings):
+        task = Classification(("often", "rare"), **settings)
+        task.prepare(labels)
+        solution = task.solve(x, labels, "ridge")
+        predicted = (x @ solution.kernel + solution.bias).argmax(axis=1)
+        return predicted[labels == 1].mean()
+
+    assert recall(balance=balance) > recall() + 0.2
