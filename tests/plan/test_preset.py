@@ -19,10 +19,10 @@ VALUES = {
 }
 
 
-def resolve(images=100, **changes):
+def resolve(images=800, validation=200, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
-    return resolve_preset(recipe, find_architecture(base), images)
+    return resolve_preset(recipe, find_architecture(base), images, validation)
 
 
 def test_a_recipe_without_phases_gets_the_preset_auto():
@@ -38,6 +38,23 @@ def test_auto_solves_a_head_on_all_maps_then_tunes_the_last_units():
     assert [phase.name for phase in recipe.phases] == ["tune"]
     assert recipe.phases[0].unfreeze.unit == "block3"
     assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 6
+
+
+def test_few_validation_images_choose_nothing():
+    recipe, reasons = resolve(validation=60)
+
+    assert recipe.phases == () and recipe.model.head.solver == "ridge"
+    assert "60 validation images could not tell whether that helped" in reasons[-1]
+
+
+def test_validation_images_are_counted_by_their_fraction():
+    few, _ = plan_values(VALUES)
+    all_digits = {**VALUES["data"], "classes": None}
+
+    many, _ = plan_values({**VALUES, "data": all_digits})
+
+    assert not few.recipe.phases and few.reasons
+    assert [phase.name for phase in many.recipe.phases] == ["tune"]
 
 
 def test_fast_stops_at_the_probe():
@@ -95,7 +112,7 @@ def test_the_plan_shows_what_was_chosen():
 
     text = plan.describe()
 
-    assert "probe (head, ridge); tune 8 epochs" in text
+    assert "phases   probe (head, ridge)" in text
     assert "chosen   auto: model.head.taps=all" in text
     assert plan.as_json()["reasons"] == list(plan.reasons)
 

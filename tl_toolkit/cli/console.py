@@ -78,6 +78,8 @@ def show_metrics(name: str, metrics: Mapping[str, Any], task: TaskSection) -> No
         ]
     show(f"{name}\n")
     show(build_table(columns, rows))
+    if certainty := task.describe_certainty(metrics):
+        show(f"\n{certainty}")
     groups = metrics.get(f"per_{task.grouped_by}")
     if groups:
         columns = list(next(iter(groups.values())))

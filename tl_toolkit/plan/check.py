@@ -62,8 +62,12 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         architecture = find_base(recipe)
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return recipe, ()
-    counts = survey.counts.get("train") or survey.counts.get(None) or {}
-    return resolve_preset(resolve_head(recipe), architecture, sum(counts.values()))
+    counts = {split: sum(images.values()) for split, images in survey.counts.items()}
+    left, validation = counts.get(None, 0), counts.get("validation", 0)
+    if isinstance(recipe.data.validation, float) and not validation:
+        validation = round(recipe.data.validation * (left or counts.get("train", 0)))
+    images = counts.get("train", 0) or left
+    return resolve_preset(resolve_head(recipe), architecture, images, validation)
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:

@@ -131,6 +131,12 @@ class Printer:
         ]
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
         self._print(build_table(columns, rows))
+        for phase in event.facts["phases"]:
+            if set(phase.get("factors", {}).values()) - {1.0}:
+                factors = ", ".join(
+                    f"{name} {value:.3g}" for name, value in phase["factors"].items()
+                )
+                self._print(f"rate of {phase['name']} times: {factors}", is_prose=True)
         self._print("* the best epoch so far, whose weights are kept")
         # A baseline is planned when the run itself is done.
         most = _MOST_OF_BASELINE if self._plan else _MOST_LINES
@@ -219,7 +225,13 @@ class Printer:
         self._print(f"\nbest epoch: {best['epoch']} of phase {best['phase']}")
         if improving := self._describe_improving(best):
             self._print(improving)
-        self._print(build_summary(event.facts["metrics"], self._section))
+        metrics = event.facts["metrics"]
+        self._print(build_summary(metrics, self._section))
+        for split in ("test", "validation"):
+            if split in metrics and (text := self._section.describe_certainty(metrics[split])):
+                chose = ", which chose the epoch" if split == "validation" else ""
+                self._print(f"{text} ({split}{chose})")
+                break
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")
         self._print(self._describe_time())

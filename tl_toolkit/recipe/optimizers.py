@@ -31,6 +31,14 @@ __all__ = [
 class Optimizer(KindSection):
     """The base class of all optimizers."""
 
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Gradients of a step whose norm, over all weights together, is greater are "
+        "scaled down to it, above 0; by default they are not (Pascanu et al., 2013).",
+        examples=[1.0],
+    )
+
     def build(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
     ) -> keras.optimizers.Optimizer:
@@ -62,7 +70,7 @@ class Adam(Optimizer):
         """
         import keras
 
-        return keras.optimizers.Adam(learning_rate)
+        return keras.optimizers.Adam(learning_rate, global_clipnorm=self.clip_norm)
 
 
 class AdamW(Optimizer):
@@ -83,7 +91,9 @@ class AdamW(Optimizer):
         """
         import keras
 
-        return keras.optimizers.AdamW(learning_rate, weight_decay=self.weight_decay)
+        return keras.optimizers.AdamW(
+            learning_rate, weight_decay=self.weight_decay, global_clipnorm=self.clip_norm
+        )
 
 
 class SGD(Optimizer):
@@ -102,7 +112,9 @@ class SGD(Optimizer):
         """
         import keras
 
-        return keras.optimizers.SGD(learning_rate, momentum=self.momentum)
+        return keras.optimizers.SGD(
+            learning_rate, momentum=self.momentum, global_clipnorm=self.clip_norm
+        )
 
 
 OPTIMIZERS = table_of([Adam, AdamW, SGD])

@@ -110,6 +110,15 @@ class Phase(Section):
         "output, {from: UNIT}, or a list of block names.",
         examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
     )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="What the rate of each unit is multiplied by, once more for each unit further "
+        "from the output: the head has the phase's rate, the last unit that times layer_decay. "
+        "1 gives all the same rate.",
+        examples=[0.75],
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -159,6 +168,7 @@ class PhaseSettings:
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
+        layer_decay: Factor of the rate from one unit to the one before it.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -170,6 +180,7 @@ class PhaseSettings:
     units: tuple[str, ...] = ()
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
+    layer_decay: float = 1.0
     solver: str | None = None
 
     @classmethod

@@ -138,6 +138,15 @@ class TaskSection(KindSection):
         return ()
 
     @classmethod
+    def describe_certainty(cls, metrics: Mapping[str, Any]) -> str:
+        """Returns how far the score of a split may be from that of new images, or "".
+
+        Args:
+            metrics: Metrics of the split.
+        """
+        return ""
+
+    @classmethod
     def describe_absent(cls, metrics: Mapping[str, Any]) -> str:
         """Returns a sentence on the classes that a split has nothing of, or "".
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -28,6 +28,7 @@ class Steps:
         task: Computes loss and metric state of each example.
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
+        factors: What the steps of each part are multiplied by, by its name; by default 1.
 
     Attributes:
         model: The suffix.
@@ -44,6 +45,7 @@ class Steps:
         task: Task,
         batch_size: int,
         schedule: RateTable | None = None,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -53,6 +55,7 @@ class Steps:
         self._split = split
         self._batch_size = batch_size
         self._schedule = schedule
+        self._factors = split.name_parts(factors or {})
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         # What metric states are added up in, without loss.
@@ -214,7 +217,16 @@ class Steps:
             minimized = self.task.find_objective(outputs, targets, losses)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
+        # Every optimizer here moves a weight by its rate times something without it, so that a
+        # part of the move is the move at that part of the rate.
+        slowed = [
+            (variable, factor, tf.identity(variable.value))
+            for variable, factor in zip(variables, self._factors, strict=True)
+            if factor != 1
+        ]
         self.optimizer.apply(gradients, variables)
+        for variable, factor, before in slowed:
+            variable.assign(before + factor * (variable.value - before))
         return loss, states
 
     def _evaluate_batches(

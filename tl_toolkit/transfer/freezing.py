@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,22 @@ class Split:
             dropouts are variables.
         trainable: The variables that a step changes.
         cut: Where it is cut.
+        parts: For each of these variables the name of its part.
     """
 
     prefix: FixedBatch
     suffix: FixedBatch
     trainable: tuple[keras.Variable, ...]
     cut: Cut
+    parts: tuple[str, ...] = ()
+
+    def name_parts(self, values: Mapping[str, float]) -> list[float]:
+        """Returns the value of the part that each trainable variable is in; 1 by default.
+
+        Args:
+            values: Values by the part's name.
+        """
+        return [values.get(name, 1.0) for name in self.parts or [""] * len(self.trainable)]
 
 
 def split_at(
@@ -84,8 +94,13 @@ def split_at(
         suffix = _fix_frozen(keras.Model(entering, transfer.model.output, name="suffix"), trained)
     variables = tuple(suffix.trainable_variables)
     size = transfer.batch_size
+    owners = {id(variable): part.name for part, _, variable in transfer.variables()}
     return Split(
-        FixedBatch(prefix, batch_size=size), FixedBatch(suffix, batch_size=size), variables, cut
+        FixedBatch(prefix, batch_size=size),
+        FixedBatch(suffix, batch_size=size),
+        variables,
+        cut,
+        tuple(owners[id(variable)] for variable in variables),
     )
 
 

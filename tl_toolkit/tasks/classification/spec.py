@@ -69,6 +69,19 @@ class ClassificationSection(TaskSection):
         return [*names[:-1], *means, *names[-1:]] if names == list(cls.headlines) else names
 
     @classmethod
+    def describe_certainty(cls, metrics: Mapping[str, Any]) -> str:
+        """Returns the confidence interval of the accuracy.
+
+        Args:
+            metrics: Metrics of a split; those of earlier versions have no interval.
+        """
+        if "accuracy_interval" not in metrics:
+            return ""
+        low, high = metrics["accuracy_interval"]
+        images = f"{metrics['images']:,} images" if metrics["images"] != 1 else "1 image"
+        return f"accuracy on new images: {low:.2f} to {high:.2f} with 95 % confidence, by {images}"
+
+    @classmethod
     def list_details(cls, metrics: Mapping[str, Any]) -> Iterator[Details]:
         """Yields the confusions: a table of up to 20 classes, else the most frequent ones.
 

@@ -1,0 +1,73 @@
+"""Units further from the output move less, by exactly the factor that the run prints."""
+
+import numpy as np
+import pytest
+
+from tests.models import build_transfer
+from tl_toolkit.plan.training import PhaseSettings
+from tl_toolkit.recipe.optimizers import OPTIMIZERS
+from tl_toolkit.training.compiled import CompiledPhases, find_rate_factors, plan_phases
+
+UNITS = ("c3", "c5", "f6")
+
+
+def take_steps(kind, decay, *, steps=1):
+    """How far each weight moved, by part."""
+    transfer = build_transfer("lenet5", seed=1)
+    phase = PhaseSettings("tune", 1, OPTIMIZERS[kind](), 1e-2, UNITS, layer_decay=decay)
+    _, compiled = CompiledPhases(transfer).get(phase, 6)
+    before = [(part.name, variable, variable.numpy()) for part, _, variable in transfer.variables()]
+    random = np.random.default_rng(0)
+    shape = tuple(compiled.model.input.shape[1:])
+    for _ in range(steps):
+        features = random.uniform(size=(6, *shape)).astype(np.float32)
+        compiled.train(features, np.arange(6, dtype=np.int32) % 3)
+    return [(part, variable.numpy() - start) for part, variable, start in before]
+
+
+@pytest.mark.parametrize("kind", sorted(OPTIMIZERS))
+def test_a_step_of_each_unit_is_the_plain_step_times_its_factor(kind):
+    plain, decayed = take_steps(kind, 1.0), take_steps(kind, 0.5)
+
+    factors = {"head": 1, "f6": 0.5, "c5": 0.25, "c3": 0.125, "c1": 0}
+    for (part, move), (_, smaller) in zip(plain, decayed, strict=True):
+        np.testing.assert_allclose(smaller, move * factors[part], atol=1e-7)
+    assert max(np.abs(move).max() for part, move in plain if part == "c3") > 0
+
+
+def test_the_plan_names_the_factor_of_each_part():
+    transfer = build_transfer("lenet5", seed=1)
+    phase = PhaseSettings("tune", 1, OPTIMIZERS["adam"](), 1e-3, UNITS, layer_decay=0.5)
+
+    (row,) = plan_phases(transfer, [phase])
+
+    assert row["factors"] == {"c3": 0.125, "c5": 0.25, "f6": 0.5, "head": 1.0}
+
+
+def test_parts_that_do_not_train_do_not_count():
+    transfer = build_transfer("lenet5", seed=1)
+
+    assert find_rate_factors(transfer, ("c3",), 0.5) == {"c3": 0.5, "head": 1.0}
+
+
+def test_phases_of_different_decay_do_not_share_their_steps():
+    several = take_steps("sgd", 0.5, steps=3)
+    plain = take_steps("sgd", 1.0, steps=3)
+
+    assert any(not np.array_equal(a, b) for (_, a), (_, b) in zip(several, plain, strict=True))
+
+
+def test_a_gradient_beyond_the_norm_is_scaled_down_to_it():
+    transfer = build_transfer("lenet5", seed=1)
+    optimizer = OPTIMIZERS["sgd"](clip_norm=1e-3)
+    phase = PhaseSettings("tune", 1, optimizer, 1.0, UNITS)
+    _, compiled = CompiledPhases(transfer).get(phase, 6)
+    before = [variable.numpy() for _, _, variable in transfer.variables()]
+    shape = tuple(compiled.model.input.shape[1:])
+    features = np.random.default_rng(0).uniform(size=(6, *shape)).astype(np.float32)
+
+    compiled.train(features, np.arange(6, dtype=np.int32) % 3)
+
+    after = [variable.numpy() for _, _, variable in transfer.variables()]
+    moved = sum(((new - old) ** 2).sum() for new, old in zip(after, before, strict=True)) ** 0.5
+    assert moved == pytest.approx(1e-3, rel=1e-3)
