@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -186,7 +186,7 @@ class Run(InFolder):
 
     def predict(
         self,
-        paths: Image | Sequence[Image],
+        paths: Image | Iterable[Image],
         *,
         out: str | Path | None = None,
         native: bool = False,
@@ -197,9 +197,11 @@ class Run(InFolder):
         A model that was trained with `data.convert` reads what it was trained on: TIFF, say.
 
         Args:
-            paths: A file, folder or array, or several. An array is uint8 (h, w, 3), RGB in 0..255,
-                grey (h, w), or a batch (n, h, w, 3); its predictions have the paths `array[0]`,
-                `array[1]`, ...
+            paths: A file, folder, array or image of Pillow, or several: a list, a generator, a
+                column of a DataFrame. An array is uint8 (h, w, 3), RGB in 0..255, grey (h, w) or
+                (h, w, 1), or a batch (n, h, w, 3). An image of Pillow is read as its file is:
+                upright, alpha dropped. Predictions of both have the paths `array[0]`, `array[1]`,
+                ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps
@@ -216,7 +218,8 @@ class Run(InFolder):
             column; `maps` by name of a dense task.
 
         Raises:
-            DataError: No path exists, or holds an image; an array has another type or shape.
+            DataError: No path exists, or holds an image; a path is empty, or there is none; an
+                array has another type or shape.
             RecipeError: `out` or `native` with a task that is not dense.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
