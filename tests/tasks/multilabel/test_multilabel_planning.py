@@ -194,3 +194,21 @@ def test_init_tells_wrong_rows_of_a_table_of_labels(write):
 
     with pytest.raises(DataError, match="csv:5: no file"):
         write_starter(table, base="lenet5")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
+def test_the_index_of_a_data_frame_is_no_target(write, name):
+    table = write([(name, "path", "cat", "dog"), (0, "0.png", 1, 0), (1, "1.png", 0, 1)])
+
+    for message in (refuse(table), refuse_starter(table)):
+        assert (repr(name) if name else "a column without a name") in message
+        assert message.endswith(
+            "Try: write it with index=False, as df.to_csv('t.csv', index=False)"
+        )
+    assert plan(table, classes=["cat", "dog"]).classes == ("cat", "dog")
+
+
+def refuse_starter(table):
+    with pytest.raises(DataError) as caught:
+        write_starter(table)
+    return str(caught.value)

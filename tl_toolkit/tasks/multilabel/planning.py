@@ -19,6 +19,7 @@ from tl_toolkit.sources.tables import (
     read_columns,
     read_header,
     read_table,
+    refuse_index,
 )
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 
@@ -117,6 +118,8 @@ class Planning(TaskPlanning):
             classes, rest = _find_flags(source, header)
             if not classes:
                 return None
+            if index := refuse_index(source, header):
+                raise DataError(index)
             reason = f"columns of 0 and 1: {name_some(classes)}"
             ignored = [f"{name!r} (neither 0 and 1 nor numbers)" for name in rest]
             classes = classes if rest else None
@@ -176,7 +179,8 @@ def _find_flags(source: Path, header: Sequence[str]) -> tuple[list[str], list[st
     Raises:
         DataError: They would all hold 0 and 1, were it not for a few cells.
     """
-    columns = read_columns(source, [name for name in header if name not in NOT_TARGETS])
+    names = [name for name in header if name not in NOT_TARGETS]
+    columns = read_columns(source, [name for name in names if not refuse_index(source, [name])])
     wrong = find_wrong_cells(columns, _refuse_flag)
     flags = [name for name, cells in columns.items() if cells and not wrong[name]]
     slips = {name: wrong[name] for name, cells in columns.items() if is_slip(wrong[name], cells)}
@@ -261,6 +265,8 @@ def _read_labels(
         held = {name for file in files for name in split_names(file.targets[0], separator)}
         return files, sorted(held), problems
     names = [name for name in header if name not in NOT_TARGETS]
+    if classes is None and (index := refuse_index(path, names)):
+        return [], [], [("csv", index)]
     wanted = [name for name in names if classes is None or name in classes]
     files, problems = read_table(path, wanted, refuse=_refuse_flag, expected=_EXPECTED)
     problems = _check_columns(path, wanted, files, section) or problems
