@@ -50,6 +50,17 @@ def test_both_forms_of_table_give_classes_and_labels(write, rows):
     assert (listing.columns, listing.stratify) == (("labels",), "")
 
 
+@pytest.mark.parametrize("flags", [("False", "True"), ("0.0", "1.0"), ("false", "TRUE")])
+def test_flags_may_be_written_as_pandas_writes_them(write, flags):
+    rows = [FLAGS[0], *([path, *(flags[cell] for cell in cells)] for path, *cells in FLAGS[1:])]
+    table = write(rows)
+
+    listing = plan(table).listing
+
+    assert targets_of(listing) == targets_of(plan(write(FLAGS)).listing)
+    assert "task: multilabel" in write_starter(write(rows)).text
+
+
 def test_images_are_counted_whatever_their_classes(write):
     survey = plan(write(NAMES)).survey
 

@@ -31,6 +31,9 @@ _EXPECTED = (
 )
 
 
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""Cells of a column for a class, in small letters: pandas writes True or 1.0."""
+
 _SIGNS = (";", ",", "/", "+")
 """What tables have between names, beside the default."""
 
@@ -278,7 +281,9 @@ def _check_columns(
 ) -> list[FieldProblem]:
     """Refuses columns that are no classes as a whole, instead of each of their cells."""
     flags = {name: {file.targets[place] for file in files} for place, name in enumerate(names)}
-    without_flags = [name for name, values in flags.items() if files and not values & {"0", "1"}]
+    without_flags = [
+        name for name, values in flags.items() if files and not any(map(_is_flag, values))
+    ]
     if without_flags:
         column = without_flags[0]
         if section.labels != MultilabelSection().labels:  # the recipe names it
@@ -341,13 +346,19 @@ def _accept(column: str, value: str) -> str:
     return ""
 
 
+def _is_flag(value: str) -> bool:
+    return value.lower() in _FLAGS
+
+
 def _refuse_flag(column: str, value: str) -> str:
-    return "" if value in ("0", "1") else f"column {column!r} = {value!r}; expected 0 or 1"
+    return "" if _is_flag(value) else f"column {column!r} = {value!r}; expected 0 or 1"
 
 
 def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> SourceFile:
-    flags = zip(names, file.targets, strict=True)
-    return file._replace(targets=(separator.join(name for name, flag in flags if flag == "1"),))
+    held = [
+        name for name, flag in zip(names, file.targets, strict=True) if _FLAGS.get(flag.lower())
+    ]
+    return file._replace(targets=(separator.join(held),))
 
 
 def _select(file: SourceFile, classes: Set[str], separator: str) -> SourceFile:
