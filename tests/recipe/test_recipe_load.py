@@ -203,7 +203,7 @@ def test_keys_that_are_no_text_are_refused(values):
         build_recipe({**values, 3: 4})
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", 1j, np.zeros(2), np.int64(3)])
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", 1j, np.complex64(1)])
 def test_values_of_unknown_types_are_refused(values, value):
     with pytest.raises(RecipeError, match="expected a number, text, a path, a list or a mapping"):
         build_recipe({**values, "seed": value})

@@ -70,9 +70,7 @@ def list_inputs(paths: Image | Iterable[Image], out: Path | None, report: Handle
     items = _as_items(paths)
     if not items:
         expected = "Expected files, folders or arrays, one at least."
-        raise DataError(
-            Problem("paths", f"holds nothing to predict: {_show_line(paths)}", expected)
-        )
+        raise DataError(Problem("paths", f"holds nothing to predict: {show(paths)}", expected))
     for place, item in enumerate(items):
         if not isinstance(item, str | os.PathLike):
             _add_arrays(item, inputs, f"paths[{place}]")
@@ -131,10 +129,6 @@ def _check_path(item: str | os.PathLike[str], where: str) -> Path:
     return path
 
 
-def _show_line(value: object) -> str:
-    return " ".join(show(value).split())  # that of a Series has lines
-
-
 def _is_pillow(item: object) -> bool:
     module = sys.modules.get("PIL.Image")  # without it there is no such object
     return module is not None and isinstance(item, module.Image)
@@ -170,7 +164,7 @@ def _as_rgb(pixels: np.ndarray, item: object, where: str) -> np.ndarray:
     import numpy as np
 
     if pixels.ndim < 2 or pixels.dtype.kind not in "biuf":
-        what = f"= {_show_line(item)}, of type {type(item).__name__}"
+        what = f"= {show(item)}, of type {type(item).__name__}"
         raise DataError(
             Problem(where, what, "Expected a path, an array of pixels or an image of Pillow.")
         )
