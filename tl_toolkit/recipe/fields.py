@@ -133,7 +133,7 @@ class Section(BaseModel):
         except ValidationError as error:
             from tl_toolkit.recipe.messages import explain_section  # it reads all sections
 
-            raise explain_section(type(self), values, error) from error
+            raise explain_section(type(self), values, error) from None  # it says all of it
 
     # Else sections inside others would be built by this method too, and raise its errors.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

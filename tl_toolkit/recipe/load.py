@@ -201,7 +201,8 @@ def _finish(
     try:
         recipe = Recipe.model_validate(tree.plain())
     except ValidationError as error:
-        raise RecipeError(in_order([*problems, *explain(error, tree)])) from error
+        # pydantic's error would stand first in a traceback, and says the same in other words.
+        raise RecipeError(in_order([*problems, *explain(error, tree)])) from None
     problems += _check_baseline(recipe, tree)
     if problems:
         raise RecipeError(in_order(problems))
