@@ -63,7 +63,7 @@ def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, c
 
 
 def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, capsys, caplog):
-    tl.finetune(recipe, out=tmp_path / "run", progress=True)
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=True)
 
     out, err = capsys.readouterr()
     lines = err.splitlines()
@@ -72,6 +72,13 @@ def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, cap
     assert [line for line in lines if line.startswith("head 1/1    ")]
     assert [line for line in lines if line.startswith("warning: 2 images are in two splits")]
     assert "best epoch: 1 of phase head" in err
+
+    predictions = run.predict(recipe["data"]["test"], progress=True)
+    metrics = run.evaluate(progress=True)
+    assert capsys.readouterr().err.splitlines() == [
+        f"images: {len(predictions)} of {len(predictions)}",
+        f"images: {metrics['images']} of {metrics['images']}",
+    ]
 
 
 def test_a_function_receives_every_event(recipe, tmp_path):

@@ -193,7 +193,6 @@ class _Finetuning:
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
-            self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done

@@ -90,7 +90,7 @@ def _opening(progress: Handler | bool) -> Iterator[Handler]:
     if callable(progress):
         yield progress
     elif progress is True:
-        printer = Printer()
+        printer = Printer(counts=True)
         try:
             yield printer.handle
         finally:

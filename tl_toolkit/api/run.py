@@ -119,7 +119,9 @@ class Run(InFolder):
             data: Images and targets as in the recipe: a folder per class or a table, of some or all
                 of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: As in `tl.finetune`: receives counts of images, and what is skipped.
+            progress: As in `tl.finetune`: receives counts of images, and what is skipped. True
+                prints the count, where there is no terminal as a line at the end and one every ten
+                seconds.
 
         Returns:
             The metrics of the task, with the `split` or folder, and as `skipped` the images that
@@ -157,6 +159,8 @@ class Run(InFolder):
                 raise
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
+        if data is None:  # else they were counted when they were inspected
+            progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
@@ -209,7 +213,7 @@ class Run(InFolder):
             native: For dense tasks: run the base on files at their own size, in windows where they
                 are large. Objects should be as large in them, in pixels, as in the images that the
                 model was trained on.
-            progress: As in `tl.finetune`: receives counts of files.
+            progress: As in `evaluate`: receives counts of files.
 
         Returns:
             A prediction for each image, with `path`, `error` (of a file that is missing or cannot
@@ -307,7 +311,7 @@ class Run(InFolder):
 
         Args:
             formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
-            progress: As in `tl.finetune`: receives the warning.
+            progress: As in `tl.finetune`: receives the formats, and the warning.
 
         Returns:
             The path of each format.
@@ -325,6 +329,7 @@ class Run(InFolder):
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
 
+        report(message(f"exporting {', '.join(chosen_formats)}"))
         is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
         files = {}
         if is_proved:
