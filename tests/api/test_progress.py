@@ -16,6 +16,8 @@ from tests.conftest import draw_class_folders
 from tl_toolkit.api.finetune import _Finetuning
 from tl_toolkit.api.progress import handling
 from tl_toolkit.events import Event, message
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import describe_interrupted
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +296,45 @@ def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch
         tl.finetune(recipe, out=tmp_path / "run", progress=handle)
 
     assert stopped == ["the run is ending"]
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_an_interrupt_names_the_run_that_holds_the_best_weights(
+    recipe, tmp_path, monkeypatch, capsys, caplog, progress
+):
+    import keras
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, callbacks=[Interrupt()], progress=progress)
+
+    said = capsys.readouterr().err.splitlines()[-1:] if progress else caplog.messages[-1:]
+    expected = "interrupted; the best weights so far are in photos/001: tl.load_run('photos/001')"
+    assert said == [expected]
+    assert tl.load_run("photos/001").model.output_shape[0] is None
+    assert tl.load_run("latest", unfinished=True).path == tmp_path / "runs" / "photos" / "001"
+
+
+def test_an_interrupt_before_the_first_evaluation_says_that_there_is_no_model(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running")
+
+    assert describe_interrupted(folder).endswith(
+        "holds no model: its first evaluation was not over"
+    )
+
+
+def test_an_interrupted_search_names_what_resumes_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running", kind="search")
+    before = describe_interrupted(folder)
+    folder.search.write_text("{}")
+
+    words = describe_interrupted(folder)
+
+    assert before.endswith("holds no trial")
+    assert words.endswith(f": tl.search(..., out={str(tmp_path)!r}, resume=True)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import HandlerFailed, handling
+from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
@@ -91,6 +91,7 @@ def finetune(
         folder = stack.enter_context(
             create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
         )
+        stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):

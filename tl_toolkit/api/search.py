@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import handling, log_warnings
+from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
@@ -118,6 +118,7 @@ def search(
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
+        stack.enter_context(naming_what_is_kept(folder, progress, handle))
         return Searching(keep_base(plan, folder), folder, handle).run(threads)
 
 
