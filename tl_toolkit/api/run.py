@@ -65,8 +65,16 @@ class Run(InFolder):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        self._require(self.folder.metrics)
+        """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds.
+
+        An interrupted run has none: that is a DataError, and `evaluate` measures its model.
+        """
+        if not self.folder.metrics.is_file():
+            problems = describe_absent(self.folder, self.folder.metrics).problems
+            if self.folder.model.is_file():
+                hint = f"run.evaluate(), or tltool evaluate {name_run(self.path)}"
+                problems = tuple(replace(problem, hint=hint) for problem in problems)
+            raise DataError(problems)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
 
