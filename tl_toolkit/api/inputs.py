@@ -255,9 +255,11 @@ def tabulate_top(records: Sequence[Mapping[str, Any]], count: int, *, wide: bool
 
     columns = ["path" if wide else "file"]
     for place in range(1, count + 1):
-        columns += [f"label_{place}", f"probability_{place}"] if wide else [f"class {place}", ""]
+        names = ("label_", "probability_") if wide else ("class ", "probability ")
+        columns += [f"{name}{place}" for name in names]
     rows = []
     for record in records:
         best = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:count]
-        rows.append([record["path"], *(cell for pair in best for cell in pair)])
+        cells = [record["path"], *(cell for pair in best for cell in pair)]
+        rows.append([*cells, *[None] * (len(columns) - len(cells))])  # blank where it was refused
     return Table(columns, rows)

@@ -275,7 +275,7 @@ class Run(InFolder):
         """Returns predictions as columns and rows.
 
         Args:
-            predictions: Predictions from `predict`, those that carry no error.
+            predictions: Predictions from `predict`; the cells of one with an error are blank.
             wide: Include every number, for CSV; else only those that fit a terminal.
             top: The most probable classes to show, and no others, the best first.
 

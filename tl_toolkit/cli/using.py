@@ -180,7 +180,10 @@ def _print_predictions(
             print(json.dumps(record, ensure_ascii=False), file=file)
     else:
         table = run.tabulate([item for item in predictions if item.error is None], top=top)
-        open_console(file).print(build_table(table.columns, table.rows))
+        columns = table.columns
+        if top is not None:  # a figure beside its class needs no title, and the line is short
+            columns = ["" if name.startswith("probability ") else name for name in columns]
+        open_console(file).print(build_table(columns, table.rows))
 
 
 def _print_csv(
