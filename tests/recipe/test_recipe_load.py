@@ -354,3 +354,7 @@ def test_reading_recipes_imports_no_numpy_and_no_tensorflow():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_loaded_recipe_is_shown_by_name_and_file(values):
+    assert repr(build_recipe(values)) == "LoadedRecipe('flowers', path='recipe')"

@@ -47,7 +47,7 @@ _WEIGHT_WORDS = ("imagenet", "random")
 _BASE_HINT = "model.base.preprocessing=unit, for how the model takes its pixels"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedRecipe:
     """A recipe and the place of each of its fields.
 
@@ -61,6 +61,10 @@ class LoadedRecipe:
     recipe: Recipe
     path: Path
     locate: Callable[[FieldPath], str]
+
+    def __repr__(self) -> str:
+        """Returns name and file: the recipe alone has a repr of a hundred fields."""
+        return f"LoadedRecipe({self.recipe.name!r}, path={str(self.path)!r})"
 
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
