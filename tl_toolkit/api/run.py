@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -368,5 +369,9 @@ def load_run(run: str | Path, *, root: str | Path = Path("runs"), unfinished: bo
 
     Raises:
         DataError: There is no such run.
+        TypeError: `run` is no path.
     """
+    if not isinstance(run, str | os.PathLike):
+        expected = "expected a folder, NAME/NNN, NAME or 'latest'"
+        raise TypeError(f"run: {expected}, got {run!r}")
     return Run(find_run(run, root=Path(root), unfinished=unfinished))

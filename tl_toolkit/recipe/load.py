@@ -18,7 +18,7 @@ from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.messages import explain, in_order
 from tl_toolkit.recipe.overrides import Overrides, apply_overrides
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
 from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
 
 __all__ = [
@@ -123,13 +123,20 @@ def read_recipe(
 
     Raises:
         RecipeError: The recipe has problems; all are named.
+        TypeError: It is none of these sources.
     """
     if isinstance(source, LoadedRecipe):
         is_changed = bool(overrides) or base is not None
         return build_recipe(source.recipe, overrides, base=base) if is_changed else source
     if isinstance(source, Mapping | Recipe):
         return build_recipe(source, overrides, base=base)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"recipe: expected a path, a mapping or a tl.Recipe, got {_name(source)}")
     return load_recipe(source, overrides, base=base)
+
+
+def _name(value: object) -> str:
+    return "None" if value is None else show(value)  # null is a word of YAML
 
 
 def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
