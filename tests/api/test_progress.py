@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tensorflow as tf
 
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
@@ -18,6 +19,7 @@ from tl_toolkit.api.progress import handling
 from tl_toolkit.events import Event, message
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import describe_interrupted
+from tl_toolkit.runtime import describe_threads
 
 
 @pytest.fixture(scope="module")
@@ -338,3 +340,14 @@ def test_an_interrupted_search_names_what_resumes_it(tmp_path):
 
     assert before.endswith("holds no trial")
     assert words.endswith(f": tl.search(..., out={str(tmp_path)!r}, resume=True)")
+
+
+def test_threads_that_come_too_late_are_a_warning(recipe, tmp_path, caplog):
+    tf.constant(0)  # starts TensorFlow
+    pool = tf.config.threading.get_intra_op_parallelism_threads()
+
+    tl.finetune(recipe, out=tmp_path / "run", threads=pool + 1)
+
+    (said,) = [text for text in caplog.messages if "threads" in text]
+    assert said.startswith(f"threads={pool + 1} has no effect: TensorFlow has started")
+    assert describe_threads(None) == ""

@@ -24,7 +24,12 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
+from tl_toolkit.runtime import (
+    describe_numerics,
+    describe_threads,
+    numerics,
+    refuse_dtype_policy,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +67,8 @@ def finetune(
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
-        threads: Size of TensorFlow's thread pools, if it has not started yet.
+        threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
+            they stay as they are.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
@@ -95,6 +101,8 @@ def finetune(
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if text := describe_threads(threads):
+                handle(warning(text))
             if plan.ignored:
                 handle(message(plan.ignored))
             for text in plan.warnings:
