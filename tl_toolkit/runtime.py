@@ -112,7 +112,7 @@ def start_tensorflow(*, threads: int | None = None) -> None:
 
     Args:
         threads: Size of both of TensorFlow's thread pools; None leaves them to TensorFlow. Ignored
-            if TensorFlow is running already.
+            if TensorFlow is running already, which `describe_threads` then says.
 
     Raises:
         RecipeError: Keras runs already, on another backend.
@@ -137,6 +137,26 @@ def start_tensorflow(*, threads: int | None = None) -> None:
         # Each phase compiles functions of its own, which TensorFlow takes for retracing.
         tf.get_logger().setLevel("ERROR")
         import keras  # noqa: F401  (its import logs too)
+
+
+def describe_threads(threads: int | None) -> str:
+    """Returns a warning if TensorFlow had started before it could take its threads, else "".
+
+    Args:
+        threads: As `start_tensorflow` took them.
+    """
+    import tensorflow as tf
+
+    pools = {
+        tf.config.threading.get_intra_op_parallelism_threads(),
+        tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+    if threads is None or pools == {threads}:
+        return ""
+    return (
+        f"threads={threads} has no effect: TensorFlow has started in this process, and its pools "
+        "cannot change any more. Try: a new process, or restart the notebook's kernel"
+    )
 
 
 def _refuse_backend() -> None:

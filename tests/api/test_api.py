@@ -133,7 +133,7 @@ def test_arrays_are_predicted_like_the_files_they_come_from(run, photos):
         assert prediction.probabilities == pytest.approx(of_file.probabilities, abs=1e-6)
     assert run.predict(pixels)[0].label == of_file.label
     assert run.predict(pixels[..., 0])[0].label in run.classes
-    with pytest.raises(DataError, match=r"array\[0\]  has dtype float64"):
+    with pytest.raises(DataError, match=r"paths\[0\]  has dtype float64"):
         run.predict(pixels / 255)
 
 

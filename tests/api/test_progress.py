@@ -10,12 +10,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tensorflow as tf
 
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
 from tl_toolkit.api.finetune import _Finetuning
 from tl_toolkit.api.progress import handling
 from tl_toolkit.events import Event, message
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import describe_interrupted
+from tl_toolkit.runtime import describe_threads
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, c
 
 
 def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, capsys, caplog):
-    tl.finetune(recipe, out=tmp_path / "run", progress=True)
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=True)
 
     out, err = capsys.readouterr()
     lines = err.splitlines()
@@ -72,6 +76,13 @@ def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, cap
     assert [line for line in lines if line.startswith("head 1/1    ")]
     assert [line for line in lines if line.startswith("warning: 2 images are in two splits")]
     assert "best epoch: 1 of phase head" in err
+
+    predictions = run.predict(recipe["data"]["test"], progress=True)
+    metrics = run.evaluate(progress=True)
+    assert capsys.readouterr().err.splitlines() == [
+        f"images: {len(predictions)} of {len(predictions)}",
+        f"images: {metrics['images']} of {metrics['images']}",
+    ]
 
 
 def test_a_function_receives_every_event(recipe, tmp_path):
@@ -287,3 +298,56 @@ def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch
         tl.finetune(recipe, out=tmp_path / "run", progress=handle)
 
     assert stopped == ["the run is ending"]
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_an_interrupt_names_the_run_that_holds_the_best_weights(
+    recipe, tmp_path, monkeypatch, capsys, caplog, progress
+):
+    import keras
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(recipe, callbacks=[Interrupt()], progress=progress)
+
+    said = capsys.readouterr().err.splitlines()[-1:] if progress else caplog.messages[-1:]
+    expected = "interrupted; the best weights so far are in photos/001: tl.load_run('photos/001')"
+    assert said == [expected]
+    assert tl.load_run("photos/001").model.output_shape[0] is None
+    assert tl.load_run("latest", unfinished=True).path == tmp_path / "runs" / "photos" / "001"
+
+
+def test_an_interrupt_before_the_first_evaluation_says_that_there_is_no_model(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running")
+
+    assert describe_interrupted(folder).endswith(
+        "holds no model: its first evaluation was not over"
+    )
+
+
+def test_an_interrupted_search_names_what_resumes_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running", kind="search")
+    before = describe_interrupted(folder)
+    folder.search.write_text("{}")
+
+    words = describe_interrupted(folder)
+
+    assert before.endswith("holds no trial")
+    assert words.endswith(f": tl.search(..., out={str(tmp_path)!r}, resume=True)")
+
+
+def test_threads_that_come_too_late_are_a_warning(recipe, tmp_path, caplog):
+    tf.constant(0)  # starts TensorFlow
+    pool = tf.config.threading.get_intra_op_parallelism_threads()
+
+    tl.finetune(recipe, out=tmp_path / "run", threads=pool + 1)
+
+    (said,) = [text for text in caplog.messages if "threads" in text]
+    assert said.startswith(f"threads={pool + 1} has no effect: TensorFlow has started")
+    assert describe_threads(None) == ""

@@ -129,3 +129,36 @@ def test_a_class_without_images_or_pixels_is_told_as_its_means_take_it():
     assert images == "no images of bee, ant: the means are over the other classes"
     assert "no pixel of sky in the masks: mean accuracy leaves it out; mean IoU counts" in pixels
     assert find_task("regression").describe_absent({"r2": 0.5}) == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "good", "bad"),
+    [
+        (
+            "classification",
+            ClassPrediction("a", "tree", {"sky": 0.3, "tree": 0.7}),
+            ClassPrediction("b", None, {}, REFUSED),
+        ),
+        (
+            "multilabel",
+            LabelsPrediction("a", ("tree",), {"sky": 0.3, "tree": 0.7}),
+            LabelsPrediction("b", (), {}, REFUSED),
+        ),
+        (
+            "regression",
+            ValuesPrediction("a", {"sky": 1.0, "tree": 2.0}),
+            ValuesPrediction("b", {}, REFUSED),
+        ),
+        ("segmentation", MapPrediction("a", shares={"sky": 1.0}), MapPrediction("b", error="no")),
+    ],
+)
+def test_a_refused_file_has_a_row_of_blank_cells(task, good, bad, run_of):
+    run = run_of(task, ("sky", "tree"))
+    ranked = [{"top": 2}, {"top": 1, "wide": True}] if run.recipe.task.ranks_classes else []
+
+    tables = [run.tabulate([good, bad], **it) for it in ({}, {"wide": True}, *ranked)]
+
+    for table in tables:
+        assert all(table.columns) and len(set(table.columns)) == len(table.columns)
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        assert table.rows[1][0] == "b" and not any(table.rows[1][1:])

@@ -513,3 +513,10 @@ def test_a_warm_up_that_its_phase_does_not_outlast_is_a_warning(recipe):
     assert "Try: phases.tune.learning_rate.warmup_epochs=1" in text
     assert short.describe().splitlines()[-1] == f"warning  {text}"
     assert long.warnings == [] and "warning" not in long.describe()
+
+
+def test_a_plan_is_shown_in_a_line(recipe):
+    assert repr(check(recipe)) == (
+        "Plan('insects', base='mobilenet', 16 to be split; "
+        "head 5 epochs (head); tune 2 epochs (head and 2 units from conv_dw_12))"
+    )

@@ -176,3 +176,27 @@ def test_a_notebook_is_printed_to_where_it_is_not_red(in_notebook, capsys):
 
     out, err = capsys.readouterr()
     assert "head 3/3" in out and err == ""
+
+
+def test_counts_of_images_outside_of_a_run_are_few_lines(monkeypatch):
+    seconds = iter(range(0, 1000, 3))
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    file = io.StringIO()
+    handle = Printer(file, counts=True).handle
+
+    for done in range(1, 11):
+        handle(Event("images_inspected", done=done, total=10))
+
+    lines = file.getvalue().splitlines()
+    assert lines[-1] == "images: 10 of 10"
+    assert 2 <= len(lines) <= 4
+
+
+def test_counts_of_images_are_no_lines_of_a_run(tmp_path):
+    file = io.StringIO()
+    handle = Printer(file, counts=True).handle
+
+    handle(Event("run_began", facts={"folder": tmp_path}))
+    handle(Event("images_inspected", done=10, total=10))
+
+    assert file.getvalue().splitlines() == [f"run {tmp_path}"]

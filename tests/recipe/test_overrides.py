@@ -1,7 +1,10 @@
 """Overrides: `a.b=value`, phases by name, removal, and where problems are said to be."""
 
+import traceback
+
 import pytest
 
+import tl_toolkit as tl
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe.load import build_recipe, load_recipe
 
@@ -270,3 +273,18 @@ def test_a_field_of_a_search_space_is_dotted(values):
     recipe = build_recipe(values, ["search.space.phases.head.epochs=[1, 2]"]).recipe
 
     assert recipe.search.space["phases.head.epochs"].choices == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda values: build_recipe(values, {"phases.head.epoch": 3}),
+        lambda values: tl.recipe.Phase(name="head", epoch=3),
+    ],
+)
+def test_a_traceback_shows_no_error_of_pydantic_before_ours(values, build):
+    with pytest.raises(RecipeError) as caught:
+        build(values)
+
+    text = "".join(traceback.format_exception(caught.value))
+    assert "ValidationError" not in text and "did you mean 'epochs'?" in text

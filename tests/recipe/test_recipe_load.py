@@ -203,7 +203,7 @@ def test_keys_that_are_no_text_are_refused(values):
         build_recipe({**values, 3: 4})
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", 1j, np.zeros(2), np.int64(3)])
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", 1j, np.complex64(1)])
 def test_values_of_unknown_types_are_refused(values, value):
     with pytest.raises(RecipeError, match="expected a number, text, a path, a list or a mapping"):
         build_recipe({**values, "seed": value})
@@ -354,3 +354,7 @@ def test_reading_recipes_imports_no_numpy_and_no_tensorflow():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_loaded_recipe_is_shown_by_name_and_file(values):
+    assert repr(build_recipe(values)) == "LoadedRecipe('flowers', path='recipe')"

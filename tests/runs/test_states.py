@@ -9,7 +9,7 @@ import pytest
 
 from tl_toolkit.api.run import load_run
 from tl_toolkit.api.search import SearchRun
-from tl_toolkit.errors import RecipeError
+from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import describe_process, hold
 from tl_toolkit.runs.states import find_state
@@ -94,7 +94,8 @@ def test_a_run_with_a_model_and_no_metrics_names_the_command_that_measures_it(fo
     folder.write_status(state)
     folder.model.touch()
 
-    with pytest.raises(RecipeError, match=r"holds its model(.|\n)*Try: tltool evaluate photos/004"):
+    words = r"holds its model(.|\n)*Try: run\.evaluate\(\), or tltool evaluate photos/004"
+    with pytest.raises(DataError, match=words):
         _ = load_run(folder.path).metrics
 
 

@@ -337,7 +337,7 @@ def test_a_search_that_is_killed_loses_the_running_trial_at_most(tmp_path, recip
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"phases.head.epochs": 3}, r"recipe\.phases\.0\.epochs"),
+        ({"phases.head.epochs": 3}, r"phases\.head\.epochs\n"),
         pytest.param(
             {"search.space": {"model.head.dropout": {"choices": [0.1]}}},
             r"search\.space",
@@ -376,7 +376,7 @@ def change_values(search, photos):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda search, photos: {"phases.head.epochs": 3}, r"recipe\.phases\.0\.epochs"),
+        (lambda search, photos: {"phases.head.epochs": 3}, r"phases\.head\.epochs\n"),
         (add_tiff, "images"),
         (change_values, "trial 1 is not the one"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import HandlerFailed, handling
+from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
@@ -24,7 +24,12 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
-from tl_toolkit.runtime import describe_numerics, numerics, refuse_dtype_policy
+from tl_toolkit.runtime import (
+    describe_numerics,
+    describe_threads,
+    numerics,
+    refuse_dtype_policy,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +67,8 @@ def finetune(
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
-        threads: Size of TensorFlow's thread pools, if it has not started yet.
+        threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
+            they stay as they are.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
@@ -91,9 +97,12 @@ def finetune(
         folder = stack.enter_context(
             create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
         )
+        stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
+            if text := describe_threads(threads):
+                handle(warning(text))
             if plan.ignored:
                 handle(message(plan.ignored))
             for text in plan.warnings:
@@ -193,7 +202,6 @@ class _Finetuning:
         run.model = transfer.model  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
-            self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Union
 from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.recipe.tree import show
 from tl_toolkit.sources.listing import name_some
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as Pillow
 
     from tl_toolkit.tasks.types import Table
 
@@ -23,8 +27,12 @@ __all__ = ["Image", "Inputs", "list_inputs", "read_parity_images", "tabulate_top
 PARITY_IMAGES = 16
 """The most validation images that an export is compared on, spread over the classes."""
 
-Image = Union[str, Path, "np.ndarray"]
-"""A file, a folder of images, or an array: uint8 (h, w, 3), (h, w) or (n, h, w, 3)."""
+_OF_PATHS = "OUT"
+"""Kinds of arrays that hold objects or text, not pixels."""
+
+Image = Union[str, "os.PathLike[str]", "np.ndarray", "Pillow"]
+"""A file, a folder of images, an array (uint8 (h, w, 3), (h, w), (h, w, 1) or (n, h, w, 3)), or an
+image of Pillow."""
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Inputs:
     missing: dict[Path, Problem] = field(default_factory=dict)
 
 
-def list_inputs(paths: Image | Sequence[Image], out: Path | None, report: Handler) -> Inputs:
+def list_inputs(paths: Image | Iterable[Image], out: Path | None, report: Handler) -> Inputs:
     """Lists the images to predict, without those in `out`, which holds predictions.
 
     Images that `paths` names are listed even there.
@@ -56,21 +64,24 @@ def list_inputs(paths: Image | Sequence[Image], out: Path | None, report: Handle
         DataError: No path holds an image, or an array has another type or shape.
         OutputError: `out` holds all images.
     """
-    # An array has no truth value and may be a batch; Sequence is no base class of arrays.
-    several = paths if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     inputs = Inputs()
     left_out = 0
     lost: list[str] = []
-    for item in several:
-        if not isinstance(item, str | Path):
-            _add_arrays(item, inputs)
+    items = _as_items(paths)
+    if not items:
+        expected = "Expected files, folders or arrays, one at least."
+        raise DataError(Problem("paths", f"holds nothing to predict: {show(paths)}", expected))
+    for place, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            _add_arrays(item, inputs, f"paths[{place}]")
             continue
+        path = _check_path(item, f"paths[{place}]")
         try:
-            images = list_images(item, left_out=lost)
+            images = list_images(path, left_out=lost)
         except DataError as error:
-            inputs.missing[Path(item)] = error.problems[0]
-            images = [Path(item)]
-        if out is not None and Path(item).is_dir():
+            inputs.missing[path] = error.problems[0]
+            images = [path]
+        if out is not None and path.is_dir():
             outside = [image for image in images if not _is_same(image.parent, out)]
             left_out += len(images) - len(outside)
             images = outside
@@ -87,26 +98,115 @@ def list_inputs(paths: Image | Sequence[Image], out: Path | None, report: Handle
     return inputs
 
 
-def _add_arrays(array: Any, inputs: Inputs) -> None:
-    """Adds the image of an array, or those of a batch."""
+def _as_items(paths: Any) -> list[Any]:
+    """Returns the single images of an iterable of them; an array of pixels is one item."""
+    if isinstance(paths, str | os.PathLike | bytes | Mapping) or _is_pillow(paths):
+        return [paths]
+    if hasattr(paths, "__array__"):  # numpy's, and a Series of pandas
+        import numpy as np
+
+        values = np.asarray(paths)
+        if values.dtype.kind not in _OF_PATHS:
+            return [paths]
+        if values.ndim > 1:
+            what = f"has shape {values.shape}: a table, or a list of lists"
+            hint = 'one column of it, as run.predict(table["path"])'
+            raise DataError(Problem("paths", what, "Expected one path for each image.", hint))
+        return list(values.reshape(-1).tolist())
+    return list(paths) if isinstance(paths, Iterable) else [paths]
+
+
+def _check_path(item: str | os.PathLike[str], where: str) -> Path:
+    """Returns a path; an empty one would stand for the whole working directory."""
+    path = Path(item)
+    is_empty = not item.strip() if isinstance(item, str) else path == Path()
+    if is_empty:
+        expected = "An empty path is no image."
+        if not isinstance(item, str):
+            expected = 'Path("") and Path(".") are the same, so that neither is taken.'
+        hint = 'run.predict(".") for all images below the working directory'
+        raise DataError(Problem(where, f"= {item!r}", expected, hint))
+    return path
+
+
+def _is_pillow(item: object) -> bool:
+    module = sys.modules.get("PIL.Image")  # without it there is no such object
+    return module is not None and isinstance(item, module.Image)
+
+
+def _add_arrays(item: Any, inputs: Inputs, where: str) -> None:
+    """Adds the image of an array or of Pillow, or those of a batch."""
     import numpy as np
 
-    pixels = np.asarray(array)
-    if pixels.dtype == np.uint8 and pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., np.newaxis], 3, axis=-1)
-    is_image = pixels.ndim in (3, 4) and pixels.shape[-1] == 3 and pixels.size > 0
-    if pixels.dtype != np.uint8 or not is_image:
-        raise DataError(
-            Problem(
-                f"array[{len(inputs.arrays)}]",
-                f"has dtype {pixels.dtype} and shape {pixels.shape}",
-                "expected uint8 (h, w, 3), RGB in 0..255, grey (h, w) or a batch (n, h, w, 3).",
-            )
-        )
+    if _is_pillow(item):
+        from tl_toolkit.images.convert import read_pillow
+
+        try:
+            pixels = read_pillow(item)
+        except ValueError as error:
+            hint = 'image.convert("RGB"), or the path of its file'
+            what = f"an image of mode {item.mode!r} cannot be read: {error}"
+            raise DataError(Problem(where, what, hint=hint)) from error
+    else:
+        try:
+            pixels = np.asarray(item)
+        except Exception:  # whatever the class of a tensor or a list raises
+            pixels = np.empty(0, object)
+        pixels = _as_rgb(pixels, item, where)
     for image in pixels if pixels.ndim == 4 else [pixels]:
         name = Path(f"array[{len(inputs.arrays)}]")
         inputs.arrays[name] = image
         inputs.files.append(name)
+
+
+def _as_rgb(pixels: np.ndarray, item: object, where: str) -> np.ndarray:
+    """Returns pixels as uint8 (h, w, 3) or (n, h, w, 3); those of one channel are grey."""
+    import numpy as np
+
+    if pixels.ndim < 2 or pixels.dtype.kind not in "biuf":
+        what = f"= {show(item)}, of type {type(item).__name__}"
+        raise DataError(
+            Problem(where, what, "Expected a path, an array of pixels or an image of Pillow.")
+        )
+    grey = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if grey.dtype == np.uint8 and grey.ndim in (3, 4) and grey.size and grey.shape[-1] in (1, 3):
+        return np.repeat(grey, 3, axis=-1) if grey.shape[-1] == 1 else grey
+    raise DataError(
+        Problem(
+            where,
+            f"has dtype {pixels.dtype} and shape {pixels.shape}",
+            "Expected uint8 (h, w, 3), RGB in 0..255, grey (h, w) or (h, w, 1), or a batch "
+            "(n, h, w, 3).",
+            _describe_change(grey),
+        )
+    )
+
+
+def _describe_change(pixels: np.ndarray) -> str:
+    """Returns the expression that makes an image of an array, or ""."""
+    import numpy as np
+
+    words = "array"
+    if not pixels.size or pixels.ndim not in (3, 4):
+        return ""
+    if pixels.shape[-1] not in (1, 3, 4):
+        if pixels.shape[-3] in (1, 3, 4):
+            last = (1, 2, 0) if pixels.ndim == 3 else (0, 2, 3, 1)
+            words = f"array.transpose{last}"
+        elif pixels.ndim == 3:
+            words = "array[..., None]"
+        else:
+            return ""
+    elif pixels.shape[-1] == 4:
+        words = "array[..., :3]"
+    low, high = np.nanmin(pixels), np.nanmax(pixels)
+    if pixels.dtype == np.uint8:
+        return words
+    if pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and 0 <= low and high <= 1):
+        return f"({words} * 255).astype('uint8')"
+    if pixels.dtype == np.uint16 and high > 255:
+        return f"({words} >> 8).astype('uint8')"
+    return f"{words}.astype('uint8')" if 0 <= low and high <= 255 else ""
 
 
 def _is_same(folder: Path, out: Path) -> bool:
@@ -155,9 +255,11 @@ def tabulate_top(records: Sequence[Mapping[str, Any]], count: int, *, wide: bool
 
     columns = ["path" if wide else "file"]
     for place in range(1, count + 1):
-        columns += [f"label_{place}", f"probability_{place}"] if wide else [f"class {place}", ""]
+        names = ("label_", "probability_") if wide else ("class ", "probability ")
+        columns += [f"{name}{place}" for name in names]
     rows = []
     for record in records:
         best = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:count]
-        rows.append([record["path"], *(cell for pair in best for cell in pair)])
+        cells = [record["path"], *(cell for pair in best for cell in pair)]
+        rows.append([*cells, *[None] * (len(columns) - len(cells))])  # blank where it was refused
     return Table(columns, rows)

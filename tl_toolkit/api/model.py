@@ -5,6 +5,7 @@ Importing this module costs no TensorFlow; the functions start it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import RecipeSource
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
 
 if TYPE_CHECKING:
@@ -76,8 +78,17 @@ def load_model(path: str | Path) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or damaged, or it is a folder.
+        TypeError: `path` is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected the file model.keras of a run, got {path!r}")
+    if Path(path).is_dir():
+        model = RunFolder(Path(path)).model
+        hint = f"tl.load_model({str(model)!r})" if model.is_file() else ""
+        raise DataError(
+            Problem(str(path), "is a folder", "Expected a file model.keras of a run.", hint)
+        )
     if not Path(path).is_file():
         raise DataError(Problem(str(path), "no such file", "Expected a file model.keras of a run."))
     with numerics(deterministic=False):  # a caller's dtype policy would change layers

@@ -7,10 +7,12 @@ import logging
 import threading
 from collections.abc import Iterator
 
-from tl_toolkit.events import Event, Handler
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.printing.printer import Printer
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import describe_interrupted
 
-__all__ = ["HandlerFailed", "handling", "log_warnings"]
+__all__ = ["HandlerFailed", "handling", "log_warnings", "naming_what_is_kept"]
 
 _logger = logging.getLogger("tl_toolkit")
 
@@ -86,11 +88,32 @@ def handling(progress: Handler | bool) -> Iterator[Handler]:
 
 
 @contextlib.contextmanager
+def naming_what_is_kept(
+    folder: RunFolder, progress: Handler | bool, handle: Handler
+) -> Iterator[None]:
+    """Reports what an interrupt of the block leaves: a notebook shows only a traceback.
+
+    Args:
+        folder: The run or search.
+        progress: As it was given. A function of the caller's own learns of the interrupt by its
+            exception alone, as the command line does.
+        handle: The handler of the block.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not callable(progress):
+            text = describe_interrupted(folder)
+            handle(message(text) if progress else warning(text))
+        raise
+
+
+@contextlib.contextmanager
 def _opening(progress: Handler | bool) -> Iterator[Handler]:
     if callable(progress):
         yield progress
     elif progress is True:
-        printer = Printer()
+        printer = Printer(counts=True)
         try:
             yield printer.handle
         finally:

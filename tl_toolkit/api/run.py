@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -65,8 +66,16 @@ class Run(InFolder):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds."""
-        self._require(self.folder.metrics)
+        """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds.
+
+        An interrupted run has none: that is a DataError, and `evaluate` measures its model.
+        """
+        if not self.folder.metrics.is_file():
+            problems = describe_absent(self.folder, self.folder.metrics).problems
+            if self.folder.model.is_file():
+                hint = f"run.evaluate(), or tltool evaluate {name_run(self.path)}"
+                problems = tuple(replace(problem, hint=hint) for problem in problems)
+            raise DataError(problems)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
 
@@ -119,7 +128,9 @@ class Run(InFolder):
             data: Images and targets as in the recipe: a folder per class or a table, of some or all
                 of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
-            progress: As in `tl.finetune`: receives counts of images, and what is skipped.
+            progress: As in `tl.finetune`: receives counts of images, and what is skipped. True
+                prints the count, where there is no terminal as a line at the end and one every ten
+                seconds.
 
         Returns:
             The metrics of the task, with the `split` or folder, and as `skipped` the images that
@@ -157,6 +168,8 @@ class Run(InFolder):
                 raise
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
+        if data is None:  # else they were counted when they were inspected
+            progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
@@ -186,7 +199,7 @@ class Run(InFolder):
 
     def predict(
         self,
-        paths: Image | Sequence[Image],
+        paths: Image | Iterable[Image],
         *,
         out: str | Path | None = None,
         native: bool = False,
@@ -197,9 +210,11 @@ class Run(InFolder):
         A model that was trained with `data.convert` reads what it was trained on: TIFF, say.
 
         Args:
-            paths: A file, folder or array, or several. An array is uint8 (h, w, 3), RGB in 0..255,
-                grey (h, w), or a batch (n, h, w, 3); its predictions have the paths `array[0]`,
-                `array[1]`, ...
+            paths: A file, folder, array or image of Pillow, or several: a list, a generator, a
+                column of a DataFrame. An array is uint8 (h, w, 3), RGB in 0..255, grey (h, w) or
+                (h, w, 1), or a batch (n, h, w, 3). An image of Pillow is read as its file is:
+                upright, alpha dropped. Predictions of both have the paths `array[0]`, `array[1]`,
+                ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps
@@ -207,7 +222,7 @@ class Run(InFolder):
             native: For dense tasks: run the base on files at their own size, in windows where they
                 are large. Objects should be as large in them, in pixels, as in the images that the
                 model was trained on.
-            progress: As in `tl.finetune`: receives counts of files.
+            progress: As in `evaluate`: receives counts of files.
 
         Returns:
             A prediction for each image, with `path`, `error` (of a file that is missing or cannot
@@ -216,7 +231,8 @@ class Run(InFolder):
             column; `maps` by name of a dense task.
 
         Raises:
-            DataError: No path exists, or holds an image; an array has another type or shape.
+            DataError: No path exists, or holds an image; a path is empty, or there is none; an
+                array has another type or shape.
             RecipeError: `out` or `native` with a task that is not dense.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
@@ -260,7 +276,7 @@ class Run(InFolder):
         """Returns predictions as columns and rows.
 
         Args:
-            predictions: Predictions from `predict`, those that carry no error.
+            predictions: Predictions from `predict`; the cells of one with an error are blank.
             wide: Include every number, for CSV; else only those that fit a terminal.
             top: The most probable classes to show, and no others, the best first.
 
@@ -304,7 +320,7 @@ class Run(InFolder):
 
         Args:
             formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
-            progress: As in `tl.finetune`: receives the warning.
+            progress: As in `tl.finetune`: receives the formats, and the warning.
 
         Returns:
             The path of each format.
@@ -322,6 +338,7 @@ class Run(InFolder):
         from tl_toolkit.export.formats import FinishedModel
         from tl_toolkit.export.publish import publish
 
+        report(message(f"exporting {', '.join(chosen_formats)}"))
         is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
         files = {}
         if is_proved:
@@ -352,5 +369,9 @@ def load_run(run: str | Path, *, root: str | Path = Path("runs"), unfinished: bo
 
     Raises:
         DataError: There is no such run.
+        TypeError: `run` is no path.
     """
+    if not isinstance(run, str | os.PathLike):
+        expected = "expected a folder, NAME/NNN, NAME or 'latest'"
+        raise TypeError(f"run: {expected}, got {run!r}")
     return Run(find_run(run, root=Path(root), unfinished=unfinished))

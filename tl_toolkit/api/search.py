@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import handling, log_warnings
+from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
@@ -31,7 +31,12 @@ from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, list_numbered, resume_run
 from tl_toolkit.runs.states import describe_absent
-from tl_toolkit.runtime import numerics, refuse_dtype_policy, start_tensorflow
+from tl_toolkit.runtime import (
+    describe_threads,
+    numerics,
+    refuse_dtype_policy,
+    start_tensorflow,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +97,8 @@ def search(
         resume: Resume the search that `out` holds, by default the newest one of the recipe.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
-        threads: Size of TensorFlow's thread pools, if it has not started yet.
+        threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
+            they stay as they are.
         callbacks: Refused: trials share phases that are trained once, and are paused and resumed,
             so that hooks would miss epochs. `finetune` and the tuners of `hypermodel` take them.
         progress: As in `finetune`.
@@ -118,6 +124,7 @@ def search(
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
+        stack.enter_context(naming_what_is_kept(folder, progress, handle))
         return Searching(keep_base(plan, folder), folder, handle).run(threads)
 
 
@@ -259,6 +266,8 @@ class Searching:
         for text in self.plan.warnings:
             self.progress(warning(text))
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
+            if text := describe_threads(threads):
+                self.progress(warning(text))
             self._search()
         return SearchRun(self.folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import handling
+from tl_toolkit.api.progress import handling, naming_what_is_kept
 from tl_toolkit.api.search import Searching, SearchRun, open_search, refuse_callbacks
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler
@@ -75,6 +75,7 @@ def sweep(
         folder = stack.enter_context(
             open_search(swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep")
         )
+        stack.enter_context(naming_what_is_kept(folder, progress, handle))
         plan = keep_base(replace(plan, recipe=swept), folder)
         run = Searching(plan, folder, handle).run(threads)
         _write_sweep(plan.recipe, run)

@@ -92,7 +92,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 @click.command("predict")
 @click.argument("run")
 @_any_option
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--out", type=click.Path(path_type=Path),
     help="Folder for masks and overlays, for dense tasks (an output per pixel).  [predictions]",
@@ -114,7 +114,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 def predict_command(
     run: str,
     unfinished: bool,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     out: Path | None,
     native: bool,
     form: str | None,
@@ -138,7 +138,7 @@ def predict_command(
     if output is not None:
         check_place(output)
     form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
-    files = [file for path in paths for file in (_read_list() if str(path) == "-" else [path])]
+    files = [file for path in paths for file in (_read_list() if path == "-" else [path])]
     predictions = opened.predict(files, out=out, native=native, progress=current.print_events())
     records = [prediction.as_record() for prediction in predictions]
     if output is None:
@@ -155,11 +155,11 @@ def predict_command(
         raise DataError(f"{len(refused)} of {len(predictions)} files could not be read")
 
 
-def _read_list() -> list[Path]:
+def _read_list() -> list[str]:
     """Returns the files that stdin names, one a line, or with NULs between them."""
     data = sys.stdin.buffer.read()
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    files = [Path(os.fsdecode(name)) for name in names if name.strip()]
+    files = [os.fsdecode(name) for name in names if name.strip()]
     if not files:
         raise DataError(Problem("-", "stdin names no file", "A file is expected on each line."))
     return files
@@ -180,7 +180,10 @@ def _print_predictions(
             print(json.dumps(record, ensure_ascii=False), file=file)
     else:
         table = run.tabulate([item for item in predictions if item.error is None], top=top)
-        open_console(file).print(build_table(table.columns, table.rows))
+        columns = table.columns
+        if top is not None:  # a figure beside its class needs no title, and the line is short
+            columns = ["" if name.startswith("probability ") else name for name in columns]
+        open_console(file).print(build_table(columns, table.rows))
 
 
 def _print_csv(

@@ -1,4 +1,4 @@
-"""Reads, with Pillow, images that the decoder refuses."""
+"""Reads images with Pillow: files that the decoder refuses, and images that Pillow has opened."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tl_toolkit.images.upright import turn_by_exif
+
+__all__ = ["convert_to_png", "read_pillow"]
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -48,6 +50,27 @@ def convert_to_png(encoded: bytes) -> bytes:
     output = io.BytesIO()
     upright.save(output, "PNG")
     return output.getvalue()
+
+
+def read_pillow(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image that Pillow has opened, as `decode_image` reads its file.
+
+    Args:
+        image: Of any mode with a fixed range, at the frame that is shown.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255: upright, alpha dropped, 16 bits cut to the upper 8.
+
+    Raises:
+        ValueError: It cannot be read, or its pixels have no fixed range.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image.load()
+            return np.asarray(_as_rgb(turn_by_exif(image)))
+        except Exception as error:  # as in `convert_to_png`; its file may be closed, too
+            raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

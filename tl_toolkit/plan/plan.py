@@ -25,7 +25,7 @@ OPEN = "to be split"
 _NAMED_CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The plan of a valid recipe.
 
@@ -46,6 +46,14 @@ class Plan:
     weights_file: Path | None
     published: WeightFile | None
     reasons: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns name, images and phases: the fields hold every image of the data."""
+        images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())
+        phases = "; ".join(self._list_phases())
+        return (
+            f"Plan({self.recipe.name!r}, base={self.architecture.reference!r}, {images}; {phases})"
+        )
 
     @cached_property
     def listing(self) -> Listing:

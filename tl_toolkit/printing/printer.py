@@ -46,6 +46,7 @@ _BARS: dict[Kind, str] = {
 _MOST_LINES = 40
 """Lines of epochs in a file or a pipe; a terminal shows all."""
 _MOST_OF_BASELINE = 10
+_SECONDS_OF_COUNTS = 10
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -57,12 +58,18 @@ class Printer:
             red.
         command: A command line. With it, the run's command.log holds the command, and after it all
             that is printed.
+        counts: Print counts of images outside of a run as lines where there is no terminal: the
+            last one, and one every ten seconds until then.
     """
 
-    def __init__(self, file: TextIO | None = None, *, command: str = "") -> None:
+    def __init__(
+        self, file: TextIO | None = None, *, command: str = "", counts: bool = False
+    ) -> None:
         self._file = file or (sys.stdout if is_notebook() else sys.stderr)
         self._is_live = is_terminal(self._file)
         self._command = command
+        self._counts = counts and not self._is_live
+        self._counted = time.monotonic()
         self._folder: RunFolder | None = None
         self._section = TaskSection()
         self._opened: Console | None = None
@@ -95,7 +102,9 @@ class Printer:
         Args:
             event: Any event of a run or a search.
         """
-        if event.kind in _BARS:
+        if event.kind == "images_inspected" and self._counts and not self._folder:
+            self._print_count(event.done, event.total or 0)
+        elif event.kind in _BARS:
             self._move_bar(_BARS[event.kind], event.done, event.total or 0)
         else:
             self._handlers[event.kind](event)
@@ -282,6 +291,12 @@ class Printer:
         self._bar = name
         self._task = self._bars.add_task(name, total=total)
         self._bars.start()
+
+    def _print_count(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._counted >= _SECONDS_OF_COUNTS:
+            self._counted = now
+            self._print(f"images: {done} of {total}")
 
     def _move_bar(self, name: str, done: int, total: int) -> None:
         """Moves a bar of its own for these counts, unless the terminal shows another bar."""

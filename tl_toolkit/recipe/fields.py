@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from tl_toolkit.recipe.field_docs import document_fields, opening_of
+from tl_toolkit.recipe.python_values import TABLE_HINT, unwrap
 
 __all__ = [
     "KIND",
@@ -128,11 +129,11 @@ class Section(BaseModel):
 
     def __init__(self, /, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**unwrap(values))
         except ValidationError as error:
             from tl_toolkit.recipe.messages import explain_section  # it reads all sections
 
-            raise explain_section(type(self), values, error) from error
+            raise explain_section(type(self), values, error) from None  # it says all of it
 
     # Else sections inside others would be built by this method too, and raise its errors.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -251,6 +252,14 @@ def _as_local_path(value: object) -> Path:
     return Path(path)
 
 
+def _as_source(value: object) -> Path:
+    """Returns the path of a folder or a table; a list of files is written as a table."""
+    if isinstance(value, list | tuple):
+        expected = {"expected": "expected a path", "hint": TABLE_HINT}
+        raise PydanticCustomError(KIND, "{expected}", expected)
+    return _as_local_path(value)
+
+
 class Settings(Mapping[str, Any]):
     """A read-only mapping that compares like a dict and can be hashed; its lists are tuples.
 
@@ -316,7 +325,7 @@ def _as_keras_file(value: object) -> Path:
     return path
 
 
-LocalPath = Annotated[Path, BeforeValidator(_as_local_path, json_schema_input_type=str)]
+LocalPath = Annotated[Path, BeforeValidator(_as_source, json_schema_input_type=str)]
 KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[
     str,

@@ -18,7 +18,7 @@ from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.messages import explain, in_order
 from tl_toolkit.recipe.overrides import Overrides, apply_overrides
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path
+from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
 from tl_toolkit.recipe.yaml_reader import MAX_BYTES, read_scalar, read_yaml
 
 __all__ = [
@@ -47,7 +47,7 @@ _WEIGHT_WORDS = ("imagenet", "random")
 _BASE_HINT = "model.base.preprocessing=unit, for how the model takes its pixels"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedRecipe:
     """A recipe and the place of each of its fields.
 
@@ -61,6 +61,10 @@ class LoadedRecipe:
     recipe: Recipe
     path: Path
     locate: Callable[[FieldPath], str]
+
+    def __repr__(self) -> str:
+        """Returns name and file: the recipe alone has a repr of a hundred fields."""
+        return f"LoadedRecipe({self.recipe.name!r}, path={str(self.path)!r})"
 
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe | LoadedRecipe
@@ -119,13 +123,20 @@ def read_recipe(
 
     Raises:
         RecipeError: The recipe has problems; all are named.
+        TypeError: It is none of these sources.
     """
     if isinstance(source, LoadedRecipe):
         is_changed = bool(overrides) or base is not None
         return build_recipe(source.recipe, overrides, base=base) if is_changed else source
     if isinstance(source, Mapping | Recipe):
         return build_recipe(source, overrides, base=base)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"recipe: expected a path, a mapping or a tl.Recipe, got {_name(source)}")
     return load_recipe(source, overrides, base=base)
+
+
+def _name(value: object) -> str:
+    return "None" if value is None else show(value)  # null is a word of YAML
 
 
 def replace_fields(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -201,7 +212,8 @@ def _finish(
     try:
         recipe = Recipe.model_validate(tree.plain())
     except ValidationError as error:
-        raise RecipeError(in_order([*problems, *explain(error, tree)])) from error
+        # pydantic's error would stand first in a traceback, and says the same in other words.
+        raise RecipeError(in_order([*problems, *explain(error, tree)])) from None
     problems += _check_baseline(recipe, tree)
     if problems:
         raise RecipeError(in_order(problems))

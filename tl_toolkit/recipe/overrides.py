@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.recipe.python_values import unwrap
 from tl_toolkit.recipe.tree import MAX_DEPTH, FieldPath, Node, build_tree, format_path, show
 from tl_toolkit.recipe.yaml_reader import read_yaml
 
@@ -100,13 +101,14 @@ def _read_override(source: str | tuple[str, Any]) -> _Override:
 
 
 def _read_item(field: object, value: Any) -> _Override:
+    value = unwrap(value)
     where = f"override {field}={show(value)}"
     if not isinstance(field, str):
         raise RecipeError(
             Problem(where, f"key {show(field)}", "expected keys that are text.", _HINT)
         )
     if not field.startswith("~"):
-        return _Override(field.strip(), build_tree(value, where), where)
+        return _Override(field.strip(), build_tree(value, where, (field.strip(),)), where)
     if value is not None:
         raise RecipeError(Problem(where, f"{field} = {show(value)}", "expected None after ~KEY."))
     return _Override(field[1:].strip(), None, f"override {field}")

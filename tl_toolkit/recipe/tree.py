@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.recipe.python_values import suggest_value, unwrap
 
 __all__ = [
     "MAX_DEPTH",
@@ -109,7 +110,7 @@ def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
     """Returns the tree of a Python value.
 
     Args:
-        value: Scalars, paths, lists, mappings and sections.
+        value: Scalars, paths, lists, mappings and sections; scalars and arrays of numpy.
         where: The place of every part of it.
         path: Where the value lies in the recipe.
 
@@ -121,6 +122,7 @@ def build_tree(value: object, where: str, path: FieldPath = ()) -> Node:
     if len(path) > MAX_DEPTH:
         expected = f"expected {MAX_DEPTH} levels at most."
         raise RecipeError(Problem(where, f"{name[:40]}... is nested too deeply", expected))
+    value = unwrap(value, levels=0)
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(value, Mapping):
@@ -150,7 +152,7 @@ def _as_plain(value: object, where: str, name: str) -> object:
         for kind in (int, float, str):
             if isinstance(value, kind):
                 return kind(value)
-    raise RecipeError(Problem(where, f"{name} = {show(value)}", expected))
+    raise RecipeError(Problem(where, f"{name} = {show(value)}", expected, suggest_value(value)))
 
 
 def format_path(path: FieldPath) -> str:
@@ -168,12 +170,16 @@ def format_path(path: FieldPath) -> str:
 def show(value: object) -> str:
     """Returns a value as repr does, but with YAML's null, true and false; long values are cut.
 
+    An object whose repr has lines, or its address in memory, is named by its type.
+
     Args:
         value: Of any type.
     """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    has_address = text.startswith("<") and " at 0x" in text
+    return f"<{type(value).__name__}>" if "\n" in text or has_address else text
 
 
 _SHORT = reprlib.Repr()

@@ -247,7 +247,7 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
             where=str(run),
             what="is no finished run" if is_interrupted else "is no run",
             expected=f"A run is a folder, <name>/<NNN>, <name>/latest, <name> or latest. {here}",
-            hint="--any for the newest that holds a model"
+            hint="--any (in Python: unfinished=True) for the newest that holds a model"
             if is_interrupted
             else _suggest(str(run), known),
         )

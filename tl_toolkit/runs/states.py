@@ -9,7 +9,7 @@ from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import is_abandoned, is_gone
 
-__all__ = ["describe_absent", "find_state", "name_run"]
+__all__ = ["describe_absent", "describe_interrupted", "find_state", "name_run"]
 
 
 def find_state(folder: RunFolder) -> str:
@@ -36,8 +36,29 @@ def name_run(path: Path) -> str:
     Args:
         path: The run's folder.
     """
+    return shlex.quote(_shorten(path))
+
+
+def _shorten(path: Path) -> str:
     root = Path("runs").resolve()
-    return shlex.quote(str(path.relative_to(root) if path.is_relative_to(root) else path))
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def describe_interrupted(folder: RunFolder) -> str:
+    """Returns what an interrupted run or search leaves, and how Python continues from it.
+
+    Args:
+        folder: The run or search.
+    """
+    name = _shorten(folder.path)
+    if folder.kind != "run":
+        if not folder.search.is_file():
+            return f"interrupted; {name} holds no trial"
+        resumed = f"tl.{folder.kind}(..., out={str(folder.path)!r}, resume=True)"
+        return f"interrupted; trials that are done are kept in {name}: {resumed}"
+    if folder.model.is_file():
+        return f"interrupted; the best weights so far are in {name}: tl.load_run({name!r})"
+    return f"interrupted; {name} holds no model: its first evaluation was not over"
 
 
 def describe_absent(folder: RunFolder, path: Path) -> RecipeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "read_columns",
     "read_header",
     "read_table",
+    "refuse_index",
 ]
 
 NOT_TARGETS = ("path", "split")
@@ -49,6 +51,9 @@ _LIKE_SPLIT = frozenset(
     {"splits", "set", "sets", "subset", "partition", "fold", "dataset", "data_split", "phase"}
 )
 """Names that tables give to the column `split`."""
+
+_UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
+"""The name of an index that pandas wrote, or wrote, read and wrote again."""
 
 Refusal = Callable[[str, str], str]
 """Returns the problem of a value of a column, from the column's name and the value; "" for none."""
@@ -96,6 +101,22 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return (), [_describe_fault(path, expected, error)]
     return tuple(name.strip() for name in columns), []
+
+
+def refuse_index(path: Path, names: Sequence[str]) -> Problem | None:
+    """Returns why columns are no targets: one of them has no name, as the index of a DataFrame.
+
+    Args:
+        path: The table.
+        names: The columns that are taken for targets because no recipe chooses any.
+    """
+    unnamed = next((name for name in names if _UNNAMED.fullmatch(name)), None)
+    if unnamed is None:
+        return None
+    what = f"has the column {unnamed!r}" if unnamed else "has a column without a name"
+    expected = "Row numbers, which pandas writes so, are no target."
+    hint = f"write it with index=False, as df.to_csv({path.name!r}, index=False)"
+    return Problem("data.csv", f"{str(path)!r} {what}", expected, hint)
 
 
 def _find_delimiter(path: Path) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.sources.listing import name_some
+
+_PHASE = re.compile(r"^phases\.(\d+)")
+_SPACE = "search.space"
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Journal:
             raise RecipeError(
                 Problem(
                     where=f"--resume {self._folder.path}",
-                    what=f"the search was begun with another {name_some(names)}",
+                    what=f"the search was begun with another {_name_fields(names, now)}",
                     expected="Scores of a search can be compared only if all else stays the same.",
                     hint="without --resume for a new search, or undo the changes",
                 )
@@ -107,6 +111,28 @@ class Journal:
         while (path := self._trials / f"{len(trials) + 1:05d}.json").is_file():
             trials.append(Trial(**self._folder.read_json(path)))
         return trials
+
+
+def _name_fields(leaves: Sequence[str], identity: Mapping[str, Any]) -> str:
+    """Returns the fields that differ as a recipe names them; of many, their sections.
+
+    Args:
+        leaves: Their names in the identity, as recipe.phases.0.epochs.
+        identity: Holds the names of the phases.
+    """
+    phases = [phase["name"] for phase in identity.get("recipe", {}).get("phases", ())]
+
+    def name_phase(match: re.Match[str]) -> str:
+        place = int(match[1])
+        return f"phases.{phases[place]}" if place < len(phases) else f"phases[{place}]"
+
+    names = [_PHASE.sub(name_phase, name.removeprefix("recipe.")) for name in leaves]
+    fields = list(dict.fromkeys(_SPACE if it.startswith(_SPACE) else it for it in names))
+    if len(fields) <= _MOST_NAMED:
+        return ", ".join(fields)
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in fields))
+    more = f" and {len(sections) - _MOST_NAMED} more" if len(sections) > _MOST_NAMED else ""
+    return f"{', '.join(sections[:_MOST_NAMED])}{more} ({len(fields)} fields)"
 
 
 def _flatten(values: Any, name: str = "") -> dict[str, str]:

@@ -50,6 +50,17 @@ def test_both_forms_of_table_give_classes_and_labels(write, rows):
     assert (listing.columns, listing.stratify) == (("labels",), "")
 
 
+@pytest.mark.parametrize("flags", [("False", "True"), ("0.0", "1.0"), ("false", "TRUE")])
+def test_flags_may_be_written_as_pandas_writes_them(write, flags):
+    rows = [FLAGS[0], *([path, *(flags[cell] for cell in cells)] for path, *cells in FLAGS[1:])]
+    table = write(rows)
+
+    listing = plan(table).listing
+
+    assert targets_of(listing) == targets_of(plan(write(FLAGS)).listing)
+    assert "task: multilabel" in write_starter(write(rows)).text
+
+
 def test_images_are_counted_whatever_their_classes(write):
     survey = plan(write(NAMES)).survey
 
@@ -194,3 +205,21 @@ def test_init_tells_wrong_rows_of_a_table_of_labels(write):
 
     with pytest.raises(DataError, match="csv:5: no file"):
         write_starter(table, base="lenet5")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
+def test_the_index_of_a_data_frame_is_no_target(write, name):
+    table = write([(name, "path", "cat", "dog"), (0, "0.png", 1, 0), (1, "1.png", 0, 1)])
+
+    for message in (refuse(table), refuse_starter(table)):
+        assert (repr(name) if name else "a column without a name") in message
+        assert message.endswith(
+            "Try: write it with index=False, as df.to_csv('t.csv', index=False)"
+        )
+    assert plan(table, classes=["cat", "dog"]).classes == ("cat", "dog")
+
+
+def refuse_starter(table):
+    with pytest.raises(DataError) as caught:
+        write_starter(table)
+    return str(caught.value)

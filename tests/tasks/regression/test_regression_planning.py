@@ -142,3 +142,21 @@ def test_a_column_called_like_a_prediction_may_be_left_aside_or_stand_alone(writ
 
     assert plan(table, choose("age")).classes == ("age",)
     assert plan(table, choose("predicted_age")).classes == ("predicted_age",)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
+def test_the_index_of_a_data_frame_is_no_target(write, name):
+    table = write([(name, "path", "age"), (0, "0.png", 3), (1, "1.png", 4)])
+
+    for message in (refuse(table), refuse_starter(table)):
+        assert (repr(name) if name else "a column without a name") in message
+        assert message.endswith(
+            "Try: write it with index=False, as df.to_csv('t.csv', index=False)"
+        )
+    assert plan(table, choose("age")).classes == ("age",)
+
+
+def refuse_starter(table):
+    with pytest.raises(DataError) as caught:
+        write_starter(table)
+    return str(caught.value)

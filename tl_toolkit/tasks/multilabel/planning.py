@@ -19,6 +19,7 @@ from tl_toolkit.sources.tables import (
     read_columns,
     read_header,
     read_table,
+    refuse_index,
 )
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 
@@ -29,6 +30,9 @@ _EXPECTED = (
     "a column of 0 and 1 for each class; and split if you like"
 )
 
+
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""Cells of a column for a class, in small letters: pandas writes True or 1.0."""
 
 _SIGNS = (";", ",", "/", "+")
 """What tables have between names, beside the default."""
@@ -117,6 +121,8 @@ class Planning(TaskPlanning):
             classes, rest = _find_flags(source, header)
             if not classes:
                 return None
+            if index := refuse_index(source, header):
+                raise DataError(index)
             reason = f"columns of 0 and 1: {name_some(classes)}"
             ignored = [f"{name!r} (neither 0 and 1 nor numbers)" for name in rest]
             classes = classes if rest else None
@@ -176,7 +182,8 @@ def _find_flags(source: Path, header: Sequence[str]) -> tuple[list[str], list[st
     Raises:
         DataError: They would all hold 0 and 1, were it not for a few cells.
     """
-    columns = read_columns(source, [name for name in header if name not in NOT_TARGETS])
+    names = [name for name in header if name not in NOT_TARGETS]
+    columns = read_columns(source, [name for name in names if not refuse_index(source, [name])])
     wrong = find_wrong_cells(columns, _refuse_flag)
     flags = [name for name, cells in columns.items() if cells and not wrong[name]]
     slips = {name: wrong[name] for name, cells in columns.items() if is_slip(wrong[name], cells)}
@@ -261,6 +268,8 @@ def _read_labels(
         held = {name for file in files for name in split_names(file.targets[0], separator)}
         return files, sorted(held), problems
     names = [name for name in header if name not in NOT_TARGETS]
+    if classes is None and (index := refuse_index(path, names)):
+        return [], [], [("csv", index)]
     wanted = [name for name in names if classes is None or name in classes]
     files, problems = read_table(path, wanted, refuse=_refuse_flag, expected=_EXPECTED)
     problems = _check_columns(path, wanted, files, section) or problems
@@ -272,7 +281,9 @@ def _check_columns(
 ) -> list[FieldProblem]:
     """Refuses columns that are no classes as a whole, instead of each of their cells."""
     flags = {name: {file.targets[place] for file in files} for place, name in enumerate(names)}
-    without_flags = [name for name, values in flags.items() if files and not values & {"0", "1"}]
+    without_flags = [
+        name for name, values in flags.items() if files and not any(map(_is_flag, values))
+    ]
     if without_flags:
         column = without_flags[0]
         if section.labels != MultilabelSection().labels:  # the recipe names it
@@ -335,13 +346,19 @@ def _accept(column: str, value: str) -> str:
     return ""
 
 
+def _is_flag(value: str) -> bool:
+    return value.lower() in _FLAGS
+
+
 def _refuse_flag(column: str, value: str) -> str:
-    return "" if value in ("0", "1") else f"column {column!r} = {value!r}; expected 0 or 1"
+    return "" if _is_flag(value) else f"column {column!r} = {value!r}; expected 0 or 1"
 
 
 def _join_flags(file: SourceFile, names: Sequence[str], separator: str) -> SourceFile:
-    flags = zip(names, file.targets, strict=True)
-    return file._replace(targets=(separator.join(name for name, flag in flags if flag == "1"),))
+    held = [
+        name for name, flag in zip(names, file.targets, strict=True) if _FLAGS.get(flag.lower())
+    ]
+    return file._replace(targets=(separator.join(held),))
 
 
 def _select(file: SourceFile, classes: Set[str], separator: str) -> SourceFile:

@@ -18,7 +18,7 @@ class MultilabelSection(TaskSection):
     labels: Text = Field(
         default="labels",
         description="Column of the table that names the classes of an image. A table without it "
-        "has a column of 0 and 1 for each class.",
+        "has a column of 0 and 1, or of True and False, for each class.",
     )
     separator: Text = Field(default="|", description="What stands between names in that column.")
     threshold: Annotated[

@@ -20,6 +20,7 @@ from tl_toolkit.sources.tables import (
     read_columns,
     read_header,
     read_table,
+    refuse_index,
 )
 from tl_toolkit.tasks.regression.spec import RESERVED, RegressionSection
 
@@ -98,6 +99,8 @@ class Planning(TaskPlanning):
             for name, cells in columns.items()
             if wrong[name]
         ]
+        if index := refuse_index(source, numbers):
+            raise DataError(index)
         listing, problems = _list_table(source, Splits(validation=0.2), numbers)
         if problems:
             raise DataError([problem for _, problem in problems])
@@ -125,6 +128,8 @@ def _list_table(
         return Listing((), (), stratify=""), [("csv", problem) for problem in unreadable]
     names = [name for name in header if name not in NOT_TARGETS]
     chosen = tuple(columns or names)
+    if columns is None and (index := refuse_index(path, names)):
+        return Listing((), (), stratify=""), [("csv", index)]
     if problems := _check_columns(path, chosen, names):
         problems = _blame(problems, columns)
         return Listing((), (), stratify=""), problems

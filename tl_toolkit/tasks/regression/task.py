@@ -229,11 +229,10 @@ class Regression(ImageTask):
         """
         rows: list[list[Any]] = []
         for record in records:
-            values = [record["values"][name] for name in self.classes]
+            values = [record["values"].get(name) for name in self.classes]  # none of a refused file
             # Six digits whatever the unit: with four behind the point a dose of 0.00002 is 0.
-            rows.append(
-                [record["path"], *(values if wide else [f"{value:.6g}" for value in values])]
-            )
+            shown = [None if value is None else f"{value:.6g}" for value in values]
+            rows.append([record["path"], *(values if wide else shown)])
         if wide:
             return Table(["path", *name_columns("predicted", self.classes)], rows)
         return Table(["file", *self.classes], rows)
