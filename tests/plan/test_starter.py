@@ -181,3 +181,12 @@ def test_a_comma_in_the_name_of_one_class_is_no_separator(write):
     plan = check_recipe(build_recipe(make_recipe("multilabel", table)))
 
     assert plan.classes == ("dog", "sea", "sea, calm")
+
+
+def test_init_writes_to_stdout_where_the_file_is_a_dash(tmp_path, draw_photos):
+    draw_photos(tmp_path / "photos")
+
+    done = tltool("init", "photos", "-o", "-", cwd=tmp_path)
+
+    assert "\nname: photos\n" in done.stdout and "wrote" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

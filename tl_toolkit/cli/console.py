@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ import click
 from tl_toolkit.cli.command import current
 from tl_toolkit.printing.tables import build_table, numbers_of, open_console
 from tl_toolkit.recipe.tasks import TaskSection
+from tl_toolkit.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from tl_toolkit.printing.tables import FittedTable
@@ -47,6 +49,31 @@ def show(table: FittedTable | str) -> None:
         click.echo(table)
     else:
         open_console(sys.stdout).print(table)
+
+
+def write_result(path: Path, text: str) -> None:
+    """Writes a result to a file, or to stdout where the file is called `-`.
+
+    Args:
+        path: The file; one that exists is replaced.
+        text: The result.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if is_stdout(path):
+        click.echo(text, nl=False)
+    else:
+        write_atomically(path, text)
+
+
+def is_stdout(path: Path) -> bool:
+    """Returns whether a name of a file stands for stdout.
+
+    Args:
+        path: The name.
+    """
+    return str(path) == "-"
 
 
 def show_json(value: Any) -> None:

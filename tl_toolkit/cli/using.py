@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import print_message, show_json, show_metrics, warn
+from tl_toolkit.cli.console import is_stdout, print_message, show_json, show_metrics, warn
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
@@ -109,7 +109,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 @click.option("--top", type=click.IntRange(min=1), help="Show the K best classes.", metavar="K")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-    help="Write the result to FILE.  [stdout]",
+    help="Write the result to FILE, which is replaced if it exists; - is stdout.  [stdout]",
 )  # fmt: skip
 def predict_command(
     run: str,
@@ -135,6 +135,8 @@ def predict_command(
         out = Path("predictions")
     if top is not None:
         opened.check_top()
+    if output is not None and is_stdout(output):
+        output = None
     if output is not None:
         check_place(output)
     form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
