@@ -34,7 +34,8 @@ def create_run(
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
         root: Folder of all runs.
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
-        overwrite: Remove the artifacts of the run that `out` holds. Other files in it stay.
+        overwrite: Remove the artifacts of the run that `out` holds, if it is of the same kind.
+            Other files in it stay.
         kind: run, search or sweep; the status holds it from the beginning.
 
     Yields:
@@ -54,10 +55,12 @@ def create_run(
                 stack.enter_context(hold(folder.path))
             else:
                 folder = RunFolder(Path(out).resolve())
-                _check_free(folder, overwrite)  # before a lock file is put into a foreign folder
+                _check_free(
+                    folder, overwrite, kind
+                )  # before a lock file is put into a foreign folder
                 folder.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold(folder.path))
-                _check_free(folder, overwrite)
+                _check_free(folder, overwrite, kind)
                 folder.remove_artifacts()
         except OSError as error:
             raise describe_unwritable(Path(out or root), error) from error
@@ -193,7 +196,7 @@ def _point(link: Path, target: str) -> None:
         raise
 
 
-def _check_free(folder: RunFolder, overwrite: bool) -> None:
+def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
     if folder.path.is_file():
         raise OutputError(
             Problem(where=f"--out {folder.path}", what="is a file", expected="A folder is needed.")
@@ -209,13 +212,25 @@ def _check_free(folder: RunFolder, overwrite: bool) -> None:
                 hint="another --out, or none: runs are numbered",
             )
         )
-    if not overwrite:
+    if folder.kind != kind:
         raise RecipeError(
             Problem(
                 where=f"--out {folder.path}",
-                what="holds a run already",
-                expected="A run never mixes with another.",
-                hint="--overwrite to replace it, another --out, or none: runs are numbered",
+                what=f"holds a {folder.kind}",
+                expected=f"A {kind} never takes the place of a {folder.kind}, not with "
+                "--overwrite either.",
+                hint="another --out, or none: runs are numbered",
+            )
+        )
+    if not overwrite:
+        resume = "" if kind == "run" else "--resume to continue it, "
+        raise RecipeError(
+            Problem(
+                where=f"--out {folder.path}",
+                what=f"holds a {kind} already",
+                expected=f"A {kind} never mixes with another.",
+                hint=f"{resume}--overwrite to replace it, another --out, or none: runs are "
+                "numbered",
             )
         )
 
