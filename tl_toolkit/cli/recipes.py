@@ -98,7 +98,7 @@ def copy_recipe(name: str, target: Path | None) -> None:
     target = target or Path(source.path.name)
     target = target / source.path.name if target.is_dir() else target
     _refuse_existing(target)
-    write_result(target, source.read_for(target))
+    write_result(target, source.read_for(target), option="TARGET")
     if is_stdout(target) or is_stream(target):
         return
     _copy_schema(target.parent)

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import is_stdout, print_message, show_json, show_metrics, warn
+from tl_toolkit.cli.console import (
+    is_stdout,
+    print_message,
+    show_json,
+    show_metrics,
+    warn,
+    write_result,
+)
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
-from tl_toolkit.runs.files import check_place, write_atomically
+from tl_toolkit.runs.files import check_place
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
@@ -148,7 +155,7 @@ def predict_command(
     else:
         text = io.StringIO()
         _print_predictions(opened, predictions, form, top, text)
-        write_atomically(output, text.getvalue())
+        write_result(output, text.getvalue())
         print_message(f"written: {output}")
     refused = [record for record in records if record["error"]]
     for record in refused:
