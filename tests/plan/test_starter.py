@@ -190,3 +190,17 @@ def test_init_writes_to_stdout_where_the_file_is_a_dash(tmp_path, draw_photos):
 
     assert "\nname: photos\n" in done.stdout and "wrote" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_commands_that_init_and_copy_suggest_can_be_typed_as_they_are(tmp_path, draw_photos):
+    draw_photos(tmp_path / "my photos" / "train")
+    (tmp_path / "my photos" / "test").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "my photos" / "test" / "a.png")
+
+    made = tltool("init", "my photos", "-o", "my photos.yaml", cwd=tmp_path)
+    copied = tltool("recipes", "copy", "quickstart", "my copy.yaml", cwd=tmp_path)
+
+    assert "tltool validate 'my photos.yaml', then" in made.stderr
+    assert "tltool predict latest 'my photos/test'" in (tmp_path / "my photos.yaml").read_text()
+    assert "tltool validate 'my copy.yaml'" in copied.stderr
+    assert "tltool finetune 'my copy.yaml'" in (tmp_path / "my copy.yaml").read_text()

@@ -287,7 +287,7 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     try:
         log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), log)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"$ tltool {' '.join(arguments)}\n{text}")
+            file.write(f"$ {shlex.join(['tltool', *arguments])}\n{text}")
     except OSError:
         log = Path("(nowhere: the log cannot be written)")
     first = str(error).splitlines()[0] if str(error) else "no message"

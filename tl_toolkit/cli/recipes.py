@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -102,7 +103,8 @@ def copy_recipe(name: str, target: Path | None) -> None:
     if is_stdout(target) or is_stream(target):
         return
     _copy_schema(target.parent)
-    print_message(f"copied to {target}. Next: tltool validate {target}")
+    typed = shlex.quote(str(target))
+    print_message(f"copied to {target}. Next: tltool validate {typed}")
 
 
 @click.command("init")
@@ -134,8 +136,9 @@ def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> N
         return
     _copy_schema(output.parent)
     first = f"{starter.next_step}, then " if starter.next_step else ""
+    typed = shlex.quote(str(output))
     print_message(
-        f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}"
+        f"wrote {output}. Next: {first}tltool validate {typed}, then tltool finetune {typed}"
     )
 
 

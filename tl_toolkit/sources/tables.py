@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,7 +122,8 @@ def _describe_fault(path: Path, expected: str, error: Exception) -> Problem:
         text = line.decode("cp1252", "replace")[:60]
         what = f"is not UTF-8: line {number} is {text!r} in Windows-1252"
         encoding = "WINDOWS-1252"
-    hint = f"save it as CSV UTF-8, or: iconv -f {encoding} -t UTF-8 {path.name} > utf8.csv"
+    command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)} > utf8.csv"
+    hint = f"save it as CSV UTF-8, or: {command}"
     return Problem("data.csv", f"{str(path)!r} {what}", "A table in UTF-8 is expected.", hint)
 
 

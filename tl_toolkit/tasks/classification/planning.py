@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,8 @@ def _propose_folders(
     after: list[str] = []
     if "test" in used and not contents["test"].classes:
         images = used.pop("test")
-        after.append(f"  # {images.name}/ has no class folders: tltool predict latest {images}")
+        command = f"tltool predict latest {shlex.quote(str(images))}"
+        after.append(f"  # {images.name}/ has no class folders: {command}")
     refused = [read_folders(folder, name, name)[0] for name, folder in used.items()]
     is_linked = any(check_unused(entry, None) for entry in refused)
     if is_linked:
