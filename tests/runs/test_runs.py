@@ -68,6 +68,13 @@ def test_a_name_alone_means_its_latest_run(tmp_path):
     assert find_run("flowers", root=tmp_path).path == run.path
 
 
+def test_the_folder_of_a_name_means_its_latest_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = finished_run(tmp_path / "runs", name="two")
+
+    assert find_run("runs/two").path == find_run("runs/two/").path == run.path
+
+
 def test_latest_means_an_interrupted_run_only_where_that_is_asked_for(tmp_path):
     with contextlib.suppress(KeyboardInterrupt), create_run("flowers", root=tmp_path) as broken:
         touch(broken.model)

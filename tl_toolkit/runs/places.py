@@ -12,6 +12,7 @@ from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, Tool
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
 
@@ -247,12 +248,15 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
         DataError: There is no such run; the message lists existing runs.
     """
     root = Path(root)
+    run = _strip_root(run, root)
     places = [Path(run), root / run, root / run / "latest"]
     if unfinished and (newest := _find_newest(run, root)):
         places.insert(0, newest)
     for path in places:
         if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
+    if last := _find_last(run, root):
+        raise DataError(describe_unfinished(last, str(run), _find_newest(run, root) is not None))
     known = [str(path.relative_to(root)) for path in _list_runs(root) if _is_usable(path)]
     more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     here = f"Here: {', '.join(known[-_MAX_NAMED:])}{more}." if known else f"{root}/ holds none yet."
@@ -267,6 +271,23 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
             else _suggest(str(run), known),
         )
     )
+
+
+def _strip_root(run: str | Path, root: Path) -> str | Path:
+    """Returns NAME for the folder of a name's runs, which a shell completes to runs/NAME."""
+    path, top = Path(run).absolute(), root.absolute()
+    if RunFolder(path).status.is_file() or path == top or not path.is_relative_to(top):
+        return run
+    return path.relative_to(top)
+
+
+def _find_last(run: str | Path, root: Path) -> RunFolder | None:
+    """Returns the last run of `<name>` or `<name>/latest`, none of which is finished."""
+    name, *number = Path(run).parts or ("latest",)
+    if name == "latest" or number not in ([], ["latest"]):
+        return None
+    runs = [RunFolder(path) for path in _list_runs(root, glob.escape(name))]
+    return runs[-1] if runs and runs[-1].kind == "run" else None
 
 
 def _is_usable(path: Path) -> bool:

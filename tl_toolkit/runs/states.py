@@ -9,7 +9,7 @@ from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import is_abandoned, is_gone
 
-__all__ = ["describe_absent", "find_state", "name_run"]
+__all__ = ["describe_absent", "describe_unfinished", "find_state", "name_run"]
 
 
 def find_state(folder: RunFolder) -> str:
@@ -52,6 +52,24 @@ def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
     else:
         what, expected, hint = _describe_run(folder)
     return RecipeError(Problem(str(path), f"is missing: {what}", expected, hint))
+
+
+def describe_unfinished(folder: RunFolder, typed: str, holds_model: bool) -> Problem:
+    """Returns the problem that a name stands for no finished run, by what became of its last one.
+
+    Args:
+        folder: The last run of the name.
+        typed: What was typed for it.
+        holds_model: Whether a run of the name holds a model, which `--any` finds.
+    """
+    what, left, hint = _describe_run(folder)
+    name = f"{folder.path.parent.name}/{folder.path.name}"
+    state = what.replace("the run", name, 1)
+    if find_state(folder) == "killed" and not folder.model.is_file():
+        state = state.replace("was killed", "was killed before it wrote a model", 1)
+    if holds_model:
+        hint = "--any for the newest that holds a model"
+    return Problem(typed, f"is no finished run; {state}", left, hint)
 
 
 def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
