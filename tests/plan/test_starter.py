@@ -204,3 +204,25 @@ def test_commands_that_init_and_copy_suggest_can_be_typed_as_they_are(tmp_path, 
     assert "tltool predict latest 'my photos/test'" in (tmp_path / "my photos.yaml").read_text()
     assert "tltool validate 'my copy.yaml'" in copied.stderr
     assert "tltool finetune 'my copy.yaml'" in (tmp_path / "my copy.yaml").read_text()
+
+
+@pytest.mark.parametrize("masks", ["labels", "gt", "Annotations"])
+def test_photos_beside_masks_of_another_name_are_doubted(tmp_path, draw_photos, masks):
+    draw_photos(tmp_path / "streets", classes=("images", masks))
+
+    said = tltool("init", "streets", "--base", "lenet5", cwd=tmp_path).stderr
+
+    assert f"warning: images/ and {masks}/ are taken for two classes; if they are images" in said
+
+
+def test_a_folder_of_datasets_is_doubted(tmp_path, draw_photos):
+    draw_photos(tmp_path / "flowers", classes=("daisy", "rose"))
+    draw_photos(tmp_path / "my cars", classes=("red", "blue"))
+    draw_photos(tmp_path / "plain", classes=("a", "b"))
+
+    said = tltool("init", ".", "-o", "all.yaml", "--base", "lenet5", cwd=tmp_path).stderr
+    plain = tltool("init", "plain", "--base", "lenet5", cwd=tmp_path).stderr
+
+    assert "flowers/ is taken for one class; if its folders (daisy, rose) are the classes" in said
+    assert "tltool init 'my cars'" in said
+    assert "warning" not in plain

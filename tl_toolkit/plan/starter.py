@@ -95,6 +95,7 @@ def write_starter(
     choices = (
         f"task: {kind}, by {proposal.reason}",
         *(f"not used: {it}" for it in proposal.ignored),
+        *(f"warning: {it}" for it in proposal.doubts),
     )
     return Starter(_compose(name, record, proposal), name, proposal.next_step, choices)
 
