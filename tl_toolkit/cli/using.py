@@ -62,7 +62,7 @@ def evaluate_command(
     """
     thresholds = dict(map(_read_threshold, fail_under))
     from tl_toolkit.api.run import load_run
-    from tl_toolkit.evaluation.metrics import check_names, check_thresholds
+    from tl_toolkit.evaluation.metrics import check_limits, check_names, check_thresholds
 
     opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
@@ -70,6 +70,7 @@ def evaluate_command(
     aliases = task.list_aliases()
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics, ungraded=task.ungraded, aliases=aliases)
+    check_limits(thresholds, lower_is_better=task.lower_is_better, aliases=aliases)
     metrics = opened.evaluate(data, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
