@@ -301,3 +301,9 @@ def test_a_field_of_a_search_space_is_dotted(values):
     recipe = build_recipe(values, ["search.space.phases.head.epochs=[1, 2]"]).recipe
 
     assert recipe.search.space["phases.head.epochs"].choices == (1, 2)
+
+
+def test_a_searched_field_that_has_the_name_of_a_part_of_a_dimension_is_one(values):
+    (problem,) = refuse(values, "search.space.pixels.sampling=uniform")
+
+    assert "expected {choices: [...]}" in problem.expected

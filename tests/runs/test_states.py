@@ -163,3 +163,13 @@ def test_the_name_of_an_interrupted_run_with_a_model_offers_any(folder):
 
     for typed in ("photos", "runs/photos"):  # what Tab completes
         assert load_run(typed, unfinished=True).path == folder.path
+
+
+def test_the_command_that_resumes_a_sweep_names_its_phase_and_units(folder):
+    choices = [0, {"from": "c5"}]
+    space = {"phases.tune.unfreeze": {"choices": choices}}
+    folder.status.write_text(json.dumps({"state": "interrupted", "kind": "sweep"}))
+    folder.search.write_text(json.dumps({"search": {"space": space}}))
+
+    with pytest.raises(RecipeError, match=r"Try: tltool sweep .* --phase tune --units$"):
+        _ = SearchRun(folder).summary

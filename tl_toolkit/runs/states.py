@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import is_abandoned, is_gone
 
-__all__ = ["describe_absent", "describe_unfinished", "find_state", "name_run"]
+__all__ = ["describe_absent", "describe_resume", "describe_unfinished", "find_state", "name_run"]
 
 
 def find_state(folder: RunFolder) -> str:
@@ -116,5 +117,25 @@ def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
     if not folder.search.is_file():
         recipe = shlex.quote(str(folder.recipe)) if folder.recipe.is_file() else "RECIPE"
         return what, "It ended before its first trial.", f"tltool {kind} {recipe}"
-    command = ["tltool", kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
-    return what, "Once it is resumed and ends, its winner is best.yaml.", shlex.join(command)
+    return what, "Once it is resumed and ends, its winner is best.yaml.", describe_resume(folder)
+
+
+def describe_resume(folder: RunFolder) -> str:
+    """Returns the command that resumes a search by its own recipe, overrides included.
+
+    Args:
+        folder: The search's folder.
+    """
+    command = ["tltool", folder.kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
+    return shlex.join([*command, *(_list_depths(folder) if folder.kind == "sweep" else ())])
+
+
+def _list_depths(folder: RunFolder) -> list[str]:
+    """Returns the options that a sweep was begun with: its phase, and whether units were swept."""
+    try:
+        space = json.loads(folder.search.read_text(encoding="utf-8"))["search"]["space"]
+        ((field, depths),) = space.items()
+        by_units = any(isinstance(depth, dict) for depth in depths["choices"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    return ["--phase", field.split(".")[1], *(["--units"] if by_units else [])]
