@@ -319,3 +319,14 @@ def test_a_file_that_cannot_be_written_is_told_with_the_option_that_names_it(tmp
     assert "TARGET in a folder" in copied.stderr and "--out" not in copied.stderr
     assert "-o FILE elsewhere" in drawn.stderr and "--out" not in drawn.stderr
     assert (copied.returncode, drawn.returncode) == (7, 7)
+
+
+def test_what_is_no_recipe_is_told_by_what_it_is(tmp_path, recipe):
+    shutil.copy(tmp_path / "photos" / "ants" / "0.jpg", tmp_path / "ants.jpg")
+    (tmp_path / "my photos").mkdir()
+
+    folder = tltool("validate", "my photos", cwd=tmp_path)
+    image = tltool("validate", "ants.jpg", cwd=tmp_path)
+
+    assert_told(folder, 2, "is a folder", "Try: tltool init 'my photos'")
+    assert_told(image, 2, "ants.jpg  is an image, not a recipe")

@@ -226,3 +226,21 @@ def test_a_folder_of_datasets_is_doubted(tmp_path, draw_photos):
     assert "flowers/ is taken for one class; if its folders (daisy, rose) are the classes" in said
     assert "tltool init 'my cars'" in said
     assert "warning" not in plain
+
+
+def test_a_column_of_files_is_told_to_be_called_path(tmp_path):
+    table = write_table(tmp_path / "t.csv", [("file", "label"), ("0.png", "a")])
+
+    assert "Try: 'path' as the name of 'file'" in refuse(table)
+
+
+def test_a_decimal_comma_is_told_by_the_number_with_a_point(tmp_path):
+    (tmp_path / "t.csv").write_text('path,price\n0.png,"0,5"\n1.png,"1,5"\n')
+
+    assert "Try: a decimal point: 0.5 for 0,5" in refuse(tmp_path / "t.csv")
+
+
+def test_images_without_class_folders_are_told_what_to_do(tmp_path, draw_photos):
+    flat = draw_photos(tmp_path / "photos", classes=("ants",)) / "ants"
+
+    assert "Try: a folder per class with its images, or a table" in refuse(flat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,15 @@ def refuse_empty(column: str, value: str) -> str:
         value: The value.
     """
     return "" if value else f"no {column}"
+
+
+def mend_decimal(value: str) -> str:
+    """Returns a number that is written with a decimal comma with a point, "" for any other value.
+
+    Args:
+        value: As "0,5".
+    """
+    return value.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", value) else ""
 
 
 def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
