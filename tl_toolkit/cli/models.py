@@ -77,7 +77,9 @@ def _takes_graph(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@models_command.command("show")
+@models_command.command(
+    "show", short_help="Show an architecture, or a model in a file, in numbers."
+)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @_takes_graph
@@ -144,7 +146,7 @@ def _read_unfreeze(
     return UnfreezeFrom.model_validate({"from": text})
 
 
-@models_command.command("draw")
+@models_command.command("draw", short_help="Draw an architecture as SVG.")
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
@@ -186,7 +188,9 @@ def draw_model(
         print_message(f"rendered: {output}")
 
 
-@models_command.command("probe")
+@models_command.command(
+    "probe", short_help="Measure its blocks on images: equivariance, dead channels."
+)
 @click.argument("name")
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE | IMAGE]...")
 @_takes_set

@@ -160,7 +160,8 @@ def predict_command(
         print_message(f"written: {output}")
     refused = [record for record in records if record["error"]]
     for record in refused:
-        warn(f"{record['path']}: {record['error']}")
+        path, error = record["path"], record["error"]
+        warn(error if error.startswith(repr(path)) else f"{path}: {error}")
     if refused:
         raise DataError(f"{len(refused)} of {len(predictions)} files could not be read")
 
