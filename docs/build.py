@@ -115,6 +115,7 @@ An interrupted search is resumed by `--resume`; a fine-tune is not (`finetune --
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |
 | 130 | interrupted; the best weights so far are kept | |
+| 141 | the reader of stdout ended first, as `head` does: no failure, and no message | |
 """  # noqa: E501  rows of a table are lines
 
 

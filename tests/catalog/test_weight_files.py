@@ -14,7 +14,12 @@ import pytest
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, read_variants
 from tl_toolkit.catalog.weight_files import cache_path, inspect_weights, recall_weights
-from tl_toolkit.catalog.weight_matching import describe_misfit, match_layers, recognise
+from tl_toolkit.catalog.weight_matching import (
+    describe_misfit,
+    match_layers,
+    recognise,
+    suggest_base,
+)
 from tl_toolkit.errors import WeightsError
 from tl_toolkit.runs.files import hash_file
 
@@ -376,6 +381,7 @@ def test_a_file_of_another_width_is_told_with_both(tmp_path):
         misfit
         == "holds the weights of mobilenet with alpha = 0.25, not of mobilenet with alpha = 0.75"
     )
+    assert suggest_base(MOBILENET, {"alpha": 0.75}, info) == "model.arguments.alpha=0.25"
 
 
 def test_a_file_of_another_architecture_is_told_with_both(tmp_path):
@@ -384,6 +390,7 @@ def test_a_file_of_another_architecture_is_told_with_both(tmp_path):
     misfit = describe_misfit(MOBILENET, {}, info)
 
     assert misfit == "holds the weights of lenet5, not of mobilenet with alpha = 1.0"
+    assert suggest_base(MOBILENET, {}, info) == "model.base=lenet5"
 
 
 def test_a_file_of_no_known_architecture_is_told_by_its_layers(tmp_path):

@@ -280,3 +280,53 @@ class Usage:
 
     def __init__(self, has_room):
         self.free = (1 << 30) * has_room
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "stderr"),
+    [
+        ("/dev/full", 7, "stdout  cannot be written: No space left on device. Try:"),
+        ("closed pipe", 141, ""),
+    ],
+)
+@pytest.mark.parametrize("verb", [["schema"], ["models", "list"], ["--help"]], ids=" ".join)
+def test_a_stdout_that_takes_nothing_is_named_or_ends_the_command(
+    tmp_path, stdout, code, stderr, verb
+):
+    """A process of its own, whose stdout is full, or a pipe that nobody reads."""
+    if stdout == "/dev/full":
+        writer = os.open(stdout, os.O_WRONLY)  # opened and written, never replaced
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tl_toolkit", *verb],
+        cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+
+    os.close(writer)
+    assert done.returncode == code
+    assert done.stderr.startswith(stderr) and done.stderr.count("\n") == bool(stderr)
+
+
+def test_a_file_that_cannot_be_written_is_told_with_the_option_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+
+    copied = tltool("recipes", "copy", "quickstart", "file/x.yaml", cwd=tmp_path)
+    drawn = tltool("models", "draw", "lenet5", "-o", "file/x.svg", cwd=tmp_path)
+
+    assert "TARGET in a folder" in copied.stderr and "--out" not in copied.stderr
+    assert "-o FILE elsewhere" in drawn.stderr and "--out" not in drawn.stderr
+    assert (copied.returncode, drawn.returncode) == (7, 7)
+
+
+def test_what_is_no_recipe_is_told_by_what_it_is(tmp_path, recipe):
+    shutil.copy(tmp_path / "photos" / "ants" / "0.jpg", tmp_path / "ants.jpg")
+    (tmp_path / "my photos").mkdir()
+
+    folder = tltool("validate", "my photos", cwd=tmp_path)
+    image = tltool("validate", "ants.jpg", cwd=tmp_path)
+
+    assert_told(folder, 2, "is a folder", "Try: tltool init 'my photos'")
+    assert_told(image, 2, "ants.jpg  is an image, not a recipe")

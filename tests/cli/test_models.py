@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import tl_toolkit as tl
+from tests.command import tltool
 from tests.models import build_transfer
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.cli.models import models_command
@@ -132,6 +133,12 @@ def test_probe_takes_folders_and_files(tmp_path, draw_photos):
     probe = json.loads(models("probe", "lenet5", photos / "bees", odd, "--json"))
 
     assert probe["num_images"] == 3 and probe["images"] == "given"
+
+
+def test_draw_writes_to_stdout_where_the_file_is_a_dash(tmp_path):
+    done = tltool("models", "draw", "lenet5", "-o", "-", cwd=tmp_path)
+
+    assert done.stdout.startswith("<svg") and not list(tmp_path.iterdir())
 
 
 def test_draw_refuses_a_name_that_is_no_svg(tmp_path):

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from tests.command import tltool
+from tl_toolkit.cli.cache import _describe_size
 from tl_toolkit.cli.main import _VERBS
 from tl_toolkit.cli.main import tltool as group
 
@@ -55,3 +56,20 @@ def test_the_package_is_the_command_and_completes_its_words():
 
     assert help_text.startswith("Usage: tltool ")
     assert words.split() == ["plain,predict"]
+
+
+@pytest.mark.parametrize("group", ["models", "cache", "recipes"])
+def test_no_line_of_the_help_of_a_group_is_cut(tmp_path, group):
+    commands = tltool(group, "--help", cwd=tmp_path).stdout.partition("Commands:")[2]
+
+    assert commands and "..." not in commands
+
+
+@pytest.mark.parametrize("verb", ["search", "sweep"])
+def test_the_help_of_a_search_names_its_own_folder(tmp_path, verb):
+    assert f"[runs/NAME-{verb}/NNN]" in tltool(verb, "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(("size", "told"), [(1_500_000, "1.5 MB"), (2_340_000_000, "2.34 GB")])
+def test_sizes_below_a_gigabyte_are_told_in_megabytes(size, told):
+    assert _describe_size(size) == told

@@ -73,9 +73,11 @@ def test_evaluate_prints_a_table_and_json(place):
 
 
 def test_evaluate_fails_under_a_threshold_with_code_4(place):
-    done = tltool("evaluate", "latest", "--fail-under", "accuracy=1.1", cwd=place, code=4)
+    done = tltool("evaluate", "latest", "--fail-under", "loss=0", cwd=place, code=4)
+    percent = tltool("evaluate", "latest", "--fail-under", "accuracy=80", cwd=place, code=2)
 
-    assert "Asked for at least 1.1" in done.stderr
+    assert "Asked for at most 0" in done.stderr
+    assert "Try: --fail-under accuracy=0.8" in percent.stderr and not percent.stdout
 
 
 def test_an_interrupted_run_is_measured_too(place):
@@ -115,7 +117,16 @@ def test_predict_shows_the_best_classes_and_writes_a_file(place):
     table = tltool("predict", "latest", "photos/ants/0.jpg", "--top", "2", cwd=place).stdout
     done = tltool("predict", "photos", "photos/ants", "--top", "9", "-o", "best.csv", cwd=place)
     lines = tltool(
-        "predict", "photos", "photos/ants/0.jpg", "--top", "1", "--format", "jsonl", cwd=place
+        "predict",
+        "photos",
+        "photos/ants/0.jpg",
+        "--top",
+        "1",
+        "--format",
+        "jsonl",
+        "-o",
+        "-",
+        cwd=place,
     )
 
     rows = list(csv.DictReader((place / "best.csv").read_text().splitlines()))
@@ -145,7 +156,8 @@ def test_predict_reads_a_list_of_files_from_stdin(place, sign, monkeypatch):
         sys.stderr.flush()
 
     rows = list(csv.DictReader(out.getvalue().decode().splitlines()))
-    assert code == 3 and "gone.jpg: 'gone.jpg' does not exist" in err.getvalue().decode()
+    told = err.getvalue().decode()
+    assert code == 3 and "'gone.jpg' does not exist" in told and "gone.jpg: 'gone.jpg'" not in told
     assert [row["path"] for row in rows] == names.split(sign)[:3]
     assert rows[1]["label"] and "does not exist" in rows[2]["error"]
 

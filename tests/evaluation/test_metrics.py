@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tl_toolkit.errors import RecipeError, ThresholdError
-from tl_toolkit.evaluation.metrics import check_names, check_thresholds
+from tl_toolkit.evaluation.metrics import check_limits, check_names, check_thresholds
 from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.tasks.edges.task import EdgeMetric
 from tl_toolkit.tasks.normals.task import NormalMetric
@@ -105,3 +105,19 @@ def test_a_name_of_two_metrics_is_answered_by_both():
     (problem,) = caught.value.problems
     assert problem.what == "'f1' is no metric of the run; it may be micro_f1 or macro_f1"
     assert problem.hint == "--fail-under micro_f1=0.5"
+
+
+@pytest.mark.parametrize(
+    ("typed", "limit", "hint"), [("accuracy", 80, "0.8"), ("macro_f1", 1.1, "0.9")]
+)
+def test_a_limit_that_no_score_reaches_is_refused(typed, limit, hint):
+    with pytest.raises(RecipeError, match="no model reaches it") as caught:
+        check_limits({typed: limit, "loss": 3.0}, lower_is_better={"loss"})
+
+    (problem,) = caught.value.problems
+    assert problem.hint == f"--fail-under {typed}={hint}"
+
+
+def test_limits_of_errors_and_of_whole_scores_are_taken():
+    check_limits({"angle": 20.0, "accuracy": 1.0}, lower_is_better={"mean_angle", "rmse_angle"})
+    check_limits({"MAE": 7.0}, lower_is_better={"mae"}, aliases={"MAE": "mae"})

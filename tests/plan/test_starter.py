@@ -181,3 +181,66 @@ def test_a_comma_in_the_name_of_one_class_is_no_separator(write):
     plan = check_recipe(build_recipe(make_recipe("multilabel", table)))
 
     assert plan.classes == ("dog", "sea", "sea, calm")
+
+
+def test_init_writes_to_stdout_where_the_file_is_a_dash(tmp_path, draw_photos):
+    draw_photos(tmp_path / "photos")
+
+    done = tltool("init", "photos", "-o", "-", cwd=tmp_path)
+
+    assert "\nname: photos\n" in done.stdout and "wrote" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_commands_that_init_and_copy_suggest_can_be_typed_as_they_are(tmp_path, draw_photos):
+    draw_photos(tmp_path / "my photos" / "train")
+    (tmp_path / "my photos" / "test").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "my photos" / "test" / "a.png")
+
+    made = tltool("init", "my photos", "-o", "my photos.yaml", cwd=tmp_path)
+    copied = tltool("recipes", "copy", "quickstart", "my copy.yaml", cwd=tmp_path)
+
+    assert "tltool validate 'my photos.yaml', then" in made.stderr
+    assert "tltool predict latest 'my photos/test'" in (tmp_path / "my photos.yaml").read_text()
+    assert "tltool validate 'my copy.yaml'" in copied.stderr
+    assert "tltool finetune 'my copy.yaml'" in (tmp_path / "my copy.yaml").read_text()
+
+
+@pytest.mark.parametrize("masks", ["labels", "gt", "Annotations"])
+def test_photos_beside_masks_of_another_name_are_doubted(tmp_path, draw_photos, masks):
+    draw_photos(tmp_path / "streets", classes=("images", masks))
+
+    said = tltool("init", "streets", "--base", "lenet5", cwd=tmp_path).stderr
+
+    assert f"warning: images/ and {masks}/ are taken for two classes; if they are images" in said
+
+
+def test_a_folder_of_datasets_is_doubted(tmp_path, draw_photos):
+    draw_photos(tmp_path / "flowers", classes=("daisy", "rose"))
+    draw_photos(tmp_path / "my cars", classes=("red", "blue"))
+    draw_photos(tmp_path / "plain", classes=("a", "b"))
+
+    said = tltool("init", ".", "-o", "all.yaml", "--base", "lenet5", cwd=tmp_path).stderr
+    plain = tltool("init", "plain", "--base", "lenet5", cwd=tmp_path).stderr
+
+    assert "flowers/ is taken for one class; if its folders (daisy, rose) are the classes" in said
+    assert "tltool init 'my cars'" in said
+    assert "warning" not in plain
+
+
+def test_a_column_of_files_is_told_to_be_called_path(tmp_path):
+    table = write_table(tmp_path / "t.csv", [("file", "label"), ("0.png", "a")])
+
+    assert "Try: 'path' as the name of 'file'" in refuse(table)
+
+
+def test_a_decimal_comma_is_told_by_the_number_with_a_point(tmp_path):
+    (tmp_path / "t.csv").write_text('path,price\n0.png,"0,5"\n1.png,"1,5"\n')
+
+    assert "Try: a decimal point: 0.5 for 0,5" in refuse(tmp_path / "t.csv")
+
+
+def test_images_without_class_folders_are_told_what_to_do(tmp_path, draw_photos):
+    flat = draw_photos(tmp_path / "photos", classes=("ants",)) / "ants"
+
+    assert "Try: a folder per class with its images, or a table" in refuse(flat)

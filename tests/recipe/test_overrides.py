@@ -93,7 +93,38 @@ def test_list_does_not_grow_past_the_next_number(values):
     (problem,) = refuse(values, "phases.3.epochs=1")
 
     assert problem.where == "override phases.3.epochs=1"
-    assert "expected a number below 3 or one of head, tune." in problem.expected
+    assert problem.what == "phases has no entry '3'"
+    assert "expected head, tune or a number from 0 to 1; phases.2={name:" in problem.expected
+
+
+def test_a_field_of_a_phase_that_is_not_there_is_told_by_the_phases_that_are(values):
+    (problem,) = refuse(values, "phases.2.epochs=3")
+    (removed,) = refuse(values, "~phases.2")
+
+    assert problem.what == removed.what == "phases has no entry '2'"
+    assert removed.expected == "expected head, tune or a number from 0 to 1."
+
+
+def test_a_mistyped_phase_is_told_by_the_nearest(values):
+    (problem,) = refuse(values, "phases.tun.epochs=3")
+
+    assert problem.what == "phases has no entry 'tun'; did you mean 'tune'?"
+
+
+@pytest.mark.parametrize(
+    "words", [["phases.head.epochs: 3"], ["phases.head.epochs:3"], ["phases.head.epochs:", "3"]]
+)
+def test_a_colon_is_told_by_the_override_that_was_meant(values, words):
+    (problem,) = refuse(values, *words)
+
+    assert problem.hint == "phases.head.epochs=3"
+
+
+def test_a_part_of_a_dimension_is_told_by_the_whole(values):
+    (problem,) = refuse(values, "search.space.model.head.dropout.max=0.5")
+
+    assert problem.what == "names 'max' of a dimension"
+    assert problem.hint == "'search.space.model.head.dropout={min: 0, max: 0.5}'"
 
 
 def test_tilde_removes(values):
@@ -288,3 +319,9 @@ def test_a_traceback_shows_no_error_of_pydantic_before_ours(values, build):
 
     text = "".join(traceback.format_exception(caught.value))
     assert "ValidationError" not in text and "did you mean 'epochs'?" in text
+
+
+def test_a_searched_field_that_has_the_name_of_a_part_of_a_dimension_is_one(values):
+    (problem,) = refuse(values, "search.space.pixels.sampling=uniform")
+
+    assert "expected {choices: [...]}" in problem.expected

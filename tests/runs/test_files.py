@@ -12,7 +12,7 @@ import pytest
 
 from tl_toolkit.errors import OutputError
 from tl_toolkit.runs import files as files_module
-from tl_toolkit.runs.files import drafted, is_draft, write_atomically, write_json
+from tl_toolkit.runs.files import check_place, drafted, is_draft, write_atomically, write_json
 
 
 def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
@@ -212,3 +212,30 @@ def test_what_is_in_a_folder_and_its_name_are_forced_to_the_disk(tmp_path, monke
     draft = next(path for path in synced if is_draft(os.path.basename(path)))
     assert synced[-1] == str(tmp_path)  # the name, after the rename
     assert {f"{draft}/variables/content", f"{draft}/variables", draft} <= set(synced[:-1])
+
+
+def test_a_link_keeps_its_place_and_its_target_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "link").symlink_to("old.csv")
+    (tmp_path / "dangling").symlink_to("there/new.csv")
+
+    for name in ("link", "dangling"):
+        write_atomically(tmp_path / name, "new")
+
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "dangling").is_symlink()
+    assert (tmp_path / "old.csv").read_text() == "new"
+    assert (tmp_path / "there" / "new.csv").read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_place(pipe)
+
+    write_atomically(pipe, "new")
+
+    assert os.read(reader, 10) == b"new"
+    os.close(reader)
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]

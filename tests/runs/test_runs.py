@@ -68,6 +68,13 @@ def test_a_name_alone_means_its_latest_run(tmp_path):
     assert find_run("flowers", root=tmp_path).path == run.path
 
 
+def test_the_folder_of_a_name_means_its_latest_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = finished_run(tmp_path / "runs", name="two")
+
+    assert find_run("runs/two").path == find_run("runs/two/").path == run.path
+
+
 def test_latest_means_an_interrupted_run_only_where_that_is_asked_for(tmp_path):
     with contextlib.suppress(KeyboardInterrupt), create_run("flowers", root=tmp_path) as broken:
         touch(broken.model)
@@ -207,7 +214,8 @@ def test_overwrite_removes_all_artifacts_and_drafts_and_nothing_else(tmp_path):
     folder.tensorboard.rmdir()
     folder.tensorboard.symlink_to(tmp_path / "elsewhere")
 
-    with create_run("flowers", out=folder.path, overwrite=True):
+    # What holds search.json, among all, is a search.
+    with create_run("flowers", out=folder.path, overwrite=True, kind="search"):
         left = sorted(entry.name for entry in folder.path.iterdir())
 
     assert left == [".writing", "notes.md", "status.json"]
@@ -217,6 +225,20 @@ def test_overwrite_removes_all_artifacts_and_drafts_and_nothing_else(tmp_path):
 def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+
+@pytest.mark.parametrize("kinds", [("search", "run"), ("run", "search"), ("sweep", "search")])
+def test_overwrite_never_replaces_a_folder_of_another_kind(tmp_path, kinds):
+    old, new = kinds
+    with create_run("flowers", out=tmp_path / "sr", kind=old) as folder:
+        (folder.model if old == "run" else folder.search).write_text("{}")
+
+    with pytest.raises(RecipeError, match=f"sr  holds a {old}\\n.*A {new} never takes the place"):
+        with create_run("flowers", out=tmp_path / "sr", kind=new, overwrite=True):
+            pass
+
+    assert (folder.model if old == "run" else folder.search).is_file()
+    assert folder.read_status()["kind"] == old
 
 
 def test_overwrite_never_deletes_what_is_no_run(tmp_path):

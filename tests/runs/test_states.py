@@ -140,3 +140,37 @@ def test_a_folder_keeps_the_kind_that_it_began_with(folder):
     folder.write_status("interrupted")
 
     assert folder.kind == "search"
+
+
+def test_the_name_of_a_killed_run_says_that_it_was_killed(folder, ended):
+    folder.status.write_text(json.dumps({"state": "running", "kind": "run", **ended}))
+
+    for typed in ("photos", "photos/latest", "runs/photos", "runs/photos/"):
+        with pytest.raises(DataError) as caught:
+            load_run(typed)
+
+        assert "is no finished run; photos/004 was killed before it wrote a model" in str(
+            caught.value
+        )
+        assert "Try: tltool finetune runs/photos/004/recipe.yaml" in str(caught.value)
+
+
+def test_the_name_of_an_interrupted_run_with_a_model_offers_any(folder):
+    folder.status.write_text(json.dumps({"state": "interrupted", "kind": "run"}))
+    folder.model.write_bytes(b"")
+
+    with pytest.raises(DataError, match=r"photos/004 was interrupted\n.*\n  Try: --any"):
+        load_run("photos")
+
+    for typed in ("photos", "runs/photos"):  # what Tab completes
+        assert load_run(typed, unfinished=True).path == folder.path
+
+
+def test_the_command_that_resumes_a_sweep_names_its_phase_and_units(folder):
+    choices = [0, {"from": "c5"}]
+    space = {"phases.tune.unfreeze": {"choices": choices}}
+    folder.status.write_text(json.dumps({"state": "interrupted", "kind": "sweep"}))
+    folder.search.write_text(json.dumps({"search": {"space": space}}))
+
+    with pytest.raises(RecipeError, match=r"Try: tltool sweep .* --phase tune --units$"):
+        _ = SearchRun(folder).summary

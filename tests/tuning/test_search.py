@@ -350,8 +350,12 @@ def test_a_search_does_not_go_on_with_another_recipe(tmp_path, recipe, change, n
     recipe["search"]["trials"] = 1
     tl.search(recipe, out=tmp_path / "search")
 
-    with pytest.raises(RecipeError, match=rf"begun with another (.|\n)*{named}"):
+    with pytest.raises(RecipeError, match=rf"begun with another (.|\n)*{named}") as caught:
         tl.search(recipe, overrides=change, out=tmp_path / "search", resume=True)
+
+    out = tmp_path / "search"
+    (problem,) = caught.value.problems
+    assert problem.hint.startswith(f"tltool search {out}/recipe.yaml --resume --out {out}, which")
 
 
 def digest_folder(folder):
@@ -471,7 +475,7 @@ def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, rec
     recipe["search"]["trials"] = 1
     tl.search(recipe, out=tmp_path / "search")
 
-    with pytest.raises(RecipeError, match="holds a run already"):
+    with pytest.raises(RecipeError, match=r"holds a search already\n.*\n  Try: --resume"):
         tl.search(recipe, out=tmp_path / "search")
     assert len(tl.search(recipe, out=tmp_path / "search", overwrite=True).trials) == 1
     with pytest.raises(RecipeError, match="holds no search"):

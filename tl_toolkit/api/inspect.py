@@ -89,7 +89,7 @@ def render_architecture(
 
     Args:
         name: Its name in the catalog, or a model of your own: a path that ends in .keras.
-        path: The file; it is written beside its place and renamed.
+        path: The file; it is written beside its place and renamed. One that exists is replaced.
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels; None for its default size.
         num_classes: Adds the paper's classifier for so many classes; None renders the base alone.
@@ -101,6 +101,33 @@ def render_architecture(
     Raises:
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
         OutputError: The file cannot be written.
+    """
+    diagram = render_diagram_of(
+        name, arguments, image_size=image_size, num_classes=num_classes, unfreeze=unfreeze
+    )
+    write_atomically(Path(path), diagram)
+    return Path(path)
+
+
+def render_diagram_of(
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+) -> str:
+    """Returns what `render_architecture` writes: SVG.
+
+    Args:
+        name: As in `render_architecture`.
+        arguments: As in `render_architecture`.
+        image_size: As in `render_architecture`.
+        num_classes: As in `render_architecture`.
+        unfreeze: As in `render_architecture`.
+
+    Raises:
+        RecipeError: As in `render_architecture`.
     """
     description = describe_architecture(
         name, arguments, image_size=image_size, num_classes=num_classes, unfreeze=unfreeze
@@ -121,9 +148,7 @@ def render_architecture(
         )
         for row in description.units
     ]
-    diagram = render_diagram(boxes, title=description.heading, image_size=description.image_size)
-    write_atomically(Path(path), diagram)
-    return Path(path)
+    return render_diagram(boxes, title=description.heading, image_size=description.image_size)
 
 
 def probe_architecture(

@@ -1,6 +1,7 @@
 """The records that describe an architecture, a pixel rule, a weight file: plain data, no Keras."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -213,8 +214,8 @@ class Architecture:
 
     @property
     def reference(self) -> str:
-        """The name or file that `tltool models show` takes."""
-        return self.file or self.name
+        """The name or file that `tltool models show` takes, as a shell reads it."""
+        return shlex.quote(self.file or self.name)
 
     @property
     def units(self) -> tuple[Unit, ...]:

@@ -26,7 +26,7 @@ from tl_toolkit.catalog.weight_counted import match_counted
 from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo
 from tl_toolkit.catalog.weight_pairing import NamedShape, pair_weights
 
-__all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise"]
+__all__ = ["Match", "NamedShape", "describe_misfit", "match_layers", "recognise", "suggest_base"]
 
 _CLASSIFIER = re.compile(
     r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
@@ -207,14 +207,49 @@ def recognise(info: WeightsInfo) -> str:
     Args:
         info: What the file holds.
     """
+    network = _find_network(info)
+    return _describe(*network) if network else ""
+
+
+def suggest_base(
+    architecture: Architecture, arguments: Mapping[str, Value], info: WeightsInfo
+) -> str:
+    """Returns the overrides with which a recipe takes a file, "" for a file of no known network.
+
+    Args:
+        architecture: The recipe's base.
+        arguments: Its arguments.
+        info: What the file holds.
+    """
+    network = _find_network(info)
+    if network is None:
+        return ""
+    base, changed = network
+    ours = complete_arguments(architecture, arguments) if base is architecture else {}
+    defaults = complete_arguments(base, {})
+    values = complete_arguments(base, changed)
+    return " ".join(
+        [
+            *([] if base is architecture else [f"model.base={base.name}"]),
+            *(
+                f"model.arguments.{key}={value}"
+                for key, value in values.items()
+                if value != (ours or defaults)[key]
+            ),
+        ]
+    )
+
+
+def _find_network(info: WeightsInfo) -> tuple[Architecture, Mapping[str, Value]] | None:
+    """Returns the first base on record, and its arguments, whose weights a file holds."""
     for name, architecture in ARCHITECTURES.items():
         for arguments, shapes in read_variants(name):
             network = {
                 layer: [("", shape) for shape in weights] for layer, weights in shapes.items()
             }
             if match_layers(network, info).fits:
-                return _describe(architecture, arguments)
-    return ""
+                return architecture, arguments
+    return None
 
 
 def _describe(architecture: Architecture, arguments: Mapping[str, Value]) -> str:

@@ -19,7 +19,7 @@ def cache_command() -> None:
     """Show and empty the feature store: outputs of frozen networks, kept between runs."""
 
 
-@cache_command.command("info")
+@cache_command.command("info", short_help="List what is stored for each base and data.")
 @click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
     """List what is stored for each base and data, the least recently used first.
@@ -53,17 +53,17 @@ def show_info(as_json: bool) -> None:
             base,
             data or "unknown",
             len(group),
-            Figure(f"{sum(shard.size for shard in group) / 1e6:.1f} MB"),
+            Figure(_describe_size(sum(shard.size for shard in group))),
             _describe_age(group[-1].used),
         ]
         for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)
     ]
     if rows:
         show(build_table(["base", "images of", "entries", "size", "last used"], rows))
-    print_message(f"{total / 1e9:.2f} GB in {cache.root}")
+    print_message(f"{_describe_size(total)} in {cache.root}")
 
 
-@cache_command.command("clear")
+@cache_command.command("clear", short_help="Delete all that is stored.")
 def clear_cache() -> None:
     """Delete all that is stored; it is computed again when it is needed."""
     from tl_toolkit.features.store import FeatureCache
@@ -71,7 +71,11 @@ def clear_cache() -> None:
     cache = FeatureCache()
     count, size = cache.clear()
     entries = "1 entry" if count == 1 else f"{count} entries"
-    print_message(f"{entries} deleted, {size / 1e9:.2f} GB, from {cache.root}")
+    print_message(f"{entries} deleted, {_describe_size(size)}, from {cache.root}")
+
+
+def _describe_size(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _describe_age(used: float) -> str:

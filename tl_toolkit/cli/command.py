@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,7 @@ def _outliving_terminal() -> Iterator[None]:
 
 
 def _command_line() -> str:
-    return " ".join(["tltool", *sys.argv[1:]])
+    return shlex.join(["tltool", *sys.argv[1:]])
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:

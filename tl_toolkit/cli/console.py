@@ -6,13 +6,17 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tl_toolkit.cli.command import current
+from tl_toolkit.errors import OutputError
 from tl_toolkit.printing.tables import build_table, numbers_of, open_console
 from tl_toolkit.recipe.tasks import TaskSection
+from tl_toolkit.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from tl_toolkit.printing.tables import FittedTable
@@ -47,6 +51,41 @@ def show(table: FittedTable | str) -> None:
         click.echo(table)
     else:
         open_console(sys.stdout).print(table)
+
+
+def write_result(path: Path, text: str, *, option: str = "-o FILE") -> None:
+    """Writes a result to a file, or to stdout where the file is called `-`.
+
+    Args:
+        path: The file; one that exists is replaced.
+        text: The result.
+        option: What names another file, for an error.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if is_stdout(path):
+        click.echo(text, nl=False)
+        return
+    try:
+        write_atomically(path, text)
+    except OutputError as error:
+        hint = f"{option} in a folder you may write to, with space left"
+        raise OutputError(
+            [
+                replace(problem, expected="", hint=hint) if "--out" in problem.hint else problem
+                for problem in error.problems
+            ]
+        ) from error
+
+
+def is_stdout(path: Path) -> bool:
+    """Returns whether a name of a file stands for stdout.
+
+    Args:
+        path: The name.
+    """
+    return str(path) == "-"
 
 
 def show_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
+import io
 import os
 import shlex
 import signal
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.errors import ToolkitError, closest
+from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import name_run
@@ -64,11 +66,34 @@ _SYNONYMS = {
 }
 """Words of other tools for our verbs, which no letters have in common."""
 
+_STDOUT = "stdout"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+class _ReaderEndedError(Exception):
+    """A pipe that nobody reads; Click and Rich would end the process with 1, a failure."""
+
+
+@contextlib.contextmanager
+def _noting_ended_readers() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        raise _ReaderEndedError from error
 
 
 class _LazyGroup(click.Group):
     """Imports a verb's module when the verb is called: `--help` must not pay for all verbs."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _noting_ended_readers():  # `--help` prints here
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _noting_ended_readers():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -102,6 +127,7 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     open_missing_streams()
+    name_stdout()
     handle_signals()
     claim_process()
     sys.exit(run(sys.argv[1:]))
@@ -120,6 +146,29 @@ def open_missing_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+class _Stdout(io.FileIO):
+    """File descriptor 1, whose errors name stdout as those of files name their path."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, _STDOUT) from None
+
+
+def name_stdout() -> None:
+    """Lets errors of stdout name it: a full disk may be that of stdout, or of a run."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(stream.fileno(), "w", closefd=False)),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
 
 
 def handle_signals() -> None:
@@ -141,11 +190,12 @@ def run(arguments: list[str]) -> int:
     Returns:
         Its exit code: 0 done, 1 unexpected failure, 2 usage or recipe, 3 data or weights, 4 a check
         failed, 5 a search without a completed trial, 6 not finite, 7 output unwritable, 130
-        interrupted.
+        interrupted, 141 the reader of a pipe ended.
     """
     current.begin()
     try:
         result = tltool.main(arguments, prog_name="tltool", standalone_mode=False)
+        sys.stdout.flush()  # what fails here would fail when Python ends, without a sentence
     except (Exception, KeyboardInterrupt) as error:  # never a traceback on the terminal
         current.end()
         return _report(error, arguments)
@@ -162,15 +212,18 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         return error.exit_code
     if isinstance(error, ToolkitError):
         return _warn(str(error), error.exit_code)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | _ReaderEndedError):
         # The reader of our output has ended, as `head` does; nobody reads the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _drop_stdout()
+        return 128 + signal.SIGPIPE
     # Libraries wrap an interrupt while they are imported.
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
         return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
     if any(_is_full(cause) for cause in causes):
         full = next(cause for cause in causes if _is_full(cause))
+        if getattr(full, "filename", None) == _STDOUT:
+            _drop_stdout()
+            return _warn(str(_describe_full_stdout(full)), 7)
         return _warn(str(describe_full(full, current.run.path if current.run else Path.cwd())), 7)
     return _report_unexpected(error, arguments)
 
@@ -205,6 +258,16 @@ def _is_full(error: BaseException) -> bool:
     return is_reported or (isinstance(error, OSError) and error.errno in _FULL)
 
 
+def _drop_stdout() -> None:
+    """Throws away what is printed from here on, and what could not be printed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _describe_full_stdout(error: BaseException) -> Problem:
+    reason = getattr(error, "strerror", None) or "the disk is full"
+    return Problem(_STDOUT, f"cannot be written: {reason}", "", "make room, or another place")
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -224,7 +287,7 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     try:
         log = current.log or Path(tempfile.mkdtemp(prefix="tltool-"), log)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"$ tltool {' '.join(arguments)}\n{text}")
+            file.write(f"$ {shlex.join(['tltool', *arguments])}\n{text}")
     except OSError:
         log = Path("(nowhere: the log cannot be written)")
     first = str(error).splitlines()[0] if str(error) else "no message"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture
-from tl_toolkit.cli.console import print_message, show, show_json
+from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.cli.model_tables import (
     describe_json,
     probe_json,
@@ -21,6 +21,7 @@ from tl_toolkit.plan.bases import find_record
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.recipe.schema import UnfreezeFrom
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.runs.files import check_place, is_stream
 
 
 @click.group("models")
@@ -76,7 +77,9 @@ def _takes_graph(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@models_command.command("show")
+@models_command.command(
+    "show", short_help="Show an architecture, or a model in a file, in numbers."
+)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @_takes_graph
@@ -143,10 +146,13 @@ def _read_unfreeze(
     return UnfreezeFrom.model_validate({"from": text})
 
 
-@models_command.command("draw")
+@models_command.command("draw", short_help="Draw an architecture as SVG.")
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The SVG file.  [NAME.svg]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="The SVG file, which is replaced if it exists; - is stdout.  [NAME.svg]",
+)  # fmt: skip
 @_takes_graph
 def draw_model(
     name: str,
@@ -164,22 +170,27 @@ def draw_model(
     """
     record = find_record(name, _square(input_size))
     output = output or Path(f"{Path(name).stem if record.file else name}.svg")
-    if output.suffix.lower() != ".svg":
+    if output.suffix.lower() != ".svg" and not (is_stdout(output) or is_stream(output)):
         raise click.BadParameter(f"{str(output)!r}: expected a name that ends in .svg")
-    from tl_toolkit.api.inspect import render_architecture
+    if not is_stdout(output):
+        check_place(output)
+    from tl_toolkit.api.inspect import render_diagram_of
 
-    path = render_architecture(
+    diagram = render_diagram_of(
         name,
-        output,
         _read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
     )
-    print_message(f"rendered: {path}")
+    write_result(output, diagram)
+    if not is_stdout(output):
+        print_message(f"rendered: {output}")
 
 
-@models_command.command("probe")
+@models_command.command(
+    "probe", short_help="Measure its blocks on images: equivariance, dead channels."
+)
 @click.argument("name")
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE | IMAGE]...")
 @_takes_set

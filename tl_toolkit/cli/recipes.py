@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from tl_toolkit.cli.arguments import takes_recipe
-from tl_toolkit.cli.console import print_message, show, show_json
+from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.printing.tables import build_table
-from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.runs.files import is_stream, write_atomically
 
 
 @click.command("validate")
@@ -88,7 +89,7 @@ def show_recipe(name: str) -> None:
 @click.argument("name")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 def copy_recipe(name: str, target: Path | None) -> None:
-    """Copy the shipped recipe NAME to TARGET, by default here.
+    """Copy the shipped recipe NAME to TARGET, by default here; - is stdout.
 
     Relative paths of data then start at the copy's folder; shipped weights keep their full path.
     """
@@ -98,14 +99,20 @@ def copy_recipe(name: str, target: Path | None) -> None:
     target = target or Path(source.path.name)
     target = target / source.path.name if target.is_dir() else target
     _refuse_existing(target)
-    write_atomically(target, source.read_for(target))
+    write_result(target, source.read_for(target), option="TARGET")
+    if is_stdout(target) or is_stream(target):
+        return
     _copy_schema(target.parent)
-    print_message(f"copied to {target}. Next: tltool validate {target}")
+    typed = shlex.quote(str(target))
+    print_message(f"copied to {target}. Next: tltool validate {typed}")
 
 
 @click.command("init")
 @click.argument("data_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe.  [NAME.yaml]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="The recipe, a new file; - is stdout.  [NAME.yaml]",
+)  # fmt: skip
 @click.option("--base", default="mobilenet", show_default=True, help="Architecture to start from.")
 @click.option("--task", default="", help="The task, if it is not to be found by the data.")
 def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> None:
@@ -122,13 +129,16 @@ def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> N
     starter = write_starter(data_dir, base=base, place=place, task=task)
     output = output or Path(f"{starter.name}.yaml")
     _refuse_existing(output)
-    write_atomically(output, starter.text)
-    _copy_schema(output.parent)
+    write_result(output, starter.text)
     for choice in starter.choices:
         print_message(choice)
+    if is_stdout(output) or is_stream(output):
+        return
+    _copy_schema(output.parent)
     first = f"{starter.next_step}, then " if starter.next_step else ""
+    typed = shlex.quote(str(output))
     print_message(
-        f"wrote {output}. Next: {first}tltool validate {output}, then tltool finetune {output}"
+        f"wrote {output}. Next: {first}tltool validate {typed}, then tltool finetune {typed}"
     )
 
 
@@ -142,7 +152,7 @@ def _copy_schema(folder: Path) -> None:
 
 
 def _refuse_existing(path: Path) -> None:
-    if path.exists():
+    if path.exists() and not is_stream(path):
         raise RecipeError(
             Problem(
                 where=str(path),

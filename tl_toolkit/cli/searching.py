@@ -18,7 +18,6 @@ from tl_toolkit.printing.tables import build_table
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     takes_recipe,
     click.argument("overrides", nargs=-1),
-    click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-VERB/NNN]"),
     click.option("--resume", is_flag=True, help="Resume where it was interrupted."),
     click.option("--overwrite", is_flag=True, help="Replace what --out holds."),
     click.option(
@@ -28,14 +27,21 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def _takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def _takes_options(verb: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Returns a decorator that adds the options of a verb."""
+    help_text = f"Folder.  [runs/NAME-{verb}/NNN]"
+    place = click.option("--out", type=click.Path(path_type=Path), help=help_text)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed((*_OPTIONS[:2], place, *_OPTIONS[2:])):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command("search")
-@_takes_options
+@_takes_options("search")
 def search_command(as_json: bool, **options: Any) -> None:
     """Try other values of some fields of RECIPE, trial after trial, and keep the best.
 
@@ -50,7 +56,7 @@ def search_command(as_json: bool, **options: Any) -> None:
 
 
 @click.command("sweep")
-@_takes_options
+@_takes_options("sweep")
 @click.option("--phase", help="The phase whose depth is swept.  [the last one]")
 @click.option("--units", is_flag=True, help="Go through units instead of blocks.")
 def sweep_command(as_json: bool, **options: Any) -> None:

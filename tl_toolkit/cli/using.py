@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from tl_toolkit.cli.command import current
-from tl_toolkit.cli.console import print_message, show_json, show_metrics, warn
+from tl_toolkit.cli.console import (
+    is_stdout,
+    print_message,
+    show_json,
+    show_metrics,
+    warn,
+    write_result,
+)
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
-from tl_toolkit.runs.files import check_place, write_atomically
+from tl_toolkit.runs.files import check_place
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
@@ -55,7 +62,7 @@ def evaluate_command(
     """
     thresholds = dict(map(_read_threshold, fail_under))
     from tl_toolkit.api.run import load_run
-    from tl_toolkit.evaluation.metrics import check_names, check_thresholds
+    from tl_toolkit.evaluation.metrics import check_limits, check_names, check_thresholds
 
     opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
@@ -63,6 +70,7 @@ def evaluate_command(
     aliases = task.list_aliases()
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics, ungraded=task.ungraded, aliases=aliases)
+    check_limits(thresholds, lower_is_better=task.lower_is_better, aliases=aliases)
     metrics = opened.evaluate(data, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
@@ -109,7 +117,7 @@ def _read_threshold(text: str) -> tuple[str, float]:
 @click.option("--top", type=click.IntRange(min=1), help="Show the K best classes.", metavar="K")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-    help="Write the result to FILE.  [stdout]",
+    help="Write the result to FILE, which is replaced if it exists; - is stdout.  [stdout]",
 )  # fmt: skip
 def predict_command(
     run: str,
@@ -135,6 +143,8 @@ def predict_command(
         out = Path("predictions")
     if top is not None:
         opened.check_top()
+    if output is not None and is_stdout(output):
+        output = None
     if output is not None:
         check_place(output)
     form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
@@ -146,11 +156,12 @@ def predict_command(
     else:
         text = io.StringIO()
         _print_predictions(opened, predictions, form, top, text)
-        write_atomically(output, text.getvalue())
+        write_result(output, text.getvalue())
         print_message(f"written: {output}")
     refused = [record for record in records if record["error"]]
     for record in refused:
-        warn(f"{record['path']}: {record['error']}")
+        path, error = record["path"], record["error"]
+        warn(error if error.startswith(repr(path)) else f"{path}: {error}")
     if refused:
         raise DataError(f"{len(refused)} of {len(predictions)} files could not be read")
 

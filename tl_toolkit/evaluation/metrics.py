@@ -8,7 +8,7 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError, ThresholdError, closest
 
-__all__ = ["check_names", "check_thresholds"]
+__all__ = ["check_limits", "check_names", "check_thresholds"]
 
 
 def check_names(
@@ -33,6 +33,36 @@ def check_names(
         if split in metrics:
             _resolve(thresholds, _list_graded(metrics[split], ungraded), aliases or {})
             return
+
+
+def check_limits(
+    thresholds: Mapping[str, float],
+    *,
+    lower_is_better: AbstractSet[str],
+    aliases: Mapping[str, str] | None = None,
+) -> None:
+    """Refuses thresholds that no model reaches: a score, where higher is better, is at most 1.
+
+    Args:
+        thresholds: Limits by name.
+        lower_is_better: As in `check_thresholds`: losses and errors have no such bound.
+        aliases: As in `check_names`.
+
+    Raises:
+        RecipeError: A limit is above 1, as a percentage is.
+    """
+    problems = [
+        Problem(
+            where=f"--fail-under {typed}={limit:g}",
+            what="no model reaches it",
+            expected=f"{typed} is at most 1.",
+            hint=f"--fail-under {typed}={limit / 100 if 2 < limit <= 100 else 0.9:g}",
+        )
+        for typed, limit in thresholds.items()
+        if limit > 1 and not _find_meant(typed, sorted(lower_is_better), aliases or {})
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def check_thresholds(

@@ -18,7 +18,7 @@ from tl_toolkit.catalog.lookup import (
 )
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
-from tl_toolkit.catalog.weight_matching import describe_misfit
+from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.findings import Finding, Findings
@@ -200,6 +200,8 @@ def _check_weights(recipe: Recipe, network: Network) -> Findings:
             network.architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
         )
         what = misfit or ""
+        if misfit:
+            hint = suggest_base(network.architecture, recipe.model.arguments, info)
     if what:
         problem = Problem("", f"model.weights: {str(path)!r} {what}", expected, hint)
         yield Finding(("model", "weights"), problem, WeightsError)

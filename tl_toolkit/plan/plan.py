@@ -127,9 +127,10 @@ class Plan:
         more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
         images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())
         outputs = "classes" if self.recipe.task.has_classes else "targets"
+        base = self.architecture.file or self.architecture.name
         return "\n".join(
             (
-                f"base     {self.architecture.reference}{arguments}; weights {weights}{fetch}",
+                f"base     {base}{arguments}; weights {weights}{fetch}",
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
                 f"phases   {'; '.join(self._list_phases())}",

@@ -15,7 +15,7 @@ from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.listing import is_junk
-from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header
+from tl_toolkit.sources.tables import NOT_TARGETS, mend_decimal, read_columns, read_header
 
 __all__ = [
     "Starter",
@@ -34,6 +34,10 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 _NAMED_COUNTS = 20
+_NAMES_OF_PATH = {
+    "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name",
+    "image_id", "img", "img_path", "photo", "picture",
+}  # fmt: skip
 
 
 class Starter(NamedTuple):
@@ -95,6 +99,7 @@ def write_starter(
     choices = (
         f"task: {kind}, by {proposal.reason}",
         *(f"not used: {it}" for it in proposal.ignored),
+        *(f"warning: {it}" for it in proposal.doubts),
     )
     return Starter(_compose(name, record, proposal), name, proposal.next_step, choices)
 
@@ -120,7 +125,9 @@ def _read_header(table: Path) -> tuple[str, ...]:
     """Returns the columns of a table; without `path` no task can use it."""
     header, problems = read_header(table, expected="A table of images and targets is expected")
     if not problems and "path" not in header:
-        near = nearest("path", header)
+        near = nearest("path", header) or next(
+            (name for name in header if name.lower() in _NAMES_OF_PATH), ""
+        )
         what = f"has no column path; it has {', '.join(header) or 'none'}"
         hint = f"'path' as the name of {near!r}" if near else ""
         problems = [Problem(str(table), what, hint=hint)]
@@ -149,9 +156,11 @@ def _refuse(
     )
     near = next(filter(None, (nearest(name, ["label", "labels"]) for name in header)), "")
     meant = f" Did you mean the column {near!r}?" if near and near not in header else ""
-    return DataError(
-        Problem(str(source), what, f"{expected}; {held or 'it has no rows of targets'}.{meant}")
-    )
+    firsts = [cells[name][0].value for name in header if name not in NOT_TARGETS and cells[name]]
+    comma = next(filter(mend_decimal, firsts), "")
+    hint = f"a decimal point: {mend_decimal(comma)} for {comma}" if comma else ""
+    expected = f"{expected}; {held or 'it has no rows of targets'}.{meant}"
+    return DataError(Problem(str(source), what, expected, hint))
 
 
 def _open_planning(kind: str) -> type[TaskPlanning]:

@@ -50,6 +50,7 @@ class Proposal:
         folder: The folder that the recipe is named after.
         reason: What in the data this task was recognized by, as "the column label".
         ignored: Columns that the recipe does not use, with the reason of each.
+        doubts: Sentences on what may be meant instead.
         next_step: What its user must do to make the recipe valid, as "name the classes in it"; ""
             if it is valid.
     """
@@ -63,6 +64,7 @@ class Proposal:
     head: Sequence[str] = ()
     reason: str = ""
     ignored: Sequence[str] = ()
+    doubts: Sequence[str] = ()
     next_step: str = ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -245,7 +246,7 @@ class Printer:
             self._print(f"exported: {path}")
         self._print(self._describe_time())
         if self._folder:
-            run = shorten_path(self._folder.path)
+            run = shlex.quote(shorten_path(self._folder.path))
             verbs = [f"evaluate {run}", f"predict {run} IMAGE..."]
             verbs += [] if event.facts["exported"] else [f"export {run}"]
             self._print("\nnext:" + "".join(f"\n  tltool {verb}" for verb in verbs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +112,7 @@ def describe_search(summary: Mapping[str, Any]) -> list[str]:
     # A file, not a run: only a path names it.
     path = Path(summary["best_recipe"])
     typed = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return [*lines, f"\nnext:\n  tltool finetune {typed}"]
+    return [*lines, f"\nnext:\n  tltool finetune {shlex.quote(str(typed))}"]
 
 
 def describe_refit(refit: Mapping[str, Any]) -> str:

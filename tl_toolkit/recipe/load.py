@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _OLD_SWITCHES = ("y", "yes", "n", "no", "on", "off")
 _WEIGHT_WORDS = ("imagenet", "random")
 _BASE_HINT = "model.base.preprocessing=unit, for how the model takes its pixels"
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+"""First bytes of JPEG, PNG, GIF, WebP, BMP and TIFF."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -318,7 +321,10 @@ def _read_text(path: Path) -> str:
             Problem(str(path), what, "expected a recipe.", "tltool recipes list")
         ) from error
     except IsADirectoryError as error:
-        raise RecipeError(Problem(str(path), "is a folder", "expected a recipe file.")) from error
+        hint = f"tltool init {shlex.quote(str(path))}, which writes a recipe for images in it"
+        raise RecipeError(
+            Problem(str(path), "is a folder", "expected a recipe file.", hint)
+        ) from error
     except (OSError, ValueError) as error:
         raise RecipeError(
             Problem(str(path), f"cannot be read: {error}", "expected a recipe.")
@@ -333,6 +339,9 @@ def _decode(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content.startswith(_IMAGE_STARTS):
+            what = "is an image, not a recipe"
+            raise RecipeError(Problem(str(path), what, "expected a recipe file.")) from error
         before = content[: error.start]
         line = before.count(b"\n") + 1
         column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1

@@ -228,7 +228,7 @@ class _Explainer:
         if kind == "literal_error":
             return f"expected {context['expected']}"
         if kind == "string_pattern_mismatch":
-            return f"expected text as described ({schema.get('description', '').rstrip('.')})"
+            return f"expected text ({schema.get('description', '').rstrip('.')})"
         if kind == "string_too_long":
             return f"expected at most {context['max_length']} characters"
         if kind in ("too_short", "too_long"):

@@ -1,6 +1,7 @@
 """Changes to a recipe from the command line or from Python: `a.b=value` and `~a.b`."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,8 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 _FORM = "expected KEY=VALUE, as in phases.head.epochs=3, or ~KEY to remove a field."
 _HINT = "data.batch_size=16"
+_OF_DIMENSION = ("choices", "min", "max", "step")
+_DIMENSION = "{min: 0, max: 0.5}"
 _WORD_FIELDS = {"task": "kind"}
 """Sections that may be written as a word, and the field that has the word as its value."""
 
@@ -72,8 +75,9 @@ def _refuse_spaces(items: list[Any]) -> tuple[list[Problem], list[Any]]:
             others.append(rest.pop(0))
             continue
         words, rest = rest[:size], rest[size:]
-        what = "has spaces around ="
-        problems.append(Problem(f"override {' '.join(words)}", what, _FORM, "".join(words)))
+        what = "has spaces around =" if any("=" in word for word in words) else "holds no ="
+        hint = "".join(words).replace(":", "=", 1) if what == "holds no =" else "".join(words)
+        problems.append(Problem(f"override {' '.join(words)}", what, _FORM, hint))
     return problems, others
 
 
@@ -85,6 +89,7 @@ def _count_split(words: Sequence[Any]) -> int:
     if "=" not in first and second.startswith("="):
         return 3 if second == "=" and isinstance(third, str) and "=" not in third else 2
     is_open = first.endswith("=") and first.count("=") == 1
+    is_open |= first.endswith(":") and "=" not in first
     return 2 if is_open and "=" not in second and not second.startswith("~") else 1
 
 
@@ -96,7 +101,10 @@ def _read_override(source: str | tuple[str, Any]) -> _Override:
         return _Override(source[1:].strip(), None, where)
     field, equals, text = source.partition("=")
     if not equals:
-        raise RecipeError(Problem(where, "holds no =", _FORM, _HINT))
+        key, colon, value = source.partition(":")
+        is_pair = colon and re.fullmatch(r"[\w.\[\]-]+", key) and value.strip()
+        hint = shlex.quote(f"{key}={value.strip()}") if is_pair else _HINT
+        raise RecipeError(Problem(where, "holds no =", _FORM, hint))
     return _Override(field.strip(), read_yaml(text, lambda line, column: where), where)
 
 
@@ -121,6 +129,11 @@ def _split(override: _Override) -> list[str]:
     depths = {"baseline.": 1, "search.space.": 2}
     depth = next((depth for start, depth in depths.items() if field.startswith(start)), -1)
     parts = field.split(".", maxsplit=depth)
+    if depth == 2 and (end := parts[-1].rpartition("."))[0] and end[2] in _OF_DIMENSION:
+        what = f"names {end[2]!r} of a dimension"
+        expected = "expected the whole dimension: fields in search.space hold dots themselves."
+        hint = f"search.space.{end[0]}={_DIMENSION}"
+        raise RecipeError(Problem(override.where, what, expected, shlex.quote(hint)))
     if not all(parts) or len(parts) > MAX_DEPTH:
         raise RecipeError(Problem(override.where, f"field {show(override.field)}", _FORM, _HINT))
     return parts
@@ -131,6 +144,9 @@ def _assign(tree: Node, parts: list[str], override: _Override, value: Node) -> N
     path: FieldPath = ()
     for part, after in pairwise(parts):
         missing = Node([] if after.isdecimal() else {}, override.where)
+        is_new = isinstance(node.value, list) and part == str(len(node.value))
+        if is_new and _list_names(node) and after != "name":  # a phase of one field is none
+            raise _describe_no_entry(node, part, path, override, may_grow=True)
         node, path = _enter(node, part, path, override, missing)
     _enter(node, parts[-1], path, override, value, replace=True)
 
@@ -198,10 +214,27 @@ def _find_index(node: Node, part: str, path: FieldPath, override: _Override, *, 
     """Returns the index meant by a number below `end` or by the name of a phase."""
     if part.isdecimal() and len(part) < 6 and int(part) < end:
         return int(part)
-    names = [str(child.value) for item in node.value if (child := item.child("name"))]
+    names = _list_names(node)
     if part in names:
         return names.index(part)
-    what = f"{format_path(path)} has no entry {part!r}"
-    known = f"a number below {end}" + (f" or one of {', '.join(names)}" if names else "")
-    expected = " ".join(filter(None, (f"expected {known}.", closest(part, names))))
-    raise RecipeError(Problem(override.where, what, expected))
+    raise _describe_no_entry(node, part, path, override, may_grow=end > len(node.value))
+
+
+def _list_names(node: Node) -> list[str]:
+    return [str(child.value) for item in node.value if (child := item.child("name"))]
+
+
+def _describe_no_entry(
+    node: Node, part: str, path: FieldPath, override: _Override, *, may_grow: bool
+) -> RecipeError:
+    """Returns the error for an entry of a list that is not there."""
+    names, count, field = _list_names(node), len(node.value), format_path(path)
+    what = f"{field} has no entry {part!r}; {closest(part, names)}".rstrip("; ")
+    known = [*names, *([f"a number from 0 to {count - 1}"] if count else [])]
+    expected = f"expected {' or '.join(filter(None, (', '.join(known[:-1]), *known[-1:])))}"
+    if may_grow:
+        form = "{name: ..., epochs: ...}" if names else "..."
+        expected = f"{expected}; {field}.{count}={form} adds one" if known else (
+            f"expected {field}.0={form}, which adds one"
+        )  # fmt: skip
+    return RecipeError(Problem(override.where, what, f"{expected}."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class ShippedRecipe:
         models = self.path.resolve().parents[1] / "models"
         text = text.replace("weights: ../models/", f"weights: {models}/")
         text = text.replace(
-            f"tltool finetune recipes/{self.name}.yaml", f"tltool finetune {target}"
+            f"tltool finetune recipes/{self.name}.yaml",
+            f"tltool finetune {shlex.quote(str(target))}",
         )
         text = text.replace("recipes/data/", f"{target.parent / 'data'}/")
         text = text.replace("\n# Result: ", f"\n# Result of the shipped {self.name}: ")

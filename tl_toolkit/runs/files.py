@@ -41,7 +41,7 @@ def drafted(path: Path) -> Iterator[Path]:
         OutputError: The folder cannot be written, the disk is full, or a file would take the place
             of a folder or a folder that of a file: neither is replaced.
     """
-    path = Path(path)
+    path = follow_link(Path(path))
     # The suffix stays last: Keras picks the format from it.
     draft = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}")
     try:
@@ -76,6 +76,24 @@ def _put(draft: Path, path: Path) -> None:
         os.replace(draft, path)  # of a file it never takes a folder's place
     elif not _exchange(draft, path):
         _put_in_two_steps(draft, path)
+
+
+def follow_link(path: Path) -> Path:
+    """Returns the file that a link stands for, which need not exist; a folder's link stays itself.
+
+    Args:
+        path: A link, or any other path, which is returned.
+    """
+    return path if not path.is_symlink() or path.is_dir() else Path(os.path.realpath(path))
+
+
+def is_stream(path: Path) -> bool:
+    """Returns whether a path is neither file nor folder: a pipe, a device or a socket, or its link.
+
+    Args:
+        path: The path; it need not exist.
+    """
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _refuse_other_kind(path: Path) -> OutputError:
@@ -222,6 +240,9 @@ def _is_full(place: Path) -> bool:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes one file beside its place and renames it into it.
 
+    A link keeps its place, and its target is written. A pipe or a device is opened and written to:
+    a rename would put a file in its place.
+
     Args:
         path: The file.
         content: Its bytes, or its text, which becomes UTF-8.
@@ -231,6 +252,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     # File names that are not UTF-8 come as surrogates, and are written as their original bytes.
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    if is_stream(path):
+        with reporting_unwritable(path), open(path, "wb") as stream:
+            stream.write(data)
+        return
     with drafted(path) as draft:
         draft.write_bytes(data)
 
@@ -286,9 +311,11 @@ def check_place(path: Path) -> None:
     Raises:
         OutputError: It is a folder, or its folder is missing or write-protected.
     """
-    folder = path.absolute().parent
+    folder = follow_link(path).absolute().parent
     if path.is_dir():
         raise _refuse_other_kind(path)
+    if is_stream(path):
+        return
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "cannot be written" if folder.is_dir() else "does not exist"
         raise OutputError(Problem(f"-o {path}", f"{folder} {what}", "", "-o FILE elsewhere"))

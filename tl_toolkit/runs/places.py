@@ -12,6 +12,7 @@ from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, Tool
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
 
@@ -34,7 +35,8 @@ def create_run(
         name: The recipe's name: the run becomes `<root>/<name>/<NNN>`, NNN being the next number.
         root: Folder of all runs.
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
-        overwrite: Remove the artifacts of the run that `out` holds. Other files in it stay.
+        overwrite: Remove the artifacts of the run that `out` holds, if it is of the same kind.
+            Other files in it stay.
         kind: run, search or sweep; the status holds it from the beginning.
 
     Yields:
@@ -54,10 +56,12 @@ def create_run(
                 stack.enter_context(hold(folder.path))
             else:
                 folder = RunFolder(Path(out).resolve())
-                _check_free(folder, overwrite)  # before a lock file is put into a foreign folder
+                _check_free(
+                    folder, overwrite, kind
+                )  # before a lock file is put into a foreign folder
                 folder.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold(folder.path))
-                _check_free(folder, overwrite)
+                _check_free(folder, overwrite, kind)
                 folder.remove_artifacts()
         except OSError as error:
             raise describe_unwritable(Path(out or root), error) from error
@@ -193,7 +197,7 @@ def _point(link: Path, target: str) -> None:
         raise
 
 
-def _check_free(folder: RunFolder, overwrite: bool) -> None:
+def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
     if folder.path.is_file():
         raise OutputError(
             Problem(where=f"--out {folder.path}", what="is a file", expected="A folder is needed.")
@@ -209,13 +213,25 @@ def _check_free(folder: RunFolder, overwrite: bool) -> None:
                 hint="another --out, or none: runs are numbered",
             )
         )
-    if not overwrite:
+    if folder.kind != kind:
         raise RecipeError(
             Problem(
                 where=f"--out {folder.path}",
-                what="holds a run already",
-                expected="A run never mixes with another.",
-                hint="--overwrite to replace it, another --out, or none: runs are numbered",
+                what=f"holds a {folder.kind}",
+                expected=f"A {kind} never takes the place of a {folder.kind}, not with "
+                "--overwrite either.",
+                hint="another --out, or none: runs are numbered",
+            )
+        )
+    if not overwrite:
+        resume = "" if kind == "run" else "--resume to continue it, "
+        raise RecipeError(
+            Problem(
+                where=f"--out {folder.path}",
+                what=f"holds a {kind} already",
+                expected=f"A {kind} never mixes with another.",
+                hint=f"{resume}--overwrite to replace it, another --out, or none: runs are "
+                "numbered",
             )
         )
 
@@ -232,12 +248,15 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
         DataError: There is no such run; the message lists existing runs.
     """
     root = Path(root)
+    run = _strip_root(run, root)
     places = [Path(run), root / run, root / run / "latest"]
     if unfinished and (newest := _find_newest(run, root)):
         places.insert(0, newest)
     for path in places:
         if RunFolder(path).status.is_file():
             return RunFolder(path.resolve())
+    if last := _find_last(run, root):
+        raise DataError(describe_unfinished(last, str(run), _find_newest(run, root) is not None))
     known = [str(path.relative_to(root)) for path in _list_runs(root) if _is_usable(path)]
     more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     here = f"Here: {', '.join(known[-_MAX_NAMED:])}{more}." if known else f"{root}/ holds none yet."
@@ -252,6 +271,23 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
             else _suggest(str(run), known),
         )
     )
+
+
+def _strip_root(run: str | Path, root: Path) -> str | Path:
+    """Returns NAME for the folder of a name's runs, which a shell completes to runs/NAME."""
+    path, top = Path(run).absolute(), root.absolute()
+    if RunFolder(path).status.is_file() or path == top or not path.is_relative_to(top):
+        return run
+    return path.relative_to(top)
+
+
+def _find_last(run: str | Path, root: Path) -> RunFolder | None:
+    """Returns the last run of `<name>` or `<name>/latest`, none of which is finished."""
+    name, *number = Path(run).parts or ("latest",)
+    if name == "latest" or number not in ([], ["latest"]):
+        return None
+    runs = [RunFolder(path) for path in _list_runs(root, glob.escape(name))]
+    return runs[-1] if runs and runs[-1].kind == "run" else None
 
 
 def _is_usable(path: Path) -> bool:

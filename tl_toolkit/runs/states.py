@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,14 @@ from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import is_abandoned, is_gone
 
-__all__ = ["describe_absent", "describe_interrupted", "find_state", "name_run"]
+__all__ = [
+    "describe_absent",
+    "describe_interrupted",
+    "describe_resume",
+    "describe_unfinished",
+    "find_state",
+    "name_run",
+]
 
 
 def find_state(folder: RunFolder) -> str:
@@ -75,6 +83,24 @@ def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
     return RecipeError(Problem(str(path), f"is missing: {what}", expected, hint))
 
 
+def describe_unfinished(folder: RunFolder, typed: str, holds_model: bool) -> Problem:
+    """Returns the problem that a name stands for no finished run, by what became of its last one.
+
+    Args:
+        folder: The last run of the name.
+        typed: What was typed for it.
+        holds_model: Whether a run of the name holds a model, which `--any` finds.
+    """
+    what, left, hint = _describe_run(folder)
+    name = f"{folder.path.parent.name}/{folder.path.name}"
+    state = what.replace("the run", name, 1)
+    if find_state(folder) == "killed" and not folder.model.is_file():
+        state = state.replace("was killed", "was killed before it wrote a model", 1)
+    if holds_model:
+        hint = "--any for the newest that holds a model"
+    return Problem(typed, f"is no finished run; {state}", left, hint)
+
+
 def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
     """Returns the state of a run, what it left, and what to type."""
     status, state = folder.read_status(), find_state(folder)
@@ -119,5 +145,25 @@ def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
     if not folder.search.is_file():
         recipe = shlex.quote(str(folder.recipe)) if folder.recipe.is_file() else "RECIPE"
         return what, "It ended before its first trial.", f"tltool {kind} {recipe}"
-    command = ["tltool", kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
-    return what, "Once it is resumed and ends, its winner is best.yaml.", shlex.join(command)
+    return what, "Once it is resumed and ends, its winner is best.yaml.", describe_resume(folder)
+
+
+def describe_resume(folder: RunFolder) -> str:
+    """Returns the command that resumes a search by its own recipe, overrides included.
+
+    Args:
+        folder: The search's folder.
+    """
+    command = ["tltool", folder.kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
+    return shlex.join([*command, *(_list_depths(folder) if folder.kind == "sweep" else ())])
+
+
+def _list_depths(folder: RunFolder) -> list[str]:
+    """Returns the options that a sweep was begun with: its phase, and whether units were swept."""
+    try:
+        space = json.loads(folder.search.read_text(encoding="utf-8"))["search"]["space"]
+        ((field, depths),) = space.items()
+        by_units = any(isinstance(depth, dict) for depth in depths["choices"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    return ["--phase", field.split(".")[1], *(["--units"] if by_units else [])]

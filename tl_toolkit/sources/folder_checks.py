@@ -124,6 +124,13 @@ def check_training(
     return check_classes(contents, classes, selected=selected)
 
 
+def _hint_classes(contents: ClassFolders) -> str:
+    """Returns what to do with images of all classes in one folder."""
+    if not any(suffix_of(path) in IMAGE_SUFFIXES for path in contents.loose):
+        return ""
+    return "a folder per class with its images, or a table (data.csv) with columns path and label"
+
+
 def _describe_no_class(contents: ClassFolders) -> str:
     images = [path for path in contents.loose if suffix_of(path) in IMAGE_SUFFIXES]
     content = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
@@ -142,7 +149,9 @@ def check_classes(
         partial: Whether some of the classes are enough.
     """
     if not contents.classes:
-        problem = Problem(contents.where, _describe_no_class(contents), f"{EXPECTED}.")
+        problem = Problem(
+            contents.where, _describe_no_class(contents), f"{EXPECTED}.", _hint_classes(contents)
+        )
         return [(contents.split, problem)]
     problems = []
     wanted = {normalize(label): label for label in classes}

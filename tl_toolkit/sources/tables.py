@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,15 @@ def refuse_empty(column: str, value: str) -> str:
     return "" if value else f"no {column}"
 
 
+def mend_decimal(value: str) -> str:
+    """Returns a number that is written with a decimal comma with a point, "" for any other value.
+
+    Args:
+        value: As "0,5".
+    """
+    return value.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", value) else ""
+
+
 def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
     """Returns the names of a table's columns, or why they cannot be read.
 
@@ -142,7 +152,8 @@ def _describe_fault(path: Path, expected: str, error: Exception) -> Problem:
         text = line.decode("cp1252", "replace")[:60]
         what = f"is not UTF-8: line {number} is {text!r} in Windows-1252"
         encoding = "WINDOWS-1252"
-    hint = f"save it as CSV UTF-8, or: iconv -f {encoding} -t UTF-8 {path.name} > utf8.csv"
+    command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)} > utf8.csv"
+    hint = f"save it as CSV UTF-8, or: {command}"
     return Problem("data.csv", f"{str(path)!r} {what}", "A table in UTF-8 is expected.", hint)
 
 

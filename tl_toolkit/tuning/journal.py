@@ -11,6 +11,7 @@ from typing import Any
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.states import describe_resume
 
 _PHASE = re.compile(r"^phases\.(\d+)")
 _SPACE = "search.space"
@@ -84,12 +85,16 @@ class Journal:
         keys = sorted(_flatten(before).items() ^ _flatten(now).items())
         if keys:
             names = list(dict.fromkeys(key for key, _ in keys))
+            hint = "without --resume for a new search, or undo the changes"
+            is_of_recipe = all(name.startswith(("recipe", "search")) for name in names)
+            if is_of_recipe and self._folder.recipe.is_file():  # with its overrides
+                hint = f"{describe_resume(self._folder)}, which repeats the first call; or {hint}"
             raise RecipeError(
                 Problem(
                     where=f"--resume {self._folder.path}",
                     what=f"the search was begun with another {_name_fields(names, now)}",
                     expected="Scores of a search can be compared only if all else stays the same.",
-                    hint="without --resume for a new search, or undo the changes",
+                    hint=hint,
                 )
             )
 

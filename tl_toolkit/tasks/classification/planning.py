@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,12 @@ from tl_toolkit.sources.survey import (
 from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
 
 __all__ = ["Planning"]
+
+_PHOTOS = {"images", "image", "imgs", "img", "photos", "inputs", "rgb"}
+_MASKS = {
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth",
+    "ground_truth", "segmentation", "segmentations", "targets",
+}  # fmt: skip
 
 
 class Planning(TaskPlanning):
@@ -127,6 +134,7 @@ class Planning(TaskPlanning):
             folder=folder,
             reason=reason,
             ignored=ignored,
+            doubts=[] if source.is_file() else _list_doubts(find_splits(source)["train"]),
         )
 
 
@@ -166,7 +174,8 @@ def _propose_folders(
     after: list[str] = []
     if "test" in used and not contents["test"].classes:
         images = used.pop("test")
-        after.append(f"  # {images.name}/ has no class folders: tltool predict latest {images}")
+        command = f"tltool predict latest {shlex.quote(str(images))}"
+        after.append(f"  # {images.name}/ has no class folders: {command}")
     refused = [read_folders(folder, name, name)[0] for name, folder in used.items()]
     is_linked = any(check_unused(entry, None) for entry in refused)
     if is_linked:
@@ -185,6 +194,33 @@ def _propose_folders(
     )
     lines = [*write_paths(used, place, "each class"), *write_classes(classes, left_out), *after]
     return lines, listing, problems
+
+
+def _list_doubts(folder: Path) -> list[str]:
+    """Returns sentences on folders that may be something else than classes.
+
+    Args:
+        folder: Holds the class folders of the training images.
+    """
+    contents = read_folders(folder, "train", "", links="follow")[0]
+    names = {name.lower(): name for name in contents.classes}
+    photos, masks = (sorted(words & set(names)) for words in (_PHOTOS, _MASKS))
+    doubts = []
+    if photos and masks and len(names) == 2:
+        doubts.append(
+            f"{names[photos[0]]}/ and {names[masks[0]]}/ are taken for two classes; if they are "
+            "images and their masks, call them images and masks"
+        )
+    for name, paths in contents.classes.items():
+        below = {Path(path).relative_to(contents.folder).parts[1:-1] for path in paths}
+        inner = sorted({parts[0] for parts in below if parts})
+        if len(inner) > 1 and () not in below:
+            command = f"tltool init {shlex.quote(str(folder / name))}"
+            doubts.append(
+                f"{name}/ is taken for one class; if its folders ({name_some(inner)}) are the "
+                f"classes: {command}"
+            )
+    return doubts
 
 
 def _choose_classes(

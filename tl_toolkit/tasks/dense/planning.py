@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -152,7 +153,8 @@ class Planning(TaskPlanning):
         unlabelled = []
         if "test" in folders and not (folders["test"] / "masks").is_dir():
             images = folders.pop("test")
-            unlabelled = [f"  # {images.name}/ has no masks: tltool predict latest {images}"]
+            command = f"tltool predict latest {shlex.quote(str(images))}"
+            unlabelled = [f"  # {images.name}/ has no masks: {command}"]
         problems: list[FieldProblem] = []
         masks: list[str] = []
         numbers = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
@@ -193,7 +194,8 @@ def _find_flags(source: Path, header: Sequence[str]) -> tuple[list[str], list[st
     ):  # fmt: skip
         return [], rest
     if slips:
-        hint = f"0 or 1 there; if the columns are numbers: tltool init --task regression {source}"
+        command = f"tltool init --task regression {shlex.quote(str(source))}"
+        hint = f"0 or 1 there; if the columns are numbers: {command}"
         raise DataError(describe_cells(source, slips, _refuse_flag, hint))
     return flags, rest
 

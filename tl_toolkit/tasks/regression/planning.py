@@ -17,6 +17,7 @@ from tl_toolkit.sources.tables import (
     describe_cells,
     find_wrong_cells,
     is_slip,
+    mend_decimal,
     read_columns,
     read_header,
     read_table,
@@ -189,7 +190,11 @@ def _check_numbers(
     numbers = [name for name in columns if name not in words]
     columns_text = name_some(repr(name) for name in columns if name in words)
     what = f"{str(path)!r} has no numbers in {columns_text}"
-    return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", _hint(numbers)))]
+    hint = _hint(numbers)
+    commas = [target for file in files for target in file.targets if mend_decimal(target)]
+    if commas and not hint:
+        hint = f"a decimal point: {mend_decimal(commas[0])} for {commas[0]}"
+    return [("csv", Problem("data.csv", what, f"{_EXPECTED}.", hint))]
 
 
 def _hint(columns: Sequence[str]) -> str:
@@ -206,7 +211,8 @@ def _refuse_number(column: str, value: str) -> str:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        return f"column {column!r} = {value!r}; expected a number"
+        point = mend_decimal(value)
+        return f"column {column!r} = {value!r}; expected a number{f', as {point}' * bool(point)}"
     if abs(number) < _LARGEST:
         return ""
     return f"column {column!r} = {value!r}; expected less than {_LARGEST:g}"
