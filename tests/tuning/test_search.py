@@ -598,6 +598,21 @@ def test_a_hypermodel_trains_the_epochs_that_a_tuner_asks_for(recipe):
     np.testing.assert_array_equal(then.kernels[0], kernel)
 
 
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_hypermodel_returns_the_recipe_of_the_values_that_a_tuner_shows(recipe):
+    import keras_tuner
+
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+    hypermodel.recipe(values)
+    values.values |= {"model.head.dropout": 0.3, "phases.tune.unfreeze": "from c5"}
+
+    actual = hypermodel.recipe(values)
+
+    assert actual.model.head.dropout == 0.3
+    assert actual.phases[1].unfreeze.model_dump(by_alias=True) == {"from": "c5"}
+    assert actual.search is None
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 def test_the_hyperband_of_keras_tuner_trains_what_it_asks_for_and_returns_its_best(

@@ -77,9 +77,22 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         with numerics(deterministic=self._plan.recipe.deterministic):
             return self._build_model(hp)
 
+    def recipe(self, hp: keras_tuner.HyperParameters) -> Recipe:
+        """Returns the recipe of the chosen values, which `tl.finetune` takes.
+
+        KerasTuner holds numbers, texts and booleans alone: another value, as `{from: block3}`, has
+        a readable text in `hp.values`.
+
+        Args:
+            hp: KerasTuner's values, as of `tuner.get_best_hyperparameters()`.
+        """
+        return self._plan_values(hp).recipe
+
+    def _plan_values(self, hp: keras_tuner.HyperParameters) -> Plan:
+        return plan_trial(self._plan, read_values(register_space(self._space, hp), self._space))
+
     def _build_model(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        values = read_values(register_space(self._space, hp), self._space)
-        plan = plan_trial(self._plan, values)
+        plan = self._plan_values(hp)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
         task.prepare(self._find_images(plan, task)["train"].targets)
