@@ -100,6 +100,23 @@ def test_metrics_are_those_of_the_saved_model(run):
     assert again["loss"] == pytest.approx(run.metrics["test"]["loss"], rel=1e-6)
 
 
+def test_weights_that_were_changed_afterwards_are_not_those_of_the_run(run, photos, caplog):
+    opened = tl.load_run(run.path)
+    image = next(photos.glob("*/*"))
+    before = opened.predict(image)[0].probabilities
+    model = opened.model
+
+    opened.predict(image)
+    assert not caplog.text
+    model.get_layer("predictions").bias.assign([9, 0, 0])
+
+    assert opened.predict(image)[0].probabilities == before
+    assert "run.model was changed" in caplog.text
+    assert opened.model is not model
+    opened.model = model
+    assert opened.evaluate()["accuracy"] == run.metrics["test"]["accuracy"]
+
+
 def test_predictions_of_files_equal_those_of_the_run(run):
     with open(run.path / "predictions.csv") as file:
         rows = list(csv.DictReader(file))

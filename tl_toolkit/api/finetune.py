@@ -190,7 +190,7 @@ class _Finetuning:
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder)
-        run.model = transfer.model  # saves reading it back from model.keras
+        run._keep_model(transfer.model)
         exported = {}
         if self.recipe.export:
             self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))

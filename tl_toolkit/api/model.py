@@ -5,6 +5,7 @@ Importing this module costs no TensorFlow; the functions start it.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from tl_toolkit.runtime import numerics
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build_model", "load_model"]
+__all__ = ["build_model", "digest_weights", "load_model"]
 
 
 def build_model(
@@ -64,6 +65,18 @@ def build_model(
         prepare_model(plan, task, handle)
         initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
+
+
+def digest_weights(model: keras.Model) -> str:
+    """Returns a SHA-256 of all weights and moving statistics of a model.
+
+    Args:
+        model: The model.
+    """
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(path: str | Path) -> keras.Model:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
-from tl_toolkit.api.model import load_model
+from tl_toolkit.api.model import digest_weights, load_model
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
@@ -40,6 +40,9 @@ class Run(InFolder):
     Args:
         folder: The run's folder.
     """
+
+    _kept: tuple[keras.Model, str] | None = None
+    """The model as it was read, and the digest of its weights: `model` may be changed."""
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -101,9 +104,38 @@ class Run(InFolder):
         Outputs are probabilities, or numbers in the units of the table for a regression.
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
         `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
+
+        `evaluate`, `predict` and `export` use the model as it was kept: after a change of weights
+        they read it again, and warn.
         """
         self._require(self.folder.model)
-        return load_model(self.folder.model)
+        model = load_model(self.folder.model)
+        self._kept = (model, digest_weights(model))
+        return model
+
+    def _keep_model(self, model: keras.Model) -> None:
+        """Gives the run its model, which saves reading it back from model.keras.
+
+        Args:
+            model: The model that was saved.
+        """
+        self.model = model
+        self._kept = (model, digest_weights(model))
+
+    def _find_model(self, report: Handler) -> keras.Model:
+        """Returns the kept model, read again if somebody has changed `model` since."""
+        model = self.model
+        kept, digest = self._kept or (None, "")
+        if model is kept and digest_weights(model) == digest:
+            return model
+        report(
+            warning(
+                f"run.model was changed: {self.folder.model} is read again, as the run stands for "
+                "what it trained. A changed model is one of your own: model.save('own.keras')"
+            )
+        )
+        del self.model
+        return self.model
 
     def _require(self, path: Path) -> None:
         """Refuses to use a run that lacks a file, by what became of the run."""
@@ -151,7 +183,7 @@ class Run(InFolder):
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
         try:
-            metrics = evaluate_images(self.model, task, images).metrics
+            metrics = evaluate_images(self._find_model(progress), task, images).metrics
         except DataError as error:
             if data is not None:
                 raise
@@ -252,7 +284,7 @@ class Run(InFolder):
             done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
             read=read,
         )
-        return list(self._task.predict(self.model, files, options))
+        return list(self._task.predict(self._find_model(report), files, options))
 
     def tabulate(
         self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None
@@ -328,7 +360,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             files = read_parity_images(manifest, report)
         return publish(
-            FinishedModel(self.model, self._task, self.recipe.data.resize),
+            FinishedModel(self._find_model(report), self._task, self.recipe.data.resize),
             self.folder,
             files=files,
             formats=chosen_formats,
