@@ -435,6 +435,20 @@ def test_a_run_warns_of_a_classifier_that_was_left_in_its_base(recipe, tmp_path)
     assert "model.get_layer('head_pool').output" in "".join(texts)
 
 
+def test_regularizers_of_a_base_that_are_left_out_are_a_warning(recipe):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, name="plain", kernel_constraint="non_neg")(image)
+    base = keras.Model(image, keras.layers.Conv2D(4, 3, kernel_regularizer="l2", name="own")(x))
+    tune = {"phases.tune.unfreeze": 2}
+
+    (actual,) = tl.validate(recipe, tune, base=base).warnings
+
+    assert "kernel_regularizer is left out (own): the recipe's l1 and l2 are 0" in actual
+    assert not tl.validate(recipe, {**tune, "model.l2": 1e-4}, base=base).warnings
+    run = tl.finetune(recipe, overrides=tune, base=base, root="runs")
+    assert float(run.model.get_layer("plain").kernel.numpy().min()) >= 0
+
+
 def test_the_plan_of_a_model_in_python_names_it_and_no_file(recipe, toy):
     plan = tl.validate(recipe, base=toy)
 

@@ -273,9 +273,21 @@ def build_half():
     return sequential(layers.Conv2D(4, 3, dtype="mixed_float16", name="half"))
 
 
+def build_nested_activity():
+    inner = keras.Sequential(
+        [keras.Input((30, 30, 4)), layers.Conv2D(4, 3, activity_regularizer="l2", name="deep")]
+    )
+    return sequential(layers.Conv2D(4, 3), inner)
+
+
 @pytest.mark.parametrize(
     ("build_model", "text"),
     [
+        (build_nested_activity, "has an activity_regularizer in 'deep'\n  expected none"),
+        (
+            lambda: sequential(layers.Conv2D(4, 3), layers.ActivityRegularization(name="deep")),
+            "has an activity_regularizer in 'deep'\n  expected none",
+        ),
         (build_subclassed, "is a subclassed model, Subclassed\n  expected a functional model"),
         (build_two_inputs, "has 2 inputs\n  expected one"),
         (build_two_outputs, "has 2 outputs\n  expected one"),

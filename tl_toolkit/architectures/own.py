@@ -36,9 +36,13 @@ __all__ = [
     "connect_own_model",
     "digest_own_model",
     "graph_of",
+    "list_regularized",
     "load_own_model",
 ]
 
+_NO_LOSSES = (
+    "expected none: the loss of a phase is the task's, with that of regularized kernels alone."
+)
 _RESERVED = ("head", "image", "pixels", "predictions")
 _RESERVED_BEGINNINGS = ("head_", "pixels_")
 _PREFIX = "base_"
@@ -125,6 +129,7 @@ def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
             return
     yield from _find_wrong_shapes(graph)
     yield from _find_wrong_types(graph)
+    yield from _find_activity_losses(graph)
 
 
 def _find_wrong_shapes(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
@@ -154,6 +159,45 @@ def _find_wrong_types(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
                     expected = "expected float32, which training and the feature store are in."
                     yield what, expected, "build it under the policy float32, and set_weights"
                     return
+
+
+def _find_activity_losses(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
+    for layer in _all_layers(graph):
+        if getattr(layer, "activity_regularizer", None) is not None:
+            what = f"has an activity_regularizer in {layer.name!r}"
+            hint = (
+                f"model.get_layer({layer.name!r}).activity_regularizer = None, before it is saved"
+            )
+            yield what, _NO_LOSSES, hint
+            return
+
+
+def _all_layers(graph: keras.Function) -> list[keras.layers.Layer]:
+    """Returns the layers of a graph, and all layers inside them."""
+    return [
+        layer
+        for operation in graph.operations
+        if isinstance(operation, keras.layers.Layer)
+        for layer in flatten_layers(operation)
+    ]
+
+
+def list_regularized(model: keras.Model) -> tuple[str, ...]:
+    """Returns the layers whose kernels have a regularizer of the model's own.
+
+    Args:
+        model: A model that `check_own_model` has passed.
+    """
+    return tuple(
+        layer.name
+        for layer in _all_layers(graph_of(model))
+        if any(
+            getattr(variable, "regularizer", None) is not None
+            for variable in layer.trainable_weights
+            if variable.name.endswith("kernel")
+        )
+        and len(flatten_layers(layer)) == 1
+    )
 
 
 def digest_own_model(path: Path) -> str:

@@ -13,6 +13,7 @@ from tl_toolkit.architectures.own import (
     build_own_base,
     connect_own_model,
     graph_of,
+    list_regularized,
     load_own_model,
     original_name,
 )
@@ -77,6 +78,7 @@ def describe_own_base(
         fixed_size=fixed,
         file=str(path),
         doubt=_describe_classifier(graph_of(model)),
+        regularized=list_regularized(model),
     )
     return replace(record, taps=_name_taps(record, model, size))
 
