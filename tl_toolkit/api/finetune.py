@@ -189,8 +189,7 @@ class _Finetuning:
         metrics = self._evaluate(trainer, task, images, training)
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
-        run = Run(self.folder)
-        run._keep_model(transfer.model)
+        run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
             self.progress(message(f"exporting {', '.join(self.recipe.export.formats)}"))

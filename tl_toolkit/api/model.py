@@ -104,14 +104,20 @@ def _load(path: Path) -> keras.Model:
     import tl_toolkit.architectures.affine
     import tl_toolkit.architectures.layers
     import tl_toolkit.architectures.sampling  # noqa: F401
+    from tl_toolkit.architectures.own import describe_unregistered
+    from tl_toolkit.keras_private import explain_load
 
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the first damaged part makes it
+        cause, unknown = explain_load(error)
+        if unknown:
+            problem = describe_unregistered(str(path), "cannot be loaded", unknown)
+            raise DataError(problem) from error
         raise DataError(
             Problem(
                 where=str(path),
-                what=f"cannot be loaded: {str(error).splitlines()[0]}",
+                what=f"cannot be loaded: {cause}",
                 expected="The file is damaged, or was written by another Keras.",
                 hint="tltool finetune with the recipe.yaml beside it",
             )

@@ -21,7 +21,7 @@ from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
-from tl_toolkit.runs.folder import InFolder
+from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
@@ -39,10 +39,15 @@ class Run(InFolder):
 
     Args:
         folder: The run's folder.
+        model: Its model, if it is at hand; by default model.keras is read when it is used.
     """
 
-    _kept: tuple[keras.Model, str] | None = None
-    """The model as it was read, and the digest of its weights: `model` may be changed."""
+    def __init__(self, folder: RunFolder, model: keras.Model | None = None) -> None:
+        super().__init__(folder)
+        self._kept: tuple[keras.Model, str] | None = None  # as it was read: `model` may be changed
+        if model is not None:
+            self.model = model
+            self._kept = (model, digest_weights(model))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -112,15 +117,6 @@ class Run(InFolder):
         model = load_model(self.folder.model)
         self._kept = (model, digest_weights(model))
         return model
-
-    def _keep_model(self, model: keras.Model) -> None:
-        """Gives the run its model, which saves reading it back from model.keras.
-
-        Args:
-            model: The model that was saved.
-        """
-        self.model = model
-        self._kept = (model, digest_weights(model))
 
     def _find_model(self, report: Handler) -> keras.Model:
         """Returns the kept model, read again if somebody has changed `model` since."""

@@ -7,6 +7,7 @@ come from a fresh copy that is loaded from its file, so a model in the user's ha
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.keras_private import (
     Call,
+    counted_name,
+    explain_load,
     flatten_layers,
     forget_calls,
     inner_graph,
@@ -34,6 +37,7 @@ __all__ = [
     "build_own_base",
     "check_own_model",
     "connect_own_model",
+    "describe_unregistered",
     "digest_own_model",
     "graph_of",
     "list_regularized",
@@ -75,20 +79,50 @@ def load_own_model(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # the first part that fails may raise any error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise WeightsError(
-            Problem(
-                where="",
-                what=f"{source} cannot be loaded: {lines[0] if lines else type(error).__name__}",
-                expected="Expected layers of Keras, or such that are registered with "
-                "keras.saving.register_keras_serializable and imported; no Lambda layers.",
-            )
-        ) from error
+        raise WeightsError(_explain_load(source, error)) from error
     check_own_model(model, str(path))
     for layer in flatten_layers(model):
         layer.trainable = True  # the phases decide what trains
+    _name_unnamed(graph_of(model))
     _settle_names(graph_of(model))
     return model
+
+
+def _explain_load(source: str, error: Exception) -> Problem:
+    cause, unknown = explain_load(error)
+    if unknown:
+        return describe_unregistered("", f"{source} cannot be loaded", unknown)
+    return Problem(
+        where="",
+        what=f"{source} cannot be loaded: {cause}",
+        expected="Expected layers of Keras, or such that are registered with "
+        "keras.saving.register_keras_serializable and imported, and that take what their "
+        "get_config returns; no Lambda layers.",
+    )
+
+
+def describe_unregistered(where: str, what: str, name: str) -> Problem:
+    """Returns the problem that a layer of the user's own is not known in this process.
+
+    Args:
+        where: The place.
+        what: What cannot be done.
+        name: The layer, `package>Name` if it was registered when it was saved.
+    """
+    if ">" in name:
+        return Problem(
+            where,
+            f"{what}: layer {name} is not registered here",
+            "Keras finds a layer of your own in a process that has registered it.",
+            "import the module, or run the cell, that registers it",
+        )
+    return Problem(
+        where,
+        f"{what}: layer {name} is not registered",
+        "It was saved by a name that Keras cannot find again.",
+        f"decorate class {name} with @keras.saving.register_keras_serializable(), and make the "
+        "model again",
+    )
 
 
 def check_own_model(model: Any, source: str) -> None:
@@ -219,6 +253,26 @@ def digest_own_model(path: Path) -> str:
 
 
 # -------------------------------------------------------------------------------------------- names
+
+
+def _name_unnamed(graph: keras.Function) -> None:
+    """Names layers whose config holds no name by their place: Keras counts them in a process."""
+    unnamed = [
+        call.operation
+        for call in _own_calls(graph)
+        if isinstance(call.operation, keras.layers.Layer)
+        and "name" not in call.operation.get_config()
+    ]
+    unnamed = list(dict.fromkeys(unnamed))
+    names = {operation.name for operation in graph.operations if operation not in unnamed}
+    for operation in unnamed:
+        kind = counted_name(operation)
+        numbers = itertools.count(1)
+        name = kind
+        while name in names:
+            name = f"{kind}_{next(numbers)}"
+        names.add(name)
+        operation.name = name
 
 
 def _settle_names(graph: keras.Function) -> None:
