@@ -1,6 +1,7 @@
 """Keras callbacks do what they do under `fit`: every hook, in its order, with its arguments."""
 
 import csv
+import json
 import signal
 
 import keras
@@ -276,3 +277,19 @@ def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_done(tmp_pat
         tl.finetune(tmp_path / "recipe.yaml", out=tmp_path / "run", callbacks=callbacks)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_of_a_callback_leaves_the_best_model_and_its_type(tmp_path):
+    def fail(epoch, logs):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        finetune(tmp_path, [keras.callbacks.LambdaCallback(on_epoch_end=fail)])
+
+    (path,) = tmp_path.rglob("status.json")
+    status = json.loads(path.read_text())
+    assert (status["state"], status["error"]) == ("failed", "ValueError: mine")
+    run = tl.load_run(path.parent, unfinished=True)
+    kept = np.load(run.folder.checkpoint)
+    kernel = run.model.get_layer("predictions").kernel
+    assert any(np.array_equal(kernel, kept[name]) for name in kept)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling
 from tl_toolkit.api.run import Run
-from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
+from tl_toolkit.errors import OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
@@ -243,9 +243,10 @@ class _Finetuning:
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
             training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
-        except (NonFiniteError, KeyboardInterrupt):
+        except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
-                self._save(transfer)
+                with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason
+                    self._save(transfer)
             raise
         self._save(transfer)
         return training
