@@ -147,21 +147,30 @@ def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
                 where=where,
                 what=f"phase {receipt['phase']!r}: {problem}",
                 expected="What is frozen keeps every bit, and what trains moves.",
-                hint=_advise(receipt["phase"], problem),
+                hint=_advise(receipt, problem),
             )
             for problem in receipt["problems"]
         ]
     )
 
 
-def _advise(phase: str, problem: str) -> str:
+def _advise(receipt: Mapping[str, Any], problem: str) -> str:
+    phase = f"phases.{receipt['phase']}"
     if "frozen" in problem:
         return "report it: the toolkit, or a layer with hidden state, is at fault"
     if _SATURATED in problem or "float32 loses" in problem:
         return _LOWER
-    if problem.startswith(f"{HEAD}:") and _DEAD in problem:
+    random_base = f"{phase}.batch_norm=train if the base has random weights"
+    if receipt["cut"] == HEAD:  # statistics of frozen blocks stay as they are
+        blocks = len({part["block"] for part in receipt["parts"]} - {HEAD})
+        random_base = (
+            f"model.weights=imagenet, or {phase}.unfreeze={blocks} {phase}.batch_norm=train, if "
+            "the base has random weights"
+        )
+    elif problem.startswith(f"{HEAD}:") and _DEAD in problem:
         return f"{_LOWER}, or another activation in model.head.hidden"
-    random_base = f"phases.{phase}.batch_norm=train if the base has random weights"
+    if problem.startswith(f"{HEAD}:") and _DEAD in problem:
+        return f"{random_base}, else {_LOWER}, or another activation in model.head.hidden"
     return random_base if _DEAD in problem else f"{random_base}, else a higher learning_rate"
 
 
