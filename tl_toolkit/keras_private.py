@@ -33,6 +33,7 @@ __all__ = [
     "inner_graph",
     "is_op_determinism_enabled",
     "keep_input_calls",
+    "losses_of",
     "producer_of",
     "rand_augment_layers",
     "rebuild_graph",
@@ -213,6 +214,15 @@ def explain_load(error: Exception) -> tuple[str, str]:
         name = known[1] if known else unknown[1]
     lines = [line.strip() for line in cause.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__, name
+
+
+def losses_of(layer: keras.layers.Layer) -> list[Any]:
+    """Returns the losses that a layer added in its last call, without those of its weights.
+
+    Args:
+        layer: A layer that was called on values.
+    """
+    return list(layer._get_own_losses())
 
 
 def counted_name(operation: keras.Operation) -> str:

@@ -449,6 +449,21 @@ def test_regularizers_of_a_base_that_are_left_out_are_a_warning(recipe):
     assert float(run.model.get_layer("plain").kernel.numpy().min()) >= 0
 
 
+def test_the_state_of_a_layer_moves_where_it_trains_and_nowhere_else(recipe):
+    image = keras.Input((32, 32, 3))
+    conv = keras.layers.Conv2D(4, 3, name="conv")
+    base = keras.Model(image, keras.layers.SpectralNormalization(conv, name="normal")(image))
+    phases = [HEAD, {"name": "tune", "epochs": 1, "unfreeze": 1}]
+
+    run = tl.finetune({**recipe, "phases": phases}, base=base, root="runs")
+
+    moved = [
+        run.folder.read_json(run.folder.phase(index, name) / "receipt.json")["parts"][0]["moved"]
+        for index, name in enumerate(["head", "tune"])
+    ]
+    assert moved[0] == 0 < moved[1]
+
+
 def test_the_plan_of_a_model_in_python_names_it_and_no_file(recipe, toy):
     plan = tl.validate(recipe, base=toy)
 

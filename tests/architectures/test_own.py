@@ -386,6 +386,33 @@ def test_a_layer_that_was_never_registered_is_named_with_its_decorator(save):
         describe_own_base(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("Counting", "'own' changes its weights in inference mode"), ("Adding", "'own' adds a loss")],
+)
+def test_a_layer_that_a_phase_cannot_freeze_or_train_is_refused(save, forgotten, kind, text):
+    @keras.saving.register_keras_serializable("me")
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.count.assign_add(1.0)
+            return x
+
+    @keras.saving.register_keras_serializable("me")
+    class Adding(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(x))
+            return x
+
+    layer = {"Counting": Counting, "Adding": Adding}[kind](name="own")
+    path = save(sequential(layers.Conv2D(4, 3), layer))
+
+    with pytest.raises(RecipeError, match=f"model.base: the layer {text}"):
+        describe_own_base(path)
+
+
 def test_layers_that_keras_numbers_anew_keep_their_names(save, forgotten):
     @keras.saving.register_keras_serializable("me")
     class Nameless(Plain):

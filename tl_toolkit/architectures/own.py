@@ -30,11 +30,13 @@ from tl_toolkit.keras_private import (
     flatten_layers,
     forget_calls,
     inner_graph,
+    losses_of,
     rebuild_graph,
 )
 
 __all__ = [
     "build_own_base",
+    "check_calls",
     "check_own_model",
     "connect_own_model",
     "describe_unregistered",
@@ -214,6 +216,56 @@ def _all_layers(graph: keras.Function) -> list[keras.layers.Layer]:
         if isinstance(operation, keras.layers.Layer)
         for layer in flatten_layers(operation)
     ]
+
+
+def check_calls(model: keras.Model, size: tuple[int, int]) -> None:
+    """Calls a model on one image, and refuses layers of the user's own that a phase cannot train.
+
+    A model of layers of Keras alone is not called: those are known.
+
+    Args:
+        model: A model from `load_own_model`, which the calls may change.
+        size: (height, width) of an image that it takes.
+
+    Raises:
+        RecipeError: A layer changes its weights in inference mode, or adds a loss.
+    """
+    graph = graph_of(model)
+    own = [layer for layer in _all_layers(graph) if _is_own(layer)]
+    if not own:
+        return
+    image = np.full((1, *size, graph.inputs[0].shape[-1]), 0.5, np.float32)
+    before = {layer: [weight.numpy() for weight in layer.weights] for layer in own}
+    _try(model, image, training=False)
+    for layer in own:
+        values = zip(before[layer], layer.weights, strict=True)
+        if not all(np.array_equal(old, new.numpy(), equal_nan=True) for old, new in values):
+            raise RecipeError(
+                Problem(
+                    "",
+                    f"model.base: the layer {layer.name!r} changes its weights in inference mode",
+                    "expected none: a layer that changes its own state cannot be frozen.",
+                    "a call that assigns only where training is True",
+                )
+            )
+    _try(model, image, training=True)
+    for layer in own:
+        if losses_of(layer):
+            what = f"model.base: the layer {layer.name!r} adds a loss"
+            raise RecipeError(Problem("", what, _NO_LOSSES, "build it without add_loss"))
+
+
+def _is_own(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.split(".")[0] not in ("keras", "tl_toolkit")
+
+
+def _try(model: keras.Model, image: np.ndarray, *, training: bool) -> None:
+    try:
+        model(image, training=training)
+    except Exception as error:  # a layer of the user's own may raise any error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        what = f"model.base: {model.name} cannot be called on an image of {image.shape[1:]}"
+        raise RecipeError(Problem("", what, lines[0])) from error
 
 
 def list_regularized(model: keras.Model) -> tuple[str, ...]:
