@@ -149,7 +149,8 @@ class Plan:
 
     def _describe_phase(self, phase: Phase) -> str:
         units = self.units[phase.name]
-        trained = f"head and {len(units)} units from {units[0]}" if units else "head"
+        count = "1 unit" if len(units) == 1 else f"{len(units)} units"
+        trained = f"head and {count} from {units[0]}" if units else "head"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
 
     def _list_phases(self) -> list[str]:
