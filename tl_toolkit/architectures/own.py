@@ -147,7 +147,9 @@ def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
     """Yields each reason as (what was found, what was expected, what to do)."""
     functional = "keras.Model(inputs, outputs)"
     if not isinstance(model, keras.Model):
-        yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", ""
+        path = isinstance(model, str | Path)
+        hint = f"model.base.model={model}, or base=keras.saving.load_model(...)" if path else ""
+        yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", hint
         return
     graph = inner_graph(model)
     if graph is None and isinstance(model, keras.Sequential):
