@@ -161,7 +161,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, ToolkitError):
-        return _warn(str(error), error.exit_code)
+        return _warn(error.as_typed(), error.exit_code)
     if isinstance(error, BrokenPipeError):
         # The reader of our output has ended, as `head` does; nobody reads the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
