@@ -45,6 +45,10 @@ RETURNED = {
         "tasks.types",
         ("Prediction", "Table"),
     ),
+    "`Run.predict` of a classification": ("tasks.classification.task", ("ClassPrediction",)),
+    "`Run.predict` of a multilabel task": ("tasks.multilabel.task", ("LabelsPrediction",)),
+    "`Run.predict` of a regression": ("tasks.regression.task", ("ValuesPrediction",)),
+    "`Run.predict` of a dense task": ("tasks.dense.evaluation", ("MapPrediction",)),
     "`SearchRun.trials` holds trials": ("tuning.journal", ("Trial",)),
     "`tl.describe_architecture` returns a description": (
         "inspect.describe",
@@ -238,7 +242,7 @@ def _write_sections(places: Mapping[str, str]) -> str:
     prose = (
         "`tl.Recipe` is the whole recipe, frozen, of the sections in this table; their fields are\n"
         "described in [recipe.md](recipe.md) and by `help(tl.recipe.Data)`. A class refuses what\n"
-        "does not fit with pydantic's ValidationError.\n"
+        "does not fit with a `RecipeError`.\n"
     )
     return f"## Sections of a recipe\n\n{prose}\n" + "\n".join(rows) + "\n"
 

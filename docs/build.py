@@ -95,7 +95,7 @@ STATES = """
 | `running` | Its process lives. Its model is written when training ends. |
 | `done` | It was trained and evaluated; its exports, if the recipe names any, are published. |
 | `interrupted` | Ctrl-C, `kill` or a closed terminal ended it. After its first evaluation it writes its best model all the same. |
-| `failed` | An error ended it; `status.json` has its sentence, `command.log` the traceback of an unexpected one. |
+| `failed` | An error ended it; `status.json` has its type and sentence, `command.log` the traceback of an unexpected one. The model of the best epoch is kept, if there was one. |
 | killed | `status.json` says `running`, but the process is gone (`kill -9`, a crash): no model is left. |
 
 `latest` means finished runs; `tltool evaluate latest --any` takes an interrupted one that holds a

@@ -109,3 +109,21 @@ def test_closest_names_the_choice_that_was_meant(name):
 def test_closest_is_silent_when_nothing_is_near():
     assert closest("zzz", ["vgg16", "resnet50"]) == ""
     assert nearest("", []) == ""
+
+
+def test_python_reads_its_own_parameters_and_a_terminal_its_options():
+    error = RecipeError(
+        [
+            Problem("--out runs/a", "is full", "", "--overwrite to replace it, or another --out"),
+            Problem("--top", "is wrong", "", "tltool evaluate a --data FOLDER"),
+        ]
+    )
+
+    assert str(error) == (
+        "out=runs/a  is full. Try: overwrite=True to replace it, or another out\n"
+        "top  is wrong. Try: tltool evaluate a --data FOLDER"
+    )
+    assert error.as_typed() == (
+        "--out runs/a  is full. Try: --overwrite to replace it, or another --out\n"
+        "--top  is wrong. Try: tltool evaluate a --data FOLDER"
+    )

@@ -383,3 +383,34 @@ def test_a_private_part_is_noticed(source):
     tree = ast.parse(source)
 
     assert [*private_attributes(tree), *private_imports(tree)]
+
+
+def test_the_error_of_a_nested_layer_names_it_and_what_it_was_registered_as(tmp_path):
+    @keras.saving.register_keras_serializable("contract")
+    class Unknown(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    inner = keras.Sequential([keras.Input((4,)), Unknown(name="inner")])
+    keras.Sequential([keras.Input((4,)), inner]).save(tmp_path / "model.keras")
+    del keras.saving.get_custom_objects()["contract>Unknown"]
+
+    with pytest.raises(TypeError) as caught:
+        keras.saving.load_model(tmp_path / "model.keras")
+
+    cause, name = keras_private.explain_load(caught.value)
+    assert cause.startswith("Could not locate class 'Unknown'") and name == "contract>Unknown"
+    assert keras_private.explain_load(ValueError("bad\nrest")) == ("bad", "")
+
+
+def test_a_layer_has_the_losses_that_its_call_added():
+    class Adding(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.sum(x))
+            return x
+
+    layer = Adding()
+    layer(np.ones((1, 4), np.float32))
+
+    assert [float(loss) for loss in keras_private.losses_of(layer)] == [4.0]
+    assert keras_private.losses_of(keras.layers.ReLU()) == []

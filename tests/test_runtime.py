@@ -338,3 +338,13 @@ def test_float_type_and_order_of_axes_are_those_of_a_run_in_the_block_alone():
 
     assert inside == ("float32", "channels_last")
     assert after == ("float16", "channels_first")
+
+
+def test_the_scope_of_a_strategy_is_refused():
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        with pytest.raises(RecipeError, match=r"the call is in the scope of a MirroredStrategy"):
+            refuse_dtype_policy()
+
+    refuse_dtype_policy()

@@ -5,6 +5,7 @@ or more problems; a problem says where it is, what was found, what was expected,
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,11 @@ class ToolkitError(Exception):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        """Returns all problems, one below the other."""
+        """Returns all problems, one below the other, in the words of Python."""
+        return "\n".join(str(_in_python(problem)) for problem in self.problems)
+
+    def as_typed(self) -> str:
+        """Returns all problems, with options as they are typed in a command."""
         return "\n".join(str(problem) for problem in self.problems)
 
 
@@ -148,6 +153,39 @@ def closest(name: str, choices: Iterable[str]) -> str:
     """
     choice = nearest(name, choices)
     return f"did you mean {choice!r}?" if choice else ""
+
+
+_PARAMETERS = {
+    "any": "unfinished=True",
+    "data": "data",
+    "native": "native=True",
+    "out": "out",
+    "overwrite": "overwrite=True",
+    "phase": "phase",
+    "resume": "resume=True",
+    "to": "formats",
+    "top": "top",
+}
+_OPTION = re.compile(rf"(?<![\w-])--({'|'.join(_PARAMETERS)})(?![\w-])(?: ([^\s,=]+))?")
+
+
+def _in_python(problem: Problem) -> Problem:
+    """Returns the problem with parameters of Python for options; commands stay as they are."""
+    parts = {name: getattr(problem, name) for name in ("where", "what", "expected", "hint")}
+    return Problem(
+        **{
+            name: text if "tltool " in text else _OPTION.sub(_name_parameter, text)
+            for name, text in parts.items()
+        }
+    )
+
+
+def _name_parameter(option: re.Match[str]) -> str:
+    name, value = _PARAMETERS[option[1]], option[2]
+    if value is None:
+        return name
+    takes_value = option[1] in ("out", "phase", "to")
+    return f"{name}={value}" if takes_value else f"{name} {value}"
 
 
 def _as_problems(message: str | Problem | Sequence[Problem]) -> tuple[Problem, ...]:

@@ -8,6 +8,7 @@ when a function is called, so that importing this module costs nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,12 +26,14 @@ __all__ = [
     "constants_of",
     "counted_name",
     "disable_op_determinism",
+    "explain_load",
     "flatten_layers",
     "fold_constants",
     "forget_calls",
     "inner_graph",
     "is_op_determinism_enabled",
     "keep_input_calls",
+    "losses_of",
     "producer_of",
     "rand_augment_layers",
     "rebuild_graph",
@@ -188,6 +191,38 @@ def flatten_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
             layers.
     """
     return list(layer._flatten_layers())
+
+
+def explain_load(error: Exception) -> tuple[str, str]:
+    """Returns why Keras cannot load a model.
+
+    Its message nests: that of the model ends in that of the layer, behind the same words.
+
+    Args:
+        error: What `keras.saving.load_model` raised.
+
+    Returns:
+        The cause, one line, and the layer or function that is not registered in this process, as
+        `package>Name`; "" if that is not the cause.
+    """
+    text = str(error)
+    cause = text.rsplit("Exception encountered:", 1)[-1].strip()
+    unknown = re.match(r"Could not locate (?:class|function) '([^']+)'", cause)
+    name = ""
+    if unknown:
+        known = re.search(r"'registered_name': '([^']+)'", cause)
+        name = known[1] if known else unknown[1]
+    lines = [line.strip() for line in cause.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__, name
+
+
+def losses_of(layer: keras.layers.Layer) -> list[Any]:
+    """Returns the losses that a layer added in its last call, without those of its weights.
+
+    Args:
+        layer: A layer that was called on values.
+    """
+    return list(layer._get_own_losses())
 
 
 def counted_name(operation: keras.Operation) -> str:

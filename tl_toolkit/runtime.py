@@ -294,14 +294,15 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
 
 
 def refuse_dtype_policy() -> None:
-    """Refuses to train where the caller has set another dtype policy than float32.
+    """Refuses to train under another dtype policy than float32, or in a strategy's scope.
 
     A recipe alone decides what a run computes, and mixed precision without a scaled loss loses
     small gradients. Costs nothing where Keras is not imported yet: nobody has set a policy then.
 
     Raises:
-        RecipeError: Keras's policy is another one.
+        RecipeError: Keras's policy is another one, or the call is in the scope of a strategy.
     """
+    _refuse_strategy()
     _refuse_other(
         "dtype_policy",
         "float32",
@@ -309,6 +310,22 @@ def refuse_dtype_policy() -> None:
         expected="A recipe is trained in float32, without scaling of the loss.",
         hint='keras.config.set_dtype_policy("float32") before the call',
     )
+
+
+def _refuse_strategy() -> None:
+    """Refuses the scope of a `tf.distribute` strategy, in which a step cannot be applied."""
+    tensorflow = sys.modules.get("tensorflow")
+    distribute = getattr(tensorflow, "distribute", None)
+    if distribute is not None and distribute.has_strategy():
+        name = type(distribute.get_strategy()).__name__
+        raise RecipeError(
+            Problem(
+                where="",
+                what=f"the call is in the scope of a {name}",
+                expected="A run trains on one device.",
+                hint="the call outside `with strategy.scope()`",
+            )
+        )
 
 
 def describe_numerics() -> dict[str, Any]:

@@ -435,6 +435,35 @@ def test_a_run_warns_of_a_classifier_that_was_left_in_its_base(recipe, tmp_path)
     assert "model.get_layer('head_pool').output" in "".join(texts)
 
 
+def test_regularizers_of_a_base_that_are_left_out_are_a_warning(recipe):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, name="plain", kernel_constraint="non_neg")(image)
+    base = keras.Model(image, keras.layers.Conv2D(4, 3, kernel_regularizer="l2", name="own")(x))
+    tune = {"phases.tune.unfreeze": 2}
+
+    (actual,) = tl.validate(recipe, tune, base=base).warnings
+
+    assert "kernel_regularizer is left out (own): the recipe's l1 and l2 are 0" in actual
+    assert not tl.validate(recipe, {**tune, "model.l2": 1e-4}, base=base).warnings
+    run = tl.finetune(recipe, overrides=tune, base=base, root="runs")
+    assert float(run.model.get_layer("plain").kernel.numpy().min()) >= 0
+
+
+def test_the_state_of_a_layer_moves_where_it_trains_and_nowhere_else(recipe):
+    image = keras.Input((32, 32, 3))
+    conv = keras.layers.Conv2D(4, 3, name="conv")
+    base = keras.Model(image, keras.layers.SpectralNormalization(conv, name="normal")(image))
+    phases = [HEAD, {"name": "tune", "epochs": 1, "unfreeze": 1}]
+
+    run = tl.finetune({**recipe, "phases": phases}, base=base, root="runs")
+
+    moved = [
+        run.folder.read_json(run.folder.phase(index, name) / "receipt.json")["parts"][0]["moved"]
+        for index, name in enumerate(["head", "tune"])
+    ]
+    assert moved[0] == 0 < moved[1]
+
+
 def test_the_plan_of_a_model_in_python_names_it_and_no_file(recipe, toy):
     plan = tl.validate(recipe, base=toy)
 

@@ -194,7 +194,7 @@ def test_a_run_that_a_handler_ended_says_why(recipe, tmp_path):
         tl.finetune(recipe, out=tmp_path / "run", progress=handle)
 
     status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert (status["state"], status["error"]) == ("failed", "mine")
+    assert (status["state"], status["error"]) == ("failed", "ValueError: mine")
 
 
 def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):

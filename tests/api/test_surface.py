@@ -236,3 +236,23 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_data(tmp_path, content, wh
 
 def test_dir_shows_public_names_alone():
     assert set(dir(tl)) == {*tl.__all__, "__version__"}
+
+
+@pytest.mark.parametrize("unfreeze", [{"from": "f6"}, ["f6"], 1])
+def test_an_architecture_takes_what_a_recipe_takes(unfreeze):
+    square = tl.describe_architecture("lenet5", image_size=40, unfreeze=unfreeze)
+
+    assert square.image_size == (40, 40) and square.trainable > 0
+    assert (
+        square.trainable
+        == tl.describe_architecture(
+            "lenet5", image_size=(40, 40), unfreeze=tl.recipe.UnfreezeFrom(unit="f6")
+        ).trainable
+    )
+
+
+def test_what_no_architecture_takes_is_refused_in_words():
+    with pytest.raises(tl.errors.RecipeError, match=r"unfreeze=\{'from': 'f6'\}"):
+        tl.describe_architecture("lenet5", unfreeze="f6")
+    with pytest.raises(tl.errors.RecipeError, match=r"got a Sequential(.|\n)*model\.save"):
+        tl.probe_architecture(keras.Sequential())

@@ -8,12 +8,13 @@ import pytest
 from keras import layers
 
 from tests.architectures.own_models import build_crossing, build_toy, randomize
+from tl_toolkit.api.model import load_model
 from tl_toolkit.architectures.graph import build_base, find_blocks
 from tl_toolkit.architectures.own import digest_own_model
 from tl_toolkit.architectures.own_record import describe_own_base
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import check_image_size, resolve_unfreeze
-from tl_toolkit.errors import RecipeError, WeightsError
+from tl_toolkit.errors import DataError, RecipeError, WeightsError
 from tl_toolkit.recipe.schema import UnfreezeFrom
 
 
@@ -273,9 +274,21 @@ def build_half():
     return sequential(layers.Conv2D(4, 3, dtype="mixed_float16", name="half"))
 
 
+def build_nested_activity():
+    inner = keras.Sequential(
+        [keras.Input((30, 30, 4)), layers.Conv2D(4, 3, activity_regularizer="l2", name="deep")]
+    )
+    return sequential(layers.Conv2D(4, 3), inner)
+
+
 @pytest.mark.parametrize(
     ("build_model", "text"),
     [
+        (build_nested_activity, "has an activity_regularizer in 'deep'\n  expected none"),
+        (
+            lambda: sequential(layers.Conv2D(4, 3), layers.ActivityRegularization(name="deep")),
+            "has an activity_regularizer in 'deep'\n  expected none",
+        ),
         (build_subclassed, "is a subclassed model, Subclassed\n  expected a functional model"),
         (build_two_inputs, "has 2 inputs\n  expected one"),
         (build_two_outputs, "has 2 outputs\n  expected one"),
@@ -328,6 +341,93 @@ def test_a_lambda_layer_is_not_run(save):
 
     with pytest.raises(WeightsError, match="cannot be loaded(.|\n)*no Lambda layers"):
         describe_own_base(path)
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """Lets Keras forget the layers that are registered in the test."""
+    known = keras.saving.get_custom_objects()
+    before = dict(known)
+    yield known.clear
+    known.clear()
+    known.update(before)
+
+
+class Plain(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(4, 3, padding="same")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        super().build(shape)
+
+    def call(self, x):
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_that_is_not_registered_is_named_with_what_registers_it(save, forgotten, nested):
+    mine = keras.saving.register_keras_serializable("me", name="Mine")(type("Mine", (Plain,), {}))
+    inner = [keras.Sequential([keras.Input((32, 32, 3)), mine()])] if nested else [mine()]
+    path = save(sequential(*inner))
+    forgotten()
+
+    with pytest.raises(WeightsError, match=r"cannot be loaded: layer me>Mine is not registered he"):
+        describe_own_base(path)
+    with pytest.raises(DataError, match=r"layer me>Mine is not registered here\n(.|\n)*the module"):
+        load_model(path)
+
+
+def test_a_layer_that_was_never_registered_is_named_with_its_decorator(save):
+    path = save(sequential(Plain()))
+
+    with pytest.raises(WeightsError, match=r"decorate class Plain with @keras\.saving\.register"):
+        describe_own_base(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("Counting", "'own' changes its weights in inference mode"), ("Adding", "'own' adds a loss")],
+)
+def test_a_layer_that_a_phase_cannot_freeze_or_train_is_refused(save, forgotten, kind, text):
+    @keras.saving.register_keras_serializable("me")
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.count.assign_add(1.0)
+            return x
+
+    @keras.saving.register_keras_serializable("me")
+    class Adding(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(x))
+            return x
+
+    layer = {"Counting": Counting, "Adding": Adding}[kind](name="own")
+    path = save(sequential(layers.Conv2D(4, 3), layer))
+
+    with pytest.raises(RecipeError, match=f"model.base: the layer {text}"):
+        describe_own_base(path)
+
+
+def test_layers_that_keras_numbers_anew_keep_their_names(save, forgotten):
+    @keras.saving.register_keras_serializable("me")
+    class Nameless(Plain):
+        def get_config(self):
+            return {}
+
+    path = save(sequential(Nameless(), layers.MaxPooling2D(), Nameless()))
+
+    records = [describe_own_base(path) for _ in range(2)]
+
+    assert records[0].layer_units == records[1].layer_units
+    assert [unit for units in units_of(records[0]).values() for unit in units] == [
+        "nameless", "nameless_1"
+    ]  # fmt: skip
+    assert build(records[0])[2].shape == (None, 16, 16, 4)
 
 
 def end_in(*more):

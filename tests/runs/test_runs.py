@@ -80,7 +80,7 @@ def test_latest_means_an_interrupted_run_only_where_that_is_asked_for(tmp_path):
         touch(broken.model)
         raise KeyboardInterrupt
 
-    with pytest.raises(DataError, match=r"latest  is no finished run(.|\n)*Try: --any"):
+    with pytest.raises(DataError, match=r"latest  is no finished run(.|\n)*Try: unfinished=True"):
         find_run("latest", root=tmp_path)
     for word in ("latest", "flowers/latest", "flowers"):
         assert find_run(word, root=tmp_path, unfinished=True).path == broken.path
@@ -197,7 +197,7 @@ def test_out_that_holds_a_run_is_refused_and_untouched(tmp_path):
     finished_run(tmp_path, out=out)
     (out / "model.keras").write_bytes(b"precious")
 
-    with pytest.raises(RecipeError, match="holds a run already(.|\n)*--overwrite"):
+    with pytest.raises(RecipeError, match="holds a run already(.|\n)*overwrite=True"):
         finished_run(tmp_path, out=out)
 
     assert (out / "model.keras").read_bytes() == b"precious"

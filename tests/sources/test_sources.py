@@ -419,7 +419,7 @@ def test_folder_for_evaluation_holds_some_of_the_classes_of_the_model(make_folde
 
     assert listing.classes == ("c", "b", "a")
     assert listing.count() == {"test": {"c": 0, "b": 1, "a": 1}}
-    with pytest.raises(DataError, match="--data  .* has folders of other classes: 'b'"):
+    with pytest.raises(DataError, match="data  .* has folders of other classes: 'b'"):
         list_class_folders(root, classes=("a", "c"))
     with pytest.raises(DataError, match="holds 1 image and no folder per class"):
         list_class_folders(root / "a", classes=("a", "b"))

@@ -1,6 +1,7 @@
 """Keras callbacks do what they do under `fit`: every hook, in its order, with its arguments."""
 
 import csv
+import json
 import signal
 
 import keras
@@ -9,7 +10,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe, history
-from tl_toolkit.errors import NonFiniteError
+from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.training.callbacks import PhaseCallbacks, _KeptInterrupts
 
 PHASE = {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
@@ -276,3 +277,34 @@ def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_done(tmp_pat
         tl.finetune(tmp_path / "recipe.yaml", out=tmp_path / "run", callbacks=callbacks)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_of_a_callback_leaves_the_best_model_and_its_type(tmp_path):
+    def fail(epoch, logs):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        finetune(tmp_path, [keras.callbacks.LambdaCallback(on_epoch_end=fail)])
+
+    (path,) = tmp_path.rglob("status.json")
+    status = json.loads(path.read_text())
+    assert (status["state"], status["error"]) == ("failed", "ValueError: mine")
+    run = tl.load_run(path.parent, unfinished=True)
+    kept = np.load(run.folder.checkpoint)
+    kernel = run.model.get_layer("predictions").kernel
+    assert any(np.array_equal(kernel, kept[name]) for name in kept)
+
+
+def test_a_callback_that_writes_frozen_weights_is_named_once(tmp_path):
+    class Writing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for layer in self.model.layers:
+                for weight in layer.weights:
+                    weight.assign_add(weight * 0 + 1e-3)
+
+    frozen = {**PHASE, "unfreeze": 0}
+    with pytest.raises(ReceiptError, match="and [0-9]+ more: frozen, but moved") as caught:
+        finetune(tmp_path, [Writing()], phases=(frozen,))
+
+    assert len(caught.value.problems) == 1
+    assert "without the callbacks Writing, one of which" in str(caught.value)

@@ -335,3 +335,18 @@ def test_batch_norm_inside_a_nested_model_stays_frozen():
     split_at(transfer, ("nested",))
 
     assert [layer.trainable for layer in inner.layers] == [True, False]
+
+
+def test_a_head_that_random_frozen_features_cannot_train_is_told_what_does():
+    receipt = {
+        "phase": "only", "cut": "head", "holds": False,
+        "problems": ["head: trainable, but nothing in it moved: every image gets the same outputs, "
+                     "so that nothing of it reaches them"],
+        "parts": [{"block": name} for name in ("a", "b", "b", "head")],
+    }  # fmt: skip
+
+    with pytest.raises(
+        ReceiptError,
+        match=r"weights=imagenet, or phases\.only\.unfreeze=2 phases\.only\.batch_norm=train",
+    ):
+        check_receipt(receipt, where="here")

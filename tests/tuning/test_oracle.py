@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tl_toolkit.recipe.search_schema import Dimension, Search
-from tl_toolkit.tuning.oracle import Chooser
+from tl_toolkit.tuning.oracle import Chooser, read_values, register_space, write_values
 
 SPACE = {
     "model.head.dropout": Dimension(min=0.0, max=0.6, step=0.1),
@@ -131,3 +131,29 @@ def test_bayesian_search_goes_where_the_scores_are_better(objective, wanted):
 
     late = [trial["a"] for trial in actual[10:]]
     assert sum(abs(value - wanted) for value in late) / len(late) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("choices", "shown"),
+    [
+        ((0, {"from": "block3"}, ["block1"]), ["0", "from block3", '["block1"]']),
+        (({"from": "a"}, {"from": "b"}), ["from a", "from b"]),
+        (("sgd", "adam"), ["sgd", "adam"]),
+        ((4, 2), [4, 2]),
+        ((0, 0.5), [0.0, 0.5]),
+        ((True, False), [True, False]),
+        ((None, 2, True), ["null", "2", "true"]),
+        ((1, "1"), ["1", '"1"']),
+    ],
+)  # fmt: skip
+def test_a_table_of_keras_tuner_shows_the_choices_themselves(choices, shown):
+    import keras_tuner
+
+    space = {"field": Dimension(choices=choices)}
+    for value, text in zip(choices, shown, strict=True):
+        parameters = register_space(space, keras_tuner.HyperParameters())
+        parameters.values.update(write_values({"field": value}, space))
+
+        actual = parameters.values["field"]
+        assert (actual, type(actual)) == (text, type(text))
+        assert json.dumps(read_values(parameters, space)) == json.dumps({"field": value})

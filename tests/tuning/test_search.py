@@ -602,6 +602,46 @@ def test_a_hypermodel_trains_the_epochs_that_a_tuner_asks_for(recipe):
     np.testing.assert_array_equal(then.kernels[0], kernel)
 
 
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_a_hypermodel_returns_the_recipe_of_the_values_that_a_tuner_shows(recipe):
+    import keras_tuner
+
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+    hypermodel.recipe(values)
+    values.values |= {"model.head.dropout": 0.3, "phases.tune.unfreeze": "from c5"}
+
+    actual = hypermodel.recipe(values)
+
+    assert actual.model.head.dropout == 0.3
+    assert actual.phases[1].unfreeze.model_dump(by_alias=True) == {"from": "c5"}
+    assert actual.search is None
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_data_for_a_tuner_are_refused_and_end_its_search(tmp_path, recipe):
+    import keras_tuner
+
+    tuner = keras_tuner.RandomSearch(
+        tl.hypermodel(recipe), objective="val_accuracy", max_trials=1, directory=tmp_path
+    )
+
+    with pytest.raises(tl.errors.RecipeError, match="x, y, class_weight: the hypermodel trains by"):
+        tuner.search(np.zeros(1), np.zeros(1), class_weight={0: 1}, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+def test_epochs_that_end_before_a_searched_phase_are_a_warning(recipe, caplog):
+    import keras_tuner
+
+    hypermodel, values = tl.hypermodel(recipe), keras_tuner.HyperParameters()
+
+    for epochs in (2, 3):
+        hypermodel.fit(values, hypermodel.build(values), epochs=epochs)
+
+    assert "epochs=2 ends before phase 'tune', which is searched" in caplog.text
+    assert "epochs=3" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 def test_the_hyperband_of_keras_tuner_trains_what_it_asks_for_and_returns_its_best(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
-from tl_toolkit.errors import NonFiniteError, Problem, RecipeError
+from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
@@ -198,14 +198,14 @@ class _Finetuning:
         metrics = self._evaluate(trainer, task, images, training)
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
-        run = Run(self.folder)
-        run.model = transfer.model  # saves reading it back from model.keras
+        run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
         exported = {}
         if self.recipe.export:
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            metrics["baseline"] = self._train_baseline(images)
+            if (baseline := self._train_baseline(images)) is not None:
+                metrics["baseline"] = baseline
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
         return run
@@ -252,9 +252,10 @@ class _Finetuning:
     def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
         try:
             training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
-        except (NonFiniteError, KeyboardInterrupt):
+        except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
-                self._save(transfer)
+                with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason
+                    self._save(transfer)
             raise
         self._save(transfer)
         return training
@@ -280,8 +281,13 @@ class _Finetuning:
             **metrics,
         }
 
-    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any]:
+    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any] | None:
+        """Trains the baseline; None, and a warning, if it fails: the run itself is done."""
         from tl_toolkit.evaluation.baselines import train_baseline
 
         self.progress(message("training the baseline beside it"))
-        return train_baseline(self.plan, images, self.folder, progress=self.progress)
+        try:
+            return train_baseline(self.plan, images, self.folder, progress=self.progress)
+        except ToolkitError as error:
+            self.progress(warning(f"the baseline failed, the run itself is done: {error}"))
+            return None

@@ -22,9 +22,10 @@ from tl_toolkit.catalog.lookup import (
     UnfreezeFrom,
     check_image_size,
 )
-from tl_toolkit.errors import RecipeError
+from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import warning
 from tl_toolkit.plan.bases import find_record
+from tl_toolkit.recipe.phase_schema import Phase
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
 
@@ -49,18 +50,18 @@ def describe_architecture(
     name: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
 ) -> Description:
     """Counts an architecture: parameters, multiply-accumulates, receptive field, activations.
 
     Args:
         name: Its name in the catalog, or a model of your own: a path that ends in .keras.
         arguments: Arguments of the builder that differ from their defaults.
-        image_size: (height, width) in pixels; None for its default size.
+        image_size: (height, width) in pixels, or one number for both; None for its default size.
         num_classes: Adds the paper's classifier for so many classes; None counts the base alone.
-        unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
+        unfreeze: As in a recipe's phase: how many blocks train, {"from": unit}, or which blocks.
 
     Returns:
         The counts of each block, unit and layer, and their sums.
@@ -68,12 +69,13 @@ def describe_architecture(
     Raises:
         RecipeError: A name, an argument, the size or `unfreeze` does not fit the architecture.
     """
-    record = find_record(name, image_size)
-    size = _fit_size(record, image_size)
+    values: dict[str, Any] = {"name": "any", "epochs": 0, "unfreeze": unfreeze}
+    chosen = Phase(**values).unfreeze
+    record, size = _find(name, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.describe import describe_base
 
-    return describe_base(record, arguments or {}, size, unfreeze, num_classes=num_classes)
+    return describe_base(record, arguments or {}, size, chosen, num_classes=num_classes)
 
 
 def render_architecture(
@@ -81,9 +83,9 @@ def render_architecture(
     path: str | Path,
     arguments: Mapping[str, Any] | None = None,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
 ) -> Path:
     """Writes the block diagram of an architecture as SVG: shapes, costs, what would train.
 
@@ -91,9 +93,9 @@ def render_architecture(
         name: Its name in the catalog, or a model of your own: a path that ends in .keras.
         path: The file; it is written beside its place and renamed. One that exists is replaced.
         arguments: Arguments of the builder that differ from their defaults.
-        image_size: (height, width) in pixels; None for its default size.
+        image_size: (height, width) in pixels, or one number for both; None for its default size.
         num_classes: Adds the paper's classifier for so many classes; None renders the base alone.
-        unfreeze: As in a recipe's phase: how many blocks train, or from which unit on, or which.
+        unfreeze: As in a recipe's phase: how many blocks train, {"from": unit}, or which blocks.
 
     Returns:
         The file's path.
@@ -156,7 +158,7 @@ def probe_architecture(
     images: Sequence[str | Path] = (),
     arguments: Mapping[str, Any] | None = None,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     weights: str = "random",
     seed: int = 0,
 ) -> Probe:
@@ -167,7 +169,8 @@ def probe_architecture(
         images: Image files, and folders with all images inside; without any, four images are
             rendered in code.
         arguments: Arguments of the builder that differ from their defaults.
-        image_size: (height, width) in pixels; None for its default size. Images are stretched.
+        image_size: (height, width) in pixels, or one number for both; None for its default size.
+            Images are stretched.
         weights: "random", "imagenet" or the path of a weight file.
         seed: Random weights and synthetic images follow from it.
 
@@ -179,8 +182,7 @@ def probe_architecture(
         DataError: A path does not exist, a folder holds no image, or a file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
-    record = find_record(name, image_size)
-    size = _fit_size(record, image_size)
+    record, size = _find(name, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
     from tl_toolkit.sources.listing import name_some
@@ -193,10 +195,18 @@ def probe_architecture(
     return probe_base(record, arguments or {}, size, files, weights=weights, seed=seed)
 
 
-def _fit_size(record: Architecture, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def _find(
+    name: str, image_size: int | tuple[int, int] | None
+) -> tuple[Architecture, tuple[int, int]]:
+    """Returns the record of an architecture, and the size of its images."""
+    if not isinstance(name, str | Path):
+        what = f"name: expected a name or the path of a .keras file, got a {type(name).__name__}"
+        raise RecipeError(Problem("", what, "", "model.save('base.keras'), and 'base.keras'"))
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    record = find_record(str(name), sides)
     usual = record.fixed_size or (record.default_size, record.default_size)
-    height, width = image_size or usual
+    height, width = sides or usual
     problem = check_image_size(record, (height, width))
     if problem is not None:
         raise RecipeError(problem)
-    return height, width
+    return record, (height, width)

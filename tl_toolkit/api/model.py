@@ -5,6 +5,7 @@ Importing this module costs no TensorFlow; the functions start it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from tl_toolkit.runtime import numerics
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build_model", "load_model"]
+__all__ = ["build_model", "digest_weights", "load_model"]
 
 
 def build_model(
@@ -68,6 +69,18 @@ def build_model(
         return transfer.model
 
 
+def digest_weights(model: keras.Model) -> str:
+    """Returns a SHA-256 of all weights and moving statistics of a model.
+
+    Args:
+        model: The model.
+    """
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model that a run saved, with the layers of this package known to Keras.
 
@@ -102,14 +115,20 @@ def _load(path: Path) -> keras.Model:
     import tl_toolkit.architectures.affine
     import tl_toolkit.architectures.layers
     import tl_toolkit.architectures.sampling  # noqa: F401
+    from tl_toolkit.architectures.own import describe_unregistered
+    from tl_toolkit.keras_private import explain_load
 
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the first damaged part makes it
+        cause, unknown = explain_load(error)
+        if unknown:
+            problem = describe_unregistered(str(path), "cannot be loaded", unknown)
+            raise DataError(problem) from error
         raise DataError(
             Problem(
                 where=str(path),
-                what=f"cannot be loaded: {str(error).splitlines()[0]}",
+                what=f"cannot be loaded: {cause}",
                 expected="The file is damaged, or was written by another Keras.",
                 hint="tltool finetune with the recipe.yaml beside it",
             )

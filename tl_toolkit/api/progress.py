@@ -38,7 +38,7 @@ class HandlerFailed(BaseException):
     """
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(str(error) or type(error).__name__)
+        super().__init__(": ".join(filter(None, (type(error).__name__, str(error)))))
         self.error = error
 
 

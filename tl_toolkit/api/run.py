@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
-from tl_toolkit.api.model import load_model
+from tl_toolkit.api.model import digest_weights, load_model
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
@@ -22,7 +22,7 @@ from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
-from tl_toolkit.runs.folder import InFolder
+from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
@@ -40,7 +40,15 @@ class Run(InFolder):
 
     Args:
         folder: The run's folder.
+        model: Its model, if it is at hand; by default model.keras is read when it is used.
     """
+
+    def __init__(self, folder: RunFolder, model: keras.Model | None = None) -> None:
+        super().__init__(folder)
+        self._kept: tuple[keras.Model, str] | None = None  # as it was read: `model` may be changed
+        if model is not None:
+            self.model = model
+            self._kept = (model, digest_weights(model))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -110,9 +118,29 @@ class Run(InFolder):
         Outputs are probabilities, or numbers in the units of the table for a regression.
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
         `pixels` is float32 (batch, n, 2), y and x of the pixels that are predicted.
+
+        `evaluate`, `predict` and `export` use the model as it was kept: after a change of weights
+        they read it again, and warn.
         """
         self._require(self.folder.model)
-        return load_model(self.folder.model)
+        model = load_model(self.folder.model)
+        self._kept = (model, digest_weights(model))
+        return model
+
+    def _find_model(self, report: Handler) -> keras.Model:
+        """Returns the kept model, read again if somebody has changed `model` since."""
+        model = self.model
+        kept, digest = self._kept or (None, "")
+        if model is kept and digest_weights(model) == digest:
+            return model
+        report(
+            warning(
+                f"run.model was changed: {self.folder.model} is read again, as the run stands for "
+                "what it trained. A changed model is one of your own: model.save('own.keras')"
+            )
+        )
+        del self.model
+        return self.model
 
     def _require(self, path: Path) -> None:
         """Refuses to use a run that lacks a file, by what became of the run."""
@@ -162,7 +190,7 @@ class Run(InFolder):
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
         try:
-            metrics = evaluate_images(self.model, task, images).metrics
+            metrics = evaluate_images(self._find_model(progress), task, images).metrics
         except DataError as error:
             if data is not None:
                 raise
@@ -268,7 +296,7 @@ class Run(InFolder):
             done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
             read=read,
         )
-        return list(self._task.predict(self.model, files, options))
+        return list(self._task.predict(self._find_model(report), files, options))
 
     def tabulate(
         self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None
@@ -345,7 +373,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             files = read_parity_images(manifest, report)
         return publish(
-            FinishedModel(self.model, self._task, self.recipe.data.resize),
+            FinishedModel(self._find_model(report), self._task, self.recipe.data.resize),
             self.folder,
             files=files,
             formats=chosen_formats,

@@ -138,7 +138,7 @@ def hypermodel(
 
     Its `build` declares the recipe's space and builds the model of the chosen values; its `fit`
     trains all phases on the recipe's images and returns the metrics of the epoch that is kept, so
-    that a tuner's objective may be `val_accuracy` or `val_loss`. Give `search` no arguments.
+    that a tuner's objective may be `val_accuracy` or `val_loss`. Give `search` no data.
 
     Args:
         recipe: As in `search`.

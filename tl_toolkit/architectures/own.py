@@ -7,6 +7,7 @@ come from a fresh copy that is loaded from its file, so a model in the user's ha
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -24,21 +25,30 @@ from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.keras_private import (
     Call,
+    counted_name,
+    explain_load,
     flatten_layers,
     forget_calls,
     inner_graph,
+    losses_of,
     rebuild_graph,
 )
 
 __all__ = [
     "build_own_base",
+    "check_calls",
     "check_own_model",
     "connect_own_model",
+    "describe_unregistered",
     "digest_own_model",
     "graph_of",
+    "list_regularized",
     "load_own_model",
 ]
 
+_NO_LOSSES = (
+    "expected none: the loss of a phase is the task's, with that of regularized kernels alone."
+)
 _RESERVED = ("head", "image", "pixels", "predictions")
 _RESERVED_BEGINNINGS = ("head_", "pixels_")
 _PREFIX = "base_"
@@ -71,20 +81,50 @@ def load_own_model(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # the first part that fails may raise any error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise WeightsError(
-            Problem(
-                where="",
-                what=f"{source} cannot be loaded: {lines[0] if lines else type(error).__name__}",
-                expected="Expected layers of Keras, or such that are registered with "
-                "keras.saving.register_keras_serializable and imported; no Lambda layers.",
-            )
-        ) from error
+        raise WeightsError(_explain_load(source, error)) from error
     check_own_model(model, str(path))
     for layer in flatten_layers(model):
         layer.trainable = True  # the phases decide what trains
+    _name_unnamed(graph_of(model))
     _settle_names(graph_of(model))
     return model
+
+
+def _explain_load(source: str, error: Exception) -> Problem:
+    cause, unknown = explain_load(error)
+    if unknown:
+        return describe_unregistered("", f"{source} cannot be loaded", unknown)
+    return Problem(
+        where="",
+        what=f"{source} cannot be loaded: {cause}",
+        expected="Expected layers of Keras, or such that are registered with "
+        "keras.saving.register_keras_serializable and imported, and that take what their "
+        "get_config returns; no Lambda layers.",
+    )
+
+
+def describe_unregistered(where: str, what: str, name: str) -> Problem:
+    """Returns the problem that a layer of the user's own is not known in this process.
+
+    Args:
+        where: The place.
+        what: What cannot be done.
+        name: The layer, `package>Name` if it was registered when it was saved.
+    """
+    if ">" in name:
+        return Problem(
+            where,
+            f"{what}: layer {name} is not registered here",
+            "Keras finds a layer of your own in a process that has registered it.",
+            "import the module, or run the cell, that registers it",
+        )
+    return Problem(
+        where,
+        f"{what}: layer {name} is not registered",
+        "It was saved by a name that Keras cannot find again.",
+        f"decorate class {name} with @keras.saving.register_keras_serializable(), and make the "
+        "model again",
+    )
 
 
 def check_own_model(model: Any, source: str) -> None:
@@ -107,7 +147,9 @@ def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
     """Yields each reason as (what was found, what was expected, what to do)."""
     functional = "keras.Model(inputs, outputs)"
     if not isinstance(model, keras.Model):
-        yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", ""
+        path = isinstance(model, str | Path)
+        hint = f"model.base.model={model}, or base=keras.saving.load_model(...)" if path else ""
+        yield f"is no model but a {type(model).__name__}", "expected a keras.Model.", hint
         return
     graph = inner_graph(model)
     if graph is None and isinstance(model, keras.Sequential):
@@ -125,6 +167,7 @@ def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
             return
     yield from _find_wrong_shapes(graph)
     yield from _find_wrong_types(graph)
+    yield from _find_activity_losses(graph)
 
 
 def _find_wrong_shapes(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
@@ -156,6 +199,95 @@ def _find_wrong_types(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
                     return
 
 
+def _find_activity_losses(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
+    for layer in _all_layers(graph):
+        if getattr(layer, "activity_regularizer", None) is not None:
+            what = f"has an activity_regularizer in {layer.name!r}"
+            hint = (
+                f"model.get_layer({layer.name!r}).activity_regularizer = None, before it is saved"
+            )
+            yield what, _NO_LOSSES, hint
+            return
+
+
+def _all_layers(graph: keras.Function) -> list[keras.layers.Layer]:
+    """Returns the layers of a graph, and all layers inside them."""
+    return [
+        layer
+        for operation in graph.operations
+        if isinstance(operation, keras.layers.Layer)
+        for layer in flatten_layers(operation)
+    ]
+
+
+def check_calls(model: keras.Model, size: tuple[int, int]) -> None:
+    """Calls a model on one image, and refuses layers of the user's own that a phase cannot train.
+
+    A model of layers of Keras alone is not called: those are known.
+
+    Args:
+        model: A model from `load_own_model`, which the calls may change.
+        size: (height, width) of an image that it takes.
+
+    Raises:
+        RecipeError: A layer changes its weights in inference mode, or adds a loss.
+    """
+    graph = graph_of(model)
+    own = [layer for layer in _all_layers(graph) if _is_own(layer)]
+    if not own:
+        return
+    image = np.full((1, *size, graph.inputs[0].shape[-1]), 0.5, np.float32)
+    before = {layer: [weight.numpy() for weight in layer.weights] for layer in own}
+    _try(model, image, training=False)
+    for layer in own:
+        values = zip(before[layer], layer.weights, strict=True)
+        if not all(np.array_equal(old, new.numpy(), equal_nan=True) for old, new in values):
+            raise RecipeError(
+                Problem(
+                    "",
+                    f"model.base: the layer {layer.name!r} changes its weights in inference mode",
+                    "expected none: a layer that changes its own state cannot be frozen.",
+                    "a call that assigns only where training is True",
+                )
+            )
+    _try(model, image, training=True)
+    for layer in own:
+        if losses_of(layer):
+            what = f"model.base: the layer {layer.name!r} adds a loss"
+            raise RecipeError(Problem("", what, _NO_LOSSES, "build it without add_loss"))
+
+
+def _is_own(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.split(".")[0] not in ("keras", "tl_toolkit")
+
+
+def _try(model: keras.Model, image: np.ndarray, *, training: bool) -> None:
+    try:
+        model(image, training=training)
+    except Exception as error:  # a layer of the user's own may raise any error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        what = f"model.base: {model.name} cannot be called on an image of {image.shape[1:]}"
+        raise RecipeError(Problem("", what, lines[0])) from error
+
+
+def list_regularized(model: keras.Model) -> tuple[str, ...]:
+    """Returns the layers whose kernels have a regularizer of the model's own.
+
+    Args:
+        model: A model that `check_own_model` has passed.
+    """
+    return tuple(
+        layer.name
+        for layer in _all_layers(graph_of(model))
+        if any(
+            getattr(variable, "regularizer", None) is not None
+            for variable in layer.trainable_weights
+            if variable.name.endswith("kernel")
+        )
+        and len(flatten_layers(layer)) == 1
+    )
+
+
 def digest_own_model(path: Path) -> str:
     """Returns a SHA-256 of a model's graph and weights: two files of one model have the same.
 
@@ -175,6 +307,26 @@ def digest_own_model(path: Path) -> str:
 
 
 # -------------------------------------------------------------------------------------------- names
+
+
+def _name_unnamed(graph: keras.Function) -> None:
+    """Names layers whose config holds no name by their place: Keras counts them in a process."""
+    unnamed = [
+        call.operation
+        for call in _own_calls(graph)
+        if isinstance(call.operation, keras.layers.Layer)
+        and "name" not in call.operation.get_config()
+    ]
+    unnamed = list(dict.fromkeys(unnamed))
+    names = {operation.name for operation in graph.operations if operation not in unnamed}
+    for operation in unnamed:
+        kind = counted_name(operation)
+        numbers = itertools.count(1)
+        name = kind
+        while name in names:
+            name = f"{kind}_{next(numbers)}"
+        names.add(name)
+        operation.name = name
 
 
 def _settle_names(graph: keras.Function) -> None:

@@ -11,8 +11,10 @@ import keras
 from tl_toolkit.architectures.graph import find_cuts, sorted_calls
 from tl_toolkit.architectures.own import (
     build_own_base,
+    check_calls,
     connect_own_model,
     graph_of,
+    list_regularized,
     load_own_model,
     original_name,
 )
@@ -53,6 +55,7 @@ def describe_own_base(
     _, height, width, channels = graph_of(model).inputs[0].shape
     fixed = None if height is None else (height, width)
     size = fixed or image_size or _USUAL_SIZE
+    check_calls(model, size)
     rule = _choose_rule(preprocessing, channels)
     entering = apply_pixel_rule(keras.Input((*size, 3), name="image"), rule)
     outputs = connect_own_model(model, entering)
@@ -77,6 +80,7 @@ def describe_own_base(
         fixed_size=fixed,
         file=str(path),
         doubt=_describe_classifier(graph_of(model)),
+        regularized=list_regularized(model),
     )
     return replace(record, taps=_name_taps(record, model, size))
 

@@ -184,6 +184,7 @@ class Architecture:
         fixed_size: The only (height, width) that such a model takes; None if it takes others too.
         file: The file of such a model; "" for an architecture of the catalog.
         doubt: A sentence on what its owner may want to change in such a model; "" for nothing.
+        regularized: Layers of such a model whose kernels have a regularizer of their own.
     """
 
     name: str
@@ -211,6 +212,7 @@ class Architecture:
     fixed_size: tuple[int, int] | None = None
     file: str = ""
     doubt: str = ""
+    regularized: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:

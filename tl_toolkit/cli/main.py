@@ -211,7 +211,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, ToolkitError):
-        return _warn(str(error), error.exit_code)
+        return _warn(error.as_typed(), error.exit_code)
     if isinstance(error, BrokenPipeError | _ReaderEndedError):
         # The reader of our output has ended, as `head` does; nobody reads the rest.
         _drop_stdout()

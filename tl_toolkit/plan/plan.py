@@ -84,7 +84,18 @@ class Plan:
     def warnings(self) -> list[str]:
         """Sentences on what will work, but probably not as it is meant."""
         slow = [_describe_warmup(phase) for phase in self.recipe.phases]
-        return [text for text in (self.architecture.doubt, *slow) if text]
+        return [text for text in (self.architecture.doubt, self._describe_dropped(), *slow) if text]
+
+    def _describe_dropped(self) -> str:
+        """Describes regularizers of a user's own base that train without effect."""
+        names, model = self.architecture.regularized, self.recipe.model
+        if not names or model.l1 or model.l2 or not any(self.units.values()):
+            return ""
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return (
+            f"the base's own kernel_regularizer is left out ({names[0]}{more}): the recipe's l1 "
+            "and l2 are 0. Try: model.l2=1e-4"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Returns the plan as plain values."""
@@ -147,7 +158,8 @@ class Plan:
 
     def _describe_phase(self, phase: Phase) -> str:
         units = self.units[phase.name]
-        trained = f"head and {len(units)} units from {units[0]}" if units else "head"
+        count = "1 unit" if len(units) == 1 else f"{len(units)} units"
+        trained = f"head and {count} from {units[0]}" if units else "head"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
 
     def _list_phases(self) -> list[str]:

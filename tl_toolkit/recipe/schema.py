@@ -156,7 +156,7 @@ class Recipe(Section):
         "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
         "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
         "and their values.",
-        examples=[{"model.weights": "random"}],
+        examples=[{"phases.head.learning_rate": 0.001}],
     )
 
     @property

@@ -125,9 +125,16 @@ def _recorded(folder: RunFolder, *, resumed: bool = False, kind: str = "run") ->
         if isinstance(error, KeyboardInterrupt):
             folder.write_status("interrupted")
         else:
-            folder.write_status("failed", error=str(error) or type(error).__name__)
+            folder.write_status("failed", error=_describe_error(error))
         raise
     folder.write_status("done")
+
+
+def _describe_error(error: BaseException) -> str:
+    """Returns type and text; the text alone if it is a sentence for people, or names the type."""
+    kind, text = type(error).__name__, str(error)
+    says_all = isinstance(error, ToolkitError) or not isinstance(error, Exception)
+    return text if text and says_all else ": ".join(filter(None, (kind, text)))
 
 
 def _read_status(folder: RunFolder) -> bytes:

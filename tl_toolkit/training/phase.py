@@ -83,6 +83,7 @@ class PhaseRun:
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
+        self._callbacks: list[str] = []
         self.failure: NonFiniteError | None = None
 
     @property
@@ -133,6 +134,7 @@ class PhaseRun:
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
         self._progress(Event("phase_began", facts=facts))
+        self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
         for row in self._rows:
             self._is_out_of_patience(patience, row)
@@ -334,7 +336,7 @@ class PhaseRun:
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
-        check_receipt(receipt, where=where)
+        check_receipt(receipt, where=where, callbacks=self._callbacks)
         for text in receipt["warnings"]:
             self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt

@@ -17,8 +17,10 @@ __all__ = ["check_receipt", "write_receipt"]
 
 _Digests = Mapping[tuple[str, str], str]
 
+_FROZEN = ": frozen, but moved"
 _SATURATED = "every output is exactly 0 or 1, so that it is saturated"
 _DEAD = "every image gets the same outputs, so that nothing of it reaches them"
+_MOST_NAMES = 3
 _LOWER = "a lower learning_rate for the head, in this phase or in those before it"
 
 
@@ -62,7 +64,8 @@ def write_receipt(
     alive = {blocks[part] for part, _ in moved}
     dead = sorted({blocks[part] for part, _ in still} - alive)
     fault = _describe_outputs(outputs, transfer.task.activation)
-    problems = [f"{name}: frozen, but moved" for part, name in moved if (part, name) not in moving]
+    states = _own_states(transfer)
+    problems = [f"{key[1]}{_FROZEN}" for key in moved if key not in moving and key not in states]
     for block in dead:
         facts = filter(None, (_describe_weights(transfer, block, learning_rate), fault))
         problems.append(": ".join((f"{block}: trainable, but nothing in it moved", *facts)))
@@ -129,12 +132,13 @@ def _receipt_row(part: Part, before: _Digests, after: _Digests, *, frozen: bool)
     }
 
 
-def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
+def check_receipt(receipt: Mapping[str, Any], *, where: str, callbacks: Sequence[str] = ()) -> None:
     """Raises an error if a receipt does not hold.
 
     Args:
         receipt: As `write_receipt` returns it.
         where: The place for the error message.
+        callbacks: Names of the callbacks that could change weights in the phase.
 
     Raises:
         ReceiptError: A frozen tensor moved, or a trainable block stood still.
@@ -147,21 +151,45 @@ def check_receipt(receipt: Mapping[str, Any], *, where: str) -> None:
                 where=where,
                 what=f"phase {receipt['phase']!r}: {problem}",
                 expected="What is frozen keeps every bit, and what trains moves.",
-                hint=_advise(receipt["phase"], problem),
+                hint=_advise(receipt, problem, callbacks),
             )
-            for problem in receipt["problems"]
+            for problem in _join_frozen(receipt["problems"])
         ]
     )
 
 
-def _advise(phase: str, problem: str) -> str:
-    if "frozen" in problem:
-        return "report it: the toolkit, or a layer with hidden state, is at fault"
+def _join_frozen(problems: Sequence[str]) -> list[str]:
+    """Returns the problems, those of all frozen tensors as one."""
+    names = [text.removesuffix(_FROZEN) for text in problems if text.endswith(_FROZEN)]
+    others = [text for text in problems if not text.endswith(_FROZEN)]
+    if not names:
+        return others
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return [f"{', '.join(names[:_MOST_NAMES])}{more}{_FROZEN}", *others]
+
+
+def _advise(receipt: Mapping[str, Any], problem: str, callbacks: Sequence[str]) -> str:
+    phase = f"phases.{receipt['phase']}"
+    if problem.endswith(_FROZEN):
+        if callbacks:
+            return f"without the callbacks {', '.join(callbacks)}, one of which may write weights"
+        return (
+            "a base without this layer: one that changes its own state cannot be frozen. If it is "
+            "a layer of Keras, report it"
+        )
     if _SATURATED in problem or "float32 loses" in problem:
         return _LOWER
-    if problem.startswith(f"{HEAD}:") and _DEAD in problem:
+    random_base = f"{phase}.batch_norm=train if the base has random weights"
+    if receipt["cut"] == HEAD:  # statistics of frozen blocks stay as they are
+        blocks = len({part["block"] for part in receipt["parts"]} - {HEAD})
+        random_base = (
+            f"model.weights=imagenet, or {phase}.unfreeze={blocks} {phase}.batch_norm=train, if "
+            "the base has random weights"
+        )
+    elif problem.startswith(f"{HEAD}:") and _DEAD in problem:
         return f"{_LOWER}, or another activation in model.head.hidden"
-    random_base = f"phases.{phase}.batch_norm=train if the base has random weights"
+    if problem.startswith(f"{HEAD}:") and _DEAD in problem:
+        return f"{random_base}, else {_LOWER}, or another activation in model.head.hidden"
     return random_base if _DEAD in problem else f"{random_base}, else a higher learning_rate"
 
 
@@ -181,6 +209,21 @@ def _may_move(transfer: TransferModel, split: Split) -> set[tuple[str, str]]:
                 if id(variable) in trained | moving:
                     allowed.add((part.name, f"{layer.name}/{index}"))
     return allowed
+
+
+def _own_states(transfer: TransferModel) -> set[tuple[str, str]]:
+    """Returns the state of layers that train, as the vector of a SpectralNormalization."""
+    states = set()
+    for part in transfer.parts:
+        for layer in (layer for layer in part.layers if layer.trainable):
+            fixed = {id(weight) for member in batch_norms(layer) for weight in member.weights}
+            fixed |= {id(weight) for weight in layer.trainable_weights}
+            states |= {
+                (part.name, f"{layer.name}/{index}")
+                for index, variable in enumerate(layer.weights)
+                if id(variable) not in fixed
+            }
+    return states
 
 
 def _join_digests(digests: _Digests, keys: Sequence[tuple[str, str]]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import keras
 import keras_tuner
 
-from tl_toolkit.events import Handler, ignore
+from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
@@ -43,6 +44,8 @@ from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.tuning.oracle import read_values, register_space
 
+_ARGUMENTS = ("epochs", "initial_epoch", "callbacks", "verbose")
+
 
 class RecipeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the model of a recipe for the values that a tuner chooses.
@@ -63,6 +66,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         task = build_task(plan.recipe, plan.classes)
         self._manifest, images = survey_images(plan, task, RunFolder(folder), progress)
         self._images = {_size_of(plan.recipe): images}
+        self._has_warned = False
         self._built: tuple[keras.Model, TransferModel, Plan] | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -77,9 +81,22 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         with numerics(deterministic=self._plan.recipe.deterministic):
             return self._build_model(hp)
 
+    def recipe(self, hp: keras_tuner.HyperParameters) -> Recipe:
+        """Returns the recipe of the chosen values, which `tl.finetune` takes.
+
+        KerasTuner holds numbers, texts and booleans alone: another value, as `{from: block3}`, has
+        a readable text in `hp.values`.
+
+        Args:
+            hp: KerasTuner's values, as of `tuner.get_best_hyperparameters()`.
+        """
+        return self._plan_values(hp).recipe
+
+    def _plan_values(self, hp: keras_tuner.HyperParameters) -> Plan:
+        return plan_trial(self._plan, read_values(register_space(self._space, hp), self._space))
+
     def _build_model(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        values = read_values(register_space(self._space, hp), self._space)
-        plan = plan_trial(self._plan, values)
+        plan = self._plan_values(hp)
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, self._progress)
         task.prepare(self._find_images(plan, task)["train"].targets)
@@ -103,8 +120,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         and `initial_epoch`, as Hyperband sets them, choose epochs of all phases in a row (the last
         one grows if there are too few, and a schedule of the rate runs over the chosen epochs of
         its phase); above 0 `initial_epoch` means that the model has been trained up to there, and
-        its head is kept. `callbacks` receive the hooks of each phase. All others are ignored: data
-        and batch size are the recipe's.
+        its head is kept. `callbacks` receive the hooks of each phase. `verbose` is taken and
+        ignored. All others are refused: data, batch size and class weights are the recipe's.
 
         Args:
             hp: The values that `build` received.
@@ -114,7 +131,11 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             The figures of the epoch that is kept, as in history.csv: learning_rate, loss, val_loss,
             regularization_loss, and the task's score, as accuracy and val_accuracy. Those of
             training images are missing at epoch 0, which is kept where no phase has another.
+
+        Raises:
+            RecipeError: Other arguments are given; it ends the tuner's search at once.
         """
+        _refuse_arguments(args, kwargs)
         if self._built is None or self._built[0] is not model:
             raise ValueError("expected the model that build returned last")
         _, transfer, plan = self._built
@@ -133,6 +154,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         window: _Window,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> dict[str, float]:
+        self._warn_of_phases(plan.recipe, window)
         images = self._find_images(plan, transfer.task)
         features = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(CompiledPhases(transfer), features, images)
@@ -143,11 +165,43 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         _save_kept(transfer.model, callbacks, results)
         return results
 
+    def _warn_of_phases(self, recipe: Recipe, window: _Window) -> None:
+        """Warns, once, of phases that are searched but begin behind the last epoch."""
+        left: list[str] = []
+        before = 0
+        for index, phase in enumerate(recipe.phases):
+            fields = (f"phases.{phase.name}.", f"phases.{index}.")
+            if window.end is not None and before >= window.end and phase.epochs:
+                left += [phase.name] if any(one.startswith(fields) for one in self._space) else []
+            before += phase.epochs
+        if left and not self._has_warned:
+            self._has_warned = True
+            names = " and ".join(map(repr, left))
+            self._progress(
+                warning(
+                    f"epochs={window.end} ends before phase {names}, which is searched: its values "
+                    f"change nothing. All phases have {before} epochs in a row"
+                )
+            )
+
     def _find_images(self, plan: Plan, task: Task) -> dict[str, Images]:
         size = _size_of(plan.recipe)
         if size not in self._images:  # images of one size are kept: trials would decode them anew
             self._images = {size: load_images(plan, task, self._manifest)}
         return self._images[size]
+
+
+class _RefusedError(RecipeError, keras_tuner.errors.FatalError):
+    """An error that ends a tuner's search: others count as failed trials."""
+
+
+def _refuse_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    names = [*(["x", "y"][: len(args)]), *(name for name in kwargs if name not in _ARGUMENTS)]
+    if names:
+        what = f"{', '.join(names)}: the hypermodel trains by its recipe"
+        expected = f"expected none but {', '.join(_ARGUMENTS)}."
+        hint = "data.train, data.validation and data.batch_size of the recipe"
+        raise _RefusedError(Problem("tuner.search", what, expected, hint))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ from typing import Any
 
 import keras_tuner
 
+from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.keras_private import set_max_collisions, set_oracle_folder
 from tl_toolkit.plan.space import Space, count_points
+from tl_toolkit.plan.values import describe_value
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
 _ORACLES: dict[str, Any] = {
@@ -201,10 +203,13 @@ def register_space(
 
 def _register(parameters: keras_tuner.HyperParameters, field: str, dimension: Dimension) -> None:
     if dimension.choices is not None:
-        if _are_numbers(dimension.choices):
-            parameters.Choice(field, sorted(dimension.choices), ordered=True)
-        else:  # values of any kind: KerasTuner knows only their indices
-            parameters.Choice(field, list(range(len(dimension.choices))), ordered=False)
+        choices = _as_choices(dimension.choices)
+        if set(choices) == {False, True} and isinstance(choices[0], bool):
+            parameters.Boolean(field, default=choices[0])  # a Choice would make numbers of them
+        elif _are_numbers(dimension.choices):
+            parameters.Choice(field, sorted(choices), ordered=True)
+        else:
+            parameters.Choice(field, choices, ordered=False)
         return
     settings = {
         "min_value": dimension.min,
@@ -227,19 +232,31 @@ def read_values(parameters: keras_tuner.HyperParameters, space: Space) -> dict[s
     Args:
         parameters: With the values of a trial.
         space: The fields that are read.
+
+    Raises:
+        RecipeError: A value is none of the space, as where a tuner resumed another search.
     """
     values = {}
     for field, dimension in space.items():
         value = parameters.get(field)
-        if dimension.choices is not None and not _are_numbers(dimension.choices):
-            value = dimension.choices[value]
+        if dimension.choices is not None:
+            value = _find_choice(field, value, dimension.choices)
         # Steps add up to 0.30000000000000004.
         values[field] = float(f"{value:.12g}") if isinstance(value, float) else value
     return values
 
 
+def _find_choice(field: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    known = _as_choices(choices)
+    if value not in known:
+        what = f"{field} = {value!r}: no choice of the space, which has {known}"
+        expected = "Values of a tuner are those of the recipe that it searches."
+        raise RecipeError(Problem("", what, expected, "another project_name, or overwrite=True"))
+    return choices[known.index(value)]
+
+
 def write_values(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """Returns a recipe's values as KerasTuner has them: of choices of any kind their indices.
+    """Returns a recipe's values as KerasTuner has them: of values that it cannot hold, texts.
 
     Args:
         values: A value for each field.
@@ -249,9 +266,33 @@ def write_values(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
     for field, dimension in space.items():
         value = values[field]
         if dimension.choices is not None and not _are_numbers(dimension.choices):
-            value = [_as_key(choice) for choice in dimension.choices].index(_as_key(value))
+            place = [_as_key(choice) for choice in dimension.choices].index(_as_key(value))
+            value = _as_choices(dimension.choices)[place]
         written[field] = value
     return written
+
+
+def _as_choices(choices: tuple[Any, ...]) -> list[Any]:
+    """Returns choices as KerasTuner can hold them: of one kind, and no sections or lists.
+
+    They are the values themselves where it can, else texts that people read: `from block3`.
+    """
+    kinds = {type(choice) for choice in choices}
+    if kinds in ({int}, {float}, {str}) or (kinds == {bool} and len(choices) == 2):
+        return list(choices)
+    if kinds == {int, float}:
+        return [float(choice) for choice in choices]
+    for describe in (_describe_choice, _as_key):
+        texts = [describe(choice) for choice in choices]
+        if len(set(texts)) == len(texts):
+            return texts
+    return [f"{text} ({number})" for number, text in enumerate(texts, start=1)]
+
+
+def _describe_choice(value: Any) -> str:
+    if isinstance(value, bool | float | list | tuple) or value is None:
+        return json.dumps(value, default=str)  # all digits, and lists as a recipe has them
+    return describe_value(value)
 
 
 def _as_key(value: Any) -> str:

@@ -104,4 +104,4 @@ def test_other_tables_are_refused_for_evaluation(write, rows, expected):
     with pytest.raises(DataError) as caught:
         planning.list_for_evaluation(write(rows, "other.csv"), ("ant", "bee"))
 
-    assert str(caught.value).startswith("--data  ") and expected in str(caught.value)
+    assert str(caught.value).startswith("data  ") and expected in str(caught.value)

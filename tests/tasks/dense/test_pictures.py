@@ -69,7 +69,7 @@ def test_predictions_replace_those_of_an_earlier_call(tmp_path):
 def test_a_file_of_the_user_is_not_replaced(name, tmp_path):
     mine = save(tmp_path / name, value=7)
 
-    with pytest.raises(OutputError, match=rf"--out .*{name} would be lost\n.*\n  Try: --out DIR"):
+    with pytest.raises(OutputError, match=rf"out=.*{name} would be lost\n.*\n  Try: out=DIR"):
         write(tmp_path, Path("ant.png"), Path("cat.png"))
 
     assert value_of(mine) == 7
@@ -87,7 +87,7 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
     file = save(tmp_path / "cat.png")
 
     for folder in (file, file / "below"):
-        with pytest.raises(OutputError, match=rf"--out {folder}  {file} is a file\n  A folder is"):
+        with pytest.raises(OutputError, match=rf"out={folder}  {file} is a file\n  A folder is"):
             check_folder(folder)
     check_folder(tmp_path / "new" / "below")
     assert not (tmp_path / "new").exists()

@@ -152,7 +152,7 @@ def test_a_table_for_evaluation_may_name_some_of_the_classes(write):
 def test_a_table_for_evaluation_must_not_name_others(write):
     planning = plan_task(plan(write(NAMES)).recipe)
 
-    with pytest.raises(DataError, match="--data  .* names other classes: 'bird'"):
+    with pytest.raises(DataError, match="data  .* names other classes: 'bird'"):
         planning.list_for_evaluation(write(NAMES), ("dog", "cat"))
 
 
@@ -171,7 +171,7 @@ def test_a_class_without_a_column_is_unknown_not_absent(write):
     planning = plan_task(plan(write(FLAGS)).recipe)
     table = write([("path", "cat", "dog"), ("3.png", 1, 0)], "other.csv")
 
-    with pytest.raises(DataError, match="--data  .* has no class 'bird'"):
+    with pytest.raises(DataError, match="data  .* has no class 'bird'"):
         planning.list_for_evaluation(table, ("bird", "cat", "dog"))
 
 

@@ -91,7 +91,7 @@ def test_a_table_for_evaluation_needs_the_columns_of_the_run_alone(write):
     listing = planning.list_for_evaluation(table, ("age",))
 
     assert [(file.targets, file.split) for file in listing.files] == [(("8",), "test")]
-    with pytest.raises(DataError, match="--data  .* has no column 'a b: %'"):
+    with pytest.raises(DataError, match="data  .* has no column 'a b: %'"):
         planning.list_for_evaluation(table, ("age", "a b: %"))
 
 
