@@ -115,9 +115,9 @@ def render_diagram_of(
     name: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
 ) -> str:
     """Returns what `render_architecture` writes: SVG.
 

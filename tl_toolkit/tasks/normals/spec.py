@@ -33,7 +33,7 @@ class NormalsSection(DenseSection):
     }
     baselines: ClassVar[Mapping[str, str]] = {"facing": "facing the viewer"}
     lower_is_better: ClassVar[frozenset[str]] = frozenset(
-        {"mean_angle", "median_angle", "rmse_angle"}
+        {"loss", "mean_angle", "median_angle", "rmse_angle"}
     )
 
 
