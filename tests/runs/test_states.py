@@ -159,7 +159,7 @@ def test_the_name_of_an_interrupted_run_with_a_model_offers_any(folder):
     folder.status.write_text(json.dumps({"state": "interrupted", "kind": "run"}))
     folder.model.write_bytes(b"")
 
-    with pytest.raises(DataError, match=r"photos/004 was interrupted\n.*\n  Try: --any"):
+    with pytest.raises(DataError, match=r"photos/004 was interrupted\n.*\n  Try: unfinished=True"):
         load_run("photos")
 
     for typed in ("photos", "runs/photos"):  # what Tab completes

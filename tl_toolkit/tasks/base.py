@@ -227,8 +227,11 @@ class Task:
             features: What enters that layer, for the training images, (n, features).
             targets: Targets from `load_targets`, of the same images.
             solver: ridge, logistic or auto.
+
+        Raises:
+            TypeError: The task has no such head, which its recipes are refused for.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__}: no head that can be solved")
 
     def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Returns how far outputs are apart, in what limits of differences are given in.
