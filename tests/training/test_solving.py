@@ -203,6 +203,26 @@ def test_the_name_of_the_probe_is_taken():
         plan_values(solved_recipe(phases=[{"name": "probe", "epochs": 1}]))
 
 
-def test_an_unknown_tap_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"'block33' is no unit or layer"):
-        train_aside(tmp_path, solved_recipe({"taps": ["block33"]}))
+def test_an_unknown_tap_is_named_before_anything_starts():
+    with pytest.raises(RecipeError, match=r"taps\[0\] = 'block33'(.|\n)*did you mean 'block3'"):
+        plan_values(solved_recipe({"taps": ["block33"]}))
+
+
+def test_units_behind_the_last_tap_cannot_train():
+    with pytest.raises(RecipeError, match="expected block2 or a unit before it"):
+        plan_values(solved_recipe({"taps": ["block1", "block2"]}))
+
+
+def test_callbacks_see_the_probe_begin_and_end(tmp_path):
+    seen = []
+
+    class Log(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append("begin")
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append("end")
+
+    tl.finetune(solved_recipe(phases=()), out=tmp_path / "run", callbacks=[Log()])
+
+    assert seen == ["begin", "end"]

@@ -4,11 +4,12 @@ No Keras here, so that a recipe can be checked in milliseconds. The assembly of 
 what only a graph shows, such as whether a layer is a map on a whole stride.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tl_toolkit.catalog.lookup import Architecture, find_unit_name
+from tl_toolkit.errors import Problem, closest
 
-__all__ = ["find_unit_of", "is_no_layer", "units_read"]
+__all__ = ["check_taps", "find_unit_of", "is_no_layer", "units_read"]
 
 
 def find_unit_of(architecture: Architecture, name: str) -> str | None:
@@ -36,6 +37,31 @@ def is_no_layer(architecture: Architecture, name: str) -> bool:
     blocks = tuple(f"{block.name}_" for block in architecture.blocks)
     ruled = find_unit_name(architecture, name) is not None
     return find_unit_of(architecture, name) is None and (ruled or not name.startswith(blocks))
+
+
+def check_taps(
+    architecture: Architecture, names: Sequence[str], field: str
+) -> Iterator[tuple[int, Problem]]:
+    """Yields the place and the problem of each name that is no layer or unit of a base.
+
+    Args:
+        architecture: The base's record.
+        names: Names that a recipe gives.
+        field: Their field in the recipe, as `pixels.taps`.
+    """
+    units = [unit.name for block in architecture.blocks for unit in block.units]
+    for index, name in enumerate(names):
+        if is_no_layer(architecture, name):
+            near = closest(name, [*units, *architecture.taps])
+            yield (
+                index,
+                Problem(
+                    "",
+                    f"{field}[{index}] = {name!r}",
+                    f"{architecture.name} has no such layer or unit. {near}".rstrip(),
+                    f"tltool models show {architecture.reference} --layers",
+                ),
+            )
 
 
 def units_read(architecture: Architecture, taps: Sequence[str] | None) -> tuple[str, ...] | None:

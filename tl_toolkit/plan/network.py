@@ -17,6 +17,7 @@ from tl_toolkit.catalog.lookup import (
     resolve_unfreeze,
 )
 from tl_toolkit.catalog.records import WeightFile
+from tl_toolkit.catalog.taps import check_taps
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
@@ -134,6 +135,9 @@ def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
         what = f"model.head.pooling = {head.pooling!r}"
         problem = Problem("", what, expected, "~model.head.pooling")
         yield Finding(("model", "head", "pooling"), problem)
+    if isinstance(head, Head) and isinstance(head.taps, tuple):
+        for index, problem in check_taps(architecture, head.taps, "model.head.taps"):
+            yield Finding(("model", "head", "taps", index), problem)
 
 
 def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
-from tl_toolkit.recipe.schema import Data, Recipe
+from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.listing import FieldProblem, Listing
 from tl_toolkit.sources.survey import Splits
@@ -127,6 +128,9 @@ class TaskPlanning:
         Args:
             architecture: The record of the base.
         """
+        head = self.recipe.model.head
+        if isinstance(head, Head) and isinstance(head.taps, tuple):
+            return units_read(architecture, head.taps)
         return None
 
     @staticmethod

@@ -8,7 +8,7 @@ likeliest (Platt, 1999).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,6 +48,10 @@ class Solution:
     loss: float
 
 
+_Attempt = Callable[[np.ndarray], Solution]
+"""Solves for standardized features."""
+
+
 def solve_classes(
     features: np.ndarray,
     labels: np.ndarray,
@@ -66,12 +70,11 @@ def solve_classes(
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
     """
     targets = np.eye(classes)[labels]
-    return _solve(
-        features,
-        solver,
-        ridge=lambda x: _ridge_classes(x, targets, weights),
-        logistic=lambda x: _logistic_classes(x, labels, classes, weights),
-    )
+    attempts: dict[str, _Attempt] = {
+        "ridge": lambda x: _ridge_classes(x, targets, weights),
+        "logistic": lambda x: _logistic_classes(x, labels, classes, weights),
+    }
+    return _solve(features, solver, attempts)
 
 
 def solve_labels(features: np.ndarray, labels: np.ndarray, solver: Solver) -> Solution:
@@ -82,12 +85,11 @@ def solve_labels(features: np.ndarray, labels: np.ndarray, solver: Solver) -> So
         labels: (n, labels) of 0 and 1.
         solver: ridge, logistic or auto.
     """
-    return _solve(
-        features,
-        solver,
-        ridge=lambda x: _join([_ridge_label(x, column) for column in labels.T]),
-        logistic=lambda x: _join([_logistic_label(x, column) for column in labels.T]),
-    )
+    attempts: dict[str, _Attempt] = {
+        "ridge": lambda x: _join([_ridge_label(x, column) for column in labels.T]),
+        "logistic": lambda x: _join([_logistic_label(x, column) for column in labels.T]),
+    }
+    return _solve(features, solver, attempts)
 
 
 def solve_values(features: np.ndarray, values: np.ndarray) -> Solution:
@@ -97,21 +99,14 @@ def solve_values(features: np.ndarray, values: np.ndarray) -> Solution:
         features: (n, features).
         values: (n, columns), standardized.
     """
-    return _solve(
-        features,
-        "ridge",
-        ridge=lambda x: _join([_ridge(x, column[:, None])[0] for column in values.T]),
-        logistic=lambda x: _join([]),
-    )
+
+    def solve(x: np.ndarray) -> Solution:
+        return _join([_ridge(x, column[:, None])[0] for column in values.T])
+
+    return _solve(features, "ridge", {"ridge": solve})
 
 
-def _solve(
-    features: np.ndarray,
-    solver: Solver,
-    *,
-    ridge: Callable[[np.ndarray], Solution],
-    logistic: Callable[[np.ndarray], Solution],
-) -> Solution:
+def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt]) -> Solution:
     """Solves for standardized features, in the basis of their own directions where these are fewer.
 
     A penalty on the squared weights does not depend on the basis.
@@ -127,8 +122,8 @@ def _solve(
         roots = np.sqrt(values[kept])
         basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
         x = vectors[:, kept] * roots
-    solve = {"ridge": [ridge], "logistic": [logistic], "auto": [ridge, logistic]}[solver]
-    best = min((attempt(x) for attempt in solve), key=lambda solution: solution.loss)
+    chosen = attempts.values() if solver == "auto" else [attempts[solver]]
+    best = min((attempt(x) for attempt in chosen), key=lambda solution: solution.loss)
     kernel = best.kernel if basis is None else basis @ best.kernel
     kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)

@@ -186,10 +186,11 @@ class PhaseRun:
         Returns None if a callback ended the phase at a loss that is not finite.
         """
         loss = score = None
+        if number:
+            listeners.call("on_epoch_begin", number - 1)
         if number and self._phase.solver:
             loss, score = self._solve(self._phase.solver)
         elif number:
-            listeners.call("on_epoch_begin", number - 1)
             trained = self._train_epoch(number, listeners)
             if trained is None:
                 return None

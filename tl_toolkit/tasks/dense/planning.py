@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
-from tl_toolkit.catalog.taps import is_no_layer, units_read
+from tl_toolkit.catalog.taps import check_taps, units_read
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
@@ -110,14 +110,8 @@ class Planning(TaskPlanning):
             what = f"model.base = {architecture.name!r}"
             expected = "expected a base whose maps cover the image in whole cells, or pixels.taps."
             yield ("model", "base"), Problem("", what, expected, "base: mobilenet")
-        units = [unit.name for block in architecture.blocks for unit in block.units]
-        for index, name in enumerate(pixels.taps or ()):
-            if is_no_layer(architecture, name):
-                what = f"pixels.taps[{index}] = {name!r}"
-                near = closest(name, [*units, *architecture.taps])
-                expected = f"{architecture.name} has no such layer or unit. {near}".rstrip()
-                hint = f"tltool models show {architecture.reference} --layers"
-                yield ("pixels", "taps", index), Problem("", what, expected, hint)
+        for index, problem in check_taps(architecture, pixels.taps or (), "pixels.taps"):
+            yield ("pixels", "taps", index), problem
         weights = pixels.class_weights
         for name in weights if isinstance(weights, Mapping) else ():
             if classes and name not in classes:
