@@ -11,13 +11,11 @@ import keras
 from tl_toolkit.architectures.graph import find_cuts, sorted_calls
 from tl_toolkit.architectures.own import (
     build_own_base,
-    check_calls,
     connect_own_model,
-    graph_of,
-    list_regularized,
     load_own_model,
     original_name,
 )
+from tl_toolkit.architectures.own_checks import check_calls, graph_of, list_regularized
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps
 from tl_toolkit.catalog.lookup import PIXEL_RULES, PIXEL_STEP, Architecture

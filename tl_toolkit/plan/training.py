@@ -112,10 +112,9 @@ def dropout_rates(head: Head) -> dict[str, float]:
 
 def _describe_probe(recipe: Recipe) -> str:
     """Returns all that decides a solved head, as `describe_phases` does of trained phases."""
-    model = recipe.model.classifier.model_copy(update={"dropout": 0.0})
-    solved = recipe.model_copy(update={"early_stopping": None})
-    solved = solved.model_copy(update={"model": recipe.model.model_copy(update={"head": model})})
-    return describe_phases(solved, -1)
+    head = recipe.model.classifier.model_copy(update={"dropout": 0.0})
+    model = recipe.model.model_copy(update={"head": head})
+    return describe_phases(recipe.model_copy(update={"early_stopping": None, "model": model}), -1)
 
 
 def describe_phases(recipe: Recipe, index: int) -> str:

@@ -55,7 +55,7 @@ class Steps:
         self._split = split
         self._batch_size = batch_size
         self._schedule = schedule
-        self._factors = split.name_parts(factors or {})
+        self._factors = [(factors or {}).get(part, 1.0) for part in split.parts]
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         # What metric states are added up in, without loss.

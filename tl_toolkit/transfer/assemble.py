@@ -157,24 +157,25 @@ def assemble(
             [image, *further_inputs] if further_inputs else image, outputs, name=architecture.name
         )
     parts = _parts(model, blocks, maps)
-    if len(maps) > 1:
-        parts = _cross_pooled(parts, find_blocks(architecture, entering, maps[-1]))
+    if pooled := _find_pooled(parts[-1]):
+        parts = _cross_pooled(parts, find_blocks(architecture, entering, maps[-1]), pooled)
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
     return TransferModel(model, architecture, parts, task, loaded)
 
 
-def _cross_pooled(parts: tuple[Part, ...], blocks: tuple[BlockGraph, ...]) -> tuple[Part, ...]:
+def _cross_pooled(
+    parts: tuple[Part, ...],
+    blocks: tuple[BlockGraph, ...],
+    pooled: Mapping[int, keras.KerasTensor],
+) -> tuple[Part, ...]:
     """Lets maps that only the head reads cross later cuts as the vectors that they are pooled to.
 
     Args:
         parts: The parts, with all tensors that cross.
         blocks: The base without the head's taps, whose inputs are those that it needs itself.
+        pooled: The vectors, by the identity of their maps.
     """
-    head = parts[-1].layers
-    if pools_by_weights(head):
-        return parts
     needed = {unit.name: set(map(id, unit.inputs)) for block in blocks for unit in block.units}
-    pooled = _find_pooled(parts[-1].inputs, head)
     crossing = []
     for part in parts[:-1]:
         own = needed.get(part.name, set())
@@ -186,14 +187,16 @@ def _cross_pooled(parts: tuple[Part, ...], blocks: tuple[BlockGraph, ...]) -> tu
     return (*crossing, parts[-1])
 
 
-def _find_pooled(
-    maps: Sequence[keras.KerasTensor], head: Sequence[keras.layers.Layer]
-) -> dict[int, keras.KerasTensor]:
-    """Returns the vector that each map is pooled to, by the map's identity."""
-    joined = [layer for layer in head if layer.name == POOLED_LAYERS[0]]
-    if not joined:
+def _find_pooled(head: Part) -> dict[int, keras.KerasTensor]:
+    """Returns the vector that each map is pooled to, by the map's identity.
+
+    There are none where the head reads one map alone, or pools with weights, which train.
+    """
+    joined = [layer for layer in head.layers if layer.name == POOLED_LAYERS[0]]
+    if not joined or pools_by_weights(head.layers):
         return {}
-    return {id(tensor): vector for tensor, vector in zip(maps, joined[0].input, strict=True)}
+    vectors = joined[0].input
+    return {id(tensor): vector for tensor, vector in zip(head.inputs, vectors, strict=True)}
 
 
 def _regularize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +61,7 @@ class Split:
     suffix: FixedBatch
     trainable: tuple[keras.Variable, ...]
     cut: Cut
-    parts: tuple[str, ...] = ()
-
-    def name_parts(self, values: Mapping[str, float]) -> list[float]:
-        """Returns the value of the part that each trainable variable is in; 1 by default.
-
-        Args:
-            values: Values by the part's name.
-        """
-        return [values.get(name, 1.0) for name in self.parts or [""] * len(self.trainable)]
+    parts: tuple[str, ...]
 
 
 def split_at(
