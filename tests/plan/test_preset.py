@@ -22,7 +22,8 @@ VALUES = {
 def resolve(images=800, validation=200, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
-    return resolve_preset(recipe, find_architecture(base), images, validation)
+    resolved, choices = resolve_preset(recipe, find_architecture(base), images, validation)
+    return resolved, [f"{recipe.preset}: {choice.describe()}" for choice in choices]
 
 
 def test_a_recipe_without_phases_gets_the_preset_auto():

@@ -244,3 +244,22 @@ def test_images_without_class_folders_are_told_what_to_do(tmp_path, draw_photos)
     flat = draw_photos(tmp_path / "photos", classes=("ants",)) / "ants"
 
     assert "Try: a folder per class with its images, or a table" in refuse(flat)
+
+
+@pytest.mark.parametrize(("count", "phases"), [(8, []), (800, ["tune"])])
+def test_init_writes_what_a_recipe_without_phases_gets(tmp_path, draw_photos, count, phases):
+    photos = draw_photos(tmp_path / "photos")
+    for name in ("ants", "bees"):
+        first = next((photos / name).iterdir())
+        for number in range(count // 2):
+            (photos / name / f"more{number}.png").hardlink_to(first)
+
+    text = write_starter(photos, base="mobilenet", place=tmp_path).text
+    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "plain.yaml").write_text(text[: text.index("  head:")])
+    written = load_recipe(tmp_path / "r.yaml").recipe
+    chosen = check_recipe(load_recipe(tmp_path / "plain.yaml")).recipe
+
+    assert written == chosen and written.preset is None
+    assert [phase.name for phase in written.phases] == phases
+    assert "could not tell" in text if count == 8 else "kept where it is better" in text

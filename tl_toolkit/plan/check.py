@@ -16,7 +16,7 @@ from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.preset import resolve_preset
+from tl_toolkit.plan.preset import estimate_splits, resolve_preset
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
@@ -63,11 +63,10 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return recipe, ()
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
-    left, validation = counts.get(None, 0), counts.get("validation", 0)
-    if isinstance(recipe.data.validation, float) and not validation:
-        validation = round(recipe.data.validation * (left or counts.get("train", 0)))
-    images = counts.get("train", 0) or left
-    return resolve_preset(resolve_head(recipe), architecture, images, validation)
+    images, validation = estimate_splits(counts, recipe.data.validation)
+    preset = recipe.preset
+    recipe, choices = resolve_preset(resolve_head(recipe), architecture, images, validation)
+    return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:

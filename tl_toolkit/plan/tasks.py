@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,6 +46,8 @@ class Proposal:
         counts: Lines of a table below it: a number and what it counts.
         task: Lines of the recipe that name the task; none for the default.
         data: Lines of the `data` section with the places of images and targets.
+        images: Number of images by split (None: fractions decide); none where the head of such a
+            task cannot be solved.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
         folder: The folder that the recipe is named after.
@@ -61,6 +63,7 @@ class Proposal:
     data: Sequence[str]
     folder: Path
     task: Sequence[str] = ()
+    images: Mapping[str | None, int] = field(default_factory=dict)
     batch_size: int = 32
     head: Sequence[str] = ()
     reason: str = ""
