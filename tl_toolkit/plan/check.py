@@ -65,7 +65,9 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
     images, validation = estimate_splits(counts, recipe.data.validation)
     preset = recipe.preset
-    recipe, choices = resolve_preset(resolve_head(recipe), architecture, images, validation)
+    recipe, choices = resolve_preset(
+        resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
+    )
     return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
 
 

@@ -21,13 +21,16 @@ _LEAST_JUDGES = 150
 """Validation images below which the better of probe and tuned model would be chosen by luck: at an
 accuracy of 0.8 and 150 images, the standard error is three points."""
 
+_MOST_LOGISTIC = 40_000
+"""Training images times outputs above which logistic regression takes longer than it is worth."""
+
 _TUNED_UNITS = 2
 
 _PROBE: Mapping[str, tuple[Any, str]] = {
     "taps": ("all", "maps of all depths tell more than the last one, and cost no further pass"),
     "pooling": ("statistics", "average and deviation of each channel"),
     "normalize": (True, "maps of several depths differ in scale"),
-    "solver": ("ridge", "solved in closed form, in seconds; its penalty by cross-validation"),
+    "solver": ("auto", "the mean of a ridge and a logistic regression, which err differently"),
     "dropout": (0.5, "a head that fits every training image leaves tuning little to learn from"),
 }
 
@@ -64,7 +67,7 @@ def estimate_splits(counts: Mapping[str | None, int], fraction: object) -> tuple
 
 
 def resolve_preset(
-    recipe: Recipe, architecture: Architecture, images: int, validation: int
+    recipe: Recipe, architecture: Architecture, images: int, validation: int, *, outputs: int
 ) -> tuple[Recipe, tuple[Choice, ...]]:
     """Returns a recipe with the values of its preset, and what was chosen and why.
 
@@ -75,13 +78,14 @@ def resolve_preset(
         architecture: The record of the base.
         images: Number of training images, roughly where fractions decide.
         validation: Number of validation images, likewise.
+        outputs: Number of classes or numbers.
 
     Returns:
         The recipe as it is, without choices, if it has no preset.
     """
     if recipe.preset is None:
         return recipe, ()
-    head, choices = _choose_head(recipe, images)
+    head, choices = _choose_head(recipe, images, outputs)
     phases: list[Phase] = []
     if recipe.model.weights == "random":
         phases.append(_train_all(architecture))
@@ -111,7 +115,7 @@ def resolve_preset(
     return recipe.model_copy(update=changed), tuple(choices)
 
 
-def _choose_head(recipe: Recipe, images: int) -> tuple[Head, list[Choice]]:
+def _choose_head(recipe: Recipe, images: int, outputs: int) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
     if recipe.model.weights == "random":
@@ -125,6 +129,10 @@ def _choose_head(recipe: Recipe, images: int) -> tuple[Head, list[Choice]]:
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
     if recipe.preset == "fast":
         chosen.pop("dropout", None)
+    if "solver" in chosen and not recipe.task.has_classes:
+        chosen["solver"] = ("ridge", "solved in closed form, its penalty by cross-validation")
+    elif "solver" in chosen and images * outputs > _MOST_LOGISTIC:
+        chosen["solver"] = ("ridge", "in closed form; logistic regression would take minutes")
     update = {name: value for name, (value, _) in chosen.items()}
     choices = [
         Choice(f"model.head.{name}", _word(value), why) for name, (value, why) in chosen.items()

@@ -332,7 +332,7 @@ def _write_preset(record: Architecture, proposal: Proposal) -> list[str]:
             "model": {"base": record.name, "weights": "imagenet"},
         }
     ).recipe
-    recipe, choices = resolve_preset(recipe, record, images, validation)
+    recipe, choices = resolve_preset(recipe, record, images, validation, outputs=proposal.outputs)
     head, lines = "model.head.", [remark("  head:", "docs/preset.md says more")]
     for choice in choices:
         if choice.field.startswith(head):

@@ -48,6 +48,7 @@ class Proposal:
         data: Lines of the `data` section with the places of images and targets.
         images: Number of images by split (None: fractions decide); none where the head of such a
             task cannot be solved.
+        outputs: Number of classes, or of numbers for each image.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
         folder: The folder that the recipe is named after.
@@ -64,6 +65,7 @@ class Proposal:
     folder: Path
     task: Sequence[str] = ()
     images: Mapping[str | None, int] = field(default_factory=dict)
+    outputs: int = 1
     batch_size: int = 32
     head: Sequence[str] = ()
     reason: str = ""

@@ -208,12 +208,7 @@ class PhaseRun:
         chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
         solution = solve_head(self._transfer, chunks, solver)
         self._steps_taken += 1
-        self._progress(
-            message(
-                f"{self._phase.name}: {solution.solver}, penalty {solution.penalty:.3g}, "
-                f"cross-validated loss {solution.loss:.4f}"
-            )
-        )
+        self._progress(message(f"{self._phase.name}: {solution.describe()}"))
         return self.steps.evaluate(chunks)
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:

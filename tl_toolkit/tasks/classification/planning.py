@@ -133,6 +133,7 @@ class Planning(TaskPlanning):
             counts=[(count, repr(label)) for label, count in train.items()],
             data=data,
             images=Counter(file.split for file in listing.files),
+            outputs=len(listing.classes),
             folder=folder,
             reason=reason,
             ignored=ignored,

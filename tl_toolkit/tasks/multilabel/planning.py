@@ -140,6 +140,7 @@ class Planning(TaskPlanning):
             task=_write_task(section),
             data=[*write_table(source, place, "the images"), *_write_classes(classes)],
             images=Counter(file.split for file in files),
+            outputs=len(counts),
             folder=source.with_suffix(""),
             reason=reason,
             ignored=ignored,

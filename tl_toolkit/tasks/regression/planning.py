@@ -116,6 +116,7 @@ class Planning(TaskPlanning):
             ],
             data=write_table(source, place, "the images"),
             images=Counter(file.split for file in listing.files),
+            outputs=len(numbers),
             folder=source.with_suffix(""),
             reason=f"columns of numbers: {name_some(numbers)}",
             ignored=ignored,
