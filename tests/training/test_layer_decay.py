@@ -6,7 +6,8 @@ import pytest
 from tests.models import build_transfer
 from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.recipe.optimizers import OPTIMIZERS
-from tl_toolkit.training.compiled import CompiledPhases, find_rate_factors, plan_phases
+from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.rates import find_rate_factors
 
 UNITS = ("c3", "c5", "f6")
 
@@ -35,19 +36,20 @@ def test_a_step_of_each_unit_is_the_plain_step_times_its_factor(kind):
     assert max(np.abs(move).max() for part, move in plain if part == "c3") > 0
 
 
-def test_the_plan_names_the_factor_of_each_part():
+def test_the_factor_of_each_part_shrinks_from_the_head_on():
     transfer = build_transfer("lenet5", seed=1)
     phase = PhaseSettings("tune", 1, OPTIMIZERS["adam"](), 1e-3, UNITS, layer_decay=0.5)
 
-    (row,) = plan_phases(transfer, [phase])
+    factors = find_rate_factors(transfer, phase)
 
-    assert row["factors"] == {"c3": 0.125, "c5": 0.25, "f6": 0.5, "head": 1.0}
+    assert factors == {"c3": 0.125, "c5": 0.25, "f6": 0.5, "head": 1.0}
 
 
 def test_parts_that_do_not_train_do_not_count():
     transfer = build_transfer("lenet5", seed=1)
+    phase = PhaseSettings("tune", 1, OPTIMIZERS["adam"](), 1e-3, ("c3",), layer_decay=0.5)
 
-    assert find_rate_factors(transfer, ("c3",), 0.5) == {"c3": 0.5, "head": 1.0}
+    assert find_rate_factors(transfer, phase) == {"c3": 0.5, "head": 1.0}
 
 
 def test_phases_of_different_decay_do_not_share_their_steps():

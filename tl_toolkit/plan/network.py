@@ -22,6 +22,7 @@ from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.check_rates import check_rates
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe, UnfreezeFrom
@@ -110,6 +111,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
             findings += _refuse_unfreeze(phase, index, error)
         else:
             findings += _check_unfreeze(phase, index, units[phase.name], readable)
+            findings += check_rates(phase, index, architecture, units[phase.name])
     if arguments:
         return findings, None
     try:

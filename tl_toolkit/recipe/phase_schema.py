@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from tl_toolkit.recipe.fields import (
     Conflict,
+    Factors,
     Listed,
     PhaseName,
     Rate,
@@ -119,6 +120,13 @@ class Phase(Section):
         "1 gives all the same rate.",
         examples=[0.75],
     )
+    learning_rates: Factors | None = Field(
+        default=None,
+        description="Rates of blocks or units that train, and of head, by name; all others have "
+        "learning_rate. Where that is a schedule, they follow it at the same ratio to its own "
+        "rate. A unit's rate counts before that of its block, and both before layer_decay.",
+        examples=[{"block4": 1e-5, "head": 1e-3}],
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -169,6 +177,7 @@ class PhaseSettings:
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
+        learning_rates: Rates of blocks, of units, and of head, by name; None for no own ones.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -181,6 +190,7 @@ class PhaseSettings:
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
+    learning_rates: Mapping[str, float] | None = None
     solver: str | None = None
 
     @classmethod
@@ -202,6 +212,11 @@ class PhaseSettings:
             solver: ridge, logistic or auto.
         """
         return cls(PROBE, 1, SGD(), solver=solver)
+
+    @property
+    def has_own_rates(self) -> bool:
+        """Whether parts train at rates that differ from the phase's."""
+        return self.layer_decay != 1 or bool(self.learning_rates)
 
     @property
     def train_batch_norm(self) -> bool:

@@ -19,6 +19,7 @@ from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
 from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate
+from tl_toolkit.training.rates import find_rate_factors, tabulate_rates
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
@@ -127,13 +128,13 @@ class PhaseRun:
         Args:
             best: Updated by each better epoch.
             stopping: When the phase ends early.
-            path: Folder that receives history.csv.
+            path: Folder that receives history.csv, and rates.json where parts have own rates.
             callbacks: Receive the hooks of a call of `fit` on the whole model, without epoch 0.
             pause_after: The last epoch before a pause; later epochs may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
-        self._progress(Event("phase_began", facts=facts))
+        self._progress(Event("phase_began", facts={**facts, "rates": self._note_rates(path)}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
         for row in self._rows:
@@ -171,6 +172,16 @@ class PhaseRun:
                 if self._is_over:
                     break
             listeners.call("on_train_end", self._rows[-1].as_logs() if self._rows else None)
+
+    def _note_rates(self, path: Path | None) -> list[dict[str, Any]]:
+        """Returns the rates of all parts, and writes them; none where all have the phase's."""
+        if not self._phase.has_own_rates:
+            return []
+        factors = find_rate_factors(self._transfer, self._phase)
+        rates = tabulate_rates(self._transfer, self._phase, self.steps, factors)
+        if path is not None:
+            write_json(path / "rates.json", {"rates": rates})
+        return rates
 
     def _end_early(self, reason: str) -> None:
         self._is_over = True

@@ -28,7 +28,7 @@ class Steps:
         task: Computes loss and metric state of each example.
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
-        factors: What the steps of each part are multiplied by, by its name; by default 1.
+        has_factors: Whether the steps of parts are multiplied by factors, as `set_factors` says.
 
     Attributes:
         model: The suffix.
@@ -45,7 +45,7 @@ class Steps:
         task: Task,
         batch_size: int,
         schedule: RateTable | None = None,
-        factors: Mapping[str, float] | None = None,
+        has_factors: bool = False,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -55,7 +55,8 @@ class Steps:
         self._split = split
         self._batch_size = batch_size
         self._schedule = schedule
-        self._factors = [(factors or {}).get(part, 1.0) for part in split.parts]
+        # A variable, so that compiled steps serve all factors.
+        self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         # What metric states are added up in, without loss.
@@ -83,6 +84,22 @@ class Steps:
     def learning_rate(self) -> float:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
+
+    def set_factors(self, factors: Mapping[str, float]) -> None:
+        """Sets what the steps of each part are multiplied by.
+
+        Args:
+            factors: By the name of each part that trains.
+        """
+        if self._factors is not None:
+            self._factors.assign([factors[part] for part in self._split.parts])
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """What the steps of each variable are multiplied by, by the variable's identity."""
+        count = len(self._split.trainable)
+        values = [1.0] * count if self._factors is None else self._factors.numpy().tolist()
+        return dict(zip(map(id, self._split.trainable), values, strict=True))
 
     def restart(self, learning_rate: float | np.ndarray) -> None:
         """Resets the optimizer to its initial state.
@@ -219,14 +236,13 @@ class Steps:
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
         # part of the move is the move at that part of the rate.
-        slowed = [
-            (variable, factor, tf.identity(variable.value))
-            for variable, factor in zip(variables, self._factors, strict=True)
-            if factor != 1
-        ]
+        factors = [] if self._factors is None else tf.unstack(self._factors)
+        before = [tf.identity(variable.value) for variable in variables[: len(factors)]]
         self.optimizer.apply(gradients, variables)
-        for variable, factor, before in slowed:
-            variable.assign(before + factor * (variable.value - before))
+        for variable, factor, start in zip(variables, factors, before, strict=False):
+            moved = start + factor * (variable.value - start)
+            # At a factor of 1 the sum would differ in its last bit.
+            variable.assign(tf.where(factor == 1, variable.value, moved))
         return loss, states
 
     def _evaluate_batches(
