@@ -37,6 +37,9 @@ RECIPE = {
 }
 
 
+PLATEAU = {"kind": "plateau", "initial": 3e-3, "patience": 2, "min_delta": 0.9}
+
+
 @pytest.fixture(scope="module")
 def make_trainer(tmp_path_factory):
     """The function that makes a trainer of its own for a recipe."""
@@ -107,10 +110,19 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", pytest.param({"kind": "sgd", "momentum": 0.9}, marks=pytest.mark.slow)]
+    ("optimizer", "schedule"),
+    [
+        ("adamw", PLATEAU),
+        pytest.param(
+            {"kind": "sgd", "momentum": 0.9},
+            {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
-def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
-    schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}
+def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
+    make_trainer, tmp_path, optimizer, schedule
+):
     recipe = recipe_with(
         **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
     )
@@ -124,6 +136,9 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path,
 
     assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
     assert outcome(last) == outcome(whole)
+    if schedule == PLATEAU:  # no epoch is better by 0.9
+        rates = [epoch.learning_rate for epoch in whole.history if epoch.phase == "tune"]
+        assert rates == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
 
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):

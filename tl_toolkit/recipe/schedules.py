@@ -5,10 +5,12 @@ Keras is imported only where a schedule is built.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
+from tl_toolkit.recipe.fields import Conflict
 from tl_toolkit.recipe.kinds import KindSection, choose_kind, table_of
 
 if TYPE_CHECKING:
@@ -19,15 +21,54 @@ __all__ = [
     "SCHEDULES",
     "ConstantSchedule",
     "CosineSchedule",
+    "DecaySchedule",
     "ExponentialSchedule",
     "LearningRate",
+    "OneCycleSchedule",
+    "PlateauSchedule",
     "Schedule",
     "StepSchedule",
 ]
 
 
 class Schedule(KindSection):
-    """The base class of all schedules: the rate that they begin at, and a warm-up before it."""
+    """The base class of all schedules."""
+
+    rate_field: ClassVar[str] = "initial"
+    """The field that holds the schedule's own rate."""
+
+    @property
+    def own_rate(self) -> float:
+        """The schedule's own rate: the one that it begins at after its warm-up, or its peak."""
+        return float(getattr(self, self.rate_field))
+
+    def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
+        """Returns the rate of each step of a phase, and of the step after it.
+
+        Args:
+            epochs: Epochs of the phase.
+            steps_per_epoch: Number of steps in an epoch, at least 1.
+
+        Returns:
+            float32 (epochs * steps_per_epoch + 1,).
+        """
+        raise NotImplementedError
+
+    def scale(self, results: Sequence[float]) -> float:
+        """Returns what the rates of the next epoch are multiplied by.
+
+        Args:
+            results: The monitored result of each epoch so far; greater is better.
+        """
+        return 1.0
+
+    def describe(self) -> str:
+        """Returns the schedule in a few words, for a table."""
+        return f"{self.kind} from {self.own_rate:g}"
+
+
+class DecaySchedule(Schedule):
+    """The base class of schedules that begin at a rate, perhaps after a warm-up."""
 
     initial: float = Field(
         gt=0, description="Learning rate that the schedule begins at, above 0.", examples=[1e-3]
@@ -45,18 +86,20 @@ class Schedule(KindSection):
         Args:
             steps: Number of these steps, at least 1.
             steps_per_epoch: Number of steps in an epoch.
+
+        Returns:
+            By default one in which the rate stays as it is.
         """
-        raise NotImplementedError
+        from keras.optimizers import schedules
+
+        return schedules.ExponentialDecay(self.initial, steps, 1.0)
 
     def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
         """Returns the rate of each step of a phase, and of the step after it.
 
         Args:
-            epochs: Epochs of the phase.
-            steps_per_epoch: Number of steps in an epoch, at least 1.
-
-        Returns:
-            float32 (epochs * steps_per_epoch + 1,).
+            epochs: As in every schedule.
+            steps_per_epoch: As in every schedule.
         """
         import numpy as np
 
@@ -71,10 +114,10 @@ class Schedule(KindSection):
     def describe(self) -> str:
         """Returns the schedule in a few words, for a table."""
         warmup = f", {self.warmup_epochs:g} warm-up" if self.warmup_epochs else ""
-        return f"{self.kind} from {self.initial:g}{warmup}"
+        return f"{super().describe()}{warmup}"
 
 
-class CosineSchedule(Schedule):
+class CosineSchedule(DecaySchedule):
     """Half a cosine from the initial rate to the final one (Loshchilov and Hutter, 2017)."""
 
     kind: Literal["cosine"] = Field(default="cosine", description="cosine.")
@@ -94,7 +137,7 @@ class CosineSchedule(Schedule):
         return schedules.CosineDecay(self.initial, steps, alpha=self.final_fraction)
 
 
-class ExponentialSchedule(Schedule):
+class ExponentialSchedule(DecaySchedule):
     """The rate shrinks by the same factor in each epoch, a little with each step."""
 
     kind: Literal["exponential"] = Field(default="exponential", description="exponential.")
@@ -112,7 +155,7 @@ class ExponentialSchedule(Schedule):
         return schedules.ExponentialDecay(self.initial, steps_per_epoch, self.factor)
 
 
-class StepSchedule(Schedule):
+class StepSchedule(DecaySchedule):
     """The rate stays for some epochs, then falls by a factor at once, and again."""
 
     kind: Literal["step"] = Field(default="step", description="step.")
@@ -135,24 +178,117 @@ class StepSchedule(Schedule):
         )
 
 
-class ConstantSchedule(Schedule):
+class ConstantSchedule(DecaySchedule):
     """The rate stays as it is once it has risen."""
 
     kind: Literal["constant"] = Field(default="constant", description="constant.")
 
-    def decay(self, steps: int, *, steps_per_epoch: int) -> LearningRateSchedule:
-        """Returns Keras's schedule for the steps after the warm-up.
+
+class PlateauSchedule(DecaySchedule):
+    """The rate stays, and falls by a factor each time when epochs no longer bring a better result.
+
+    What is better, early_stopping.monitor decides, or without it the score of the task; epochs
+    count as in Keras's ReduceLROnPlateau without a cooldown.
+    """
+
+    kind: Literal["plateau"] = Field(default="plateau", description="plateau.")
+    factor: float = Field(default=0.1, gt=0, lt=1, description="Rate after a fall, as a part.")
+    patience: int = Field(
+        default=3,
+        ge=1,
+        description="Epochs in a row without a better result before the rate falls.",
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="A change up to this size does not count as better."
+    )
+    minimum: float = Field(default=0.0, ge=0, description="Rate below which it does not fall.")
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for a minimum above the rate.
 
         Args:
-            steps: As in every schedule.
+            values: As in `Section.find_conflicts`.
+        """
+        initial, minimum = values.get("initial"), values.get("minimum")
+        if isinstance(initial, int | float) and isinstance(minimum, int | float):
+            if minimum > initial:
+                expected = f"expected at most initial, which is {initial!r}, got {minimum!r}"
+                yield Conflict(("minimum",), expected)
+
+    def scale(self, results: Sequence[float]) -> float:
+        """Returns what the rates of the next epoch are multiplied by.
+
+        It follows from the results alone, which a paused phase holds: nothing else must be kept.
+
+        Args:
+            results: As in every schedule.
+        """
+        best, waited, falls = float("-inf"), 0, 0
+        for result in results:
+            if result > best + self.min_delta:
+                best, waited = result, 0
+                continue
+            waited += 1
+            if waited >= self.patience:
+                falls, waited = falls + 1, 0
+        return max(self.factor**falls, self.minimum / self.initial)
+
+
+class OneCycleSchedule(Schedule):
+    """The rate rises to a peak in equal steps, then falls along half a cosine (Smith, 2018).
+
+    Momentum stays as it is; in the paper it falls while the rate rises.
+    """
+
+    rate_field: ClassVar[str] = "peak"
+
+    kind: Literal["one_cycle"] = Field(default="one_cycle", description="one_cycle.")
+    peak: float = Field(gt=0, description="Highest learning rate, above 0.", examples=[1e-2])
+    rise: float = Field(
+        default=0.3, gt=0, lt=1, description="Part of the phase over which the rate rises."
+    )
+    initial_fraction: float = Field(
+        default=0.04, gt=0, le=1, description="Rate of the first step, as part of the peak."
+    )
+    final_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="Rate at the end of the phase, as part of the peak."
+    )
+
+    def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
+        """Returns the rate of each step of a phase, and of the step after it.
+
+        Args:
+            epochs: As in every schedule.
             steps_per_epoch: As in every schedule.
         """
+        import numpy as np
         from keras.optimizers import schedules
 
-        return schedules.ExponentialDecay(self.initial, steps, 1.0)
+        total = epochs * steps_per_epoch
+        rise = min(max(1, round(self.rise * total)), max(1, total - 1))
+        # Keras's own warm-up takes one step at a time, no vector.
+        rising = np.linspace(self.initial_fraction, 1, rise, endpoint=False) * self.peak
+        falling = schedules.CosineDecay(self.peak, max(1, total - rise), alpha=self.final_fraction)
+        steps = np.arange(max(1, total - rise + 1), dtype=np.float32)
+        rates = np.concatenate([rising, np.asarray(falling(steps))])
+        return rates[: total + 1].astype(np.float32)
+
+    def describe(self) -> str:
+        """Returns the schedule in a few words, for a table."""
+        return f"one_cycle to {self.peak:g}"
 
 
-SCHEDULES = table_of([CosineSchedule, ExponentialSchedule, StepSchedule, ConstantSchedule])
+SCHEDULES = table_of(
+    [
+        CosineSchedule,
+        ExponentialSchedule,
+        StepSchedule,
+        ConstantSchedule,
+        OneCycleSchedule,
+        PlateauSchedule,
+    ]
+)
 
 
 _NUMBER = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)])

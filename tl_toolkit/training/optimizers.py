@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import keras
@@ -19,6 +20,7 @@ __all__ = [
     "first_rate",
     "lower_rate",
     "name_rate",
+    "scale_rate",
     "tabulate_rate",
 ]
 
@@ -77,12 +79,12 @@ def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> floa
 
 
 def first_rate(rate: LearningRate) -> float:
-    """Returns the number, or the rate that a schedule begins at.
+    """Returns the number, or a schedule's own rate.
 
     Args:
         rate: The rate.
     """
-    return rate if isinstance(rate, float) else rate.initial
+    return rate if isinstance(rate, float) else rate.own_rate
 
 
 def name_rate(rate: LearningRate) -> str:
@@ -91,7 +93,17 @@ def name_rate(rate: LearningRate) -> str:
     Args:
         rate: The rate.
     """
-    return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
+    return "learning_rate" if isinstance(rate, float) else f"learning_rate.{rate.rate_field}"
+
+
+def scale_rate(rate: LearningRate, results: Sequence[float]) -> float:
+    """Returns what the rates of the next epoch are multiplied by.
+
+    Args:
+        rate: The rate of the phase.
+        results: The monitored result of each epoch so far; greater is better.
+    """
+    return 1.0 if isinstance(rate, float) else rate.scale(results)
 
 
 def lower_rate(rate: LearningRate) -> float:
@@ -112,6 +124,7 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self) -> None:
         super().__init__()
+        self._unscaled = np.zeros(1, np.float32)
         self._rates = tf.Variable([0.0], shape=tf.TensorShape([None]), trainable=False)
 
     def set(self, rates: np.ndarray) -> None:
@@ -120,7 +133,16 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
         Args:
             rates: float32 (n,), at least one; steps after them have the last one's.
         """
+        self._unscaled = rates
         self._rates.assign(rates)
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the rates as they were set.
+
+        Args:
+            factor: Of all of them.
+        """
+        self._rates.assign(self._unscaled * np.float32(factor))
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the rate of a step, counted from 0."""

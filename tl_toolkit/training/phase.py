@@ -17,8 +17,8 @@ from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
-from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
-from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate
+from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, monitored, write_history
+from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate, scale_rate
 from tl_toolkit.training.rates import find_rate_factors, tabulate_rates
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
@@ -147,6 +147,7 @@ class PhaseRun:
         )  # fmt: skip
         with listeners:
             for number in numbers:
+                self._scale_rates(stopping)
                 epoch = self._run_epoch(number, listeners)
                 if epoch is None:
                     self._end_early(_describe_stop(number, best))
@@ -189,7 +190,15 @@ class PhaseRun:
 
     def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
         """Returns whether to stop; patience does not count the epoch of an untrained head."""
-        return (epoch.epoch > 0 or not self._is_new) and patience.is_over(epoch)
+        return self._counts(epoch) and patience.is_over(epoch)
+
+    def _counts(self, epoch: Epoch) -> bool:
+        return epoch.epoch > 0 or not self._is_new
+
+    def _scale_rates(self, stopping: StoppingRule | None) -> None:
+        """Scales the rates of the coming epoch by the results of those before it."""
+        results = [monitored(epoch, stopping) for epoch in self._rows if self._counts(epoch)]
+        self.steps.scale_rates(scale_rate(self._phase.learning_rate, results))
 
     def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
         """Trains and evaluates an epoch; epoch 0 is evaluated without training.

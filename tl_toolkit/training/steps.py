@@ -114,6 +114,15 @@ class Steps:
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
 
+    def scale_rates(self, factor: float) -> None:
+        """Multiplies all rates of the optimizer's schedule, if it has one.
+
+        Args:
+            factor: Of the rates that `restart` set.
+        """
+        if self._schedule is not None:
+            self._schedule.scale(factor)
+
     def trace(self, *, training: bool = True) -> None:
         """Compiles the functions that the first epoch would compile.
 
