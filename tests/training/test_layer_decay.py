@@ -59,6 +59,32 @@ def test_phases_of_different_decay_do_not_share_their_steps():
     assert any(not np.array_equal(a, b) for (_, a), (_, b) in zip(several, plain, strict=True))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"kind": "sgd"}, {"kind": "adamw", "clip_norm": 0.01}], ids=["sgd", "clipped"]
+)
+def test_accumulated_batches_move_weights_as_one_large_batch_does(settings):
+    moves = []
+    for batch, accumulate in ((12, 1), (4, 3)):
+        transfer = build_transfer("lenet5", seed=1)
+        optimizer = OPTIMIZERS[settings["kind"]](**settings, accumulate=accumulate)
+        phase = PhaseSettings("tune", 1, optimizer, 1e-2, UNITS, layer_decay=0.5)
+        _, compiled = CompiledPhases(transfer).get(phase, batch)
+        before = [variable.numpy() for _, _, variable in transfer.variables()]
+        shape = (12, *compiled.model.input.shape[1:])
+        features = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+        targets = np.arange(12, dtype=np.int32) % 3
+        compiled.train(features, targets)
+        after = [variable.numpy() for _, _, variable in transfer.variables()]
+        compiled.train(features[:8], targets[:8])  # a rest of two batches, or a whole one
+        moves.append([new - old for new, old in zip(after, before, strict=True)])
+        rest = [variable.numpy() for _, _, variable in transfer.variables()]
+        stays = all(np.array_equal(a, b) for a, b in zip(rest, after, strict=True))
+        assert stays == (accumulate == 3)
+
+    for together, apart in zip(*moves, strict=True):
+        np.testing.assert_allclose(apart, together, rtol=2e-3, atol=1e-6)
+
+
 def test_a_gradient_beyond_the_norm_is_scaled_down_to_it():
     transfer = build_transfer("lenet5", seed=1)
     optimizer = OPTIMIZERS["sgd"](clip_norm=1e-3)

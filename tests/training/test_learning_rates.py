@@ -141,3 +141,10 @@ def test_a_recipe_s_rates_reach_the_phase_and_a_baseline_or_trial_may_change_one
 def test_a_rate_without_effect_is_refused(rates, message):
     with pytest.raises(RecipeError, match=message):
         settings_of(learning_rates=rates)
+
+
+def test_a_phase_that_ends_before_its_first_change_is_refused():
+    with pytest.raises(RecipeError, match=r"accumulate = 9(.|\n)*at most 3(.|\n)*accumulate=1"):
+        settings_of(optimizer={"kind": "adam", "accumulate": 9})
+
+    assert settings_of(optimizer={"kind": "adam", "accumulate": 3}).optimizer.accumulate == 3

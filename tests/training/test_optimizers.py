@@ -123,7 +123,7 @@ def test_settings_beside_a_word_are_those_of_its_section(tmp_path):
 
     assert recipe.phases[0].optimizer == SGD(momentum=0.9)
     text = dump_recipe(recipe)
-    assert "    kind: sgd\n    momentum: 0.9\n" in text
+    assert "    kind: sgd\n    accumulate: 1\n    momentum: 0.9\n" in text
     (tmp_path / "r.yaml").write_text(text)
     assert load_recipe(tmp_path / "r.yaml").recipe == recipe
 
@@ -142,7 +142,7 @@ def test_an_override_of_the_short_form_reaches_the_section():
         ({"optimizer": {"kind": "rmspro"}}, "expected a kind: 'adam', 'adamw' or 'sgd'"),
         (
             {"optimizer": {"kind": "sgd", "moment": 0.9}},
-            "expected one of kind, clip_norm, momentum, got 'mo",
+            "expected one of kind, clip_norm, accumulate, momentum, got 'mo",
         ),
         ({"optimizer": {"kind": "adamw", "weight_decay": -1}}, "optimizer.weight_decay = -1"),
         ({"learning_rate": {"kind": "cosin"}}, "Try: learning_rate: {kind: cosine}"),

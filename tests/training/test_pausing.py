@@ -112,7 +112,7 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
 @pytest.mark.parametrize(
     ("optimizer", "schedule"),
     [
-        ("adamw", PLATEAU),
+        ({"kind": "adamw", "accumulate": 2}, PLATEAU),
         pytest.param(
             {"kind": "sgd", "momentum": 0.9},
             {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1},
@@ -139,6 +139,9 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
     if schedule == PLATEAU:  # no epoch is better by 0.9
         rates = [epoch.learning_rate for epoch in whole.history if epoch.phase == "tune"]
         assert rates == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
+        # Three batches an epoch, so that each pause falls between two gradients of one sum.
+        counts = [whole.receipts[-1][name] for name in ("steps", "updates", "unused")]
+        assert counts == [15, 7, 1] and "updates" not in whole.receipts[0]
 
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.plan.findings import Finding, Findings
-from tl_toolkit.recipe.schema import Phase
+from tl_toolkit.recipe.schema import Phase, Recipe
 
-__all__ = ["check_rates"]
+__all__ = ["check_accumulation", "check_rates", "refuse_accumulation"]
 
 _HEAD = "head"
 
@@ -45,6 +47,44 @@ def check_rates(
                 f"tltool models show {architecture.reference}",
             )
         yield Finding(("phases", index, "learning_rates", name), Problem("", what, expected, hint))
+
+
+def check_accumulation(recipe: Recipe, counts: Mapping[str | None, Mapping[str, int]]) -> Findings:
+    """Refuses a phase that ends before its accumulated gradients change anything.
+
+    Args:
+        recipe: The recipe.
+        counts: Images by class in each split; those of None may become training images too.
+    """
+    limit = recipe.data.examples_per_class
+    images = [count for split in ("train", None) for count in counts.get(split, {}).values()]
+    most = sum(count if limit is None else min(count, limit) for count in images)
+    for index, phase in enumerate(recipe.phases):
+        steps, needed = (
+            phase.epochs * ceil(most / recipe.data.batch_size),
+            phase.optimizer.accumulate,
+        )
+        if 0 < steps < needed:
+            problem = refuse_accumulation(phase.name, steps, needed)
+            what = f"phases[{index}].optimizer.accumulate = {needed}"
+            path = ("phases", index, "optimizer", "accumulate")
+            yield Finding(path, replace(problem, where="", what=what))
+
+
+def refuse_accumulation(name: str, steps: int, accumulate: int) -> Problem:
+    """Returns the problem of a phase that ends before its gradients change anything.
+
+    Args:
+        name: Of the phase.
+        steps: Batches in all its epochs, at most.
+        accumulate: Batches that it takes.
+    """
+    return Problem(
+        f"phases.{name}.optimizer.accumulate",
+        f"{accumulate} batches are averaged, and the phase has {steps}",
+        f"expected at most {steps}, the batches of all its epochs: its weights would never change.",
+        f"phases.{name}.optimizer.accumulate={max(1, steps // 4)}",
+    )
 
 
 def _first_unit(architecture: Architecture, name: str) -> str:

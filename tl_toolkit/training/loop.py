@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.check_rates import refuse_accumulation
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
@@ -252,6 +254,7 @@ class Trainer:
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
+        _refuse_accumulation(phase, count)
         steps.restart(tabulate_rate(phase.learning_rate, phase.epochs, count))
         set_dropout(steps.dropouts, settings.dropout)
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
@@ -311,6 +314,19 @@ class Trainer:
     def _digest(self) -> str:
         lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
+    """Refuses a phase that ends before its gradients change anything.
+
+    A plan refuses it where it knows the number of training images.
+
+    Raises:
+        RecipeError: It does.
+    """
+    steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
+    if 0 < steps < needed:
+        raise RecipeError(refuse_accumulation(phase.name, steps, needed))
 
 
 def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:

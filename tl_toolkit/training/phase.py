@@ -352,6 +352,7 @@ class PhaseRun:
             steps=self._steps_taken,
             learning_rate=first_rate(self._phase.learning_rate),
             outputs=self.steps.last_outputs if self._steps_taken else None,
+            accumulate=self._phase.optimizer.accumulate,
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
