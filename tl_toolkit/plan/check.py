@@ -12,7 +12,7 @@ from typing import Any
 
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
-from tl_toolkit.plan.check_rates import check_accumulation
+from tl_toolkit.plan.check_phases import check_accumulation
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network

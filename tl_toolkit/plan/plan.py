@@ -15,7 +15,7 @@ from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
-from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
 from tl_toolkit.sources.listing import Listing
 
 __all__ = ["OPEN", "Plan"]
@@ -34,7 +34,8 @@ class Plan:
         recipe: The recipe, resolved: its head is a section.
         survey: The images that it names, and their problems.
         architecture: The catalog's record of the base.
-        units: For each phase the units of the base that train, input to output.
+        units: For each phase, or each part of one that unfreezes block by block, the units of the
+            base that train, input to output.
         weights_file: The weight file; None for random weights, or the base's own.
         published: The record of the weight file, if it is one that can be fetched.
         reasons: For each value that a preset chose, what it is and why.
@@ -117,8 +118,9 @@ class Plan:
             "warnings": self.warnings,
             "reasons": list(self.reasons),
             "phases": [
-                {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
+                {"name": stage.name, "epochs": stage.epochs, "units": list(self.units[stage.name])}
                 for phase in self.recipe.phases
+                for stage in phase.stages
             ],
         }
 
@@ -161,9 +163,13 @@ class Plan:
         return f"{count_trials(self.recipe)} trials over {fields}"
 
     def _describe_phase(self, phase: Phase) -> str:
-        units = self.units[phase.name]
+        units = self.units[phase.stages[-1].name]
         count = "1 unit" if len(units) == 1 else f"{len(units)} units"
         trained = f"head and {count} from {units[0]}" if units else "head"
+        if isinstance(phase.unfreeze, UnfreezeOnly):
+            trained = f"head and {', '.join(phase.unfreeze.only)}"
+        if len(phase.stages) > 1:
+            trained += f", block by block in {len(phase.stages)} parts"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
 
     def _list_phases(self) -> list[str]:

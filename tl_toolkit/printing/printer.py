@@ -255,6 +255,8 @@ class Printer:
         done = len(self._seconds.get(best["phase"], ())) - 1  # without the one before the first
         if best["phase"] != last or not best["epoch"] == done > 0:
             return ""
+        if self._plan[-1].get("section", last) != last:  # a part of a phase
+            return "still improving when it stopped"
         return f"still improving when it stopped: more epochs, as phases.{last}.epochs={2 * done}"
 
     def _describe_time(self) -> str:

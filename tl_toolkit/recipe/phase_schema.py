@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from tl_toolkit.recipe.fields import (
     Conflict,
@@ -31,7 +32,16 @@ from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["PROBE", "EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+__all__ = [
+    "PROBE",
+    "EarlyStopping",
+    "Phase",
+    "PhaseSettings",
+    "Stage",
+    "UnfreezeFrom",
+    "UnfreezeGradual",
+    "UnfreezeOnly",
+]
 
 
 PROBE = "probe"
@@ -61,6 +71,68 @@ class UnfreezeFrom(Section):
         description="Name of the first unit that trains; `tltool models show BASE` lists them.",
         examples=["conv_dw_12"],
     )
+
+
+class UnfreezeOnly(Section):
+    """The blocks or units that train; what follows them stays frozen, as what comes before."""
+
+    only: Annotated[
+        tuple[Text, ...],
+        Field(min_length=1),
+        BeforeValidator(
+            lambda value: (value,) if isinstance(value, str) else value,
+            json_schema_input_type=Text | list[Text],
+        ),
+        Listed,
+    ] = Field(
+        description="Names of blocks or units, or one name (surgical fine-tuning: Lee et al., "
+        "2023); they and the head train.",
+        examples=["block3", ["conv_dw_1", "conv_dw_2"]],
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for each repeated name.
+
+        Args:
+            values: As in `Section.find_conflicts`.
+        """
+        yield from refuse_repeated(values.get("only"), "only")
+
+
+class UnfreezeGradual(Section):
+    """One block more after each epoch, counted from the output (Howard and Ruder, 2018)."""
+
+    gradual: int = Field(
+        ge=1,
+        description="Blocks that train in the end; at first it is one. Each further block begins a "
+        "part of the phase, called NAME-1, NAME-2 and so on, with a fresh optimizer and a folder "
+        "of its own; a schedule of the rate runs over all of them.",
+        examples=[3],
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="Epochs before the next block; the last has the rest of them.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a phase that trains the same units throughout.
+
+    Attributes:
+        name: Name of the phase, with a number where it has several parts.
+        unfreeze: What trains in it, as in a phase, but at once.
+        first_epoch: Epochs of the phase before it.
+        epochs: Its own.
+    """
+
+    name: str
+    unfreeze: int | UnfreezeFrom | UnfreezeOnly | tuple[str, ...]
+    first_epoch: int
+    epochs: int
 
 
 class Phase(Section):
@@ -100,16 +172,20 @@ class Phase(Section):
     unfreeze: Annotated[
         Annotated[int, Field(ge=0)]
         | UnfreezeFrom
+        | UnfreezeOnly
+        | UnfreezeGradual
         | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
         expects(
-            "expected a number of blocks (0 or more), {from: UNIT}, or a list of block names",
+            "expected a number of blocks (0 or more), {from: UNIT}, {only: BLOCK}, {gradual: N}, "
+            "or a list of block names",
             _suggest_unfreeze,
         ),
     ] = Field(
         default=0,
         description="What of the base trains besides the head: a number of blocks counted from the "
-        "output, {from: UNIT}, or a list of block names.",
-        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
+        "output, {from: UNIT}, {only: BLOCK}, {gradual: N} for one block more after each epoch, or "
+        "a list of block names.",
+        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"], {"gradual": 3}],
     )
     layer_decay: float = Field(
         default=1.0,
@@ -139,6 +215,19 @@ class Phase(Section):
         "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",
     )
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its parts: one, or with `unfreeze: {gradual: N}` N of them."""
+        unfreeze = self.unfreeze
+        if not isinstance(unfreeze, UnfreezeGradual):
+            return (Stage(self.name, unfreeze, 0, self.epochs),)
+        count, every = unfreeze.gradual, unfreeze.every
+        firsts = [min(index * every, self.epochs) for index in range(count)]
+        return tuple(
+            Stage(f"{self.name}-{index + 1}", index + 1, first, end - first)
+            for index, (first, end) in enumerate(pairwise([*firsts, self.epochs]))
+        )
+
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Moves momentum and weight decay into the optimizer's section.
@@ -166,7 +255,9 @@ class Phase(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSettings:
-    """The settings of a phase, in plain values; fields of equal names hold those of `Phase`.
+    """The settings of a phase, or of a part of one that unfreezes block by block, in plain values.
+
+    Fields of equal names hold those of `Phase`.
 
     Attributes:
         name: Unique among the phases.
@@ -178,6 +269,9 @@ class PhaseSettings:
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
         learning_rates: Rates of blocks, of units, and of head, by name; None for no own ones.
+        section: Name of the recipe's phase; "" for its own name.
+        first_epoch: Epochs of the recipe's phase before this part of it.
+        schedule_epochs: Epochs that a schedule runs over; None for its own.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -191,18 +285,25 @@ class PhaseSettings:
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
     learning_rates: Mapping[str, float] | None = None
+    section: str = ""
+    first_epoch: int = 0
+    schedule_epochs: int | None = None
     solver: str | None = None
 
     @classmethod
-    def of(cls, phase: Phase, units: tuple[str, ...]) -> Self:
-        """Returns the settings of a recipe's phase.
+    def of(cls, phase: Phase, stage: Stage, units: tuple[str, ...]) -> Self:
+        """Returns the settings of a part of a recipe's phase.
 
         Args:
             phase: The section.
-            units: The units that its `unfreeze` resolves to.
+            stage: One of its stages.
+            units: The units that the stage's `unfreeze` resolves to.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"units", "solver"}
-        return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
+        names = {field.name for field in dataclasses.fields(cls)} & set(Phase.model_fields)
+        settings = {name: getattr(phase, name) for name in sorted(names)}
+        part = {name: getattr(stage, name) for name in ("name", "first_epoch", "epochs")}
+        whole = None if stage.epochs == phase.epochs else phase.epochs
+        return cls(**settings | part, units=units, section=phase.name, schedule_epochs=whole)
 
     @classmethod
     def of_probe(cls, solver: str) -> Self:
@@ -212,6 +313,11 @@ class PhaseSettings:
             solver: ridge, logistic or auto.
         """
         return cls(PROBE, 1, SGD(), solver=solver)
+
+    @property
+    def field(self) -> str:
+        """The recipe's field that holds it."""
+        return f"phases.{self.section or self.name}"
 
     @property
     def has_own_rates(self) -> bool:

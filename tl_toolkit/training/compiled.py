@@ -11,12 +11,11 @@ from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
 from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import HEAD, TransferModel
+from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import (
     Split,
     batch_norms,
     check_whole,
-    find_cut,
     set_trainable,
     split_at,
 )
@@ -113,7 +112,7 @@ def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
         last = built[-1]
         raise RecipeError(
             Problem(
-                where=f"phases.{phase.name}.unfreeze",
+                where=f"{phase.field}.unfreeze",
                 what=f"{', '.join(units)} would train",
                 expected=f"expected {last} or a unit before it: the head reads none behind it.",
                 hint=f"unfreeze: {{from: {last}}}",
@@ -129,21 +128,22 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
         phases: The phases.
 
     Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, solver (None for
-        steps), optimizer and learning_rate (a number, or a schedule in a few words).
+        Rows with name, section (the recipe's phase), epochs, trains, parameters (trainable),
+        total_parameters, solver (None for steps), optimizer and learning_rate (a number, or a
+        schedule in a few words).
     """
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
     for phase in phases:
         check_units(transfer, phase)
         trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
-        first = find_cut(transfer, phase.units).name
         weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
         rows.append(
             {
                 "name": phase.name,
+                "section": phase.section or phase.name,
                 "epochs": phase.epochs,
-                "trains": "head" if first == HEAD else f"{first} to head",
+                "trains": _name_trained(transfer, trained),
                 "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
                 "total_parameters": total,
                 "solver": phase.solver,
@@ -152,3 +152,13 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
             }
         )
     return rows
+
+
+def _name_trained(transfer: TransferModel, trained: Sequence[Part]) -> str:
+    """Returns what trains: the first part, or where others in between are frozen, all blocks."""
+    first = trained[0]
+    if first.name == HEAD:
+        return HEAD
+    if list(trained) == list(transfer.parts[-len(trained) :]):
+        return f"{first.name} to head"
+    return ", ".join(dict.fromkeys(part.block for part in trained))

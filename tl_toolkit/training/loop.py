@@ -14,7 +14,7 @@ from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.check_rates import refuse_accumulation
+from tl_toolkit.plan.check_phases import refuse_accumulation
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
@@ -255,7 +255,7 @@ class Trainer:
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
         _refuse_accumulation(phase, count)
-        steps.restart(tabulate_rate(phase.learning_rate, phase.epochs, count))
+        steps.restart(tabulate_rate(phase, count))
         set_dropout(steps.dropouts, settings.dropout)
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
@@ -326,7 +326,7 @@ def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
     """
     steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
     if 0 < steps < needed:
-        raise RecipeError(refuse_accumulation(phase.name, steps, needed))
+        raise RecipeError(refuse_accumulation(phase.field, steps, needed))
 
 
 def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:

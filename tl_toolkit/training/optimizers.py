@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.recipe.optimizers import Optimizer
 from tl_toolkit.recipe.schedules import Schedule
 
@@ -65,17 +66,20 @@ def describe_rate(rate: LearningRate) -> float | str:
     return rate if isinstance(rate, float) else rate.describe()
 
 
-def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
-    """Returns the number, or the rate of each step of a phase.
+def tabulate_rate(phase: PhaseSettings, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase, and of the step after it.
 
     Args:
-        rate: The rate.
-        epochs: Epochs of the phase.
+        phase: The phase, or a part of one: a schedule begins with the first part.
         steps_per_epoch: At least 1.
     """
+    rate = phase.learning_rate
     if isinstance(rate, float):
         return rate
-    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
+    whole = phase.epochs if phase.schedule_epochs is None else phase.schedule_epochs
+    rates = rate.rates(epochs=whole, steps_per_epoch=steps_per_epoch)
+    first = phase.first_epoch
+    return rates[first * steps_per_epoch : (first + phase.epochs) * steps_per_epoch + 1]
 
 
 def first_rate(rate: LearningRate) -> float:

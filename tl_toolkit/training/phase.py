@@ -328,7 +328,7 @@ class PhaseRun:
                 where=f"phase {self._phase.name!r}, epoch {number}",
                 what=what,
                 expected=expected,
-                hint=f"phases.{at_fault.name}.{field}={lower_rate(at_fault.learning_rate):g}",
+                hint=f"{at_fault.field}.{field}={lower_rate(at_fault.learning_rate):g}",
             )
         )
 
@@ -358,7 +358,7 @@ class PhaseRun:
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
-        check_receipt(receipt, where=where, callbacks=self._callbacks)
+        check_receipt(receipt, where=where, field=self._phase.field, callbacks=self._callbacks)
         for text in receipt["warnings"]:
             self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt

@@ -143,12 +143,15 @@ def _receipt_row(part: Part, before: _Digests, after: _Digests, *, frozen: bool)
     }
 
 
-def check_receipt(receipt: Mapping[str, Any], *, where: str, callbacks: Sequence[str] = ()) -> None:
+def check_receipt(
+    receipt: Mapping[str, Any], *, where: str, field: str = "", callbacks: Sequence[str] = ()
+) -> None:
     """Raises an error if a receipt does not hold.
 
     Args:
         receipt: As `write_receipt` returns it.
         where: The place for the error message.
+        field: The recipe's field that holds the phase, for the hint; by default that of its name.
         callbacks: Names of the callbacks that could change weights in the phase.
 
     Raises:
@@ -162,7 +165,7 @@ def check_receipt(receipt: Mapping[str, Any], *, where: str, callbacks: Sequence
                 where=where,
                 what=f"phase {receipt['phase']!r}: {problem}",
                 expected="What is frozen keeps every bit, and what trains moves.",
-                hint=_advise(receipt, problem, callbacks),
+                hint=_advise(receipt, problem, field, callbacks),
             )
             for problem in _join_frozen(receipt["problems"])
         ]
@@ -179,8 +182,8 @@ def _join_frozen(problems: Sequence[str]) -> list[str]:
     return [f"{', '.join(names[:_MOST_NAMES])}{more}{_FROZEN}", *others]
 
 
-def _advise(receipt: Mapping[str, Any], problem: str, callbacks: Sequence[str]) -> str:
-    phase = f"phases.{receipt['phase']}"
+def _advise(receipt: Mapping[str, Any], problem: str, field: str, callbacks: Sequence[str]) -> str:
+    phase = field or f"phases.{receipt['phase']}"
     if problem.endswith(_FROZEN):
         if callbacks:
             return f"without the callbacks {', '.join(callbacks)}, one of which may write weights"

@@ -1,4 +1,4 @@
-"""Compares the rates of a phase with what trains in it."""
+"""Compares the rates and parts of phases with what trains in them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from math import ceil
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.plan.findings import Finding, Findings
-from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.schedules import PlateauSchedule
+from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeGradual
 
-__all__ = ["check_accumulation", "check_rates", "refuse_accumulation"]
+__all__ = ["check_accumulation", "check_rates", "check_stages", "refuse_accumulation"]
 
 _HEAD = "head"
 
@@ -49,6 +50,35 @@ def check_rates(
         yield Finding(("phases", index, "learning_rates", name), Problem("", what, expected, hint))
 
 
+def check_stages(recipe: Recipe) -> Findings:
+    """Refuses a phase that unfreezes block by block where that cannot be.
+
+    Args:
+        recipe: The recipe.
+    """
+    names = [phase.name for phase in recipe.phases]
+    for index, phase in enumerate(recipe.phases):
+        unfreeze = phase.unfreeze
+        if not isinstance(unfreeze, UnfreezeGradual):
+            continue
+        path = ("phases", index, "unfreeze", "gradual")
+        what = f"phases[{index}].unfreeze.gradual = {unfreeze.gradual}"
+        needed = unfreeze.gradual * unfreeze.every
+        if phase.epochs < needed:
+            expected = (
+                f"expected at least {needed} epochs, {unfreeze.every} for each block, got "
+                f"{phase.epochs}."
+            )
+            yield Finding(path, Problem("", what, expected, f"phases.{phase.name}.epochs={needed}"))
+        if isinstance(phase.learning_rate, PlateauSchedule):
+            expected = "expected another schedule: plateau would begin anew with each block."
+            yield Finding(path, Problem("", what, expected, "learning_rate: {kind: cosine}"))
+        for stage in phase.stages:
+            if stage.name in names:
+                expected = f"expected no phase called {stage.name!r}, as a part of it is."
+                yield Finding(path, Problem("", what, expected))
+
+
 def check_accumulation(recipe: Recipe, counts: Mapping[str | None, Mapping[str, int]]) -> Findings:
     """Refuses a phase that ends before its accumulated gradients change anything.
 
@@ -71,19 +101,19 @@ def check_accumulation(recipe: Recipe, counts: Mapping[str | None, Mapping[str, 
             yield Finding(path, replace(problem, where="", what=what))
 
 
-def refuse_accumulation(name: str, steps: int, accumulate: int) -> Problem:
+def refuse_accumulation(field: str, steps: int, accumulate: int) -> Problem:
     """Returns the problem of a phase that ends before its gradients change anything.
 
     Args:
-        name: Of the phase.
+        field: The field of the phase.
         steps: Batches in all its epochs, at most.
         accumulate: Batches that it takes.
     """
     return Problem(
-        f"phases.{name}.optimizer.accumulate",
+        f"{field}.optimizer.accumulate",
         f"{accumulate} batches are averaged, and the phase has {steps}",
         f"expected at most {steps}, the batches of all its epochs: its weights would never change.",
-        f"phases.{name}.optimizer.accumulate={max(1, steps // 4)}",
+        f"{field}.optimizer.accumulate={max(1, steps // 4)}",
     )
 
 
