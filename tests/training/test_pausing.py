@@ -213,3 +213,26 @@ def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trai
 def test_a_state_knows_what_it_takes(paused):
     weights = sum(np.asarray(value).nbytes for value in paused.phase.weights.values())
     assert paused.size > 2 * weights > 0
+
+
+@pytest.mark.parametrize(
+    "rate",
+    ["auto", pytest.param({"kind": "one_cycle", "peak": "auto"}, marks=pytest.mark.slow)],
+    ids=["number", "one_cycle"],
+)
+def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
+    field = "phases.tune.learning_rate"
+    auto = recipe_with(**{field: rate, "phases.tune.batch_norm": "train"})
+
+    found = trainer.train(settings_of(auto))
+    resumed = trainer.train(
+        settings_of(auto), paused=trainer.train(settings_of(auto), pause_after=2).paused
+    )
+
+    number = found.receipts[-1]["learning_rate"]
+    named = {**rate, "peak": number} if isinstance(rate, dict) else number
+    plain = trainer.train(
+        settings_of(recipe_with(**{field: named, "phases.tune.batch_norm": "train"}))
+    )
+    assert 1e-6 < number < 10 and number != 3e-3
+    assert outcome(found) == outcome(plain) == outcome(resumed)

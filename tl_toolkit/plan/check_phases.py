@@ -9,10 +9,11 @@ from math import ceil
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.plan.findings import Finding, Findings
-from tl_toolkit.recipe.schedules import PlateauSchedule
+from tl_toolkit.recipe.schedules import AUTO, PlateauSchedule, Schedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeGradual
+from tl_toolkit.recipe.tree import FieldPath, format_path
 
-__all__ = ["check_accumulation", "check_rates", "check_stages", "refuse_accumulation"]
+__all__ = ["check_accumulation", "check_auto", "check_rates", "check_stages", "refuse_accumulation"]
 
 _HEAD = "head"
 
@@ -48,6 +49,30 @@ def check_rates(
                 f"tltool models show {architecture.reference}",
             )
         yield Finding(("phases", index, "learning_rates", name), Problem("", what, expected, hint))
+
+
+def check_auto(recipe: Recipe) -> Findings:
+    """Refuses a rate that cannot be found before the first step of its phase.
+
+    Args:
+        recipe: The recipe.
+    """
+    for index, phase in enumerate(recipe.phases):
+        rate = phase.learning_rate
+        if isinstance(rate, Schedule):
+            path: FieldPath = ("phases", index, "learning_rate", rate.rate_field)
+            is_found = rate.finds_rate
+        else:
+            path, is_found = ("phases", index, "learning_rate"), rate == AUTO
+        what = f"{format_path(path)} = 'auto'"
+        if is_found and phase.learning_rates:
+            expected = "expected none beside learning_rates: the test raises one rate for all."
+            hint = f"~phases.{phase.name}.learning_rates"
+            yield Finding(path, Problem("", what, expected, hint))
+        if is_found and len(phase.stages) > 1:
+            expected = "expected a number where blocks are unfrozen one by one."
+            hint = f"phases.{phase.name}.{'.'.join(map(str, path[2:]))}=1e-3"
+            yield Finding(path, Problem("", what, expected, hint))
 
 
 def check_stages(recipe: Recipe) -> Findings:

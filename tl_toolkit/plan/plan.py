@@ -186,7 +186,7 @@ def _describe_warmup(phase: Phase) -> str:
     field = f"phases.{phase.name}.learning_rate.warmup_epochs"
     return (
         f"the warm-up of phase {phase.name} takes {rate.warmup_epochs:g} epochs, the phase has "
-        f"{phase.epochs}: the rate never reaches {rate.initial:g}. Try: {field}=1, or more epochs"
+        f"{phase.epochs}: the rate never reaches {rate.initial}. Try: {field}=1, or more epochs"
     )
 
 

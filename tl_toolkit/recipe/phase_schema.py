@@ -28,7 +28,7 @@ from tl_toolkit.recipe.optimizers import (
     find_misplaced,
     move_into_optimizer,
 )
-from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
+from tl_toolkit.recipe.schedules import AUTO, SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
@@ -154,8 +154,8 @@ class Phase(Section):
     )
     learning_rate: LearningRate = Field(
         default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind "
-        f"({', '.join(SCHEDULES)}).",
+        description="Learning rate, above 0; auto, for one that a test over rising rates finds "
+        f"before the first step; or a schedule: a section with a kind ({', '.join(SCHEDULES)}).",
         examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
     )
     momentum: Rate | None = Field(
@@ -263,7 +263,7 @@ class PhaseSettings:
         name: Unique among the phases.
         epochs: Passes over the training images, 0 or more.
         optimizer: Builds itself, fresh at the start of the phase.
-        learning_rate: A number, or a schedule.
+        learning_rate: A number, auto, or a schedule.
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
@@ -279,7 +279,7 @@ class PhaseSettings:
     name: str
     epochs: int
     optimizer: Optimizer
-    learning_rate: float | Schedule = 1e-3
+    learning_rate: float | Literal["auto"] | Schedule = 1e-3
     units: tuple[str, ...] = ()
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
@@ -318,6 +318,22 @@ class PhaseSettings:
     def field(self) -> str:
         """The recipe's field that holds it."""
         return f"phases.{self.section or self.name}"
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether its rate is found before the first step."""
+        rate = self.learning_rate
+        return rate.finds_rate if isinstance(rate, Schedule) else rate == AUTO
+
+    def with_rate(self, rate: float) -> Self:
+        """Returns the settings with a rate in place of auto.
+
+        Args:
+            rate: Above 0.
+        """
+        own = self.learning_rate
+        found = own.with_rate(rate) if isinstance(own, Schedule) else rate
+        return dataclasses.replace(self, learning_rate=found)
 
     @property
     def has_own_rates(self) -> bool:

@@ -6,11 +6,12 @@ Keras is imported only where a schedule is built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
-from tl_toolkit.recipe.fields import Conflict
+from tl_toolkit.errors import nearest
+from tl_toolkit.recipe.fields import Conflict, expects, in_words
 from tl_toolkit.recipe.kinds import KindSection, choose_kind, table_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ __all__ = [
 ]
 
 
+AUTO = "auto"
+"""Stands for a rate that is found before the first step of a phase."""
+
+OwnRate = Annotated[
+    Annotated[float, Field(gt=0)] | Literal["auto"], expects("expected a number above 0, or auto")
+]
+
+
 class Schedule(KindSection):
     """The base class of all schedules."""
 
@@ -39,8 +48,25 @@ class Schedule(KindSection):
 
     @property
     def own_rate(self) -> float:
-        """The schedule's own rate: the one that it begins at after its warm-up, or its peak."""
+        """The schedule's own rate: the one that it begins at after its warm-up, or its peak.
+
+        Raises:
+            ValueError: It is `auto`, and not found yet.
+        """
         return float(getattr(self, self.rate_field))
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether its own rate is found before the first step."""
+        return bool(getattr(self, self.rate_field) == AUTO)
+
+    def with_rate(self, rate: float) -> Self:
+        """Returns the schedule with another rate of its own.
+
+        Args:
+            rate: Above 0.
+        """
+        return self.model_copy(update={self.rate_field: rate})
 
     def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
         """Returns the rate of each step of a phase, and of the step after it.
@@ -64,14 +90,17 @@ class Schedule(KindSection):
 
     def describe(self) -> str:
         """Returns the schedule in a few words, for a table."""
-        return f"{self.kind} from {self.own_rate:g}"
+        return f"{self.kind} from {self._write_rate()}"
+
+    def _write_rate(self) -> str:
+        return AUTO if self.finds_rate else f"{self.own_rate:g}"
 
 
 class DecaySchedule(Schedule):
     """The base class of schedules that begin at a rate, perhaps after a warm-up."""
 
-    initial: float = Field(
-        gt=0, description="Learning rate that the schedule begins at, above 0.", examples=[1e-3]
+    initial: OwnRate = Field(
+        description="Learning rate that the schedule begins at, above 0; or auto.", examples=[1e-3]
     )
     warmup_epochs: float = Field(
         default=0.0,
@@ -92,7 +121,7 @@ class DecaySchedule(Schedule):
         """
         from keras.optimizers import schedules
 
-        return schedules.ExponentialDecay(self.initial, steps, 1.0)
+        return schedules.ExponentialDecay(self.own_rate, steps, 1.0)
 
     def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
         """Returns the rate of each step of a phase, and of the step after it.
@@ -107,7 +136,7 @@ class DecaySchedule(Schedule):
         warmup = min(total, round(self.warmup_epochs * steps_per_epoch))
         schedule = self.decay(max(1, total - warmup), steps_per_epoch=steps_per_epoch)
         # The rise does not begin at 0: the first step would learn nothing.
-        rising = self.initial * np.arange(1, warmup + 1) / (warmup + 1)
+        rising = self.own_rate * np.arange(1, warmup + 1) / (warmup + 1)
         steps = np.arange(total - warmup + 1, dtype=np.float32)
         return np.concatenate([rising, np.asarray(schedule(steps))]).astype(np.float32)
 
@@ -134,7 +163,7 @@ class CosineSchedule(DecaySchedule):
         """
         from keras.optimizers import schedules
 
-        return schedules.CosineDecay(self.initial, steps, alpha=self.final_fraction)
+        return schedules.CosineDecay(self.own_rate, steps, alpha=self.final_fraction)
 
 
 class ExponentialSchedule(DecaySchedule):
@@ -152,7 +181,7 @@ class ExponentialSchedule(DecaySchedule):
         """
         from keras.optimizers import schedules
 
-        return schedules.ExponentialDecay(self.initial, steps_per_epoch, self.factor)
+        return schedules.ExponentialDecay(self.own_rate, steps_per_epoch, self.factor)
 
 
 class StepSchedule(DecaySchedule):
@@ -174,7 +203,7 @@ class StepSchedule(DecaySchedule):
         from keras.optimizers import schedules
 
         return schedules.ExponentialDecay(
-            self.initial, self.every * steps_per_epoch, self.factor, staircase=True
+            self.own_rate, self.every * steps_per_epoch, self.factor, staircase=True
         )
 
 
@@ -232,7 +261,7 @@ class PlateauSchedule(DecaySchedule):
             waited += 1
             if waited >= self.patience:
                 falls, waited = falls + 1, 0
-        return max(self.factor**falls, self.minimum / self.initial)
+        return max(self.factor**falls, self.minimum / self.own_rate)
 
 
 class OneCycleSchedule(Schedule):
@@ -244,7 +273,7 @@ class OneCycleSchedule(Schedule):
     rate_field: ClassVar[str] = "peak"
 
     kind: Literal["one_cycle"] = Field(default="one_cycle", description="one_cycle.")
-    peak: float = Field(gt=0, description="Highest learning rate, above 0.", examples=[1e-2])
+    peak: OwnRate = Field(description="Highest learning rate, above 0; or auto.", examples=[1e-2])
     rise: float = Field(
         default=0.3, gt=0, lt=1, description="Part of the phase over which the rate rises."
     )
@@ -268,15 +297,17 @@ class OneCycleSchedule(Schedule):
         total = epochs * steps_per_epoch
         rise = min(max(1, round(self.rise * total)), max(1, total - 1))
         # Keras's own warm-up takes one step at a time, no vector.
-        rising = np.linspace(self.initial_fraction, 1, rise, endpoint=False) * self.peak
-        falling = schedules.CosineDecay(self.peak, max(1, total - rise), alpha=self.final_fraction)
+        rising = np.linspace(self.initial_fraction, 1, rise, endpoint=False) * self.own_rate
+        falling = schedules.CosineDecay(
+            self.own_rate, max(1, total - rise), alpha=self.final_fraction
+        )
         steps = np.arange(max(1, total - rise + 1), dtype=np.float32)
         rates = np.concatenate([rising, np.asarray(falling(steps))])
         return rates[: total + 1].astype(np.float32)
 
     def describe(self) -> str:
         """Returns the schedule in a few words, for a table."""
-        return f"one_cycle to {self.peak:g}"
+        return f"one_cycle to {self._write_rate()}"
 
 
 SCHEDULES = table_of(
@@ -297,10 +328,18 @@ _NUMBER = TypeAdapter(Annotated[float, Field(gt=0, strict=True, allow_inf_nan=Fa
 def _as_rate(value: object) -> object:
     # Checked here: a union would name its members in the place of every problem.
     chosen = choose_kind(value, SCHEDULES, field="learning_rate")
-    return chosen if isinstance(chosen, Schedule) else _NUMBER.validate_python(chosen)
+    if isinstance(chosen, Schedule) or chosen == AUTO:
+        return chosen
+    if isinstance(chosen, str) and (near := nearest(chosen, [AUTO])):
+        expected = f"expected a number above 0, {AUTO}, or a schedule, got {chosen!r}"
+        raise in_words(expected, hint=f"learning_rate: {near}")
+    return _NUMBER.validate_python(chosen)
 
 
-_INPUT: Any = Union[Annotated[float, Field(gt=0)], *SCHEDULES.values()]  # noqa: UP007
+_INPUT: Any = Union[  # noqa: UP007
+    Annotated[float, Field(gt=0)], Literal["auto"], *SCHEDULES.values()
+]
 LearningRate = Annotated[
-    float | SerializeAsAny[Schedule], BeforeValidator(_as_rate, json_schema_input_type=_INPUT)
+    float | Literal["auto"] | SerializeAsAny[Schedule],
+    BeforeValidator(_as_rate, json_schema_input_type=_INPUT),
 ]

@@ -42,8 +42,8 @@ class RunFolder:
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
     phases = Artifact(
         "phases",
-        "A folder for each phase: history.csv, receipt.json, and rates.json where parts have own "
-        "rates.",
+        "A folder for each phase: history.csv, receipt.json; rates.json where parts have own "
+        "rates; learning_rate.json and .svg where the rate was found.",
     )
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
     task_state = Artifact(

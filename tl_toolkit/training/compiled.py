@@ -8,7 +8,12 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
-from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
+from tl_toolkit.training.optimizers import (
+    RateTable,
+    build_optimizer,
+    describe_rate,
+    has_schedule,
+)
 from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
@@ -53,7 +58,7 @@ class CompiledPhases:
         check_units(self.transfer, phase)
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
+        optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
         scaled = phase.has_own_rates
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled)
         if key in self._compiled:
@@ -62,7 +67,7 @@ class CompiledPhases:
             steps.set_factors(find_rate_factors(self.transfer, phase))
             return split, steps
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        schedule = None if isinstance(phase.learning_rate, float) else RateTable()
+        schedule = RateTable() if has_schedule(phase.learning_rate) else None
         steps = Steps(
             split, build_optimizer(phase, schedule), task=self.transfer.task,
             batch_size=batch_size, schedule=schedule, has_factors=scaled,

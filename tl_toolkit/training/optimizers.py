@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "build_optimizer",
     "describe_rate",
     "first_rate",
+    "has_schedule",
     "lower_rate",
     "name_rate",
     "scale_rate",
@@ -29,7 +30,7 @@ __all__ = [
 _USUAL_RATE = 1e-3
 """The default of a phase."""
 
-LearningRate: TypeAlias = float | Schedule
+LearningRate: TypeAlias = float | Literal["auto"] | Schedule
 
 
 class _Settings(Protocol):
@@ -54,7 +55,18 @@ def build_optimizer(
         schedule: Holds the rates of the steps, if the rate is a schedule.
     """
     rate = phase.learning_rate
-    return phase.optimizer.build(rate if isinstance(rate, float) else schedule or RateTable())
+    if isinstance(rate, Schedule):
+        return phase.optimizer.build(schedule or RateTable())
+    return phase.optimizer.build(first_rate(rate))
+
+
+def has_schedule(rate: LearningRate) -> bool:
+    """Returns whether a rate changes from step to step.
+
+    Args:
+        rate: The rate.
+    """
+    return isinstance(rate, Schedule)
 
 
 def describe_rate(rate: LearningRate) -> float | str:
@@ -63,7 +75,7 @@ def describe_rate(rate: LearningRate) -> float | str:
     Args:
         rate: The rate.
     """
-    return rate if isinstance(rate, float) else rate.describe()
+    return rate.describe() if isinstance(rate, Schedule) else rate
 
 
 def tabulate_rate(phase: PhaseSettings, steps_per_epoch: int) -> float | np.ndarray:
@@ -74,8 +86,10 @@ def tabulate_rate(phase: PhaseSettings, steps_per_epoch: int) -> float | np.ndar
         steps_per_epoch: At least 1.
     """
     rate = phase.learning_rate
-    if isinstance(rate, float):
-        return rate
+    if not isinstance(rate, Schedule):
+        return first_rate(rate)
+    if rate.finds_rate:
+        rate = rate.with_rate(_USUAL_RATE)
     whole = phase.epochs if phase.schedule_epochs is None else phase.schedule_epochs
     rates = rate.rates(epochs=whole, steps_per_epoch=steps_per_epoch)
     first = phase.first_epoch
@@ -83,12 +97,14 @@ def tabulate_rate(phase: PhaseSettings, steps_per_epoch: int) -> float | np.ndar
 
 
 def first_rate(rate: LearningRate) -> float:
-    """Returns the number, or a schedule's own rate.
+    """Returns the number, or a schedule's own rate; the default of a phase where none is found.
 
     Args:
         rate: The rate.
     """
-    return rate if isinstance(rate, float) else rate.own_rate
+    if isinstance(rate, Schedule):
+        return _USUAL_RATE if rate.finds_rate else rate.own_rate
+    return rate if isinstance(rate, float) else _USUAL_RATE
 
 
 def name_rate(rate: LearningRate) -> str:
@@ -97,7 +113,7 @@ def name_rate(rate: LearningRate) -> str:
     Args:
         rate: The rate.
     """
-    return "learning_rate" if isinstance(rate, float) else f"learning_rate.{rate.rate_field}"
+    return f"learning_rate.{rate.rate_field}" if isinstance(rate, Schedule) else "learning_rate"
 
 
 def scale_rate(rate: LearningRate, results: Sequence[float]) -> float:
@@ -107,7 +123,7 @@ def scale_rate(rate: LearningRate, results: Sequence[float]) -> float:
         rate: The rate of the phase.
         results: The monitored result of each epoch so far; greater is better.
     """
-    return 1.0 if isinstance(rate, float) else rate.scale(results)
+    return rate.scale(results) if isinstance(rate, Schedule) else 1.0
 
 
 def lower_rate(rate: LearningRate) -> float:

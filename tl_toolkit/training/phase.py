@@ -27,7 +27,7 @@ from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
-__all__ = ["PhaseRun"]
+__all__ = ["PhaseRun", "in_batches"]
 
 
 class PhaseRun:
@@ -100,7 +100,7 @@ class PhaseRun:
         """
         return take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
-            steps_taken=self._steps_taken,
+            steps_taken=self._steps_taken, learning_rate=first_rate(self._phase.learning_rate),
         )  # fmt: skip
 
     def resume(self, state: PhaseState) -> None:
@@ -240,7 +240,7 @@ class PhaseRun:
         order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
-            chunks = _in_batches(chunks, self._batch_size)
+            chunks = in_batches(chunks, self._batch_size)
         step = examples = 0
         total = 0.0
         state: Any = 0
@@ -301,7 +301,7 @@ class PhaseRun:
 
             def call_hooks() -> Iterator[tuple[Batch, np.ndarray]]:
                 nonlocal batch
-                for inputs in _in_batches(chunks, size):
+                for inputs in in_batches(chunks, size):
                     batch += 1
                     listeners.call("on_test_batch_begin", batch)
                     yield inputs
@@ -364,10 +364,15 @@ class PhaseRun:
         return receipt
 
 
-def _in_batches(
+def in_batches(
     chunks: Iterator[tuple[Batch, np.ndarray]], size: int
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields the same examples in single batches."""
+    """Yields the same examples in single batches.
+
+    Args:
+        chunks: Examples, in any pieces of whole batches; the last one may end in a shorter batch.
+        size: Examples in a batch.
+    """
     for features, targets in chunks:
         for start in range(0, len(targets), size):
             yield take_examples(features, start, start + size), targets[start : start + size]

@@ -114,6 +114,17 @@ class Steps:
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
 
+    def set_rate(self, rate: float) -> None:
+        """Sets the rate of all coming steps, until `restart`.
+
+        Args:
+            rate: Above 0.
+        """
+        if self._schedule is not None:
+            self._schedule.set(np.array([rate], np.float32))
+        else:
+            self.optimizer.learning_rate = rate
+
     def scale_rates(self, factor: float) -> None:
         """Multiplies all rates of the optimizer's schedule, if it has one.
 
