@@ -114,6 +114,43 @@ def test_a_run_keeps_and_reports_the_rates_of_a_phase(tmp_path):
     assert began.facts["rates"] == kept
 
 
+def test_relative_gradient_norms_are_those_of_the_loss_by_hand(compiled):
+    random = np.random.default_rng(0)
+    targets = np.arange(6, dtype=np.int32) % 3
+    norms = []
+    for units in ((), UNITS):
+        _, steps = compiled.get(replace(PLAIN, units=units, learning_rates="auto_rgn"), 6)
+        features = random.uniform(size=(6, *steps.model.input.shape[1:])).astype(np.float32)
+        before = [variable.numpy() for _, _, variable in compiled.transfer.variables()]
+        norms.append(steps.weigh_gradients(features, targets))
+        after = [variable.numpy() for _, _, variable in compiled.transfer.variables()]
+        assert all(np.array_equal(new, old) for new, old in zip(after, before, strict=True))
+        if not units:  # a softmax with cross-entropy on the features themselves
+            errors = (np.asarray(steps.model(features)) - np.eye(3)[targets]) / 6
+            gradient = np.sqrt(((features.T @ errors) ** 2).sum() + (errors.sum(axis=0) ** 2).sum())
+            head = [
+                v.numpy() for part, _, v in compiled.transfer.variables() if part.name == "head"
+            ]
+            weights = np.sqrt(sum((weight**2).sum() for weight in head))
+
+    assert norms[0] == {"head": pytest.approx(gradient / weights, rel=1e-4)}
+    assert list(norms[1]) == ["c3", "c5", "f6", "head"] and min(norms[1].values()) > 0
+
+
+def test_auto_rgn_sets_the_rates_of_each_epoch_in_proportion(tmp_path):
+    phase = {"name": "all", "epochs": 2, "unfreeze": 2, "learning_rates": "auto_rgn"}
+
+    run = tl.finetune(digits_recipe(phases=[phase]), out=tmp_path / "run")
+
+    kept = json.loads((run.path / "phases" / "1-all" / "rates.json").read_text())
+    assert [epoch["epoch"] for epoch in kept["epochs"]] == [1, 2]
+    assert kept["rates"] == kept["epochs"][0]["rates"] != kept["epochs"][1]["rates"]
+    for epoch in kept["epochs"]:
+        norms = epoch["relative_gradient_norms"]
+        expected = {name: 1e-3 * norm / max(norms.values()) for name, norm in norms.items()}
+        assert {row["name"]: row["rate"] for row in epoch["rates"]} == pytest.approx(expected)
+
+
 def settings_of(**phase):
     phases = [{"name": "all", "epochs": 1, "unfreeze": 2, **phase}]
     return training_settings(plan_values(digits_recipe(phases=phases))[0]).phases[0]
@@ -136,11 +173,18 @@ def test_a_recipe_s_rates_reach_the_phase_and_a_baseline_or_trial_may_change_one
         ({"c6": 1e-3}, r"'c6' is no block or unit\n.*expected one of c5, f6, head\."),
         ({"c3": 1e-3}, r"'c3' does not train in phase 'all'\n(.|\n)*unfreeze=\{from: c3\}"),
         ({"c5": 0.0}, r"learning_rates\.c5 = 0"),
+        ("auto_rng", r"auto_rgn, got 'auto_rng'\.\n  Try: learning_rates: auto_rgn"),
+        (1e-3, r"expected rates by name, or auto_rgn, got 0\.001"),
     ],
 )
 def test_a_rate_without_effect_is_refused(rates, message):
     with pytest.raises(RecipeError, match=message):
         settings_of(learning_rates=rates)
+
+
+def test_auto_rgn_leaves_no_room_for_layer_decay():
+    with pytest.raises(RecipeError, match=r"layer_decay = 0\.5(.|\n)*~phases\.all\.layer_decay"):
+        settings_of(learning_rates="auto_rgn", layer_decay=0.5)
 
 
 def test_a_phase_that_ends_before_its_first_change_is_refused():

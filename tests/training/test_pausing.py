@@ -88,6 +88,7 @@ def outcome(training):
             {"phases.tune.optimizer": "adamw", "early_stopping": {"monitor": "val_loss"}},
             marks=pytest.mark.slow,
         ),
+        pytest.param({"phases.tune.learning_rates": "auto_rgn"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):

@@ -32,7 +32,15 @@ def check_rates(
     members = {unit.name: {unit.name} for block in architecture.blocks for unit in block.units}
     members |= {block.name: {unit.name for unit in block.units} for block in architecture.blocks}
     trained = [name for name, own in members.items() if own & set(units)]
-    for name in phase.learning_rates or ():
+    rates = phase.learning_rates
+    if rates is not None and not isinstance(rates, Mapping):
+        if phase.layer_decay != 1:
+            what = f"phases[{index}].layer_decay = {phase.layer_decay:g}"
+            expected = f"expected none beside learning_rates: {rates}, which sets all of them."
+            hint = f"~phases.{phase.name}.layer_decay"
+            yield Finding(("phases", index, "layer_decay"), Problem("", what, expected, hint))
+        return
+    for name in rates or ():
         if name == _HEAD or name in trained:
             continue
         what = f"phases[{index}].learning_rates: {name!r} "

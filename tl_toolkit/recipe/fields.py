@@ -31,7 +31,6 @@ __all__ = [
     "Arguments",
     "Changes",
     "Conflict",
-    "Factors",
     "FileName",
     "Fraction",
     "KerasFile",
@@ -350,9 +349,3 @@ Arguments = Annotated[
 Changes = Annotated[
     Mapping[str, Any], AfterValidator(Settings), PlainSerializer(_thaw, return_type=dict[str, Any])
 ]
-Factors = Annotated[
-    Mapping[Text, Annotated[float, Field(gt=0)]],
-    AfterValidator(Settings),
-    PlainSerializer(_thaw, return_type=dict[str, float]),
-]
-"""Numbers above 0 by name."""

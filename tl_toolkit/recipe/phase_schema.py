@@ -5,18 +5,27 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+)
 
+from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import (
     Conflict,
-    Factors,
     Listed,
     PhaseName,
     Rate,
     RegularizationFactor,
     Section,
+    Settings,
     Text,
     expects,
+    in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.optimizers import (
@@ -31,6 +40,7 @@ from tl_toolkit.recipe.optimizers import (
 from tl_toolkit.recipe.schedules import AUTO, SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
+from tl_toolkit.recipe.tree import show
 
 __all__ = [
     "PROBE",
@@ -46,6 +56,38 @@ __all__ = [
 
 PROBE = "probe"
 """Name of the phase that solves the head."""
+
+
+AUTO_RGN = "auto_rgn"
+"""Stands for rates in proportion to relative gradient norms."""
+
+_RATES = TypeAdapter(Mapping[Text, Annotated[float, Field(gt=0, strict=True)]])
+
+
+def _as_rates(value: object) -> object:
+    # Checked here: a union would name its members in the place of every problem.
+    if isinstance(value, Mapping):
+        return Settings(_RATES.validate_python(dict(value)))
+    if value is None or value == AUTO_RGN:
+        return value
+    near = nearest(value, [AUTO_RGN]) if isinstance(value, str) else ""
+    raise in_words(
+        f"expected rates by name, or {AUTO_RGN}, got {show(value)}",
+        hint=f"learning_rates: {near}" if near else "learning_rates: {head: 1e-3}",
+    )
+
+
+OwnRates = Annotated[
+    Mapping[str, float] | Literal["auto_rgn"] | None,
+    BeforeValidator(
+        _as_rates,
+        json_schema_input_type=Mapping[Text, Annotated[float, Field(gt=0)]]
+        | Literal["auto_rgn"]
+        | None,
+    ),
+    AfterValidator(lambda value: Settings(value) if isinstance(value, Mapping) else value),
+    PlainSerializer(lambda value: dict(value) if isinstance(value, Mapping) else value),
+]
 
 
 def _suggest_unfreeze(value: object) -> str:
@@ -196,11 +238,14 @@ class Phase(Section):
         "1 gives all the same rate.",
         examples=[0.75],
     )
-    learning_rates: Factors | None = Field(
+    learning_rates: OwnRates = Field(
         default=None,
         description="Rates of blocks or units that train, and of head, by name; all others have "
         "learning_rate. Where that is a schedule, they follow it at the same ratio to its own "
-        "rate. A unit's rate counts before that of its block, and both before layer_decay.",
+        "rate. A unit's rate counts before that of its block, and both before layer_decay. "
+        "auto_rgn sets the rate of each unit in each epoch, in proportion to the norm of its "
+        "gradient relative to that of its weights; the greatest has learning_rate (Auto-RGN: Lee "
+        "et al., 2023).",
         examples=[{"block4": 1e-5, "head": 1e-3}],
     )
     batch_norm: Literal["frozen", "train"] = Field(
@@ -268,7 +313,8 @@ class PhaseSettings:
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
-        learning_rates: Rates of blocks, of units, and of head, by name; None for no own ones.
+        learning_rates: Rates of blocks, of units, and of head, by name; auto_rgn; None for no own
+            ones.
         section: Name of the recipe's phase; "" for its own name.
         first_epoch: Epochs of the recipe's phase before this part of it.
         schedule_epochs: Epochs that a schedule runs over; None for its own.
@@ -284,7 +330,7 @@ class PhaseSettings:
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
-    learning_rates: Mapping[str, float] | None = None
+    learning_rates: Mapping[str, float] | Literal["auto_rgn"] | None = None
     section: str = ""
     first_epoch: int = 0
     schedule_epochs: int | None = None
@@ -339,6 +385,11 @@ class PhaseSettings:
     def has_own_rates(self) -> bool:
         """Whether parts train at rates that differ from the phase's."""
         return self.layer_decay != 1 or bool(self.learning_rates)
+
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether the rates of parts follow from their gradients, anew in each epoch."""
+        return self.learning_rates == AUTO_RGN
 
     @property
     def train_batch_norm(self) -> bool:

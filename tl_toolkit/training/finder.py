@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.architectures.batches import Batch, in_batches
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.checkpoint import BestState
-from tl_toolkit.training.phase import in_batches
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch, take_examples
+from tl_toolkit.architectures.batches import Batch, in_batches
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
@@ -19,7 +19,7 @@ from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, monitored, write_history
 from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate, scale_rate
-from tl_toolkit.training.rates import find_rate_factors, tabulate_rates
+from tl_toolkit.training.rates import PartRates
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
@@ -27,7 +27,7 @@ from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
-__all__ = ["PhaseRun", "in_batches"]
+__all__ = ["PhaseRun"]
 
 
 class PhaseRun:
@@ -134,7 +134,12 @@ class PhaseRun:
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
-        self._progress(Event("phase_began", facts={**facts, "rates": self._note_rates(path)}))
+        rates = PartRates(
+            self._transfer, self._phase, self.steps, self._features["train"],
+            batch_size=self._batch_size, path=path,
+        )  # fmt: skip
+        rates.set(max(1, len(self._rows)), self._order(max(1, len(self._rows))))
+        self._progress(Event("phase_began", facts={**facts, "rates": rates.rows}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
         for row in self._rows:
@@ -148,6 +153,7 @@ class PhaseRun:
         with listeners:
             for number in numbers:
                 self._scale_rates(stopping)
+                rates.set(number, self._order(number))
                 epoch = self._run_epoch(number, listeners)
                 if epoch is None:
                     self._end_early(_describe_stop(number, best))
@@ -173,16 +179,6 @@ class PhaseRun:
                 if self._is_over:
                     break
             listeners.call("on_train_end", self._rows[-1].as_logs() if self._rows else None)
-
-    def _note_rates(self, path: Path | None) -> list[dict[str, Any]]:
-        """Returns the rates of all parts, and writes them; none where all have the phase's."""
-        if not self._phase.has_own_rates:
-            return []
-        factors = find_rate_factors(self._transfer, self._phase)
-        rates = tabulate_rates(self._transfer, self._phase, self.steps, factors)
-        if path is not None:
-            write_json(path / "rates.json", {"rates": rates})
-        return rates
 
     def _end_early(self, reason: str) -> None:
         self._is_over = True
@@ -236,9 +232,13 @@ class PhaseRun:
         )
         return self.steps.evaluate(chunks)
 
+    def _order(self, number: int) -> np.ndarray:
+        """Returns the order of training images in an epoch."""
+        random = np.random.default_rng((self._order_seed, number))
+        return random.permutation(self._sizes["train"])
+
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
-        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
-        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
+        chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
             chunks = in_batches(chunks, self._batch_size)
         step = examples = 0
@@ -362,20 +362,6 @@ class PhaseRun:
         for text in receipt["warnings"]:
             self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
-
-
-def in_batches(
-    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields the same examples in single batches.
-
-    Args:
-        chunks: Examples, in any pieces of whole batches; the last one may end in a shorter batch.
-        size: Examples in a batch.
-    """
-    for features, targets in chunks:
-        for start in range(0, len(targets), size):
-            yield take_examples(features, start, start + size), targets[start : start + size]
 
 
 def _describe_stop(number: int, best: BestState) -> str:

@@ -3,17 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tl_toolkit.architectures.batches import in_batches
 from tl_toolkit.errors import CheckFailedError, Problem
 from tl_toolkit.plan.training import PhaseSettings
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.optimizers import first_rate
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 
-__all__ = ["find_rate_factors", "tabulate_rates"]
+__all__ = ["PartRates", "find_rate_factors", "tabulate_rates"]
+
+
+_WEIGHED_BATCHES = 5
+"""As in the code of the paper (Lee et al., 2023)."""
+
+
+class PartRates:
+    """The rates of the parts of a phase, as they are set, kept in a file and printed.
+
+    Args:
+        transfer: The model.
+        phase: The phase.
+        steps: Its compiled steps.
+        source: The training images.
+        batch_size: Images in a step.
+        path: Folder that receives rates.json; None for no file.
+
+    Attributes:
+        rows: As of `tabulate_rates`; none where all parts have the phase's rate.
+    """
+
+    def __init__(
+        self,
+        transfer: TransferModel,
+        phase: PhaseSettings,
+        steps: Steps,
+        source: ExampleSource,
+        *,
+        batch_size: int,
+        path: Path | None = None,
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._transfer = transfer
+        self._phase = phase
+        self._steps = steps
+        self._source = source
+        self._batch_size = batch_size
+        self._path = path
+        self._epochs: dict[int, dict[str, Any]] = {}
+
+    def set(self, epoch: int, order: np.ndarray) -> None:
+        """Sets the rates of an epoch; those of most phases are the same in all of them.
+
+        Args:
+            epoch: Its number, from 1; nothing trains before.
+            order: The training images in the order of the epoch.
+        """
+        weighs = self._phase.weighs_gradients
+        if not self._phase.has_own_rates or epoch < 1:
+            return
+        if epoch in self._epochs or (self._epochs and not weighs):
+            return
+        factors = find_rate_factors(self._transfer, self._phase)
+        facts: dict[str, Any] = {"epoch": epoch}
+        if weighs and epoch <= self._phase.epochs:
+            norms = self._weigh(epoch, order)
+            greatest = max(norms.values()) or 1.0
+            # A part without a tensor that trains has no gradient, and no rate.
+            factors |= {name: norm / greatest for name, norm in norms.items()}
+            facts["relative_gradient_norms"] = norms
+            self._steps.set_factors(factors)
+        rows = tabulate_rates(self._transfer, self._phase, self._steps, factors)
+        self.rows = self.rows or rows
+        self._epochs[epoch] = {**facts, "rates": rows}
+        if self._path is not None:
+            epochs = {"epochs": list(self._epochs.values())} if weighs else {}
+            write_json(self._path / "rates.json", {"rates": self.rows, **epochs})
+
+    def _weigh(self, epoch: int, order: np.ndarray) -> dict[str, float]:
+        """Returns the mean relative gradient norm of each part over the epoch's first batches."""
+        first = order[: _WEIGHED_BATCHES * self._batch_size]
+        chunks = self._source.chunks(first, self._batch_size, epoch=epoch)
+        norms = [
+            self._steps.weigh_gradients(*batch) for batch in in_batches(chunks, self._batch_size)
+        ]
+        return {name: float(np.mean([batch[name] for batch in norms])) for name in norms[0]}
 
 
 def find_rate_factors(transfer: TransferModel, phase: PhaseSettings) -> dict[str, float]:
@@ -23,7 +103,8 @@ def find_rate_factors(transfer: TransferModel, phase: PhaseSettings) -> dict[str
         transfer: The model.
         phase: The phase.
     """
-    own: Mapping[str, float] = phase.learning_rates or {}
+    rates = phase.learning_rates
+    own: Mapping[str, float] = rates if isinstance(rates, Mapping) else {}
     trained = _trained_parts(transfer, phase)
     factors = {}
     for place, part in enumerate(reversed(trained)):

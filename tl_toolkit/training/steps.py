@@ -67,6 +67,7 @@ class Steps:
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
+        self._weigh = tf.function(self._relative_gradients, input_signature=examples)
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
@@ -160,6 +161,19 @@ class Steps:
         """
         losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
+
+    def weigh_gradients(self, features: Batch, targets: np.ndarray) -> dict[str, float]:
+        """Returns the norm of each part's gradient, divided by that of its weights.
+
+        The model is in inference mode, and nothing of it changes. The loss is without the
+        regularization loss.
+
+        Args:
+            features: The tensors that cross the cut, for one batch.
+            targets: A target for each example.
+        """
+        norms = self._weigh(features, targets).numpy().tolist()
+        return dict(zip(dict.fromkeys(self._split.parts), norms, strict=True))
 
     def evaluate(
         self,
@@ -264,6 +278,22 @@ class Steps:
             # At a factor of 1 the sum would differ in its last bit.
             variable.assign(tf.where(factor == 1, variable.value, moved))
         return loss, states
+
+    def _relative_gradients(self, features: Batch, targets: tf.Tensor) -> tf.Tensor:
+        variables = list(self._split.trainable)
+        with tf.GradientTape() as tape:
+            outputs = self.model(features, training=False)
+            losses, _ = self.task.compare(outputs, targets)
+            objective = tf.reduce_mean(self.task.find_objective(outputs, targets, losses))
+        values = [variable.value for variable in variables]
+        gradients = tape.gradient(objective, values, unconnected_gradients="zero")
+        ratios = []
+        for part in dict.fromkeys(self._split.parts):
+            places = [place for place, owner in enumerate(self._split.parts) if owner == part]
+            gradient = tf.linalg.global_norm([gradients[place] for place in places])
+            weight = tf.linalg.global_norm([values[place] for place in places])
+            ratios.append(tf.math.divide_no_nan(gradient, weight))
+        return tf.stack(ratios)
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor
