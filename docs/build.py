@@ -45,7 +45,15 @@ _KINDS = {
     for field, table in (("optimizer", OPTIMIZERS), ("learning_rate", SCHEDULES))
     for kind, section in table.items()
 }
-SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
+SECTIONS += [
+    "Phase",
+    *_KINDS,
+    "UnfreezeFrom",
+    "UnfreezeOnly",
+    "UnfreezeGradual",
+    "EarlyStopping",
+    "Export",
+]
 SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
@@ -62,6 +70,8 @@ PLACES = {
     "Hidden": "model.head.hidden, a list",
     "Phase": "phases, a list",
     "UnfreezeFrom": "phases.NAME.unfreeze, as {from: UNIT}",
+    "UnfreezeOnly": "phases.NAME.unfreeze, as {only: BLOCK}",
+    "UnfreezeGradual": "phases.NAME.unfreeze, as {gradual: N}",
     "EarlyStopping": "early_stopping",
     "Export": "export",
     "Search": "search",

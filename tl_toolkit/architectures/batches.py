@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -19,6 +19,7 @@ __all__ = [
     "as_list",
     "connect",
     "count_examples",
+    "in_batches",
     "join_batches",
     "pad_batch",
     "take_examples",
@@ -172,3 +173,17 @@ def connect(
         return [tf.convert_to_tensor(values[id(tensor)]) for tensor in tensors]
 
     return compute
+
+
+def in_batches(
+    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields the same examples in single batches.
+
+    Args:
+        chunks: Inputs and targets, in pieces of whole batches; only the last batch may be shorter.
+        size: Examples in a batch.
+    """
+    for features, targets in chunks:
+        for start in range(0, len(targets), size):
+            yield take_examples(features, start, start + size), targets[start : start + size]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.check_phases import check_accumulation
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
@@ -46,6 +47,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     findings = list(_check_data(recipe.data, survey))
     wrong, network = check_network(recipe, survey.classes)
     findings += wrong
+    findings += check_accumulation(recipe, survey.counts)
     findings += _check_baseline(recipe, survey.classes, findings)
     if recipe.search is not None:
         findings += check_search(recipe, survey.classes, findings)

@@ -67,8 +67,11 @@ def training_settings(plan: Plan) -> TrainingSettings:
     """
     recipe = plan.recipe
     stopping = recipe.early_stopping
-    phases = [PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases]
-    descriptions = [describe_phases(recipe, index) for index in range(len(phases))]
+    phases, descriptions = [], []
+    for index, phase in enumerate(recipe.phases):
+        for stage in phase.stages:
+            phases.append(PhaseSettings.of(phase, stage, plan.units[stage.name]))
+            descriptions.append(f"{describe_phases(recipe, index)} {stage.name}")
     if solver := recipe.model.classifier.solver:
         phases.insert(0, PhaseSettings.of_probe(solver))
         descriptions.insert(0, _describe_probe(recipe))

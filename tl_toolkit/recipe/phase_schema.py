@@ -2,10 +2,19 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+)
 
+from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
@@ -13,8 +22,10 @@ from tl_toolkit.recipe.fields import (
     Rate,
     RegularizationFactor,
     Section,
+    Settings,
     Text,
     expects,
+    in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.optimizers import (
@@ -26,15 +37,57 @@ from tl_toolkit.recipe.optimizers import (
     find_misplaced,
     move_into_optimizer,
 )
-from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
+from tl_toolkit.recipe.schedules import AUTO, SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
+from tl_toolkit.recipe.tree import show
 
-__all__ = ["PROBE", "EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+__all__ = [
+    "PROBE",
+    "EarlyStopping",
+    "Phase",
+    "PhaseSettings",
+    "Stage",
+    "UnfreezeFrom",
+    "UnfreezeGradual",
+    "UnfreezeOnly",
+]
 
 
 PROBE = "probe"
 """Name of the phase that solves the head."""
+
+
+AUTO_RGN = "auto_rgn"
+"""Stands for rates in proportion to relative gradient norms."""
+
+_RATES = TypeAdapter(Mapping[Text, Annotated[float, Field(gt=0, strict=True)]])
+
+
+def _as_rates(value: object) -> object:
+    # Checked here: a union would name its members in the place of every problem.
+    if isinstance(value, Mapping):
+        return Settings(_RATES.validate_python(dict(value)))
+    if value is None or value == AUTO_RGN:
+        return value
+    near = nearest(value, [AUTO_RGN]) if isinstance(value, str) else ""
+    raise in_words(
+        f"expected rates by name, or {AUTO_RGN}, got {show(value)}",
+        hint=f"learning_rates: {near}" if near else "learning_rates: {head: 1e-3}",
+    )
+
+
+OwnRates = Annotated[
+    Mapping[str, float] | Literal["auto_rgn"] | None,
+    BeforeValidator(
+        _as_rates,
+        json_schema_input_type=Mapping[Text, Annotated[float, Field(gt=0)]]
+        | Literal["auto_rgn"]
+        | None,
+    ),
+    AfterValidator(lambda value: Settings(value) if isinstance(value, Mapping) else value),
+    PlainSerializer(lambda value: dict(value) if isinstance(value, Mapping) else value),
+]
 
 
 def _suggest_unfreeze(value: object) -> str:
@@ -62,6 +115,68 @@ class UnfreezeFrom(Section):
     )
 
 
+class UnfreezeOnly(Section):
+    """The blocks or units that train; what follows them stays frozen, as what comes before."""
+
+    only: Annotated[
+        tuple[Text, ...],
+        Field(min_length=1),
+        BeforeValidator(
+            lambda value: (value,) if isinstance(value, str) else value,
+            json_schema_input_type=Text | list[Text],
+        ),
+        Listed,
+    ] = Field(
+        description="Names of blocks or units, or one name (surgical fine-tuning: Lee et al., "
+        "2023); they and the head train.",
+        examples=["block3", ["conv_dw_1", "conv_dw_2"]],
+    )
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for each repeated name.
+
+        Args:
+            values: As in `Section.find_conflicts`.
+        """
+        yield from refuse_repeated(values.get("only"), "only")
+
+
+class UnfreezeGradual(Section):
+    """One block more after each epoch, counted from the output (Howard and Ruder, 2018)."""
+
+    gradual: int = Field(
+        ge=1,
+        description="Blocks that train in the end; at first it is one. Each further block begins a "
+        "part of the phase, called NAME-1, NAME-2 and so on, with a fresh optimizer and a folder "
+        "of its own; a schedule of the rate runs over all of them.",
+        examples=[3],
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="Epochs before the next block; the last has the rest of them.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a phase that trains the same units throughout.
+
+    Attributes:
+        name: Name of the phase, with a number where it has several parts.
+        unfreeze: What trains in it, as in a phase, but at once.
+        first_epoch: Epochs of the phase before it.
+        epochs: Its own.
+    """
+
+    name: str
+    unfreeze: int | UnfreezeFrom | UnfreezeOnly | tuple[str, ...]
+    first_epoch: int
+    epochs: int
+
+
 class Phase(Section):
     """One phase of training: what trains, for how long, at what rate."""
 
@@ -81,8 +196,8 @@ class Phase(Section):
     )
     learning_rate: LearningRate = Field(
         default=1e-3,
-        description="Learning rate, above 0, or a schedule: a section with a kind "
-        f"({', '.join(SCHEDULES)}).",
+        description="Learning rate, above 0; auto, for one that a test over rising rates finds "
+        f"before the first step; or a schedule: a section with a kind ({', '.join(SCHEDULES)}).",
         examples=[1e-3, {"kind": "cosine", "initial": 1e-3, "warmup_epochs": 1}],
     )
     momentum: Rate | None = Field(
@@ -99,16 +214,20 @@ class Phase(Section):
     unfreeze: Annotated[
         Annotated[int, Field(ge=0)]
         | UnfreezeFrom
+        | UnfreezeOnly
+        | UnfreezeGradual
         | Annotated[tuple[Text, ...], Field(min_length=1), Listed],
         expects(
-            "expected a number of blocks (0 or more), {from: UNIT}, or a list of block names",
+            "expected a number of blocks (0 or more), {from: UNIT}, {only: BLOCK}, {gradual: N}, "
+            "or a list of block names",
             _suggest_unfreeze,
         ),
     ] = Field(
         default=0,
         description="What of the base trains besides the head: a number of blocks counted from the "
-        "output, {from: UNIT}, or a list of block names.",
-        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"]],
+        "output, {from: UNIT}, {only: BLOCK}, {gradual: N} for one block more after each epoch, or "
+        "a list of block names.",
+        examples=[2, {"from": "conv_dw_12"}, ["block4", "block5"], {"gradual": 3}],
     )
     layer_decay: float = Field(
         default=1.0,
@@ -118,6 +237,16 @@ class Phase(Section):
         "from the output: the head has the phase's rate, the last unit that times layer_decay. "
         "1 gives all the same rate.",
         examples=[0.75],
+    )
+    learning_rates: OwnRates = Field(
+        default=None,
+        description="Rates of blocks or units that train, and of head, by name; all others have "
+        "learning_rate. Where that is a schedule, they follow it at the same ratio to its own "
+        "rate. A unit's rate counts before that of its block, and both before layer_decay. "
+        "auto_rgn sets the rate of each unit in each epoch, in proportion to the norm of its "
+        "gradient relative to that of its weights; the greatest has learning_rate (Auto-RGN: Lee "
+        "et al., 2023).",
+        examples=[{"block4": 1e-5, "head": 1e-3}],
     )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
@@ -130,6 +259,19 @@ class Phase(Section):
         "base; by default each layer's own. With Keras's 0.99 a tenth of the first values is left "
         "after 230 steps, and a base of random weights cannot be validated before; with 0.9, 22.",
     )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its parts: one, or with `unfreeze: {gradual: N}` N of them."""
+        unfreeze = self.unfreeze
+        if not isinstance(unfreeze, UnfreezeGradual):
+            return (Stage(self.name, unfreeze, 0, self.epochs),)
+        count, every = unfreeze.gradual, unfreeze.every
+        firsts = [min(index * every, self.epochs) for index in range(count)]
+        return tuple(
+            Stage(f"{self.name}-{index + 1}", index + 1, first, end - first)
+            for index, (first, end) in enumerate(pairwise([*firsts, self.epochs]))
+        )
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,17 +300,24 @@ class Phase(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSettings:
-    """The settings of a phase, in plain values; fields of equal names hold those of `Phase`.
+    """The settings of a phase, or of a part of one that unfreezes block by block, in plain values.
+
+    Fields of equal names hold those of `Phase`.
 
     Attributes:
         name: Unique among the phases.
         epochs: Passes over the training images, 0 or more.
         optimizer: Builds itself, fresh at the start of the phase.
-        learning_rate: A number, or a schedule.
+        learning_rate: A number, auto, or a schedule.
         units: Names of the base's units that train besides the head, input to output.
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
+        learning_rates: Rates of blocks, of units, and of head, by name; auto_rgn; None for no own
+            ones.
+        section: Name of the recipe's phase; "" for its own name.
+        first_epoch: Epochs of the recipe's phase before this part of it.
+        schedule_epochs: Epochs that a schedule runs over; None for its own.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -176,23 +325,31 @@ class PhaseSettings:
     name: str
     epochs: int
     optimizer: Optimizer
-    learning_rate: float | Schedule = 1e-3
+    learning_rate: float | Literal["auto"] | Schedule = 1e-3
     units: tuple[str, ...] = ()
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
+    learning_rates: Mapping[str, float] | Literal["auto_rgn"] | None = None
+    section: str = ""
+    first_epoch: int = 0
+    schedule_epochs: int | None = None
     solver: str | None = None
 
     @classmethod
-    def of(cls, phase: Phase, units: tuple[str, ...]) -> Self:
-        """Returns the settings of a recipe's phase.
+    def of(cls, phase: Phase, stage: Stage, units: tuple[str, ...]) -> Self:
+        """Returns the settings of a part of a recipe's phase.
 
         Args:
             phase: The section.
-            units: The units that its `unfreeze` resolves to.
+            stage: One of its stages.
+            units: The units that the stage's `unfreeze` resolves to.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"units", "solver"}
-        return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
+        names = {field.name for field in dataclasses.fields(cls)} & set(Phase.model_fields)
+        settings = {name: getattr(phase, name) for name in sorted(names)}
+        part = {name: getattr(stage, name) for name in ("name", "first_epoch", "epochs")}
+        whole = None if stage.epochs == phase.epochs else phase.epochs
+        return cls(**settings | part, units=units, section=phase.name, schedule_epochs=whole)
 
     @classmethod
     def of_probe(cls, solver: str) -> Self:
@@ -202,6 +359,37 @@ class PhaseSettings:
             solver: ridge, logistic or auto.
         """
         return cls(PROBE, 1, SGD(), solver=solver)
+
+    @property
+    def field(self) -> str:
+        """The recipe's field that holds it."""
+        return f"phases.{self.section or self.name}"
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether its rate is found before the first step."""
+        rate = self.learning_rate
+        return rate.finds_rate if isinstance(rate, Schedule) else rate == AUTO
+
+    def with_rate(self, rate: float) -> Self:
+        """Returns the settings with a rate in place of auto.
+
+        Args:
+            rate: Above 0.
+        """
+        own = self.learning_rate
+        found = own.with_rate(rate) if isinstance(own, Schedule) else rate
+        return dataclasses.replace(self, learning_rate=found)
+
+    @property
+    def has_own_rates(self) -> bool:
+        """Whether parts train at rates that differ from the phase's."""
+        return self.layer_decay != 1 or bool(self.learning_rates)
+
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether the rates of parts follow from their gradients, anew in each epoch."""
+        return self.learning_rates == AUTO_RGN
 
     @property
     def train_batch_norm(self) -> bool:

@@ -25,7 +25,14 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
-from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase, UnfreezeFrom
+from tl_toolkit.recipe.phase_schema import (
+    PROBE,
+    EarlyStopping,
+    Phase,
+    UnfreezeFrom,
+    UnfreezeGradual,
+    UnfreezeOnly,
+)
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask
@@ -50,6 +57,8 @@ __all__ = [
     "Recipe",
     "Search",
     "UnfreezeFrom",
+    "UnfreezeGradual",
+    "UnfreezeOnly",
 ]
 
 _BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping")
@@ -161,9 +170,10 @@ class Recipe(Section):
 
     @property
     def phase_names(self) -> tuple[str, ...]:
-        """Names of all phases in order, with that of the solver."""
+        """Names of all phases in order, with that of the solver; of parts where they have any."""
         solved = isinstance(self.model.head, Head) and self.model.head.solver is not None
-        return (*((PROBE,) if solved else ()), *(phase.name for phase in self.phases))
+        stages = [stage.name for phase in self.phases for stage in phase.stages]
+        return (*((PROBE,) if solved else ()), *stages)
 
     def with_base(self, path: Path) -> "Recipe":
         """Returns the recipe with the model of its own base in another file.

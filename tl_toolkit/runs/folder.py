@@ -40,7 +40,11 @@ class RunFolder:
     # Of runs.
     lock = Artifact("lock.json", "Versions, seeds, and digests of data and weights.")
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
-    phases = Artifact("phases", "A folder for each phase: history.csv and receipt.json.")
+    phases = Artifact(
+        "phases",
+        "A folder for each phase: history.csv, receipt.json; rates.json where parts have own "
+        "rates; learning_rate.json and .svg where the rate was found.",
+    )
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
     task_state = Artifact(
         "task.json", "What the task learned from data, as thresholds; some tasks write none."

@@ -79,6 +79,17 @@ def is_better(epoch: Epoch, best: Epoch, rule: StoppingRule | None) -> bool:
     return by_score > 0 or (by_score == 0 and by_loss > 0)
 
 
+def monitored(epoch: Epoch, rule: StoppingRule | None) -> float:
+    """Returns the result of an epoch that is watched; greater is better.
+
+    Args:
+        epoch: The epoch.
+        rule: The rule with the monitor; without one the score on validation images counts.
+    """
+    is_loss = rule is not None and rule.monitor == "val_loss"
+    return -epoch.val_loss if is_loss else epoch.val_score
+
+
 class Patience:
     """Counts the epochs of a phase without an improvement.
 
@@ -98,7 +109,7 @@ class Patience:
         Args:
             epoch: The latest epoch.
         """
-        score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
+        score = monitored(epoch, self.rule)
         if score > self._best + self.rule.min_delta:
             self._best = score
             self._waited = 0

@@ -8,14 +8,19 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
-from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
+from tl_toolkit.training.optimizers import (
+    RateTable,
+    build_optimizer,
+    describe_rate,
+    has_schedule,
+)
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.steps import Steps
-from tl_toolkit.transfer.assemble import HEAD, TransferModel
+from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import (
     Split,
     batch_norms,
     check_whole,
-    find_cut,
     set_trainable,
     split_at,
 )
@@ -53,19 +58,21 @@ class CompiledPhases:
         check_units(self.transfer, phase)
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
-        decay = phase.layer_decay
-        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, decay)
+        optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
+        scaled = phase.has_own_rates
+        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled)
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
-            return self._compiled[key]
+            split, steps = self._compiled[key]
+            steps.set_factors(find_rate_factors(self.transfer, phase))
+            return split, steps
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        schedule = None if isinstance(phase.learning_rate, float) else RateTable()
+        schedule = RateTable() if has_schedule(phase.learning_rate) else None
         steps = Steps(
             split, build_optimizer(phase, schedule), task=self.transfer.task,
-            batch_size=batch_size, schedule=schedule,
-            factors=find_rate_factors(self.transfer, units, decay),
+            batch_size=batch_size, schedule=schedule, has_factors=scaled,
         )  # fmt: skip
+        steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
@@ -110,27 +117,12 @@ def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
         last = built[-1]
         raise RecipeError(
             Problem(
-                where=f"phases.{phase.name}.unfreeze",
+                where=f"{phase.field}.unfreeze",
                 what=f"{', '.join(units)} would train",
                 expected=f"expected {last} or a unit before it: the head reads none behind it.",
                 hint=f"unfreeze: {{from: {last}}}",
             )
         )
-
-
-def find_rate_factors(
-    transfer: TransferModel, units: Sequence[str], layer_decay: float
-) -> dict[str, float]:
-    """Returns what the rate of each part that trains is multiplied by, input to output.
-
-    Args:
-        transfer: The model.
-        units: Names of the units that train besides the head.
-        layer_decay: The factor from one part to the one before it.
-    """
-    chosen = {*units, HEAD}
-    trained = [part.name for part in transfer.parts if part.name in chosen]
-    return {name: layer_decay**place for place, name in enumerate(reversed(trained))}
 
 
 def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
@@ -141,28 +133,37 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
         phases: The phases.
 
     Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, solver (None for
-        steps), optimizer, learning_rate (a number, or a schedule in a few words) and factors (of
-        the rate, by part).
+        Rows with name, section (the recipe's phase), epochs, trains, parameters (trainable),
+        total_parameters, solver (None for steps), optimizer and learning_rate (a number, or a
+        schedule in a few words).
     """
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
     for phase in phases:
         check_units(transfer, phase)
         trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
-        first = find_cut(transfer, phase.units).name
         weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
         rows.append(
             {
                 "name": phase.name,
+                "section": phase.section or phase.name,
                 "epochs": phase.epochs,
-                "trains": "head" if first == HEAD else f"{first} to head",
+                "trains": _name_trained(transfer, trained),
                 "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
                 "total_parameters": total,
                 "solver": phase.solver,
                 "optimizer": phase.solver or phase.optimizer.kind,
                 "learning_rate": "" if phase.solver else describe_rate(phase.learning_rate),
-                "factors": find_rate_factors(transfer, phase.units, phase.layer_decay),
             }
         )
     return rows
+
+
+def _name_trained(transfer: TransferModel, trained: Sequence[Part]) -> str:
+    """Returns what trains: the first part, or where others in between are frozen, all blocks."""
+    first = trained[0]
+    if first.name == HEAD:
+        return HEAD
+    if list(trained) == list(transfer.parts[-len(trained) :]):
+        return f"{first.name} to head"
+    return ", ".join(dict.fromkeys(part.block for part in trained))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.plan.check_phases import refuse_accumulation
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
+from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
@@ -26,7 +31,8 @@ from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
-from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
+from tl_toolkit.training.steps import Steps
+from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
@@ -129,7 +135,8 @@ class Trainer:
                 before = _join_epochs(done)
                 run = self._prepare(
                     settings, index, best, is_new=not keep_head and _is_untrained(before),
-                    diverged=_find_diverged(settings, done),
+                    diverged=_find_diverged(settings, done), path=path,
+                    found=paused.phase.learning_rate if paused else None,
                 )  # fmt: skip
                 epochs: list[Epoch] = []
                 if paused is not None:
@@ -247,14 +254,14 @@ class Trainer:
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
-        diverged: PhaseSettings | None = None,
+        diverged: PhaseSettings | None = None, path: Path | None = None,
+        found: float | None = None,
     ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
-        steps.restart(tabulate_rate(phase.learning_rate, phase.epochs, count))
+        _refuse_accumulation(phase, count)
         set_dropout(steps.dropouts, settings.dropout)
-        _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
@@ -268,14 +275,37 @@ class Trainer:
             seed=phase_seed(settings.seed, "sampling", index),
             transform=self._source.geometric_transform(augmentation),
         )
+        order_seed = phase_seed(settings.seed, "order", index)
+        if phase.finds_rate and phase.epochs:
+            batches = stream_batches(
+                sources["train"], len(self._images["train"]), settings.batch_size, seed=order_seed
+            )
+            rate = found or self._find_rate(phase, split, steps, batches, path)
+            phase = phase.with_rate(rate)
+        steps.restart(tabulate_rate(phase, count))
+        _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._last = PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
-            order_seed=phase_seed(settings.seed, "order", index),
+            order_seed=order_seed,
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
             diverged=diverged,
         )  # fmt: skip
         return self._last
+
+    def _find_rate(
+        self, phase: PhaseSettings, split: Split, steps: Steps,
+        batches: Iterator[tuple[Batch, np.ndarray]], path: Path | None,
+    ) -> float:  # fmt: skip
+        """Finds the rate of a phase; leaves the weights as they are."""
+        steps.restart(tabulate_rate(phase, 1))
+        accumulate = phase.optimizer.accumulate
+        found = find_rate(self._transfer, split, steps, batches, accumulate=accumulate)
+        if path is not None:
+            write_curve(found, path)
+        text = f"{phase.name}: learning_rate {found.learning_rate:g} of {len(found.rates)} tried"
+        self._progress(message(f"{text}, {found.rule}"))
+        return found.learning_rate
 
     def _join_targets(
         self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None
@@ -311,6 +341,19 @@ class Trainer:
     def _digest(self) -> str:
         lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
+    """Refuses a phase that ends before its gradients change anything.
+
+    A plan refuses it where it knows the number of training images.
+
+    Raises:
+        RecipeError: It does.
+    """
+    steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
+    if 0 < steps < needed:
+        raise RecipeError(refuse_accumulation(phase.field, steps, needed))
 
 
 def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:

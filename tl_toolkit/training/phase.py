@@ -10,15 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch, take_examples
+from tl_toolkit.architectures.batches import Batch, in_batches
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
-from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
-from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate
+from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, monitored, write_history
+from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate, scale_rate
+from tl_toolkit.training.rates import PartRates
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
@@ -99,7 +100,7 @@ class PhaseRun:
         """
         return take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
-            steps_taken=self._steps_taken,
+            steps_taken=self._steps_taken, learning_rate=first_rate(self._phase.learning_rate),
         )  # fmt: skip
 
     def resume(self, state: PhaseState) -> None:
@@ -127,13 +128,18 @@ class PhaseRun:
         Args:
             best: Updated by each better epoch.
             stopping: When the phase ends early.
-            path: Folder that receives history.csv.
+            path: Folder that receives history.csv, and rates.json where parts have own rates.
             callbacks: Receive the hooks of a call of `fit` on the whole model, without epoch 0.
             pause_after: The last epoch before a pause; later epochs may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
-        self._progress(Event("phase_began", facts=facts))
+        rates = PartRates(
+            self._transfer, self._phase, self.steps, self._features["train"],
+            batch_size=self._batch_size, path=path,
+        )  # fmt: skip
+        rates.set(max(1, len(self._rows)), self._order(max(1, len(self._rows))))
+        self._progress(Event("phase_began", facts={**facts, "rates": rates.rows}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
         for row in self._rows:
@@ -146,6 +152,8 @@ class PhaseRun:
         )  # fmt: skip
         with listeners:
             for number in numbers:
+                self._scale_rates(stopping)
+                rates.set(number, self._order(number))
                 epoch = self._run_epoch(number, listeners)
                 if epoch is None:
                     self._end_early(_describe_stop(number, best))
@@ -178,7 +186,15 @@ class PhaseRun:
 
     def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
         """Returns whether to stop; patience does not count the epoch of an untrained head."""
-        return (epoch.epoch > 0 or not self._is_new) and patience.is_over(epoch)
+        return self._counts(epoch) and patience.is_over(epoch)
+
+    def _counts(self, epoch: Epoch) -> bool:
+        return epoch.epoch > 0 or not self._is_new
+
+    def _scale_rates(self, stopping: StoppingRule | None) -> None:
+        """Scales the rates of the coming epoch by the results of those before it."""
+        results = [monitored(epoch, stopping) for epoch in self._rows if self._counts(epoch)]
+        self.steps.scale_rates(scale_rate(self._phase.learning_rate, results))
 
     def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
         """Trains and evaluates an epoch; epoch 0 is evaluated without training.
@@ -211,11 +227,15 @@ class PhaseRun:
         self._progress(message(f"{self._phase.name}: {solution.describe()}"))
         return self.steps.evaluate(chunks)
 
+    def _order(self, number: int) -> np.ndarray:
+        """Returns the order of training images in an epoch."""
+        random = np.random.default_rng((self._order_seed, number))
+        return random.permutation(self._sizes["train"])
+
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
-        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
-        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
+        chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
-            chunks = _in_batches(chunks, self._batch_size)
+            chunks = in_batches(chunks, self._batch_size)
         step = examples = 0
         total = 0.0
         state: Any = 0
@@ -276,7 +296,7 @@ class PhaseRun:
 
             def call_hooks() -> Iterator[tuple[Batch, np.ndarray]]:
                 nonlocal batch
-                for inputs in _in_batches(chunks, size):
+                for inputs in in_batches(chunks, size):
                     batch += 1
                     listeners.call("on_test_batch_begin", batch)
                     yield inputs
@@ -303,7 +323,7 @@ class PhaseRun:
                 where=f"phase {self._phase.name!r}, epoch {number}",
                 what=what,
                 expected=expected,
-                hint=f"phases.{at_fault.name}.{field}={lower_rate(at_fault.learning_rate):g}",
+                hint=f"{at_fault.field}.{field}={lower_rate(at_fault.learning_rate):g}",
             )
         )
 
@@ -327,24 +347,16 @@ class PhaseRun:
             steps=self._steps_taken,
             learning_rate=first_rate(self._phase.learning_rate),
             outputs=self.steps.last_outputs if self._steps_taken else None,
+            accumulate=self._phase.optimizer.accumulate,
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
-        check_receipt(receipt, where=where, callbacks=self._callbacks)
+        check_receipt(receipt, where=where, field=self._phase.field, callbacks=self._callbacks)
         for text in receipt["warnings"]:
             self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
-
-
-def _in_batches(
-    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields the same examples in single batches."""
-    for features, targets in chunks:
-        for start in range(0, len(targets), size):
-            yield take_examples(features, start, start + size), targets[start : start + size]
 
 
 def _describe_stop(number: int, best: BestState) -> str:

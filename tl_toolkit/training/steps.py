@@ -28,7 +28,7 @@ class Steps:
         task: Computes loss and metric state of each example.
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
-        factors: What the steps of each part are multiplied by, by its name; by default 1.
+        has_factors: Whether the steps of parts are multiplied by factors, as `set_factors` says.
 
     Attributes:
         model: The suffix.
@@ -45,7 +45,7 @@ class Steps:
         task: Task,
         batch_size: int,
         schedule: RateTable | None = None,
-        factors: Mapping[str, float] | None = None,
+        has_factors: bool = False,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -55,7 +55,8 @@ class Steps:
         self._split = split
         self._batch_size = batch_size
         self._schedule = schedule
-        self._factors = [(factors or {}).get(part, 1.0) for part in split.parts]
+        # A variable, so that compiled steps serve all factors.
+        self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._fresh = [variable.numpy() for variable in optimizer.variables]
         # What metric states are added up in, without loss.
@@ -66,6 +67,7 @@ class Steps:
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
+        self._weigh = tf.function(self._relative_gradients, input_signature=examples)
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
@@ -84,6 +86,22 @@ class Steps:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
+    def set_factors(self, factors: Mapping[str, float]) -> None:
+        """Sets what the steps of each part are multiplied by.
+
+        Args:
+            factors: By the name of each part that trains.
+        """
+        if self._factors is not None:
+            self._factors.assign([factors[part] for part in self._split.parts])
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """What the steps of each variable are multiplied by, by the variable's identity."""
+        count = len(self._split.trainable)
+        values = [1.0] * count if self._factors is None else self._factors.numpy().tolist()
+        return dict(zip(map(id, self._split.trainable), values, strict=True))
+
     def restart(self, learning_rate: float | np.ndarray) -> None:
         """Resets the optimizer to its initial state.
 
@@ -96,6 +114,26 @@ class Steps:
             self.optimizer.learning_rate = learning_rate
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the rate of all coming steps, until `restart`.
+
+        Args:
+            rate: Above 0.
+        """
+        if self._schedule is not None:
+            self._schedule.set(np.array([rate], np.float32))
+        else:
+            self.optimizer.learning_rate = rate
+
+    def scale_rates(self, factor: float) -> None:
+        """Multiplies all rates of the optimizer's schedule, if it has one.
+
+        Args:
+            factor: Of the rates that `restart` set.
+        """
+        if self._schedule is not None:
+            self._schedule.scale(factor)
 
     def trace(self, *, training: bool = True) -> None:
         """Compiles the functions that the first epoch would compile.
@@ -123,6 +161,19 @@ class Steps:
         """
         losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
+
+    def weigh_gradients(self, features: Batch, targets: np.ndarray) -> dict[str, float]:
+        """Returns the norm of each part's gradient, divided by that of its weights.
+
+        The model is in inference mode, and nothing of it changes. The loss is without the
+        regularization loss.
+
+        Args:
+            features: The tensors that cross the cut, for one batch.
+            targets: A target for each example.
+        """
+        norms = self._weigh(features, targets).numpy().tolist()
+        return dict(zip(dict.fromkeys(self._split.parts), norms, strict=True))
 
     def evaluate(
         self,
@@ -219,15 +270,30 @@ class Steps:
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
         # part of the move is the move at that part of the rate.
-        slowed = [
-            (variable, factor, tf.identity(variable.value))
-            for variable, factor in zip(variables, self._factors, strict=True)
-            if factor != 1
-        ]
+        factors = [] if self._factors is None else tf.unstack(self._factors)
+        before = [tf.identity(variable.value) for variable in variables[: len(factors)]]
         self.optimizer.apply(gradients, variables)
-        for variable, factor, before in slowed:
-            variable.assign(before + factor * (variable.value - before))
+        for variable, factor, start in zip(variables, factors, before, strict=False):
+            moved = start + factor * (variable.value - start)
+            # At a factor of 1 the sum would differ in its last bit.
+            variable.assign(tf.where(factor == 1, variable.value, moved))
         return loss, states
+
+    def _relative_gradients(self, features: Batch, targets: tf.Tensor) -> tf.Tensor:
+        variables = list(self._split.trainable)
+        with tf.GradientTape() as tape:
+            outputs = self.model(features, training=False)
+            losses, _ = self.task.compare(outputs, targets)
+            objective = tf.reduce_mean(self.task.find_objective(outputs, targets, losses))
+        values = [variable.value for variable in variables]
+        gradients = tape.gradient(objective, values, unconnected_gradients="zero")
+        ratios = []
+        for part in dict.fromkeys(self._split.parts):
+            places = [place for place, owner in enumerate(self._split.parts) if owner == part]
+            gradient = tf.linalg.global_norm([gradients[place] for place in places])
+            weight = tf.linalg.global_norm([values[place] for place in places])
+            ratios.append(tf.math.divide_no_nan(gradient, weight))
+        return tf.stack(ratios)
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor

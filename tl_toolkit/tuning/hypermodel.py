@@ -33,7 +33,7 @@ from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.optimizers import RateTable, build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer, tabulate_rate
 from tl_toolkit.training.prepare import (
     assemble_model,
     build_trainer,
@@ -103,9 +103,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         phase = training_settings(plan).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
-        if not isinstance(phase.learning_rate, float):
-            count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
-            table.set(phase.learning_rate.rates(epochs=phase.epochs, steps_per_epoch=count))
+        count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
+        rates = tabulate_rate(phase, count)
+        if not isinstance(rates, float):
+            table.set(rates)
         optimizer = build_optimizer(phase, table)
         transfer.model.compile(optimizer, **transfer.task.compile_arguments())
         self._built = transfer.model, transfer, plan
