@@ -45,7 +45,7 @@ _KINDS = {
     for field, table in (("optimizer", OPTIMIZERS), ("learning_rate", SCHEDULES))
     for kind, section in table.items()
 }
-SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Export"]
+SECTIONS += ["Phase", *_KINDS, "UnfreezeFrom", "EarlyStopping", "Interpolation", "Export"]
 SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
@@ -63,6 +63,7 @@ PLACES = {
     "Phase": "phases, a list",
     "UnfreezeFrom": "phases.NAME.unfreeze, as {from: UNIT}",
     "EarlyStopping": "early_stopping",
+    "Interpolation": "interpolate",
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",

@@ -73,7 +73,10 @@ def resolve_preset(
         else:
             reasons.append("phases: none to tune the base, as preset is fast")
     model = recipe.model.model_copy(update={"head": head})
-    changed = {"preset": None, "model": model, "phases": tuple(phases)}
+    changed: dict[str, Any] = {"preset": None, "model": model, "phases": tuple(phases)}
+    if recipe.interpolate and not (phases and (head.solver or len(phases) > 1)):
+        changed["interpolate"] = False
+        reasons.append("interpolate=false: no head is trained before the base is, to mix with")
     return recipe.model_copy(update=changed), tuple(f"{recipe.preset}: {text}" for text in reasons)
 
 

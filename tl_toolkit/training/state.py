@@ -17,7 +17,7 @@ import numpy as np
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.training.checkpoint import Epoch
+from tl_toolkit.training.checkpoint import Epoch, assign_weights, read_weights
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 
@@ -63,9 +63,7 @@ class PhaseState:
             transfer: The model.
             steps: The steps.
         """
-        for _, name, variable in transfer.variables():
-            if name in self.weights:
-                variable.assign(self.weights[name])
+        assign_weights(transfer, self.weights)
         for variable, value in zip(steps.optimizer.variables, self.optimizer, strict=True):
             variable.assign(value)
         for name, stream in random_streams(transfer.model):
@@ -125,14 +123,9 @@ def take_state(
         digests: As in `PhaseState`.
         steps_taken: As in `PhaseState`.
     """
-    names_to_save = set(names)
     return PhaseState(
         tuple(epochs),
-        {
-            name: variable.numpy()
-            for _, name, variable in transfer.variables()
-            if name in names_to_save
-        },
+        read_weights(transfer, set(names)),
         tuple(variable.numpy() for variable in steps.optimizer.variables),
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,
