@@ -107,7 +107,11 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", pytest.param({"kind": "sgd", "momentum": 0.9}, marks=pytest.mark.slow)]
+    "optimizer",
+    [
+        {"kind": "adamw", "ema": 0.9},
+        pytest.param({"kind": "sgd", "momentum": 0.9}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
     schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}

@@ -64,7 +64,7 @@ class CompiledPhases:
         steps = Steps(
             split, build_optimizer(phase, schedule), task=self.transfer.task,
             batch_size=batch_size, schedule=schedule,
-            factors=find_rate_factors(self.transfer, units, decay),
+            factors=find_rate_factors(self.transfer, units, decay), ema=phase.optimizer.ema,
         )  # fmt: skip
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)

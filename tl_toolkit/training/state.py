@@ -38,7 +38,7 @@ class PhaseState:
     Attributes:
         epochs: Epochs so far, epoch 0 included.
         weights: By canonical name, all weights that this phase or an earlier one may have changed.
-        optimizer: Values of the optimizer's variables, its rate and its number of steps included.
+        optimizer: Values of `Steps.state`: optimizer and averages, rate and step number included.
         streams: States of all random streams, by the name of the layer that samples from them.
         digests: Digests of all weights before the first step, for the receipt.
         steps_taken: Steps so far, for the receipt.
@@ -64,7 +64,7 @@ class PhaseState:
             steps: The steps.
         """
         assign_weights(transfer, self.weights)
-        for variable, value in zip(steps.optimizer.variables, self.optimizer, strict=True):
+        for variable, value in zip(steps.state, self.optimizer, strict=True):
             variable.assign(value)
         for name, stream in random_streams(transfer.model):
             stream.assign(self.streams[name])
@@ -126,7 +126,7 @@ def take_state(
     return PhaseState(
         tuple(epochs),
         read_weights(transfer, set(names)),
-        tuple(variable.numpy() for variable in steps.optimizer.variables),
+        tuple(variable.numpy() for variable in steps.state),
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,
         steps_taken,

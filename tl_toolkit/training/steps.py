@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
@@ -29,6 +30,8 @@ class Steps:
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
         factors: What the steps of each part are multiplied by, by its name; by default 1.
+        ema: Momentum of the moving averages of the weights that train; None for no averages. Those
+            of Keras (`use_ema`) would be of weights as they are before `factors` shorten the steps.
 
     Attributes:
         model: The suffix.
@@ -46,6 +49,7 @@ class Steps:
         batch_size: int,
         schedule: RateTable | None = None,
         factors: Mapping[str, float] | None = None,
+        ema: float | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -57,7 +61,8 @@ class Steps:
         self._schedule = schedule
         self._factors = [(factors or {}).get(part, 1.0) for part in split.parts]
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
-        self._fresh = [variable.numpy() for variable in optimizer.variables]
+        self._averages = Averages(split.trainable, ema)
+        self._fresh = [variable.numpy() for variable in self.state]
         # What metric states are added up in, without loss.
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
@@ -84,13 +89,27 @@ class Steps:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
 
+    @property
+    def state(self) -> list[Any]:
+        """The variables of optimizer and averages, which a pause must keep."""
+        return [*self.optimizer.variables, *self._averages.variables]
+
+    def use_averages(self) -> None:
+        """Gives the model the averages of its weights, if there are any, until `use_weights`."""
+        self._averages.swap_in()
+
+    def use_weights(self) -> None:
+        """Gives the model the weights back that the next step begins with."""
+        self._averages.swap_out()
+
     def restart(self, learning_rate: float | np.ndarray) -> None:
         """Resets the optimizer to its initial state.
 
         Args:
             learning_rate: Its rate; for an optimizer with a schedule, the rate of each step.
         """
-        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+        self._averages.forget_weights()
+        for variable, value in zip(self.state, self._fresh, strict=True):
             variable.assign(value)
         if isinstance(learning_rate, float):
             self.optimizer.learning_rate = learning_rate
@@ -227,6 +246,7 @@ class Steps:
         self.optimizer.apply(gradients, variables)
         for variable, factor, before in slowed:
             variable.assign(before + factor * (variable.value - before))
+        self._averages.update(self.optimizer.iterations)
         return loss, states
 
     def _evaluate_batches(
