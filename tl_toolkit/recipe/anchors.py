@@ -5,10 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tl_toolkit.recipe.fields import Conflict, Section, in_words
+from tl_toolkit.recipe.fields import Conflict, RegularizationFactor, Section, in_words
 from tl_toolkit.recipe.tasks import field_of
 
-__all__ = ["INTERPOLATE", "Interpolate", "Interpolation", "find_interpolation_conflicts"]
+__all__ = [
+    "INTERPOLATE",
+    "L2SP",
+    "Interpolate",
+    "Interpolation",
+    "find_interpolation_conflicts",
+    "find_l2_sp_conflicts",
+]
 
 INTERPOLATE = "interpolate"
 """Name of the phase that mixes weights."""
@@ -40,6 +47,41 @@ Interpolate = Annotated[
     Interpolation | Literal[False],
     BeforeValidator(_as_interpolation, json_schema_input_type=Interpolation | bool),
 ]
+
+
+class L2SP(Section):
+    """What holds the base near its start, and the head small (Li et al., 2018, L2-SP)."""
+
+    base: RegularizationFactor = Field(
+        default=0.0,
+        description="Factor alpha, 0 or more, of alpha / 2 times the squared distance of the "
+        "base's weights that train from those that the run began with.",
+        examples=[0.1],
+    )
+    head: RegularizationFactor = Field(
+        default=0.0,
+        description="Factor beta, 0 or more, of beta / 2 times the squared norm of the head's "
+        "weights.",
+        examples=[0.01],
+    )
+
+
+def find_l2_sp_conflicts(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields a conflict where the section has no effect.
+
+    Args:
+        values: The fields of a phase, as in `Section.find_conflicts`.
+    """
+    section = values.get("l2_sp")
+    if section is None:
+        return
+    base, head = field_of(section, "base"), field_of(section, "head")
+    if not base and not head:
+        expected = "expected a factor above 0, of base or of head"
+        yield Conflict(("l2_sp",), expected, "l2_sp: {base: 0.1, head: 0.01}")
+    elif base and values.get("unfreeze") in (None, 0):
+        expected = "expected 0 without unfreeze: a base that does not train stays where it is"
+        yield Conflict(("l2_sp", "base"), expected, "unfreeze: 1")
 
 
 def find_interpolation_conflicts(values: Mapping[str, Any]) -> Iterable[Conflict]:

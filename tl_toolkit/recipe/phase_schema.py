@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field
 
+from tl_toolkit.recipe.anchors import L2SP, find_l2_sp_conflicts
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
@@ -119,6 +120,12 @@ class Phase(Section):
         "1 gives all the same rate.",
         examples=[0.75],
     )
+    l2_sp: L2SP | None = Field(
+        default=None,
+        description="Pulls the base towards the weights that the run began with, and the head "
+        "towards 0, by two terms of the regularization loss; none by default.",
+        examples=[{"base": 0.1, "head": 0.01}],
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -154,6 +161,7 @@ class Phase(Section):
             expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
             yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+        yield from find_l2_sp_conflicts(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +177,7 @@ class PhaseSettings:
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
+        l2_sp: Factors of two terms of the regularization loss; None for neither.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -181,6 +190,7 @@ class PhaseSettings:
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
+    l2_sp: L2SP | None = None
     solver: str | None = None
 
     @classmethod

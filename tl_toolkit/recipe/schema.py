@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from tl_toolkit.recipe.anchors import (
     INTERPOLATE,
+    L2SP,
     Interpolate,
     Interpolation,
     find_interpolation_conflicts,
@@ -47,6 +48,7 @@ __all__ = [
     "Head",
     "Hidden",
     "Interpolation",
+    "L2SP",
     "Masks",
     "Model",
     "Objective",

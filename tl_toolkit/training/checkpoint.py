@@ -32,7 +32,7 @@ class Epoch:
         val_loss: Validation loss without the regularization loss, so that phases can be compared:
             what trains, and with it what is regularized, differs between them.
         val_score: The score on validation images.
-        regularization_loss: L1 and L2 loss of the trainable weights, which their gradients
+        regularization_loss: L1, L2 and L2-SP loss of the trainable weights, which their gradients
             include; 0 without any.
         score_name: What the task calls its score.
         mixture: Part of the tuned weights, above 0 and below 1, in a mixture with those from

@@ -9,6 +9,7 @@ from typing import Any
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
+from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.freezing import (
@@ -55,7 +56,9 @@ class CompiledPhases:
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
         decay = phase.layer_decay
-        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, decay)
+        is_held = phase.l2_sp is not None
+        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, decay,
+               is_held)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._compiled[key]
@@ -65,6 +68,7 @@ class CompiledPhases:
             split, build_optimizer(phase, schedule), task=self.transfer.task,
             batch_size=batch_size, schedule=schedule,
             factors=find_rate_factors(self.transfer, units, decay), ema=phase.optimizer.ema,
+            starting_point=StartingPoint(self.transfer, split) if is_held else None,
         )  # fmt: skip
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)

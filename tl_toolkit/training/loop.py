@@ -293,6 +293,9 @@ class Trainer:
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
+        if phase.l2_sp is not None and steps.starting_point is not None:
+            factors = {"base": phase.l2_sp.base, "head": phase.l2_sp.head}
+            steps.starting_point.set(self._initial.arrays, **factors)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
         features = self._source.at(

@@ -13,6 +13,7 @@ from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.optimizers import RateTable
+from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -32,11 +33,13 @@ class Steps:
         factors: What the steps of each part are multiplied by, by its name; by default 1.
         ema: Momentum of the moving averages of the weights that train; None for no averages. Those
             of Keras (`use_ema`) would be of weights as they are before `factors` shorten the steps.
+        starting_point: A further regularization loss; None for none.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
+        starting_point: As in the arguments.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -50,10 +53,12 @@ class Steps:
         schedule: RateTable | None = None,
         factors: Mapping[str, float] | None = None,
         ema: float | None = None,
+        starting_point: StartingPoint | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
+        self.starting_point = starting_point
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
@@ -201,7 +206,8 @@ class Steps:
 
     def regularization_loss(self) -> float:
         """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
-        return float(self._regularize()) if self.model.losses else 0.0
+        has_any = self.model.losses or self.starting_point is not None
+        return float(self._regularize()) if has_any else 0.0
 
     def _train_batches(
         self, features: Batch, targets: tf.Tensor, state: tf.Tensor
@@ -278,4 +284,5 @@ class Steps:
         return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
-        return tf.add_n([tf.constant(0.0), *self.model.losses])
+        distance = [] if self.starting_point is None else [self.starting_point.loss()]
+        return tf.add_n([tf.constant(0.0), *self.model.losses, *distance])
