@@ -93,7 +93,8 @@ class Run(InFolder):
 
         Epoch 0 of a phase is the state before its first step, without a loss (None). The columns
         are phase, epoch, learning_rate, loss, the task's score, val_loss, the score on validation
-        images (val_accuracy, say) and regularization_loss.
+        images (val_accuracy, say) and regularization_loss. Rows of mixed weights have no loss, and
+        the column mixture: the part of the tuned weights.
         """
         names = self.recipe.phase_names
         tables = [self.folder.history(index, name) for index, name in enumerate(names)]

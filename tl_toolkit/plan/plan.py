@@ -13,6 +13,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.tasks import Survey
+from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
@@ -175,7 +176,9 @@ class Plan:
     def _list_phases(self) -> list[str]:
         solver = self.recipe.model.classifier.solver
         solved = [f"{PROBE} (head, {solver})"] if solver else []
-        return [*solved, *map(self._describe_phase, self.recipe.phases)]
+        mixed = self.recipe.interpolate
+        mixtures = [f"{INTERPOLATE} ({mixed.steps} mixtures)"] if mixed else []
+        return [*solved, *map(self._describe_phase, self.recipe.phases), *mixtures]
 
 
 def _describe_warmup(phase: Phase) -> str:

@@ -111,7 +111,11 @@ def resolve_preset(
         else:
             choices.append(Choice("phases", "", "none to tune the base, as preset is fast"))
     model = recipe.model.model_copy(update={"head": head})
-    changed = {"preset": None, "model": model, "phases": tuple(phases)}
+    changed: dict[str, Any] = {"preset": None, "model": model, "phases": tuple(phases)}
+    if recipe.interpolate and not (phases and (head.solver or len(phases) > 1)):
+        changed["interpolate"] = False
+        why = "no head is trained before the base is, to mix with"
+        choices.append(Choice("interpolate", "false", why))
     return recipe.model_copy(update=changed), tuple(choices)
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PhaseSettings
 from tl_toolkit.recipe.schema import Head, Recipe
 
 __all__ = [
+    "INTERPOLATE",
     "PhaseSettings",
     "StoppingRule",
     "TrainingSettings",
@@ -49,6 +51,7 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
+        mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -57,6 +60,7 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
+    mixtures: int = 0
 
 
 def training_settings(plan: Plan) -> TrainingSettings:
@@ -82,6 +86,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
+        mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from tl_toolkit.errors import nearest
+from tl_toolkit.recipe.anchors import L2SP, find_l2_sp_conflicts
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
@@ -248,6 +249,12 @@ class Phase(Section):
         "et al., 2023).",
         examples=[{"block4": 1e-5, "head": 1e-3}],
     )
+    l2_sp: L2SP | None = Field(
+        default=None,
+        description="Pulls the base towards the weights that the run began with, and the head "
+        "towards 0, by two terms of the regularization loss; none by default.",
+        examples=[{"base": 0.1, "head": 0.01}],
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -296,6 +303,7 @@ class Phase(Section):
             expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
             yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+        yield from find_l2_sp_conflicts(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,6 +326,7 @@ class PhaseSettings:
         section: Name of the recipe's phase; "" for its own name.
         first_epoch: Epochs of the recipe's phase before this part of it.
         schedule_epochs: Epochs that a schedule runs over; None for its own.
+        l2_sp: Factors of two terms of the regularization loss; None for neither.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -334,6 +343,7 @@ class PhaseSettings:
     section: str = ""
     first_epoch: int = 0
     schedule_epochs: int | None = None
+    l2_sp: L2SP | None = None
     solver: str | None = None
 
     @classmethod

@@ -11,6 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from tl_toolkit.recipe.anchors import (
+    INTERPOLATE,
+    L2SP,
+    Interpolate,
+    Interpolation,
+    find_interpolation_conflicts,
+)
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
@@ -47,6 +54,8 @@ __all__ = [
     "Features",
     "Head",
     "Hidden",
+    "Interpolation",
+    "L2SP",
     "Masks",
     "Model",
     "Objective",
@@ -61,7 +70,7 @@ __all__ = [
     "UnfreezeOnly",
 ]
 
-_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping")
+_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping", "interpolate")
 
 
 def _as_version(value: object) -> object:
@@ -153,6 +162,13 @@ class Recipe(Section):
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
     )
+    interpolate: Interpolate = Field(
+        default=False,
+        description="Whether to mix the weights from before tuning with the tuned ones after the "
+        "last phase, and to keep the mixture that is better on validation images than every epoch, "
+        "if there is one (WiSE-FT): true for ten mixtures, or a section with steps.",
+        examples=[True, {"steps": 20}],
+    )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
@@ -163,17 +179,18 @@ class Recipe(Section):
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
         "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
-        "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
-        "and their values.",
+        "interpolate, data.batch_size and the task's own that leave its targets as they are, as "
+        "task.loss) and their values.",
         examples=[{"phases.head.learning_rate": 0.001}],
     )
 
     @property
     def phase_names(self) -> tuple[str, ...]:
-        """Names of all phases in order, with that of the solver; of parts where they have any."""
+        """Names of all phases or their parts in order, with those of solver and mixtures."""
         solved = isinstance(self.model.head, Head) and self.model.head.solver is not None
+        mixed = (INTERPOLATE,) if self.interpolate else ()
         stages = [stage.name for phase in self.phases for stage in phase.stages]
-        return (*((PROBE,) if solved else ()), *stages)
+        return (*((PROBE,) if solved else ()), *stages, *mixed)
 
     def with_base(self, path: Path) -> "Recipe":
         """Returns the recipe with the model of its own base in another file.
@@ -238,6 +255,7 @@ class Recipe(Section):
                 if field_of(phase, "name") == PROBE:
                     expected = f"expected another name: {PROBE} is the phase of model.head.solver"
                     yield Conflict(("phases", index, "name"), expected)
+        yield from find_interpolation_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")

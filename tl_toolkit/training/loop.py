@@ -17,13 +17,19 @@ from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check_phases import refuse_accumulation
-from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
+from tl_toolkit.training.interpolation import (
+    find_ends,
+    sweep_mixtures,
+    widest_phase,
+    write_mixture_receipt,
+)
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
@@ -95,6 +101,7 @@ class Trainer:
             settings: Phases, seed, batch size, early stopping, and the rates of dropouts that the
                 model's head has.
             folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
+                TensorBoard's logs hold no mixtures of weights, which are no epochs in a row.
             callbacks: Receive the hooks of each phase as of one call of `fit` on the whole model;
                 changes that they make to weights or rate are not part of the recipe.
             pause_after: Number of epochs after which the last phase pauses, if it has more.
@@ -158,6 +165,8 @@ class Trainer:
                 )
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
+            if pause is None and settings.mixtures:
+                done += self._interpolate(settings, done, best, folder)
         finally:
             best.restore(self._transfer)
             if log:
@@ -252,6 +261,33 @@ class Trainer:
         pool = keras.Function(split.cut.tensors, layer.input)  # nothing, or a trainable pooling
         standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
 
+    def _interpolate(
+        self, settings: TrainingSettings, done: Sequence[FinishedPhase], best: BestState,
+        folder: RunFolder | None,
+    ) -> list[FinishedPhase]:  # fmt: skip
+        """Mixes weights from before and after tuning, as a phase of its own; keeps the best."""
+        ends = find_ends(self._transfer, settings.phases, done, best, initial=self._initial.arrays)
+        best.restore(self._transfer)
+        if ends is None:
+            return []
+        phase = widest_phase(self._transfer, settings.phases)
+        split, steps = self._compiled.get(phase, settings.batch_size)
+        digests = self._refresh_digests()
+        passes = settings.mixtures + 1
+        features = self._source.at(split, digests, passes=passes)
+        validation = self._join_targets(features, seed=0, transform=None)["validation"]
+        order = np.arange(len(self._images["validation"]))
+        path = folder.phase(len(settings.phases), INTERPOLATE) if folder else None
+        epochs = sweep_mixtures(
+            self._transfer, steps, ends, best,
+            lambda: steps.evaluate(validation.chunks(order, split.suffix.batch_size)),
+            count=settings.mixtures, stopping=settings.stopping, path=path,
+            progress=self._progress,
+        )  # fmt: skip
+        best.restore(self._transfer)
+        receipt = write_mixture_receipt(self._transfer, split, digests, best, path)
+        return [FinishedPhase(tuple(epochs), receipt, best.copy())]
+
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
         diverged: PhaseSettings | None = None, path: Path | None = None,
@@ -264,6 +300,9 @@ class Trainer:
         set_dropout(steps.dropouts, settings.dropout)
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
+        if phase.l2_sp is not None and steps.starting_point is not None:
+            factors = {"base": phase.l2_sp.base, "head": phase.l2_sp.head}
+            steps.starting_point.set(self._initial.arrays, **factors)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
         features = self._source.at(

@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.optimizers import RateTable
+from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -29,11 +31,15 @@ class Steps:
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
         has_factors: Whether the steps of parts are multiplied by factors, as `set_factors` says.
+        ema: Momentum of the moving averages of the weights that train; None for no averages. Those
+            of Keras (`use_ema`) would be of weights as they are before factors shorten the steps.
+        starting_point: A further regularization loss; None for none.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
+        starting_point: As in the arguments.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -46,10 +52,13 @@ class Steps:
         batch_size: int,
         schedule: RateTable | None = None,
         has_factors: bool = False,
+        ema: float | None = None,
+        starting_point: StartingPoint | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
+        self.starting_point = starting_point
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
@@ -58,7 +67,8 @@ class Steps:
         # A variable, so that compiled steps serve all factors.
         self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
-        self._fresh = [variable.numpy() for variable in optimizer.variables]
+        self._averages = Averages(split.trainable, ema)
+        self._fresh = [variable.numpy() for variable in self.state]
         # What metric states are added up in, without loss.
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
@@ -102,13 +112,27 @@ class Steps:
         values = [1.0] * count if self._factors is None else self._factors.numpy().tolist()
         return dict(zip(map(id, self._split.trainable), values, strict=True))
 
+    @property
+    def state(self) -> list[Any]:
+        """The variables of optimizer and averages, which a pause must keep."""
+        return [*self.optimizer.variables, *self._averages.variables]
+
+    def use_averages(self) -> None:
+        """Gives the model the averages of its weights, if there are any, until `use_weights`."""
+        self._averages.swap_in()
+
+    def use_weights(self) -> None:
+        """Gives the model the weights back that the next step begins with."""
+        self._averages.swap_out()
+
     def restart(self, learning_rate: float | np.ndarray) -> None:
         """Resets the optimizer to its initial state.
 
         Args:
             learning_rate: Its rate; for an optimizer with a schedule, the rate of each step.
         """
-        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+        self._averages.forget_weights()
+        for variable, value in zip(self.state, self._fresh, strict=True):
             variable.assign(value)
         if isinstance(learning_rate, float):
             self.optimizer.learning_rate = learning_rate
@@ -233,7 +257,8 @@ class Steps:
 
     def regularization_loss(self) -> float:
         """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
-        return float(self._regularize()) if self.model.losses else 0.0
+        has_any = self.model.losses or self.starting_point is not None
+        return float(self._regularize()) if has_any else 0.0
 
     def _train_batches(
         self, features: Batch, targets: tf.Tensor, state: tf.Tensor
@@ -277,6 +302,7 @@ class Steps:
             moved = start + factor * (variable.value - start)
             # At a factor of 1 the sum would differ in its last bit.
             variable.assign(tf.where(factor == 1, variable.value, moved))
+        self._averages.update(self.optimizer.iterations)
         return loss, states
 
     def _relative_gradients(self, features: Batch, targets: tf.Tensor) -> tf.Tensor:
@@ -324,4 +350,5 @@ class Steps:
         return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
-        return tf.add_n([tf.constant(0.0), *self.model.losses])
+        distance = [] if self.starting_point is None else [self.starting_point.loss()]
+        return tf.add_n([tf.constant(0.0), *self.model.losses, *distance])

@@ -239,6 +239,7 @@ class _Window:
             settings,
             phases=tuple(phase for phase, _ in chosen),
             descriptions=tuple(settings.descriptions[index] for _, index in chosen),
+            mixtures=0,  # a tuner that pauses goes on from the end of an epoch
         )
 
 
