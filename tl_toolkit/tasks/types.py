@@ -15,6 +15,7 @@ from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.images.augment import GeometricTransform
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
+from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
 
 __all__ = [
@@ -170,6 +171,7 @@ class PredictionOptions:
         report: Receives messages.
         done: Receives the number of files predicted so far.
         read: Returns the pixels of a file, uint8 (h, w, 3); raises DataError where it cannot.
+        views: The views of each image that outputs are averaged over; none for the image alone.
     """
 
     image_size: tuple[int, int]
@@ -179,6 +181,7 @@ class PredictionOptions:
     report: Callable[[str], None] = field(default=lambda text: None)
     done: Callable[[int], None] = field(default=lambda count: None)
     read: Callable[[Path], np.ndarray] = read_pixels
+    views: Sequence[View] = ()
 
 
 @dataclass(frozen=True)
