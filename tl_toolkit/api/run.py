@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction, Table
 
@@ -73,6 +74,13 @@ class Run(InFolder):
         if self.folder.task_state.is_file():
             task.restore(self.folder.read_json(self.folder.task_state))
         return task
+
+    @property
+    def _resize(self) -> Resize:
+        """How images are resized to the model's size."""
+        from tl_toolkit.images.geometry import build_resize
+
+        return build_resize(self.recipe.data.resize, self.recipe.data.pad_color)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -198,9 +206,9 @@ class Run(InFolder):
             manifest = self._inspect(Path(data), task, progress)
             name = "test"
         examples = manifest.of(name)
-        targets = task.load_targets(examples, settings.image_size, settings.resize)
+        targets = task.load_targets(examples, settings.image_size, self._resize)
         images = {
-            size: Images(examples, image_size=size, resize=settings.resize, targets=targets)
+            size: Images(examples, image_size=size, resize=self._resize, targets=targets)
             for size in find_sizes(settings.image_size, views)
         }
         _report_views(views, progress)
@@ -321,7 +329,7 @@ class Run(InFolder):
         files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
-            self.recipe.data.resize,
+            self._resize,
             out=folder,
             native=native,
             report=lambda text: report(message(text)),
@@ -406,7 +414,7 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             files = read_parity_images(manifest, report)
         return publish(
-            FinishedModel(self._find_model(report), self._task, self.recipe.data.resize),
+            FinishedModel(self._find_model(report), self._task, self._resize),
             self.folder,
             files=files,
             formats=chosen_formats,

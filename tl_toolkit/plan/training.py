@@ -96,6 +96,7 @@ def feature_values(recipe: Recipe) -> dict[str, Any]:
         "augment": None if recipe.augment is None else recipe.augment.model_dump(),
         "image_size": recipe.data.image_size,
         "resize": recipe.data.resize,
+        "pad_color": recipe.data.pad_color,
         "seed": recipe.seed,
     }
 

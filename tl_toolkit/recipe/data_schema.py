@@ -24,6 +24,7 @@ from tl_toolkit.recipe.pixels import Masks
 __all__ = ["Augment", "Data", "RandAugment"]
 
 _Side = Annotated[int, Field(ge=8, le=2048)]
+_Level = Annotated[int, Field(ge=0, le=255)]
 _FolderOrFraction = Annotated[
     LocalPath | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
@@ -114,9 +115,19 @@ class Data(Section):
         "number for a square, or [height, width].",
         examples=[224],
     )
-    resize: Literal["stretch", "crop"] = Field(
+    resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
-        description="stretch changes proportions; crop scales to cover and keeps the centre.",
+        description="stretch changes proportions; crop scales to cover and keeps the centre; pad "
+        "scales to fit and fills the rest with pad_color.",
+    )
+    pad_color: Annotated[
+        _Level | Annotated[tuple[_Level, _Level, _Level], Listed] | None,
+        expects("expected a grey level from 0 to 255, or a colour [red, green, blue]"),
+    ] = Field(
+        default=None,
+        description="Colour of the padding with resize: pad, a grey level or [red, green, blue]; "
+        "114 by default, about the mean of photos.",
+        examples=[0, [124, 116, 104]],
     )
     batch_size: int = Field(
         default=32,
@@ -165,6 +176,9 @@ class Data(Section):
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
         yield from refuse_repeated(values.get("classes"), "classes")
+        if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":
+            expected = "expected none without resize: pad"
+            yield Conflict(("pad_color",), expected, "resize: pad")
         yield from _find_conflicts_of_masks(values)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch
-from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.geometry import GeometricTransform, Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.images.tta import View
@@ -33,8 +33,6 @@ __all__ = [
     "Transform",
     "name_columns",
 ]
-
-Resize = Literal["stretch", "crop"]
 
 Transform = Callable[[int, int], GeometricTransform]
 """Returns the geometric transform of the image at an index in an epoch (from 1); several threads
