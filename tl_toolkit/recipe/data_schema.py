@@ -224,8 +224,30 @@ class Augment(Section):
         examples=[0.2],
         description="Largest change of contrast as a fraction, 0 to 1.",
     )
+    brightness: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Largest change of brightness either way as a fraction of white, 0 to 1.",
+    )
+    saturation: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.3],
+        description="Largest change of saturation either way as a fraction, 0 to 1.",
+    )
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        default=None,
+        examples=[0.05],
+        description="Largest turn of the hue either way as a fraction of the colour circle, 0 to "
+        "0.5.",
+    )
     rand_augment: RandAugment | None = Field(
-        default=None, description="RandAugment, applied after the other changes."
+        default=None, description="RandAugment, applied after the changes above."
+    )
+    erasing: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.25],
+        description="Share of the images in which a rectangle is replaced by noise, last of all "
+        "changes (random erasing: Zhong et al., 2020); its sides are 14 to 57 % of the image's.",
     )
 
 
