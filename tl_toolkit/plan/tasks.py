@@ -48,6 +48,7 @@ class Proposal:
         data: Lines of the `data` section with the places of images and targets.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
+        is_centred: Whether what an image is labelled for is usually in its centre.
         folder: The folder that the recipe is named after.
         reason: What in the data this task was recognized by, as "the column label".
         ignored: Columns that the recipe does not use, with the reason of each.
@@ -63,6 +64,7 @@ class Proposal:
     task: Sequence[str] = ()
     batch_size: int = 32
     head: Sequence[str] = ()
+    is_centred: bool = False
     reason: str = ""
     ignored: Sequence[str] = ()
     doubts: Sequence[str] = ()

@@ -132,6 +132,7 @@ class Planning(TaskPlanning):
             counts=[(count, repr(label)) for label, count in train.items()],
             data=data,
             folder=folder,
+            is_centred=True,
             reason=reason,
             ignored=ignored,
             doubts=[] if source.is_file() else _list_doubts(find_splits(source)["train"]),
