@@ -57,4 +57,9 @@ class FeatureSettings:
     @property
     def has_endless_views(self) -> bool:
         """Whether each epoch of each phase sees training images that no other epoch sees."""
-        return self.augment is not None and self.views is None
+        return self.changes_images and self.views is None
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether training images are changed, each by itself."""
+        return self.augment is not None and self.augment.changes_images

@@ -70,6 +70,8 @@ class AugmentSettings:
         hue: Largest turn of the hue as a fraction of the colour circle.
         rand_augment: RandAugment.
         erasing: Share of the images in which a rectangle is erased (Zhong et al., 2020).
+        mixup: Parameter of the shares by which images are blended, as in `mixing.Mixer`.
+        cutmix: That of the boxes by which images are pasted.
     """
 
     flip: str | None = None
@@ -81,6 +83,13 @@ class AugmentSettings:
     hue: float | None = None
     rand_augment: RandAugmentSettings | None = None
     erasing: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether images are changed, each by itself; mixing alone leaves them as they are."""
+        return self != AugmentSettings(mixup=self.mixup, cutmix=self.cutmix)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> AugmentSettings:

@@ -110,6 +110,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
             findings += _refuse_unfreeze(phase, index, error)
         else:
             findings += _check_unfreeze(phase, index, units[phase.name], readable)
+            findings += _check_feature_changes(phase, index, units[phase.name], architecture)
     if arguments:
         return findings, None
     try:
@@ -166,6 +167,22 @@ def _check_unfreeze(
         expected = f"expected {readable[-1]} or a unit before it: the head reads none behind it."
         hint = f"unfreeze: {{from: {readable[-1]}}}"
         yield Finding(("phases", index, "unfreeze", *below), Problem("", what, expected, hint))
+
+
+def _check_feature_changes(
+    phase: Phase, index: int, units: Sequence[str], architecture: Architecture
+) -> Findings:
+    """Refuses changes of features in a phase where all units train, so that there are none."""
+    first = architecture.blocks[0].units[0].name
+    if first not in units:
+        return
+    instead = {"feature_noise": "augment.brightness", "feature_mixup": "augment.mixup"}
+    for name, field in instead.items():
+        if value := getattr(phase, name):
+            what = f"phases[{index}].{name} = {value!r} changes features of the frozen part"
+            expected = f"expected a phase that freezes {first}; {field} changes the images."
+            hint = f"~phases.{phase.name}.{name}"
+            yield Finding(("phases", index, name), Problem("", what, expected, hint))
 
 
 def _find_weights(

@@ -49,6 +49,7 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
+        mixes_images: Whether phases that take steps train on mixed images.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -57,6 +58,7 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
+    mixes_images: bool = False
 
 
 def training_settings(plan: Plan) -> TrainingSettings:
@@ -66,7 +68,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         plan: The plan, whose units each phase trains.
     """
     recipe = plan.recipe
-    stopping = recipe.early_stopping
+    stopping, augment = recipe.early_stopping, recipe.augment
     phases = [PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases]
     descriptions = [describe_phases(recipe, index) for index in range(len(phases))]
     if solver := recipe.model.classifier.solver:
@@ -79,6 +81,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
+        mixes_images=augment is not None and bool(augment.mixup or augment.cutmix),
     )
 
 

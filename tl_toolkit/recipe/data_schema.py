@@ -12,6 +12,7 @@ from tl_toolkit.recipe.fields import (
     Fraction,
     Listed,
     LocalPath,
+    MixingStrength,
     Section,
     Seed,
     Text,
@@ -248,6 +249,20 @@ class Augment(Section):
         examples=[0.25],
         description="Share of the images in which a rectangle is replaced by noise, last of all "
         "changes (random erasing: Zhong et al., 2020); its sides are 14 to 57 % of the image's.",
+    )
+    mixup: MixingStrength | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Blend each image with another of its batch, and the losses of both targets "
+        "likewise (MixUp: Zhang et al., 2018). The shares are of Beta(mixup, mixup): below 1 one "
+        "of the two prevails. Mixed images are new ones in each epoch and are not stored.",
+    )
+    cutmix: MixingStrength | None = Field(
+        default=None,
+        examples=[1.0],
+        description="Paste a box of another image of the batch into each image, and mix the "
+        "losses by the areas (CutMix: Yun et al., 2019), which are of Beta(cutmix, cutmix). Beside "
+        "mixup, each image gets one of the two.",
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
+    MixingStrength,
     PhaseName,
     Rate,
     RegularizationFactor,
@@ -119,6 +120,20 @@ class Phase(Section):
         "1 gives all the same rate.",
         examples=[0.75],
     )
+    feature_noise: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.1],
+        description="Add a random number to each channel of what leaves the frozen part, at most "
+        "this fraction of the channel's range, in training only (FroFA: Bär et al., 2024). Stored "
+        "features get new noise in each epoch.",
+    )
+    feature_mixup: MixingStrength | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Blend what leaves the frozen part for an image with that for another of its "
+        "batch, and the losses of both targets likewise (manifold MixUp: Verma et al., 2019), by "
+        "shares of Beta(feature_mixup, feature_mixup); for tasks with one output per image.",
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -169,6 +184,8 @@ class PhaseSettings:
         batch_norm: frozen or train: whether BatchNormalization in them trains.
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
+        feature_noise: Largest noise of features, as a fraction of a channel's range; None for none.
+        feature_mixup: Parameter of the shares by which features are blended; None for no blend.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -181,6 +198,8 @@ class PhaseSettings:
     batch_norm: str = "frozen"
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
+    feature_noise: float | None = None
+    feature_mixup: float | None = None
     solver: str | None = None
 
     @classmethod

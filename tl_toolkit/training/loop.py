@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
@@ -17,6 +18,7 @@ from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
+from tl_toolkit.training.changes import change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.logs import TensorBoardLog
@@ -259,15 +261,22 @@ class Trainer:
         best.watch(self._transfer, split)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
+        mixer = None  # a solver takes examples as they are
+        if not phase.solver:
+            mixer = self._source.build_mixer(phase_seed(settings.seed, "mixing", index))
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
-            also=self._settled_cuts(settings, index),
+            also=self._settled_cuts(settings, index), mixer=mixer,
         )  # fmt: skip
         sources = self._join_targets(
             features,
             seed=phase_seed(settings.seed, "sampling", index),
             transform=self._source.geometric_transform(augmentation),
         )
+        sources["train"] = change_examples(
+            sources["train"], phase, mixer, count=len(as_list(split.cut.tensors)),
+            seed=settings.seed, index=index,
+        )  # fmt: skip
         self._last = PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
             order_seed=phase_seed(settings.seed, "order", index),

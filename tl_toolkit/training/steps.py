@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.changes import MixedTargets
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
@@ -63,6 +64,10 @@ class Steps:
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
         count = tf.TensorSpec((), tf.int32)
         self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        mixes = (task.targets, tf.TensorSpec((None,), tf.float32))
+        self._train_mixed = tf.function(
+            self._train_batches, input_signature=[*examples, state, mixes]
+        )
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
@@ -97,31 +102,37 @@ class Steps:
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
 
-    def trace(self, *, training: bool = True) -> None:
+    def trace(self, *, training: bool = True, mixed: bool = False) -> None:
         """Compiles the functions that the first epoch would compile.
 
         Args:
             training: Whether steps will be taken; else the suffix is evaluated alone.
+            mixed: Whether they will be taken on mixed examples.
         """
         if training:
-            self._train.get_concrete_function()
+            (self._train_mixed if mixed else self._train).get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(
-        self, features: Batch, targets: np.ndarray, state: np.ndarray | int = 0
+        self, features: Batch, targets: np.ndarray | MixedTargets, state: np.ndarray | int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
             features: The tensors that cross the cut, for any number of examples.
-            targets: A target for each example.
+            targets: A target for each example; of mixed examples both, and their shares.
             state: The metric state of the examples before them.
 
         Returns:
             For each step, the mean loss of its batch before the step, without the regularization
-            loss; and the metric state of all examples so far, each before the step on it.
+            loss; and the metric state of all examples so far, each before the step on it, that of a
+            mixed example by the target with the larger share.
         """
-        losses, total = self._train(features, targets, self._widen(state))
+        if isinstance(targets, MixedTargets):
+            mixes = (targets.others, targets.shares)
+            losses, total = self._train_mixed(features, targets.own, self._widen(state), mixes)
+        else:
+            losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
 
     def evaluate(
@@ -185,7 +196,11 @@ class Steps:
         return float(self._regularize()) if self.model.losses else 0.0
 
     def _train_batches(
-        self, features: Batch, targets: tf.Tensor, state: tf.Tensor
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        state: tf.Tensor,
+        mixes: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
@@ -198,7 +213,9 @@ class Steps:
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
             loss, states = self._take_step(
-                take_examples(features, start, stop), targets[start:stop]
+                take_examples(features, start, stop),
+                targets[start:stop],
+                None if mixes is None else (mixes[0][start:stop], mixes[1][start:stop]),
             )
             losses = losses.write(step, loss)
             state += self._add_up(states)
@@ -208,13 +225,20 @@ class Steps:
         """Adds up the metric states of a batch: those of all examples would take gigabytes."""
         return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
-    def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_step(
+        self, features: Batch, targets: tf.Tensor, mixes: tuple[tf.Tensor, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=True)
-            losses, states = self.task.compare(outputs, targets)
+            losses, states, minimized = self._compare(outputs, targets)
+            if mixes is not None:
+                others, shares = mixes
+                other_losses, other_states, other_minimized = self._compare(outputs, others)
+                losses = shares * losses + (1 - shares) * other_losses
+                minimized = shares * minimized + (1 - shares) * other_minimized
+                states = tf.where(shares[:, tf.newaxis] >= 0.5, states, other_states)
             loss = tf.reduce_mean(losses)
-            minimized = self.task.find_objective(outputs, targets, losses)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
@@ -228,6 +252,11 @@ class Steps:
         for variable, factor, before in slowed:
             variable.assign(before + factor * (variable.value - before))
         return loss, states
+
+    def _compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns loss, metric state and objective of each example."""
+        losses, states = self.task.compare(outputs, targets)
+        return losses, states, self.task.find_objective(outputs, targets, losses)
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor
