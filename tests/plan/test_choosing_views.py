@@ -68,4 +68,4 @@ def test_an_unknown_view_names_the_known_ones():
         choose_tta(recipe_of(), "crop")
 
     assert "flip, flip_vertical, crops" in str(error.value)
-    assert error.value.problems[0].hint == "did you mean 'crops'?"
+    assert "Try: tta=crops" in str(error.value)

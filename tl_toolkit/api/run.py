@@ -187,8 +187,8 @@ class Run(InFolder):
             DataError: Images are missing, or of a class that the run does not know.
             RecipeError: `tta` with a task or images that have no such views.
         """
-        self._require(self.folder.model)  # before TensorFlow starts, which takes seconds
-        words = choose_tta(self.recipe, tta)
+        words = choose_tta(self.recipe, tta)  # before TensorFlow starts, which takes seconds
+        self._require(self.folder.model)
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, list_views(words), handle)
 
@@ -298,9 +298,9 @@ class Run(InFolder):
                 images below `paths`.
         """
         folder = None if out is None else Path(out)
+        views = list_views(choose_tta(self.recipe, tta))
         self._require(self.folder.model)
         self._check_use(folder, native=native)
-        views = list_views(choose_tta(self.recipe, tta))
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle)
             _report_views(views, handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.errors import Problem, RecipeError, nearest
 from tl_toolkit.recipe.schema import Recipe
 
 __all__ = ["TTA_VIEWS", "choose_tta"]
@@ -69,4 +69,6 @@ def _split(asked: str | Sequence[str]) -> list[str]:
 
 def _describe_unknown(word: str) -> Problem:
     expected = f"Expected some of {', '.join(TTA_VIEWS)}."
-    return Problem("--tta-views", f"{word!r} is no view", expected, closest(word, TTA_VIEWS))
+    near = nearest(word, TTA_VIEWS)
+    hint = f"--tta-views {near}" if near else ""
+    return Problem("--tta-views", f"{word!r} is no view", expected, hint)
