@@ -31,9 +31,9 @@ RECIPE = {
     },
     "phases": [
         {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3},
-        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3},
+        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3, "feature_noise": 0.1},
     ],
-    "augment": {"rotation": 0.05},
+    "augment": {"rotation": 0.05, "mixup": 0.3},
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
+from tl_toolkit.architectures.batches import Batch, FixedBatch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.images.tta import Size, View, build_views
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.image import average_views
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]
+__all__ = ["evaluate_images", "evaluate_trained", "evaluate_views", "write_predictions"]
 
 _SPLITS = ("validation", "test")
 
@@ -61,6 +63,23 @@ def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluatio
         images: The images, with their targets.
     """
     return task.evaluate(_ModelView(model, task, images), images.targets)
+
+
+def evaluate_views(
+    model: keras.Model, task: Task, images: Mapping[Size, Images], views: Sequence[View]
+) -> Evaluation:
+    """Measures a model whose outputs are averaged over several views of each image.
+
+    The loss of an image is that of the average.
+
+    Args:
+        model: The model, with one vector of outputs per image.
+        task: The task that it has learned.
+        images: The images at each size of `find_sizes`, the model's first, with their targets.
+        views: The views, at least one.
+    """
+    view = _AveragedView(model, task, images, views)
+    return task.evaluate(view, view.images.targets)
 
 
 def write_predictions(path: Path, predictions: Table) -> None:
@@ -131,6 +150,46 @@ class _ModelView(SplitView):
             return run([tf.cast(tensor, tf.float32) for tensor in as_list(batch)], targets)
 
         return call
+
+
+class _AveragedView(SplitView):
+    """A split as a whole model sees it in several views of each image."""
+
+    def __init__(
+        self, model: keras.Model, task: Task, images: Mapping[Size, Images], views: Sequence[View]
+    ) -> None:
+        self.images = next(iter(images.values()))
+        self.examples = self.images.examples
+        self.model = model
+        self.source = None
+        self.features = _Views(images, views)
+        self._task = task
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        run = FixedBatch(self.model)
+        losses: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
+        for batch, targets in inputs.chunks(np.arange(len(self.examples)), run.batch_size):
+            outputs.append(average_views(run, np.asarray(batch)))
+            losses.append(self._task.compare(tf.constant(outputs[-1]), targets)[0].numpy())
+        return np.concatenate(losses), np.concatenate(outputs)
+
+
+class _Views:
+    """Yields several views of each image, uint8 (n, views, h, w, 3)."""
+
+    def __init__(self, images: Mapping[Size, Images], views: Sequence[View]) -> None:
+        self._images = images
+        self._views = views
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        size = next(iter(self._images))
+        sources = [images.batches(order, batch_size) for images in self._images.values()]
+        for batches in zip(*sources, strict=True):
+            pixels = dict(zip(self._images, (batch for batch, _ in batches), strict=True))
+            yield build_views(pixels, size, self._views), batches[0][1]
 
 
 class _Pixels:

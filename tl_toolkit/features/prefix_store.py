@@ -109,7 +109,7 @@ class PrefixStore:
     def _describe_context(self) -> dict[str, Any]:
         return {
             "image_size": list(self._settings.image_size),
-            "resize": self._settings.resize,
+            "resize": str(self._settings.resize),
             "decoder": DECODER_VERSION,
             "batch": self._transfer.batch_size,
             "constant_folded": self._settings.folded,

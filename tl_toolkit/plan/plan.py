@@ -87,10 +87,21 @@ class Plan:
     def warnings(self) -> list[str]:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
-        doubts = [self.architecture.doubt, self._describe_dropped()]
+        doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
+
+    def _describe_unmixed(self) -> str:
+        """Describes mixed images that no phase would train on."""
+        augment = self.recipe.augment
+        is_mixed = augment is not None and (augment.mixup or augment.cutmix)
+        if not is_mixed or any(phase.epochs for phase in self.recipe.phases):
+            return ""
+        return (
+            "augment.mixup and cutmix change nothing: the head is solved on images as they are, "
+            "and no phase trains by steps"
+        )
 
     def _describe_dropped(self) -> str:
         """Describes regularizers of a user's own base that train without effect."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
 from tl_toolkit.plan.preset import estimate_splits, resolve_preset
+from tl_toolkit.plan.resizing import choose_resize
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.schedules import Schedule
@@ -101,12 +102,14 @@ def write_starter(
         )
     kind, proposal = _find_proposal(data_dir, place, record.default_size, task)
     name = _name_recipe(proposal.folder.resolve())
+    resize = choose_resize(data_dir, is_centred=proposal.is_centred)
     choices = (
         f"task: {kind}, by {proposal.reason}",
+        *([f"data.resize: {resize[0]}, as {resize[1]}"] if resize else []),
         *(f"not used: {it}" for it in proposal.ignored),
         *(f"warning: {it}" for it in proposal.doubts),
     )
-    return Starter(_compose(name, record, proposal), name, proposal.next_step, choices)
+    return Starter(_compose(name, record, proposal, resize), name, proposal.next_step, choices)
 
 
 def _find_proposal(source: Path, place: Path, image_size: int, task: str) -> tuple[str, Proposal]:
@@ -210,7 +213,9 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
     return folders if "train" in folders else {"train": data_dir}
 
 
-def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
+def _compose(
+    name: str, record: Architecture, proposal: Proposal, resize: tuple[str, str] | None
+) -> str:
     lines = [
         f"# {name}: {proposal.opening}.",
         "# yaml-language-server: $schema=recipe.schema.json",
@@ -228,6 +233,7 @@ def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
         "data:",
         *proposal.data,
         remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
+        *([remark(f"  resize: {resize[0]}", resize[1])] if resize else []),
         f"  batch_size: {proposal.batch_size}",
         remark("  broken: skip", "damaged images are named and left out; or refuse"),
         remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),

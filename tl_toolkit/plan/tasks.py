@@ -51,6 +51,7 @@ class Proposal:
         outputs: Number of classes, or of numbers for each image.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
+        is_centred: Whether what an image is labelled for is usually in its centre.
         folder: The folder that the recipe is named after.
         reason: What in the data this task was recognized by, as "the column label".
         ignored: Columns that the recipe does not use, with the reason of each.
@@ -68,6 +69,7 @@ class Proposal:
     outputs: int = 1
     batch_size: int = 32
     head: Sequence[str] = ()
+    is_centred: bool = False
     reason: str = ""
     ignored: Sequence[str] = ()
     doubts: Sequence[str] = ()

@@ -52,6 +52,7 @@ class TrainingSettings:
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
         mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
+        mixes_images: Whether phases that take steps train on mixed images.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -61,6 +62,7 @@ class TrainingSettings:
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
     mixtures: int = 0
+    mixes_images: bool = False
 
 
 def training_settings(plan: Plan) -> TrainingSettings:
@@ -70,7 +72,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         plan: The plan, whose units each phase trains.
     """
     recipe = plan.recipe
-    stopping = recipe.early_stopping
+    stopping, augment = recipe.early_stopping, recipe.augment
     phases, descriptions = [], []
     for index, phase in enumerate(recipe.phases):
         for stage in phase.stages:
@@ -87,6 +89,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
         mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
+        mixes_images=augment is not None and bool(augment.mixup or augment.cutmix),
     )
 
 
@@ -104,6 +107,7 @@ def feature_values(recipe: Recipe) -> dict[str, Any]:
         "augment": None if recipe.augment is None else recipe.augment.model_dump(),
         "image_size": recipe.data.image_size,
         "resize": recipe.data.resize,
+        "pad_color": recipe.data.pad_color,
         "seed": recipe.seed,
     }
 

@@ -31,6 +31,7 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
+from tl_toolkit.recipe.mixing import find_conflicts_of_mixing, refuse_mixing
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
 from tl_toolkit.recipe.phase_schema import (
     PROBE,
@@ -233,6 +234,8 @@ class Recipe(Section):
         task = task_of(values.get("task"))
         if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
+            if task.is_dense:
+                yield from refuse_mixing(task.model_fields["kind"].default, values)
         solver = field_of(field_of(values.get("model"), "head"), "solver")
         phases, preset = values.get("phases", ()), values.get("preset")
         has_phases = not isinstance(phases, list | tuple) or bool(phases)
@@ -262,7 +265,9 @@ class Recipe(Section):
         if not values.get("augment") and field_of(features, "views"):
             expected = "expected a section augment: without it, all views of an image are the same"
             yield Conflict(("features", "views"), expected, "~features.views")
-        if values.get("augment") and field_of(features, "store") == "always":
+        mixed = list(find_conflicts_of_mixing(values))
+        yield from mixed
+        if values.get("augment") and field_of(features, "store") == "always" and not mixed:
             if not field_of(features, "views"):
                 expected = "expected a number of views: each epoch augments images anew"
                 yield Conflict(("features",), expected, "features.views=4")

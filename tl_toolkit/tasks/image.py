@@ -18,6 +18,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import resize_pixels
+from tl_toolkit.images.tta import View, build_views, find_sizes
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import (
@@ -31,7 +32,7 @@ from tl_toolkit.tasks.types import (
     Transform,
 )
 
-__all__ = ["ImageTask"]
+__all__ = ["ImageTask", "average_views"]
 
 
 class ImageTask(Task):
@@ -136,15 +137,23 @@ class ImageTask(Task):
         Args:
             model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
             paths: Image files.
-            options: How they are read; `out` and `native` are not used.
+            options: How they are read, and the views that outputs are averaged over; `out` and
+                `native` are not used.
         """
         run = FixedBatch(model)
+        views = options.views or (View("whole"),)
 
         def read(path: Path) -> np.ndarray | str:
             try:
-                return resize_pixels(options.read(path), options.image_size, options.resize)
+                pixels = options.read(path)
             except DataError as error:
                 return error.problems[0].what
+            resized = {
+                size: resize_pixels(pixels, size, options.resize)[np.newaxis]
+                for size in find_sizes(options.image_size, views)
+            }
+            seen: np.ndarray = build_views(resized, options.image_size, views)[0]
+            return seen
 
         count = 0
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -152,7 +161,7 @@ class ImageTask(Task):
             while chunk := list(islice(remaining, PREFIX_BATCH)):
                 contents = list(pool.map(read, chunk))
                 pixels = [content for content in contents if not isinstance(content, str)]
-                outputs = iter(np.asarray(run(np.stack(pixels))) if pixels else ())
+                outputs = iter(average_views(run, np.stack(pixels)) if pixels else ())
                 for path, content in zip(chunk, contents, strict=True):
                     if isinstance(content, str):
                         yield self.describe(path, None, content)
@@ -226,6 +235,20 @@ class ImageTask(Task):
             class_names_equal=served.class_names == self.classes,
             limits=limits,
         )
+
+
+def average_views(run: FixedBatch, images: np.ndarray) -> np.ndarray:
+    """Returns a model's outputs, averaged over the views of each image.
+
+    Args:
+        run: The model.
+        images: uint8 (n, views, h, w, 3).
+
+    Returns:
+        float32 (n, units).
+    """
+    outputs = [np.asarray(run(images[:, place])) for place in range(images.shape[1])]
+    return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
 
 class _WithTargets:

@@ -98,7 +98,8 @@ class CompiledPhases:
         """
         for phase in settings.phases:
             _, steps = self.get(phase, settings.batch_size)
-            steps.trace(training=phase.solver is None)
+            is_mixed = settings.mixes_images or bool(phase.feature_mixup)
+            steps.trace(training=phase.solver is None, mixed=is_mixed)
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.architectures.batches import Batch, as_list
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
@@ -21,6 +21,7 @@ from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSetting
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
+from tl_toolkit.training.changes import change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
@@ -305,15 +306,22 @@ class Trainer:
             steps.starting_point.set(self._initial.arrays, **factors)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
+        mixer = None  # a solver takes examples as they are
+        if not phase.solver:
+            mixer = self._source.build_mixer(phase_seed(settings.seed, "mixing", index))
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
-            also=self._settled_cuts(settings, index),
+            also=self._settled_cuts(settings, index), mixer=mixer,
         )  # fmt: skip
         sources = self._join_targets(
             features,
             seed=phase_seed(settings.seed, "sampling", index),
             transform=self._source.geometric_transform(augmentation),
         )
+        sources["train"] = change_examples(
+            sources["train"], phase, mixer, count=len(as_list(split.cut.tensors)),
+            seed=settings.seed, index=index,
+        )  # fmt: skip
         order_seed = phase_seed(settings.seed, "order", index)
         if phase.finds_rate and phase.epochs:
             batches = stream_batches(

@@ -135,6 +135,7 @@ class Planning(TaskPlanning):
             images=Counter(file.split for file in listing.files),
             outputs=len(listing.classes),
             folder=folder,
+            is_centred=True,
             reason=reason,
             ignored=ignored,
             doubts=[] if source.is_file() else _list_doubts(find_splits(source)["train"]),
