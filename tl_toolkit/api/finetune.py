@@ -34,6 +34,7 @@ from tl_toolkit.runtime import (
 if TYPE_CHECKING:
     import keras
 
+    from tl_toolkit.evaluation.splits import Measured
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
@@ -271,15 +272,32 @@ class _Finetuning:
     ) -> dict[str, Any]:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
-        metrics, predictions = evaluate_trained(trainer, task, images)
-        write_predictions(self.folder.predictions, predictions)
+        measured = evaluate_trained(trainer, task, images)
+        write_predictions(self.folder.predictions, measured.predictions)
         if state := task.state():
             write_json(self.folder.task_state, state)
+        epochs = sum(epoch.epoch > 0 for epoch in training.history)
+        self._add_yardsticks(measured, trainer, task, images, epochs)
         return {
             "best": training.best.as_row(),
             "weights_sha256": training.weights_sha256,
-            **metrics,
+            **measured.metrics,
         }
+
+    def _add_yardsticks(
+        self, measured: Measured, trainer: Trainer, task: Task, images: Mapping[str, Images],
+        epochs: int,
+    ) -> None:  # fmt: skip
+        """Adds simple predictors on the untrained base's features, where these cost little."""
+        from tl_toolkit.evaluation.yardsticks import MOST_IMAGES, SHARE, add_yardsticks
+
+        is_asked = self.recipe.yardsticks and task.has_yardsticks
+        if not is_asked or not 1 < len(images["train"]) <= MOST_IMAGES:
+            return
+        read = epochs * (len(images["train"]) + len(images["validation"]))
+        vectors = trainer.read_untrained(most_images=int(SHARE * read))
+        if vectors is not None:
+            add_yardsticks(measured, vectors, task, images)
 
     def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any] | None:
         """Trains the baseline; None, and a warning, if it fails: the run itself is done."""

@@ -190,19 +190,28 @@ class Run(InFolder):
             targets=task.load_targets(examples, settings.image_size, settings.resize),
         )
         try:
-            metrics = evaluate_images(self._find_model(progress), task, images).metrics
+            metrics = evaluate_images(self._find_model(progress), task, images)
         except DataError as error:
             if data is not None:
                 raise
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         if data is None:  # else they were counted when they were inspected
+            metrics = {**self._read_yardsticks(name), **metrics}
             progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
             progress(warning(f"skipped {path}: {reason}"))
         return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
+
+    def _read_yardsticks(self, split: str) -> dict[str, Any]:
+        """Returns what the run has measured of simple predictors on a split of its own."""
+        if not self.folder.metrics.is_file():
+            return {}
+        measured = self.metrics.get(split, {})
+        names = (*self.recipe.task.baselines, "against")
+        return {name: measured[name] for name in names if name in measured}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example

@@ -56,7 +56,7 @@ def train_baseline(
     return {
         "changes": dict(plan.recipe.baseline or {}),
         "best": training.best.as_row(),
-        **evaluate_trained(trainer, task, images)[0],
+        **evaluate_trained(trainer, task, images).metrics,
     }
 
 

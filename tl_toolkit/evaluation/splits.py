@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,26 +16,36 @@ from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.resampling import Sample, find_intervals
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]
+__all__ = ["Measured", "evaluate_images", "evaluate_trained", "write_predictions"]
 
 _SPLITS = ("validation", "test")
 
 
-def evaluate_trained(
-    trainer: Trainer, task: Task, images: Mapping[str, Images]
-) -> tuple[dict[str, dict[str, Any]], Table]:
+class Measured(NamedTuple):
+    """What was measured of a training.
+
+    Attributes:
+        metrics: The metrics of each split there is.
+        predictions: The predictions for each image.
+        samples: The images of a split as its metrics are computed from them.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    predictions: Table
+    samples: dict[str, Sample]
+
+
+def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images]) -> Measured:
     """Measures the kept weights on validation and test images, from features that are computed.
 
     Args:
         trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
-
-    Returns:
-        The metrics of each split there is, and the predictions for each image.
     """
     views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
              if split in images}  # fmt: skip
@@ -48,19 +58,35 @@ def evaluate_trained(
         for split, evaluation in evaluations.items()
         for example, row in zip(images[split].examples, evaluation.predictions.rows, strict=True)
     ]
-    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-    return metrics, Table(["path", "split", *columns], rows)
+    return Measured(
+        {split: _add_intervals(evaluation) for split, evaluation in evaluations.items()},
+        Table(["path", "split", *columns], rows),
+        {split: result.sample for split, result in evaluations.items() if result.sample},
+    )
 
 
-def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluation:
-    """Measures a whole model on the images of one split.
+def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str, Any]:
+    """Returns the metrics of a whole model on the images of one split.
 
     Args:
         model: The model.
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return task.evaluate(_ModelView(model, task, images), images.targets)
+    return _add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+
+
+def _add_intervals(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the metrics with their intervals; one that a task has a better interval of keeps it.
+
+    Args:
+        evaluation: Of a split.
+    """
+    metrics = evaluation.metrics
+    if evaluation.sample is None:
+        return metrics
+    intervals = find_intervals(evaluation.sample) | metrics.get("intervals", {})
+    return {**metrics, "intervals": intervals}
 
 
 def write_predictions(path: Path, predictions: Table) -> None:

@@ -150,6 +150,13 @@ class Recipe(Section):
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
+    yardsticks: bool = Field(
+        default=True,
+        description="Measure simple predictors on the same images beside the run: nearest "
+        "neighbours and a linear probe on the last map of the base before any training, for tasks "
+        "with one output per image. Left out where the map would take another pass over the "
+        "images that is no small part of the training.",
+    )
     baseline: Changes | None = Field(
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
