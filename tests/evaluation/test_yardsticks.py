@@ -1,5 +1,8 @@
 """Simple predictors beside a run: on the features of the base before any training."""
 
+import io
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from tests.training.test_solving import MODEL
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
+from tl_toolkit.printing.tables import build_summary, open_console
 from tl_toolkit.training.prepare import assemble_model
 
 TUNE = {"name": "tune", "epochs": 2, "learning_rate": 1e-2, "unfreeze": {"from": "block4"}}
@@ -69,7 +73,7 @@ def test_of_a_head_on_several_maps_the_last_one_is_read(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     values = digits_recipe(model=MODEL, phases=[{"name": "head", "epochs": 3}, TUNE])
-    return tl.finetune(values, out=tmp_path_factory.mktemp("beside") / "run")
+    return tl.finetune(values, out=tmp_path_factory.mktemp("beside") / "run", versus="scratch")
 
 
 def test_yardsticks_are_those_of_scikit_learn(run, tmp_path):
@@ -104,6 +108,31 @@ def test_the_run_is_compared_with_the_probe_on_the_same_images(run):
     )
     assert run.evaluate()["against"] == measured["against"]
     assert run.evaluate()["neighbors"] == measured["neighbors"]
+
+
+def test_the_same_network_from_scratch_stands_beside_the_run(run):
+    path = run.path / "baseline" / "phases" / "1-scratch"
+    receipt = json.loads((path / "receipt.json").read_text())
+    scratch = run.metrics["baseline"]
+
+    assert run.recipe.baseline == scratch["word"] == "scratch"
+    assert {row["state"] for row in receipt["parts"]} == {"trainable"}
+    assert len((path / "history.csv").read_text().splitlines()) == 2 + 5  # the heading, epoch 0
+    found = run.metrics["validation"]["against"]["scratch"]
+    images = scratch["validation"]["images"]
+    difference = run.metrics["validation"]["accuracy"] - scratch["validation"]["accuracy"]
+    assert (found["only_run"] - found["only_other"]) / images == pytest.approx(difference)
+
+
+def test_the_summary_names_what_each_row_is_of(run):
+    file = io.StringIO()
+
+    open_console(file).print(build_summary(run.metrics, run.recipe.task))
+
+    rows = [line.split("  ")[0].strip() for line in file.getvalue().splitlines()]
+    assert rows[1:] == [
+        "this run", "from scratch", "majority class", "nearest neighbours", "linear probe",
+    ]  # fmt: skip
 
 
 def test_a_recipe_leaves_them_out(tmp_path):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
@@ -51,6 +51,7 @@ def finetune(
     base: keras.Model | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    versus: Literal["scratch"] | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -67,6 +68,8 @@ def finetune(
             used whole and is not changed; the run keeps a copy.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
+        versus: "scratch" trains the same network from random weights beside the run, in place of
+            the recipe's baseline: the same as the override `baseline=scratch`.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
@@ -84,6 +87,10 @@ def finetune(
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
+    if versus is not None and isinstance(overrides, Mapping):
+        overrides = {**overrides, "baseline": versus}
+    elif versus is not None:
+        overrides = [*overrides, f"baseline={versus}"]
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -196,7 +203,12 @@ class _Finetuning:
         trainer = build_trainer(compiled, features, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(trainer, task, images, training)
+        measured = self._evaluate(trainer, task, images, training)
+        metrics: dict[str, Any] = {
+            "best": training.best.as_row(),
+            "weights_sha256": training.weights_sha256,
+            **measured.metrics,
+        }
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
@@ -205,7 +217,7 @@ class _Finetuning:
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            if (baseline := self._train_baseline(images)) is not None:
+            if (baseline := self._train_baseline(images, measured)) is not None:
                 metrics["baseline"] = baseline
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
@@ -269,7 +281,7 @@ class _Finetuning:
 
     def _evaluate(
         self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
-    ) -> dict[str, Any]:
+    ) -> Measured:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
         measured = evaluate_trained(trainer, task, images)
@@ -278,11 +290,7 @@ class _Finetuning:
             write_json(self.folder.task_state, state)
         epochs = sum(epoch.epoch > 0 for epoch in training.history)
         self._add_yardsticks(measured, trainer, task, images, epochs)
-        return {
-            "best": training.best.as_row(),
-            "weights_sha256": training.weights_sha256,
-            **measured.metrics,
-        }
+        return measured
 
     def _add_yardsticks(
         self, measured: Measured, trainer: Trainer, task: Task, images: Mapping[str, Images],
@@ -299,13 +307,17 @@ class _Finetuning:
         if vectors is not None:
             add_yardsticks(measured, vectors, task, images)
 
-    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any] | None:
+    def _train_baseline(
+        self, images: Mapping[str, Images], measured: Measured
+    ) -> dict[str, Any] | None:
         """Trains the baseline; None, and a warning, if it fails: the run itself is done."""
         from tl_toolkit.evaluation.baselines import train_baseline
 
         self.progress(message("training the baseline beside it"))
         try:
-            return train_baseline(self.plan, images, self.folder, progress=self.progress)
+            return train_baseline(
+                self.plan, images, self.folder, run=measured, progress=self.progress
+            )
         except ToolkitError as error:
             self.progress(warning(f"the baseline failed, the run itself is done: {error}"))
             return None

@@ -16,11 +16,11 @@ from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.resampling import Sample, find_intervals
+from tl_toolkit.tasks.resampling import Sample, compare_samples, find_intervals
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["Measured", "evaluate_images", "evaluate_trained", "write_predictions"]
+__all__ = ["Measured", "compare_runs", "evaluate_images", "evaluate_trained", "write_predictions"]
 
 _SPLITS = ("validation", "test")
 
@@ -63,6 +63,20 @@ def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images])
         Table(["path", "split", *columns], rows),
         {split: result.sample for split, result in evaluations.items() if result.sample},
     )
+
+
+def compare_runs(run: Measured, other: Measured, name: str, metric: str) -> None:
+    """Adds to the metrics of a run whether it is better than another one on the same images.
+
+    Args:
+        run: The run.
+        other: The other one.
+        name: What the other is called in the metrics.
+        metric: What is compared where images are not simply right or wrong.
+    """
+    for split in run.samples.keys() & other.samples.keys():
+        found = compare_samples(run.samples[split], other.samples[split], metric)
+        run.metrics[split].setdefault("against", {})[name] = found
 
 
 def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str, Any]:

@@ -252,7 +252,9 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         metrics: The content of metrics.json.
         task: Of the run.
     """
-    models = {"this run": metrics, "baseline": metrics.get("baseline") or {}}
+    baseline = metrics.get("baseline") or {}
+    name = "from scratch" if baseline.get("word") == "scratch" else "baseline"
+    models = {"this run": metrics, name: baseline}
     shown = [
         (name, split, values)
         for split in ("validation", "test")

@@ -40,6 +40,10 @@ DEFAULT_TASK = "classification"
 """The task of recipes that name none."""
 
 
+_RIVALS = {"scratch": "same network from scratch"}
+"""What a run is compared with beside predictions without a model: its baseline, by name."""
+
+
 class Details(NamedTuple):
     """A table of figures that stands below the metrics of a split.
 
@@ -164,7 +168,7 @@ class TaskSection(KindSection):
             metrics: Metrics of the split.
         """
         return [
-            cls._describe_comparison(cls.baselines.get(name, name), found)
+            cls._describe_comparison(cls.baselines.get(name) or _RIVALS.get(name, name), found)
             for name, found in metrics.get("against", {}).items()
         ]
 
