@@ -68,8 +68,8 @@ def finetune(
             used whole and is not changed; the run keeps a copy.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
-        versus: "scratch" trains the same network from random weights beside the run, in place of
-            the recipe's baseline: the same as the override `baseline=scratch`.
+        versus: With "scratch" the same network is trained from random weights beside the run, in
+            place of the recipe's baseline, as by the override `baseline=scratch`.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
