@@ -205,7 +205,7 @@ def test_integers_are_fine_for_rates(values):
         ("export", 0, "expected true, false or a section with formats, got 0."),
         ("export.formats", "weights", "expected a list, got 'weights'."),
         ("export.formats", ["weights", "weights"], "expected each name once"),
-        ("baseline", [], "expected a section of `key: value` lines"),
+        ("baseline", [], "expected scratch, or a section of `key: value` lines"),
     ],
 )
 def test_wrong_value_is_refused_in_words(values, field, value, expected):

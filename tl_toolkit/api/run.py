@@ -216,15 +216,16 @@ class Run(InFolder):
         try:
             model = self._find_model(progress)
             if views:
-                metrics = evaluate_views(model, task, images, views).metrics
+                metrics = evaluate_views(model, task, images, views)
             else:
-                metrics = evaluate_images(model, task, images[settings.image_size]).metrics
+                metrics = evaluate_images(model, task, images[settings.image_size])
         except DataError as error:
             if data is not None:
                 raise
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         if data is None:  # else they were counted when they were inspected
+            metrics = {**self._read_yardsticks(name), **metrics}
             progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
@@ -233,6 +234,14 @@ class Run(InFolder):
         averaged = {"tta": [view.name for view in views]} if views else {}
         split = name if data is None else str(data)
         return {"split": split, **metrics, **averaged, "skipped": skipped}
+
+    def _read_yardsticks(self, split: str) -> dict[str, Any]:
+        """Returns what the run has measured of simple predictors on a split of its own."""
+        if not self.folder.metrics.is_file():
+            return {}
+        measured = self.metrics.get(split, {})
+        names = (*self.recipe.task.baselines, "against")
+        return {name: measured[name] for name in names if name in measured}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,26 +18,43 @@ from tl_toolkit.images.tta import Size, View, build_views
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.image import average_views
+from tl_toolkit.tasks.resampling import Sample, compare_samples, find_intervals
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["evaluate_images", "evaluate_trained", "evaluate_views", "write_predictions"]
+__all__ = [
+    "Measured",
+    "compare_runs",
+    "evaluate_images",
+    "evaluate_trained",
+    "evaluate_views",
+    "write_predictions",
+]
 
 _SPLITS = ("validation", "test")
 
 
-def evaluate_trained(
-    trainer: Trainer, task: Task, images: Mapping[str, Images]
-) -> tuple[dict[str, dict[str, Any]], Table]:
+class Measured(NamedTuple):
+    """What was measured of a training.
+
+    Attributes:
+        metrics: The metrics of each split there is.
+        predictions: The predictions for each image.
+        samples: The images of a split as its metrics are computed from them.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    predictions: Table
+    samples: dict[str, Sample]
+
+
+def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images]) -> Measured:
     """Measures the kept weights on validation and test images, from features that are computed.
 
     Args:
         trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
-
-    Returns:
-        The metrics of each split there is, and the predictions for each image.
     """
     views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
              if split in images}  # fmt: skip
@@ -50,25 +67,55 @@ def evaluate_trained(
         for split, evaluation in evaluations.items()
         for example, row in zip(images[split].examples, evaluation.predictions.rows, strict=True)
     ]
-    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-    return metrics, Table(["path", "split", *columns], rows)
+    return Measured(
+        {split: _add_intervals(evaluation) for split, evaluation in evaluations.items()},
+        Table(["path", "split", *columns], rows),
+        {split: result.sample for split, result in evaluations.items() if result.sample},
+    )
 
 
-def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluation:
-    """Measures a whole model on the images of one split.
+def compare_runs(run: Measured, other: Measured, name: str, metric: str) -> None:
+    """Adds to the metrics of a run whether it is better than another one on the same images.
+
+    Args:
+        run: The run.
+        other: The other one.
+        name: What the other is called in the metrics.
+        metric: What is compared where images are not simply right or wrong.
+    """
+    for split in run.samples.keys() & other.samples.keys():
+        found = compare_samples(run.samples[split], other.samples[split], metric)
+        run.metrics[split].setdefault("against", {})[name] = found
+
+
+def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str, Any]:
+    """Returns the metrics of a whole model on the images of one split.
 
     Args:
         model: The model.
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return task.evaluate(_ModelView(model, task, images), images.targets)
+    return _add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+
+
+def _add_intervals(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the metrics with their intervals; one that a task has a better interval of keeps it.
+
+    Args:
+        evaluation: Of a split.
+    """
+    metrics = evaluation.metrics
+    if evaluation.sample is None:
+        return metrics
+    intervals = find_intervals(evaluation.sample) | metrics.get("intervals", {})
+    return {**metrics, "intervals": intervals}
 
 
 def evaluate_views(
     model: keras.Model, task: Task, images: Mapping[Size, Images], views: Sequence[View]
-) -> Evaluation:
-    """Measures a model whose outputs are averaged over several views of each image.
+) -> dict[str, Any]:
+    """Returns the metrics of a model whose outputs are averaged over several views of each image.
 
     The loss of an image is that of the average.
 
@@ -79,7 +126,7 @@ def evaluate_views(
         views: The views, at least one.
     """
     view = _AveragedView(model, task, images, views)
-    return task.evaluate(view, view.images.targets)
+    return _add_intervals(task.evaluate(view, view.images.targets))
 
 
 def write_predictions(path: Path, predictions: Table) -> None:

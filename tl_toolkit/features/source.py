@@ -7,6 +7,8 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
+import keras
+
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.events import Event, Handler, message
@@ -100,6 +102,30 @@ class FeatureSource:
             reason = "another process has deleted what was stored"
         self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
+
+    def read_plain(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
+        """Returns stored features of the images as they are; None where there are none.
+
+        Args:
+            cut: Where the features leave the prefix.
+            digests: Digests of the weights that have computed them.
+        """
+        if self._views is not None or not self._may_read(cut):
+            return None
+        return self._store.read(cut, digests)
+
+    def compute_plain(self, cut: Cut) -> dict[str, FeatureSet]:
+        """Returns features of the images as they are, which are computed when they are read.
+
+        Args:
+            cut: As in `read_plain`.
+        """
+        model = keras.Model(self._transfer.image, cut.tensors, name="prefix")
+        prefix = FixedBatch(model, batch_size=self._transfer.batch_size)
+        return {
+            name: LiveFeatures(images, prefix, dtype=self._settings.dtype)
+            for name, images in self._images.items()
+        }
 
     def geometric_transform(
         self, phase_seed: int

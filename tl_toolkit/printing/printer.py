@@ -239,6 +239,8 @@ class Printer:
             if split in metrics and (text := self._section.describe_certainty(metrics[split])):
                 chose = ", which chose the epoch" if split == "validation" else ""
                 self._print(f"{text} ({split}{chose})")
+                for sentence in self._section.describe_comparisons(metrics[split]):
+                    self._print(sentence)
                 break
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")

@@ -176,13 +176,27 @@ class Recipe(Section):
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
-    baseline: Changes | None = Field(
+    yardsticks: bool = Field(
+        default=True,
+        description="Measure simple predictors on the same images beside the run: nearest "
+        "neighbours and a linear probe on the last map of the base before any training, for tasks "
+        "with one output per image. Left out where the map would take another pass over the "
+        "images that is no small part of the training.",
+    )
+    baseline: (
+        Annotated[
+            Changes | Literal["scratch"],
+            expects("expected scratch, or a section of `key: value` lines"),
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
-        "interpolate, data.batch_size and the task's own that leave its targets as they are, as "
-        "task.loss) and their values.",
-        examples=[{"phases.head.learning_rate": 0.001}],
+        description="A second recipe, trained beside this one and printed next to it. scratch is "
+        "the same network from random weights, all of it trained for as many epochs as the phases "
+        "have together. Changes are dotted fields (of seed, augment, model, phases, "
+        "early_stopping, interpolate, data.batch_size and the task's own that leave its targets as "
+        "they are, as task.loss) and their values.",
+        examples=["scratch", {"phases.head.learning_rate": 0.001}],
     )
 
     @property
@@ -272,6 +286,9 @@ class Recipe(Section):
                 expected = "expected a number of views: each epoch augments images anew"
                 yield Conflict(("features",), expected, "features.views=4")
         baseline = values.get("baseline")
+        if baseline == "scratch" and field_of(field_of(values.get("model"), "base"), "model"):
+            expected = "expected changes: a model of your own has no random weights to start from"
+            yield Conflict(("baseline",), expected, "~baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
             section, _, rest = field.partition(".")

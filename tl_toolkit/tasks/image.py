@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.images.tta import View, build_views, find_sizes
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.neighbors import fit_neighbors
 from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import (
     Ask,
@@ -47,6 +48,7 @@ class ImageTask(Task):
     """
 
     served: ClassVar[str] = "probabilities"
+    has_yardsticks = True
 
     def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
         super().__init__(classes)
@@ -81,7 +83,56 @@ class ImageTask(Task):
         """
         return True
 
+    def spread(self, targets: Any) -> np.ndarray:
+        """Returns targets as numbers whose mean over images predicts them, float64 (n, m).
+
+        Args:
+            targets: Targets from `load_targets`.
+        """
+        raise NotImplementedError
+
+    def judge(self, predictions: np.ndarray, values: np.ndarray) -> float:
+        """Returns the error of a mean over images: the squared one, unless a task has another.
+
+        Args:
+            predictions: float64 (n, m).
+            values: From `spread`, of the same images.
+        """
+        return float(np.mean((predictions - values) ** 2))
+
+    def as_outputs(self, means: np.ndarray) -> np.ndarray:
+        """Returns means of what `spread` returns as outputs of the model, (n, units).
+
+        Args:
+            means: float64 (n, m).
+        """
+        return means
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns the outputs (n, units) of a solved head.
+
+        Args:
+            scores: What its last layer computes before the activation, (n, units).
+        """
+        raise NotImplementedError
+
     # --------------------------------------------------------------------------- what they share
+
+    def fit_yardsticks(
+        self, features: np.ndarray, targets: Any
+    ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
+        """Fits nearest neighbours by cosine, and a linear probe by ridge regression.
+
+        Args:
+            features: (n, features).
+            targets: An array (n, ...).
+        """
+        neighbors = fit_neighbors(features, self.spread(targets), self.judge)
+        probe = self.solve(features, targets, "ridge")
+        return {
+            "neighbors": lambda x: self.as_outputs(neighbors.predict(x)),
+            "probe": lambda x: self.activate(x @ probe.kernel + probe.bias),
+        }
 
     def join_targets(
         self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None

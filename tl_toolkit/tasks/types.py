@@ -17,6 +17,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
+from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
     "Ask",
@@ -136,10 +137,12 @@ class Evaluation:
     Attributes:
         metrics: By name; numbers, and tables of them as `per_class`.
         predictions: A row for each image, with the columns of its task.
+        sample: The images as the metrics are computed from them; None where that is not possible.
     """
 
     metrics: dict[str, Any]
     predictions: Table
+    sample: Sample | None = None
 
 
 class Prediction(Protocol):

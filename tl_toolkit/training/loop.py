@@ -39,6 +39,7 @@ from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
 from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.untrained import read_untrained
 from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -81,6 +82,7 @@ class Trainer:
         self._finished = SharedPhases()
         transfer.task.prepare(images["train"].targets)
         self._digests = digest_variables(transfer)
+        self._untrained = dict(self._digests)
         self._initial = BestState()
         self._last: PhaseRun | None = None
 
@@ -240,6 +242,18 @@ class Trainer:
             raise ValueError("Nothing has been trained.")
         last = self._last.split
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
+
+    def read_untrained(self, *, most_images: int) -> dict[str, np.ndarray] | None:
+        """Returns the base's last map of each image before any training, pooled, by split.
+
+        Args:
+            most_images: Of how many images the base may run for it; None is returned for more.
+        """
+        return read_untrained(
+            self._transfer, self._source, self._untrained, self._initial,
+            sizes={name: len(images) for name, images in self._images.items()},
+            most_images=most_images,
+        )  # fmt: skip
 
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
         """Restores the state before the first training, with a new head unless it is kept."""

@@ -39,7 +39,11 @@ class RegressionSection(TaskSection):
     )
     grouped_by: ClassVar[str] = "column"
     titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-    baselines: ClassVar[Mapping[str, str]] = {"mean": "mean of training"}
+    baselines: ClassVar[Mapping[str, str]] = {
+        "mean": "mean of training",
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
     tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta")
 
