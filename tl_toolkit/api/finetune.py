@@ -34,6 +34,7 @@ from tl_toolkit.runtime import (
 if TYPE_CHECKING:
     import keras
 
+    from tl_toolkit.evaluation.folds import CrossValidation
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
@@ -193,9 +194,10 @@ class _Finetuning:
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
-        training = self._train(trainer, transfer)
+        folds = self._cross_validate(trainer, task, images)
+        training = self._train(trainer, transfer, folds)
         self._lap("train")
-        metrics = self._evaluate(trainer, task, images, training)
+        metrics = self._evaluate(trainer, task, images, training, folds)
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
@@ -249,9 +251,28 @@ class _Finetuning:
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
 
-    def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
+    def _cross_validate(
+        self, trainer: Trainer, task: Task, images: Mapping[str, Images]
+    ) -> CrossValidation | None:
+        """Trains and measures the folds, if there are any; they choose the epoch of the run."""
+        if self.recipe.data.folds is None:
+            return None
+        from tl_toolkit.evaluation.folds import cross_validate
+
+        settings = self._settings
+        folds = cross_validate(self.plan, trainer, task, images["train"], settings, self.folder)
+        self._lap("folds")
+        self._handle(message("training on all images, its epochs chosen by the mean of the folds"))
+        return folds
+
+    def _train(
+        self, trainer: Trainer, transfer: TransferModel, folds: CrossValidation | None
+    ) -> Training:
+        judged = folds.trainings.judge(self._settings) if folds else None
         try:
-            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
+            training = trainer.train(
+                self._settings, self.folder, callbacks=self._callbacks, judged=judged
+            )
         except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason
@@ -267,11 +288,21 @@ class _Finetuning:
             transfer.model.save(draft)
 
     def _evaluate(
-        self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
+        self,
+        trainer: Trainer,
+        task: Task,
+        images: Mapping[str, Images],
+        training: Training,
+        folds: CrossValidation | None,
     ) -> dict[str, Any]:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
         metrics, predictions = evaluate_trained(trainer, task, images)
+        if folds:
+            from tl_toolkit.evaluation.folds import join_predictions
+
+            metrics = {**folds.metrics, **metrics}
+            predictions = join_predictions(folds.predictions, predictions)
         write_predictions(self.folder.predictions, predictions)
         if state := task.state():
             write_json(self.folder.task_state, state)

@@ -146,11 +146,15 @@ def hypermodel(
         base: As in `search`.
 
     Raises:
-        ToolkitError: As `search` does before its first trial.
+        ToolkitError: As `search` does before its first trial, and for `data.folds`.
     """
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
         plan = check_recipe(_with_search(loaded))
+        if plan.recipe.data.folds is not None:
+            what = f"data.folds = {plan.recipe.data.folds}: a hypermodel has one model for a trial"
+            expected = "expected none: tl.search trains a model for each fold."
+            raise RecipeError(Problem("tl.hypermodel", what, expected, "~data.folds"))
         refuse_dtype_policy()
         start_tensorflow()
         from tl_toolkit.tuning.hypermodel import RecipeHyperModel

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
+from tl_toolkit.evaluation.folds import cross_validate
 from tl_toolkit.evaluation.splits import evaluate_trained
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.features.settings import FeatureSettings
@@ -49,13 +50,18 @@ def train_baseline(
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
     trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)
+    folds, judged = None, None
     try:
-        training = trainer.train(settings, place)
+        if baseline.recipe.data.folds is not None:
+            folds = cross_validate(baseline, trainer, task, images["train"], settings, place)
+            judged = folds.trainings.judge(settings)
+        training = trainer.train(settings, place, judged=judged)
     except ToolkitError as error:
         raise _relabel(error) from error
     return {
         "changes": dict(plan.recipe.baseline or {}),
         "best": training.best.as_row(),
+        **(folds.metrics if folds else {}),
         **evaluate_trained(trainer, task, images)[0],
     }
 

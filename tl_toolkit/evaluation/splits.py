@@ -19,7 +19,7 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
 
-__all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]
+__all__ = ["TrainedView", "evaluate_images", "evaluate_trained", "write_predictions"]
 
 _SPLITS = ("validation", "test")
 
@@ -37,12 +37,14 @@ def evaluate_trained(
     Returns:
         The metrics of each split there is, and the predictions for each image.
     """
-    views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
+    views = {split: TrainedView(trainer, split, images[split]) for split in _SPLITS
              if split in images}  # fmt: skip
-    task.finish(views["validation"], images["validation"].targets)
+    if "validation" in views:
+        task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)
                    for split, view in views.items()}  # fmt: skip
-    columns = max((result.predictions.columns for result in evaluations.values()), key=len)
+    columns = max((result.predictions.columns for result in evaluations.values()), key=len,
+                  default=[])  # fmt: skip
     rows = [
         [example.path, split, *row]
         for split, evaluation in evaluations.items()
@@ -77,8 +79,14 @@ def write_predictions(path: Path, predictions: Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-class _TrainedView(SplitView):
-    """A split as the model sees it that a trainer holds: by the features of its last phase."""
+class TrainedView(SplitView):
+    """A split as the model sees it that a trainer holds: by the features of its last phase.
+
+    Args:
+        trainer: The trainer, after its training.
+        split: Name of the split.
+        images: Its images.
+    """
 
     def __init__(self, trainer: Trainer, split: str, images: Images) -> None:
         self.examples = images.examples
@@ -88,6 +96,11 @@ class _TrainedView(SplitView):
         self._assess = trainer.assess
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Returns losses and outputs, as `SplitView.assess`.
+
+        Args:
+            inputs: The features joined with targets.
+        """
         return self._assess(inputs, len(self.examples))
 
 

@@ -245,6 +245,16 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _list_rows(
+    name: str, split: str, metrics: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yields the row of a split, and below that of all folds their mean and deviation."""
+    yield name, split, metrics[split]
+    if split == "validation" and (folds := metrics.get("folds")):
+        yield f"  mean of {folds['count']} folds", split, {"images": None, **folds["mean"]}
+        yield "  deviation of folds", split, {"images": None, **folds["deviation"]}
+
+
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
@@ -253,11 +263,12 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         task: Of the run.
     """
     shown = [
-        (name, split, splits[split])
+        row
         for split in ("validation", "test")
         if split in metrics
         for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
         if split in splits
+        for row in _list_rows(name, split, splits)
     ]
     shown += [
         (title, split, metrics[split][key])

@@ -248,7 +248,10 @@ class Search(Section):
             yield Conflict(("space",), "expected at least one field, or no space for the default")
 
 
-_FIXED_DATA = ("train", "csv", "builtin", "validation", "test", "classes", "split_seed", "broken")
+_FIXED_DATA = (
+    "train", "csv", "builtin", "validation", "test", "folds", "group", "classes", "split_seed",
+    "broken",
+)  # fmt: skip
 
 
 def _refuse_field(field: str) -> str:

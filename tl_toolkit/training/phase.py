@@ -45,6 +45,8 @@ class PhaseRun:
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
         diverged: An earlier phase that left the loss far above what it found, if any.
+        judged: Loss and score of each epoch, from 0, that stand for those on validation images,
+            where there are none; the phase ends with them.
 
     Attributes:
         split: As in the arguments.
@@ -67,6 +69,7 @@ class PhaseRun:
         progress: Handler,
         is_new: bool,
         diverged: PhaseSettings | None = None,
+        judged: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -80,6 +83,7 @@ class PhaseRun:
         self._progress = progress
         self._is_new = is_new
         self._diverged = diverged
+        self._judged = judged
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -139,6 +143,8 @@ class PhaseRun:
         for row in self._rows:
             self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
+        if self._judged is not None:
+            last = min(last, len(self._judged) - 1)
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(
             callbacks, self._transfer.model, self.steps.optimizer,
@@ -254,6 +260,8 @@ class PhaseRun:
         return total / examples, self.steps.task.score_of(state)
 
     def _evaluate(self, number: int, listeners: PhaseCallbacks | None) -> tuple[float, float]:
+        if self._judged is not None:
+            return self._judged[number]
         order = np.arange(self._sizes["validation"])
         # Whole compiled batches: the suffix would pad shorter ones.
         size = self.split.suffix.batch_size
@@ -331,7 +339,7 @@ class PhaseRun:
             phase=self._phase.name,
             steps=self._steps_taken,
             learning_rate=first_rate(self._phase.learning_rate),
-            outputs=self.steps.last_outputs if self._steps_taken else None,
+            outputs=self.steps.last_outputs if self._steps_taken and self._judged is None else None,
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:

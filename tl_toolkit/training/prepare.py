@@ -151,7 +151,9 @@ def scan_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    settings = ScanSettings(data.broken, data.convert, data.split_seed, data.examples_per_class)
+    settings = ScanSettings(
+        data.broken, data.convert, data.split_seed, data.examples_per_class, data.folds
+    )
     return scan(
         plan.listing,
         settings,
@@ -207,6 +209,30 @@ def load_images(
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def split_folds(plan: Plan, task: Task, images: Images) -> list[dict[str, Images]]:
+    """Returns the images of each fold's training: the fold itself validates.
+
+    Args:
+        plan: The plan, with the number of folds and the size of the images.
+        task: Loads their targets.
+        images: All images that train, with their folds.
+    """
+    data = plan.recipe.data
+
+    def select(indices: Sequence[int]) -> Images:
+        examples = [images.examples[index] for index in indices]
+        return images.select(indices, task.load_targets(examples, data.image_size, data.resize))
+
+    folds = [example.fold for example in images.examples]
+    return [
+        {
+            "train": select([index for index, fold in enumerate(folds) if fold != number]),
+            "validation": select([index for index, fold in enumerate(folds) if fold == number]),
+        }
+        for number in range(1, (data.folds or 0) + 1)
+    ]
 
 
 def build_trainer(
