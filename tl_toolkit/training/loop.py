@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -330,6 +331,7 @@ class Trainer:
         self._last = PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
             order_seed=phase_seed(settings.seed, "order", index),
+            order=partial(self._transfer.task.order_epoch, self._images["train"].targets),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
             diverged=diverged, judged=judged,

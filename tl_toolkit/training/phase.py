@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class PhaseRun:
         digests: Digests of all weights before the first step.
         sizes: Images in each split.
         order_seed: Decides the order of images in each epoch.
+        order: Returns the training images of an epoch, by index, from its generator.
         batch_size: Images in a step.
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
@@ -65,6 +66,7 @@ class PhaseRun:
         *,
         sizes: Mapping[str, int],
         order_seed: int,
+        order: Callable[[np.random.Generator], np.ndarray],
         batch_size: int,
         progress: Handler,
         is_new: bool,
@@ -79,6 +81,7 @@ class PhaseRun:
         self._digests = digests
         self._sizes = sizes
         self._order_seed = order_seed
+        self._order = order
         self._batch_size = batch_size
         self._progress = progress
         self._is_new = is_new
@@ -223,7 +226,7 @@ class PhaseRun:
         return self.steps.evaluate(chunks)
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
-        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
+        order = self._order(np.random.default_rng((self._order_seed, number)))
         chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
             chunks = _in_batches(chunks, self._batch_size)
