@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,7 @@ class _Finetuning:
         self._handle = progress
         self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # seconds of an image by precision
         self._clock = time.perf_counter()
 
     def progress(self, event: Event) -> None:
@@ -173,15 +175,14 @@ class _Finetuning:
 
         if self.plan.reasons:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
-        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
-        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
+        self._write_recipe()
         # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             write_manifest(manifest, self.folder)
-            compiled = wait_for_model()
+            compiled = self._settle_precision(wait_for_model())
         except BaseException:  # interrupts too
             self._is_ending.set()
             # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
@@ -199,6 +200,8 @@ class _Finetuning:
         self._lap("train")
         metrics = self._evaluate(trainer, task, images, training, folds)
         metrics["leaks"] = manifest.describe_leaks()
+        if self.measured:
+            metrics["seconds_by_precision"] = self.measured
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
         exported = {}
@@ -223,9 +226,32 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
+        transfer = assemble_model(self.plan, task, self._report_aside)
+        if self.recipe.precision == "auto":  # measured when the images no longer keep it busy
+            return CompiledPhases(transfer)
+        compiled = CompiledPhases(transfer, self.recipe.precision)
         compiled.trace(self._settings)
         return compiled
+
+    def _settle_precision(self, compiled: CompiledPhases) -> CompiledPhases:
+        """Returns the steps in the precision that is chosen, if that is left to be measured."""
+        if self.recipe.precision != "auto":
+            return compiled
+        from tl_toolkit.training.compiled import CompiledPhases
+        from tl_toolkit.training.prepare import measure_precision
+
+        precision, reason, self.measured = measure_precision(self.plan, compiled.transfer)
+        self._handle(message(reason))
+        self.recipe = self.recipe.model_copy(update={"precision": precision})
+        self.plan = replace(
+            self.plan, recipe=self.recipe, reasons=(*self.plan.reasons, f"auto: {reason}")
+        )
+        self._write_recipe()
+        return CompiledPhases(compiled.transfer, precision)
+
+    def _write_recipe(self) -> None:
+        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
+        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
         """Writes the lock, and reports what each phase will train."""
@@ -245,7 +271,7 @@ class _Finetuning:
                 "weights_sha256": hash_file(weights) if weights else None,
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
-                "numerics": describe_numerics(),
+                "numerics": {**describe_numerics(), "precision": recipe.precision},
             },
         )
         phases = plan_phases(transfer, self._settings.phases)
@@ -282,6 +308,9 @@ class _Finetuning:
         return training
 
     def _save(self, transfer: TransferModel) -> None:
+        from tl_toolkit.transfer.precision import set_precision
+
+        set_precision(transfer, "float32")
         if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
             write_json(self.folder.task_state, state)
         with drafted(self.folder.model) as draft:

@@ -49,7 +49,9 @@ def train_baseline(
     settings = training_settings(baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
-    trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)
+    trainer = build_trainer(
+        CompiledPhases(transfer, baseline.recipe.precision), features, images, progress=report
+    )
     folds, judged = None, None
     try:
         if baseline.recipe.data.folds is not None:

@@ -18,6 +18,7 @@ from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
+from tl_toolkit.transfer.precision import set_precision
 
 __all__ = ["TrainedView", "evaluate_images", "evaluate_trained", "write_predictions"]
 
@@ -29,6 +30,9 @@ def evaluate_trained(
 ) -> tuple[dict[str, dict[str, Any]], Table]:
     """Measures the kept weights on validation and test images, from features that are computed.
 
+    A model that was trained in bfloat16 computes in float32 from now on, and is measured by its
+    images: it is the model that is kept.
+
     Args:
         trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
@@ -37,8 +41,13 @@ def evaluate_trained(
     Returns:
         The metrics of each split there is, and the predictions for each image.
     """
-    views = {split: TrainedView(trainer, split, images[split]) for split in _SPLITS
-             if split in images}  # fmt: skip
+    measured = [split for split in _SPLITS if split in images]
+    views: Mapping[str, SplitView]
+    if trainer.precision == "float32":
+        views = {split: TrainedView(trainer, split, images[split]) for split in measured}
+    else:
+        set_precision(trainer.transfer, "float32")
+        views = {split: _ModelView(trainer.model, task, images[split]) for split in measured}
     if "validation" in views:
         task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)

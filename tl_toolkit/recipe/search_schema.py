@@ -240,6 +240,8 @@ class Search(Section):
             reason = _refuse_field(str(field))
             if reason:
                 yield Conflict(path, f"expected a field that trials may differ in: {reason}")
+            if str(field) == "precision" and "auto" in str(dimension):
+                yield Conflict(path, "expected float32 and bfloat16: auto stands for one of them")
             if values.get("algorithm") == "grid" and isinstance(dimension, Mapping):
                 ends = [dimension.get(name) for name in ("min", "max")]
                 if any(isinstance(end, float) for end in ends) and not dimension.get("step"):

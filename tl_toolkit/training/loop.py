@@ -97,6 +97,10 @@ class Trainer:
         self._is_alone = trainer._is_alone = False
         return trainer
 
+    def reset(self) -> None:
+        """Gives the model the weights that it had before all trainings."""
+        self._initial.restore(self._transfer)
+
     def take_state(self) -> BestState:
         """Returns the current weights of all that was ever trained, which it can restore."""
         state = BestState()
@@ -232,6 +236,11 @@ class Trainer:
     def progress(self) -> Handler:
         """Receives the events of trainings."""
         return self._progress
+
+    @property
+    def precision(self) -> str:
+        """What the layers of the base compute in while it trains: float32 or bfloat16."""
+        return self._compiled.precision
 
     @property
     def transfer(self) -> TransferModel:

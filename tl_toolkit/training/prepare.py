@@ -26,6 +26,7 @@ from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.fetch import fetch_weight_file
+from tl_toolkit.transfer.precision import choose_precision, time_precisions
 
 _T = TypeVar("_T")
 
@@ -162,6 +163,28 @@ def scan_images(
         progress=report_counts(progress, "images_inspected"),
         keep=keep,
     )
+
+
+def measure_precision(plan: Plan, transfer: TransferModel) -> tuple[str, str, dict[str, float]]:
+    """Measures a few batches on this machine, and chooses the precision that a base trains in.
+
+    Args:
+        plan: The plan, whose phases say what trains.
+        transfer: Its model.
+
+    Returns:
+        float32 or bfloat16, a sentence on what was measured, and seconds of an image by precision.
+    """
+    seconds = time_precisions(
+        transfer,
+        trains_base=any(plan.units.values()),
+        batch_size=plan.recipe.data.batch_size,
+    )
+    chosen = choose_precision(seconds)
+    ratio = seconds["float32"] / seconds["bfloat16"]
+    measured = ", ".join(f"{name} {value * 1000:.3g} ms" for name, value in seconds.items())
+    reason = f"precision: {chosen}, as bfloat16 is {ratio:.2f} times as fast here ({measured})"
+    return chosen, f"{reason} for an image", seconds
 
 
 def prepare_model(plan: Plan, task: Task, progress: Handler) -> None:

@@ -74,7 +74,7 @@ class Trainers:
             plan: Plan of a trial.
         """
         recipe, template = plan.recipe, self._with_dropouts(plan.recipe)
-        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
+        shared = {"deterministic", "precision", "augment", "features", "model", "pixels", "task"}
         if recipe.model.weights == "random" or recipe.augment is not None:
             shared.add("seed")  # else the seed decides nothing that a trainer keeps
         key = as_text(
@@ -95,7 +95,7 @@ class Trainers:
         transfer = assemble_model(plan, task, self._progress)
         settings = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(
-            CompiledPhases(transfer),
+            CompiledPhases(transfer, plan.recipe.precision),
             settings,
             images,
             progress=self._quiet,
