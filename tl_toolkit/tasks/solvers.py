@@ -25,6 +25,7 @@ _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: be
 _FOLDS = 4
 _STEPS = 200
 _USUAL_PENALTY = 100.0
+_LARGE = 10_000_000  # numbers in a matrix from which threads are worth it
 _PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
@@ -129,7 +130,16 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
 
     A penalty on the squared weights does not depend on the basis.
     """
+    from threadpoolctl import threadpool_limits
+
     x = np.asarray(features, np.float64)
+    # The many small products of a path take 40 times as long in threads that wait for each other.
+    chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
+    with threadpool_limits(1 if x.size < _LARGE else None, user_api="blas"):
+        return _solve_standardized(x, chosen)
+
+
+def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
     mean, variance = x.mean(axis=0), x.var(axis=0)
     scale = np.sqrt(variance + VARIANCE_EPSILON)
     x = (x - mean) / scale
@@ -140,8 +150,7 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
         roots = np.sqrt(values[kept])
         basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
         x = vectors[:, kept] * roots
-    chosen = attempts.values() if solver == "auto" else [attempts[solver]]
-    best = _average([attempt(x) for attempt in chosen])
+    best = _average([attempt(x) for attempt in attempts])
     kernel = best.kernel if basis is None else basis @ best.kernel
     kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
