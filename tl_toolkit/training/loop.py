@@ -21,12 +21,21 @@ from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
-from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
+from tl_toolkit.training.outcome import (
+    FinishedPhase,
+    Paused,
+    SharedPhases,
+    Training,
+    describe_untrained,
+    find_diverged,
+    is_untrained,
+    join_epochs,
+)
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
@@ -36,9 +45,6 @@ from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
-
-_DIVERGED = 100
-"""A phase whose best validation loss is this many times that of its start has diverged."""
 
 
 class Trainer:
@@ -132,10 +138,10 @@ class Trainer:
                     continue
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
-                before = _join_epochs(done)
+                before = join_epochs(done)
                 run = self._prepare(
-                    settings, index, best, is_new=not keep_head and _is_untrained(before),
-                    diverged=_find_diverged(settings, done), path=path,
+                    settings, index, best, is_new=not keep_head and is_untrained(before),
+                    diverged=find_diverged(settings, done), path=path,
                     found=paused.phase.learning_rate if paused else None,
                 )  # fmt: skip
                 epochs: list[Epoch] = []
@@ -162,13 +168,14 @@ class Trainer:
             best.restore(self._transfer)
             if log:
                 log.close()
-        history = [*_join_epochs(done), *(pause.phase.epochs if pause else ())]
+        history = [*join_epochs(done), *(pause.phase.epochs if pause else ())]
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
         failures = [phase.failure for phase in done if phase.failure is not None]
         if failures and best.epoch.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
-        self._report_untrained(history[0], best.epoch, settings)
+        if text := describe_untrained(history[0], best.epoch, settings):
+            self._progress(message(text))
         return Training(
             best.epoch,
             tuple(history),
@@ -176,20 +183,6 @@ class Trainer:
             self._digest(),
             pause,
         )
-
-    def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Reports it if no epoch beat the head that was never trained, or no epoch was trained."""
-        if not best.epoch and any(phase.epochs for phase in settings.phases):
-            self._progress(message("no epoch was trained: kept is the head as it was"))
-        if best.epoch and not is_better(best, start, settings.stopping):
-            name = f"val_{start.score_name}"
-            self._progress(
-                message(
-                    f"no epoch beats the untrained head ({name} {start.val_score:.4f}, val_loss "
-                    f"{start.val_loss:.4f}): kept is the best that was trained ({name} "
-                    f"{best.val_score:.4f}, val_loss {best.val_loss:.4f})"
-                )
-            )
 
     @property
     def model(self) -> keras.Model:
@@ -354,25 +347,6 @@ def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
     steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
     if 0 < steps < needed:
         raise RecipeError(refuse_accumulation(phase.field, steps, needed))
-
-
-def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:
-    return [epoch for phase in phases for epoch in phase.epochs]
-
-
-def _find_diverged(
-    settings: TrainingSettings, done: Sequence[FinishedPhase]
-) -> PhaseSettings | None:
-    """Returns the first finished phase that left the loss far above what it found, if any."""
-    for phase, finished in zip(settings.phases, done, strict=False):
-        start, *trained = finished.epochs
-        if trained and min(epoch.val_loss for epoch in trained) > _DIVERGED * start.val_loss:
-            return phase
-    return None
-
-
-def _is_untrained(epochs: Sequence[Epoch]) -> bool:
-    return all(epoch.epoch == 0 for epoch in epochs)
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:
