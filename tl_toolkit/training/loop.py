@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tl_toolkit.training.outcome import (
     join_epochs,
 )
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
@@ -275,6 +277,7 @@ class Trainer:
             )
             rate = found or self._find_rate(phase, split, steps, batches, path)
             phase = phase.with_rate(rate)
+            steps.set_factors(find_rate_factors(self._transfer, phase))
         steps.restart(tabulate_rate(phase, count))
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._last = PhaseRun(
@@ -290,8 +293,12 @@ class Trainer:
         self, phase: PhaseSettings, split: Split, steps: Steps,
         batches: Iterator[tuple[Batch, np.ndarray]], path: Path | None,
     ) -> float:  # fmt: skip
-        """Finds the rate of a phase; leaves the weights as they are."""
+        """Finds the rate of a phase, for all that trains together; leaves the weights as they are.
+
+        Rates of single parts count afterwards: the test raises one rate.
+        """
         steps.restart(tabulate_rate(phase, 1))
+        steps.set_factors(find_rate_factors(self._transfer, replace(phase, learning_rates=None)))
         accumulate = phase.optimizer.accumulate
         found = find_rate(self._transfer, split, steps, batches, accumulate=accumulate)
         if path is not None:
