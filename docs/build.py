@@ -48,10 +48,12 @@ _KINDS = {
 SECTIONS += [
     "Phase",
     *_KINDS,
+    "L2SP",
     "UnfreezeFrom",
     "UnfreezeOnly",
     "UnfreezeGradual",
     "EarlyStopping",
+    "Interpolation",
     "Export",
 ]
 SECTIONS += ["Search", "Objective", "Dimension"]
@@ -73,6 +75,8 @@ PLACES = {
     "UnfreezeOnly": "phases.NAME.unfreeze, as {only: BLOCK}",
     "UnfreezeGradual": "phases.NAME.unfreeze, as {gradual: N}",
     "EarlyStopping": "early_stopping",
+    "Interpolation": "interpolate",
+    "L2SP": "phases.NAME.l2_sp",
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",

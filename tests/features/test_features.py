@@ -213,6 +213,17 @@ def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache,
     assert outcome(more) == outcome(live)
 
 
+def test_a_pass_for_cuts_that_lack_different_images_mixes_none_up(tmp_path, photos, cache, live):
+    # Of the last class nothing is stored, and of the head's cut nothing at all.
+    recipe = recipe_of(photos)
+    few = {**recipe, "data": recipe["data"] | {"classes": ["ants", "bees"]}}
+    finetune({**few, "phases": [PHASES[1] | {"epochs": 0}]}, tmp_path / "few")
+
+    run, listener = finetune(recipe, tmp_path / "all")
+
+    assert listener.images and outcome(run) == live
+
+
 @pytest.mark.slow
 def test_views_that_are_stored_equal_those_that_are_computed_live(tmp_path, photos, cache):
     recipe = recipe_of(photos, augment={"flip": "horizontal", "rotation": 0.1})

@@ -142,7 +142,7 @@ def test_an_override_of_the_short_form_reaches_the_section():
         ({"optimizer": {"kind": "rmspro"}}, "expected a kind: 'adam', 'adamw' or 'sgd'"),
         (
             {"optimizer": {"kind": "sgd", "moment": 0.9}},
-            "expected one of kind, clip_norm, accumulate, momentum, got 'mo",
+            "expected one of kind, clip_norm, accumulate, ema, momentum",
         ),
         ({"optimizer": {"kind": "adamw", "weight_decay": -1}}, "optimizer.weight_decay = -1"),
         ({"learning_rate": {"kind": "cosin"}}, "Try: learning_rate: {kind: cosine}"),

@@ -31,9 +31,9 @@ RECIPE = {
     },
     "phases": [
         {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3},
-        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3},
+        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3, "feature_noise": 0.1},
     ],
-    "augment": {"rotation": 0.05},
+    "augment": {"rotation": 0.05, "mixup": 0.3},
 }
 
 
@@ -88,7 +88,13 @@ def outcome(training):
             {"phases.tune.optimizer": "adamw", "early_stopping": {"monitor": "val_loss"}},
             marks=pytest.mark.slow,
         ),
-        pytest.param({"phases.tune.learning_rates": "auto_rgn"}, marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "phases.tune.learning_rates": "auto_rgn",
+                "phases.tune.optimizer": {"kind": "adam", "ema": 0.9},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
@@ -113,7 +119,7 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
 @pytest.mark.parametrize(
     ("optimizer", "schedule"),
     [
-        ({"kind": "adamw", "accumulate": 2}, PLATEAU),
+        ({"kind": "adamw", "accumulate": 2, "ema": 0.9}, PLATEAU),
         pytest.param(
             {"kind": "sgd", "momentum": 0.9},
             {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1},

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
@@ -34,6 +34,7 @@ from tl_toolkit.runtime import (
 if TYPE_CHECKING:
     import keras
 
+    from tl_toolkit.evaluation.splits import Measured
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
@@ -50,6 +51,7 @@ def finetune(
     base: keras.Model | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    versus: Literal["scratch"] | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -66,6 +68,8 @@ def finetune(
             used whole and is not changed; the run keeps a copy.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
+        versus: With "scratch" the same network is trained from random weights beside the run, in
+            place of the recipe's baseline, as by the override `baseline=scratch`.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
@@ -83,6 +87,10 @@ def finetune(
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
+    if versus is not None and isinstance(overrides, Mapping):
+        overrides = {**overrides, "baseline": versus}
+    elif versus is not None:
+        overrides = [*overrides, f"baseline={versus}"]
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -195,7 +203,12 @@ class _Finetuning:
         trainer = build_trainer(compiled, features, images, progress=self.progress)
         training = self._train(trainer, transfer)
         self._lap("train")
-        metrics = self._evaluate(trainer, task, images, training)
+        measured = self._evaluate(trainer, task, images, training)
+        metrics: dict[str, Any] = {
+            "best": training.best.as_row(),
+            "weights_sha256": training.weights_sha256,
+            **measured.metrics,
+        }
         metrics["leaks"] = manifest.describe_leaks()
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
@@ -204,7 +217,7 @@ class _Finetuning:
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            if (baseline := self._train_baseline(images)) is not None:
+            if (baseline := self._train_baseline(images, measured)) is not None:
                 metrics["baseline"] = baseline
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
@@ -268,26 +281,43 @@ class _Finetuning:
 
     def _evaluate(
         self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
-    ) -> dict[str, Any]:
+    ) -> Measured:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
-        metrics, predictions = evaluate_trained(trainer, task, images)
-        write_predictions(self.folder.predictions, predictions)
+        measured = evaluate_trained(trainer, task, images)
+        write_predictions(self.folder.predictions, measured.predictions)
         if state := task.state():
             write_json(self.folder.task_state, state)
-        return {
-            "best": training.best.as_row(),
-            "weights_sha256": training.weights_sha256,
-            **metrics,
-        }
+        epochs = sum(epoch.epoch > 0 for epoch in training.history)
+        self._add_yardsticks(measured, trainer, task, images, epochs)
+        return measured
 
-    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any] | None:
+    def _add_yardsticks(
+        self, measured: Measured, trainer: Trainer, task: Task, images: Mapping[str, Images],
+        epochs: int,
+    ) -> None:  # fmt: skip
+        """Adds simple predictors on the untrained base's features, where these cost little."""
+        from tl_toolkit.evaluation.yardsticks import MOST_IMAGES, SHARE, add_yardsticks
+
+        is_asked = self.recipe.yardsticks and task.has_yardsticks
+        if not is_asked or not 1 < len(images["train"]) <= MOST_IMAGES:
+            return
+        read = epochs * (len(images["train"]) + len(images["validation"]))
+        vectors = trainer.read_untrained(most_images=int(SHARE * read))
+        if vectors is not None:
+            add_yardsticks(measured, vectors, task, images)
+
+    def _train_baseline(
+        self, images: Mapping[str, Images], measured: Measured
+    ) -> dict[str, Any] | None:
         """Trains the baseline; None, and a warning, if it fails: the run itself is done."""
         from tl_toolkit.evaluation.baselines import train_baseline
 
         self.progress(message("training the baseline beside it"))
         try:
-            return train_baseline(self.plan, images, self.folder, progress=self.progress)
+            return train_baseline(
+                self.plan, images, self.folder, run=measured, progress=self.progress
+            )
         except ToolkitError as error:
             self.progress(warning(f"the baseline failed, the run itself is done: {error}"))
             return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.evaluation.splits import evaluate_trained
+from tl_toolkit.evaluation.splits import Measured, compare_runs, evaluate_trained
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
@@ -22,7 +22,12 @@ from tl_toolkit.training.prepare import assemble_model, build_trainer
 
 
 def train_baseline(
-    plan: Plan, images: Mapping[str, Images], folder: RunFolder, *, progress: Handler
+    plan: Plan,
+    images: Mapping[str, Images],
+    folder: RunFolder,
+    *,
+    run: Measured,
+    progress: Handler,
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
@@ -30,6 +35,7 @@ def train_baseline(
         plan: Plan of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
         folder: The run; the baseline's histories go under baseline/.
+        run: What was measured of the run itself; receives how it compares with the baseline.
         progress: Receives its events, named as the baseline's.
 
     Returns:
@@ -53,11 +59,12 @@ def train_baseline(
         training = trainer.train(settings, place)
     except ToolkitError as error:
         raise _relabel(error) from error
-    return {
-        "changes": dict(plan.recipe.baseline or {}),
-        "best": training.best.as_row(),
-        **evaluate_trained(trainer, task, images)[0],
-    }
+    measured = evaluate_trained(trainer, task, images)
+    chosen = plan.recipe.baseline
+    name = chosen if isinstance(chosen, str) else "baseline"
+    compare_runs(run, measured, name, task.final_score or task.score)
+    changes = {"word": chosen} if isinstance(chosen, str) else {"changes": dict(chosen or {})}
+    return {**changes, "best": training.best.as_row(), **measured.metrics}
 
 
 def _label(event: Event) -> Event:

@@ -109,7 +109,7 @@ class PrefixStore:
     def _describe_context(self) -> dict[str, Any]:
         return {
             "image_size": list(self._settings.image_size),
-            "resize": self._settings.resize,
+            "resize": str(self._settings.resize),
             "decoder": DECODER_VERSION,
             "batch": self._transfer.batch_size,
             "constant_folded": self._settings.folded,
@@ -211,7 +211,7 @@ class PrefixStore:
             yield from self._fill_pass(list(group), digests)
 
     def _fill_pass(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
-        images = _union(gaps)
+        images = self._order(gaps)
         source, stored = self._find_source(gaps[0], images, digests)
         compute = self._build_function(source, [gap.cut for gap in gaps], digests)
         missing = [set(gap.images) for gap in gaps]
@@ -223,6 +223,13 @@ class PrefixStore:
                     places = [place for place, image in enumerate(batch) if image in wanted]
                     writer.add([tensor.numpy()[places] for tensor in tensors])
                 yield len(batch)
+
+    def _order(self, gaps: Sequence[Gap]) -> list[bytes]:
+        """Returns the images of all gaps as their split has them: each gap's are in that order."""
+        wanted = set(_union(gaps))
+        return [
+            image for image in dict.fromkeys(self._contents[gaps[0].of.split]) if image in wanted
+        ]
 
     def _write(self, gap: Gap) -> contextlib.AbstractContextManager[ShardWriter]:
         shapes = [tuple(tensor.shape[1:]) for tensor in as_list(gap.cut.tensors)]

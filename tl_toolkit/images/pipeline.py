@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from PIL import Image
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, explain, resize_image
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import MAX_BYTES, count_threads
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 MEMORY_BUDGET = 2 << 30  # bytes
-_Mode = Literal["stretch", "crop"]
 
 
 class DecodedImages:
@@ -49,7 +49,7 @@ class DecodedImages:
     def __init__(
         self,
         image_size: tuple[int, int],
-        resize: _Mode = "stretch",
+        resize: Resize = "stretch",
         *,
         memory_budget: int = MEMORY_BUDGET // 2,
     ) -> None:
@@ -97,7 +97,7 @@ class Images:
         examples: Sequence[Example],
         *,
         image_size: tuple[int, int],
-        resize: _Mode = "stretch",
+        resize: Resize = "stretch",
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
         targets: Any = None,
@@ -191,7 +191,7 @@ class Images:
 
 
 @functools.cache
-def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
+def _compile_resize(image_size: tuple[int, int], mode: Resize) -> Callable[..., tf.Tensor]:
     # Not together with decode_image, whose graph takes a second to prepare in each function.
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
     def resize(image: tf.Tensor) -> tf.Tensor:
@@ -224,7 +224,7 @@ def _changed(example: Example, what: str) -> DataError:
 
 
 def read_image(
-    path: str | os.PathLike[str], image_size: tuple[int, int], resize: _Mode
+    path: str | os.PathLike[str], image_size: tuple[int, int], resize: Resize
 ) -> np.ndarray:
     """Decodes and resizes one file, as training does.
 
@@ -242,7 +242,7 @@ def read_image(
     return resize_pixels(read_pixels(path), image_size, resize)
 
 
-def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode) -> np.ndarray:
+def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: Resize) -> np.ndarray:
     """Resizes a decoded image as training does.
 
     Args:

@@ -11,7 +11,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["keep_few", "sample_splits"]
+__all__ = ["keep_few", "keep_fraction", "sample_splits"]
 
 
 def sample_splits(
@@ -176,4 +176,28 @@ def keep_few(examples: Sequence[Example], per_class: int, *, seed: int) -> list[
     for indices in by_class.values():
         ordered = sorted(indices, key=lambda index: (_rank(seed, examples[index].sha256), index))
         dropped.update(ordered[per_class:])
+    return [entry for index, entry in enumerate(examples) if index not in dropped]
+
+
+def keep_fraction(
+    examples: Sequence[Example], fraction: float, *, seed: int, stratify: int | None
+) -> list[Example]:
+    """Keeps a fraction of the usable training images of each class, and all of other splits.
+
+    A larger fraction keeps the same images and more.
+
+    Args:
+        examples: Images with their splits.
+        fraction: What is kept of each class, above 0 to 1; at least one image.
+        seed: Another seed samples other images.
+        stratify: As in `sample_splits`.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, entry in enumerate(examples):
+        if _is_training(entry):
+            groups.setdefault(_group_of(entry, stratify), []).append(index)
+    dropped: set[int] = set()
+    for indices in groups.values():
+        ordered = sorted(indices, key=lambda index: (_rank(seed, examples[index].sha256), index))
+        dropped.update(ordered[max(1, round(fraction * len(indices))) :])
     return [entry for index, entry in enumerate(examples) if index not in dropped]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_phases import check_accumulation
@@ -17,7 +18,8 @@ from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.preset import resolve_preset
+from tl_toolkit.plan.preset import estimate_splits, resolve_preset
+from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
@@ -65,11 +67,12 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return recipe, ()
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
-    left, validation = counts.get(None, 0), counts.get("validation", 0)
-    if isinstance(recipe.data.validation, float) and not validation:
-        validation = round(recipe.data.validation * (left or counts.get("train", 0)))
-    images = counts.get("train", 0) or left
-    return resolve_preset(resolve_head(recipe), architecture, images, validation)
+    images, validation = estimate_splits(counts, recipe.data.validation)
+    preset = recipe.preset
+    recipe, choices = resolve_preset(
+        resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
+    )
+    return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:
@@ -94,7 +97,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
     Args:
         plan: Plan of the recipe.
     """
-    baseline = build_baseline(plan.recipe)
+    baseline = _build_baseline(plan.recipe, plan.architecture)
     if baseline is None:
         return None
     return _make_plan(baseline, plan.survey, resolve_network(baseline))
@@ -152,7 +155,11 @@ def _name_field(problem: Problem) -> Problem:
 
 def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
     """Checks the recipe that the baseline makes; a problem of both is reported once."""
-    baseline = build_baseline(recipe)
+    try:
+        architecture = find_base(recipe)
+    except (RecipeError, WeightsError):  # the check of the network says what is wrong
+        return []
+    baseline = _build_baseline(recipe, architecture)
     if baseline is None:
         return []
     findings, _ = check_network(baseline, classes)
@@ -168,13 +175,20 @@ def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]
     ]
 
 
+def _build_baseline(recipe: Recipe, architecture: Architecture) -> Recipe | None:
+    """Returns the recipe that is trained beside a resolved one, or None."""
+    if recipe.baseline == "scratch":
+        return build_scratch(recipe, architecture)
+    return build_baseline(recipe)
+
+
 def _find_change(recipe: Recipe, baseline: Recipe, path: FieldPath) -> FieldPath:
     """Returns the baseline's entry that changed the field at `path`, else the baseline."""
     names = [str(part) for part in path]
     if path[0] == "phases" and isinstance(path[1], int):
         names[1] = baseline.phases[path[1]].name
     spellings = (".".join(map(str, path)), ".".join(names))
-    for key in recipe.baseline or ():
+    for key in recipe.baseline if isinstance(recipe.baseline, Mapping) else ():
         if any(f"{spelling}.".startswith(f"{key}.") for spelling in spellings):
             return ("baseline", key)
     return ("baseline",)

@@ -128,7 +128,9 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
         except RecipeError as error:
             findings += _refuse_unfreeze(phase, index, error)
         else:
-            findings += _check_unfreeze(phase, index, next(iter(parts.values())), readable)
+            units_of_phase = next(iter(parts.values()))
+            findings += _check_unfreeze(phase, index, units_of_phase, readable)
+            findings += _check_feature_changes(phase, index, units_of_phase, architecture)
             findings += check_rates(phase, index, architecture, widest)
             units |= parts
     if arguments:
@@ -193,6 +195,22 @@ def _field_of(phase: Phase) -> tuple[str, ...]:
     """Returns the field that names what trains, where `unfreeze` is a section."""
     fields = {UnfreezeFrom: "from", UnfreezeOnly: "only", UnfreezeGradual: "gradual"}
     return tuple(name for kind, name in fields.items() if isinstance(phase.unfreeze, kind))
+
+
+def _check_feature_changes(
+    phase: Phase, index: int, units: Sequence[str], architecture: Architecture
+) -> Findings:
+    """Refuses changes of features in a phase where all units train, so that there are none."""
+    first = architecture.blocks[0].units[0].name
+    if first not in units:
+        return
+    instead = {"feature_noise": "augment.brightness", "feature_mixup": "augment.mixup"}
+    for name, field in instead.items():
+        if value := getattr(phase, name):
+            what = f"phases[{index}].{name} = {value!r} changes features of the frozen part"
+            expected = f"expected a phase that freezes {first}; {field} changes the images."
+            hint = f"~phases.{phase.name}.{name}"
+            yield Finding(("phases", index, name), Problem("", what, expected, hint))
 
 
 def _find_weights(

@@ -13,6 +13,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.tasks import Survey
+from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
@@ -86,10 +87,21 @@ class Plan:
     def warnings(self) -> list[str]:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
-        doubts = [self.architecture.doubt, self._describe_dropped()]
+        doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
+
+    def _describe_unmixed(self) -> str:
+        """Describes mixed images that no phase would train on."""
+        augment = self.recipe.augment
+        is_mixed = augment is not None and (augment.mixup or augment.cutmix)
+        if not is_mixed or any(phase.epochs for phase in self.recipe.phases):
+            return ""
+        return (
+            "augment.mixup and cutmix change nothing: the head is solved on images as they are, "
+            "and no phase trains by steps"
+        )
 
     def _describe_dropped(self) -> str:
         """Describes regularizers of a user's own base that train without effect."""
@@ -175,7 +187,9 @@ class Plan:
     def _list_phases(self) -> list[str]:
         solver = self.recipe.model.classifier.solver
         solved = [f"{PROBE} (head, {solver})"] if solver else []
-        return [*solved, *map(self._describe_phase, self.recipe.phases)]
+        mixed = self.recipe.interpolate
+        mixtures = [f"{INTERPOLATE} ({mixed.steps} mixtures)"] if mixed else []
+        return [*solved, *map(self._describe_phase, self.recipe.phases), *mixtures]
 
 
 def _describe_warmup(phase: Phase) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PhaseSettings
 from tl_toolkit.recipe.schema import Head, Recipe
 
 __all__ = [
+    "INTERPOLATE",
     "PhaseSettings",
     "StoppingRule",
     "TrainingSettings",
@@ -49,6 +51,8 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
+        mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
+        mixes_images: Whether phases that take steps train on mixed images.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -57,6 +61,8 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
+    mixtures: int = 0
+    mixes_images: bool = False
 
 
 def training_settings(plan: Plan) -> TrainingSettings:
@@ -66,7 +72,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         plan: The plan, whose units each phase trains.
     """
     recipe = plan.recipe
-    stopping = recipe.early_stopping
+    stopping, augment = recipe.early_stopping, recipe.augment
     phases, descriptions = [], []
     for index, phase in enumerate(recipe.phases):
         for stage in phase.stages:
@@ -82,6 +88,8 @@ def training_settings(plan: Plan) -> TrainingSettings:
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
+        mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
+        mixes_images=augment is not None and bool(augment.mixup or augment.cutmix),
     )
 
 
@@ -99,6 +107,7 @@ def feature_values(recipe: Recipe) -> dict[str, Any]:
         "augment": None if recipe.augment is None else recipe.augment.model_dump(),
         "image_size": recipe.data.image_size,
         "resize": recipe.data.resize,
+        "pad_color": recipe.data.pad_color,
         "seed": recipe.seed,
     }
 

@@ -22,6 +22,7 @@ from tl_toolkit.printing.tables import (
     open_console,
 )
 from tl_toolkit.printing.words import (
+    describe_kept,
     describe_rate,
     describe_search,
     describe_seconds,
@@ -229,7 +230,7 @@ class Printer:
     def _end_run(self, event: Event) -> None:
         self.stop()
         best = event.facts["metrics"]["best"]
-        self._print(f"\nbest epoch: {best['epoch']} of phase {best['phase']}")
+        self._print(f"\n{describe_kept(best)}")
         if improving := self._describe_improving(best):
             self._print(improving)
         metrics = event.facts["metrics"]
@@ -238,6 +239,8 @@ class Printer:
             if split in metrics and (text := self._section.describe_certainty(metrics[split])):
                 chose = ", which chose the epoch" if split == "validation" else ""
                 self._print(f"{text} ({split}{chose})")
+                for sentence in self._section.describe_comparisons(metrics[split]):
+                    self._print(sentence)
                 break
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")

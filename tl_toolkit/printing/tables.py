@@ -252,21 +252,21 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         metrics: The content of metrics.json.
         task: Of the run.
     """
+    baseline = metrics.get("baseline") or {}
+    name = "from scratch" if baseline.get("word") == "scratch" else "baseline"
+    models = {"this run": metrics, name: baseline}
     shown = [
-        (name, split, splits[split])
+        (name, split, values)
         for split in ("validation", "test")
         if split in metrics
-        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
-        if split in splits
-    ]
-    shown += [
-        (title, split, metrics[split][key])
-        for split in ("validation", "test")
-        if split in metrics
-        for key, title in task.baselines.items()
-        if key in metrics[split]
+        for name, values in (
+            *((name, splits.get(split)) for name, splits in models.items()),
+            *((title, metrics[split].get(key)) for key, title in task.baselines.items()),
+        )
+        if values is not None
     ]
     # A split may have headlines that the others lack.
-    columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])
+    trained = [values for name, _, values in shown if name in models]
+    columns = max(map(task.select_headlines, trained), key=len, default=[])
     rows = [[name, split, *map(values.get, columns)] for name, split, values in shown]
     return build_table(["", "split", *map(task.title_of, columns)], rows, keys=2)

@@ -11,6 +11,7 @@ from typing import Any
 from tl_toolkit.plan.values import describe_value, shorten_fields
 
 __all__ = [
+    "describe_kept",
     "describe_rate",
     "describe_refit",
     "describe_search",
@@ -60,6 +61,18 @@ def score_of(row: Mapping[str, Any]) -> str:
     return next(
         name.removeprefix("val_") for name in row if name.startswith("val_") and name != "val_loss"
     )
+
+
+def describe_kept(best: Mapping[str, Any]) -> str:
+    """Returns the epoch, or the mixture of weights, that a run keeps, in words.
+
+    Args:
+        best: Its row, as in metrics.json.
+    """
+    if best.get("mixture") is None:
+        return f"best epoch: {best['epoch']} of phase {best['phase']}"
+    part = best["mixture"]
+    return f"best: a mixture of {part:g} of the tuned weights and {1 - part:g} of those before"
 
 
 def describe_rate(rate: float | str) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "KerasFile",
     "Listed",
     "LocalPath",
+    "MixingStrength",
     "RegularizationFactor",
     "PhaseName",
     "Rate",
@@ -63,6 +64,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 RegularizationFactor = Annotated[float, Field(ge=0)]
 """A factor of L1 or L2 regularization, or a weight decay."""
+
+MixingStrength = Annotated[float, Field(ge=0, le=10)]
+"""The parameter of Beta(a, a), by which examples are mixed; 0 for none."""
 
 _T = TypeVar("_T")
 

@@ -47,6 +47,15 @@ class Optimizer(KindSection):
         "is left at the end of the phase changes nothing.",
         examples=[4],
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Momentum of an exponential moving average of the weights that train, above 0 "
+        "and below 1: after each step, ema of the average so far and the rest of the weights. The "
+        "averages are validated and kept, the steps go on from the weights. None by default.",
+        examples=[0.99],
+    )
 
     def build(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule

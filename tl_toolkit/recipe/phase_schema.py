@@ -14,9 +14,11 @@ from pydantic import (
 )
 
 from tl_toolkit.errors import nearest
+from tl_toolkit.recipe.anchors import L2SP, find_l2_sp_conflicts
 from tl_toolkit.recipe.fields import (
     Conflict,
     Listed,
+    MixingStrength,
     PhaseName,
     Rate,
     RegularizationFactor,
@@ -163,6 +165,26 @@ class Phase(Section):
         "et al., 2023).",
         examples=[{"block4": 1e-5, "head": 1e-3}],
     )
+    l2_sp: L2SP | None = Field(
+        default=None,
+        description="Pulls the base towards the weights that the run began with, and the head "
+        "towards 0, by two terms of the regularization loss; none by default.",
+        examples=[{"base": 0.1, "head": 0.01}],
+    )
+    feature_noise: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.1],
+        description="Add a random number to each channel of what leaves the frozen part, at most "
+        "this fraction of the channel's range, in training only (FroFA: Bär et al., 2024). Stored "
+        "features get new noise in each epoch.",
+    )
+    feature_mixup: MixingStrength | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Blend what leaves the frozen part for an image with that for another of its "
+        "batch, and the losses of both targets likewise (manifold MixUp: Verma et al., 2019), by "
+        "shares of Beta(feature_mixup, feature_mixup); for tasks with one output per image.",
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
         description="Whether BatchNormalization in unfrozen blocks stays frozen or trains.",
@@ -211,6 +233,7 @@ class Phase(Section):
             expected = f"expected 0.0 or optimizer: {owner}, got {values[name]!r} with {kind!r}"
             yield Conflict((name,), expected, f"optimizer: {owner}")
         yield from refuse_repeated(values.get("unfreeze"), "unfreeze")
+        yield from find_l2_sp_conflicts(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +256,9 @@ class PhaseSettings:
         section: Name of the recipe's phase; "" for its own name.
         first_epoch: Epochs of the recipe's phase before this part of it.
         schedule_epochs: Epochs that a schedule runs over; None for its own.
+        l2_sp: Factors of two terms of the regularization loss; None for neither.
+        feature_noise: Largest noise of features, as a fraction of a channel's range; None for none.
+        feature_mixup: Parameter of the shares by which features are blended; None for no blend.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -249,6 +275,9 @@ class PhaseSettings:
     section: str = ""
     first_epoch: int = 0
     schedule_epochs: int | None = None
+    l2_sp: L2SP | None = None
+    feature_noise: float | None = None
+    feature_mixup: float | None = None
     solver: str | None = None
 
     @classmethod

@@ -11,6 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from tl_toolkit.recipe.anchors import (
+    INTERPOLATE,
+    L2SP,
+    Interpolate,
+    Interpolation,
+    find_interpolation_conflicts,
+)
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
@@ -24,6 +31,7 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
+from tl_toolkit.recipe.mixing import find_conflicts_of_mixing, refuse_mixing
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
@@ -41,6 +49,8 @@ __all__ = [
     "Features",
     "Head",
     "Hidden",
+    "Interpolation",
+    "L2SP",
     "Masks",
     "Model",
     "Objective",
@@ -55,7 +65,7 @@ __all__ = [
     "UnfreezeOnly",
 ]
 
-_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping")
+_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping", "interpolate")
 
 
 def _as_version(value: object) -> object:
@@ -147,27 +157,49 @@ class Recipe(Section):
     early_stopping: EarlyStopping | None = Field(
         default=None, description="When to end a phase early; never by default."
     )
+    interpolate: Interpolate = Field(
+        default=False,
+        description="Whether to mix the weights from before tuning with the tuned ones after the "
+        "last phase, and to keep the mixture that is better on validation images than every epoch, "
+        "if there is one (WiSE-FT): true for ten mixtures, or a section with steps.",
+        examples=[True, {"steps": 20}],
+    )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
-    baseline: Changes | None = Field(
+    yardsticks: bool = Field(
+        default=True,
+        description="Measure simple predictors on the same images beside the run: nearest "
+        "neighbours and a linear probe on the last map of the base before any training, for tasks "
+        "with one output per image. Left out where the map would take another pass over the "
+        "images that is no small part of the training.",
+    )
+    baseline: (
+        Annotated[
+            Changes | Literal["scratch"],
+            expects("expected scratch, or a section of `key: value` lines"),
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
-        "data.batch_size and the task's own that leave its targets as they are, as task.loss) "
-        "and their values.",
-        examples=[{"phases.head.learning_rate": 0.001}],
+        description="A second recipe, trained beside this one and printed next to it. scratch is "
+        "the same network from random weights, all of it trained for as many epochs as the phases "
+        "have together. Changes are dotted fields (of seed, augment, model, phases, "
+        "early_stopping, interpolate, data.batch_size and the task's own that leave its targets as "
+        "they are, as task.loss) and their values.",
+        examples=["scratch", {"phases.head.learning_rate": 0.001}],
     )
 
     @property
     def phase_names(self) -> tuple[str, ...]:
-        """Names of all phases in order, with that of the solver; of parts where they have any."""
+        """Names of all phases or their parts in order, with those of solver and mixtures."""
         solved = isinstance(self.model.head, Head) and self.model.head.solver is not None
+        mixed = (INTERPOLATE,) if self.interpolate else ()
         stages = [stage.name for phase in self.phases for stage in phase.stages]
-        return (*((PROBE,) if solved else ()), *stages)
+        return (*((PROBE,) if solved else ()), *stages, *mixed)
 
     def with_base(self, path: Path) -> "Recipe":
         """Returns the recipe with the model of its own base in another file.
@@ -210,6 +242,8 @@ class Recipe(Section):
         task = task_of(values.get("task"))
         if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
+            if task.is_dense:
+                yield from refuse_mixing(task.model_fields["kind"].default, values)
         solver = field_of(field_of(values.get("model"), "head"), "solver")
         phases, preset = values.get("phases", ()), values.get("preset")
         has_phases = not isinstance(phases, list | tuple) or bool(phases)
@@ -232,17 +266,23 @@ class Recipe(Section):
                 if field_of(phase, "name") == PROBE:
                     expected = f"expected another name: {PROBE} is the phase of model.head.solver"
                     yield Conflict(("phases", index, "name"), expected)
+        yield from find_interpolation_conflicts(values)
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")
         if not values.get("augment") and field_of(features, "views"):
             expected = "expected a section augment: without it, all views of an image are the same"
             yield Conflict(("features", "views"), expected, "~features.views")
-        if values.get("augment") and field_of(features, "store") == "always":
+        mixed = list(find_conflicts_of_mixing(values))
+        yield from mixed
+        if values.get("augment") and field_of(features, "store") == "always" and not mixed:
             if not field_of(features, "views"):
                 expected = "expected a number of views: each epoch augments images anew"
                 yield Conflict(("features",), expected, "features.views=4")
         baseline = values.get("baseline")
+        if baseline == "scratch" and field_of(field_of(values.get("model"), "base"), "model"):
+            expected = "expected changes: a model of your own has no random weights to start from"
+            yield Conflict(("baseline",), expected, "~baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
             section, _, rest = field.partition(".")

@@ -258,7 +258,15 @@ def _refuse_field(field: str) -> str:
         return "write null among its choices instead of removing it"
     if section == "task" and rest in ("", "kind"):
         return "scores of other tasks cannot be compared"
-    if section in ("version", "name", "search", "export", "baseline", "deterministic"):
+    if section in (
+        "version",
+        "name",
+        "search",
+        "export",
+        "baseline",
+        "yardsticks",
+        "deterministic",
+    ):
         return f"{section} does not decide what is learnt"
     if section == "data" and rest.partition(".")[0] in ("", *_FIXED_DATA):
         return "scores on other images cannot be compared"

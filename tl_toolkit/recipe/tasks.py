@@ -40,6 +40,10 @@ DEFAULT_TASK = "classification"
 """The task of recipes that name none."""
 
 
+_RIVALS = {"scratch": "same network from scratch"}
+"""What a run is compared with beside predictions without a model: its baseline, by name."""
+
+
 class Details(NamedTuple):
     """A table of figures that stands below the metrics of a split.
 
@@ -60,8 +64,11 @@ class TaskSection(KindSection):
     Attributes:
         score: The metric that epochs are compared by, higher is better; `val_<score>` is its
             column.
+        final_score: The metric that finished models are compared by, higher is better; the score
+            if it is empty.
         is_dense: Whether there is one output per pixel; else there is one per image.
         ranks_classes: Whether a prediction gives each class a probability.
+        why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
         aliases: What other tools call its metrics: the metric by its other name.
@@ -79,8 +86,10 @@ class TaskSection(KindSection):
     kind: str = Field(default="", description="Name of the task.")
 
     score: ClassVar[str]
+    final_score: ClassVar[str] = ""
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
+    why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
     aliases: ClassVar[Mapping[str, str]] = {}
@@ -142,9 +151,44 @@ class TaskSection(KindSection):
         """Returns how far the score of a split may be from that of new images, or "".
 
         Args:
+            metrics: Metrics of the split; those of earlier versions have no intervals.
+        """
+        name = cls.final_score or cls.score
+        interval = metrics.get("intervals", {}).get(name) or metrics.get(f"{name}_interval")
+        if interval is None:
+            return ""
+        low, high = interval
+        images = f"{metrics['images']:,} images" if metrics["images"] != 1 else "1 image"
+        title = cls.title_of(name)
+        return f"{title} on new images: {low:.2f} to {high:.2f} with 95 % confidence, by {images}"
+
+    @classmethod
+    def describe_comparisons(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """Returns a sentence on each predictor that the run was compared with on a split.
+
+        Args:
             metrics: Metrics of the split.
         """
-        return ""
+        return [
+            cls._describe_comparison(cls.baselines.get(name) or _RIVALS.get(name, name), found)
+            for name, found in metrics.get("against", {}).items()
+        ]
+
+    @classmethod
+    def _describe_comparison(cls, other: str, found: Mapping[str, Any]) -> str:
+        verdict = f"{found['verdict']} than the {other}"
+        if found["verdict"] == "open":
+            verdict = f"not to be told apart from the {other}"
+        if found["test"] == "mcnemar":
+            return (
+                f"{verdict}: {found['only_run']} images are right in this run alone, "
+                f"{found['only_other']} in that alone (McNemar's exact p = {found['p']:.2g})"
+            )
+        low, high = found["interval"]
+        return (
+            f"{verdict}: {cls.title_of(found['metric'])} {found['difference']:+.3f}, "
+            f"{low:+.3f} to {high:+.3f} with 95 % confidence (paired bootstrap)"
+        )
 
     @classmethod
     def describe_absent(cls, metrics: Mapping[str, Any]) -> str:

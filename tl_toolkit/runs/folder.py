@@ -68,6 +68,11 @@ class RunFolder:
     sweep_table = Artifact("sweep.csv", "Score and cost of each depth of unfreezing.")
     sweep_plot = Artifact("sweep.svg", "Score by the number of trained parameters.")
 
+    # Of learning curves.
+    curve = Artifact("curve.json", "The score of each method at each number of training images.")
+    curve_table = Artifact("curve.csv", "The same, a row for each number.")
+    curve_plot = Artifact("curve.svg", "Score by the number of training images.")
+
     def phase(self, index: int, name: str) -> Path:
         """Returns the folder of one phase.
 
@@ -155,7 +160,7 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """What the folder was made for: run, search or sweep."""
+        """What the folder was made for: run, search, sweep or curve."""
         kind = str(self.read_status().get("kind", "run"))
         if kind == "run" and self.search.is_file():  # of a version that wrote no kind
             return "sweep" if self.path.parent.name.endswith("-sweep") else "search"

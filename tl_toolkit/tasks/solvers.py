@@ -8,7 +8,7 @@ likeliest (Platt, 1999).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: be
 _FOLDS = 4
 _STEPS = 200
 _USUAL_PENALTY = 100.0
+_PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
@@ -35,10 +36,11 @@ class Solution:
     Attributes:
         kernel: float64 (features, outputs).
         bias: float64 (outputs,).
-        solver: ridge or logistic.
+        solver: ridge or logistic; the better of the two where this is the mean of both.
         penalty: The strength that was chosen, for standardized features: scikit-learn's alpha of
             ridge, 1 / C of logistic; the mean over outputs where each has its own.
         loss: Mean cross-validated loss: cross-entropy, or the squared error of values.
+        partner: The other solution, where this is the mean of both.
     """
 
     kernel: np.ndarray
@@ -46,6 +48,12 @@ class Solution:
     solver: str
     penalty: float
     loss: float
+    partner: Solution | None = None
+
+    def describe(self) -> str:
+        """Returns solver, penalty and cross-validated loss in a line."""
+        words = f"{self.solver}, penalty {self.penalty:.3g}, cross-validated loss {self.loss:.4f}"
+        return f"mean of {words}; {self.partner.describe()}" if self.partner else words
 
 
 _Attempt = Callable[[np.ndarray], Solution]
@@ -66,7 +74,7 @@ def solve_classes(
         features: (n, features).
         labels: (n,), indices into the classes; each class may be absent.
         classes: Number of classes.
-        solver: ridge, logistic or auto.
+        solver: ridge, logistic, or auto for the mean of both.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
     """
     targets = np.eye(classes)[labels]
@@ -83,7 +91,7 @@ def solve_labels(features: np.ndarray, labels: np.ndarray, solver: Solver) -> So
     Args:
         features: (n, features).
         labels: (n, labels) of 0 and 1.
-        solver: ridge, logistic or auto.
+        solver: ridge, logistic, or auto for the mean of both.
     """
     attempts: dict[str, _Attempt] = {
         "ridge": lambda x: _join([_ridge_label(x, column) for column in labels.T]),
@@ -123,10 +131,20 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
         basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
         x = vectors[:, kept] * roots
     chosen = attempts.values() if solver == "auto" else [attempts[solver]]
-    best = min((attempt(x) for attempt in chosen), key=lambda solution: solution.loss)
+    best = _average([attempt(x) for attempt in chosen])
     kernel = best.kernel if basis is None else basis @ best.kernel
     kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
+
+
+def _average(solutions: Sequence[Solution]) -> Solution:
+    """Returns the mean of solutions that are about as good: they err on different images."""
+    best, *others = sorted(solutions, key=lambda solution: solution.loss)
+    if not others or not others[0].loss <= _PARTNER * best.loss:
+        return best
+    partner = others[0]
+    kernel, bias = (best.kernel + partner.kernel) / 2, (best.bias + partner.bias) / 2
+    return replace(best, kernel=kernel, bias=bias, partner=partner)
 
 
 def _ridge(

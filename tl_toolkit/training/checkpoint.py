@@ -32,9 +32,11 @@ class Epoch:
         val_loss: Validation loss without the regularization loss, so that phases can be compared:
             what trains, and with it what is regularized, differs between them.
         val_score: The score on validation images.
-        regularization_loss: L1 and L2 loss of the trainable weights, which their gradients
+        regularization_loss: L1, L2 and L2-SP loss of the trainable weights, which their gradients
             include; 0 without any.
         score_name: What the task calls its score.
+        mixture: Part of the tuned weights, above 0 and below 1, in a mixture with those from
+            before; None where no weights are mixed.
     """
 
     phase: str
@@ -46,12 +48,15 @@ class Epoch:
     val_score: float
     regularization_loss: float = 0.0
     score_name: str = "accuracy"
+    mixture: float | None = None
 
     def as_row(self) -> dict[str, Any]:
         """Returns the columns of history.csv, in order; scores by the task's name for them."""
         names = {"score": self.score_name, "val_score": f"val_{self.score_name}"}
         row = {names.get(column, column): value for column, value in asdict(self).items()}
         del row["score_name"]
+        if self.mixture is None:
+            del row["mixture"]
         return row
 
     def as_logs(self) -> dict[str, Any]:
@@ -174,6 +179,11 @@ class BestState:
         return set(self._kept.arrays)
 
     @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The weights, by canonical name."""
+        return self._kept.arrays
+
+    @property
     def size(self) -> int:
         """Bytes of the weights."""
         return sum(array.nbytes for array in self._kept.arrays.values())
@@ -201,7 +211,7 @@ class BestState:
             names: Canonical names.
         """
         held = self._kept.arrays
-        new = _read(transfer, names - held.keys())
+        new = read_weights(transfer, names - held.keys())
         self._kept = _Kept(self._kept.epoch, {**held, **new})
 
     def is_beaten_by(self, epoch: Epoch, rule: StoppingRule | None) -> bool:
@@ -224,7 +234,7 @@ class BestState:
             transfer: The model.
             epoch: The epoch that they belong to.
         """
-        self._kept = _Kept(epoch, _read(transfer, self.names))
+        self._kept = _Kept(epoch, read_weights(transfer, self.names))
         if self._path is not None:
             buffer = io.BytesIO()
             named: Any = self._kept.arrays  # NumPy types every keyword as its one option
@@ -241,17 +251,29 @@ class BestState:
             KeyboardInterrupt: One came meanwhile; the weights are back all the same.
         """
         try:
-            self._assign(transfer)
+            assign_weights(transfer, self._kept.arrays)
         except KeyboardInterrupt:  # the model is saved after it
-            self._assign(transfer)
+            assign_weights(transfer, self._kept.arrays)
             raise
 
-    def _assign(self, transfer: TransferModel) -> None:
-        arrays = self._kept.arrays
-        for _, name, variable in transfer.variables():
-            if name in arrays:
-                variable.assign(arrays[name])
 
+def read_weights(transfer: TransferModel, names: Set[str]) -> dict[str, np.ndarray]:
+    """Returns weights and moving statistics of a model.
 
-def _read(transfer: TransferModel, names: Set[str]) -> dict[str, np.ndarray]:
+    Args:
+        transfer: The model.
+        names: Their canonical names.
+    """
     return {name: variable.numpy() for _, name, variable in transfer.variables() if name in names}
+
+
+def assign_weights(transfer: TransferModel, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives a model weights and moving statistics; all others stay as they are.
+
+    Args:
+        transfer: The model.
+        arrays: The values, by canonical name.
+    """
+    for _, name, variable in transfer.variables():
+        if name in arrays:
+            variable.assign(arrays[name])

@@ -15,6 +15,7 @@ from tl_toolkit.training.optimizers import (
     has_schedule,
 )
 from tl_toolkit.training.rates import find_rate_factors
+from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import (
@@ -59,8 +60,9 @@ class CompiledPhases:
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
-        scaled = phase.has_own_rates
-        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled)
+        scaled, is_held = phase.has_own_rates, phase.l2_sp is not None
+        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled,
+               is_held)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             split, steps = self._compiled[key]
@@ -70,7 +72,8 @@ class CompiledPhases:
         schedule = RateTable() if has_schedule(phase.learning_rate) else None
         steps = Steps(
             split, build_optimizer(phase, schedule), task=self.transfer.task,
-            batch_size=batch_size, schedule=schedule, has_factors=scaled,
+            batch_size=batch_size, schedule=schedule, has_factors=scaled, ema=phase.optimizer.ema,
+            starting_point=StartingPoint(self.transfer, split) if is_held else None,
         )  # fmt: skip
         steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:
@@ -95,7 +98,8 @@ class CompiledPhases:
         """
         for phase in settings.phases:
             _, steps = self.get(phase, settings.batch_size)
-            steps.trace(training=phase.solver is None)
+            is_mixed = settings.mixes_images or bool(phase.feature_mixup)
+            steps.trace(training=phase.solver is None, mixed=is_mixed)
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:

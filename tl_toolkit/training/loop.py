@@ -12,19 +12,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch
+from tl_toolkit.architectures.batches import Batch, as_list
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check_phases import refuse_accumulation
-from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
+from tl_toolkit.training.changes import change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
+from tl_toolkit.training.interpolation import (
+    find_ends,
+    sweep_mixtures,
+    widest_phase,
+    write_mixture_receipt,
+)
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import (
@@ -43,6 +50,7 @@ from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
 from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.untrained import read_untrained
 from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -82,6 +90,7 @@ class Trainer:
         self._finished = SharedPhases()
         transfer.task.prepare(images["train"].targets)
         self._digests = digest_variables(transfer)
+        self._untrained = dict(self._digests)
         self._initial = BestState()
         self._last: PhaseRun | None = None
 
@@ -103,6 +112,7 @@ class Trainer:
             settings: Phases, seed, batch size, early stopping, and the rates of dropouts that the
                 model's head has.
             folder: Receives phases/*/history.csv and receipt.json, the checkpoint and the logs.
+                TensorBoard's logs hold no mixtures of weights, which are no epochs in a row.
             callbacks: Receive the hooks of each phase as of one call of `fit` on the whole model;
                 changes that they make to weights or rate are not part of the recipe.
             pause_after: Number of epochs after which the last phase pauses, if it has more.
@@ -166,6 +176,8 @@ class Trainer:
                 )
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
+            if pause is None and settings.mixtures:
+                done += self._interpolate(settings, done, best, folder)
         finally:
             best.restore(self._transfer)
             if log:
@@ -226,6 +238,18 @@ class Trainer:
         last = self._last.split
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
+    def read_untrained(self, *, most_images: int) -> dict[str, np.ndarray] | None:
+        """Returns the base's last map of each image before any training, pooled, by split.
+
+        Args:
+            most_images: Of how many images the base may run for it; None is returned for more.
+        """
+        return read_untrained(
+            self._transfer, self._source, self._untrained, self._initial,
+            sizes={name: len(images) for name, images in self._images.items()},
+            most_images=most_images,
+        )  # fmt: skip
+
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
         """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
@@ -247,6 +271,33 @@ class Trainer:
         pool = keras.Function(split.cut.tensors, layer.input)  # nothing, or a trainable pooling
         standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
 
+    def _interpolate(
+        self, settings: TrainingSettings, done: Sequence[FinishedPhase], best: BestState,
+        folder: RunFolder | None,
+    ) -> list[FinishedPhase]:  # fmt: skip
+        """Mixes weights from before and after tuning, as a phase of its own; keeps the best."""
+        ends = find_ends(self._transfer, settings.phases, done, best, initial=self._initial.arrays)
+        best.restore(self._transfer)
+        if ends is None:
+            return []
+        phase = widest_phase(self._transfer, settings.phases)
+        split, steps = self._compiled.get(phase, settings.batch_size)
+        digests = self._refresh_digests()
+        passes = settings.mixtures + 1
+        features = self._source.at(split, digests, passes=passes)
+        validation = self._join_targets(features, seed=0, transform=None)["validation"]
+        order = np.arange(len(self._images["validation"]))
+        path = folder.phase(len(settings.phases), INTERPOLATE) if folder else None
+        epochs = sweep_mixtures(
+            self._transfer, steps, ends, best,
+            lambda: steps.evaluate(validation.chunks(order, split.suffix.batch_size)),
+            count=settings.mixtures, stopping=settings.stopping, path=path,
+            progress=self._progress,
+        )  # fmt: skip
+        best.restore(self._transfer)
+        receipt = write_mixture_receipt(self._transfer, split, digests, best, path)
+        return [FinishedPhase(tuple(epochs), receipt, best.copy())]
+
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
         diverged: PhaseSettings | None = None, path: Path | None = None,
@@ -259,22 +310,34 @@ class Trainer:
         set_dropout(steps.dropouts, settings.dropout)
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
+        if phase.l2_sp is not None and steps.starting_point is not None:
+            factors = {"base": phase.l2_sp.base, "head": phase.l2_sp.head}
+            steps.starting_point.set(self._initial.arrays, **factors)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
+        mixer = None  # a solver takes examples as they are
+        if not phase.solver:
+            mixer = self._source.build_mixer(phase_seed(settings.seed, "mixing", index))
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
-            also=self._settled_cuts(settings, index),
+            also=self._settled_cuts(settings, index), mixer=mixer,
         )  # fmt: skip
         sources = self._join_targets(
             features,
             seed=phase_seed(settings.seed, "sampling", index),
             transform=self._source.geometric_transform(augmentation),
         )
+        sources["train"] = change_examples(
+            sources["train"], phase, mixer, count=len(as_list(split.cut.tensors)),
+            seed=settings.seed, index=index,
+        )  # fmt: skip
         order_seed = phase_seed(settings.seed, "order", index)
         if phase.finds_rate and phase.epochs:
             batches = stream_batches(
                 sources["train"], len(self._images["train"]), settings.batch_size, seed=order_seed
             )
+            # The test begins with the streams of the phase, whatever sampled from them before.
+            _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
             rate = found or self._find_rate(phase, split, steps, batches, path)
             phase = phase.with_rate(rate)
             steps.set_factors(find_rate_factors(self._transfer, phase))

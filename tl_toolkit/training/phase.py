@@ -98,6 +98,7 @@ class PhaseRun:
         Args:
             names: Canonical names of the weights that it holds.
         """
+        self.steps.use_weights()
         return take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
             steps_taken=self._steps_taken, learning_rate=first_rate(self._phase.learning_rate),
@@ -124,6 +125,8 @@ class PhaseRun:
         pause_after: int | None = None,
     ) -> Iterator[Epoch]:
         """Yields the epochs, each after the best state, the history and callbacks are updated.
+
+        Of an optimizer with averages the model has these after each epoch, until the next step.
 
         Args:
             best: Updated by each better epoch.
@@ -211,6 +214,7 @@ class PhaseRun:
             if trained is None:
                 return None
             loss, score = trained
+            self.steps.use_averages()
         val_loss, val_score = self._evaluate(number, listeners if number else None)
         rate = 0.0 if self._phase.solver else self.steps.learning_rate
         return Epoch(
@@ -224,12 +228,7 @@ class PhaseRun:
         chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
         solution = solve_head(self._transfer, chunks, solver)
         self._steps_taken += 1
-        self._progress(
-            message(
-                f"{self._phase.name}: {solution.solver}, penalty {solution.penalty:.3g}, "
-                f"cross-validated loss {solution.loss:.4f}"
-            )
-        )
+        self._progress(message(f"{self._phase.name}: {solution.describe()}"))
         return self.steps.evaluate(chunks)
 
     def _order(self, number: int) -> np.ndarray:
@@ -238,6 +237,7 @@ class PhaseRun:
         return random.permutation(self._sizes["train"])
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
+        self.steps.use_weights()
         chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
             chunks = in_batches(chunks, self._batch_size)

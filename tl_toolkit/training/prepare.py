@@ -15,6 +15,7 @@ from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.images.geometry import Resize, build_resize
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
@@ -88,7 +89,7 @@ def survey_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    decoded = DecodedImages(data.image_size, data.resize)
+    decoded = DecodedImages(data.image_size, _resize_of(plan))
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     for example in manifest.examples:
         if example.verdict == "broken":
@@ -155,7 +156,9 @@ def scan_images(
     return scan(
         plan.listing,
         settings,
-        inspect_targets=partial(task.inspect_targets, size=data.image_size, resize=data.resize),
+        inspect_targets=partial(
+            task.inspect_targets, size=data.image_size, resize=_resize_of(plan)
+        ),
         convert_dir=folder.converted,
         progress=report_counts(progress, "images_inspected"),
         keep=keep,
@@ -180,7 +183,8 @@ def prepare_model(plan: Plan, task: Task, progress: Handler) -> None:
     data = plan.recipe.data
     with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
         manifest = scan_images(plan, task, RunFolder(Path(folder)), progress)
-        task.prepare(task.load_targets(manifest.of("train"), data.image_size, data.resize))
+        examples = manifest.of("train")
+        task.prepare(task.load_targets(examples, data.image_size, _resize_of(plan)))
 
 
 def load_images(
@@ -194,19 +198,23 @@ def load_images(
         manifest: The images.
         decoded: Images that are decoded already.
     """
-    data = plan.recipe.data
+    size, resize = plan.recipe.data.image_size, _resize_of(plan)
     return {
         split: Images(
             examples,
-            image_size=data.image_size,
-            resize=data.resize,
+            image_size=size,
+            resize=resize,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
-            targets=task.load_targets(examples, data.image_size, data.resize),
+            targets=task.load_targets(examples, size, resize),
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def _resize_of(plan: Plan) -> Resize:
+    return build_resize(plan.recipe.data.resize, plan.recipe.data.pad_color)
 
 
 def build_trainer(

@@ -17,7 +17,7 @@ import numpy as np
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.training.checkpoint import Epoch
+from tl_toolkit.training.checkpoint import Epoch, assign_weights, read_weights
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 
@@ -38,7 +38,7 @@ class PhaseState:
     Attributes:
         epochs: Epochs so far, epoch 0 included.
         weights: By canonical name, all weights that this phase or an earlier one may have changed.
-        optimizer: Values of the optimizer's variables, its rate and its number of steps included.
+        optimizer: Values of `Steps.state`: optimizer and averages, rate and step number included.
         streams: States of all random streams, by the name of the layer that samples from them.
         digests: Digests of all weights before the first step, for the receipt.
         steps_taken: Steps so far, for the receipt.
@@ -65,10 +65,8 @@ class PhaseState:
             transfer: The model.
             steps: The steps.
         """
-        for _, name, variable in transfer.variables():
-            if name in self.weights:
-                variable.assign(self.weights[name])
-        for variable, value in zip(steps.optimizer.variables, self.optimizer, strict=True):
+        assign_weights(transfer, self.weights)
+        for variable, value in zip(steps.state, self.optimizer, strict=True):
             variable.assign(value)
         for name, stream in random_streams(transfer.model):
             stream.assign(self.streams[name])
@@ -131,15 +129,10 @@ def take_state(
         steps_taken: As in `PhaseState`.
         learning_rate: As in `PhaseState`.
     """
-    names_to_save = set(names)
     return PhaseState(
         tuple(epochs),
-        {
-            name: variable.numpy()
-            for _, name, variable in transfer.variables()
-            if name in names_to_save
-        },
-        tuple(variable.numpy() for variable in steps.optimizer.variables),
+        read_weights(transfer, set(names)),
+        tuple(variable.numpy() for variable in steps.state),
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,
         steps_taken,

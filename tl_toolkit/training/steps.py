@@ -11,7 +11,10 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.training.averages import Averages
+from tl_toolkit.training.changes import MixedTargets
 from tl_toolkit.training.optimizers import RateTable
+from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -29,11 +32,15 @@ class Steps:
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
         has_factors: Whether the steps of parts are multiplied by factors, as `set_factors` says.
+        ema: Momentum of the moving averages of the weights that train; None for no averages. Those
+            of Keras (`use_ema`) would be of weights as they are before factors shorten the steps.
+        starting_point: A further regularization loss; None for none.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
+        starting_point: As in the arguments.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -46,10 +53,13 @@ class Steps:
         batch_size: int,
         schedule: RateTable | None = None,
         has_factors: bool = False,
+        ema: float | None = None,
+        starting_point: StartingPoint | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
+        self.starting_point = starting_point
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
@@ -58,16 +68,24 @@ class Steps:
         # A variable, so that compiled steps serve all factors.
         self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
-        self._fresh = [variable.numpy() for variable in optimizer.variables]
+        self._averages = Averages(split.trainable, ema)
+        self._fresh = [variable.numpy() for variable in self.state]
         # What metric states are added up in, without loss.
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
         count = tf.TensorSpec((), tf.int32)
         self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        mixes = (task.targets, tf.TensorSpec((None,), tf.float32))
+        self._train_mixed = tf.function(
+            self._train_batches, input_signature=[*examples, state, mixes]
+        )
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
         self._weigh = tf.function(self._relative_gradients, input_signature=examples)
+        self._weigh_mixed = tf.function(
+            self._relative_gradients, input_signature=[*examples, mixes]
+        )
         self._regularize = tf.function(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
@@ -102,13 +120,27 @@ class Steps:
         values = [1.0] * count if self._factors is None else self._factors.numpy().tolist()
         return dict(zip(map(id, self._split.trainable), values, strict=True))
 
+    @property
+    def state(self) -> list[Any]:
+        """The variables of optimizer and averages, which a pause must keep."""
+        return [*self.optimizer.variables, *self._averages.variables]
+
+    def use_averages(self) -> None:
+        """Gives the model the averages of its weights, if there are any, until `use_weights`."""
+        self._averages.swap_in()
+
+    def use_weights(self) -> None:
+        """Gives the model the weights back that the next step begins with."""
+        self._averages.swap_out()
+
     def restart(self, learning_rate: float | np.ndarray) -> None:
         """Resets the optimizer to its initial state.
 
         Args:
             learning_rate: Its rate; for an optimizer with a schedule, the rate of each step.
         """
-        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+        self._averages.forget_weights()
+        for variable, value in zip(self.state, self._fresh, strict=True):
             variable.assign(value)
         if isinstance(learning_rate, float):
             self.optimizer.learning_rate = learning_rate
@@ -135,34 +167,42 @@ class Steps:
         if self._schedule is not None:
             self._schedule.scale(factor)
 
-    def trace(self, *, training: bool = True) -> None:
+    def trace(self, *, training: bool = True, mixed: bool = False) -> None:
         """Compiles the functions that the first epoch would compile.
 
         Args:
             training: Whether steps will be taken; else the suffix is evaluated alone.
+            mixed: Whether they will be taken on mixed examples.
         """
         if training:
-            self._train.get_concrete_function()
+            (self._train_mixed if mixed else self._train).get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(
-        self, features: Batch, targets: np.ndarray, state: np.ndarray | int = 0
+        self, features: Batch, targets: np.ndarray | MixedTargets, state: np.ndarray | int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
             features: The tensors that cross the cut, for any number of examples.
-            targets: A target for each example.
+            targets: A target for each example; of mixed examples both, and their shares.
             state: The metric state of the examples before them.
 
         Returns:
             For each step, the mean loss of its batch before the step, without the regularization
-            loss; and the metric state of all examples so far, each before the step on it.
+            loss; and the metric state of all examples so far, each before the step on it, that of a
+            mixed example by the target with the larger share.
         """
-        losses, total = self._train(features, targets, self._widen(state))
+        if isinstance(targets, MixedTargets):
+            mixes = (targets.others, targets.shares)
+            losses, total = self._train_mixed(features, targets.own, self._widen(state), mixes)
+        else:
+            losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
 
-    def weigh_gradients(self, features: Batch, targets: np.ndarray) -> dict[str, float]:
+    def weigh_gradients(
+        self, features: Batch, targets: np.ndarray | MixedTargets
+    ) -> dict[str, float]:
         """Returns the norm of each part's gradient, divided by that of its weights.
 
         The model is in inference mode, and nothing of it changes. The loss is without the
@@ -170,10 +210,14 @@ class Steps:
 
         Args:
             features: The tensors that cross the cut, for one batch.
-            targets: A target for each example.
+            targets: As in `train`.
         """
-        norms = self._weigh(features, targets).numpy().tolist()
-        return dict(zip(dict.fromkeys(self._split.parts), norms, strict=True))
+        self.use_weights()  # the next step begins with them, not with their averages
+        if isinstance(targets, MixedTargets):
+            norms = self._weigh_mixed(features, targets.own, (targets.others, targets.shares))
+        else:
+            norms = self._weigh(features, targets)
+        return dict(zip(dict.fromkeys(self._split.parts), norms.numpy().tolist(), strict=True))
 
     def evaluate(
         self,
@@ -233,10 +277,15 @@ class Steps:
 
     def regularization_loss(self) -> float:
         """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
-        return float(self._regularize()) if self.model.losses else 0.0
+        has_any = self.model.losses or self.starting_point is not None
+        return float(self._regularize()) if has_any else 0.0
 
     def _train_batches(
-        self, features: Batch, targets: tf.Tensor, state: tf.Tensor
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        state: tf.Tensor,
+        mixes: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
@@ -249,7 +298,9 @@ class Steps:
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
             loss, states = self._take_step(
-                take_examples(features, start, stop), targets[start:stop]
+                take_examples(features, start, stop),
+                targets[start:stop],
+                None if mixes is None else (mixes[0][start:stop], mixes[1][start:stop]),
             )
             losses = losses.write(step, loss)
             state += self._add_up(states)
@@ -259,13 +310,14 @@ class Steps:
         """Adds up the metric states of a batch: those of all examples would take gigabytes."""
         return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
-    def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_step(
+        self, features: Batch, targets: tf.Tensor, mixes: tuple[tf.Tensor, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=True)
-            losses, states = self.task.compare(outputs, targets)
+            losses, states, minimized = self._compare(outputs, targets, mixes)
             loss = tf.reduce_mean(losses)
-            minimized = self.task.find_objective(outputs, targets, losses)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
@@ -277,14 +329,19 @@ class Steps:
             moved = start + factor * (variable.value - start)
             # At a factor of 1 the sum would differ in its last bit.
             variable.assign(tf.where(factor == 1, variable.value, moved))
+        self._averages.update(self.optimizer.iterations)
         return loss, states
 
-    def _relative_gradients(self, features: Batch, targets: tf.Tensor) -> tf.Tensor:
+    def _relative_gradients(
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        mixes: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=False)
-            losses, _ = self.task.compare(outputs, targets)
-            objective = tf.reduce_mean(self.task.find_objective(outputs, targets, losses))
+            objective = tf.reduce_mean(self._compare(outputs, targets, mixes)[-1])
         values = [variable.value for variable in variables]
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         ratios = []
@@ -294,6 +351,21 @@ class Steps:
             weight = tf.linalg.global_norm([values[place] for place in places])
             ratios.append(tf.math.divide_no_nan(gradient, weight))
         return tf.stack(ratios)
+
+    def _compare(
+        self, outputs: tf.Tensor, targets: tf.Tensor, mixes: tuple[tf.Tensor, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, ...]:
+        """Returns loss, metric state and objective of each example, mixed or not."""
+        losses, states = self.task.compare(outputs, targets)
+        minimized = self.task.find_objective(outputs, targets, losses)
+        if mixes is None:
+            return losses, states, minimized
+        others, shares = mixes
+        other_losses, other_states, other_minimized = self._compare(outputs, others, None)
+        losses = shares * losses + (1 - shares) * other_losses
+        minimized = shares * minimized + (1 - shares) * other_minimized
+        states = tf.where(shares[:, tf.newaxis] >= 0.5, states, other_states)
+        return losses, states, minimized
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor
@@ -324,4 +396,5 @@ class Steps:
         return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
-        return tf.add_n([tf.constant(0.0), *self.model.losses])
+        distance = [] if self.starting_point is None else [self.starting_point.loss()]
+        return tf.add_n([tf.constant(0.0), *self.model.losses, *distance])

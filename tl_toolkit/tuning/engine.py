@@ -95,7 +95,8 @@ class Engine:
         """
         # The fields that are left out change no score.
         left_out: Any = {
-            "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
+            "search": True, "export": True, "baseline": True, "yardsticks": True,
+            "features": {"store", "max_gb"},
         }  # fmt: skip
         if self.recipe.model.own_file is not None:
             left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model

@@ -17,6 +17,7 @@ import keras_tuner
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.images.geometry import Resize, build_resize
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
@@ -239,6 +240,7 @@ class _Window:
             settings,
             phases=tuple(phase for phase, _ in chosen),
             descriptions=tuple(settings.descriptions[index] for _, index in chosen),
+            mixtures=0,  # a tuner that pauses goes on from the end of an epoch
         )
 
 
@@ -262,5 +264,6 @@ def _save_kept(
             model.save_weights(path)
 
 
-def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:
-    return recipe.data.image_size, recipe.data.resize
+def _size_of(recipe: Recipe) -> tuple[tuple[int, int], Resize]:
+    data = recipe.data
+    return data.image_size, build_resize(data.resize, data.pad_color)

@@ -14,11 +14,12 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.metrics import measure_classification
+from tl_toolkit.tasks.classification.metrics import measure_classification, sample_classes
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -211,16 +212,64 @@ class Classification(ImageTask):
         inputs = self.join_targets(view.features, targets, seed=0)
         losses, outputs = view.assess(inputs)
         probabilities = class_probabilities(outputs)
+        metrics, sample = self.measure(outputs, targets, losses=losses)
         rows = []
         for example, row in zip(view.examples, probabilities, strict=True):
             best = int(row.argmax())
             label = example.targets[0]
             rows.append([label, self.classes[best], float(row[best]), *map(float, row)])
         columns = name_columns("probability", self.classes)
-        return Evaluation(
-            measure_classification(targets, probabilities, self.classes, losses=losses),
-            Table(["label", "predicted", "probability", *columns], rows),
-        )
+        table = Table(["label", "predicted", "probability", *columns], rows)
+        return Evaluation(metrics, table, sample)
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with labels.
+
+        Args:
+            outputs: float (n, units).
+            targets: int32 (n,).
+            losses: float (n,), or None.
+        """
+        probabilities = class_probabilities(outputs)
+        metrics = measure_classification(targets, probabilities, self.classes, losses=losses)
+        return metrics, sample_classes(targets, probabilities, losses=losses)
+
+    def spread(self, targets: np.ndarray) -> np.ndarray:
+        """Returns 1 for the class of each image, else 0.
+
+        Args:
+            targets: int32 (n,).
+        """
+        return np.asarray(np.eye(len(self.classes))[targets])
+
+    def judge(self, predictions: np.ndarray, values: np.ndarray) -> float:
+        """Returns the share of images that are predicted wrong.
+
+        Args:
+            predictions: float64 (n, classes).
+            values: From `spread`.
+        """
+        return float(np.mean(predictions.argmax(axis=1) != values.argmax(axis=1)))
+
+    def as_outputs(self, means: np.ndarray) -> np.ndarray:
+        """Returns shares of the classes as outputs; with a sigmoid the second class's.
+
+        Args:
+            means: float64 (n, classes).
+        """
+        return means if self.units > 1 else means[:, 1:]
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities.
+
+        Args:
+            scores: Logits, float64 (n, units).
+        """
+        from scipy.special import expit, softmax
+
+        return np.asarray(expit(scores) if self.units == 1 else softmax(scores, axis=1))
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
         """Returns the prediction for a file.

@@ -16,6 +16,7 @@ class EdgesSection(DenseSection):
     kind: Literal["edges"] = Field(default="edges", description="The task.")
 
     score: ClassVar[str] = "f_score"
+    final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False
     ignores_colors: ClassVar[bool] = False
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {

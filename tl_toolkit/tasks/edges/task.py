@@ -20,10 +20,12 @@ from tl_toolkit.tasks.edges.boundaries import (
     THRESHOLDS,
     BoundaryCounts,
     count_matches,
+    sample_boundaries,
     summarize,
 )
 from tl_toolkit.tasks.edges.spec import EdgesSection
 from tl_toolkit.tasks.registry import layers_of, values_of
+from tl_toolkit.tasks.resampling import Sample
 
 __all__ = ["EdgeReader", "EdgeMetric", "Edges"]
 
@@ -123,6 +125,7 @@ class Edges(DenseTask):
     """
 
     score = EdgesSection.score
+    final_score = EdgesSection.final_score
     units = 1
     activation = "sigmoid"
     picture = "edges"
@@ -250,3 +253,7 @@ class EdgeMetric:
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images, as `summarize` does."""
         return {"images": len(self._images), **summarize(self._images)}
+
+    def sample(self) -> Sample:
+        """Returns the images as the metrics are computed from them."""
+        return sample_boundaries(self._images)

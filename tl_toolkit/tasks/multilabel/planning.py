@@ -139,6 +139,8 @@ class Planning(TaskPlanning):
             counts=[(count, repr(name)) for name, count in counts.items()],
             task=_write_task(section),
             data=[*write_table(source, place, "the images"), *_write_classes(classes)],
+            images=Counter(file.split for file in files),
+            outputs=len(counts),
             folder=source.with_suffix(""),
             reason=reason,
             ignored=ignored,

@@ -39,6 +39,10 @@ class MultilabelSection(TaskSection):
         "macro_f1": "macro F1",
         "f1": "F1",
     }
+    baselines: ClassVar[Mapping[str, str]] = {
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
     ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
     tunable: ClassVar[tuple[str, ...]] = ("threshold",)
 

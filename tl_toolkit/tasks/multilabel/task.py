@@ -20,11 +20,13 @@ from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
     choose_thresholds,
     measure_multilabel,
+    sample_labels,
 )
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -183,10 +185,40 @@ class Multilabel(ImageTask):
         for flags, row in zip(targets.astype(bool), outputs, strict=True):
             labels = separator.join(self._name(flags))
             rows.append([labels, separator.join(self._select(row)), *map(float, row)])
-        return Evaluation(
-            measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses),
-            Table(["labels", "predicted", *name_columns("probability", self.classes)], rows),
-        )
+        metrics, sample = self.measure(outputs, targets, losses=losses)
+        table = Table(["labels", "predicted", *name_columns("probability", self.classes)], rows)
+        return Evaluation(metrics, table, sample)
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with targets, by the thresholds of the model.
+
+        Args:
+            outputs: float (n, classes).
+            targets: int32 (n, classes).
+            losses: float (n,), or None.
+        """
+        metrics = measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses)
+        return metrics, sample_labels(targets, outputs, self.thresholds, losses=losses)
+
+    def spread(self, targets: np.ndarray) -> np.ndarray:
+        """Returns the targets as they are.
+
+        Args:
+            targets: int32 (n, classes).
+        """
+        return targets.astype(np.float64)
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities.
+
+        Args:
+            scores: Logits, float64 (n, classes).
+        """
+        from scipy.special import expit
+
+        return np.asarray(expit(scores))
 
     def _select(self, probabilities: np.ndarray) -> list[str]:
         return self._name(probabilities >= self.thresholds)

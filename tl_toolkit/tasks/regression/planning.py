@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,8 @@ class Planning(TaskPlanning):
                 f"  columns: [{', '.join(map(quote, numbers))}]",
             ],
             data=write_table(source, place, "the images"),
+            images=Counter(file.split for file in listing.files),
+            outputs=len(numbers),
             folder=source.with_suffix(""),
             reason=f"columns of numbers: {name_some(numbers)}",
             ignored=ignored,

@@ -34,9 +34,16 @@ class RegressionSection(TaskSection):
 
     score: ClassVar[str] = "r2"
     has_classes: ClassVar[bool] = False
+    why_not_mirrored: ClassVar[str] = (
+        "a number may be a place or a direction, which the mirror image changes"
+    )
     grouped_by: ClassVar[str] = "column"
     titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-    baselines: ClassVar[Mapping[str, str]] = {"mean": "mean of training"}
+    baselines: ClassVar[Mapping[str, str]] = {
+        "mean": "mean of training",
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
     tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta")
 
