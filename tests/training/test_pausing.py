@@ -88,7 +88,13 @@ def outcome(training):
             {"phases.tune.optimizer": "adamw", "early_stopping": {"monitor": "val_loss"}},
             marks=pytest.mark.slow,
         ),
-        pytest.param({"phases.tune.learning_rates": "auto_rgn"}, marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "phases.tune.learning_rates": "auto_rgn",
+                "phases.tune.optimizer": {"kind": "adam", "ema": 0.9},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
@@ -223,7 +229,8 @@ def test_a_state_knows_what_it_takes(paused):
 )
 def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
     field = "phases.tune.learning_rate"
-    auto = recipe_with(**{field: rate, "phases.tune.batch_norm": "train"})
+    rates = {"phases.tune.learning_rates": {"head": 2e-3}}
+    auto = recipe_with(**{field: rate, **rates})
 
     found = trainer.train(settings_of(auto))
     resumed = trainer.train(
@@ -232,8 +239,6 @@ def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
 
     number = found.receipts[-1]["learning_rate"]
     named = {**rate, "peak": number} if isinstance(rate, dict) else number
-    plain = trainer.train(
-        settings_of(recipe_with(**{field: named, "phases.tune.batch_norm": "train"}))
-    )
+    plain = trainer.train(settings_of(recipe_with(**{field: named, **rates})))
     assert 1e-6 < number < 10 and number != 3e-3
     assert outcome(found) == outcome(plain) == outcome(resumed)

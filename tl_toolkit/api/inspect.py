@@ -20,7 +20,8 @@ from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture, check_image_s
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import warning
 from tl_toolkit.plan.bases import find_record
-from tl_toolkit.recipe.phase_schema import Phase, UnfreezeFrom, UnfreezeOnly
+from tl_toolkit.recipe.phase_schema import Phase
+from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeOnly
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
 

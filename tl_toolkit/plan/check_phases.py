@@ -9,11 +9,10 @@ from math import ceil
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.plan.findings import Finding, Findings
-from tl_toolkit.recipe.schedules import AUTO, PlateauSchedule, Schedule
+from tl_toolkit.recipe.schedules import PlateauSchedule, Schedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeGradual
-from tl_toolkit.recipe.tree import FieldPath, format_path
 
-__all__ = ["check_accumulation", "check_auto", "check_rates", "check_stages", "refuse_accumulation"]
+__all__ = ["check_accumulation", "check_rates", "check_stages", "refuse_accumulation"]
 
 _HEAD = "head"
 
@@ -59,30 +58,6 @@ def check_rates(
         yield Finding(("phases", index, "learning_rates", name), Problem("", what, expected, hint))
 
 
-def check_auto(recipe: Recipe) -> Findings:
-    """Refuses a rate that cannot be found before the first step of its phase.
-
-    Args:
-        recipe: The recipe.
-    """
-    for index, phase in enumerate(recipe.phases):
-        rate = phase.learning_rate
-        if isinstance(rate, Schedule):
-            path: FieldPath = ("phases", index, "learning_rate", rate.rate_field)
-            is_found = rate.finds_rate
-        else:
-            path, is_found = ("phases", index, "learning_rate"), rate == AUTO
-        what = f"{format_path(path)} = 'auto'"
-        if is_found and phase.learning_rates:
-            expected = "expected none beside learning_rates: the test raises one rate for all."
-            hint = f"~phases.{phase.name}.learning_rates"
-            yield Finding(path, Problem("", what, expected, hint))
-        if is_found and len(phase.stages) > 1:
-            expected = "expected a number where blocks are unfrozen one by one."
-            hint = f"phases.{phase.name}.{'.'.join(map(str, path[2:]))}=1e-3"
-            yield Finding(path, Problem("", what, expected, hint))
-
-
 def check_stages(recipe: Recipe) -> Findings:
     """Refuses a phase that unfreezes block by block where that cannot be.
 
@@ -106,6 +81,10 @@ def check_stages(recipe: Recipe) -> Findings:
         if isinstance(phase.learning_rate, PlateauSchedule):
             expected = "expected another schedule: plateau would begin anew with each block."
             yield Finding(path, Problem("", what, expected, "learning_rate: {kind: cosine}"))
+        if isinstance(phase.learning_rate, Schedule) and phase.learning_rate.finds_rate:
+            expected = "expected a number in the schedule: each block would find another one."
+            field = f"phases.{phase.name}.learning_rate.{phase.learning_rate.rate_field}"
+            yield Finding(path, Problem("", what, expected, f"{field}=1e-3"))
         for stage in phase.stages:
             if stage.name in names:
                 expected = f"expected no phase called {stage.name!r}, as a part of it is."

@@ -22,7 +22,7 @@ from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
-from tl_toolkit.plan.check_phases import check_auto, check_rates, check_stages
+from tl_toolkit.plan.check_phases import check_rates, check_stages
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import (
@@ -117,7 +117,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
         findings.append(Finding(("data", "image_size"), problem_of_size))
     findings += _check_head(recipe, architecture)
     readable = planning.readable_units(architecture)
-    findings += [*check_stages(recipe), *check_auto(recipe)]
+    findings += check_stages(recipe)
     units: dict[str, tuple[str, ...]] = {}
     for index, phase in enumerate(recipe.phases):
         try:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.changes import change_examples
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
 from tl_toolkit.training.interpolation import (
@@ -35,8 +36,18 @@ from tl_toolkit.training.interpolation import (
 )
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
-from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
+from tl_toolkit.training.outcome import (
+    FinishedPhase,
+    Paused,
+    SharedPhases,
+    Training,
+    describe_untrained,
+    find_diverged,
+    is_untrained,
+    join_epochs,
+)
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
@@ -47,9 +58,6 @@ from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
-
-_DIVERGED = 100
-"""A phase whose best validation loss is this many times that of its start has diverged."""
 
 
 class Trainer:
@@ -189,10 +197,10 @@ class Trainer:
                     continue
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
-                before = _join_epochs(done)
+                before = join_epochs(done)
                 run = self._prepare(
-                    settings, index, best, is_new=not keep_head and _is_untrained(before),
-                    diverged=_find_diverged(settings, done), path=path,
+                    settings, index, best, is_new=not keep_head and is_untrained(before),
+                    diverged=find_diverged(settings, done), path=path,
                     found=paused.phase.learning_rate if paused else None,
                     judged=None if judged is None else judged[index],
                 )  # fmt: skip
@@ -222,13 +230,14 @@ class Trainer:
             best.restore(self._transfer)
             if log:
                 log.close()
-        history = [*_join_epochs(done), *(pause.phase.epochs if pause else ())]
+        history = [*join_epochs(done), *(pause.phase.epochs if pause else ())]
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
         failures = [phase.failure for phase in done if phase.failure is not None]
         if failures and best.epoch.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
-        self._report_untrained(history[0], best.epoch, settings)
+        if text := describe_untrained(history[0], best.epoch, settings):
+            self._progress(message(text))
         return Training(
             best.epoch,
             tuple(history),
@@ -236,20 +245,6 @@ class Trainer:
             self._digest(),
             pause,
         )
-
-    def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Reports it if no epoch beat the head that was never trained, or no epoch was trained."""
-        if not best.epoch and any(phase.epochs for phase in settings.phases):
-            self._progress(message("no epoch was trained: kept is the head as it was"))
-        if best.epoch and not is_better(best, start, settings.stopping):
-            name = f"val_{start.score_name}"
-            self._progress(
-                message(
-                    f"no epoch beats the untrained head ({name} {start.val_score:.4f}, val_loss "
-                    f"{start.val_loss:.4f}): kept is the best that was trained ({name} "
-                    f"{best.val_score:.4f}, val_loss {best.val_loss:.4f})"
-                )
-            )
 
     @property
     def progress(self) -> Handler:
@@ -409,8 +404,11 @@ class Trainer:
         order = partial(self._transfer.task.order_epoch, self._images["train"].targets)
         if phase.finds_rate and phase.epochs:
             batches = stream_batches(sources["train"], order, settings.batch_size, seed=order_seed)
+            # The test begins with the streams of the phase, whatever sampled from them before.
+            _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
             rate = found or self._find_rate(phase, split, steps, batches, path)
             phase = phase.with_rate(rate)
+            steps.set_factors(find_rate_factors(self._transfer, phase))
         steps.restart(tabulate_rate(phase, count))
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._last = PhaseRun(
@@ -426,8 +424,12 @@ class Trainer:
         self, phase: PhaseSettings, split: Split, steps: Steps,
         batches: Iterator[tuple[Batch, np.ndarray]], path: Path | None,
     ) -> float:  # fmt: skip
-        """Finds the rate of a phase; leaves the weights as they are."""
+        """Finds the rate of a phase, for all that trains together; leaves the weights as they are.
+
+        Rates of single parts count afterwards: the test raises one rate.
+        """
         steps.restart(tabulate_rate(phase, 1))
+        steps.set_factors(find_rate_factors(self._transfer, replace(phase, learning_rates=None)))
         accumulate = phase.optimizer.accumulate
         found = find_rate(self._transfer, split, steps, batches, accumulate=accumulate)
         if path is not None:
@@ -483,25 +485,6 @@ def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
     steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
     if 0 < steps < needed:
         raise RecipeError(refuse_accumulation(phase.field, steps, needed))
-
-
-def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:
-    return [epoch for phase in phases for epoch in phase.epochs]
-
-
-def _find_diverged(
-    settings: TrainingSettings, done: Sequence[FinishedPhase]
-) -> PhaseSettings | None:
-    """Returns the first finished phase that left the loss far above what it found, if any."""
-    for phase, finished in zip(settings.phases, done, strict=False):
-        start, *trained = finished.epochs
-        if trained and min(epoch.val_loss for epoch in trained) > _DIVERGED * start.val_loss:
-            return phase
-    return None
-
-
-def _is_untrained(epochs: Sequence[Epoch]) -> bool:
-    return all(epoch.epoch == 0 for epoch in epochs)
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:

@@ -212,6 +212,7 @@ class Steps:
             features: The tensors that cross the cut, for one batch.
             targets: As in `train`.
         """
+        self.use_weights()  # the next step begins with them, not with their averages
         if isinstance(targets, MixedTargets):
             norms = self._weigh_mixed(features, targets.own, (targets.others, targets.shares))
         else:
