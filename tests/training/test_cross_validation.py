@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.models import plan_values
 from tests.tables import draw_tables, make_recipe, write_table
 from tests.training.test_loop import digits_recipe
 from tl_toolkit.errors import DataError, NonFiniteError, RecipeError
 from tl_toolkit.features import source
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import read_recipe
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.folds import average_histories
+from tl_toolkit.training.prepare import scan_images
 
 HEAD = [{"name": "head", "epochs": 3, "learning_rate": 1e-2}]
 
@@ -237,6 +240,26 @@ def test_tables_say_their_groups(numbers, tmp_path):
     write_table(path, [*table[:-1], [table[-1][0], "", 1, 2]])
     with pytest.raises(DataError, match="no who"):
         check_recipe(read_recipe(recipe))
+
+
+@pytest.mark.parametrize("changes", [[], ["data.folds=2"]], ids=["plain", "folds"])
+def test_a_group_of_a_table_lies_on_one_side(numbers, tmp_path, changes):
+    rows = [["path", "who", "size"]]
+    rows += [
+        [str(numbers.parent / row["path"]), f"p{n % 5}", row["size"]]
+        for n, row in enumerate(read_rows(numbers))
+    ]
+    recipe = make_recipe("regression", write_table(tmp_path / "groups.csv", rows))
+    recipe["data"] |= {"group": "who", "validation": 0.4}
+    plan, task = plan_values(recipe, changes)
+
+    manifest = scan_images(plan, task, RunFolder(tmp_path))
+
+    sides = {}
+    for number, example in enumerate(manifest.examples):
+        sides.setdefault(number % 5, set()).add((example.split, example.fold))
+    assert all(len(of_group) == 1 for of_group in sides.values())
+    assert len(set.union(*sides.values())) == 2
 
 
 def test_a_table_with_rows_for_validation_is_refused_beside_folds(numbers, tmp_path):
