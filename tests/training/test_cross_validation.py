@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.models import plan_values
 from tests.tables import draw_tables, make_recipe, write_table
 from tests.training.test_loop import digits_recipe
-from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.errors import DataError, NonFiniteError, RecipeError
 from tl_toolkit.features import source
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import read_recipe
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.folds import average_histories
+from tl_toolkit.training.prepare import scan_images
 
 HEAD = [{"name": "head", "epochs": 3, "learning_rate": 1e-2}]
 
@@ -114,7 +117,7 @@ def test_a_run_without_test_images_has_none_to_evaluate(folded, tmp_path):
     write_table(run.folder.manifest, [list(rows[0]), *(list(row.values()) for row in rows)])
 
     try:
-        with pytest.raises(DataError, match="all images of the run trained its model"):
+        with pytest.raises(DataError, match="none is left to measure it on"):
             copy.evaluate()
     finally:
         run.folder.manifest.write_text(text)
@@ -239,6 +242,26 @@ def test_tables_say_their_groups(numbers, tmp_path):
         check_recipe(read_recipe(recipe))
 
 
+@pytest.mark.parametrize("changes", [[], ["data.folds=2"]], ids=["plain", "folds"])
+def test_a_group_of_a_table_lies_on_one_side(numbers, tmp_path, changes):
+    rows = [["path", "who", "size"]]
+    rows += [
+        [str(numbers.parent / row["path"]), f"p{n % 5}", row["size"]]
+        for n, row in enumerate(read_rows(numbers))
+    ]
+    recipe = make_recipe("regression", write_table(tmp_path / "groups.csv", rows))
+    recipe["data"] |= {"group": "who", "validation": 0.4}
+    plan, task = plan_values(recipe, changes)
+
+    manifest = scan_images(plan, task, RunFolder(tmp_path))
+
+    sides = {}
+    for number, example in enumerate(manifest.examples):
+        sides.setdefault(number % 5, set()).add((example.split, example.fold))
+    assert all(len(of_group) == 1 for of_group in sides.values())
+    assert len(set.union(*sides.values())) == 2
+
+
 def test_a_table_with_rows_for_validation_is_refused_beside_folds(numbers, tmp_path):
     rows = [["path", "split", "size"]]
     rows += [[str(numbers.parent / f"images/numbers{n}.png"), "train", n] for n in range(4)]
@@ -248,6 +271,24 @@ def test_a_table_with_rows_for_validation_is_refused_beside_folds(numbers, tmp_p
 
     with pytest.raises(DataError, match="rows of the split validation"):
         check_recipe(read_recipe(recipe))
+
+
+def test_a_target_with_the_name_of_folds_is_refused_beside_them(numbers, tmp_path):
+    rows = [["path", "fold"]]
+    rows += [[str(numbers.parent / f"images/numbers{n}.png"), n] for n in range(4)]
+    recipe = make_recipe("regression", write_table(tmp_path / "fold.csv", rows))
+    check_recipe(read_recipe(recipe))
+
+    with pytest.raises(DataError, match="a target is called 'fold'"):
+        check_recipe(read_recipe(recipe, ["data.folds=2"]))
+
+
+def test_an_error_names_the_fold(tmp_path):
+    recipe = folded_recipe()
+    recipe["phases"] = [{"name": "head", "epochs": 3, "learning_rate": 1e38, "optimizer": "sgd"}]
+
+    with pytest.raises(NonFiniteError, match="^fold 1, phase 'head', epoch "):
+        tl.finetune(recipe, out=tmp_path / "run")
 
 
 def test_metrics_are_plain_numbers(folded):

@@ -62,7 +62,7 @@ def test_features_are_those_of_bfloat16_stored_or_live(tmp_path, monkeypatch):
             trainer = trainer.with_images(source, images, ignore)
         result = trainer.train(settings)
         features = features_of(trainer)
-        trainer.reset()
+        trainer._initial.restore(transfer)
         return features, result.weights_sha256
 
     full, of_full = train("float32", "always")  # fills the store: bfloat16 must not read it

@@ -208,9 +208,9 @@ class Run(InFolder):
             name = "test"
         examples = manifest.of(name)
         if not examples:
-            what = "all images of the run trained its model, which was kept by its folds"
-            expected = "metrics.json holds the metrics of its folds."
-            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or data.test=0.2 in a run"
+            what = "all images of the run trained its model: none is left to measure it on"
+            expected = "metrics.json holds what its folds measured."
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or a run with data.test"
             raise DataError(Problem(str(self.path), what, expected, hint))
         targets = task.load_targets(examples, settings.image_size, self._resize)
         images = {

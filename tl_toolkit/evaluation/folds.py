@@ -166,7 +166,10 @@ class _FoldedView(SplitView):
 
 
 class _FoldedFeatures:
-    """The features of all folds; while those of a fold are read, the model has its weights."""
+    """The features of all folds; while those of a fold are read, the model has its weights.
+
+    The order that they are read in must be that of the images: the folds one after the other.
+    """
 
     def __init__(self, folds: Sequence[_Fold]) -> None:
         self._folds = folds
@@ -178,7 +181,8 @@ class _FoldedFeatures:
         for fold in self._folds:
             count = len(fold.images)
             chosen = order[(order >= start) & (order < start + count)]
-            features = fold.open().features
-            for batch, indices in features.chunks(chosen - start, batch_size, epoch=epoch):
-                yield batch, indices + start
+            if len(chosen):
+                features = fold.open().features
+                for batch, indices in features.chunks(chosen - start, batch_size, epoch=epoch):
+                    yield batch, indices + start
             start += count

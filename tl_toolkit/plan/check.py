@@ -46,7 +46,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     recipe = loaded.recipe
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
-    findings = list(_check_data(recipe.data, survey))
+    findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]
     wrong, network = check_network(recipe, survey.classes)
     findings += wrong
     findings += check_accumulation(recipe, survey.counts)
@@ -126,10 +126,22 @@ def _check_data(data: Data, survey: Survey) -> Findings:
         yield Finding((*section, *field.split(".")), _name_field(problem), DataError)
     if not survey.problems:
         yield from _check_fractions(data, survey.counts)
-    if data.folds is not None and "validation" in survey.counts:
-        what = f"data.folds = {data.folds}: the table has rows of the split validation"
+
+
+def _check_folds(recipe: Recipe, survey: Survey) -> Findings:
+    """Refuses tables that folds do not go with: rows for validation, a target of their name."""
+    folds = recipe.data.folds
+    if folds is None:
+        return
+    if "validation" in survey.counts:
+        what = f"data.folds = {folds}: the table has rows of the split validation"
         expected = "Each image that trains validates once."
         hint = "train, test or nothing in the column split, or ~data.folds"
+        yield Finding(("data", "folds"), Problem("", what, expected, hint), DataError)
+    if "fold" in survey.classes and not recipe.task.has_classes:
+        what = f"data.folds = {folds}: a target is called 'fold'"
+        expected = "manifest.csv and predictions.csv have a column of that name."
+        hint = "another name for the column"
         yield Finding(("data", "folds"), Problem("", what, expected, hint), DataError)
 
 

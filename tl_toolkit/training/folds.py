@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from tl_toolkit.errors import ToolkitError
 from tl_toolkit.events import Event, Handler, ignore, message
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
@@ -109,6 +111,16 @@ def _average(epochs: Sequence[Epoch]) -> Epoch:
     return replace(epochs[0], **{name: mean(name) for name in names})
 
 
+@contextlib.contextmanager
+def _naming(fold: str) -> Iterator[None]:
+    """Names a fold in the errors of a block."""
+    try:
+        yield
+    except ToolkitError as error:
+        problems = [replace(entry, where=f"{fold}, {entry.where}") for entry in error.problems]
+        raise type(error)(problems) from error
+
+
 class FoldTrainer:
     """Trains one model once for each fold, and shares steps and stored features between them.
 
@@ -133,7 +145,8 @@ class FoldTrainer:
         self._trainer = trainer
         self._progress = progress
         self.images = list(folds)
-        self._said: set[str] = set()
+        self._has_said = False
+        self._number = 0  # of the fold that trains
         self.trainers = [
             trainer.with_images(
                 FeatureSource(trainer.transfer, settings, images, self._report),
@@ -170,12 +183,14 @@ class FoldTrainer:
             if before is not None and before.paused is None:  # it ended early, before its pause
                 trainings.append(before)
                 continue
-            training = trainer.train(
-                settings,
-                RunFolder(folder.folds / str(index + 1)) if folder else None,
-                pause_after=pause_after,
-                paused=before.paused if before else None,
-            )
+            self._number = index + 1
+            with _naming(f"fold {index + 1}"):
+                training = trainer.train(
+                    settings,
+                    RunFolder(folder.folds / str(index + 1)) if folder else None,
+                    pause_after=pause_after,
+                    paused=before.paused if before else None,
+                )
             trainings.append(training)
             if states is not None:
                 states.append(trainer.take_state())
@@ -198,12 +213,13 @@ class FoldTrainer:
         return self._trainer.plan(settings)
 
     def _report(self, event: Event) -> None:
-        """Passes on work that takes time, and each sentence once: the folds would repeat it."""
+        """Passes on work that takes time, and where features come from once, not of each fold."""
         if event.kind in ("phase_began", "step_ended", "epoch_ended"):
             return
         if event.kind == "message":
-            about = event.text.partition(":")[0]
-            if about in self._said:
+            if not event.text.startswith("features:") or self._has_said:
                 return
-            self._said.add(about)
+            self._has_said = True
+        if event.kind == "warning":
+            event = replace(event, text=f"fold {self._number}: {event.text}")
         self._progress(event)

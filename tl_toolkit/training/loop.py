@@ -120,10 +120,6 @@ class Trainer:
         self._is_alone = trainer._is_alone = False
         return trainer
 
-    def reset(self) -> None:
-        """Gives the model the weights that it had before all trainings."""
-        self._initial.restore(self._transfer)
-
     def take_state(self) -> BestState:
         """Returns the current weights of all that was ever trained, which it can restore."""
         state = BestState()

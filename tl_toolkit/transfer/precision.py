@@ -23,7 +23,7 @@ __all__ = ["choose_precision", "in_precision", "precision_of", "set_precision", 
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _MOST_IMAGES = 32
-_CALLS = 3  # of which the fastest counts; other processes slow some down
+_CALLS = 5  # of which the fastest counts; other processes slow some down
 _LEAST_GAIN = 1.1
 """How many times as fast bfloat16 must be to be chosen: less is lost in noise."""
 
@@ -96,20 +96,21 @@ def time_precisions(
         batch_size: Images in a step; at most 32 are measured.
 
     Returns:
-        Seconds by precision: the fastest of three calls, after one that compiles.
+        Seconds by precision: the fastest of five calls, after one that compiles.
     """
     random = np.random.default_rng(0)
     count, shape = min(batch_size, _MOST_IMAGES), transfer.image.shape[1:]
     images = tf.constant(random.uniform(0, 255, (count, *shape)), tf.float32)
     further = transfer.task.sample_inputs(random, count, shape[:2])
     inputs = transfer.join_inputs(images, [tf.constant(values) for values in further])
-    seconds = {}
+    runs = {}
     for precision in _POLICIES:
-        with in_precision(transfer, precision):
-            run = _compile(transfer.model, inputs, trains_base=trains_base)
-            run()
-            seconds[precision] = min(_time(run) for _ in range(_CALLS)) / count
-    return seconds
+        with in_precision(transfer, precision):  # while it is traced
+            runs[precision] = _compile(transfer.model, inputs, trains_base=trains_base)
+            runs[precision]()
+    # In turns: what else the machine does then slows down both.
+    rounds = [{name: _time(run) for name, run in runs.items()} for _ in range(_CALLS)]
+    return {name: min(times[name] for times in rounds) / count for name in runs}
 
 
 def _compile(model: keras.Model, inputs: Any, *, trains_base: bool) -> Any:
