@@ -238,7 +238,7 @@ def test_wrong_value_comes_with_what_to_type(values, field, value, hint):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("precision", "mixed_float16"),
+        ("dtype_policy", "mixed_float16"),
         ("data.class_weights", "balanced"),
         ("dropout", 0.5),
         ("modle", {"base": "x"}),

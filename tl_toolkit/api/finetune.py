@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +35,7 @@ from tl_toolkit.runtime import (
 if TYPE_CHECKING:
     import keras
 
+    from tl_toolkit.evaluation.folds import CrossValidation
     from tl_toolkit.evaluation.splits import Measured
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
@@ -150,6 +152,7 @@ class _Finetuning:
         self._handle = progress
         self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # seconds of an image by precision
         self._clock = time.perf_counter()
 
     def progress(self, event: Event) -> None:
@@ -180,15 +183,14 @@ class _Finetuning:
 
         if self.plan.reasons:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
-        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
-        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
+        self._write_recipe()
         # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             write_manifest(manifest, self.folder)
-            compiled = wait_for_model()
+            compiled = self._settle_precision(wait_for_model())
         except BaseException:  # interrupts too
             self._is_ending.set()
             # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
@@ -201,15 +203,18 @@ class _Finetuning:
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
-        training = self._train(trainer, transfer)
+        folds = self._cross_validate(trainer, task, images)
+        training = self._train(trainer, transfer, folds)
         self._lap("train")
-        measured = self._evaluate(trainer, task, images, training)
+        measured = self._evaluate(trainer, task, images, training, folds)
         metrics: dict[str, Any] = {
             "best": training.best.as_row(),
             "weights_sha256": training.weights_sha256,
             **measured.metrics,
         }
         metrics["leaks"] = manifest.describe_leaks()
+        if self.measured:
+            metrics["seconds_by_precision"] = self.measured
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
         exported = {}
@@ -234,9 +239,32 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
+        transfer = assemble_model(self.plan, task, self._report_aside)
+        if self.recipe.precision == "auto":  # measured when the images no longer keep it busy
+            return CompiledPhases(transfer)
+        compiled = CompiledPhases(transfer, self.recipe.precision)
         compiled.trace(self._settings)
         return compiled
+
+    def _settle_precision(self, compiled: CompiledPhases) -> CompiledPhases:
+        """Returns the steps in the precision that is chosen, if that is left to be measured."""
+        if self.recipe.precision != "auto":
+            return compiled
+        from tl_toolkit.training.compiled import CompiledPhases
+        from tl_toolkit.training.prepare import measure_precision
+
+        precision, reason, self.measured = measure_precision(self.plan, compiled.transfer)
+        self._handle(message(reason))
+        self.recipe = self.recipe.model_copy(update={"precision": precision})
+        self.plan = replace(
+            self.plan, recipe=self.recipe, reasons=(*self.plan.reasons, f"auto: {reason}")
+        )
+        self._write_recipe()
+        return CompiledPhases(compiled.transfer, precision)
+
+    def _write_recipe(self) -> None:
+        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
+        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
         """Writes the lock, and reports what each phase will train."""
@@ -256,15 +284,34 @@ class _Finetuning:
                 "weights_sha256": hash_file(weights) if weights else None,
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
-                "numerics": describe_numerics(),
+                "numerics": {**describe_numerics(), "precision": recipe.precision},
             },
         )
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
 
-    def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
+    def _cross_validate(
+        self, trainer: Trainer, task: Task, images: Mapping[str, Images]
+    ) -> CrossValidation | None:
+        """Trains and measures the folds, if there are any; they choose the epoch of the run."""
+        if self.recipe.data.folds is None:
+            return None
+        from tl_toolkit.evaluation.folds import cross_validate
+
+        settings = self._settings
+        folds = cross_validate(self.plan, trainer, task, images["train"], settings, self.folder)
+        self._lap("folds")
+        self._handle(message("training on all images, its epochs chosen by the mean of the folds"))
+        return folds
+
+    def _train(
+        self, trainer: Trainer, transfer: TransferModel, folds: CrossValidation | None
+    ) -> Training:
+        judged = folds.trainings.judge(self._settings) if folds else None
         try:
-            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
+            training = trainer.train(
+                self._settings, self.folder, callbacks=self._callbacks, judged=judged
+            )
         except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason
@@ -274,17 +321,29 @@ class _Finetuning:
         return training
 
     def _save(self, transfer: TransferModel) -> None:
+        from tl_toolkit.transfer.precision import set_precision
+
+        set_precision(transfer, "float32")
         if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
             write_json(self.folder.task_state, state)
         with drafted(self.folder.model) as draft:
             transfer.model.save(draft)
 
     def _evaluate(
-        self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
+        self,
+        trainer: Trainer,
+        task: Task,
+        images: Mapping[str, Images],
+        training: Training,
+        folds: CrossValidation | None,
     ) -> Measured:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
         measured = evaluate_trained(trainer, task, images)
+        if folds:
+            from tl_toolkit.evaluation.folds import join_measured
+
+            measured = join_measured(folds, measured)
         write_predictions(self.folder.predictions, measured.predictions)
         if state := task.state():
             write_json(self.folder.task_state, state)
@@ -299,7 +358,7 @@ class _Finetuning:
         """Adds simple predictors on the untrained base's features, where these cost little."""
         from tl_toolkit.evaluation.yardsticks import MOST_IMAGES, SHARE, add_yardsticks
 
-        is_asked = self.recipe.yardsticks and task.has_yardsticks
+        is_asked = self.recipe.yardsticks and task.has_yardsticks and "validation" in images
         if not is_asked or not 1 < len(images["train"]) <= MOST_IMAGES:
             return
         read = epochs * (len(images["train"]) + len(images["validation"]))

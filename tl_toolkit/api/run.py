@@ -207,6 +207,11 @@ class Run(InFolder):
             manifest = self._inspect(Path(data), task, progress)
             name = "test"
         examples = manifest.of(name)
+        if not examples:
+            what = "all images of the run trained its model, which was kept by its folds"
+            expected = "metrics.json holds the metrics of its folds."
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or data.test=0.2 in a run"
+            raise DataError(Problem(str(self.path), what, expected, hint))
         targets = task.load_targets(examples, settings.image_size, self._resize)
         images = {
             size: Images(examples, image_size=size, resize=self._resize, targets=targets)

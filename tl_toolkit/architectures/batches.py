@@ -114,7 +114,8 @@ class FixedBatch:
             lambda tensor: tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32), model.input
         )
         self._function = tf.function(
-            lambda x: model(x, training=False), input_signature=[signature]
+            lambda x: tf.nest.map_structure(_as_float32, model(x, training=False)),
+            input_signature=[signature],
         )
 
     @functools.cached_property
@@ -140,6 +141,11 @@ class FixedBatch:
             padded = self._run(pad_batch(part, missing))
             outputs.append(take_examples(padded, 0, self.batch_size - missing))
         return join_batches(outputs)
+
+
+def _as_float32(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a tensor of a base that computes in bfloat16 as float32, which holds its values."""
+    return tf.cast(tensor, tf.float32)
 
 
 def connect(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
+from tl_toolkit.evaluation.folds import cross_validate, join_measured
 from tl_toolkit.evaluation.splits import Measured, compare_runs, evaluate_trained
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.features.settings import FeatureSettings
@@ -54,12 +55,20 @@ def train_baseline(
     settings = training_settings(baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
-    trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)
+    trainer = build_trainer(
+        CompiledPhases(transfer, baseline.recipe.precision), features, images, progress=report
+    )
+    folds, judged = None, None
     try:
-        training = trainer.train(settings, place)
+        if baseline.recipe.data.folds is not None:
+            folds = cross_validate(baseline, trainer, task, images["train"], settings, place)
+            judged = folds.trainings.judge(settings)
+        training = trainer.train(settings, place, judged=judged)
     except ToolkitError as error:
         raise _relabel(error) from error
     measured = evaluate_trained(trainer, task, images)
+    if folds:
+        measured = join_measured(folds, measured)
     chosen = plan.recipe.baseline
     name = chosen if isinstance(chosen, str) else "baseline"
     compare_runs(run, measured, name, task.final_score or task.score)

@@ -21,9 +21,12 @@ from tl_toolkit.tasks.image import average_views
 from tl_toolkit.tasks.resampling import Sample, compare_samples, find_intervals
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
+from tl_toolkit.transfer.precision import set_precision
 
 __all__ = [
     "Measured",
+    "TrainedView",
+    "add_intervals",
     "compare_runs",
     "evaluate_images",
     "evaluate_trained",
@@ -51,24 +54,34 @@ class Measured(NamedTuple):
 def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images]) -> Measured:
     """Measures the kept weights on validation and test images, from features that are computed.
 
+    A model that was trained in bfloat16 computes in float32 from now on, and is measured by its
+    images: it is the model that is kept.
+
     Args:
         trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
     """
-    views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
-             if split in images}  # fmt: skip
-    task.finish(views["validation"], images["validation"].targets)
+    measured = [split for split in _SPLITS if split in images]
+    views: Mapping[str, SplitView]
+    if trainer.precision == "float32":
+        views = {split: TrainedView(trainer, split, images[split]) for split in measured}
+    else:
+        set_precision(trainer.transfer, "float32")
+        views = {split: _ModelView(trainer.model, task, images[split]) for split in measured}
+    if "validation" in views:
+        task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)
                    for split, view in views.items()}  # fmt: skip
-    columns = max((result.predictions.columns for result in evaluations.values()), key=len)
+    columns = max((result.predictions.columns for result in evaluations.values()), key=len,
+                  default=[])  # fmt: skip
     rows = [
         [example.path, split, *row]
         for split, evaluation in evaluations.items()
         for example, row in zip(images[split].examples, evaluation.predictions.rows, strict=True)
     ]
     return Measured(
-        {split: _add_intervals(evaluation) for split, evaluation in evaluations.items()},
+        {split: add_intervals(evaluation) for split, evaluation in evaluations.items()},
         Table(["path", "split", *columns], rows),
         {split: result.sample for split, result in evaluations.items() if result.sample},
     )
@@ -96,10 +109,10 @@ def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str,
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return _add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+    return add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
 
 
-def _add_intervals(evaluation: Evaluation) -> dict[str, Any]:
+def add_intervals(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the metrics with their intervals; one that a task has a better interval of keeps it.
 
     Args:
@@ -126,7 +139,7 @@ def evaluate_views(
         views: The views, at least one.
     """
     view = _AveragedView(model, task, images, views)
-    return _add_intervals(task.evaluate(view, view.images.targets))
+    return add_intervals(task.evaluate(view, view.images.targets))
 
 
 def write_predictions(path: Path, predictions: Table) -> None:
@@ -143,8 +156,14 @@ def write_predictions(path: Path, predictions: Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-class _TrainedView(SplitView):
-    """A split as the model sees it that a trainer holds: by the features of its last phase."""
+class TrainedView(SplitView):
+    """A split as the model sees it that a trainer holds: by the features of its last phase.
+
+    Args:
+        trainer: The trainer, after its training.
+        split: Name of the split.
+        images: Its images.
+    """
 
     def __init__(self, trainer: Trainer, split: str, images: Images) -> None:
         self.examples = images.examples
@@ -154,6 +173,11 @@ class _TrainedView(SplitView):
         self._assess = trainer.assess
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Returns losses and outputs, as `SplitView.assess`.
+
+        Args:
+            inputs: The features joined with targets.
+        """
         return self._assess(inputs, len(self.examples))
 
 

@@ -58,7 +58,7 @@ class LiveFeatures:
         """Yields features, and the indices of their images, in an order.
 
         Args:
-            order: Indices of images, each read once in this order.
+            order: Indices of images, in the order that they are read; one may come several times.
             batch_size: Each chunk has a multiple of so many examples; the last one may have any
                 number.
             epoch: Decides the augmentation.

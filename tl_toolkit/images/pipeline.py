@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import io
@@ -107,11 +108,11 @@ class Images:
         self._shape = (*image_size, 3)
         self._resize = _compile_resize(tuple(image_size), resize)
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: dict[str, np.ndarray] = {}
         if decoded is not None and self._keeps:
             # The same arrays, not a copy: all images would be in memory twice for a while.
-            known = (decoded.get(entry.sha256) for entry in self.examples)
-            self._kept = {n: pixels for n, pixels in enumerate(known) if pixels is not None}
+            known = ((entry.sha256, decoded.get(entry.sha256)) for entry in self.examples)
+            self._kept = {sha256: pixels for sha256, pixels in known if pixels is not None}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -121,6 +122,19 @@ class Images:
         """int64 (n,), made of each image's content: the same image has the same key anywhere."""
         heads = [bytes.fromhex(entry.sha256)[:8] for entry in self.examples]
         return np.array([int.from_bytes(head, "big", signed=True) for head in heads], np.int64)
+
+    def select(self, indices: Sequence[int] | np.ndarray, targets: Any) -> Images:
+        """Returns some of the images, which share what is decoded with all of them.
+
+        Args:
+            indices: Places among the examples.
+            targets: Their targets.
+        """
+        selected = copy.copy(self)
+        selected.__dict__.pop("keys", None)
+        selected.examples = tuple(self.examples[index] for index in indices)
+        selected.targets = targets
+        return selected
 
     def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes the images at these indices.
@@ -137,8 +151,9 @@ class Images:
         pixels = np.empty((len(indices), *self._shape), np.uint8)
         missing = []
         for place, index in enumerate(np.asarray(indices, np.int64).tolist()):
-            if index in self._kept:
-                pixels[place] = self._kept[index]
+            kept = self._kept.get(self.examples[index].sha256)
+            if kept is not None:
+                pixels[place] = kept
             else:
                 missing.append((place, index))
         if missing:
@@ -174,7 +189,7 @@ class Images:
             decoded = self._decode(self.examples[index])
             pixels[place] = decoded
             if self._keeps:
-                self._kept[index] = decoded
+                self._kept[self.examples[index].sha256] = decoded
 
         with ThreadPoolExecutor(count_threads()) as pool:
             for _ in pool.map(decode, *zip(*missing, strict=True)):

@@ -68,6 +68,9 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         return recipe, ()
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
     images, validation = estimate_splits(counts, recipe.data.validation)
+    if recipe.data.folds is not None:
+        validation = images // recipe.data.folds
+        images -= validation
     preset = recipe.preset
     recipe, choices = resolve_preset(
         resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
@@ -123,23 +126,30 @@ def _check_data(data: Data, survey: Survey) -> Findings:
         yield Finding((*section, *field.split(".")), _name_field(problem), DataError)
     if not survey.problems:
         yield from _check_fractions(data, survey.counts)
+    if data.folds is not None and "validation" in survey.counts:
+        what = f"data.folds = {data.folds}: the table has rows of the split validation"
+        expected = "Each image that trains validates once."
+        hint = "train, test or nothing in the column split, or ~data.folds"
+        yield Finding(("data", "folds"), Problem("", what, expected, hint), DataError)
 
 
 def _check_fractions(data: Data, counts: Mapping[str | None, Mapping[str, int]]) -> Findings:
     """Refuses classes with fewer images than there are splits to sample."""
-    values = {"validation": data.validation, "test": data.test}
+    values = {"validation": data.validation if data.folds is None else None, "test": data.test}
     sampled = [
         name for name, value in values.items() if isinstance(value, float) and name not in counts
     ]
-    few = {name: count for name, count in counts.get(None, {}).items() if count <= len(sampled)}
-    if few:
+    needed = len(sampled) + 1 + (data.folds is not None)
+    free = counts.get(None if sampled else "train", {})
+    few = {name: count for name, count in free.items() if count < needed}
+    if few and needed > 1:
         field = next(
             name for name in ("train", "csv", "builtin") if getattr(data, name) is not None
         )
         listed = name_some(f"{name!r} ({count})" for name, count in few.items())
         what = f"data.{field}: too few images of {listed}"
-        splits = " and ".join(("train", *sampled))
-        expected = f"expected at least {len(sampled) + 1} of each class, for {splits}."
+        splits = " and ".join(("train", *sampled) if data.folds is None else ("2 folds", *sampled))
+        expected = f"expected at least {needed} of each class, for {splits}."
         yield Finding(("data", field), Problem("", what, expected), DataError)
 
 

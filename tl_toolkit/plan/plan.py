@@ -162,6 +162,7 @@ class Plan:
                 f"base     {base}{arguments}; weights {weights}{fetch}",
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
+                *([f"folds    {self._describe_folds()}"] if self.recipe.data.folds else []),
                 f"phases   {'; '.join(self._list_phases())}",
                 *(f"chosen   {reason}" for reason in self.reasons),
                 *([f"search   {self._describe_search()}"] if self.recipe.search else []),
@@ -169,6 +170,11 @@ class Plan:
                 *(f"warning  {text}" for text in self.warnings),
             )
         )
+
+    def _describe_folds(self) -> str:
+        group = self.recipe.data.group
+        together = f", images of one {group} together" if group else ""
+        return f"{self.recipe.data.folds}{together}; then the model is trained on all images"
 
     def _describe_search(self) -> str:
         fields = ", ".join(resolve_space(self.recipe))

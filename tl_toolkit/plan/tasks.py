@@ -184,4 +184,5 @@ def splits_of(data: Data) -> Splits:
     Args:
         data: The section.
     """
-    return Splits(data.train, data.validation, data.test, data.links)
+    validation = data.validation if data.folds is None else None
+    return Splits(data.train, validation, data.test, data.links, data.group or "")

@@ -238,6 +238,8 @@ class Printer:
         for split in ("test", "validation"):
             if split in metrics and (text := self._section.describe_certainty(metrics[split])):
                 chose = ", which chose the epoch" if split == "validation" else ""
+                if chose and "folds" in metrics:
+                    chose = ", each image by a model trained without its fold"
                 self._print(f"{text} ({split}{chose})")
                 for sentence in self._section.describe_comparisons(metrics[split]):
                     self._print(sentence)
@@ -247,7 +249,8 @@ class Printer:
         self._print(self._describe_time())
         if self._folder:
             run = shlex.quote(shorten_path(self._folder.path))
-            verbs = [f"evaluate {run}", f"predict {run} IMAGE..."]
+            verbs = [f"evaluate {run}"] if "folds" not in metrics or "test" in metrics else []
+            verbs += [f"predict {run} IMAGE..."]
             verbs += [] if event.facts["exported"] else [f"export {run}"]
             self._print("\nnext:" + "".join(f"\n  tltool {verb}" for verb in verbs))
 

@@ -245,6 +245,16 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _list_rows(
+    name: str, split: str, metrics: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yields the row of a split, and below that of all folds their mean and deviation."""
+    yield name, split, metrics[split]
+    if split == "validation" and (folds := metrics.get("folds")):
+        yield f"  mean of {folds['count']} folds", split, {"images": None, **folds["mean"]}
+        yield "  deviation of folds", split, {"images": None, **folds["deviation"]}
+
+
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
@@ -256,14 +266,14 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     name = "from scratch" if baseline.get("word") == "scratch" else "baseline"
     models = {"this run": metrics, name: baseline}
     shown = [
-        (name, split, values)
+        row
         for split in ("validation", "test")
         if split in metrics
-        for name, values in (
-            *((name, splits.get(split)) for name, splits in models.items()),
-            *((title, metrics[split].get(key)) for key, title in task.baselines.items()),
+        for row in (
+            *(row for title, splits in models.items() for row in _list_rows(title, split, splits)),
+            *((title, split, metrics[split].get(key)) for key, title in task.baselines.items()),
         )
-        if values is not None
+        if row[2] is not None
     ]
     # A split may have headlines that the others lack.
     trained = [values for name, _, values in shown if name in models]

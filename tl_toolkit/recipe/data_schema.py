@@ -83,6 +83,20 @@ class Data(Section):
         "none by default.",
         examples=[0.1, "data/flowers/test"],
     )
+    folds: Annotated[int, Field(ge=2, le=20)] | None = Field(
+        default=None,
+        examples=[5],
+        description="Cross-validation, 2 to 20: the images that train and those that a fraction in "
+        "validation would take are split into so many parts, stratified by class where there are "
+        "classes. Each is predicted by a model that was trained on the others; the run's model is "
+        "then trained on all of them, and keeps the epoch that was best in the mean of the folds.",
+    )
+    group: Text | None = Field(
+        default=None,
+        examples=["patient"],
+        description="Column of the table (with csv) that names what images have in common, as a "
+        "patient or a place: images of one group lie in one split and in one fold.",
+    )
     classes: Annotated[tuple[_ClassName, ...], Field(min_length=2), Listed] | None = Field(
         default=None,
         description="The classes to use, in the order of the outputs; all, by name, by default.",
@@ -176,11 +190,24 @@ class Data(Section):
         if all(_is_fraction(value) for value in fractions) and sum(fractions) >= 1:
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
+        yield from _find_conflicts_of_folds(values)
         yield from refuse_repeated(values.get("classes"), "classes")
         if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":
             expected = "expected none without resize: pad"
             yield Conflict(("pad_color",), expected, "resize: pad")
         yield from _find_conflicts_of_masks(values)
+
+
+def _find_conflicts_of_folds(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields conflicts of folds with a folder for validation, and of groups without a table."""
+    if values.get("folds") is not None and isinstance(values.get("validation"), str | PathLike):
+        expected = (
+            "expected no folder beside data.folds, where each image that trains validates once"
+        )
+        yield Conflict(("validation",), expected, "~data.validation, or ~data.folds")
+    if values.get("group") is not None and values.get("csv") is None:
+        expected = "expected none without data.csv: groups are a column of its table"
+        yield Conflict(("group",), expected, "~data.group")
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:

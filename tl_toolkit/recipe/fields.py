@@ -191,7 +191,13 @@ class Section(BaseModel):
         except ValidationError as error:
             if not details:
                 raise
-            details += [_repeat(detail) for detail in error.errors(include_url=False)]
+            explained = {tuple(path) for path, _, _ in conflicts}
+            details += [
+                _repeat(detail)
+                for detail in error.errors(include_url=False)
+                # A rule may say why there is no such key.
+                if detail["type"] != "extra_forbidden" or detail["loc"] not in explained
+            ]
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details)
         return section

@@ -78,6 +78,7 @@ class TaskSection(KindSection):
         lower_is_better: Metrics of which lower values are better.
         ungraded: Numbers in the metrics that no threshold can be set on.
         tunable: Its own fields that trials and a baseline may change, as its targets stay the same.
+        absent: Fields of other tasks that it lacks, and why.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
         remarks: What the descriptions of these fields say of the task.
         shared_modules: Modules of the task that are in another folder, by their name in its own.
@@ -99,9 +100,21 @@ class TaskSection(KindSection):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     ungraded: ClassVar[frozenset[str]] = frozenset()
     tunable: ClassVar[tuple[str, ...]] = ()
+    absent: ClassVar[Mapping[str, str]] = {}
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     remarks: ClassVar[Mapping[str, str]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for each field of other tasks that has no meaning here.
+
+        Args:
+            values: The fields of the section, before validation.
+        """
+        for name, reason in cls.absent.items():
+            if values.get(name) is not None:
+                yield Conflict((name,), f"expected none: {reason}", f"~task.{name}")
 
     def open(self, name: str) -> Any:
         """Imports a module of the task's folder.

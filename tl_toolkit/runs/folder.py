@@ -55,6 +55,7 @@ class RunFolder:
     export = Artifact("export", "Exported models.")
     parity = Artifact("export/parity.json", "Proof that the exported model equals model.keras.")
     parity_failed = Artifact("export/parity.failed.json", "Why an export was not published.")
+    folds = Artifact("folds", "A folder for each fold of `data.folds`, with its phases.")
     baseline = Artifact("baseline", "The baseline's run, trained beside this one.")
 
     # Of searches.

@@ -199,6 +199,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def order_epoch(self, targets: Any, random: np.random.Generator) -> np.ndarray:
+        """Returns the images of an epoch of training, by index, in the order of its steps.
+
+        Args:
+            targets: Targets from `load_targets`, of the training images.
+            random: The generator of this epoch alone.
+
+        Returns:
+            int (n,), as many as there are training images; by default each once.
+        """
+        return random.permutation(len(targets))
+
     def find_objective(
         self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
     ) -> tf.Tensor:

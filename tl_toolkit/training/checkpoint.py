@@ -95,6 +95,21 @@ def monitored(epoch: Epoch, rule: StoppingRule | None) -> float:
     return -epoch.val_loss if is_loss else epoch.val_score
 
 
+def replaces(epoch: Epoch, best: Epoch | None, rule: StoppingRule | None) -> bool:
+    """Returns whether an epoch must replace the best one so far.
+
+    Args:
+        epoch: The later epoch.
+        best: The best epoch so far; None if there is none.
+        rule: The rule with the monitor.
+    """
+    if best is None:
+        return True
+    if epoch.epoch == 0:  # the best state itself, computed through another cut
+        return False
+    return best.epoch == 0 or is_better(epoch, best, rule)
+
+
 class Patience:
     """Counts the epochs of a phase without an improvement.
 
@@ -221,11 +236,7 @@ class BestState:
             epoch: An epoch whose weights the model has.
             rule: The rule with the monitor.
         """
-        if self.epoch is None:
-            return True
-        if epoch.epoch == 0:  # the best state itself, computed through another cut
-            return False
-        return self.epoch.epoch == 0 or is_better(epoch, self.epoch, rule)
+        return replaces(epoch, self.epoch, rule)
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
         """Stores the current weights as the best ones.

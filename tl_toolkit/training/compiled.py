@@ -25,6 +25,7 @@ from tl_toolkit.transfer.freezing import (
     set_trainable,
     split_at,
 )
+from tl_toolkit.transfer.precision import in_precision, set_precision
 
 
 class CompiledPhases:
@@ -32,10 +33,13 @@ class CompiledPhases:
 
     Args:
         transfer: The model.
+        precision: float32, or bfloat16: what the layers of the base compute in from now on.
     """
 
-    def __init__(self, transfer: TransferModel) -> None:
+    def __init__(self, transfer: TransferModel, precision: str = "float32") -> None:
         self.transfer = transfer
+        self.precision = precision
+        set_precision(transfer, precision)
         self._compiled: dict[Any, tuple[Split, Steps]] = {}
         self._checked: set[str] = set()
         self._momenta = [
@@ -77,7 +81,8 @@ class CompiledPhases:
         )  # fmt: skip
         steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:
-            check_whole(self.transfer, split)
+            with in_precision(self.transfer, "float32"):  # whose rounding hides no other graph
+                check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
         self._compiled[key] = split, steps
         return split, steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -131,20 +131,24 @@ def _smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 def stream_batches(
-    source: ExampleSource, count: int, batch_size: int, *, seed: int
+    source: ExampleSource,
+    sample: Callable[[np.random.Generator], np.ndarray],
+    batch_size: int,
+    *,
+    seed: int,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields batches without end, in the order that epochs have them; none is a short rest.
 
     Args:
         source: The training images.
-        count: Their number.
+        sample: Returns an order of them.
         batch_size: Images in a batch.
         seed: Decides the order, as in the epochs.
     """
     for epoch in itertools.count(1):
-        order = np.random.default_rng((seed, epoch)).permutation(count)
+        order = sample(np.random.default_rng((seed, epoch)))
         for batch in in_batches(source.chunks(order, batch_size, epoch=epoch), batch_size):
-            if len(batch[1]) == min(batch_size, count):
+            if len(batch[1]) == min(batch_size, len(order)):
                 yield batch
 
 

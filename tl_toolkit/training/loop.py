@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.training.untrained import read_untrained
+from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -66,7 +69,8 @@ class Trainer:
     Args:
         compiled: The assembled model, whose weights are changed, and its steps.
         source: Gives each phase the features of the images.
-        images: Splits `train` and `validation`; perhaps `test`.
+        images: Splits `train` and `validation`; perhaps `test`. Without `validation` it trains with
+            `judged` alone.
         progress: Receives an event for each step and epoch.
         ahead: Units that later trainings will train, so that their features are computed at once.
     """
@@ -92,7 +96,47 @@ class Trainer:
         self._digests = digest_variables(transfer)
         self._untrained = dict(self._digests)
         self._initial = BestState()
+        self._is_alone = True
         self._last: PhaseRun | None = None
+
+    def with_images(
+        self, source: FeatureSource, images: Mapping[str, Images], progress: Handler
+    ) -> Trainer:
+        """Returns a trainer of the same model on other images.
+
+        It begins as this one does, with the weights from before all trainings of either. Each
+        changes the weights of the one model: what is read from it belongs to the last training.
+
+        Args:
+            source: Gives each phase the features of these images.
+            images: Images by split.
+            progress: Receives an event for each step and epoch.
+        """
+        trainer = copy.copy(self)
+        trainer._images, trainer._source, trainer._progress = images, source, progress
+        trainer._finished = SharedPhases()
+        trainer._digests = dict(self._digests)
+        trainer._last = None
+        self._is_alone = trainer._is_alone = False
+        return trainer
+
+    def reset(self) -> None:
+        """Gives the model the weights that it had before all trainings."""
+        self._initial.restore(self._transfer)
+
+    def take_state(self) -> BestState:
+        """Returns the current weights of all that was ever trained, which it can restore."""
+        state = BestState()
+        state.watch_named(self._transfer, self._initial.names)
+        return state
+
+    def restore(self, state: BestState) -> None:
+        """Gives the model the weights of a state.
+
+        Args:
+            state: State of this trainer, or of one on other images.
+        """
+        state.restore(self._transfer)
 
     def train(
         self,
@@ -103,6 +147,7 @@ class Trainer:
         pause_after: int | None = None,
         paused: Paused | None = None,
         keep_head: bool = False,
+        judged: Sequence[Sequence[tuple[float, float]]] | None = None,
     ) -> Training:
         """Trains all phases and leaves the model in its best state.
 
@@ -119,6 +164,8 @@ class Trainer:
             paused: The paused training to resume, with the same settings; the result is the same,
                 bit for bit, as without a pause.
             keep_head: Begin with the head as it is, trained before, and not with a new one.
+            judged: For each phase, loss and score of each epoch that stand for those on validation
+                images, as the means of a cross-validation.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
@@ -155,6 +202,7 @@ class Trainer:
                     settings, index, best, is_new=not keep_head and is_untrained(before),
                     diverged=find_diverged(settings, done), path=path,
                     found=paused.phase.learning_rate if paused else None,
+                    judged=None if judged is None else judged[index],
                 )  # fmt: skip
                 epochs: list[Epoch] = []
                 if paused is not None:
@@ -197,6 +245,21 @@ class Trainer:
             self._digest(),
             pause,
         )
+
+    @property
+    def progress(self) -> Handler:
+        """Receives the events of trainings."""
+        return self._progress
+
+    @property
+    def precision(self) -> str:
+        """What the layers of the base compute in while it trains: float32 or bfloat16."""
+        return self._compiled.precision
+
+    @property
+    def transfer(self) -> TransferModel:
+        """The model that is trained, with its parts."""
+        return self._transfer
 
     @property
     def model(self) -> keras.Model:
@@ -253,6 +316,11 @@ class Trainer:
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
         """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
+        if not self._is_alone:  # another trainer has prepared the task for its own images
+            task = self._transfer.task
+            task.prepare(self._images["train"].targets)
+            if task.prepare_changes_model:
+                self._digests = digest_variables(self._transfer)
         if keep_head:
             return
         initialize_head(self._transfer.parts[-1].layers, phase_seed(settings.seed, "head", 0))
@@ -302,6 +370,7 @@ class Trainer:
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
         diverged: PhaseSettings | None = None, path: Path | None = None,
         found: float | None = None,
+        judged: Sequence[tuple[float, float]] | None = None,
     ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
@@ -332,10 +401,9 @@ class Trainer:
             seed=settings.seed, index=index,
         )  # fmt: skip
         order_seed = phase_seed(settings.seed, "order", index)
+        order = partial(self._transfer.task.order_epoch, self._images["train"].targets)
         if phase.finds_rate and phase.epochs:
-            batches = stream_batches(
-                sources["train"], len(self._images["train"]), settings.batch_size, seed=order_seed
-            )
+            batches = stream_batches(sources["train"], order, settings.batch_size, seed=order_seed)
             # The test begins with the streams of the phase, whatever sampled from them before.
             _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
             rate = found or self._find_rate(phase, split, steps, batches, path)
@@ -345,10 +413,10 @@ class Trainer:
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._last = PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
-            order_seed=order_seed,
+            order_seed=order_seed, order=order,
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
-            diverged=diverged,
+            diverged=diverged, judged=judged,
         )  # fmt: skip
         return self._last
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,13 @@ class PhaseRun:
         digests: Digests of all weights before the first step.
         sizes: Images in each split.
         order_seed: Decides the order of images in each epoch.
+        order: Returns the training images of an epoch, by index, from its generator.
         batch_size: Images in a step.
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
         diverged: An earlier phase that left the loss far above what it found, if any.
+        judged: Loss and score of each epoch, from 0, that stand for those on validation images,
+            where there are none; the phase ends with them.
 
     Attributes:
         split: As in the arguments.
@@ -64,10 +67,12 @@ class PhaseRun:
         *,
         sizes: Mapping[str, int],
         order_seed: int,
+        order: Callable[[np.random.Generator], np.ndarray],
         batch_size: int,
         progress: Handler,
         is_new: bool,
         diverged: PhaseSettings | None = None,
+        judged: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -77,10 +82,12 @@ class PhaseRun:
         self._digests = digests
         self._sizes = sizes
         self._order_seed = order_seed
+        self._sample = order
         self._batch_size = batch_size
         self._progress = progress
         self._is_new = is_new
         self._diverged = diverged
+        self._judged = judged
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -148,6 +155,8 @@ class PhaseRun:
         for row in self._rows:
             self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
+        if self._judged is not None:
+            last = min(last, len(self._judged) - 1)
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(
             callbacks, self._transfer.model, self.steps.optimizer,
@@ -233,8 +242,7 @@ class PhaseRun:
 
     def _order(self, number: int) -> np.ndarray:
         """Returns the order of training images in an epoch."""
-        random = np.random.default_rng((self._order_seed, number))
-        return random.permutation(self._sizes["train"])
+        return self._sample(np.random.default_rng((self._order_seed, number)))
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
         self.steps.use_weights()
@@ -274,6 +282,8 @@ class PhaseRun:
         return total / examples, self.steps.task.score_of(state)
 
     def _evaluate(self, number: int, listeners: PhaseCallbacks | None) -> tuple[float, float]:
+        if self._judged is not None:
+            return self._judged[number]
         order = np.arange(self._sizes["validation"])
         # Whole compiled batches: the suffix would pad shorter ones.
         size = self.split.suffix.batch_size
@@ -351,7 +361,7 @@ class PhaseRun:
             phase=self._phase.name,
             steps=self._steps_taken,
             learning_rate=first_rate(self._phase.learning_rate),
-            outputs=self.steps.last_outputs if self._steps_taken else None,
+            outputs=self.steps.last_outputs if self._steps_taken and self._judged is None else None,
             accumulate=self._phase.optimizer.accumulate,
         )
         where = f"phase {self._phase.name!r}"

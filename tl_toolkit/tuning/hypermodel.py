@@ -43,6 +43,7 @@ from tl_toolkit.training.prepare import (
 )
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
+from tl_toolkit.transfer.precision import set_precision
 from tl_toolkit.tuning.oracle import read_values, register_space
 
 _ARGUMENTS = ("epochs", "initial_epoch", "callbacks", "verbose")
@@ -159,9 +160,13 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._warn_of_phases(plan.recipe, window)
         images = self._find_images(plan, transfer.task)
         features = FeatureSettings.from_values(feature_values(plan.recipe))
-        trainer = build_trainer(CompiledPhases(transfer), features, images)
+        compiled = CompiledPhases(transfer, plan.recipe.precision)
+        trainer = build_trainer(compiled, features, images)
         settings = window.cut(training_settings(plan))
-        training = trainer.train(settings, callbacks=callbacks, keep_head=window.start > 0)
+        try:
+            training = trainer.train(settings, callbacks=callbacks, keep_head=window.start > 0)
+        finally:
+            set_precision(transfer, "float32")
         best = training.best.as_row()
         results = {name: value for name, value in best.items() if isinstance(value, float)}
         _save_kept(transfer.model, callbacks, results)

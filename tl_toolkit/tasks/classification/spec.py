@@ -27,10 +27,11 @@ class ClassificationSection(TaskSection):
     """One class for each image."""
 
     kind: Literal["classification"] = Field(default="classification", description="The task.")
-    balance: Literal["class_weights", "focal", "logit_adjust"] | None = Field(
+    balance: Literal["class_weights", "oversample", "focal", "logit_adjust"] | None = Field(
         default=None,
         description="What training does about classes of unequal size: class_weights weighs each "
-        "image by the inverse of its class's share, focal (Lin et al., 2017) weighs down what is "
+        "image by the inverse of its class's share, oversample shows each class equally often in "
+        "an epoch, which has as many steps, focal (Lin et al., 2017) weighs down what is "
         "predicted well, logit_adjust (Menon et al., 2021) takes the classes' shares out of the "
         "logits, so that rare ones are predicted more often. Losses that are shown are without it.",
     )

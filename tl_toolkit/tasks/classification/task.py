@@ -52,7 +52,7 @@ class Classification(ImageTask):
         classes: Class names in the order of the outputs, at least 2.
         head: Layers between the features and the outputs.
         activation: softmax, or sigmoid: one output for both of two classes.
-        balance: class_weights, focal or logit_adjust; None for none.
+        balance: class_weights, oversample, focal or logit_adjust; None for none.
         label_smoothing: Share of each target that is spread over all classes, [0, 1).
     """
 
@@ -115,6 +115,28 @@ class Classification(ImageTask):
         counts = np.bincount(targets, minlength=len(self.classes)).clip(1)
         self._shares.assign((counts / counts.sum()).astype(np.float32))
 
+    def order_epoch(self, targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Returns each image once; oversampled, as many images of each class, give or take one.
+
+        An epoch has as many images as there are, so that it has as many steps. Of a class with
+        fewer than its share all come equally often, give or take one; of a class with more, others
+        come in each epoch.
+
+        Args:
+            targets: int32 (n,).
+            random: The generator of this epoch alone.
+        """
+        if self._balance != "oversample":
+            return super().order_epoch(targets, random)
+        present = random.permutation(np.unique(targets))
+        shares = np.full(len(present), len(targets) // len(present))
+        shares[: len(targets) % len(present)] += 1
+        chosen = []
+        for label, share in zip(present, shares, strict=True):
+            images = random.permutation(np.flatnonzero(targets == label))
+            chosen.append(np.resize(images, share))  # repeats them, in this order
+        return random.permutation(np.concatenate(chosen))
+
     def find_objective(
         self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
     ) -> tf.Tensor:
@@ -125,7 +147,7 @@ class Classification(ImageTask):
             targets: int32 (batch,).
             losses: float32 (batch,), the cross-entropy.
         """
-        if self._balance is None and not self._label_smoothing:
+        if self._balance in (None, "oversample") and not self._label_smoothing:
             return losses
         shares = outputs
         if self.units == 1:
@@ -177,7 +199,7 @@ class Classification(ImageTask):
             solver: ridge, logistic or auto.
         """
         weights = None
-        if self._balance == "class_weights":
+        if self._balance in ("class_weights", "oversample"):  # the same, where each comes once
             weights = self._class_weights().numpy()[targets]
         solution = solve_classes(features, targets, len(self.classes), solver, weights=weights)
         if self._balance == "logit_adjust":

@@ -43,13 +43,16 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
         recipe: The recipe, with its head resolved.
         classes: Class names in the order of the outputs.
     """
+    task = recipe.task
+    if not isinstance(task, SegmentationSection):
+        raise TypeError(f"task: expected segmentation, got {task.kind}")
     section = recipe.data.masks
     masks = MaskSettings()
     if section is not None:
         masks = MaskSettings(section.ids, section.colors, section.ignore)
     return Segmentation(
         classes,
-        PixelSettings(**values_of(recipe.pixels)),
+        PixelSettings(**{**values_of(recipe.pixels), **task.balanced_pixels}),
         MaskReader(masks, len(classes)),
         layers_of(recipe),
         None if masks.colors is None else np.array(masks.colors, np.uint8),
