@@ -8,7 +8,9 @@ from tests.models import build_trainer, build_transfer, plan_values
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.features.sets import LiveFeatures
 from tl_toolkit.images.mixing import Mixer, mix_images
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.schema import Phase
+from tl_toolkit.runtime import numerics, start_tensorflow
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.tasks.regression.task import Regression
@@ -198,3 +200,34 @@ def test_the_prefix_sees_mixed_images_of_a_training_batch(tmp_path):
     expected = 2 * mix_images(pixels, others, mixes.shares, mixes.boxes)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert not np.array_equal(pixels, others)
+
+
+def train(folder, **changes):
+    plan, task = plan_values(RECIPE, changes)
+    trainer, _ = build_trainer(plan, task, folder)
+    training = trainer.train(training_settings(plan))
+    return training.history, training.weights_sha256
+
+
+@pytest.fixture
+def deterministic():
+    start_tensorflow()
+    with numerics(deterministic=True):
+        yield
+
+
+def test_noise_and_blends_are_the_same_with_the_store_and_without(tmp_path, deterministic):
+    changes = {"phases.head.feature_noise": 0.3, "phases.head.feature_mixup": 0.5}
+
+    stored = train(tmp_path / "1", **changes, **{"features.store": "always"})
+    live = train(tmp_path / "2", **changes, **{"features.store": "never"})
+
+    assert stored == live
+
+
+def test_a_solved_head_takes_images_as_they_are(tmp_path, deterministic):
+    solved = {"model.head": {"solver": "ridge"}, "phases": []}
+
+    assert train(tmp_path / "1", **solved, augment={"mixup": 0.5}) == train(
+        tmp_path / "2", **solved
+    )

@@ -33,7 +33,8 @@ def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
     measured = measure_proportions(_list_files(source))
     if measured is None:
         return None
-    sides = f"width / height {measured.low:.2f} to {measured.high:.2f}"
+    low, high = f"{measured.low:.2f}", f"{measured.high:.2f}"
+    sides = f"width / height {low}" + (f" to {high}" if high != low else "")
     if measured.spread <= _ALIKE:
         return "stretch", f"the images have about the same proportions, {sides}"
     if is_centred and measured.cut <= _MOST_CUT:

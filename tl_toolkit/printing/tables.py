@@ -249,7 +249,8 @@ def _list_rows(
     name: str, split: str, metrics: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yields the row of a split, and below that of all folds their mean and deviation."""
-    yield name, split, metrics[split]
+    if split in metrics:
+        yield name, split, metrics[split]
     if split == "validation" and (folds := metrics.get("folds")):
         yield f"  mean of {folds['count']} folds", split, {"images": None, **folds["mean"]}
         yield "  deviation of folds", split, {"images": None, **folds["deviation"]}
@@ -271,9 +272,12 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         if split in metrics
         for row in (
             *(row for title, splits in models.items() for row in _list_rows(title, split, splits)),
-            *((title, split, metrics[split].get(key)) for key, title in task.baselines.items()),
+            *(
+                (title, split, metrics[split][key])
+                for key, title in task.baselines.items()
+                if metrics[split].get(key) is not None
+            ),
         )
-        if row[2] is not None
     ]
     # A split may have headlines that the others lack.
     trained = [values for name, _, values in shown if name in models]

@@ -173,7 +173,7 @@ class Phase(Section):
     )
     feature_noise: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
-        examples=[0.1],
+        examples=[0.5],
         description="Add a random number to each channel of what leaves the frozen part, at most "
         "this fraction of the channel's range, in training only (FroFA: Bär et al., 2024). Stored "
         "features get new noise in each epoch.",
