@@ -60,7 +60,12 @@ def test_phases_of_different_decay_do_not_share_their_steps():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"kind": "sgd"}, {"kind": "adamw", "clip_norm": 0.01}], ids=["sgd", "clipped"]
+    "settings",
+    [
+        pytest.param({"kind": "sgd"}, marks=pytest.mark.slow),
+        {"kind": "adamw", "clip_norm": 0.01},
+    ],
+    ids=["sgd", "clipped"],
 )
 def test_accumulated_batches_move_weights_as_one_large_batch_does(settings):
     moves = []

@@ -97,21 +97,46 @@ def test_the_table_counts_the_tensors_of_each_part_and_checks_their_rates(compil
         tabulate_rates(compiled.transfer, phase, steps, factors)
 
 
-def test_a_run_keeps_and_reports_the_rates_of_a_phase(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a phase with rates by name and of one that weighs gradients, and its events."""
     events = []
-    phase = {"name": "all", "epochs": 1, "unfreeze": 2, "learning_rates": {"c5": 1e-5}}
-
+    phases = [
+        {"name": "named", "epochs": 1, "unfreeze": 2, "learning_rates": {"c5": 1e-5}},
+        {"name": "weighed", "epochs": 2, "unfreeze": 2, "learning_rates": "auto_rgn"},
+    ]
     run = tl.finetune(
-        digits_recipe(phases=[phase]),
-        overrides=["phases.all.learning_rates.head=1e-4"],
-        out=tmp_path / "run",
+        digits_recipe(phases=phases),
+        overrides=["phases.named.learning_rates.head=1e-4"],
+        out=tmp_path_factory.mktemp("rates") / "run",
         progress=events.append,
     )
+    return run, events
 
-    kept = json.loads((run.path / "phases" / "1-all" / "rates.json").read_text())["rates"]
+
+def read_rates(run, phase):
+    return json.loads((run.path / "phases" / phase / "rates.json").read_text())
+
+
+def test_a_run_keeps_and_reports_the_rates_of_a_phase(run):
+    run, events = run
+
+    kept = read_rates(run, "1-named")["rates"]
+
     assert {row["name"]: row["rate"] for row in kept} == {"c5": 1e-5, "f6": 1e-3, "head": 1e-4}
-    (began,) = [event for event in events if event.kind == "phase_began"]
+    began = next(event for event in events if event.kind == "phase_began")
     assert began.facts["rates"] == kept
+
+
+def test_auto_rgn_sets_the_rates_of_each_epoch_in_proportion(run):
+    kept = read_rates(run[0], "2-weighed")
+
+    assert [epoch["epoch"] for epoch in kept["epochs"]] == [1, 2]
+    assert kept["rates"] == kept["epochs"][0]["rates"] != kept["epochs"][1]["rates"]
+    for epoch in kept["epochs"]:
+        norms = epoch["relative_gradient_norms"]
+        expected = {name: 1e-3 * norm / max(norms.values()) for name, norm in norms.items()}
+        assert {row["name"]: row["rate"] for row in epoch["rates"]} == pytest.approx(expected)
 
 
 def test_relative_gradient_norms_are_those_of_the_loss_by_hand(compiled):
@@ -135,20 +160,6 @@ def test_relative_gradient_norms_are_those_of_the_loss_by_hand(compiled):
 
     assert norms[0] == {"head": pytest.approx(gradient / weights, rel=1e-4)}
     assert list(norms[1]) == ["c3", "c5", "f6", "head"] and min(norms[1].values()) > 0
-
-
-def test_auto_rgn_sets_the_rates_of_each_epoch_in_proportion(tmp_path):
-    phase = {"name": "all", "epochs": 2, "unfreeze": 2, "learning_rates": "auto_rgn"}
-
-    run = tl.finetune(digits_recipe(phases=[phase]), out=tmp_path / "run")
-
-    kept = json.loads((run.path / "phases" / "1-all" / "rates.json").read_text())
-    assert [epoch["epoch"] for epoch in kept["epochs"]] == [1, 2]
-    assert kept["rates"] == kept["epochs"][0]["rates"] != kept["epochs"][1]["rates"]
-    for epoch in kept["epochs"]:
-        norms = epoch["relative_gradient_norms"]
-        expected = {name: 1e-3 * norm / max(norms.values()) for name, norm in norms.items()}
-        assert {row["name"]: row["rate"] for row in epoch["rates"]} == pytest.approx(expected)
 
 
 def settings_of(**phase):

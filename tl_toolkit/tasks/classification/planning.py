@@ -112,7 +112,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: The folders hold no classes.
         """
-        from tl_toolkit.plan.starter import find_splits
+        from tl_toolkit.plan.starter_lines import find_splits
 
         if source.is_file():
             header, _ = read_header(source, expected="")
@@ -144,7 +144,7 @@ class Planning(TaskPlanning):
 
 def _propose_table(table: Path, place: Path) -> tuple[list[str], Listing, list[FieldProblem]]:
     """Returns lines of `data` for a table, what it lists, and problems that remain."""
-    from tl_toolkit.plan.starter import write_classes, write_table
+    from tl_toolkit.plan.starter_lines import write_classes, write_table
 
     lines = write_table(table, place, "each class")
     files, problems = read_table(table)
@@ -168,7 +168,7 @@ def _propose_folders(
 
     Where folders cannot be used as they are, the lines say what else can be done.
     """
-    from tl_toolkit.plan.starter import remark, write_classes, write_paths
+    from tl_toolkit.plan.starter_lines import remark, write_classes, write_paths
 
     used = dict(folders)
     contents = {

@@ -139,7 +139,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Images or masks are missing.
         """
-        from tl_toolkit.plan.starter import find_splits, remark, write_paths
+        from tl_toolkit.plan.starter_lines import find_splits, remark, write_paths
 
         folders = dict(find_splits(source)) if source.is_dir() else {"train": source}
         if not all((folders["train"] / name).is_dir() for name in ("images", "masks")):
@@ -174,7 +174,7 @@ class Planning(TaskPlanning):
 
 def _propose_masks(paths: Sequence[str]) -> list[str]:
     """Returns lines that name the classes by the values in some of the masks."""
-    from tl_toolkit.plan.starter import remark
+    from tl_toolkit.plan.starter_lines import remark
 
     places = sorted({round(at * (len(paths) - 1) / _OPENED) for at in range(_OPENED + 1)})
     values = _read_values([paths[place] for place in places]) if paths else set()

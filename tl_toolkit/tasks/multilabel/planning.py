@@ -109,7 +109,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter import write_table
+        from tl_toolkit.plan.starter_lines import write_table
 
         if not source.is_file():
             return None
@@ -150,7 +150,7 @@ class Planning(TaskPlanning):
 
 
 def _write_task(section: MultilabelSection) -> list[str]:
-    from tl_toolkit.plan.starter import remark
+    from tl_toolkit.plan.starter_lines import remark
 
     words = "any number of classes for each image"
     if section == MultilabelSection():
@@ -163,7 +163,7 @@ def _write_task(section: MultilabelSection) -> list[str]:
 
 
 def _write_classes(classes: Sequence[str] | None) -> list[str]:
-    from tl_toolkit.plan.starter import quote, remark
+    from tl_toolkit.plan.starter_lines import quote, remark
 
     if classes is None:
         return []

@@ -78,7 +78,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter import quote, remark, write_table
+        from tl_toolkit.plan.starter_lines import quote, remark, write_table
 
         if not source.is_file():
             return None
@@ -204,7 +204,7 @@ def _check_numbers(
 
 
 def _hint(columns: Sequence[str]) -> str:
-    from tl_toolkit.plan.starter import quote
+    from tl_toolkit.plan.starter_lines import quote
 
     names = ", ".join(map(quote, columns))
     return f"task.columns=[{names}]" if names else ""

@@ -1,0 +1,127 @@
+"""Lines of a first recipe: paths, classes, tables, and how a text is written in YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.listing import is_junk
+
+__all__ = [
+    "FRACTION",
+    "NAMED_COUNTS",
+    "SPLIT_NAMES",
+    "find_splits",
+    "quote",
+    "remark",
+    "write_classes",
+    "write_paths",
+    "write_table",
+]
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+
+NAMED_COUNTS = 20
+"""Classes that are named; the others are counted."""
+
+FRACTION = 0.2
+"""Of the images, for validation."""
+
+
+def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[str]:
+    """Returns lines of `data` for folders of splits.
+
+    Args:
+        folders: Folders by split, `train` among them.
+        place: Folder that the recipe will be in.
+        of_what: What a fraction is taken of, as "each class".
+    """
+    paths = {split: quote(_relative(path, place)) for split, path in folders.items()}
+    lines = [f"  train: {paths['train']}"]
+    if "validation" in paths:
+        lines.append(f"  validation: {paths['validation']}")
+    else:
+        lines.append(remark(f"  validation: {FRACTION}", f"this fraction of {of_what}"))
+    if "test" in paths:
+        lines.append(f"  test: {paths['test']}")
+    return lines
+
+
+def write_classes(classes: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    """Returns the line of `data` that leaves classes out, with the reasons above it.
+
+    Args:
+        classes: The classes to use.
+        left_out: A sentence for each class that is not used; none writes no line.
+    """
+    if not left_out:
+        return []
+    reasons = [f"  # {words}" for words in left_out[:NAMED_COUNTS]]
+    names = ", ".join(map(quote, classes))
+    return [*reasons, remark(f"  classes: [{names}]", "or add images, and remove this line")]
+
+
+def write_table(table: Path, place: Path, of_what: str) -> list[str]:
+    """Returns lines of `data` for a table.
+
+    Args:
+        table: The CSV file.
+        place: Folder that the recipe will be in.
+        of_what: As in `write_paths`.
+    """
+    return [
+        f"  csv: {quote(_relative(table, place))}",
+        remark(f"  validation: {FRACTION}", f"this fraction of {of_what}"),
+    ]
+
+
+def remark(line: str, text: str) -> str:
+    """Returns a line followed by a remark.
+
+    Args:
+        line: Line of a recipe.
+        text: The remark.
+    """
+    return f"{line:<32} # {text}"
+
+
+def quote(text: str) -> str:
+    """Returns a path or a name as YAML: plain if it can be, else in double quotes.
+
+    Args:
+        text: The path or name.
+    """
+    is_plain = re.fullmatch(r"[A-Za-z0-9./_-]*[A-Za-z/_][A-Za-z0-9./_-]*", text)
+    if is_plain and isinstance(read_scalar(text), str):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _relative(path: Path, place: Path) -> str:
+    """Returns a relative path if the recipe and its data are near, so that both can be moved."""
+    relative = os.path.relpath(path, place)
+    return str(path.absolute()) if relative.startswith("../..") else relative
+
+
+def find_splits(data_dir: Path) -> dict[str, Path]:
+    """Returns the folders that are named after splits, else the folder itself for training.
+
+    Args:
+        data_dir: The folder.
+    """
+    below = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir())
+             if entry.is_dir() and not is_junk(entry.name)}  # fmt: skip
+    folders = {
+        split: below[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in reversed(names)
+        if name in below
+    }
+    return folders if "train" in folders else {"train": data_dir}
