@@ -38,6 +38,7 @@ class EdgesSection(DenseSection):
         "ods_recall": "ODS recall",
         "ois": "OIS",
     }
+    baselines: ClassVar[Mapping[str, str]] = {"sobel": "Sobel filter"}
     ungraded: ClassVar[frozenset[str]] = frozenset({"ods_threshold"})
 
 

@@ -23,6 +23,7 @@ from tl_toolkit.tasks.edges.boundaries import (
     sample_boundaries,
     summarize,
 )
+from tl_toolkit.tasks.edges.sobel import measure_gradient
 from tl_toolkit.tasks.edges.spec import EdgesSection
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
@@ -108,6 +109,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
         PixelSettings(**values_of(recipe.pixels)),
         EdgeReader(ignore if isinstance(ignore, int) else None),
         layers_of(recipe),
+        yardstick="sobel" if recipe.yardsticks else "",
     )
 
 
@@ -122,6 +124,7 @@ class Edges(DenseTask):
             alike; HED has no loss there. Without class weights all pixels count alike.
         reader: Reads maps of edges.
         head: Hidden layers and dropout of the predictor.
+        yardstick: sobel measures the gradient of each image beside the model; "" leaves it out.
     """
 
     score = EdgesSection.score
@@ -136,8 +139,11 @@ class Edges(DenseTask):
         pixels: PixelSettings = PixelSettings(),  # noqa: B008  (frozen)
         reader: EdgeReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        *,
+        yardstick: str = "",
     ) -> None:
         super().__init__((), pixels, reader or EdgeReader(), head)
+        self.yardstick = yardstick
         self._balanced = pixels.class_weights == "balanced"
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -205,6 +211,14 @@ class Edges(DenseTask):
             `probability`, float32 (...), of an edge.
         """
         return {"probability": outputs[..., 0]}
+
+    def predict_plainly(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the strength of Sobel's gradient in place of a probability.
+
+        Args:
+            image: uint8 (h, w, 3), RGB.
+        """
+        return {"probability": measure_gradient(image)}
 
     def build_metric(self) -> EdgeMetric:
         """Builds the metric that compares whole maps with whole maps of edges."""
