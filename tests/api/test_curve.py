@@ -65,6 +65,13 @@ def test_features_are_computed_once_for_all_parts(run_and_events):
     assert [event.done for event in events if event.kind == "features_computed"].count(images) == 1
 
 
+def test_a_curve_says_that_it_holds_no_model(run_and_events):
+    run, _ = run_and_events
+
+    with pytest.raises(tl.ToolkitError, match=r"this is a curve, which holds no model"):
+        tl.load_run(run.path).model  # noqa: B018
+
+
 def test_parts_are_stratified_and_nested():
     examples = [
         Example(f"{label}{number}", f"{label}{number:060}", split, (label,), "good", "")

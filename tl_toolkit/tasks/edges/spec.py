@@ -14,6 +14,11 @@ class EdgesSection(DenseSection):
     """The probability of an edge at each pixel."""
 
     kind: Literal["edges"] = Field(default="edges", description="The task.")
+    thin: bool = Field(
+        default=False,
+        description="Learn edges one pixel wide, thinned as they are measured: predictions are "
+        "sharper, and lie where the target's line is. Best without class weights.",
+    )
 
     score: ClassVar[str] = "f_score"
     final_score: ClassVar[str] = "ods"
