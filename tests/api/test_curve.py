@@ -55,6 +55,19 @@ def test_of_all_images_each_method_is_what_finetune_makes_of_them(run_and_events
     }
 
 
+@pytest.mark.slow
+def test_a_part_learns_the_same_whatever_was_learned_before(run_and_events, tmp_path):
+    run, _ = run_and_events
+    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+
+    alone = tl.curve(values, out=tmp_path / "run", fractions=[0.3])
+
+    def scores(points):
+        return {point["method"]: point["score"] for point in points if point["fraction"] == 0.3}
+
+    assert scores(alone.points) == scores(run.points)
+
+
 def test_features_are_computed_once_for_all_parts(run_and_events):
     run, events = run_and_events
 
