@@ -55,6 +55,19 @@ def test_of_all_images_each_method_is_what_finetune_makes_of_them(run_and_events
     }
 
 
+@pytest.mark.slow
+def test_a_part_learns_the_same_whatever_was_learned_before(run_and_events, tmp_path):
+    run, _ = run_and_events
+    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+
+    alone = tl.curve(values, out=tmp_path / "run", fractions=[0.3])
+
+    def scores(points):
+        return {point["method"]: point["score"] for point in points if point["fraction"] == 0.3}
+
+    assert scores(alone.points) == scores(run.points)
+
+
 def test_features_are_computed_once_for_all_parts(run_and_events):
     run, events = run_and_events
 
@@ -63,6 +76,13 @@ def test_features_are_computed_once_for_all_parts(run_and_events):
     images = len(run.folder.manifest.read_text().splitlines()) - 1
     assert set(totals) == {images}
     assert [event.done for event in events if event.kind == "features_computed"].count(images) == 1
+
+
+def test_a_curve_says_that_it_holds_no_model(run_and_events):
+    run, _ = run_and_events
+
+    with pytest.raises(tl.ToolkitError, match=r"this is a curve, which holds no model"):
+        tl.load_run(run.path).model  # noqa: B018
 
 
 def test_parts_are_stratified_and_nested():

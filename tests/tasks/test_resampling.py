@@ -199,7 +199,7 @@ def test_a_comparison_is_a_plain_sentence():
     def said(verdict):
         return section.describe_comparisons({"against": {"probe": {"verdict": verdict, **facts}}})
 
-    rest = "9 images are right in this run alone, 2 in that alone (McNemar's exact p = 0.065)"
+    rest = "this run alone is right on 9, that alone on 2 images (McNemar's exact p = 0.065)"
     assert said("open") == [f"not to be told apart from the linear probe: {rest}"]
     assert said("better") == [f"better than the linear probe: {rest}"]
     assert section.describe_comparisons({}) == []

@@ -230,7 +230,7 @@ class Run(InFolder):
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         if data is None:  # else they were counted when they were inspected
-            metrics = {**self._read_yardsticks(name), **metrics}
+            metrics = self._join_yardsticks(name, metrics)
             progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
@@ -240,13 +240,12 @@ class Run(InFolder):
         split = name if data is None else str(data)
         return {"split": split, **metrics, **averaged, "skipped": skipped}
 
-    def _read_yardsticks(self, split: str) -> dict[str, Any]:
-        """Returns what the run has measured of simple predictors on a split of its own."""
-        if not self.folder.metrics.is_file():
-            return {}
-        measured = self.metrics.get(split, {})
-        names = (*self.recipe.task.baselines, "against")
-        return {name: measured[name] for name in names if name in measured}
+    def _join_yardsticks(self, split: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns metrics with what the run has measured beside them on a split of its own."""
+        measured = self.metrics.get(split, {}) if self.folder.metrics.is_file() else {}
+        kept = {name: measured[name] for name in self.recipe.task.baselines if name in measured}
+        against = {**measured.get("against", {}), **metrics.get("against", {})}
+        return {**kept, **metrics, **({"against": against} if against else {})}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example

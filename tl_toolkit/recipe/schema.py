@@ -178,10 +178,10 @@ class Recipe(Section):
     )
     yardsticks: bool = Field(
         default=True,
-        description="Measure simple predictors on the same images beside the run: nearest "
-        "neighbours and a linear probe on the last map of the base before any training, for tasks "
-        "with one output per image. Left out where the map would take another pass over the "
-        "images that is no small part of the training.",
+        description="Measure simple predictors on the same images beside the run: for tasks with "
+        "one output per image nearest neighbours and a linear probe on the last map of the base "
+        "before any training, for edges Sobel's filter. The map is left out where it would take "
+        "another pass over the images that is no small part of the training.",
     )
     baseline: (
         Annotated[

@@ -194,8 +194,8 @@ class TaskSection(KindSection):
             verdict = f"not to be told apart from the {other}"
         if found["test"] == "mcnemar":
             return (
-                f"{verdict}: {found['only_run']} images are right in this run alone, "
-                f"{found['only_other']} in that alone (McNemar's exact p = {found['p']:.2g})"
+                f"{verdict}: this run alone is right on {found['only_run']}, that alone on "
+                f"{found['only_other']} images (McNemar's exact p = {found['p']:.2g})"
             )
         low, high = found["interval"]
         return (

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.models import plan_values
 from tests.pixels import draw_balls, make_recipe
+from tl_toolkit.images.manifest import Example
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.edges.task import EdgeReader, Edges
@@ -224,3 +225,22 @@ def test_whole_maps_are_measured_over_all_images_and_each_alone():
     assert actual["images"] == 2
     assert actual["ods"] == actual["ois"] == pytest.approx(2 / 3)
     assert actual["average_precision"] == pytest.approx(1 / 2)
+
+
+def test_thin_targets_are_lines_one_pixel_wide_where_they_are_learned(tmp_path):
+    wide = np.zeros((30, 40), np.uint8)
+    wide[10:13] = 255  # three rows
+    wide[20] = 64  # few annotators saw it
+    Image.fromarray(wide).save(tmp_path / "mask.png")
+    example = Example("", "0", "train", (str(tmp_path / "mask.png"),))
+
+    thin, plain = (
+        Edges(thin=is_thin).load_targets([example], (30, 40), "stretch")
+        for is_thin in (True, False)
+    )
+
+    assert (plain.resized(0) == 1).sum(axis=0).tolist() == [3] * 40
+    lines = thin.resized(0) == 1
+    assert lines[11, 2:-2].all() and lines.sum(axis=0).max() == 1
+    assert (thin.resized(0)[20] == plain.resized(0)[20]).all()
+    assert (thin.whole(0) == plain.whole(0)).all()  # what is measured is as its file has it

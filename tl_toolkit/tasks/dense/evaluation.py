@@ -12,7 +12,7 @@ import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.pipeline import resize_pixels
+from tl_toolkit.images.pipeline import read_pixels, resize_pixels
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
@@ -57,7 +57,7 @@ class MapPrediction:
 
 def measure_maps(
     view: SplitView, targets: Targets, task: DenseTask
-) -> tuple[MapMetric, list[dict[str, float]]]:
+) -> tuple[MapMetric, MapMetric | None, list[dict[str, float]]]:
     """Compares a model's maps with the targets, each at the size of its own file.
 
     Args:
@@ -66,10 +66,12 @@ def measure_maps(
         task: The task, which reduces outputs to maps and compares them.
 
     Returns:
-        The metric of all images, and the scores of each image.
+        The metric of all images, that of the task's yardstick on them (None where it has none), and
+        the model's scores of each image.
     """
     predictor = DensePredictor(view.model, source=view.source)
     metric = task.build_metric()
+    plain = task.build_metric() if task.yardstick else None
     scores: list[dict[str, float]] = []
     for batch, indices in _batches(view.features, len(targets)):
         maps = predictor.read_maps(batch)
@@ -83,8 +85,12 @@ def measure_maps(
             prediction = predictor.predict(
                 [tensor[place] for tensor in maps], ys[seen_ys], xs[seen_xs], task.postprocess
             )
-            scores.append(metric.add(prediction, target[np.ix_(seen_ys, seen_xs)]))
-    return metric, scores
+            seen = np.ix_(seen_ys, seen_xs)
+            scores.append(metric.add(prediction, target[seen]))
+            if plain is not None:
+                image = read_pixels(Path(view.examples[int(index)].path))
+                plain.add(task.predict_plainly(image[seen]), target[seen])
+    return metric, plain, scores
 
 
 def _batches(features: Features, count: int) -> Iterator[tuple[Batch, np.ndarray]]:

@@ -143,6 +143,14 @@ class Targets:
                 Problem(path, f"is not what it was: {error}", expected, hint)
             ) from error
 
+    def fit(self, target: np.ndarray) -> np.ndarray:
+        """Returns a target as steps and epochs see it: of the model's size.
+
+        Args:
+            target: As its file has it.
+        """
+        return resize_target(target, self.image_size, self.resize, fill=self.reader.ignored)
+
     def resized(self, index: int) -> np.ndarray:
         """Returns a target of the model's size, (height, width, ...), which must not be changed.
 
@@ -151,9 +159,7 @@ class Targets:
         """
         if index in self._kept:
             return self._kept[index]
-        target = resize_target(
-            self.whole(index), self.image_size, self.resize, fill=self.reader.ignored
-        )
+        target = self.fit(self.whole(index))
         # Threads may add a little more than the budget, which does no harm.
         if target.nbytes <= self._room:
             self._room -= target.nbytes

@@ -22,7 +22,7 @@ from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets
 from tl_toolkit.tasks.parity import Limits
-from tl_toolkit.tasks.resampling import Sample
+from tl_toolkit.tasks.resampling import Sample, compare_samples
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -76,9 +76,11 @@ class DenseTask(Task):
 
     Attributes:
         picture: Name of a prediction that is rendered as an image, in names of files.
+        yardstick: Name in the metrics of what `predict_plainly` predicts; "" for none.
     """
 
     picture: ClassVar[str]
+    yardstick: str = ""
     prefix_batch_size = PREFIX_BATCH
 
     def __init__(
@@ -108,6 +110,17 @@ class DenseTask(Task):
     def build_metric(self) -> MapMetric:
         """Builds the metric that compares whole maps with whole maps of targets."""
         raise NotImplementedError
+
+    def predict_plainly(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns maps as of `postprocess`, from an image alone, for tasks with a yardstick.
+
+        Args:
+            image: uint8 (h, w, 3), RGB, at the size of its file.
+
+        Raises:
+            TypeError: The task has none.
+        """
+        raise TypeError(f"{type(self).__name__}: predicts nothing without a model")
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction for one image as an image to save.
@@ -240,11 +253,19 @@ class DenseTask(Task):
         """
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 
-        metric, scores = measure_maps(view, targets, self)
+        metric, plain, scores = measure_maps(view, targets, self)
         names = max(map(list, scores), key=len)  # an image that cannot be measured has no score
         table = Table(names, [list(map(row.get, names)) for row in scores])
         metrics = metric.result()
-        return Evaluation(metrics, table, metric.sample() if metrics["images"] else None)
+        if not metrics["images"]:
+            return Evaluation(metrics, table)
+        sample = metric.sample()
+        if plain is not None:
+            figures = plain.result()
+            metrics[self.yardstick] = {key: figures[key] for key in figures if key != "images"}
+            found = compare_samples(sample, plain.sample(), self.final_score or self.score)
+            metrics["against"] = {self.yardstick: found}
+        return Evaluation(metrics, table, sample)
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions

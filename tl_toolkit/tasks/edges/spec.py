@@ -20,6 +20,11 @@ class EdgesSection(DenseSection):
         "class_weights, which is the default, for class_weights: balanced, as in HED (Xie and Tu, "
         "2015); focal for loss: focal without class weights.",
     )
+    thin: bool = Field(
+        default=False,
+        description="Learn edges one pixel wide, thinned as they are measured: predictions are "
+        "sharper, and lie where the target's line is. Best without class weights.",
+    )
 
     score: ClassVar[str] = "f_score"
     final_score: ClassVar[str] = "ods"
@@ -49,6 +54,7 @@ class EdgesSection(DenseSection):
         "ods_recall": "ODS recall",
         "ois": "OIS",
     }
+    baselines: ClassVar[Mapping[str, str]] = {"sobel": "Sobel filter"}
     ungraded: ClassVar[frozenset[str]] = frozenset({"ods_threshold"})
 
 

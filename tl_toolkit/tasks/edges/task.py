@@ -12,23 +12,28 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_unit
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.edges.boundaries import (
     THRESHOLDS,
     BoundaryCounts,
     count_matches,
+    find_ridges,
     sample_boundaries,
     summarize,
 )
+from tl_toolkit.tasks.edges.sobel import measure_gradient
 from tl_toolkit.tasks.edges.spec import EdgesSection
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
+from tl_toolkit.tasks.types import Resize
 
-__all__ = ["EdgeReader", "EdgeMetric", "Edges"]
+__all__ = ["EdgeMetric", "EdgeReader", "Edges", "ThinTargets"]
 
 _FOCUS = 2.0
 """The exponent of the focal loss (Lin et al., 2017)."""
@@ -39,6 +44,21 @@ _LEGEND = (0, 0.25, 0.5, 0.75, 1)
 
 _BINS = 100
 """Steps of the probability in a state."""
+
+
+class ThinTargets(Targets):
+    """Maps of edges that are thinned at the model's size, and whole as their files have them."""
+
+    def fit(self, target: np.ndarray) -> np.ndarray:
+        """Returns a target of the model's size, in which lines are one pixel wide.
+
+        Args:
+            target: As its file has it.
+        """
+        resized = super().fit(target)
+        edges = resized >= _IS_EDGE
+        beside = edges & ~find_ridges(edges.astype(np.float64))
+        return np.where(beside, np.float32(0), resized)
 
 
 class EdgeReader:
@@ -107,14 +127,16 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
         recipe: The recipe, with its head resolved.
         classes: Of no use: pixels are of no class.
     """
-    task = recipe.task
-    if not isinstance(task, EdgesSection):
-        raise TypeError(f"task: expected edges, got {task.kind}")
+    section = recipe.task
+    if not isinstance(section, EdgesSection):
+        raise TypeError(f"task: expected edges, got {section.kind}")
     ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
     return Edges(
-        PixelSettings(**{**values_of(recipe.pixels), **task.balanced_pixels}),
+        PixelSettings(**{**values_of(recipe.pixels), **section.balanced_pixels}),
         EdgeReader(ignore if isinstance(ignore, int) else None),
         layers_of(recipe),
+        thin=section.thin,
+        yardstick="sobel" if recipe.yardsticks else "",
     )
 
 
@@ -129,6 +151,8 @@ class Edges(DenseTask):
             alike; HED has no loss there. Without class weights all pixels count alike.
         reader: Reads maps of edges.
         head: Hidden layers and dropout of the predictor.
+        thin: Learn edges one pixel wide.
+        yardstick: sobel measures the gradient of each image beside the model; "" leaves it out.
     """
 
     score = EdgesSection.score
@@ -143,12 +167,30 @@ class Edges(DenseTask):
         pixels: PixelSettings = PixelSettings(),  # noqa: B008  (frozen)
         reader: EdgeReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
+        *,
+        thin: bool = False,
+        yardstick: str = "",
     ) -> None:
         super().__init__((), pixels, reader or EdgeReader(), head)
+        self._thin = thin
+        self.yardstick = yardstick
         self._balanced = pixels.class_weights == "balanced"
         self._cross_entropy = keras.losses.binary_crossentropy
         if pixels.loss == "focal":
             self._cross_entropy = partial(keras.losses.binary_focal_crossentropy, gamma=_FOCUS)
+
+    def load_targets(
+        self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
+    ) -> Targets:
+        """Returns the maps of edges of a split, read when they are first asked for.
+
+        Args:
+            examples: As in `DenseTask.load_targets`.
+            size: As in `DenseTask.load_targets`.
+            resize: As in `DenseTask.load_targets`.
+        """
+        kind = ThinTargets if self._thin else Targets
+        return kind(examples, self.reader, image_size=size, resize=resize)
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and the probabilities of its edges and background.
@@ -213,6 +255,14 @@ class Edges(DenseTask):
             `probability`, float32 (...), of an edge.
         """
         return {"probability": outputs[..., 0]}
+
+    def predict_plainly(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the strength of Sobel's gradient in place of a probability.
+
+        Args:
+            image: uint8 (h, w, 3), RGB.
+        """
+        return {"probability": measure_gradient(image)}
 
     def build_metric(self) -> EdgeMetric:
         """Builds the metric that compares whole maps with whole maps of edges."""
