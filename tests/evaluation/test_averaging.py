@@ -72,11 +72,9 @@ def test_metrics_are_those_of_the_averaged_outputs(model):
         size: Images(examples, image_size=size, targets=TARGETS) for size in find_sizes(SIZE, views)
     }
 
-    evaluation = evaluate_views(model, Classification(("a", "b")), images, views)
+    metrics = evaluate_views(model, Classification(("a", "b")), images, views)
 
     expected = expect(model, words)
     likelihoods = expected[np.arange(5), TARGETS]
-    assert evaluation.metrics["loss"] == pytest.approx(-np.log(likelihoods).mean(), rel=1e-5)
-    assert evaluation.metrics["accuracy"] == (expected.argmax(axis=1) == TARGETS).mean()
-    rows = np.array([row[-2:] for row in evaluation.predictions.rows], float)
-    np.testing.assert_allclose(rows, expected, rtol=1e-5)
+    assert metrics["loss"] == pytest.approx(-np.log(likelihoods).mean(), rel=1e-5)
+    assert metrics["accuracy"] == (expected.argmax(axis=1) == TARGETS).mean()
