@@ -271,6 +271,7 @@ print(os.environ["KERAS_BACKEND"])
     assert done.stdout.split() == ["tensorflow", "channels_last", "float32", "float32", "jax"]
 
 
+@pytest.mark.slow
 def test_a_keras_json_that_ends_the_imports_is_left_aside_with_a_line_that_says_so(tmp_path):
     """A process of its own: Keras reads its settings when it is imported."""
     settings = '{"floatx": "bfloat16", "epsilon": 1}'

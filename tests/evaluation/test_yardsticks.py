@@ -43,7 +43,7 @@ def compute_averages(plan, task, images):
     return np.asarray(FixedBatch(base)(pixels)).mean(axis=(1, 2))
 
 
-@pytest.mark.parametrize("store", ["always", "never"])
+@pytest.mark.parametrize("store", ["always", pytest.param("never", marks=pytest.mark.slow)])
 def test_vectors_are_those_of_the_base_before_any_training(tmp_path, store):
     trainer, images, plan, task = tuned(tmp_path / "images", store)
     after = [weight.numpy() for weight in trainer.model.weights]

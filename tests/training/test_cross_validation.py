@@ -143,6 +143,7 @@ def numbers(tmp_path_factory):
     return draw_tables(tmp_path_factory.mktemp("numbers"), count=14) / "numbers.csv"
 
 
+@pytest.mark.slow
 def test_a_fold_is_the_training_on_its_images_alone_bit_for_bit(numbers, tmp_path):
     """A regression, whose model holds the scale of its training targets, and trains its base."""
     phases = [{"name": "all", "epochs": 2, "learning_rate": 0.003, "unfreeze": 1}]

@@ -106,7 +106,9 @@ def test_maps_of_the_frozen_part_cross_a_cut_as_vectors(tmp_path):
     assert {len(shape) for shape in shapes[:-1]} == {1}
 
 
-@pytest.mark.parametrize("phases", [(), (TUNE,)], ids=["probe", "tuned"])
+@pytest.mark.parametrize(
+    "phases", [(), pytest.param((TUNE,), marks=pytest.mark.slow)], ids=["probe", "tuned"]
+)
 def test_the_store_changes_no_bit(tmp_path, phases):
     outcomes = [
         train_aside(tmp_path, solved_recipe(phases=phases, features={"store": store}))[2]
