@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
+from tl_toolkit.api.start import add_start, refuse_replaced_start
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
@@ -48,6 +49,7 @@ def finetune(
     *,
     overrides: Overrides = (),
     base: keras.Model | None = None,
+    start: str | Path | Run | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     root: str | Path = "runs",
@@ -64,6 +66,9 @@ def finetune(
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         base: A functional Keras model in place of the recipe's base, weights and arguments. It is
             used whole and is not changed; the run keeps a copy.
+        start: A finished run, or its folder or name, whose weights training starts from: of its
+            head, outputs are kept by the names of their classes, and those of new classes begin
+            with the means of their features. It becomes the recipe's `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         root: Folder of all runs.
@@ -83,6 +88,8 @@ def finetune(
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
+    if start is not None:
+        overrides = add_start(overrides, start, root=Path(root))
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -91,6 +98,7 @@ def finetune(
             hint = "--out DIR --overwrite"
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
+        refuse_replaced_start(plan, out)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place = Path(out) if out else None
@@ -105,6 +113,8 @@ def finetune(
                 handle(warning(text))
             if plan.ignored:
                 handle(message(plan.ignored))
+            if plan.start:
+                handle(message(f"start: {plan.start.describe()}"))
             for text in plan.warnings:
                 handle(warning(text))
             run = _Finetuning(plan, folder, handle, callbacks).run()
@@ -243,6 +253,7 @@ class _Finetuning:
                 "weights_sha256": hash_file(weights) if weights else None,
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
+                "start": self.plan.start.as_json() if self.plan.start else None,
                 "numerics": describe_numerics(),
             },
         )

@@ -37,6 +37,8 @@ def build_model(
 
     `finetune` starts from the same weights. All layers are trainable: phases set what trains. A
     model of regression holds mean and deviation of the training targets: its images are inspected.
+    In a head of `model.start`, outputs of new classes are random; `finetune` begins them with the
+    means of their features.
 
     Args:
         recipe: As in `tl.finetune`.
@@ -65,7 +67,8 @@ def build_model(
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, handle)
         prepare_model(plan, task, handle)
-        initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
+        if plan.start is None:
+            initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
 
 

@@ -15,6 +15,7 @@ from tl_toolkit.errors import Problem, RecipeError
 @click.command("finetune")
 @takes_recipe
 @click.argument("overrides", nargs=-1)
+@click.option("--from", "start", metavar="RUN", help="Start from the weights of this run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (not built yet).")
@@ -23,6 +24,7 @@ from tl_toolkit.errors import Problem, RecipeError
 def finetune_command(
     recipe: Path,
     overrides: tuple[str, ...],
+    start: str | None,
     out: Path | None,
     overwrite: bool,
     resume: bool,
@@ -48,6 +50,7 @@ def finetune_command(
     run = finetune(
         recipe,
         overrides=overrides,
+        start=start,
         out=out,
         overwrite=overwrite,
         threads=threads,

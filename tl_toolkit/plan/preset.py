@@ -52,7 +52,7 @@ def resolve_preset(
         return recipe, ()
     head, reasons = _choose_head(recipe, images)
     phases: list[Phase] = []
-    if recipe.model.weights == "random":
+    if recipe.model.is_random:
         phases.append(_train_all(architecture))
         reasons.append("phases.train: random weights have nothing to keep, so all of them train")
     else:
@@ -83,7 +83,7 @@ def resolve_preset(
 def _choose_head(recipe: Recipe, images: int) -> tuple[Head, list[str]]:
     head = recipe.model.classifier
     reason = ""
-    if recipe.model.weights == "random":
+    if recipe.model.is_random:
         reason = "features of random weights are not worth solving for"
     elif head.hidden or head.l1 or head.l2 or head.pooling == "generalized_mean":
         reason = "the recipe's own head is not one that can be solved"

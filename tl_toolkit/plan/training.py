@@ -51,6 +51,8 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
+        carried: Places of the outputs of new classes in a head that a run has trained; None for a
+            new head.
         mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
     """
 
@@ -60,6 +62,7 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
+    carried: tuple[int, ...] | None = None
     mixtures: int = 0
 
 
@@ -83,6 +86,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
+        carried=None if plan.start is None else plan.start.find_new(plan.classes),
         mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
     )
 

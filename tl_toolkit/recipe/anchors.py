@@ -97,12 +97,13 @@ def find_interpolation_conflicts(values: Mapping[str, Any]) -> Iterable[Conflict
     if not phases and values.get("preset") == "fast":
         expected = "expected false: preset fast tunes nothing, so that there is nothing to mix"
         yield Conflict(("interpolate",), expected, "preset: auto")
-    solver = field_of(field_of(values.get("model"), "head"), "solver")
+    model = values.get("model")
+    solver = field_of(field_of(model, "head"), "solver")
     tuning = [n for n, phase in enumerate(phases) if field_of(phase, "unfreeze") not in (None, 0)]
     if (phases or solver) and not tuning:
         expected = "expected false: no phase tunes the base, so that there is nothing to mix"
         yield Conflict(("interpolate",), expected, "phases.NAME.unfreeze: 1, in the last phase")
-    elif tuning and tuning[0] == 0 and solver is None:
+    elif tuning and tuning[0] == 0 and solver is None and not field_of(model, "start"):
         expected = "expected a head that is trained before the base is: mixed with a new one, no "
         expected += "weights are good"
         hint = "model.head.solver: ridge, or a first phase without unfreeze"

@@ -141,10 +141,12 @@ class BestState:
 
     Args:
         path: File that holds the weights too, by canonical name, so that a killed run keeps them.
+        keep_start: Let epoch 0 be the best, as of a head that was trained before.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, keep_start: bool = False) -> None:
         self._path = path
+        self._keep_start = keep_start
         self._kept = _Kept()
 
     @property
@@ -152,13 +154,13 @@ class BestState:
         """The epoch that the weights are from.
 
         Epoch 0 is kept only until one was trained, which always takes its place: a head that was
-        never trained may score well by luck alone.
+        never trained may score well by luck alone. That of a trained head may stay.
         """
         return self._kept.epoch
 
     def copy(self) -> BestState:
         """Returns the state as it is now; what is kept later does not change it."""
-        state = BestState()
+        state = BestState(keep_start=self._keep_start)
         state._kept = self._kept
         return state
 
@@ -214,7 +216,8 @@ class BestState:
             return True
         if epoch.epoch == 0:  # the best state itself, computed through another cut
             return False
-        return self.epoch.epoch == 0 or is_better(epoch, self.epoch, rule)
+        is_start = self.epoch.epoch == 0 and not self._keep_start
+        return is_start or is_better(epoch, self.epoch, rule)
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
         """Stores the current weights as the best ones.

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tl_toolkit.architectures.heads import OUTPUT_LAYER
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
@@ -17,7 +18,7 @@ from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSetting
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better
+from tl_toolkit.training.checkpoint import BestState, Epoch, is_better, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.interpolation import (
     find_ends,
@@ -32,6 +33,8 @@ from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
+from tl_toolkit.transfer.assemble import HEAD
+from tl_toolkit.transfer.carry import initialize_outputs
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
@@ -101,7 +104,8 @@ class Trainer:
             pause_after: Number of epochs after which the last phase pauses, if it has more.
             paused: The paused training to resume, with the same settings; the result is the same,
                 bit for bit, as without a pause.
-            keep_head: Begin with the head as it is, trained before, and not with a new one.
+            keep_head: Begin with the head as it is, trained before, and not with a new one, as
+                settings with a carried head do.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
@@ -111,10 +115,15 @@ class Trainer:
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
-        self._begin(settings, keep_head=keep_head)
-        if not keep_head and paused is None:
+        is_carried = settings.carried is not None
+        self._begin(settings, keep_head=keep_head or is_carried)
+        if is_carried and not keep_head:
+            self._initialize_outputs(settings)
+        elif not keep_head and paused is None:
             self._standardize(settings)
-        best = BestState(folder.checkpoint if folder else None)
+        keep_head = keep_head or is_carried
+        start = read_weights(self._transfer, self._head_names) if is_carried else {}
+        best = BestState(folder.checkpoint if folder else None, keep_start=is_carried)
         done: list[FinishedPhase] = []
         if paused is not None:
             best, done = paused.best.copy(), list(paused.done)
@@ -159,7 +168,7 @@ class Trainer:
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
             if pause is None and settings.mixtures:
-                done += self._interpolate(settings, done, best, folder)
+                done += self._interpolate(settings, done, best, folder, start)
         finally:
             best.restore(self._transfer)
             if log:
@@ -170,7 +179,10 @@ class Trainer:
         failures = [phase.failure for phase in done if phase.failure is not None]
         if failures and best.epoch.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
-        self._report_untrained(history[0], best.epoch, settings)
+        if is_carried:
+            self._report_start(best.epoch, settings)
+        else:
+            self._report_untrained(history[0], best.epoch, settings)
         return Training(
             best.epoch,
             tuple(history),
@@ -178,6 +190,11 @@ class Trainer:
             self._digest(),
             pause,
         )
+
+    def _report_start(self, best: Epoch, settings: TrainingSettings) -> None:
+        """Reports it if no epoch beat the run that training started from."""
+        if not best.epoch and any(phase.epochs for phase in settings.phases):
+            self._progress(message("no epoch beats the run that training starts from, which stays"))
 
     def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
         """Reports it if no epoch beat the head that was never trained, or no epoch was trained."""
@@ -233,6 +250,11 @@ class Trainer:
         last = self._last.split
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
+    @property
+    def _head_names(self) -> set[str]:
+        """Canonical names of the head's weights."""
+        return {name for part, name, _ in self._transfer.variables() if part.name == HEAD}
+
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
         """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
@@ -245,21 +267,43 @@ class Trainer:
         layer = find_normalization(self._transfer)
         if layer is None or settings.phases[0].solver:  # the solver sets them
             return
+        standardize(layer, self._compute_inputs(layer, settings))
+
+    def _initialize_outputs(self, settings: TrainingSettings) -> None:
+        """Begins the outputs of classes that a carried head does not know."""
+        if not settings.carried or settings.phases[0].solver:  # the solver finds all of them
+            return
+        layers = {layer.name: layer for layer in self._transfer.parts[-1].layers}
+        output = layers[OUTPUT_LAYER]
+        features = self._compute_inputs(output, settings)
+        members = self._transfer.task.find_members(self._images["train"].targets)
+        initialize_outputs(output, features, members, settings.carried)
+
+    def _compute_inputs(self, layer: keras.layers.Layer, settings: TrainingSettings) -> np.ndarray:
+        """Returns what enters a layer of the head for the training images, (n, features)."""
         probe = PhaseSettings.of_probe("ridge")
         split, _ = self._compiled.get(probe, settings.batch_size)
         self._initial.watch(self._transfer, split)
-        features = self._source.at(split, self._refresh_digests(), passes=1)["train"]
+        features = self._source.at(
+            split,
+            self._refresh_digests(),
+            passes=settings.phases[0].epochs + 1,  # the first phase will read them too
+            also=self._settled_cuts(settings, 0),
+        )["train"]
         order = np.arange(len(self._images["train"]))
         chunks = features.chunks(order, self._transfer.batch_size, epoch=1)
-        pool = keras.Function(split.cut.tensors, layer.input)  # nothing, or a trainable pooling
-        standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
+        enter = keras.Function(split.cut.tensors, layer.input)
+        return np.concatenate([np.asarray(enter(batch)) for batch, _ in chunks])
 
     def _interpolate(
         self, settings: TrainingSettings, done: Sequence[FinishedPhase], best: BestState,
-        folder: RunFolder | None,
+        folder: RunFolder | None, head: Mapping[str, np.ndarray],
     ) -> list[FinishedPhase]:  # fmt: skip
         """Mixes weights from before and after tuning, as a phase of its own; keeps the best."""
-        ends = find_ends(self._transfer, settings.phases, done, best, initial=self._initial.arrays)
+        initial = {**self._initial.arrays, **head}
+        ends = find_ends(
+            self._transfer, settings.phases, done, best, initial, is_trained=bool(head)
+        )
         best.restore(self._transfer)
         if ends is None:
             return []

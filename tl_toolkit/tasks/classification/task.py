@@ -187,6 +187,14 @@ class Classification(ImageTask):
         kernel, bias = np.diff(solution.kernel, axis=1), np.diff(solution.bias)
         return replace(solution, kernel=kernel, bias=bias)
 
+    def find_members(self, targets: np.ndarray) -> np.ndarray:
+        """Returns (n, classes), 1 where an image is of a class, else 0.
+
+        Args:
+            targets: int32 (n,), indices into the classes.
+        """
+        return np.asarray(np.eye(len(self.classes), dtype=np.int32)[targets])
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the accuracy.
 

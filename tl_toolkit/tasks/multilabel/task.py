@@ -131,6 +131,14 @@ class Multilabel(ImageTask):
         """
         return solve_labels(features, targets, solver)
 
+    def find_members(self, targets: np.ndarray) -> np.ndarray:
+        """Returns (n, classes), 1 where an image is of a class, else 0.
+
+        Args:
+            targets: int32 (n, classes).
+        """
+        return targets
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the mean average precision over the classes that have images, 0 without any.
 
