@@ -45,7 +45,16 @@ _KINDS = {
     for field, table in (("optimizer", OPTIMIZERS), ("learning_rate", SCHEDULES))
     for kind, section in table.items()
 }
-SECTIONS += ["Phase", *_KINDS, "L2SP", "UnfreezeFrom", "EarlyStopping", "Interpolation", "Export"]
+SECTIONS += [
+    "Phase",
+    *_KINDS,
+    "L2SP",
+    "UnfreezeFrom",
+    "EarlyStopping",
+    "Interpolation",
+    "Teacher",
+    "Export",
+]
 SECTIONS += ["Search", "Objective", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
@@ -64,6 +73,7 @@ PLACES = {
     "UnfreezeFrom": "phases.NAME.unfreeze, as {from: UNIT}",
     "EarlyStopping": "early_stopping",
     "Interpolation": "interpolate",
+    "Teacher": "teacher",
     "L2SP": "phases.NAME.l2_sp",
     "Export": "export",
     "Search": "search",

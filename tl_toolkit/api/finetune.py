@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
-from tl_toolkit.api.start import add_start, refuse_replaced_start
+from tl_toolkit.api.start import add_start, refuse_replaced_runs
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
@@ -22,6 +22,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
@@ -98,7 +99,7 @@ def finetune(
             hint = "--out DIR --overwrite"
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
-        refuse_replaced_start(plan, out)
+        refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place = Path(out) if out else None
@@ -121,6 +122,16 @@ def finetune(
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))
     return run
+
+
+def _describe_teacher(recipe: Recipe) -> dict[str, str] | None:
+    """Returns the run of a teacher and the digest of its model; None without one."""
+    from tl_toolkit.transfer.weights import hash_file
+
+    if recipe.teacher is None:
+        return None
+    model = RunFolder(recipe.teacher.run).model
+    return {"run": str(recipe.teacher.run), "sha256": hash_file(model)}
 
 
 def _check_callbacks(callbacks: object) -> None:
@@ -254,6 +265,7 @@ class _Finetuning:
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
                 "start": self.plan.start.as_json() if self.plan.start else None,
+                "teacher": _describe_teacher(recipe),
                 "numerics": describe_numerics(),
             },
         )

@@ -1,4 +1,4 @@
-"""The run that a fine-tune starts from, as a field of its recipe."""
+"""Runs that a fine-tune starts from or learns from, as fields of its recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
 
-__all__ = ["add_start", "refuse_replaced_start"]
+__all__ = ["add_start", "refuse_replaced_runs"]
 
 _FIELD = "model.start"
 
@@ -35,8 +35,8 @@ def add_start(overrides: Overrides, start: str | Path | InFolder, *, root: Path)
     return [*before, f"{_FIELD}={json.dumps(path)}"]  # JSON is YAML, whatever the path holds
 
 
-def refuse_replaced_start(plan: Plan, out: str | Path | None) -> None:
-    """Refuses a run that would take the place of the one that it starts from.
+def refuse_replaced_runs(plan: Plan, out: str | Path | None) -> None:
+    """Refuses a run that would take the place of one that it starts from or learns from.
 
     Args:
         plan: Plan of the recipe.
@@ -45,14 +45,13 @@ def refuse_replaced_start(plan: Plan, out: str | Path | None) -> None:
     Raises:
         RecipeError: It would.
     """
-    start = plan.start
-    if start is None or out is None or Path(out).resolve() != start.run.resolve():
-        return
-    raise RecipeError(
-        Problem(
-            where=f"--out {out}",
-            what="is the run that training starts from",
-            expected="It is read again where the new one is repeated.",
-            hint="another --out, or none: runs are numbered",
-        )
-    )
+    start, teacher = plan.start, plan.recipe.teacher
+    used = {
+        "is the run that training starts from": None if start is None else start.run,
+        "is the run of the teacher": None if teacher is None else teacher.run,
+    }
+    for what, run in used.items():
+        if run is not None and out is not None and Path(out).resolve() == run.resolve():
+            expected = "It is read again where the new one is repeated."
+            hint = "another --out, or none: runs are numbered"
+            raise RecipeError(Problem(f"--out {out}", what, expected, hint))

@@ -18,7 +18,7 @@ from tl_toolkit.plan.network import Network, check_network, resolve_head, resolv
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import resolve_preset
 from tl_toolkit.plan.space import trial_recipe
-from tl_toolkit.plan.start import find_start, resolve_start
+from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.schema import Data, Recipe
@@ -41,7 +41,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         DataError: All problems are of the data, or of the data and the weights.
         WeightsError: All problems are of the weights.
     """
-    recipe = resolve_start(loaded.recipe)
+    recipe = resolve_runs(loaded.recipe)
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = list(_check_data(recipe.data, survey))

@@ -25,6 +25,7 @@ from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.start import check_start
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.teacher import check_teacher
 from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe, UnfreezeFrom
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.listing import name_some
@@ -105,6 +106,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
     findings += _check_head(recipe, architecture)
     wrong_start = check_start(resolve_head(recipe), classes)
     findings += wrong_start
+    findings += check_teacher(recipe, classes)
     readable = planning.readable_units(architecture)
     units = {}
     for index, phase in enumerate(recipe.phases):

@@ -77,6 +77,9 @@ def resolve_preset(
     if recipe.interpolate and not (phases and (head.solver or len(phases) > 1)):
         changed["interpolate"] = False
         reasons.append("interpolate=false: no head is trained before the base is, to mix with")
+    if recipe.teacher is not None and not phases:
+        changed["teacher"] = None
+        reasons.append("teacher=null: a head that is solved learns labels alone")
     return recipe.model_copy(update=changed), tuple(f"{recipe.preset}: {text}" for text in reasons)
 
 

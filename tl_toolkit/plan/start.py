@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tl_toolkit.recipe.tree import show
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["Start", "check_start", "find_start", "resolve_start"]
+__all__ = ["Start", "check_start", "find_start", "resolve_runs"]
 
 _FIELD = ("model", "start")
 
@@ -69,19 +70,23 @@ class Start:
         return {"run": str(self.run), **names}
 
 
-def resolve_start(recipe: Recipe) -> Recipe:
-    """Returns a recipe whose start is the folder of one run, where it was `latest` or a name.
+def resolve_runs(recipe: Recipe) -> Recipe:
+    """Returns a recipe whose start and teacher are folders of one run, where they were `latest`.
 
     Args:
-        recipe: The recipe; `check_start` finds what is wrong with its start.
+        recipe: The recipe; the checks of both find what is wrong with them.
     """
-    if recipe.model.start is None:
-        return recipe
-    try:
-        path = find_run(recipe.model.start).path
-    except DataError:
-        return recipe
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": path})})
+    with contextlib.suppress(DataError):
+        if recipe.model.start is not None:
+            changed = {"start": find_run(recipe.model.start).path}
+            recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changed)})
+    with contextlib.suppress(DataError):
+        if recipe.teacher is not None:
+            changed = {"run": find_run(recipe.teacher.run).path}
+            recipe = recipe.model_copy(
+                update={"teacher": recipe.teacher.model_copy(update=changed)}
+            )
+    return recipe
 
 
 def find_start(recipe: Recipe, classes: Sequence[str]) -> Start | None:

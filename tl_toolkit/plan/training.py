@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.teacher import find_teaching
 from tl_toolkit.recipe.anchors import INTERPOLATE
-from tl_toolkit.recipe.phase_schema import PhaseSettings
+from tl_toolkit.recipe.phase_schema import PhaseSettings, Teaching
 from tl_toolkit.recipe.schema import Head, Recipe
 
 __all__ = [
     "INTERPOLATE",
     "PhaseSettings",
     "StoppingRule",
+    "Teaching",
     "TrainingSettings",
     "describe_phases",
     "dropout_rates",
@@ -74,7 +76,11 @@ def training_settings(plan: Plan) -> TrainingSettings:
     """
     recipe = plan.recipe
     stopping = recipe.early_stopping
-    phases = [PhaseSettings.of(phase, plan.units[phase.name]) for phase in recipe.phases]
+    teaching = find_teaching(recipe, plan.classes)
+    phases = [
+        replace(PhaseSettings.of(phase, plan.units[phase.name]), teaching=teaching)
+        for phase in recipe.phases
+    ]
     descriptions = [describe_phases(recipe, index) for index in range(len(phases))]
     if solver := recipe.model.classifier.solver:
         phases.insert(0, PhaseSettings.of_probe(solver))
@@ -136,7 +142,8 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         index: Place of the phase, from 0; -1 for what comes before all of them.
     """
     chosen = recipe.model_dump(
-        mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}
+        mode="json",
+        include={"seed", "task", "augment", "model", "early_stopping", "phases", "teacher"},
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
     if recipe.pixels is not None:

@@ -1,16 +1,25 @@
-"""Sections that tie training to other weights: those that it began with."""
+"""Sections that tie training to other weights: those that it began with, or a teacher's."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tl_toolkit.recipe.fields import Conflict, RegularizationFactor, Section, in_words
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    LocalPath,
+    RegularizationFactor,
+    Section,
+    in_words,
+)
 from tl_toolkit.recipe.tasks import field_of
 
 __all__ = [
     "INTERPOLATE",
     "L2SP",
+    "Teacher",
+    "TeacherField",
     "Interpolate",
     "Interpolation",
     "find_interpolation_conflicts",
@@ -46,6 +55,41 @@ def _as_interpolation(value: object) -> object:
 Interpolate = Annotated[
     Interpolation | Literal[False],
     BeforeValidator(_as_interpolation, json_schema_input_type=Interpolation | bool),
+]
+
+
+class Teacher(Section):
+    """A run whose outputs training learns too (Hinton et al., 2015, distillation)."""
+
+    run: LocalPath = Field(
+        description="Folder of a finished run with the same classes; its base may be any.",
+        examples=["runs/large/001"],
+    )
+    temperature: float = Field(
+        default=2.0,
+        gt=0,
+        description="What logits are divided by, above 0, in the model and in the teacher: the "
+        "higher, the more the teacher's small probabilities count.",
+        examples=[4.0],
+    )
+    weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Weight of the teacher, above 0 up to 1: training minimizes 1 - weight times "
+        "the loss, and weight times temperature squared times the divergence from the teacher.",
+        examples=[0.9],
+    )
+
+
+def _as_teacher(value: object) -> object:
+    if isinstance(value, str | Path):
+        value = {"run": value}
+    return Teacher.model_validate(value) if isinstance(value, Mapping) else value
+
+
+TeacherField = Annotated[
+    Teacher | None, BeforeValidator(_as_teacher, json_schema_input_type=Teacher | str | None)
 ]
 
 

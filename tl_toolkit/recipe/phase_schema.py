@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field
@@ -31,7 +32,7 @@ from tl_toolkit.recipe.schedules import SCHEDULES, LearningRate, Schedule
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["PROBE", "EarlyStopping", "Phase", "PhaseSettings", "UnfreezeFrom"]
+__all__ = ["PROBE", "EarlyStopping", "Phase", "PhaseSettings", "Teaching", "UnfreezeFrom"]
 
 
 PROBE = "probe"
@@ -165,6 +166,27 @@ class Phase(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Teaching:
+    """What steps learn of a teacher, in plain values.
+
+    Attributes:
+        model: The file of the teacher's whole model.
+        places: For each class the place of its output among the teacher's.
+        image_size: (height, width) of the teacher's images.
+        resize: How images are resized to that size.
+        temperature: What logits are divided by.
+        weight: Weight of the teacher, above 0 up to 1.
+    """
+
+    model: Path
+    places: tuple[int, ...]
+    image_size: tuple[int, int]
+    resize: Literal["stretch", "crop"]
+    temperature: float
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class PhaseSettings:
     """The settings of a phase, in plain values; fields of equal names hold those of `Phase`.
 
@@ -178,6 +200,7 @@ class PhaseSettings:
         batch_norm_momentum: Momentum of its moving statistics; None for each layer's own.
         layer_decay: Factor of the rate from one unit to the one before it.
         l2_sp: Factors of two terms of the regularization loss; None for neither.
+        teaching: What the steps learn of a teacher; None for nothing. A recipe has it as `teacher`.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -191,6 +214,7 @@ class PhaseSettings:
     batch_norm_momentum: float | None = None
     layer_decay: float = 1.0
     l2_sp: L2SP | None = None
+    teaching: Teaching | None = None
     solver: str | None = None
 
     @classmethod
@@ -201,7 +225,7 @@ class PhaseSettings:
             phase: The section.
             units: The units that its `unfreeze` resolves to.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"units", "solver"}
+        names = {field.name for field in dataclasses.fields(cls)} - {"units", "solver", "teaching"}
         return cls(units=units, **{name: getattr(phase, name) for name in sorted(names)})
 
     @classmethod

@@ -16,6 +16,8 @@ from tl_toolkit.recipe.anchors import (
     L2SP,
     Interpolate,
     Interpolation,
+    Teacher,
+    TeacherField,
     find_interpolation_conflicts,
 )
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
@@ -58,10 +60,19 @@ __all__ = [
     "RandAugment",
     "Recipe",
     "Search",
+    "Teacher",
     "UnfreezeFrom",
 ]
 
-_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping", "interpolate")
+_BASELINE_SECTIONS = (
+    "seed",
+    "augment",
+    "model",
+    "phases",
+    "early_stopping",
+    "interpolate",
+    "teacher",
+)
 
 
 def _as_version(value: object) -> object:
@@ -160,6 +171,13 @@ class Recipe(Section):
         "if there is one (WiSE-FT): true for ten mixtures, or a section with steps.",
         examples=[True, {"steps": 20}],
     )
+    teacher: TeacherField = Field(
+        default=None,
+        description="A run whose outputs for the training images, computed once, are learned "
+        "beside the labels, in each phase of steps: its folder, or a section with run, "
+        "temperature and weight.",
+        examples=[{"run": "runs/large/001", "temperature": 4.0, "weight": 0.9}],
+    )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
@@ -170,8 +188,8 @@ class Recipe(Section):
         default=None,
         description="Changes that make a second recipe, trained beside this one and printed "
         "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
-        "interpolate, data.batch_size and the task's own that leave its targets as they are, as "
-        "task.loss) and their values.",
+        "interpolate, teacher, data.batch_size and the task's own that leave its targets as they "
+        "are, as task.loss) and their values.",
         examples=[{"phases.head.learning_rate": 0.001}],
     )
 
@@ -240,6 +258,9 @@ class Recipe(Section):
         if not has_phases and preset != "auto" and values.get("search") is not None:
             expected = "expected at least one phase to search in, and none is in the recipe"
             yield Conflict(("search",), expected, "preset: auto, or phases")
+        if values.get("teacher") is not None and not has_phases and preset != "auto":
+            expected = "expected none without phases: a head that is solved learns labels alone"
+            yield Conflict(("teacher",), expected, "phases: [{name: head, epochs: 10}]")
         if solver is not None:
             for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
                 if field_of(phase, "name") == PROBE:

@@ -64,6 +64,7 @@ class TaskSection(KindSection):
         ranks_classes: Whether a prediction gives each class a probability.
         has_class_outputs: Whether an output belongs to one class alone, so that it stands for the
             class of that name in another run.
+        takes_teacher: Whether another run's probabilities of its classes can be learned.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
         aliases: What other tools call its metrics: the metric by its other name.
@@ -84,6 +85,7 @@ class TaskSection(KindSection):
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
     has_class_outputs: ClassVar[bool] = False
+    takes_teacher: ClassVar[bool] = False
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
     aliases: ClassVar[Mapping[str, str]] = {}

@@ -244,6 +244,17 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__}: no outputs of single classes")
 
+    def find_shares(self, outputs: Any) -> Any:
+        """Returns probabilities of classes that exclude each other, (batch, classes).
+
+        Args:
+            outputs: Outputs of a model of this task, of its last layer.
+
+        Raises:
+            TypeError: The task has none, as `takes_teacher` says.
+        """
+        raise TypeError(f"{type(self).__name__}: no probabilities of classes")
+
     def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Returns how far outputs are apart, in what limits of differences are given in.
 

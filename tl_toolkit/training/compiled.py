@@ -11,6 +11,7 @@ from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.teaching import Distillation
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.freezing import (
     Split,
@@ -56,9 +57,9 @@ class CompiledPhases:
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
         decay = phase.layer_decay
-        is_held = phase.l2_sp is not None
+        is_held, is_taught = phase.l2_sp is not None, phase.teaching is not None
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, decay,
-               is_held)  # fmt: skip
+               is_held, is_taught)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             return self._compiled[key]
@@ -69,6 +70,7 @@ class CompiledPhases:
             batch_size=batch_size, schedule=schedule,
             factors=find_rate_factors(self.transfer, units, decay), ema=phase.optimizer.ema,
             starting_point=StartingPoint(self.transfer, split) if is_held else None,
+            distillation=Distillation() if is_taught else None,
         )  # fmt: skip
         if split.cut.name not in self._checked:
             check_whole(self.transfer, split)

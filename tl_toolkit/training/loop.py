@@ -14,7 +14,7 @@ from tl_toolkit.architectures.heads import OUTPUT_LAYER
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSettings
+from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, Teaching, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
@@ -79,6 +79,7 @@ class Trainer:
         self._digests = digest_variables(transfer)
         self._initial = BestState()
         self._last: PhaseRun | None = None
+        self._taught: dict[Any, np.ndarray] = {}
 
     def train(
         self,
@@ -340,6 +341,10 @@ class Trainer:
         if phase.l2_sp is not None and steps.starting_point is not None:
             factors = {"base": phase.l2_sp.base, "head": phase.l2_sp.head}
             steps.starting_point.set(self._initial.arrays, **factors)
+        taught = None
+        if (teaching := phase.teaching) is not None and steps.distillation is not None:
+            steps.distillation.set(temperature=teaching.temperature, weight=teaching.weight)
+            taught = self._find_taught(teaching)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
         features = self._source.at(
@@ -356,9 +361,23 @@ class Trainer:
             order_seed=phase_seed(settings.seed, "order", index),
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
-            diverged=diverged,
+            diverged=diverged, taught=taught,
         )  # fmt: skip
         return self._last
+
+    def _find_taught(self, teaching: Teaching) -> np.ndarray:
+        """Returns a teacher's probabilities for the training images, in the order of the classes.
+
+        Training images are shown to it as they are, without augmentation.
+        """
+        key = teaching.model, teaching.places
+        if key not in self._taught:
+            outputs = self._source.find_outputs(
+                teaching.model, image_size=teaching.image_size, resize=teaching.resize
+            )
+            shares = np.asarray(self._transfer.task.find_shares(outputs))
+            self._taught[key] = shares[:, list(teaching.places)]
+        return self._taught[key]
 
     def _join_targets(
         self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None

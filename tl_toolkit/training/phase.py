@@ -44,6 +44,7 @@ class PhaseRun:
         batch_size: Images in a step.
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
+        taught: A teacher's probabilities for the training images, (n, classes); None without one.
         diverged: An earlier phase that left the loss far above what it found, if any.
 
     Attributes:
@@ -66,6 +67,7 @@ class PhaseRun:
         batch_size: int,
         progress: Handler,
         is_new: bool,
+        taught: np.ndarray | None = None,
         diverged: PhaseSettings | None = None,
     ) -> None:
         self.split = split
@@ -79,6 +81,7 @@ class PhaseRun:
         self._batch_size = batch_size
         self._progress = progress
         self._is_new = is_new
+        self._taught = taught
         self._diverged = diverged
         self._steps_taken = 0
         self._rows: list[Epoch] = []
@@ -232,7 +235,10 @@ class PhaseRun:
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
-            losses, state = self.steps.train(features, targets, state)
+            taught = None
+            if self._taught is not None:  # the chunks follow the order
+                taught = self._taught[order[examples : examples + len(targets)]]
+            losses, state = self.steps.train(features, targets, state, taught)
             fault = None
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1

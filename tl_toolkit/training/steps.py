@@ -14,6 +14,7 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.training.starting_point import StartingPoint
+from tl_toolkit.training.teaching import Distillation
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -34,12 +35,14 @@ class Steps:
         ema: Momentum of the moving averages of the weights that train; None for no averages. Those
             of Keras (`use_ema`) would be of weights as they are before `factors` shorten the steps.
         starting_point: A further regularization loss; None for none.
+        distillation: What is learned of a teacher; None for nothing.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
         starting_point: As in the arguments.
+        distillation: As in the arguments.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -54,11 +57,13 @@ class Steps:
         factors: Mapping[str, float] | None = None,
         ema: float | None = None,
         starting_point: StartingPoint | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
         self.starting_point = starting_point
+        self.distillation = distillation
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
@@ -72,7 +77,9 @@ class Steps:
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
         count = tf.TensorSpec((), tf.int32)
-        self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        taught = tf.TensorSpec((None, len(task.classes)), tf.float32)
+        more = [] if distillation is None else [taught]
+        self._train = tf.function(self._train_batches, input_signature=[*examples, state, *more])
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
@@ -132,7 +139,11 @@ class Steps:
         self._evaluate.get_concrete_function()
 
     def train(
-        self, features: Batch, targets: np.ndarray, state: np.ndarray | int = 0
+        self,
+        features: Batch,
+        targets: np.ndarray,
+        state: np.ndarray | int = 0,
+        taught: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
@@ -140,12 +151,14 @@ class Steps:
             features: The tensors that cross the cut, for any number of examples.
             targets: A target for each example.
             state: The metric state of the examples before them.
+            taught: A teacher's probabilities of each example, where steps learn from one.
 
         Returns:
             For each step, the mean loss of its batch before the step, without the regularization
             loss; and the metric state of all examples so far, each before the step on it.
         """
-        losses, total = self._train(features, targets, self._widen(state))
+        more = [] if taught is None else [taught]
+        losses, total = self._train(features, targets, self._widen(state), *more)
         return losses.numpy(), total.numpy()
 
     def evaluate(
@@ -210,7 +223,7 @@ class Steps:
         return float(self._regularize()) if has_any else 0.0
 
     def _train_batches(
-        self, features: Batch, targets: tf.Tensor, state: tf.Tensor
+        self, features: Batch, targets: tf.Tensor, state: tf.Tensor, taught: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
@@ -223,7 +236,9 @@ class Steps:
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
             loss, states = self._take_step(
-                take_examples(features, start, stop), targets[start:stop]
+                take_examples(features, start, stop),
+                targets[start:stop],
+                None if taught is None else taught[start:stop],
             )
             losses = losses.write(step, loss)
             state += self._add_up(states)
@@ -233,13 +248,18 @@ class Steps:
         """Adds up the metric states of a batch: those of all examples would take gigabytes."""
         return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
-    def _take_step(self, features: Batch, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_step(
+        self, features: Batch, targets: tf.Tensor, taught: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=True)
             losses, states = self.task.compare(outputs, targets)
             loss = tf.reduce_mean(losses)
             minimized = self.task.find_objective(outputs, targets, losses)
+            if self.distillation is not None:
+                shares = self.task.find_shares(outputs)
+                minimized = self.distillation.join(minimized, shares, taught)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
