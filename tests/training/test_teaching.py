@@ -102,7 +102,7 @@ def test_they_change_what_is_trained_but_not_what_is_reported(taught, tmp_path):
     assert outcome.weights_sha256 != plain.weights_sha256
 
 
-@pytest.mark.parametrize("store", ["never", "auto"])
+@pytest.mark.parametrize("store", [pytest.param("never", marks=pytest.mark.slow), "auto"])
 def test_the_store_changes_no_bit_and_spares_the_teacher(taught, tmp_path, monkeypatch, store):
     plan, task = plan_values(taught[3].recipe, {"features.store": store})
     trainer, _ = build_trainer(plan, task, tmp_path)
