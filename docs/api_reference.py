@@ -24,8 +24,8 @@ Written by `python docs/build.py` from the docstrings, which `help(tl.finetune)`
 starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Training": ("finetune", "search", "sweep", "hypermodel"),
-    "Runs": ("load_run", "Run", "SearchRun"),
+    "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
+    "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (

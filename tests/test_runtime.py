@@ -115,7 +115,7 @@ def test_a_dtype_policy_that_no_recipe_asked_for_is_refused():
 
     assert str(raised.value) == (
         "keras.config.dtype_policy()  is 'mixed_float16'\n"
-        "  A recipe is trained in float32, without scaling of the loss.\n"
+        "  The recipe decides it, by its field precision.\n"
         '  Try: keras.config.set_dtype_policy("float32") before the call'
     )
 

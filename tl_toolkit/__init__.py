@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "CurveRun",
     "Event",
     "FeatureCache",
     "LoadedRecipe",
@@ -46,6 +48,7 @@ __all__ = [
     "SearchRun",
     "ToolkitError",
     "build_model",
+    "curve",
     "describe_architecture",
     "errors",
     "finetune",
@@ -65,6 +68,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.curve": ("CurveRun", "curve"),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",

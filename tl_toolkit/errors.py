@@ -165,6 +165,8 @@ _PARAMETERS = {
     "resume": "resume=True",
     "to": "formats",
     "top": "top",
+    "tta": "tta",
+    "tta-views": "tta",
 }
 _OPTION = re.compile(rf"(?<![\w-])--({'|'.join(_PARAMETERS)})(?![\w-])(?: ([^\s,=]+))?")
 
@@ -184,7 +186,7 @@ def _name_parameter(option: re.Match[str]) -> str:
     name, value = _PARAMETERS[option[1]], option[2]
     if value is None:
         return name
-    takes_value = option[1] in ("out", "phase", "to")
+    takes_value = option[1] in ("out", "phase", "to", "tta-views")
     return f"{name}={value}" if takes_value else f"{name} {value}"
 
 

@@ -44,7 +44,8 @@ class Event:
     * images_inspected: `done` of `total` images.
     * planned: phases, a list of mappings with name, epochs, trains, parameters, total_parameters,
       optimizer and learning_rate.
-    * phase_began: phase (its name), epochs, steps (of one epoch).
+    * phase_began: phase (its name), epochs, steps (of one epoch), rates (of blocks or units that
+      train, mappings with name, rate and tensors; none where all have the phase's rate).
     * features_computed: the frozen part ran for `done` of `total` images, for the store.
     * step_ended: loss; `done` steps of the epoch.
     * epoch_ended: a row of history.csv; `is_best` if its weights are kept.

@@ -296,8 +296,8 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
 def refuse_dtype_policy() -> None:
     """Refuses to train under another dtype policy than float32, or in a strategy's scope.
 
-    A recipe alone decides what a run computes, and mixed precision without a scaled loss loses
-    small gradients. Costs nothing where Keras is not imported yet: nobody has set a policy then.
+    A recipe alone decides what a run computes, as by its field `precision`. Costs nothing where
+    Keras is not imported yet: nobody has set a policy then.
 
     Raises:
         RecipeError: Keras's policy is another one, or the call is in the scope of a strategy.
@@ -307,7 +307,7 @@ def refuse_dtype_policy() -> None:
         "dtype_policy",
         "float32",
         lambda config: config.dtype_policy().name,
-        expected="A recipe is trained in float32, without scaling of the loss.",
+        expected="The recipe decides it, by its field precision.",
         hint='keras.config.set_dtype_policy("float32") before the call',
     )
 

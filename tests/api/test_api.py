@@ -128,6 +128,20 @@ def test_predictions_of_files_equal_those_of_the_run(run):
         assert prediction.probability == pytest.approx(float(row["probability"]), abs=1e-6)
 
 
+def test_averaging_names_its_views_and_leaves_the_run_as_it_is(run, photos):
+    before = {path: path.read_bytes() for path in run.path.rglob("*.*") if path.is_file()}
+    events = []
+
+    metrics = run.evaluate(tta=True, progress=events.append)
+    run.predict(photos / "ants" / "0.jpg", tta="flip", progress=events.append)
+
+    assert metrics["tta"] == ["whole", "whole, mirrored"]
+    texts = [event.text for event in events if event.text]
+    assert texts[0] == "averaged over 2 views of each image: whole; whole, mirrored"
+    assert texts[1] == texts[0]
+    assert {path: path.read_bytes() for path in run.path.rglob("*.*") if path.is_file()} == before
+
+
 def test_a_folder_is_predicted_with_all_below_it_and_refusals_by_name(run, photos, tmp_path):
     (tmp_path / "good.jpg").write_bytes((photos / "ants" / "0.jpg").read_bytes())
     (tmp_path / "bad.jpg").write_bytes(b"not an image")

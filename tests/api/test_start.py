@@ -147,6 +147,15 @@ def test_a_search_and_a_baseline_start_from_it_too(runs):
     assert training_settings(tl.plan.check.plan_baseline(plan)).carried is None
 
 
+def test_a_baseline_from_scratch_starts_from_no_run(runs):
+    plan, _ = plan_values(tuned_recipe(baseline="scratch"), {"model.start": str(runs[0].path)})
+
+    scratch = tl.plan.check.plan_baseline(plan)
+
+    assert plan.weights_file == runs[0].folder.model
+    assert (scratch.start, scratch.weights_file, scratch.recipe.model.start) == (None, None, None)
+
+
 def test_the_command_line_names_the_run(runs, tmp_path):
     (tmp_path / "r.yaml").write_text(json.dumps(tuned_recipe()))
 

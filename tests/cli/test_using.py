@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.command import tltool
 from tl_toolkit.api.run import Run
 from tl_toolkit.cli import using
 from tl_toolkit.printing.tables import build_table, open_console
@@ -39,9 +40,28 @@ def run_of(tmp_path):
         ).recipe
         (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
         (tmp_path / "classes.json").write_text(json.dumps(classes))
+        (tmp_path / "status.json").write_text("{}")
         return Run(RunFolder(tmp_path))
 
     return make
+
+
+def test_views_that_a_task_has_not_are_refused_in_the_words_of_the_command(run_of):
+    run = run_of("segmentation", ("sky", "tree"))
+
+    for command in (("evaluate", run.path), ("predict", run.path, "x.jpg")):
+        result = tltool(*command, "--tta", cwd=run.path, code=2)
+
+        assert "--tta  goes with tasks that have one output for each image" in result.stderr
+
+
+def test_a_view_that_is_none_is_refused_before_anything_is_opened(run_of):
+    result = tltool(
+        "evaluate", run_of("classification").path, "--tta-views", "flop", cwd="/", code=2
+    )
+
+    assert "--tta-views  'flop' is no view" in result.stderr
+    assert "Try: --tta-views flip" in result.stderr
 
 
 @pytest.mark.parametrize(

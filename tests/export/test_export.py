@@ -21,6 +21,7 @@ from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
+from tl_toolkit.images.geometry import Padding
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.parity import render_probes
@@ -64,7 +65,11 @@ def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
 
 @pytest.mark.parametrize(
     ("resize", "activation"),
-    [pytest.param("stretch", "softmax", marks=pytest.mark.slow), ("crop", "sigmoid")],
+    [
+        pytest.param("stretch", "softmax", marks=pytest.mark.slow),
+        pytest.param(Padding(), "softmax", marks=pytest.mark.slow),
+        ("crop", "sigmoid"),
+    ],
 )
 def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
     paths = publish_model(build_model(activation=activation), tmp_path, resize=resize)

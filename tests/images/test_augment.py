@@ -1,3 +1,4 @@
+import colorsys
 import hashlib
 import random
 import subprocess
@@ -27,10 +28,12 @@ SETTINGS = {
     "rotation": AugmentSettings(rotation=0.1),
     "zoom": AugmentSettings(zoom=0.3),
     "contrast": AugmentSettings(contrast=0.5),
+    "erasing": AugmentSettings(erasing=0.99),
 }
 EVERYTHING = AugmentSettings(
-    flip="both", rotation=0.1, zoom=0.2, contrast=0.3, rand_augment=RandAugmentSettings(num_ops=1)
-)
+    flip="both", rotation=0.1, zoom=0.2, contrast=0.3, rand_augment=RandAugmentSettings(num_ops=1),
+    brightness=0.1, saturation=0.2, hue=0.02, erasing=0.5,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +150,66 @@ def test_contrast_is_lowered_and_raised():
     spread = changed.max(axis=(1, 2, 3)) - changed.min(axis=(1, 2, 3))
     assert 50 <= spread.min() < 80
     assert 120 < spread.max() <= 150
+
+
+def as_hsv(image):
+    """The hue, saturation and value of each pixel, by Python's own conversion."""
+    pixels = image.reshape(-1, 3).astype(float) / 255
+    return np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
+
+
+def test_brightness_adds_one_number_to_all_pixels():
+    greys = np.full((200, 2, 2, 3), 128, np.uint8)
+
+    added = build_augment(AugmentSettings(brightness=0.2))(greys, 0, 1, np.arange(200)) - greys
+
+    assert np.ptp(added.numpy().reshape(200, -1), axis=1).max() == 0
+    assert -51 <= added.numpy().min() < -40 and 40 < added.numpy().max() <= 51
+
+
+def test_saturation_is_multiplied_and_hue_and_value_stay():
+    image = COLORS.reshape(1, 5, 1, 3).astype(np.uint8)
+    images = np.repeat(image, 100, axis=0)
+
+    changed = build_augment(AugmentSettings(saturation=0.3))(images, 0, 1, np.arange(100)).numpy()
+
+    before, after = as_hsv(image), np.array([as_hsv(one) for one in changed])
+    assert after[..., 2] == pytest.approx(np.broadcast_to(before[:, 2], (100, 5)), abs=1e-4)
+    hue = np.abs((after[..., 0] - before[:, 0] + 0.5) % 1 - 0.5)
+    assert hue.max() < 1e-4
+    dull = before[:, 1] * 1.3 < 1  # others reach the end of the scale
+    multiples = after[..., dull, 1] / before[dull, 1]
+    assert dull.sum() >= 2
+    assert 0.7 <= multiples.min() < 0.75 and 1.25 < multiples.max() <= 1.3 + 1e-5
+    assert np.ptp(multiples, axis=1).max() < 1e-3  # one for the whole image
+    assert after[..., 1].max() <= 1
+
+
+def test_hue_turns_by_one_angle_and_saturation_and_value_stay():
+    image = COLORS.reshape(1, 5, 1, 3).astype(np.uint8)
+    images = np.repeat(image, 100, axis=0)
+
+    changed = build_augment(AugmentSettings(hue=0.1))(images, 0, 1, np.arange(100)).numpy()
+
+    before, after = as_hsv(image), np.array([as_hsv(one) for one in changed])
+    turns = (after[..., 0] - before[:, 0] + 0.5) % 1 - 0.5
+    assert np.ptp(turns, axis=1).max() < 1e-3
+    assert -0.1 - 1e-4 <= turns.min() < -0.08 and 0.08 < turns.max() <= 0.1 + 1e-4
+    assert after[..., 1:] == pytest.approx(np.broadcast_to(before[:, 1:], (100, 5, 2)), abs=1e-4)
+
+
+def test_erasing_replaces_one_rectangle_in_a_share_of_the_images():
+    greys = np.full((400, 20, 30, 3), 128, np.uint8)
+
+    changed = build_augment(AugmentSettings(erasing=0.25))(greys, 0, 1, np.arange(400)).numpy()
+
+    erased = (changed != 128).any(axis=-1)
+    assert 75 <= erased.any(axis=(1, 2)).sum() <= 125
+    for image in erased[erased.any(axis=(1, 2))]:
+        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+        inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert inside.mean() > 0.9  # a pixel of noise may be 128
+        assert 2 <= len(rows) <= 12 and 4 <= len(columns) <= 18  # sqrt(0.02) to sqrt(0.33)
 
 
 def test_half_of_the_images_are_flipped():
@@ -285,6 +348,16 @@ def test_colours_leave_a_mask_alone(name, scenes, monkeypatch):
 
     np.testing.assert_array_equal(move(augment, masks), masks)
     assert purity(changed, masks, far=2) >= 0.99
+
+
+def test_colours_and_erasing_move_no_pixel():
+    settings = AugmentSettings(brightness=0.3, saturation=0.5, hue=0.1, erasing=1.0)
+
+    transform = build_geometric_transform(settings, (8, 8))(0, 1, 5)
+
+    np.testing.assert_array_equal(transform.linear, np.eye(2))
+    mask = np.arange(64).reshape(8, 8)
+    np.testing.assert_array_equal(transform.move(mask, 255), mask)
 
 
 def test_contrast_and_nothing_leave_a_mask_alone(scenes):

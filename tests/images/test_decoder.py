@@ -13,6 +13,7 @@ from tl_toolkit.images.decoder import (
     resize_image,
     turn_upright,
 )
+from tl_toolkit.images.geometry import Padding
 
 SIDEWAYS = "II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".encode("latin-1")
 
@@ -411,7 +412,7 @@ def test_decoder_works_in_an_exported_signature(draw, encode, tmp_path):
 # --- resizing ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["stretch", "crop"])
+@pytest.mark.parametrize("mode", ["stretch", "crop", Padding()])
 def test_same_size_returns_the_pixels(mode):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -441,6 +442,37 @@ def test_crop_agrees_with_pillow(size, draw):
     box = (left, top, 120 - left, 80 - top)
     expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box)).astype(int)
     assert np.abs(resized - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "size, place",
+    [
+        ((24, 24), (4, 20, 0, 24)),  # 120 x 80 at a fifth: 24 x 16
+        ((30, 24), (7, 23, 0, 24)),
+        ((80, 200), (0, 80, 40, 160)),
+        ((17, 200), (0, 17, 87, 113)),  # 25.5 columns are 26
+    ],
+)
+def test_a_padded_image_is_pillows_resized_one_on_its_colour(size, place, draw):
+    image = draw(width=120, height=80)
+    top, bottom, left, right = place
+
+    padded = resize_image(np.asarray(image), size, Padding((1, 20, 255))).numpy()
+
+    inner = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    is_padding = np.ones(size, bool)
+    is_padding[top:bottom, left:right] = False
+    assert (padded[is_padding] == (1, 20, 255)).all()
+    assert np.abs(padded[top:bottom, left:right] - np.asarray(inner).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("source", [(1, 900), (900, 1)])
+def test_a_padded_strip_keeps_one_line(source):
+    white = np.full((*source, 3), 255, np.uint8)
+
+    padded = resize_image(white, (16, 16), Padding((0, 0, 0))).numpy()[..., 0]
+
+    assert sorted({padded.any(axis=0).sum(), padded.any(axis=1).sum()}) == [1, 16]
 
 
 def test_crop_keeps_proportions_and_stretch_does_not():

@@ -520,3 +520,17 @@ def test_a_plan_is_shown_in_a_line(recipe):
         "Plan('insects', base='mobilenet', 16 to be split; "
         "head 5 epochs (head); tune 2 epochs (head and 2 units from conv_dw_12))"
     )
+
+
+def test_a_plateau_that_no_epoch_can_reach_is_a_warning(write_recipe, tmp_path, draw_photos):
+    rate = {"kind": "plateau", "initial": 0.1, "patience": 3}
+    phases = [{"name": "head", "epochs": 9, "learning_rate": rate}]
+    path = write_recipe(tmp_path / "r.yaml", draw_photos(tmp_path / "photos"), phases=phases)
+
+    plain = check_recipe(load_recipe(path))
+    stopped = check_recipe(load_recipe(path, ["early_stopping.patience=3"]))
+
+    assert plain.warnings == []
+    (text,) = stopped.warnings
+    assert text.startswith("the rate of phase head falls after 3 epochs without a better result")
+    assert text.endswith("Try: phases.head.learning_rate.patience=1")

@@ -52,6 +52,51 @@ def test_a_network_whose_paper_has_no_classifier_has_no_papers_head():
     assert "its paper has no classifier" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name, instead",
+    [("feature_noise", "augment.brightness"), ("feature_mixup", "augment.mixup")],
+)
+def test_features_of_a_phase_that_freezes_nothing_are_not_changed(name, instead):
+    phases = [{"name": "all", "epochs": 1, "unfreeze": 5, name: 0.2},
+              {"name": "most", "epochs": 1, "unfreeze": 4, name: 0.2}]  # fmt: skip
+
+    findings, _ = check_network(make_recipe("vgg16", phases=phases).recipe, ("a", "b"))
+
+    (finding,) = findings
+    assert finding.path == ("phases", 0, name)
+    assert f"{instead} changes the images" in finding.problem.expected
+
+
+@pytest.mark.parametrize(
+    "sections, path",
+    [
+        ({"augment": {"mixup": 0.2}}, "augment.mixup"),
+        ({"augment": {"cutmix": 1.0}}, "augment.cutmix"),
+        ({"phases": [{"name": "a", "epochs": 1, "feature_mixup": 1.0}]}, "phases[0].feature_mixup"),
+    ],
+)
+def test_pixels_are_not_mixed(sections, path):
+    with pytest.raises(RecipeError, match="each pixel has a target of its own") as caught:
+        make_recipe(
+            "vgg16", task="segmentation", model={"base": "vgg16", "weights": "random"}, **sections
+        )
+
+    assert path in str(caught.value)
+
+
+def test_mixing_that_no_phase_trains_on_is_a_warning():
+    digits = {
+        "data": {"builtin": "digits", "image_size": 64},
+        "model": {"base": "vgg16", "weights": "imagenet"},
+        "augment": {"mixup": 0.2},
+    }
+    solved = make_recipe("vgg16", **digits, preset="fast", phases=None)
+    trained = make_recipe("vgg16", **digits)
+
+    assert "augment.mixup and cutmix change nothing" in check_recipe(solved).warnings[0]
+    assert check_recipe(trained).warnings == []
+
+
 def test_a_papers_head_that_does_not_fit_the_task_is_refused():
     findings, _ = check_network(make_recipe("vgg16", task="segmentation").recipe, ("a", "b"))
     problems = [finding.problem for finding in findings]

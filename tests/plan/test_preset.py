@@ -19,10 +19,13 @@ VALUES = {
 }
 
 
-def resolve(images=800, validation=200, **changes):
+def resolve(images=800, validation=200, outputs=10, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
-    return resolve_preset(recipe, find_architecture(base), images, validation)
+    resolved, choices = resolve_preset(
+        recipe, find_architecture(base), images, validation, outputs=outputs
+    )
+    return resolved, [f"{recipe.preset}: {choice.describe()}" for choice in choices]
 
 
 def test_a_recipe_without_phases_gets_the_preset_auto():
@@ -34,16 +37,23 @@ def test_auto_solves_a_head_on_all_maps_then_tunes_the_last_units():
 
     head = recipe.model.head
     assert (head.taps, head.pooling, head.normalize) == ("all", "statistics", True)
-    assert head.solver == "ridge" and head.dropout == 0.5
+    assert head.solver == "auto" and head.dropout == 0.5
     assert [phase.name for phase in recipe.phases] == ["tune"]
     assert recipe.phases[0].unfreeze.unit == "block3"
     assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 6
 
 
+def test_logistic_regression_is_left_out_where_it_would_take_minutes():
+    recipe, reasons = resolve(images=5000, outputs=100)
+
+    assert recipe.model.head.solver == "ridge"
+    assert any("would take minutes" in text for text in reasons)
+
+
 def test_few_validation_images_choose_nothing():
     recipe, reasons = resolve(validation=60)
 
-    assert recipe.phases == () and recipe.model.head.solver == "ridge"
+    assert recipe.phases == () and recipe.model.head.solver == "auto"
     assert "60 validation images could not tell whether that helped" in reasons[-1]
 
 
@@ -60,7 +70,7 @@ def test_validation_images_are_counted_by_their_fraction():
 def test_fast_stops_at_the_probe():
     recipe, reasons = resolve(preset="fast")
 
-    assert recipe.phases == () and recipe.model.head.solver == "ridge"
+    assert recipe.phases == () and recipe.model.head.solver == "auto"
     assert recipe.model.head.dropout == 0
     assert reasons[-1] == "fast: phases: none to tune the base, as preset is fast"
 
@@ -112,7 +122,7 @@ def test_the_plan_shows_what_was_chosen():
 
     text = plan.describe()
 
-    assert "phases   probe (head, ridge)" in text
+    assert "phases   probe (head, auto)" in text
     assert "chosen   auto: model.head.taps=all" in text
     assert plan.as_json()["reasons"] == list(plan.reasons)
 

@@ -183,6 +183,52 @@ def test_a_comma_in_the_name_of_one_class_is_no_separator(write):
     assert plan.classes == ("dog", "sea", "sea, calm")
 
 
+def draw_sizes(folder, sizes, *, exif=None):
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for number, size in enumerate(sizes):
+            options = {"exif": exif} if exif else {}
+            Image.new("RGB", size).save(folder / label / f"{number}.jpg", **options)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "sizes, line, reason",
+    [
+        ([(30, 20), (32, 20)] * 5, "  resize: stretch", "about the same proportions"),
+        ([(30, 20), (20, 30)] * 5, "  resize: crop", "0.67 to 1.50; cuts off 33%"),
+        ([(40, 20), (20, 40)] * 5, "  resize: pad", "0.50 to 2.00; nothing is cut off"),
+        # A tenth at either end does not count.
+        ([(40, 20), *[(20, 20)] * 9], "  resize: stretch", "width / height 1.00"),
+    ],
+)
+def test_init_chooses_a_resize_by_the_proportions(tmp_path, sizes, line, reason):
+    starter, plan = plan_starter(draw_sizes(tmp_path / "data", sizes))
+
+    (written,) = [text for text in starter.text.splitlines() if text.startswith("  resize")]
+    assert written.startswith(f"{line} ") and reason in written
+    assert plan.recipe.data.resize == line.split()[-1]
+    assert any(text.startswith(f"data.{line.strip()}, as ") for text in starter.choices)
+
+
+def test_init_reads_proportions_of_images_as_they_are_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    starter = write_starter(draw_sizes(tmp_path / "x", [(30, 20)] * 5, exif=exif), base="lenet5")
+
+    assert "width / height 0.67" in starter.text
+
+
+def test_init_pads_what_may_lie_at_the_border(tmp_path):
+    for number in range(12):
+        Image.new("RGB", (8, 12) if number % 2 else (12, 8)).save(tmp_path / f"{number}.png")
+    rows = [(f"{number}.png", number % 2, 1 - number % 2) for number in range(12)]
+    table = write_table(tmp_path / "t.csv", [("path", "cat", "dog"), *rows])
+
+    assert "  resize: pad " in write_starter(table, base="lenet5").text
+
+
 def test_init_writes_to_stdout_where_the_file_is_a_dash(tmp_path, draw_photos):
     draw_photos(tmp_path / "photos")
 
@@ -244,3 +290,22 @@ def test_images_without_class_folders_are_told_what_to_do(tmp_path, draw_photos)
     flat = draw_photos(tmp_path / "photos", classes=("ants",)) / "ants"
 
     assert "Try: a folder per class with its images, or a table" in refuse(flat)
+
+
+@pytest.mark.parametrize(("count", "phases"), [(8, []), (800, ["tune"])])
+def test_init_writes_what_a_recipe_without_phases_gets(tmp_path, draw_photos, count, phases):
+    photos = draw_photos(tmp_path / "photos")
+    for name in ("ants", "bees"):
+        first = next((photos / name).iterdir())
+        for number in range(count // 2):
+            (photos / name / f"more{number}.png").hardlink_to(first)
+
+    text = write_starter(photos, base="mobilenet", place=tmp_path).text
+    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "plain.yaml").write_text(text[: text.index("  head:")])
+    written = load_recipe(tmp_path / "r.yaml").recipe
+    chosen = check_recipe(load_recipe(tmp_path / "plain.yaml")).recipe
+
+    assert written == chosen and written.preset is None
+    assert [phase.name for phase in written.phases] == phases
+    assert "could not tell" in text if count == 8 else "kept where it is better" in text

@@ -159,6 +159,10 @@ def test_integers_are_fine_for_rates(values):
         ("data.validation", [0.1], "expected a fraction above 0 and below 1"),
         ("data.test", 0.8, "expected fractions that leave images to train on, got 1 for"),
         ("data.broken", "ignore", "expected 'skip' or 'refuse', got 'ignore'."),
+        ("data.pad_color", 114, "expected none without resize: pad, got 114.\n  Try: resize: pad"),
+        ("data.pad_color", [1, 2], "expected a grey level from 0 to 255, or a colour [red, green,"),
+        ("augment.mixup", 11.0, "expected a number from 0 to 10, got 11.0."),
+        ("phases.0.feature_noise", 1.5, "expected a number from 0 to 1, got 1.5."),
         ("augment.rotation", 0.6, "expected a number from 0 to 0.5, got 0.6."),
         ("augment.rand_augment.num_ops", 11, "expected an integer from 1 to 10, got 11."),
         ("augment", 3, "expected a section with the keys flip, rotation"),
@@ -190,9 +194,9 @@ def test_integers_are_fine_for_rates(values):
             "expected none without batch_norm: train, got 0.9.",
         ),
         ("phases.0.weight_decay", 0.1, "expected 0.0 or optimizer: adamw, got 0.1 with 'adam'."),
-        ("phases.0.unfreeze", -1, "expected a number of blocks (0 or more), {from: UNIT}, or"),
-        ("phases.0.unfreeze", True, "expected a number of blocks (0 or more), {from: UNIT}, or"),
-        ("phases.0.unfreeze", [], "expected a number of blocks (0 or more), {from: UNIT}, or"),
+        ("phases.0.unfreeze", -1, "expected a number of blocks (0 or more), {from: UNIT}, {on"),
+        ("phases.0.unfreeze", True, "expected a number of blocks (0 or more), {from: UNIT}, {on"),
+        ("phases.0.unfreeze", [], "expected a number of blocks (0 or more), {from: UNIT}, {on"),
         ("phases.0.unfreeze", {"form": "a"}, "expected a number of blocks (0 or more), {from: UN"),
         ("phases.0.unfreeze", ["a", "a"], "expected each name once, got 'a' again."),
         ("phases.1.name", "head", "expected a name of its own, got that of phases[0]."),
@@ -201,7 +205,7 @@ def test_integers_are_fine_for_rates(values):
         ("export", 0, "expected true, false or a section with formats, got 0."),
         ("export.formats", "weights", "expected a list, got 'weights'."),
         ("export.formats", ["weights", "weights"], "expected each name once"),
-        ("baseline", [], "expected a section of `key: value` lines"),
+        ("baseline", [], "expected scratch, or a section of `key: value` lines"),
     ],
 )
 def test_wrong_value_is_refused_in_words(values, field, value, expected):
@@ -234,7 +238,7 @@ def test_wrong_value_comes_with_what_to_type(values, field, value, hint):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("precision", "mixed_float16"),
+        ("dtype_policy", "mixed_float16"),
         ("data.class_weights", "balanced"),
         ("dropout", 0.5),
         ("modle", {"base": "x"}),
@@ -345,6 +349,40 @@ def test_no_source_of_data_is_refused(values):
     assert "expected one of train, csv or builtin, got none" in refuse(
         values, "data", {"image_size": 28}
     )
+
+
+@pytest.mark.parametrize(
+    "changes, place, expected",
+    [
+        (
+            {"augment.mixup": 0.2, "features.store": "always"},
+            "features.store = 'always'",
+            "each epoch mixes images anew, and mixes are not stored",
+        ),
+        (
+            {"augment.cutmix": 1.0, "features.views": 4},
+            "features.views = 4",
+            "expected none with augment.cutmix",
+        ),
+        (
+            {"augment.mixup": 0.2, "phases.0.feature_mixup": 0.2},
+            "phases[0].feature_mixup = 0.2",
+            "an example is mixed once",
+        ),
+    ],
+)
+def test_mixed_images_are_not_stored_and_not_mixed_again(values, changes, place, expected):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(values, changes)
+
+    assert place in str(caught.value) and expected in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_strengths_of_zero_mix_nothing_and_go_with_all(values):
+    recipe = read(values, augment__mixup=0, features__views=2, phases__0__feature_mixup=0)
+
+    assert recipe.features.views == 2
 
 
 def test_folder_of_validation_images_goes_with_train_only(values):

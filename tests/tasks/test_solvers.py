@@ -61,12 +61,25 @@ def test_the_factor_makes_left_out_examples_likely():
     assert loss(1.0) < min(loss(0.2), loss(5.0))
 
 
-def test_auto_takes_the_solver_with_the_lower_cross_validated_loss():
-    x, labels = make_classes(noise=2.0)
+def test_auto_is_the_mean_of_both_and_names_the_better_one_first():
+    x, labels = make_classes(noise=4.0)
+    both = {name: solve_classes(x, labels, 3, name) for name in ("ridge", "logistic")}
 
-    both = {name: solve_classes(x, labels, 3, name).loss for name in ("ridge", "logistic")}
+    solution = solve_classes(x, labels, 3, "auto")
 
-    assert solve_classes(x, labels, 3, "auto").solver == min(both, key=both.get)
+    assert solution.solver == min(both, key=lambda name: both[name].loss)
+    np.testing.assert_allclose(solution.bias, sum(it.bias for it in both.values()) / 2)
+    np.testing.assert_allclose(solution.kernel, sum(it.kernel for it in both.values()) / 2)
+    assert solution.describe().startswith(f"mean of {solution.solver}, penalty ")
+
+
+def test_auto_leaves_out_a_solution_that_is_much_worse():
+    x, labels = make_classes()
+    labels = np.where(np.arange(len(labels)) == 5, 3, labels)  # logistic cannot be validated
+
+    solution = solve_classes(x, labels, 4, "auto")
+
+    assert solution.solver == "ridge" and solution.partner is None
 
 
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])

@@ -103,7 +103,7 @@ def test_whole_images_are_measured_and_drawn(trained, balls, tmp_path):
     targets = images["validation"].targets
     task, kind = transfer.task, recipe.task.kind
 
-    metrics, table = evaluate_trained(trainer, task, images)
+    metrics, table, _ = evaluate_trained(trainer, task, images)
     path = balls / kind / "validation" / "images" / "0.png"
     options = PredictionOptions((SIDE, SIDE), out=tmp_path)
     (prediction,) = task.predict(transfer.model, [path], options)

@@ -48,10 +48,44 @@ def test_exponential_step_and_constant():
 
 @pytest.mark.parametrize("kind", sorted(SCHEDULES))
 def test_every_schedule_gives_a_rate_to_each_step_and_to_a_phase_without_any(kind):
-    more = {"every": 1} if kind == "step" else {}
+    more = {"step": {"every": 1, "initial": 0.1}, "one_cycle": {"peak": 0.1}}
+    own = more.get(kind, {"initial": 0.1, "warmup_epochs": 9})
 
-    assert rates(3, 5, kind=kind, initial=0.1, warmup_epochs=9, **more).shape == (16,)
-    assert rates(0, 5, kind=kind, initial=0.1, **more).shape == (1,)
+    assert rates(3, 5, kind=kind, **own).shape == (16,)
+    assert rates(0, 5, kind=kind, **own).shape == (1,)
+    assert rates(1, 1, kind=kind, **own).shape == (2,)
+    assert SCHEDULES[kind].model_validate({"kind": kind, **own}).own_rate == 0.1
+
+
+def test_one_cycle_rises_to_its_peak_and_anneals_to_its_end():
+    tabulated = rates(
+        5, 4, kind="one_cycle", peak=0.5, rise=0.4, initial_fraction=0.1, final_fraction=0.01
+    )
+
+    rising = 0.05 + 0.45 * np.arange(9) / 8
+    falling = 0.5 * (0.01 + 0.99 * (1 + np.cos(np.pi * np.arange(13) / 12)) / 2)
+    np.testing.assert_allclose(tabulated, [*rising, *falling[1:]], rtol=1e-5)
+    assert tabulated.argmax() == 8  # 0.4 of 20 steps
+
+
+def test_a_plateau_falls_where_keras_s_own_callback_lowers_the_rate():
+    section = SCHEDULES["plateau"](
+        initial=0.5, factor=0.2, patience=2, min_delta=0.05, minimum=0.003
+    )
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.5))
+    callback = keras.callbacks.ReduceLROnPlateau(
+        "val_score", factor=0.2, patience=2, min_delta=0.05, min_lr=0.003, mode="max"
+    )
+    callback.set_model(model)
+    callback.on_train_begin()
+    results = [0.1, 0.3, 0.34, 0.2, 0.5, 0.5, 0.5, 0.52, 0.4, 0.9, 0.1, 0.1, 0.1, 0.1]
+
+    for epoch in range(len(results)):
+        callback.on_epoch_end(epoch, {"val_score": results[epoch]})
+        mine = 0.5 * section.scale(results[: epoch + 1])
+        assert mine == pytest.approx(float(model.optimizer.learning_rate))
+    assert mine == pytest.approx(0.003)
 
 
 def test_a_table_gives_each_step_its_rate_and_later_ones_the_last():
@@ -89,7 +123,7 @@ def test_settings_beside_a_word_are_those_of_its_section(tmp_path):
 
     assert recipe.phases[0].optimizer == SGD(momentum=0.9)
     text = dump_recipe(recipe)
-    assert "    kind: sgd\n    momentum: 0.9\n" in text
+    assert "    kind: sgd\n    accumulate: 1\n    momentum: 0.9\n" in text
     (tmp_path / "r.yaml").write_text(text)
     assert load_recipe(tmp_path / "r.yaml").recipe == recipe
 
@@ -108,12 +142,17 @@ def test_an_override_of_the_short_form_reaches_the_section():
         ({"optimizer": {"kind": "rmspro"}}, "expected a kind: 'adam', 'adamw' or 'sgd'"),
         (
             {"optimizer": {"kind": "sgd", "moment": 0.9}},
-            "expected one of kind, clip_norm, ema, momentum, got",
+            "expected one of kind, clip_norm, accumulate, ema, momentum",
         ),
         ({"optimizer": {"kind": "adamw", "weight_decay": -1}}, "optimizer.weight_decay = -1"),
         ({"learning_rate": {"kind": "cosin"}}, "Try: learning_rate: {kind: cosine}"),
         ({"learning_rate": {"kind": "cosine"}}, "learning_rate.initial is missing"),
         ({"learning_rate": {"kind": "step", "initial": 1, "evry": 3}}, "did you mean 'every'"),
+        ({"learning_rate": {"kind": "one_cycle"}}, "learning_rate.peak is missing"),
+        (
+            {"learning_rate": {"kind": "plateau", "initial": 0.1, "minimum": 0.2}},
+            "expected at most initial, which is 0.1, got 0.2",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_section_is_told_at_its_field(fields, message):

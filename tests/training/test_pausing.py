@@ -31,10 +31,13 @@ RECIPE = {
     },
     "phases": [
         {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3},
-        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3},
+        {"name": "tune", "epochs": 5, "unfreeze": 2, "learning_rate": 3e-3, "feature_noise": 0.1},
     ],
-    "augment": {"rotation": 0.05},
+    "augment": {"rotation": 0.05, "mixup": 0.3},
 }
+
+
+PLATEAU = {"kind": "plateau", "initial": 3e-3, "patience": 2, "min_delta": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,13 @@ def outcome(training):
             {"phases.tune.optimizer": "adamw", "early_stopping": {"monitor": "val_loss"}},
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            {
+                "phases.tune.learning_rates": "auto_rgn",
+                "phases.tune.optimizer": {"kind": "adam", "ema": 0.9},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, changes):
@@ -107,14 +117,19 @@ def test_a_training_that_goes_on_is_the_one_without_a_pause(make_trainer, change
 
 
 @pytest.mark.parametrize(
-    "optimizer",
+    ("optimizer", "schedule"),
     [
-        {"kind": "adamw", "ema": 0.9},
-        pytest.param({"kind": "sgd", "momentum": 0.9}, marks=pytest.mark.slow),
+        ({"kind": "adamw", "accumulate": 2, "ema": 0.9}, PLATEAU),
+        pytest.param(
+            {"kind": "sgd", "momentum": 0.9},
+            {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path, optimizer):
-    schedule = {"kind": "cosine", "initial": 3e-3, "warmup_epochs": 1}
+def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
+    make_trainer, tmp_path, optimizer, schedule
+):
     recipe = recipe_with(
         **{"phases.tune.optimizer": optimizer, "phases.tune.learning_rate": schedule}
     )
@@ -128,6 +143,12 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(make_trainer, tmp_path,
 
     assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
     assert outcome(last) == outcome(whole)
+    if schedule == PLATEAU:  # no epoch is better by 0.9
+        rates = [epoch.learning_rate for epoch in whole.history if epoch.phase == "tune"]
+        assert rates == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
+        # Three batches an epoch, so that each pause falls between two gradients of one sum.
+        counts = [whole.receipts[-1][name] for name in ("steps", "updates", "unused")]
+        assert counts == [15, 7, 1] and "updates" not in whole.receipts[0]
 
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
@@ -199,3 +220,25 @@ def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trai
 def test_a_state_knows_what_it_takes(paused):
     weights = sum(np.asarray(value).nbytes for value in paused.phase.weights.values())
     assert paused.size > 2 * weights > 0
+
+
+@pytest.mark.parametrize(
+    "rate",
+    ["auto", pytest.param({"kind": "one_cycle", "peak": "auto"}, marks=pytest.mark.slow)],
+    ids=["number", "one_cycle"],
+)
+def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
+    field = "phases.tune.learning_rate"
+    rates = {"phases.tune.learning_rates": {"head": 2e-3}}
+    auto = recipe_with(**{field: rate, **rates})
+
+    found = trainer.train(settings_of(auto))
+    resumed = trainer.train(
+        settings_of(auto), paused=trainer.train(settings_of(auto), pause_after=2).paused
+    )
+
+    number = found.receipts[-1]["learning_rate"]
+    named = {**rate, "peak": number} if isinstance(rate, dict) else number
+    plain = trainer.train(settings_of(recipe_with(**{field: named, **rates})))
+    assert 1e-6 < number < 10 and number != 3e-3
+    assert outcome(found) == outcome(plain) == outcome(resumed)

@@ -9,6 +9,7 @@ import pytest
 from tl_toolkit.errors import DataError
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.augment import AugmentSettings, RandAugmentSettings
+from tl_toolkit.images.geometry import Padding
 from tl_toolkit.plan.training import feature_values
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.schema import Augment, Features, RandAugment
@@ -25,6 +26,23 @@ def test_settings_have_the_fields_of_their_section(section, settings):
 
     assert set(fields) - beside == set(section.model_fields)
     assert all(fields[name] == field.default for name, field in section.model_fields.items())
+
+
+@pytest.mark.parametrize(
+    "values, color", [({}, (114, 114, 114)), ({"pad_color": 0}, (0, 0, 0)),
+                      ({"pad_color": [1, 20, 255]}, (1, 20, 255))],
+)  # fmt: skip
+def test_the_colour_of_a_padding_reaches_the_features(values, color):
+    recipe = build_recipe(
+        {
+            "version": 1,
+            "name": "x",
+            "data": {"builtin": "digits", "image_size": 32, "resize": "pad", **values},
+            "model": {"base": "lenet5", "weights": "random"},
+        }
+    ).recipe
+
+    assert FeatureSettings.from_values(feature_values(recipe)).resize == Padding(color)
 
 
 def test_what_a_recipe_says_of_features_reaches_their_settings():

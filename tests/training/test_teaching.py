@@ -1,5 +1,7 @@
 """A teacher's outputs: what a step makes of them, and where they come from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,20 @@ import tl_toolkit as tl
 from tests.models import build_trainer, build_transfer, plan_values
 from tests.training.test_loop import digits_recipe
 from tl_toolkit.errors import ToolkitError
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_baseline, plan_trial
-from tl_toolkit.plan.training import PhaseSettings, Teaching, training_settings
+from tl_toolkit.plan.training import (
+    PhaseSettings,
+    Teaching,
+    feature_values,
+    training_settings,
+)
 from tl_toolkit.recipe.optimizers import SGD
+from tl_toolkit.training.changes import TaughtTargets
 from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.folds import FoldTrainer
+from tl_toolkit.training.prepare import split_folds
 from tl_toolkit.training.teaching import Distillation
 
 HEAD = {"name": "head", "epochs": 1, "learning_rate": 1e-2}
@@ -50,19 +61,26 @@ def test_a_step_moves_the_logits_by_what_the_teacher_has_more():
     kernel, bias = output.get_weights()
     logits = features.reshape(6, -1) @ kernel + bias
 
-    steps.train(features, np.zeros(6, np.int32), taught=taught)
+    norms = steps.weigh_gradients(features, TaughtTargets(np.zeros(6, np.int32), taught))
+    steps.train(features, TaughtTargets(np.zeros(6, np.int32), taught))
 
     # The gradient of T^2 KL by a logit is T times the difference of the softened probabilities.
     difference = softmax(np.log(taught) / 2) - softmax(logits / 2)
     expected = bias + 0.1 * 2 * difference.mean(axis=0)
     np.testing.assert_allclose(output.bias.numpy(), expected, atol=1e-6)
+    slopes = -2 * difference / 6
+    gradient = np.hypot(
+        np.linalg.norm(features.reshape(6, -1).T @ slopes), np.linalg.norm(slopes.sum(axis=0))
+    )
+    weight = np.hypot(np.linalg.norm(kernel), np.linalg.norm(bias))
+    assert norms == {"head": pytest.approx(gradient / weight, rel=1e-4)}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A run of 3, 5 and 8 at 48 pixels, which was never trained."""
     recipe = digits_recipe(phases=[{**HEAD, "epochs": 0}])
-    recipe["data"] = recipe["data"] | {"image_size": 48}
+    recipe["data"] = recipe["data"] | {"image_size": 48, "resize": "pad"}
     return tl.finetune(recipe, out=tmp_path_factory.mktemp("teacher") / "run")
 
 
@@ -83,12 +101,29 @@ def test_the_outputs_are_the_teachers_in_the_order_of_the_recipes_classes(teache
     trainer, images, _, plan = taught
     (phase,) = training_settings(plan).phases
 
-    shares = trainer._find_taught(phase.teaching)
+    shares = trainer._teachers.find(phase.teaching)
 
     size = Images(images["train"].examples, image_size=(48, 48))
     pixels = size.load(np.arange(len(size))).astype(np.float32)
     expected = teacher.model.predict(pixels, verbose=0)  # of 3, 5 and 8
     np.testing.assert_allclose(shares, expected[:, [2, 0, 1]], atol=1e-5)
+
+
+def test_each_fold_learns_what_the_teacher_makes_of_its_own_images(taught):
+    trainer, images, _, plan = taught
+    (phase,) = training_settings(plan).phases
+    folded, task = plan_values(plan.recipe, {"data.folds": 2})
+    examples = [
+        replace(example, fold=n % 2 + 1) for n, example in enumerate(images["train"].examples)
+    ]
+    whole = Images(examples, image_size=(32, 32), targets=images["train"].targets)
+    features = FeatureSettings.from_values(feature_values(folded.recipe))
+
+    folds = FoldTrainer(trainer, features, split_folds(folded, task, whole))
+
+    known = trainer._teachers.find(phase.teaching)
+    for fold, own in enumerate(folds.trainers):
+        np.testing.assert_array_equal(own._teachers.find(phase.teaching), known[1 - fold :: 2])
 
 
 def test_they_change_what_is_trained_but_not_what_is_reported(taught, tmp_path):
@@ -122,6 +157,8 @@ def test_the_store_changes_no_bit_and_spares_the_teacher(taught, tmp_path, monke
         ({"teacher.temperature": 0}, r"teacher\.temperature = 0"),
         ({"teacher.weight": 1.5}, r"teacher\.weight = 1.5"),
         ({"~phases": None, "preset": "fast"}, "learns labels alone"),
+        ({"augment": {"mixup": 0.2}}, r"none with augment\.mixup(.|\n)*Try: ~augment\.mixup"),
+        ({"phases.head.feature_mixup": 0.2}, r"Try: ~phases\.0\.feature_mixup, or ~teacher"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_in_words(teacher, changes, message):
@@ -146,4 +183,5 @@ def test_a_search_and_a_baseline_may_change_it(teacher):
     (phase,) = training_settings(plan_trial(plan, {"teacher.weight": 0.3})).phases
     assert (phase.teaching.temperature, phase.teaching.weight) == (3, 0.3)
     assert training_settings(plan_baseline(plan)).phases[0].teaching is None
+    assert plan_baseline(plan_values(recipe, {"baseline": "scratch"})[0]).recipe.teacher is None
     assert plan.recipe.teacher.run == teacher.path

@@ -35,7 +35,7 @@ def plot(path, dimension, values):
         Trial(number, {"field": value}, "completed", number / 10, {}, "", 1.0, 1.0)
         for number, value in enumerate(values, start=1)
     ]
-    with mock.patch.object(report, "_save") as save:
+    with mock.patch.object(report, "save_figure") as save:
         plot_fields(path / "fields.svg", trials, {"field": dimension}, "val_accuracy", trials[0])
     figure = save.call_args.args[0]
     figure.savefig(path / "fields.png")
@@ -84,7 +84,7 @@ def test_depths_of_a_sweep_are_words_in_the_plot_and_typed_in_the_table(tmp_path
     folder = RunFolder(tmp_path)
     rows = [SweepRow(depth, "head", 9, 0.5, 1.0) for depth in (0, {"from": "conv_dw_12"})]
 
-    with mock.patch.object(report, "_save") as save:
+    with mock.patch.object(report, "save_figure") as save:
         write_sweep(folder, rows, "val_accuracy")
 
     assert labels_of(save.call_args.args[0].axes[0])[1] == "from conv_dw_12\nhead"

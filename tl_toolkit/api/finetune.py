@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
-from tl_toolkit.api.start import add_start, refuse_replaced_runs
+from tl_toolkit.api.start import add_override, add_start, refuse_replaced_runs
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
@@ -36,6 +37,8 @@ from tl_toolkit.runtime import (
 if TYPE_CHECKING:
     import keras
 
+    from tl_toolkit.evaluation.folds import CrossValidation
+    from tl_toolkit.evaluation.splits import Measured
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
@@ -53,6 +56,7 @@ def finetune(
     start: str | Path | Run | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    versus: Literal["scratch"] | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -72,6 +76,8 @@ def finetune(
             with the means of their features. It becomes the recipe's `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
+        versus: With "scratch" the same network is trained from random weights beside the run, in
+            place of the recipe's baseline, as by the override `baseline=scratch`.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
@@ -91,6 +97,8 @@ def finetune(
     _check_callbacks(callbacks)
     if start is not None:
         overrides = add_start(overrides, start, root=Path(root))
+    if versus is not None:
+        overrides = add_override(overrides, "baseline", versus)
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -163,6 +171,7 @@ class _Finetuning:
         self._handle = progress
         self._is_ending = threading.Event()
         self.seconds: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # seconds of an image by precision
         self._clock = time.perf_counter()
 
     def progress(self, event: Event) -> None:
@@ -193,15 +202,14 @@ class _Finetuning:
 
         if self.plan.reasons:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
-        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
-        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
+        self._write_recipe()
         # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             write_manifest(manifest, self.folder)
-            compiled = wait_for_model()
+            compiled = self._settle_precision(wait_for_model())
         except BaseException:  # interrupts too
             self._is_ending.set()
             # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
@@ -214,10 +222,18 @@ class _Finetuning:
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
-        training = self._train(trainer, transfer)
+        folds = self._cross_validate(trainer, task, images)
+        training = self._train(trainer, transfer, folds)
         self._lap("train")
-        metrics = self._evaluate(trainer, task, images, training)
+        measured = self._evaluate(trainer, task, images, training, folds)
+        metrics: dict[str, Any] = {
+            "best": training.best.as_row(),
+            "weights_sha256": training.weights_sha256,
+            **measured.metrics,
+        }
         metrics["leaks"] = manifest.describe_leaks()
+        if self.measured:
+            metrics["seconds_by_precision"] = self.measured
         self._lap("evaluate", metrics)
         run = Run(self.folder, transfer.model)  # saves reading it back from model.keras
         exported = {}
@@ -225,7 +241,7 @@ class _Finetuning:
             exported = run.export(self.recipe.export.formats, progress=self.progress)
             self._lap("export", metrics)
         if self.recipe.baseline:  # last: whatever becomes of it, the run itself is done
-            if (baseline := self._train_baseline(images)) is not None:
+            if (baseline := self._train_baseline(images, measured)) is not None:
                 metrics["baseline"] = baseline
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
@@ -242,9 +258,32 @@ class _Finetuning:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        compiled = CompiledPhases(assemble_model(self.plan, task, self._report_aside))
+        transfer = assemble_model(self.plan, task, self._report_aside)
+        if self.recipe.precision == "auto":  # measured when the images no longer keep it busy
+            return CompiledPhases(transfer)
+        compiled = CompiledPhases(transfer, self.recipe.precision)
         compiled.trace(self._settings)
         return compiled
+
+    def _settle_precision(self, compiled: CompiledPhases) -> CompiledPhases:
+        """Returns the steps in the precision that is chosen, if that is left to be measured."""
+        if self.recipe.precision != "auto":
+            return compiled
+        from tl_toolkit.training.compiled import CompiledPhases
+        from tl_toolkit.training.prepare import measure_precision
+
+        precision, reason, self.measured = measure_precision(self.plan, compiled.transfer)
+        self._handle(message(reason))
+        self.recipe = self.recipe.model_copy(update={"precision": precision})
+        self.plan = replace(
+            self.plan, recipe=self.recipe, reasons=(*self.plan.reasons, f"auto: {reason}")
+        )
+        self._write_recipe()
+        return CompiledPhases(compiled.transfer, precision)
+
+    def _write_recipe(self) -> None:
+        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
+        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
         """Writes the lock, and reports what each phase will train."""
@@ -266,15 +305,34 @@ class _Finetuning:
                 "weights_left_out": list(loaded.left_out) if loaded else [],
                 "start": self.plan.start.as_json() if self.plan.start else None,
                 "teacher": _describe_teacher(recipe),
-                "numerics": describe_numerics(),
+                "numerics": {**describe_numerics(), "precision": recipe.precision},
             },
         )
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
 
-    def _train(self, trainer: Trainer, transfer: TransferModel) -> Training:
+    def _cross_validate(
+        self, trainer: Trainer, task: Task, images: Mapping[str, Images]
+    ) -> CrossValidation | None:
+        """Trains and measures the folds, if there are any; they choose the epoch of the run."""
+        if self.recipe.data.folds is None:
+            return None
+        from tl_toolkit.evaluation.folds import cross_validate
+
+        settings = self._settings
+        folds = cross_validate(self.plan, trainer, task, images["train"], settings, self.folder)
+        self._lap("folds")
+        self._handle(message("training on all images, its epochs chosen by the mean of the folds"))
+        return folds
+
+    def _train(
+        self, trainer: Trainer, transfer: TransferModel, folds: CrossValidation | None
+    ) -> Training:
+        judged = folds.trainings.judge(self._settings) if folds else None
         try:
-            training = trainer.train(self._settings, self.folder, callbacks=self._callbacks)
+            training = trainer.train(
+                self._settings, self.folder, callbacks=self._callbacks, judged=judged
+            )
         except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason
@@ -284,33 +342,62 @@ class _Finetuning:
         return training
 
     def _save(self, transfer: TransferModel) -> None:
+        from tl_toolkit.transfer.precision import set_precision
+
+        set_precision(transfer, "float32")
         if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
             write_json(self.folder.task_state, state)
         with drafted(self.folder.model) as draft:
             transfer.model.save(draft)
 
     def _evaluate(
-        self, trainer: Trainer, task: Task, images: Mapping[str, Images], training: Training
-    ) -> dict[str, Any]:
+        self,
+        trainer: Trainer,
+        task: Task,
+        images: Mapping[str, Images],
+        training: Training,
+        folds: CrossValidation | None,
+    ) -> Measured:
         from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
 
-        metrics, predictions = evaluate_trained(trainer, task, images)
-        write_predictions(self.folder.predictions, predictions)
+        measured = evaluate_trained(trainer, task, images)
+        if folds:
+            from tl_toolkit.evaluation.folds import join_measured
+
+            measured = join_measured(folds, measured)
+        write_predictions(self.folder.predictions, measured.predictions)
         if state := task.state():
             write_json(self.folder.task_state, state)
-        return {
-            "best": training.best.as_row(),
-            "weights_sha256": training.weights_sha256,
-            **metrics,
-        }
+        epochs = sum(epoch.epoch > 0 for epoch in training.history)
+        self._add_yardsticks(measured, trainer, task, images, epochs)
+        return measured
 
-    def _train_baseline(self, images: Mapping[str, Images]) -> dict[str, Any] | None:
+    def _add_yardsticks(
+        self, measured: Measured, trainer: Trainer, task: Task, images: Mapping[str, Images],
+        epochs: int,
+    ) -> None:  # fmt: skip
+        """Adds simple predictors on the untrained base's features, where these cost little."""
+        from tl_toolkit.evaluation.yardsticks import MOST_IMAGES, SHARE, add_yardsticks
+
+        is_asked = self.recipe.yardsticks and task.has_yardsticks and "validation" in images
+        if not is_asked or not 1 < len(images["train"]) <= MOST_IMAGES:
+            return
+        read = epochs * (len(images["train"]) + len(images["validation"]))
+        vectors = trainer.read_untrained(most_images=int(SHARE * read))
+        if vectors is not None:
+            add_yardsticks(measured, vectors, task, images)
+
+    def _train_baseline(
+        self, images: Mapping[str, Images], measured: Measured
+    ) -> dict[str, Any] | None:
         """Trains the baseline; None, and a warning, if it fails: the run itself is done."""
         from tl_toolkit.evaluation.baselines import train_baseline
 
         self.progress(message("training the baseline beside it"))
         try:
-            return train_baseline(self.plan, images, self.folder, progress=self.progress)
+            return train_baseline(
+                self.plan, images, self.folder, run=measured, progress=self.progress
+            )
         except ToolkitError as error:
             self.progress(warning(f"the baseline failed, the run itself is done: {error}"))
             return None

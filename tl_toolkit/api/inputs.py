@@ -216,13 +216,15 @@ def _is_same(folder: Path, out: Path) -> bool:
 def read_parity_images(manifest: Manifest, report: Handler) -> dict[str, bytes]:
     """Returns validation images, spread over the classes: those that are still as they were.
 
+    Where folds took turns at validation, all training images were validation images once.
+
     Args:
         manifest: The run's images.
         report: Receives a warning if some have moved or changed.
     """
     from tl_toolkit.images.pipeline import read_encoded
 
-    examples = manifest.of("validation")
+    examples = manifest.of("validation") or manifest.of("train")
     count = min(PARITY_IMAGES, len(examples))
     files = {}
     reasons = []

@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.progress import log_warnings
-from tl_toolkit.catalog.lookup import (
-    ARCHITECTURES,
-    Architecture,
-    UnfreezeFrom,
-    check_image_size,
-)
+from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture, check_image_size
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import warning
 from tl_toolkit.plan.bases import find_record
 from tl_toolkit.recipe.phase_schema import Phase
+from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeOnly
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runtime import start_tensorflow
 
@@ -52,7 +48,7 @@ def describe_architecture(
     *,
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
+    unfreeze: int | UnfreezeFrom | UnfreezeOnly | Mapping[str, Any] | Sequence[str] = 0,
 ) -> Description:
     """Counts an architecture: parameters, multiply-accumulates, receptive field, activations.
 
@@ -85,7 +81,7 @@ def render_architecture(
     *,
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
+    unfreeze: int | UnfreezeFrom | UnfreezeOnly | Mapping[str, Any] | Sequence[str] = 0,
 ) -> Path:
     """Writes the block diagram of an architecture as SVG: shapes, costs, what would train.
 
@@ -117,7 +113,7 @@ def render_diagram_of(
     *,
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    unfreeze: int | UnfreezeFrom | Mapping[str, str] | Sequence[str] = 0,
+    unfreeze: int | UnfreezeFrom | UnfreezeOnly | Mapping[str, Any] | Sequence[str] = 0,
 ) -> str:
     """Returns what `render_architecture` writes: SVG.
 

@@ -17,7 +17,9 @@ from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.images.tta import View, find_sizes, list_views
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.tta import choose_tta
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction, Table
 
@@ -71,6 +74,13 @@ class Run(InFolder):
         if self.folder.task_state.is_file():
             task.restore(self.folder.read_json(self.folder.task_state))
         return task
+
+    @property
+    def _resize(self) -> Resize:
+        """How images are resized to the model's size."""
+        from tl_toolkit.images.geometry import build_resize
+
+        return build_resize(self.recipe.data.resize, self.recipe.data.pad_color)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -149,7 +159,11 @@ class Run(InFolder):
             raise describe_absent(self.folder, path)
 
     def evaluate(
-        self, data: str | Path | None = None, *, progress: Handler | bool = False
+        self,
+        data: str | Path | None = None,
+        *,
+        tta: bool | str | Sequence[str] = False,
+        progress: Handler | bool = False,
     ) -> dict[str, Any]:
         """Measures the kept model.
 
@@ -157,23 +171,32 @@ class Run(InFolder):
             data: Images and targets as in the recipe: a folder per class or a table, of some or all
                 of the run's classes; or a folder of images and masks. By default the run's own test
                 images, or its validation images if it has no test images.
+            tta: Test-time augmentation: average the outputs over several views of each image.
+                True takes the flips that the recipe trains with, else the image and its mirror
+                image; or some of flip, flip_vertical and crops. The run's own files stay as they
+                are.
             progress: As in `tl.finetune`: receives counts of images, and what is skipped. True
                 prints the count, where there is no terminal as a line at the end and one every ten
                 seconds.
 
         Returns:
-            The metrics of the task, with the `split` or folder, and as `skipped` the images that
-            cannot be decoded, with their reasons by path.
+            The metrics of the task, with the `split` or folder, as `tta` the views that were
+            averaged if there are any, and as `skipped` the images that cannot be decoded, with
+            their reasons by path.
 
         Raises:
             DataError: Images are missing, or of a class that the run does not know.
+            RecipeError: `tta` with a task or images that have no such views.
         """
-        self._require(self.folder.model)  # before TensorFlow starts, which takes seconds
+        words = choose_tta(self.recipe, tta)  # before TensorFlow starts, which takes seconds
+        self._require(self.folder.model)
         with handling(progress) as handle, self.numerics():
-            return self._evaluate(data, handle)
+            return self._evaluate(data, list_views(words), handle)
 
-    def _evaluate(self, data: str | Path | None, progress: Handler) -> dict[str, Any]:
-        from tl_toolkit.evaluation.splits import evaluate_images
+    def _evaluate(
+        self, data: str | Path | None, views: Sequence[View], progress: Handler
+    ) -> dict[str, Any]:
+        from tl_toolkit.evaluation.splits import evaluate_images, evaluate_views
         from tl_toolkit.images.pipeline import Images
 
         task, settings = self._task, self.recipe.data
@@ -184,26 +207,46 @@ class Run(InFolder):
             manifest = self._inspect(Path(data), task, progress)
             name = "test"
         examples = manifest.of(name)
-        images = Images(
-            examples,
-            image_size=settings.image_size,
-            resize=settings.resize,
-            targets=task.load_targets(examples, settings.image_size, settings.resize),
-        )
+        if not examples:
+            what = "all images of the run trained its model: none is left to measure it on"
+            expected = "metrics.json holds what its folds measured."
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or a run with data.test"
+            raise DataError(Problem(str(self.path), what, expected, hint))
+        targets = task.load_targets(examples, settings.image_size, self._resize)
+        images = {
+            size: Images(examples, image_size=size, resize=self._resize, targets=targets)
+            for size in find_sizes(settings.image_size, views)
+        }
+        _report_views(views, progress)
         try:
-            metrics = evaluate_images(self._find_model(progress), task, images).metrics
+            model = self._find_model(progress)
+            if views:
+                metrics = evaluate_views(model, task, images, views)
+            else:
+                metrics = evaluate_images(model, task, images[settings.image_size])
         except DataError as error:
             if data is not None:
                 raise
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         if data is None:  # else they were counted when they were inspected
+            metrics = {**self._read_yardsticks(name), **metrics}
             progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
         for path, reason in skipped.items():
             progress(warning(f"skipped {path}: {reason}"))
-        return {"split": name if data is None else str(data), **metrics, "skipped": skipped}
+        averaged = {"tta": [view.name for view in views]} if views else {}
+        split = name if data is None else str(data)
+        return {"split": split, **metrics, **averaged, "skipped": skipped}
+
+    def _read_yardsticks(self, split: str) -> dict[str, Any]:
+        """Returns what the run has measured of simple predictors on a split of its own."""
+        if not self.folder.metrics.is_file():
+            return {}
+        measured = self.metrics.get(split, {})
+        names = (*self.recipe.task.baselines, "against")
+        return {name: measured[name] for name in names if name in measured}
 
     def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
@@ -232,6 +275,7 @@ class Run(InFolder):
         *,
         out: str | Path | None = None,
         native: bool = False,
+        tta: bool | str | Sequence[str] = False,
         progress: Handler | bool = False,
     ) -> list[Prediction]:
         """Predicts image files, folders with all images inside, and arrays, with the kept model.
@@ -251,6 +295,7 @@ class Run(InFolder):
             native: For dense tasks: run the base on files at their own size, in windows where they
                 are large. Objects should be as large in them, in pixels, as in the images that the
                 model was trained on.
+            tta: As in `evaluate`.
             progress: As in `evaluate`: receives counts of files.
 
         Returns:
@@ -262,20 +307,29 @@ class Run(InFolder):
         Raises:
             DataError: No path exists, or holds an image; a path is empty, or there is none; an
                 array has another type or shape.
-            RecipeError: `out` or `native` with a task that is not dense.
+            RecipeError: `out` or `native` with a task that is not dense, or `tta` with a task or
+                images that have no such views.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
         folder = None if out is None else Path(out)
+        views = list_views(choose_tta(self.recipe, tta))
         self._require(self.folder.model)
         self._check_use(folder, native=native)
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle)
+            _report_views(views, handle)
             with self.numerics():
-                return self._predict(inputs, folder, native=native, report=handle)
+                return self._predict(inputs, folder, views, native=native, report=handle)
 
     def _predict(
-        self, inputs: Inputs, folder: Path | None, *, native: bool, report: Handler
+        self,
+        inputs: Inputs,
+        folder: Path | None,
+        views: Sequence[View],
+        *,
+        native: bool,
+        report: Handler,
     ) -> list[Prediction]:
         from tl_toolkit.images.pipeline import read_pixels
         from tl_toolkit.tasks.types import PredictionOptions
@@ -290,12 +344,13 @@ class Run(InFolder):
         files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
-            self.recipe.data.resize,
+            self._resize,
             out=folder,
             native=native,
             report=lambda text: report(message(text)),
             done=lambda count: report(Event("images_inspected", done=count, total=len(files))),
             read=read,
+            views=views,
         )
         return list(self._task.predict(self._find_model(report), files, options))
 
@@ -374,11 +429,18 @@ class Run(InFolder):
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
             files = read_parity_images(manifest, report)
         return publish(
-            FinishedModel(self._find_model(report), self._task, self.recipe.data.resize),
+            FinishedModel(self._find_model(report), self._task, self._resize),
             self.folder,
             files=files,
             formats=chosen_formats,
         )
+
+
+def _report_views(views: Sequence[View], report: Handler) -> None:
+    """Reports what outputs are averaged over, if they are."""
+    if views:
+        names = "; ".join(view.name for view in views)
+        report(message(f"averaged over {len(views)} views of each image: {names}"))
 
 
 def _read_epoch(row: Mapping[str, str]) -> dict[str, Any]:

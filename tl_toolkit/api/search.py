@@ -7,7 +7,7 @@ import statistics
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from tl_toolkit.recipe.load import (
     RecipeSource,
     build_recipe,
     dump_recipe,
+    load_recipe,
 )
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import keras
     import keras_tuner
 
+    from tl_toolkit.tasks.base import Task
     from tl_toolkit.tuning.engine import Engine
     from tl_toolkit.tuning.journal import Trial
 
@@ -146,11 +148,20 @@ def hypermodel(
         base: As in `search`.
 
     Raises:
-        ToolkitError: As `search` does before its first trial.
+        ToolkitError: As `search` does before its first trial, and for `data.folds` and
+            `precision: auto`.
     """
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(reading_recipe(recipe, overrides, base=base))
         plan = check_recipe(_with_search(loaded))
+        if plan.recipe.data.folds is not None:
+            what = f"data.folds = {plan.recipe.data.folds}: a hypermodel has one model for a trial"
+            expected = "expected none: tl.search trains a model for each fold."
+            raise RecipeError(Problem("tl.hypermodel", what, expected, "~data.folds"))
+        if plan.recipe.precision == "auto":
+            what = "precision = 'auto': measured once, for all trials of a search"
+            expected = "expected float32 or bfloat16: a tuner builds each model alone."
+            raise RecipeError(Problem("tl.hypermodel", what, expected, "precision: bfloat16"))
         refuse_dtype_policy()
         start_tensorflow()
         from tl_toolkit.tuning.hypermodel import RecipeHyperModel
@@ -278,6 +289,8 @@ class Searching:
         from tl_toolkit.tuning.engine import Engine
 
         task = build_task(self.recipe, self.plan.classes)
+        if self.recipe.precision == "auto":
+            self._choose_precision(task)
         with _undoing_additions(self.folder.converted):
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
@@ -287,6 +300,19 @@ class Searching:
         write_manifest(manifest, self.folder)
         write_atomically(self.folder.recipe, dump_recipe(self.recipe))
         return engine, trials
+
+    def _choose_precision(self, task: Task) -> None:
+        """Chooses the precision of all trials; a resumed search keeps its own."""
+        from tl_toolkit.training.prepare import assemble_model, measure_precision
+
+        if self.folder.recipe.is_file():
+            precision: str = load_recipe(self.folder.recipe).recipe.precision
+        else:
+            transfer = assemble_model(self.plan, task, self.progress)
+            precision, reason, _ = measure_precision(self.plan, transfer)
+            self.progress(message(reason))
+        self.recipe = self.recipe.model_copy(update={"precision": precision})
+        self.plan = replace(self.plan, recipe=self.recipe)
 
     def _search(self) -> None:
         engine, trials = self._begin()

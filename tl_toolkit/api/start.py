@@ -1,4 +1,4 @@
-"""Runs that a fine-tune starts from or learns from, as fields of its recipe."""
+"""Arguments of a fine-tune that become fields of its recipe, as the run that it starts from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
 
-__all__ = ["add_start", "refuse_replaced_runs"]
-
-_FIELD = "model.start"
+__all__ = ["add_override", "add_start", "refuse_replaced_runs"]
 
 
 def add_start(overrides: Overrides, start: str | Path | InFolder, *, root: Path) -> Overrides:
@@ -28,11 +26,22 @@ def add_start(overrides: Overrides, start: str | Path | InFolder, *, root: Path)
     Raises:
         DataError: There is no such run.
     """
-    path = str(start.path if isinstance(start, InFolder) else find_run(start, root=root).path)
+    path = start.path if isinstance(start, InFolder) else find_run(start, root=root).path
+    return add_override(overrides, "model.start", str(path))
+
+
+def add_override(overrides: Overrides, field: str, value: str) -> Overrides:
+    """Returns overrides with one more, which counts before the others.
+
+    Args:
+        overrides: As in `finetune`.
+        field: A dotted field.
+        value: Its value.
+    """
     if isinstance(overrides, Mapping):
-        return {**overrides, _FIELD: path}
+        return {**overrides, field: value}
     before = [overrides] if isinstance(overrides, str) else list(overrides)
-    return [*before, f"{_FIELD}={json.dumps(path)}"]  # JSON is YAML, whatever the path holds
+    return [*before, f"{field}={json.dumps(value)}"]  # JSON is YAML, whatever the value holds
 
 
 def refuse_replaced_runs(plan: Plan, out: str | Path | None) -> None:

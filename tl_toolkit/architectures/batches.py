@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -19,6 +19,7 @@ __all__ = [
     "as_list",
     "connect",
     "count_examples",
+    "in_batches",
     "join_batches",
     "pad_batch",
     "take_examples",
@@ -113,7 +114,8 @@ class FixedBatch:
             lambda tensor: tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32), model.input
         )
         self._function = tf.function(
-            lambda x: model(x, training=False), input_signature=[signature]
+            lambda x: tf.nest.map_structure(_as_float32, model(x, training=False)),
+            input_signature=[signature],
         )
 
     @functools.cached_property
@@ -139,6 +141,11 @@ class FixedBatch:
             padded = self._run(pad_batch(part, missing))
             outputs.append(take_examples(padded, 0, self.batch_size - missing))
         return join_batches(outputs)
+
+
+def _as_float32(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a tensor of a base that computes in bfloat16 as float32, which holds its values."""
+    return tf.cast(tensor, tf.float32)
 
 
 def connect(
@@ -172,3 +179,17 @@ def connect(
         return [tf.convert_to_tensor(values[id(tensor)]) for tensor in tensors]
 
     return compute
+
+
+def in_batches(
+    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields the same examples in single batches.
+
+    Args:
+        chunks: Inputs and targets, in pieces of whole batches; only the last batch may be shorter.
+        size: Examples in a batch.
+    """
+    for features, targets in chunks:
+        for start in range(0, len(targets), size):
+            yield take_examples(features, start, start + size), targets[start : start + size]

@@ -30,7 +30,7 @@ from tl_toolkit.catalog.records import (
     rename,
 )
 from tl_toolkit.catalog.registry import PIXEL_RULES, RECORDS
-from tl_toolkit.catalog.unfreezing import UnfreezeFrom, resolve_unfreeze
+from tl_toolkit.catalog.unfreezing import Unfreeze, resolve_unfreeze
 from tl_toolkit.errors import Problem, RecipeError, closest
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "Block",
     "LayerShapes",
     "PixelRule",
-    "UnfreezeFrom",
+    "Unfreeze",
     "Unit",
     "Variant",
     "WeightFile",

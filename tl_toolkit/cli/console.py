@@ -107,18 +107,22 @@ def show_metrics(name: str, metrics: Mapping[str, Any], task: TaskSection) -> No
     """
     numbers = numbers_of(metrics)
     columns = [task.title_of(key) for key in numbers]
-    rows: list[list[Any]] = [list(numbers.values())]
-    trivial = next((key for key in task.baselines if key in metrics), None)
-    if trivial is not None:
-        columns = ["", *columns]
-        rows = [
-            ["", *rows[0]],
-            [task.baselines[trivial], *(metrics[trivial].get(key) for key in numbers)],
-        ]
+    rows: list[list[Any]] = [["", *numbers.values()]]
+    intervals = metrics.get("intervals", {})
+    for title, place in (("95 % from", 0), ("to", 1)) if intervals else ():
+        bounds = [intervals[key][place] if key in intervals else None for key in numbers]
+        rows.append([title, *bounds])
+    for key, title in task.baselines.items():
+        if key in metrics:
+            rows.append([title, *map(metrics[key].get, numbers)])
     show(f"{name}\n")
-    show(build_table(columns, rows))
-    if certainty := task.describe_certainty(metrics):
-        show(f"\n{certainty}")
+    show(build_table(["", *columns], rows))
+    certainty = task.describe_certainty(metrics)
+    sentences = [*([certainty] if certainty else []), *task.describe_comparisons(metrics)]
+    if sentences:
+        show("")
+    for sentence in sentences:
+        show(sentence)
     groups = metrics.get(f"per_{task.grouped_by}")
     if groups:
         columns = list(next(iter(groups.values())))

@@ -41,6 +41,7 @@ _VERBS = {
     "finetune": _Verb("training", "Fine-tune, evaluate and export the model of a recipe."),
     "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
     "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
+    "curve": _Verb("curving", "Train a recipe on parts of its images, and from scratch."),
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),

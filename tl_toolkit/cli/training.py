@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -18,6 +19,10 @@ from tl_toolkit.errors import Problem, RecipeError
 @click.option("--from", "start", metavar="RUN", help="Start from the weights of this run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
+@click.option(
+    "--versus", type=click.Choice(["scratch"]),
+    help="Train the same network from random weights beside it.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume an interrupted run (not built yet).")
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
@@ -27,6 +32,7 @@ def finetune_command(
     start: str | None,
     out: Path | None,
     overwrite: bool,
+    versus: Literal["scratch"] | None,
     resume: bool,
     threads: int | None,
     as_json: bool,
@@ -53,6 +59,7 @@ def finetune_command(
         start=start,
         out=out,
         overwrite=overwrite,
+        versus=versus,
         threads=threads,
         progress=current.print_run(),
     )

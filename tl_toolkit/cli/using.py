@@ -24,6 +24,7 @@ from tl_toolkit.cli.console import (
     write_result,
 )
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.plan.tta import TTA_VIEWS
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
 from tl_toolkit.runs.files import check_place
@@ -41,6 +42,17 @@ _any_option = click.option(
 )  # fmt: skip
 
 
+_tta_option = click.option(
+    "--tta", is_flag=True,
+    help="Average the outputs over each image and its mirror images: those that the recipe trains "
+    "with, else the horizontal one.",
+)  # fmt: skip
+_tta_views_option = click.option(
+    "--tta-views", metavar="VIEWS",
+    help=f"Average over these views: {', '.join(TTA_VIEWS)}, with commas between.",
+)  # fmt: skip
+
+
 @click.command("evaluate")
 @click.argument("run")
 @_any_option
@@ -49,10 +61,18 @@ _any_option = click.option(
     type=click.Path(path_type=Path),
     help="A folder or a table like the recipe's.  [the run's own images]",
 )
+@_tta_option
+@_tta_views_option
 @click.option("--fail-under", multiple=True, metavar="METRIC=VALUE", help="Exit 4 when worse.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def evaluate_command(
-    run: str, unfinished: bool, data: Path | None, fail_under: tuple[str, ...], as_json: bool
+    run: str,
+    unfinished: bool,
+    data: Path | None,
+    tta: bool,
+    tta_views: str | None,
+    fail_under: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure the model of RUN on its test images, or on those of another folder or table.
 
@@ -71,7 +91,7 @@ def evaluate_command(
     if thresholds and opened.folder.metrics.is_file():  # an interrupted run has none
         check_names(thresholds, opened.metrics, ungraded=task.ungraded, aliases=aliases)
     check_limits(thresholds, lower_is_better=task.lower_is_better, aliases=aliases)
-    metrics = opened.evaluate(data, progress=current.print_events())
+    metrics = opened.evaluate(data, tta=tta_views or tta, progress=current.print_events())
     if absent := task.describe_absent(metrics):
         warn(absent)
     if as_json:
@@ -110,6 +130,8 @@ def _read_threshold(text: str) -> tuple[str, float]:
     is_flag=True,
     help="For dense tasks: predict images at their own size, large ones in windows.",
 )
+@_tta_option
+@_tta_views_option
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]),
     help="Form of the result.  [by the ending of -o, else table]",
@@ -125,6 +147,8 @@ def predict_command(
     paths: tuple[str, ...],
     out: Path | None,
     native: bool,
+    tta: bool,
+    tta_views: str | None,
     form: str | None,
     top: int | None,
     output: Path | None,
@@ -149,7 +173,9 @@ def predict_command(
         check_place(output)
     form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
     files = [file for path in paths for file in (_read_list() if path == "-" else [path])]
-    predictions = opened.predict(files, out=out, native=native, progress=current.print_events())
+    predictions = opened.predict(
+        files, out=out, native=native, tta=tta_views or tta, progress=current.print_events()
+    )
     records = [prediction.as_record() for prediction in predictions]
     if output is None:
         _print_predictions(opened, predictions, form, top, sys.stdout)

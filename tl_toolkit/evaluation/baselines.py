@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.evaluation.splits import evaluate_trained
+from tl_toolkit.evaluation.folds import cross_validate, join_measured
+from tl_toolkit.evaluation.splits import Measured, compare_runs, evaluate_trained
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
@@ -22,7 +23,12 @@ from tl_toolkit.training.prepare import assemble_model, build_trainer
 
 
 def train_baseline(
-    plan: Plan, images: Mapping[str, Images], folder: RunFolder, *, progress: Handler
+    plan: Plan,
+    images: Mapping[str, Images],
+    folder: RunFolder,
+    *,
+    run: Measured,
+    progress: Handler,
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
@@ -30,6 +36,7 @@ def train_baseline(
         plan: Plan of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
         folder: The run; the baseline's histories go under baseline/.
+        run: What was measured of the run itself; receives how it compares with the baseline.
         progress: Receives its events, named as the baseline's.
 
     Returns:
@@ -48,16 +55,25 @@ def train_baseline(
     settings = training_settings(baseline)
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
-    trainer = build_trainer(CompiledPhases(transfer), features, images, progress=report)
+    trainer = build_trainer(
+        CompiledPhases(transfer, baseline.recipe.precision), features, images, progress=report
+    )
+    folds, judged = None, None
     try:
-        training = trainer.train(settings, place)
+        if baseline.recipe.data.folds is not None:
+            folds = cross_validate(baseline, trainer, task, images["train"], settings, place)
+            judged = folds.trainings.judge(settings)
+        training = trainer.train(settings, place, judged=judged)
     except ToolkitError as error:
         raise _relabel(error) from error
-    return {
-        "changes": dict(plan.recipe.baseline or {}),
-        "best": training.best.as_row(),
-        **evaluate_trained(trainer, task, images)[0],
-    }
+    measured = evaluate_trained(trainer, task, images)
+    if folds:
+        measured = join_measured(folds, measured)
+    chosen = plan.recipe.baseline
+    name = chosen if isinstance(chosen, str) else "baseline"
+    compare_runs(run, measured, name, task.final_score or task.score)
+    changes = {"word": chosen} if isinstance(chosen, str) else {"changes": dict(chosen or {})}
+    return {**changes, "best": training.best.as_row(), **measured.metrics}
 
 
 def _label(event: Event) -> Event:

@@ -4,63 +4,142 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import Batch, as_list, pad_batch
+from tl_toolkit.architectures.batches import Batch, FixedBatch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.images.tta import Size, View, build_views
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.image import average_views
+from tl_toolkit.tasks.resampling import Sample, compare_samples, find_intervals
 from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.loop import Trainer
+from tl_toolkit.transfer.precision import set_precision
 
-__all__ = ["evaluate_images", "evaluate_trained", "write_predictions"]
+__all__ = [
+    "Measured",
+    "TrainedView",
+    "add_intervals",
+    "compare_runs",
+    "evaluate_images",
+    "evaluate_trained",
+    "evaluate_views",
+    "write_predictions",
+]
 
 _SPLITS = ("validation", "test")
 
 
-def evaluate_trained(
-    trainer: Trainer, task: Task, images: Mapping[str, Images]
-) -> tuple[dict[str, dict[str, Any]], Table]:
+class Measured(NamedTuple):
+    """What was measured of a training.
+
+    Attributes:
+        metrics: The metrics of each split there is.
+        predictions: The predictions for each image.
+        samples: The images of a split as its metrics are computed from them.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    predictions: Table
+    samples: dict[str, Sample]
+
+
+def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images]) -> Measured:
     """Measures the kept weights on validation and test images, from features that are computed.
+
+    A model that was trained in bfloat16 computes in float32 from now on, and is measured by its
+    images: it is the model that is kept.
 
     Args:
         trainer: The trainer, after its training.
         task: The task of the recipe; it fits its thresholds, if any, to the validation images.
         images: Its images by split.
-
-    Returns:
-        The metrics of each split there is, and the predictions for each image.
     """
-    views = {split: _TrainedView(trainer, split, images[split]) for split in _SPLITS
-             if split in images}  # fmt: skip
-    task.finish(views["validation"], images["validation"].targets)
+    measured = [split for split in _SPLITS if split in images]
+    views: Mapping[str, SplitView]
+    if trainer.precision == "float32":
+        views = {split: TrainedView(trainer, split, images[split]) for split in measured}
+    else:
+        set_precision(trainer.transfer, "float32")
+        views = {split: _ModelView(trainer.model, task, images[split]) for split in measured}
+    if "validation" in views:
+        task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)
                    for split, view in views.items()}  # fmt: skip
-    columns = max((result.predictions.columns for result in evaluations.values()), key=len)
+    columns = max((result.predictions.columns for result in evaluations.values()), key=len,
+                  default=[])  # fmt: skip
     rows = [
         [example.path, split, *row]
         for split, evaluation in evaluations.items()
         for example, row in zip(images[split].examples, evaluation.predictions.rows, strict=True)
     ]
-    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-    return metrics, Table(["path", "split", *columns], rows)
+    return Measured(
+        {split: add_intervals(evaluation) for split, evaluation in evaluations.items()},
+        Table(["path", "split", *columns], rows),
+        {split: result.sample for split, result in evaluations.items() if result.sample},
+    )
 
 
-def evaluate_images(model: keras.Model, task: Task, images: Images) -> Evaluation:
-    """Measures a whole model on the images of one split.
+def compare_runs(run: Measured, other: Measured, name: str, metric: str) -> None:
+    """Adds to the metrics of a run whether it is better than another one on the same images.
+
+    Args:
+        run: The run.
+        other: The other one.
+        name: What the other is called in the metrics.
+        metric: What is compared where images are not simply right or wrong.
+    """
+    for split in run.samples.keys() & other.samples.keys():
+        found = compare_samples(run.samples[split], other.samples[split], metric)
+        run.metrics[split].setdefault("against", {})[name] = found
+
+
+def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str, Any]:
+    """Returns the metrics of a whole model on the images of one split.
 
     Args:
         model: The model.
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return task.evaluate(_ModelView(model, task, images), images.targets)
+    return add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+
+
+def add_intervals(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the metrics with their intervals; one that a task has a better interval of keeps it.
+
+    Args:
+        evaluation: Of a split.
+    """
+    metrics = evaluation.metrics
+    if evaluation.sample is None:
+        return metrics
+    intervals = find_intervals(evaluation.sample) | metrics.get("intervals", {})
+    return {**metrics, "intervals": intervals}
+
+
+def evaluate_views(
+    model: keras.Model, task: Task, images: Mapping[Size, Images], views: Sequence[View]
+) -> dict[str, Any]:
+    """Returns the metrics of a model whose outputs are averaged over several views of each image.
+
+    The loss of an image is that of the average.
+
+    Args:
+        model: The model, with one vector of outputs per image.
+        task: The task that it has learned.
+        images: The images at each size of `find_sizes`, the model's first, with their targets.
+        views: The views, at least one.
+    """
+    view = _AveragedView(model, task, images, views)
+    return add_intervals(task.evaluate(view, view.images.targets))
 
 
 def write_predictions(path: Path, predictions: Table) -> None:
@@ -77,8 +156,14 @@ def write_predictions(path: Path, predictions: Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-class _TrainedView(SplitView):
-    """A split as the model sees it that a trainer holds: by the features of its last phase."""
+class TrainedView(SplitView):
+    """A split as the model sees it that a trainer holds: by the features of its last phase.
+
+    Args:
+        trainer: The trainer, after its training.
+        split: Name of the split.
+        images: Its images.
+    """
 
     def __init__(self, trainer: Trainer, split: str, images: Images) -> None:
         self.examples = images.examples
@@ -88,6 +173,11 @@ class _TrainedView(SplitView):
         self._assess = trainer.assess
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Returns losses and outputs, as `SplitView.assess`.
+
+        Args:
+            inputs: The features joined with targets.
+        """
         return self._assess(inputs, len(self.examples))
 
 
@@ -131,6 +221,46 @@ class _ModelView(SplitView):
             return run([tf.cast(tensor, tf.float32) for tensor in as_list(batch)], targets)
 
         return call
+
+
+class _AveragedView(SplitView):
+    """A split as a whole model sees it in several views of each image."""
+
+    def __init__(
+        self, model: keras.Model, task: Task, images: Mapping[Size, Images], views: Sequence[View]
+    ) -> None:
+        self.images = next(iter(images.values()))
+        self.examples = self.images.examples
+        self.model = model
+        self.source = None
+        self.features = _Views(images, views)
+        self._task = task
+
+    def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        run = FixedBatch(self.model)
+        losses: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
+        for batch, targets in inputs.chunks(np.arange(len(self.examples)), run.batch_size):
+            outputs.append(average_views(run, np.asarray(batch)))
+            losses.append(self._task.compare(tf.constant(outputs[-1]), targets)[0].numpy())
+        return np.concatenate(losses), np.concatenate(outputs)
+
+
+class _Views:
+    """Yields several views of each image, uint8 (n, views, h, w, 3)."""
+
+    def __init__(self, images: Mapping[Size, Images], views: Sequence[View]) -> None:
+        self._images = images
+        self._views = views
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        size = next(iter(self._images))
+        sources = [images.batches(order, batch_size) for images in self._images.values()]
+        for batches in zip(*sources, strict=True):
+            pixels = dict(zip(self._images, (batch for batch, _ in batches), strict=True))
+            yield build_views(pixels, size, self._views), batches[0][1]
 
 
 class _Pixels:

@@ -10,11 +10,11 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
 
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.recipe.export_formats import split_formats
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.parity import Limits, Outputs
@@ -34,7 +34,7 @@ class FinishedModel:
 
     model: keras.Model
     task: Task
-    resize: Literal["stretch", "crop"]
+    resize: Resize
 
 
 Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]

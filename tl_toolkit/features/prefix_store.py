@@ -26,6 +26,7 @@ from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Cut, find_cut
+from tl_toolkit.transfer.precision import precision_of
 
 __all__ = ["Gap", "PrefixStore", "count_images"]
 
@@ -109,12 +110,14 @@ class PrefixStore:
     def _describe_context(self) -> dict[str, Any]:
         return {
             "image_size": list(self._settings.image_size),
-            "resize": self._settings.resize,
+            "resize": str(self._settings.resize),
             "decoder": DECODER_VERSION,
             "batch": self._transfer.batch_size,
             "constant_folded": self._settings.folded,
             "dtype": self._settings.dtype,
             **describe_arithmetic(),
+            # Of layers, whose keys leave out the names of their policies.
+            "precision": precision_of(self._transfer),
         }
 
     def example_bytes(self, cut: Cut) -> int:
@@ -243,7 +246,8 @@ class PrefixStore:
     ) -> tuple[Any, StoredExamples | None]:
         """Finds the deepest tensors before a cut that are stored; the images if there are none."""
         image = self._transfer.image
-        if self._settings.dtype != "float32" or self._settings.folded:
+        is_mixed = precision_of(self._transfer) != "float32"
+        if self._settings.dtype != "float32" or self._settings.folded or is_mixed:
             # A value that was rounded, or constant-folded at another cut, would differ.
             return image, None
         for part in self._transfer.parts[gap.cut.position - 1 : 0 : -1]:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, FixedBatch, join_batches, take_examples
 from tl_toolkit.features.shards import StoredExamples
+from tl_toolkit.images.mixing import Mixer, Mixes, mix_images
 from tl_toolkit.images.pipeline import Images
 
 __all__ = ["CHUNK_BYTES", "Augmentation", "FeatureSet", "LiveFeatures", "StoredFeatures"]
@@ -33,6 +34,7 @@ class LiveFeatures:
         prefix: The compiled prefix.
         augment: Changes the images before the prefix; by default they are not changed.
         dtype: float16 rounds the outputs as a store of that precision does.
+        mixer: Mixes each image with another of its batch before the prefix; by default none is.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class LiveFeatures:
         *,
         augment: Augmentation | None = None,
         dtype: str = "float32",
+        mixer: Mixer | None = None,
     ) -> None:
+        self._mixer = mixer
         self._images = images
         self._prefix = prefix
         self._augment = augment
@@ -54,7 +58,7 @@ class LiveFeatures:
         """Yields features, and the indices of their images, in an order.
 
         Args:
-            order: Indices of images, each read once in this order.
+            order: Indices of images, in the order that they are read; one may come several times.
             batch_size: Each chunk has a multiple of so many examples; the last one may have any
                 number.
             epoch: Decides the augmentation.
@@ -65,10 +69,13 @@ class LiveFeatures:
         """
         waiting: list[Batch] = []
         start = count = 0
-        for pixels, indices in self._images.batches(order, self._prefix.batch_size):
-            images = pixels if self._augment is None else self._augment(pixels, indices, epoch)
-            waiting.append(self._round(self._prefix(images)))
-            count += len(indices)
+        images = self._read(order, epoch)
+        if self._mixer is not None:
+            mixes = self._mixer.sample(len(order), batch_size, epoch)
+            images = _mix(images, self._read(order[mixes.partners], epoch), mixes)
+        for pixels in images:
+            waiting.append(self._round(self._prefix(pixels)))
+            count += len(pixels)
             while count >= batch_size or (count and start + count == len(order)):
                 ready = join_batches(waiting)
                 size = min(batch_size, count)
@@ -77,12 +84,25 @@ class LiveFeatures:
                 start += size
                 count -= size
 
+    def _read(self, order: np.ndarray, epoch: int) -> Iterator[Batch]:
+        """Yields prefix batches of images, augmented."""
+        for pixels, indices in self._images.batches(order, self._prefix.batch_size):
+            yield pixels if self._augment is None else self._augment(pixels, indices, epoch)
+
     def _round(self, features: Batch) -> Batch:
         if self._dtype == "float32":
             return features
         return tf.nest.map_structure(
             lambda tensor: tf.cast(tf.cast(tensor, self._dtype), tf.float32), features
         )
+
+
+def _mix(images: Iterator[Batch], others: Iterator[Batch], mixes: Mixes) -> Iterator[Batch]:
+    start = 0
+    for own, other in zip(images, others, strict=True):
+        part = slice(start, start + len(own))
+        yield mix_images(np.asarray(own), np.asarray(other), mixes.shares[part], mixes.boxes[part])
+        start = part.stop
 
 
 class StoredFeatures:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tl_toolkit.images.augment import AugmentSettings
+from tl_toolkit.images.geometry import Resize, build_resize
 
 __all__ = ["FeatureSettings"]
 
@@ -17,7 +18,7 @@ class FeatureSettings:
 
     Attributes:
         image_size: (height, width) of the images in pixels.
-        resize: How images get that size: a name that `images.pipeline.Images` knows.
+        resize: How images get that size.
         augment: Random changes of the training images; None for no changes.
         seed: Decides the random views that are stored; new views follow from the seeds of phases.
         views: How many random views of each training image the epochs of all phases cycle through;
@@ -30,7 +31,7 @@ class FeatureSettings:
     """
 
     image_size: tuple[int, int]
-    resize: str
+    resize: Resize
     augment: AugmentSettings | None = None
     seed: int = 0
     views: int | None = None
@@ -44,13 +45,21 @@ class FeatureSettings:
         """Returns the settings that plain values describe, as a plan has them.
 
         Args:
-            values: The attributes; `augment` as a mapping or None.
+            values: The attributes, with the colour of a padding as `pad_color`; `augment` as a
+                mapping or None.
         """
-        augment = values.get("augment")
+        own = dict(values)
+        augment = own.get("augment")
         changes = None if augment is None else AugmentSettings.from_values(augment)
-        return cls(**{**values, "augment": changes})
+        resize = build_resize(own.pop("resize"), own.pop("pad_color", None))
+        return cls(**{**own, "resize": resize, "augment": changes})
 
     @property
     def has_endless_views(self) -> bool:
         """Whether each epoch of each phase sees training images that no other epoch sees."""
-        return self.augment is not None and self.views is None
+        return self.changes_images and self.views is None
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether training images are changed, each by itself."""
+        return self.augment is not None and self.augment.changes_images

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tl_toolkit.architectures.batches import FixedBatch
@@ -20,8 +21,9 @@ from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.teacher import find_outputs
 from tl_toolkit.features.views import TrainingViews
 from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.geometry import Resize
+from tl_toolkit.images.mixing import Mixer
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.tasks.types import Resize
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Cut, Split
 
@@ -56,7 +58,7 @@ class FeatureSource:
         self._progress = progress
         augment = settings.augment
         self._views = None
-        if augment is not None:
+        if augment is not None and settings.changes_images:
             self._views = TrainingViews(settings, augment, images["train"].keys)
         self._store = PrefixStore(transfer, settings, images, self._views)
         self._reported: set[str] = set()
@@ -70,6 +72,7 @@ class FeatureSource:
         passes: int,
         phase_seed: int = 0,
         also: Sequence[Cut] = (),
+        mixer: Mixer | None = None,
     ) -> dict[str, FeatureSet]:
         """Returns the features of every split of the images at a cut.
 
@@ -81,7 +84,14 @@ class FeatureSource:
                 views that are stored, do not depend on it.
             also: Later cuts whose prefixes will not have changed by then: their features are
                 computed in the same pass, if there is one.
+            mixer: Mixes the training images, which are then new ones in each epoch.
         """
+        if mixer is not None:
+            self._report_once(
+                "features: the frozen layers run in every epoch: augment mixes images anew in each "
+                "(phases.*.feature_mixup would mix what is stored)"
+            )
+            return self._compute_live(split, phase_seed, mixer)
         features = self._store.read(split.cut, digests) if self._may_read(split.cut) else None
         if features is not None:
             self._report_once(f"features: read from the store before {split.cut.name}")
@@ -114,6 +124,30 @@ class FeatureSource:
             is_stored=self._settings.store != "never", progress=self._progress,
         )  # fmt: skip
 
+    def read_plain(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
+        """Returns stored features of the images as they are; None where there are none.
+
+        Args:
+            cut: Where the features leave the prefix.
+            digests: Digests of the weights that have computed them.
+        """
+        if self._views is not None or not self._may_read(cut):
+            return None
+        return self._store.read(cut, digests)
+
+    def compute_plain(self, cut: Cut) -> dict[str, FeatureSet]:
+        """Returns features of the images as they are, which are computed when they are read.
+
+        Args:
+            cut: As in `read_plain`.
+        """
+        model = keras.Model(self._transfer.image, cut.tensors, name="prefix")
+        prefix = FixedBatch(model, batch_size=self._transfer.batch_size)
+        return {
+            name: LiveFeatures(images, prefix, dtype=self._settings.dtype)
+            for name, images in self._images.items()
+        }
+
     def geometric_transform(
         self, phase_seed: int
     ) -> Callable[[int, int], GeometricTransform] | None:
@@ -128,7 +162,23 @@ class FeatureSource:
             return None
         return functools.partial(self._views.geometric_transform, phase_seed=phase_seed)
 
-    def _compute_live(self, split: Split, phase_seed: int) -> dict[str, FeatureSet]:
+    def build_mixer(self, phase_seed: int) -> Mixer | None:
+        """Returns what mixes the training images of a phase; None where none are mixed.
+
+        Args:
+            phase_seed: Decides what is mixed in each epoch.
+        """
+        augment = self._settings.augment
+        if augment is None or not (augment.mixup or augment.cutmix):
+            return None
+        return Mixer(
+            phase_seed, mixup=augment.mixup, cutmix=augment.cutmix,
+            image_size=self._settings.image_size,
+        )  # fmt: skip
+
+    def _compute_live(
+        self, split: Split, phase_seed: int, mixer: Mixer | None = None
+    ) -> dict[str, FeatureSet]:
         augment = None
         if self._views is not None:
             augment = functools.partial(self._views.augment, phase_seed=phase_seed)
@@ -141,6 +191,7 @@ class FeatureSource:
                 prefix,
                 augment=augment if name == "train" else None,
                 dtype=self._settings.dtype,
+                mixer=mixer if name == "train" else None,
             )
             for name, images in self._images.items()
         }

@@ -14,10 +14,10 @@ from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.events import Handler, message
 from tl_toolkit.features.store import Entry, FeatureCache
 from tl_toolkit.images.decoder import DECODER_VERSION
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, Images
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runtime import describe_arithmetic
-from tl_toolkit.tasks.types import Resize
 from tl_toolkit.transfer.saved import load_saved_model
 
 __all__ = ["find_outputs"]
@@ -52,7 +52,7 @@ def find_outputs(
     context = {
         "teacher": hash_file(path),
         "image_size": list(image_size),
-        "resize": resize,
+        "resize": str(resize),
         "decoder": DECODER_VERSION,
         **describe_arithmetic(),
     }

@@ -65,14 +65,31 @@ class AugmentSettings:
         rotation: Largest turn either way as a fraction of a full turn.
         zoom: Largest zoom in or out as a fraction of the size.
         contrast: Largest change of contrast as a fraction.
-        rand_augment: RandAugment, after the rest.
+        brightness: Largest change of brightness as a fraction of white.
+        saturation: Largest change of saturation as a fraction.
+        hue: Largest turn of the hue as a fraction of the colour circle.
+        rand_augment: RandAugment.
+        erasing: Share of the images in which a rectangle is erased (Zhong et al., 2020).
+        mixup: Parameter of the shares by which images are blended, as in `mixing.Mixer`.
+        cutmix: That of the boxes by which images are pasted.
     """
 
     flip: str | None = None
     rotation: float | None = None
     zoom: float | None = None
     contrast: float | None = None
+    brightness: float | None = None
+    saturation: float | None = None
+    hue: float | None = None
     rand_augment: RandAugmentSettings | None = None
+    erasing: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether images are changed, each by itself; mixing alone leaves them as they are."""
+        return self != AugmentSettings(mixup=self.mixup, cutmix=self.cutmix)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> AugmentSettings:
@@ -209,11 +226,29 @@ def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.La
         # A pair: from one number Keras 3.15 makes (0, number), which can only raise the contrast.
         factor = (augment.contrast, augment.contrast)
         layers.append(keras.layers.RandomContrast(factor, value_range=_RANGE, **common))
+    if augment.brightness:
+        layers.append(
+            keras.layers.RandomBrightness(augment.brightness, value_range=_RANGE, **common)
+        )
+    if augment.saturation:
+        # Keras takes f for the multiple f / (1 - f), and limits saturations, from 0 to 1, by the
+        # range that is meant for colours.
+        least, most = (
+            share / (1 + share) for share in (1 - augment.saturation, 1 + augment.saturation)
+        )
+        layers.append(keras.layers.RandomSaturation((least, most), value_range=(0, 1), **common))
+    if augment.hue:
+        # Keras's unit is half of the circle.
+        layers.append(keras.layers.RandomHue((0, 2 * augment.hue), value_range=_RANGE, **common))
     if augment.rand_augment:
         chosen = augment.rand_augment
         layers.append(
             _RandAugment(_RANGE, num_ops=chosen.num_ops, factor=chosen.magnitude, **common)
         )
+    if augment.erasing:
+        # A pair, or the probability itself would be sampled.
+        share = (augment.erasing, augment.erasing)
+        layers.append(keras.layers.RandomErasing(share, value_range=_RANGE, **common))
     for layer in layers:
         # RandAugment takes none as an argument; its parts sample from its own generator.
         layer.generator = seeds

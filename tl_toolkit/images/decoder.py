@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import tensorflow as tf
 
 from tl_toolkit.images.exif import read_orientation
+from tl_toolkit.images.geometry import Padding, Resize
 from tl_toolkit.images.gif_frames import table_bytes
 from tl_toolkit.images.headers import KINDS, MAX_PIXELS, Header, pad_bytes, read_header
 from tl_toolkit.sources.listing import MAX_BYTES
 
-__all__ = ["DECODER_VERSION", "MAX_PIXELS", "decode_image", "explain", "resize_image"]
+__all__ = [
+    "DECODER_VERSION",
+    "MAX_PIXELS",
+    "decode_image",
+    "explain",
+    "fit_inside",
+    "resize_image",
+]
 
 # Raise this number when images get other pixels or verdicts: stored results depend on it.
 DECODER_VERSION = 1
@@ -141,15 +148,14 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(turned, [None, None, 3])
 
 
-def resize_image(
-    image: tf.Tensor, size: tuple[int, int], mode: Literal["stretch", "crop"] = "stretch"
-) -> tf.Tensor:
+def resize_image(image: tf.Tensor, size: tuple[int, int], mode: Resize = "stretch") -> tf.Tensor:
     """Resizes bilinearly with antialiasing, and rounds. An image of that size is not changed.
 
     Args:
         image: uint8 (h, w, 3) or (n, h, w, 3).
         size: Height and width of the result.
-        mode: "stretch" changes the proportions; "crop" scales to cover and keeps the centre.
+        mode: "stretch" changes the proportions; "crop" scales to cover and keeps the centre; a
+            padding scales to fit, to whole pixels, and puts the image in the centre.
 
     Returns:
         uint8 (height, width, 3) or (n, height, width, 3).
@@ -163,19 +169,56 @@ def resize_image(
         return tf.ensure_shape(resized, [image.shape[0], *size, 3])
 
 
-def _resize(image: tf.Tensor, size: tuple[int, int], mode: str) -> tf.Tensor:
+def fit_inside(source: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns where an image lies in its padding, in whole pixels.
+
+    Args:
+        source: int32 (2,), height and width of the image.
+        size: Height and width that it is padded to.
+
+    Returns:
+        For rows and columns: float64 (2,), the factor of the scale; int32 (2,), the first pixel of
+        the image in its padding; int32 (2,), how many pixels it has there.
+    """
+    before = tf.cast(source, tf.float64)
+    scale = tf.reduce_min(tf.constant(size, tf.float64) / before)
+    inner = tf.maximum(tf.cast(tf.round(before * scale), tf.int32), 1)
+    start = (tf.constant(size) - inner) // 2
+    return tf.cast(inner, tf.float64) / before, start, inner
+
+
+def _resize(image: tf.Tensor, size: tuple[int, int], mode: Resize) -> tf.Tensor:
+    if isinstance(mode, Padding):
+        return _pad(image, size, mode)
     target = tf.constant(size, tf.float32)
     source = tf.cast(tf.shape(image)[1:3], tf.float32)
     scale = target / source
     if mode == "crop":
         scale = tf.repeat(tf.reduce_max(scale), 2)
+    return _scale(image, size, scale, (target - source * scale) / 2)
+
+
+def _pad(image: tf.Tensor, size: tuple[int, int], padding: Padding) -> tf.Tensor:
+    scale, start, inner = fit_inside(tf.shape(image)[1:3], size)
+    resized = _scale(image, size, tf.cast(scale, tf.float32), tf.cast(start, tf.float32))
+    rows, columns = (
+        (tf.range(size[axis]) >= start[axis]) & (tf.range(size[axis]) < start[axis] + inner[axis])
+        for axis in (0, 1)
+    )
+    is_image = (rows[:, tf.newaxis] & columns)[..., tf.newaxis]
+    return tf.where(is_image, resized, tf.constant(padding.color, tf.uint8))
+
+
+def _scale(
+    image: tf.Tensor, size: tuple[int, int], scale: tf.Tensor, translation: tf.Tensor
+) -> tf.Tensor:
     # Scaling and cutting in one step never holds the scaled image: a strip of 1 x 10,000 pixels,
     # scaled to cover, would be gigabytes. tf.image.resize uses the same operation.
     resized = tf.raw_ops.ScaleAndTranslate(
         images=image,
         size=tf.constant(size),
         scale=scale,
-        translation=(target - source * scale) / 2,
+        translation=translation,
         kernel_type="triangle",
         antialias=True,
     )

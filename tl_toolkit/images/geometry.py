@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-__all__ = ["GeometricTransform"]
+__all__ = ["GeometricTransform", "Padding", "Resize", "build_resize"]
+
+_GREY = 114  # near the mean of ImageNet's photos, (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A resize that scales an image to fit, and pads it on both sides to the size.
+
+    Attributes:
+        color: RGB of the padding, each in 0..255.
+    """
+
+    color: tuple[int, int, int] = (_GREY, _GREY, _GREY)
+
+
+Resize: TypeAlias = Literal["stretch", "crop"] | Padding
+"""How images are resized: stretch changes proportions, crop scales to cover and keeps the centre,
+and a padding scales to fit."""
+
+
+def build_resize(
+    resize: Literal["stretch", "crop", "pad"], pad_color: int | tuple[int, int, int] | None
+) -> Resize:
+    """Returns how images are resized, from a recipe's values.
+
+    Args:
+        resize: A word.
+        pad_color: Grey level or RGB of the padding for "pad"; None for grey.
+    """
+    if resize != "pad":
+        return resize
+    if isinstance(pad_color, tuple):
+        return Padding(pad_color)
+    level = _GREY if pad_color is None else pad_color
+    return Padding((level, level, level))
 
 
 @dataclass(frozen=True)

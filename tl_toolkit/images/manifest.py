@@ -33,6 +33,7 @@ class Example:
         targets: As text, a value for each of the manifest's columns.
         verdict: One of VERDICTS, from the decoder.
         reason: Why it is not good, or what it was converted from; "" for a good one.
+        fold: The part of a cross-validation that it is predicted in, from 1; 0 without one.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Example:
     targets: tuple[str, ...] = ()
     verdict: str = "good"
     reason: str = ""
+    fold: int = 0
 
     @property
     def usable(self) -> bool:
@@ -50,6 +52,7 @@ class Example:
 
 _BEFORE = ("path", "sha256")
 _AFTER = ("split", "verdict", "reason")
+_AFTER_WITH_FOLDS = ("split", "fold", "verdict", "reason")
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Manifest:
         for entry in self.examples:
             if entry.usable:
                 facts = (entry.sha256, *(entry.targets[place] for place in counted), entry.split)
+                facts += (str(entry.fold),) if entry.fold else ()
                 digest.update(repr(facts).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -175,11 +179,13 @@ class Manifest:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow((*_BEFORE, *self.columns, *_AFTER))
+        has_folds = any(entry.fold for entry in self.examples)
+        writer.writerow((*_BEFORE, *self.columns, *(_AFTER_WITH_FOLDS if has_folds else _AFTER)))
         for entry in self.examples:
             targets = entry.targets or ("",) * len(self.columns)
-            row = (entry.path, entry.sha256, *targets, entry.split, entry.verdict, entry.reason)
-            writer.writerow(row)
+            fold = (entry.fold or "",) if has_folds else ()
+            after = (entry.split, *fold, entry.verdict, entry.reason)
+            writer.writerow((entry.path, entry.sha256, *targets, *after))
         # A file name need not be UTF-8; its bytes come back as they were.
         write_atomically(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 
@@ -201,15 +207,20 @@ class Manifest:
                 missing = [name for name in (*_BEFORE, *_AFTER) if name not in header]
                 if missing:
                     raise ValueError(f"it has no column {', '.join(missing)}")
-                columns = tuple(name for name in header if name not in (*_BEFORE, *_AFTER))
-                examples = tuple(_as_example(row, columns) for row in reader)
+                # A target may be called fold: only that place makes it the fold.
+                has_folds = header[-4:] == _AFTER_WITH_FOLDS
+                known = (*_BEFORE, *(_AFTER_WITH_FOLDS if has_folds else _AFTER))
+                columns = tuple(name for name in header if name not in known)
+                examples = tuple(_as_example(row, columns, has_folds) for row in reader)
         except (OSError, ValueError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(Problem(str(path), f"is not a readable manifest: {reason}")) from error
         return cls(examples, tuple(classes), columns)
 
 
-def _as_example(row: Mapping[str | None, str | None], columns: Sequence[str]) -> Example:
+def _as_example(
+    row: Mapping[str | None, str | None], columns: Sequence[str], has_folds: bool
+) -> Example:
     if None in row or None in row.values():
         raise ValueError("a row has more or fewer values than there are columns")
     values = {str(name): str(value) for name, value in row.items()}
@@ -218,4 +229,5 @@ def _as_example(row: Mapping[str | None, str | None], columns: Sequence[str]) ->
     targets = tuple(values[name] for name in columns)
     names = ("path", "sha256", "split", "verdict", "reason")
     path, sha256, split, verdict, reason = (values[name] for name in names)
-    return Example(path, sha256, split, targets, verdict, reason)
+    fold = int(values["fold"] or 0) if has_folds else 0
+    return Example(path, sha256, split, targets, verdict, reason, fold)

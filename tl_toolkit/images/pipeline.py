@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import io
@@ -10,7 +11,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from PIL import Image
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, explain, resize_image
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import MAX_BYTES, count_threads
@@ -34,7 +36,6 @@ __all__ = [
 ]
 
 MEMORY_BUDGET = 2 << 30  # bytes
-_Mode = Literal["stretch", "crop"]
 
 
 class DecodedImages:
@@ -49,7 +50,7 @@ class DecodedImages:
     def __init__(
         self,
         image_size: tuple[int, int],
-        resize: _Mode = "stretch",
+        resize: Resize = "stretch",
         *,
         memory_budget: int = MEMORY_BUDGET // 2,
     ) -> None:
@@ -97,7 +98,7 @@ class Images:
         examples: Sequence[Example],
         *,
         image_size: tuple[int, int],
-        resize: _Mode = "stretch",
+        resize: Resize = "stretch",
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
         targets: Any = None,
@@ -107,11 +108,11 @@ class Images:
         self._shape = (*image_size, 3)
         self._resize = _compile_resize(tuple(image_size), resize)
         self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: dict[str, np.ndarray] = {}
         if decoded is not None and self._keeps:
             # The same arrays, not a copy: all images would be in memory twice for a while.
-            known = (decoded.get(entry.sha256) for entry in self.examples)
-            self._kept = {n: pixels for n, pixels in enumerate(known) if pixels is not None}
+            known = ((entry.sha256, decoded.get(entry.sha256)) for entry in self.examples)
+            self._kept = {sha256: pixels for sha256, pixels in known if pixels is not None}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -121,6 +122,19 @@ class Images:
         """int64 (n,), made of each image's content: the same image has the same key anywhere."""
         heads = [bytes.fromhex(entry.sha256)[:8] for entry in self.examples]
         return np.array([int.from_bytes(head, "big", signed=True) for head in heads], np.int64)
+
+    def select(self, indices: Sequence[int] | np.ndarray, targets: Any) -> Images:
+        """Returns some of the images, which share what is decoded with all of them.
+
+        Args:
+            indices: Places among the examples.
+            targets: Their targets.
+        """
+        selected = copy.copy(self)
+        selected.__dict__.pop("keys", None)
+        selected.examples = tuple(self.examples[index] for index in indices)
+        selected.targets = targets
+        return selected
 
     def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes the images at these indices.
@@ -137,8 +151,9 @@ class Images:
         pixels = np.empty((len(indices), *self._shape), np.uint8)
         missing = []
         for place, index in enumerate(np.asarray(indices, np.int64).tolist()):
-            if index in self._kept:
-                pixels[place] = self._kept[index]
+            kept = self._kept.get(self.examples[index].sha256)
+            if kept is not None:
+                pixels[place] = kept
             else:
                 missing.append((place, index))
         if missing:
@@ -174,7 +189,7 @@ class Images:
             decoded = self._decode(self.examples[index])
             pixels[place] = decoded
             if self._keeps:
-                self._kept[index] = decoded
+                self._kept[self.examples[index].sha256] = decoded
 
         with ThreadPoolExecutor(count_threads()) as pool:
             for _ in pool.map(decode, *zip(*missing, strict=True)):
@@ -191,7 +206,7 @@ class Images:
 
 
 @functools.cache
-def _compile_resize(image_size: tuple[int, int], mode: _Mode) -> Callable[..., tf.Tensor]:
+def _compile_resize(image_size: tuple[int, int], mode: Resize) -> Callable[..., tf.Tensor]:
     # Not together with decode_image, whose graph takes a second to prepare in each function.
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
     def resize(image: tf.Tensor) -> tf.Tensor:
@@ -224,7 +239,7 @@ def _changed(example: Example, what: str) -> DataError:
 
 
 def read_image(
-    path: str | os.PathLike[str], image_size: tuple[int, int], resize: _Mode
+    path: str | os.PathLike[str], image_size: tuple[int, int], resize: Resize
 ) -> np.ndarray:
     """Decodes and resizes one file, as training does.
 
@@ -242,7 +257,7 @@ def read_image(
     return resize_pixels(read_pixels(path), image_size, resize)
 
 
-def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: _Mode) -> np.ndarray:
+def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: Resize) -> np.ndarray:
     """Resizes a decoded image as training does.
 
     Args:

@@ -17,8 +17,9 @@ import tensorflow as tf
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
+from tl_toolkit.images.folds import assign_folds
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.images.splits import keep_few, sample_splits
+from tl_toolkit.images.splits import check_groups, keep_few, sample_splits
 from tl_toolkit.images.verdicts import KnownFiles, Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
@@ -64,12 +65,14 @@ class ScanSettings:
         convert: Whether images that only Pillow can read are re-encoded.
         split_seed: Seed of the splits that are sampled by fractions.
         examples_per_class: Training images to keep of each class; None for all.
+        folds: Folds of a cross-validation that the training images are given; None for none.
     """
 
     broken: Literal["skip", "refuse"] = "refuse"
     convert: bool = False
     split_seed: int = 0
     examples_per_class: int | None = None
+    folds: int | None = None
 
 
 def scan(
@@ -114,10 +117,21 @@ def scan(
     examples = list(manifest.examples)
     stratify = listing.columns.index(listing.stratify) if listing.stratify else None
     seed = settings.split_seed
+    groups = [file.group for file in listing.files if file.group]
     if listing.fractions:
-        examples = sample_splits(examples, listing.fractions, seed=seed, stratify=stratify)
+        examples = sample_splits(
+            examples, listing.fractions, seed=seed, stratify=stratify, groups=groups
+        )
+    if groups:
+        check_groups(examples, groups)
     if settings.examples_per_class is not None:
+        group_of = dict(zip(map(id, examples), groups, strict=False))
         examples = keep_few(examples, settings.examples_per_class, seed=seed)
+        groups = [group_of[id(entry)] for entry in examples] if groups else []
+    if settings.folds:
+        examples = assign_folds(
+            examples, settings.folds, seed=seed, stratify=stratify, groups=groups
+        )
     manifest = replace(manifest, examples=tuple(examples))
     splits = {file.split or "train" for file in listing.files} | listing.fractions.keys()
     _check_left(manifest, splits, listing.stratify)

@@ -14,7 +14,7 @@ from tl_toolkit.architectures.graph import build_base, find_blocks
 from tl_toolkit.architectures.heads import HeadLayers, build_head
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps, pad_to_cells
-from tl_toolkit.catalog.lookup import Architecture, UnfreezeFrom, resolve_unfreeze
+from tl_toolkit.catalog.lookup import Architecture, Unfreeze, resolve_unfreeze
 from tl_toolkit.keras_private import calls_of, producer_of
 from tl_toolkit.transfer.assemble import HEAD
 from tl_toolkit.transfer.freezing import batch_norms
@@ -133,7 +133,7 @@ def describe_base(
     architecture: Architecture,
     arguments: Mapping[str, Any],
     image_size: tuple[int, int],
-    unfreeze: int | UnfreezeFrom | tuple[str, ...] = 0,
+    unfreeze: Unfreeze = 0,
     *,
     num_classes: int | None = None,
 ) -> Description:

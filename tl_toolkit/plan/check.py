@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.check_phases import check_accumulation
 from tl_toolkit.plan.check_search import check_search
 from tl_toolkit.plan.findings import Finding, Findings, as_error
 from tl_toolkit.plan.network import Network, check_network, resolve_head, resolve_network
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.preset import resolve_preset
+from tl_toolkit.plan.preset import estimate_splits, resolve_preset
+from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
@@ -44,9 +47,10 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     recipe = resolve_runs(loaded.recipe)
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
-    findings = list(_check_data(recipe.data, survey))
+    findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]
     wrong, network = check_network(recipe, survey.classes)
     findings += wrong
+    findings += check_accumulation(recipe, survey.counts)
     findings += _check_baseline(recipe, survey.classes, findings)
     if recipe.search is not None:
         findings += check_search(recipe, survey.classes, findings)
@@ -64,11 +68,15 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return recipe, ()
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
-    left, validation = counts.get(None, 0), counts.get("validation", 0)
-    if isinstance(recipe.data.validation, float) and not validation:
-        validation = round(recipe.data.validation * (left or counts.get("train", 0)))
-    images = counts.get("train", 0) or left
-    return resolve_preset(resolve_head(recipe), architecture, images, validation)
+    images, validation = estimate_splits(counts, recipe.data.validation)
+    if recipe.data.folds is not None:
+        validation = images // recipe.data.folds
+        images -= validation
+    preset = recipe.preset
+    recipe, choices = resolve_preset(
+        resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
+    )
+    return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:
@@ -93,7 +101,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
     Args:
         plan: Plan of the recipe.
     """
-    baseline = build_baseline(plan.recipe)
+    baseline = _build_baseline(plan.recipe, plan.architecture)
     if baseline is None:
         return None
     return _make_plan(baseline, plan.survey, resolve_network(baseline))
@@ -122,21 +130,40 @@ def _check_data(data: Data, survey: Survey) -> Findings:
         yield from _check_fractions(data, survey.counts)
 
 
+def _check_folds(recipe: Recipe, survey: Survey) -> Findings:
+    """Refuses tables that folds do not go with: rows for validation, a target of their name."""
+    folds = recipe.data.folds
+    if folds is None:
+        return
+    if "validation" in survey.counts:
+        what = f"data.folds = {folds}: the table has rows of the split validation"
+        expected = "Each image that trains validates once."
+        hint = "train, test or nothing in the column split, or ~data.folds"
+        yield Finding(("data", "folds"), Problem("", what, expected, hint), DataError)
+    if "fold" in survey.classes and not recipe.task.has_classes:
+        what = f"data.folds = {folds}: a target is called 'fold'"
+        expected = "manifest.csv and predictions.csv have a column of that name."
+        hint = "another name for the column"
+        yield Finding(("data", "folds"), Problem("", what, expected, hint), DataError)
+
+
 def _check_fractions(data: Data, counts: Mapping[str | None, Mapping[str, int]]) -> Findings:
     """Refuses classes with fewer images than there are splits to sample."""
-    values = {"validation": data.validation, "test": data.test}
+    values = {"validation": data.validation if data.folds is None else None, "test": data.test}
     sampled = [
         name for name, value in values.items() if isinstance(value, float) and name not in counts
     ]
-    few = {name: count for name, count in counts.get(None, {}).items() if count <= len(sampled)}
-    if few:
+    needed = len(sampled) + 1 + (data.folds is not None)
+    free = counts.get(None if sampled else "train", {})
+    few = {name: count for name, count in free.items() if count < needed}
+    if few and needed > 1:
         field = next(
             name for name in ("train", "csv", "builtin") if getattr(data, name) is not None
         )
         listed = name_some(f"{name!r} ({count})" for name, count in few.items())
         what = f"data.{field}: too few images of {listed}"
-        splits = " and ".join(("train", *sampled))
-        expected = f"expected at least {len(sampled) + 1} of each class, for {splits}."
+        splits = " and ".join(("train", *sampled) if data.folds is None else ("2 folds", *sampled))
+        expected = f"expected at least {needed} of each class, for {splits}."
         yield Finding(("data", field), Problem("", what, expected), DataError)
 
 
@@ -152,7 +179,11 @@ def _name_field(problem: Problem) -> Problem:
 
 def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
     """Checks the recipe that the baseline makes; a problem of both is reported once."""
-    baseline = build_baseline(recipe)
+    try:
+        architecture = find_base(recipe)
+    except (RecipeError, WeightsError):  # the check of the network says what is wrong
+        return []
+    baseline = _build_baseline(recipe, architecture)
     if baseline is None:
         return []
     findings, _ = check_network(baseline, classes)
@@ -168,13 +199,20 @@ def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]
     ]
 
 
+def _build_baseline(recipe: Recipe, architecture: Architecture) -> Recipe | None:
+    """Returns the recipe that is trained beside a resolved one, or None."""
+    if recipe.baseline == "scratch":
+        return build_scratch(recipe, architecture)
+    return build_baseline(recipe)
+
+
 def _find_change(recipe: Recipe, baseline: Recipe, path: FieldPath) -> FieldPath:
     """Returns the baseline's entry that changed the field at `path`, else the baseline."""
     names = [str(part) for part in path]
     if path[0] == "phases" and isinstance(path[1], int):
         names[1] = baseline.phases[path[1]].name
     spellings = (".".join(map(str, path)), ".".join(names))
-    for key in recipe.baseline or ():
+    for key in recipe.baseline if isinstance(recipe.baseline, Mapping) else ():
         if any(f"{spelling}.".startswith(f"{key}.") for spelling in spellings):
             return ("baseline", key)
     return ("baseline",)

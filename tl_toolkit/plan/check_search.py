@@ -55,6 +55,14 @@ def _check_hyperband(recipe: Recipe) -> Findings:
             "algorithm: random",
         )
         return
+    if len(recipe.phases[-1].stages) > 1:
+        yield _refuse_search(
+            "algorithm",
+            "search.algorithm = 'hyperband'",
+            "expected a last phase that unfreezes at once: hyperband pauses inside one phase.",
+            "algorithm: random",
+        )
+        return
     first = plan_brackets(epochs, search.factor)[0]
     needed, (most, _) = sum(trials for trials, _ in first), first[0]
     if search.trials is not None and search.trials < needed:
@@ -94,6 +102,9 @@ def _find_problems(
         return list(error.problems)
     epochs = trial.phases[-1].epochs
     halves = recipe.search is not None and recipe.search.algorithm == "hyperband"
+    if halves and len(trial.phases[-1].stages) > 1:
+        expected = "expected no part for each block: hyperband pauses inside one phase."
+        return [Problem("", "the last phase is gradual", expected, "algorithm: random")]
     if halves and epochs != recipe.phases[-1].epochs:
         expected = "expected another field: hyperband itself decides how long the last phase is."
         return [Problem("", f"the last phase has {epochs} epochs", expected, "algorithm: random")]

@@ -22,11 +22,21 @@ from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.check_phases import check_rates, check_stages
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.start import check_start
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.teacher import check_teacher
-from tl_toolkit.recipe.schema import Head, OwnBase, Phase, Recipe, UnfreezeFrom
+from tl_toolkit.recipe.schema import (
+    Head,
+    OwnBase,
+    Phase,
+    Recipe,
+    UnfreezeFrom,
+    UnfreezeGradual,
+    UnfreezeOnly,
+)
+from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.listing import name_some
 
@@ -41,7 +51,8 @@ class Network:
 
     Attributes:
         architecture: The record of the base.
-        units: For each phase the units of the base that train, input to output.
+        units: For each phase, or each part of one that unfreezes block by block, the units of the
+            base that train, input to output.
         weights_file: Where the weight file is, or will be; None for random weights, or the base's
             own.
         published: The record of the weight file, if it is one that can be fetched.
@@ -78,7 +89,11 @@ def resolve_network(recipe: Recipe) -> Network:
         WeightsError: The base's file is missing, or no weights were ever published.
     """
     architecture = find_base(recipe)
-    units = {phase.name: resolve_unfreeze(architecture, phase.unfreeze) for phase in recipe.phases}
+    units = {
+        stage.name: resolve_unfreeze(architecture, stage.unfreeze)
+        for phase in recipe.phases
+        for stage in phase.stages
+    }
     return _find_weights(recipe, architecture, units)
 
 
@@ -108,14 +123,22 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
     findings += wrong_start
     findings += check_teacher(recipe, classes)
     readable = planning.readable_units(architecture)
-    units = {}
+    findings += check_stages(recipe)
+    units: dict[str, tuple[str, ...]] = {}
     for index, phase in enumerate(recipe.phases):
         try:
-            units[phase.name] = resolve_unfreeze(architecture, phase.unfreeze)
+            widest = resolve_unfreeze(architecture, phase.unfreeze)
+            parts = {
+                stage.name: resolve_unfreeze(architecture, stage.unfreeze) for stage in phase.stages
+            }
         except RecipeError as error:
             findings += _refuse_unfreeze(phase, index, error)
         else:
-            findings += _check_unfreeze(phase, index, units[phase.name], readable)
+            units_of_phase = next(iter(parts.values()))
+            findings += _check_unfreeze(phase, index, units_of_phase, readable)
+            findings += _check_feature_changes(phase, index, units_of_phase, architecture)
+            findings += check_rates(phase, index, architecture, widest)
+            units |= parts
     if arguments:
         return findings, None
     try:
@@ -124,7 +147,8 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
         return [*findings, Finding(("model", "weights"), error.problems[0])], None
     if not wrong_start:  # which says more than the weights of another network
         findings += _check_weights(recipe, network)
-    return findings, network if len(units) == len(recipe.phases) else None
+    is_whole = all(stage.name in units for phase in recipe.phases for stage in phase.stages)
+    return findings, network if is_whole else None
 
 
 def _check_head(recipe: Recipe, architecture: Architecture) -> Findings:
@@ -158,21 +182,42 @@ def _check_resolved_head(recipe: Recipe, architecture: Architecture) -> Findings
 
 
 def _refuse_unfreeze(phase: Phase, index: int, error: RecipeError) -> Findings:
-    below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
     for problem in error.problems:
-        path = ("phases", index, "unfreeze", *below)
+        path: FieldPath = ("phases", index, "unfreeze", *_field_of(phase))
         yield Finding(path, replace(problem, what=f"phases[{index}].{problem.what}"))
 
 
 def _check_unfreeze(
     phase: Phase, index: int, units: Sequence[str], readable: Sequence[str] | None
 ) -> Findings:
-    below = ("from",) if isinstance(phase.unfreeze, UnfreezeFrom) else ()
     if units and readable is not None and not set(units) & set(readable):
         what = f"phases[{index}].unfreeze: {name_some(units)} would train"
         expected = f"expected {readable[-1]} or a unit before it: the head reads none behind it."
         hint = f"unfreeze: {{from: {readable[-1]}}}"
-        yield Finding(("phases", index, "unfreeze", *below), Problem("", what, expected, hint))
+        path: FieldPath = ("phases", index, "unfreeze", *_field_of(phase))
+        yield Finding(path, Problem("", what, expected, hint))
+
+
+def _field_of(phase: Phase) -> tuple[str, ...]:
+    """Returns the field that names what trains, where `unfreeze` is a section."""
+    fields = {UnfreezeFrom: "from", UnfreezeOnly: "only", UnfreezeGradual: "gradual"}
+    return tuple(name for kind, name in fields.items() if isinstance(phase.unfreeze, kind))
+
+
+def _check_feature_changes(
+    phase: Phase, index: int, units: Sequence[str], architecture: Architecture
+) -> Findings:
+    """Refuses changes of features in a phase where all units train, so that there are none."""
+    first = architecture.blocks[0].units[0].name
+    if first not in units:
+        return
+    instead = {"feature_noise": "augment.brightness", "feature_mixup": "augment.mixup"}
+    for name, field in instead.items():
+        if value := getattr(phase, name):
+            what = f"phases[{index}].{name} = {value!r} changes features of the frozen part"
+            expected = f"expected a phase that freezes {first}; {field} changes the images."
+            hint = f"~phases.{phase.name}.{name}"
+            yield Finding(("phases", index, name), Problem("", what, expected, hint))
 
 
 def _find_weights(

@@ -15,8 +15,9 @@ from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.anchors import INTERPOLATE
-from tl_toolkit.recipe.phase_schema import PROBE
-from tl_toolkit.recipe.schema import Phase, Recipe
+from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
+from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
+from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
 from tl_toolkit.sources.listing import Listing
 
 __all__ = ["OPEN", "Plan"]
@@ -35,7 +36,8 @@ class Plan:
         recipe: The recipe, resolved: its head is a section.
         survey: The images that it names, and their problems.
         architecture: The catalog's record of the base.
-        units: For each phase the units of the base that train, input to output.
+        units: For each phase, or each part of one that unfreezes block by block, the units of the
+            base that train, input to output.
         weights_file: The weight file; None for random weights, or the base's own.
         published: The record of the weight file, if it is one that can be fetched.
         start: The run that training starts from; None where there is none.
@@ -87,8 +89,22 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """Sentences on what will work, but probably not as it is meant."""
-        slow = [_describe_warmup(phase) for phase in self.recipe.phases]
-        return [text for text in (self.architecture.doubt, self._describe_dropped(), *slow) if text]
+        stopping = self.recipe.early_stopping
+        doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
+        for phase in self.recipe.phases:
+            doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
+        return [text for text in doubts if text]
+
+    def _describe_unmixed(self) -> str:
+        """Describes mixed images that no phase would train on."""
+        augment = self.recipe.augment
+        is_mixed = augment is not None and (augment.mixup or augment.cutmix)
+        if not is_mixed or any(phase.epochs for phase in self.recipe.phases):
+            return ""
+        return (
+            "augment.mixup and cutmix change nothing: the head is solved on images as they are, "
+            "and no phase trains by steps"
+        )
 
     def _describe_dropped(self) -> str:
         """Describes regularizers of a user's own base that train without effect."""
@@ -118,8 +134,9 @@ class Plan:
             "warnings": self.warnings,
             "reasons": list(self.reasons),
             "phases": [
-                {"name": phase.name, "epochs": phase.epochs, "units": list(self.units[phase.name])}
+                {"name": stage.name, "epochs": stage.epochs, "units": list(self.units[stage.name])}
                 for phase in self.recipe.phases
+                for stage in phase.stages
             ],
         }
 
@@ -150,6 +167,7 @@ class Plan:
                 *([f"start    {self.start.describe()}"] if self.start else []),
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
+                *([f"folds    {self._describe_folds()}"] if self.recipe.data.folds else []),
                 f"phases   {'; '.join(self._list_phases())}",
                 *(f"chosen   {reason}" for reason in self.reasons),
                 *([f"search   {self._describe_search()}"] if self.recipe.search else []),
@@ -158,14 +176,23 @@ class Plan:
             )
         )
 
+    def _describe_folds(self) -> str:
+        group = self.recipe.data.group
+        together = f", images of one {group} together" if group else ""
+        return f"{self.recipe.data.folds}{together}; then the model is trained on all images"
+
     def _describe_search(self) -> str:
         fields = ", ".join(resolve_space(self.recipe))
         return f"{count_trials(self.recipe)} trials over {fields}"
 
     def _describe_phase(self, phase: Phase) -> str:
-        units = self.units[phase.name]
+        units = self.units[phase.stages[-1].name]
         count = "1 unit" if len(units) == 1 else f"{len(units)} units"
         trained = f"head and {count} from {units[0]}" if units else "head"
+        if isinstance(phase.unfreeze, UnfreezeOnly):
+            trained = f"head and {', '.join(phase.unfreeze.only)}"
+        if len(phase.stages) > 1:
+            trained += f", block by block in {len(phase.stages)} parts"
         return f"{phase.name} {phase.epochs} epochs ({trained})"
 
     def _list_phases(self) -> list[str]:
@@ -179,10 +206,27 @@ class Plan:
 def _describe_warmup(phase: Phase) -> str:
     """Returns a warning if a phase ends before its warm-up does, else ""."""
     rate = phase.learning_rate
-    if isinstance(rate, float) or not 0 < phase.epochs < rate.warmup_epochs:
+    if not isinstance(rate, DecaySchedule) or not 0 < phase.epochs < rate.warmup_epochs:
         return ""
     field = f"phases.{phase.name}.learning_rate.warmup_epochs"
     return (
         f"the warm-up of phase {phase.name} takes {rate.warmup_epochs:g} epochs, the phase has "
-        f"{phase.epochs}: the rate never reaches {rate.initial:g}. Try: {field}=1, or more epochs"
+        f"{phase.epochs}: the rate never reaches {rate.initial}. Try: {field}=1, or more epochs"
+    )
+
+
+def _describe_plateau(phase: Phase, stopping: EarlyStopping | None) -> str:
+    """Returns a warning if a phase stops before its rate can fall, else ""."""
+    rate = phase.learning_rate
+    if not isinstance(rate, PlateauSchedule):
+        return ""
+    field = f"phases.{phase.name}.learning_rate.patience"
+    end, what = phase.epochs, f"phase {phase.name} has {phase.epochs}"
+    if stopping is not None and stopping.patience <= end:
+        end, what = stopping.patience, f"early_stopping ends it after {stopping.patience}"
+    if not 0 < end <= rate.patience:
+        return ""
+    return (
+        f"the rate of phase {phase.name} falls after {rate.patience} epochs without a better "
+        f"result, and {what}: it never falls. Try: {field}={max(1, end // 2)}"
     )

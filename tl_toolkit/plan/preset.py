@@ -6,13 +6,13 @@ Every value that is chosen has a reason, which the run prints and its recipe.yam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.recipe.schedules import CosineSchedule
 from tl_toolkit.recipe.schema import Head, Phase, Recipe, UnfreezeFrom
 
-__all__ = ["resolve_preset"]
+__all__ = ["Choice", "estimate_splits", "resolve_preset"]
 
 _MOST_SOLVED = 20_000
 """Training images above which a head is trained: solving holds all their features in memory."""
@@ -21,21 +21,55 @@ _LEAST_JUDGES = 150
 """Validation images below which the better of probe and tuned model would be chosen by luck: at an
 accuracy of 0.8 and 150 images, the standard error is three points."""
 
+_MOST_LOGISTIC = 40_000
+"""Training images times outputs above which logistic regression takes longer than it is worth."""
+
 _TUNED_UNITS = 2
 
 _PROBE: Mapping[str, tuple[Any, str]] = {
     "taps": ("all", "maps of all depths tell more than the last one, and cost no further pass"),
     "pooling": ("statistics", "average and deviation of each channel"),
     "normalize": (True, "maps of several depths differ in scale"),
-    "solver": ("ridge", "solved in closed form, in seconds; its penalty by cross-validation"),
+    "solver": ("auto", "the mean of a ridge and a logistic regression, which err differently"),
     "dropout": (0.5, "a head that fits every training image leaves tuning little to learn from"),
 }
 
 
+class Choice(NamedTuple):
+    """A value that a preset chose.
+
+    Attributes:
+        field: The field, as "model.head.taps".
+        value: The value as YAML; "" for a section, or where nothing is chosen.
+        why: The reason.
+    """
+
+    field: str
+    value: str
+    why: str
+
+    def describe(self) -> str:
+        """Returns the choice as a line."""
+        return f"{self.field}{self.value and f'={self.value}'}: {self.why}"
+
+
+def estimate_splits(counts: Mapping[str | None, int], fraction: object) -> tuple[int, int]:
+    """Returns the number of training images, and of validation images, roughly for fractions.
+
+    Args:
+        counts: Images by split; None for those that fractions divide.
+        fraction: The recipe's `data.validation`.
+    """
+    left, validation = counts.get(None, 0), counts.get("validation", 0)
+    if isinstance(fraction, float) and not validation:
+        validation = round(fraction * (left or counts.get("train", 0)))
+    return counts.get("train", 0) or left, validation
+
+
 def resolve_preset(
-    recipe: Recipe, architecture: Architecture, images: int, validation: int
-) -> tuple[Recipe, tuple[str, ...]]:
-    """Returns a recipe with the values of its preset, and a line of reason for each.
+    recipe: Recipe, architecture: Architecture, images: int, validation: int, *, outputs: int
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """Returns a recipe with the values of its preset, and what was chosen and why.
 
     Fields of the head that the recipe has keep their values.
 
@@ -44,46 +78,51 @@ def resolve_preset(
         architecture: The record of the base.
         images: Number of training images, roughly where fractions decide.
         validation: Number of validation images, likewise.
+        outputs: Number of classes or numbers.
 
     Returns:
-        The recipe as it is, without reasons, if it has no preset.
+        The recipe as it is, without choices, if it has no preset.
     """
     if recipe.preset is None:
         return recipe, ()
-    head, reasons = _choose_head(recipe, images)
+    head, choices = _choose_head(recipe, images, outputs)
     phases: list[Phase] = []
     if recipe.model.is_random:
         phases.append(_train_all(architecture))
-        reasons.append("phases.train: random weights have nothing to keep, so all of them train")
+        why = "random weights have nothing to keep, so all of them train"
+        choices.append(Choice("phases.train", "", why))
     else:
         if head.solver is None:
             phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
-            reasons.append("phases.head: trained, as its problem is not solved")
+            choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
         if recipe.preset == "auto" and head.solver and validation < _LEAST_JUDGES:
-            reasons.append(
-                f"phases: none to tune the base, as {validation} validation images could not tell "
+            why = (
+                f"none to tune the base, as {validation} validation images could not tell "
                 f"whether that helped; {_LEAST_JUDGES} could"
             )
+            choices.append(Choice("phases", "", why))
         elif recipe.preset == "auto":
             phases.append(_tune(architecture))
-            reasons.append(
-                f"phases.tune: the last {_TUNED_UNITS} units, at a low rate; the probe is kept "
-                "where it is better"
+            why = (
+                f"the last {_TUNED_UNITS} units, at a low rate; the probe is kept where it is "
+                "better"
             )
+            choices.append(Choice("phases.tune", "", why))
         else:
-            reasons.append("phases: none to tune the base, as preset is fast")
+            choices.append(Choice("phases", "", "none to tune the base, as preset is fast"))
     model = recipe.model.model_copy(update={"head": head})
     changed: dict[str, Any] = {"preset": None, "model": model, "phases": tuple(phases)}
     if recipe.interpolate and not (phases and (head.solver or len(phases) > 1)):
         changed["interpolate"] = False
-        reasons.append("interpolate=false: no head is trained before the base is, to mix with")
+        why = "no head is trained before the base is, to mix with"
+        choices.append(Choice("interpolate", "false", why))
     if recipe.teacher is not None and not phases:
         changed["teacher"] = None
-        reasons.append("teacher=null: a head that is solved learns labels alone")
-    return recipe.model_copy(update=changed), tuple(f"{recipe.preset}: {text}" for text in reasons)
+        choices.append(Choice("teacher", "null", "a head that is solved learns labels alone"))
+    return recipe.model_copy(update=changed), tuple(choices)
 
 
-def _choose_head(recipe: Recipe, images: int) -> tuple[Head, list[str]]:
+def _choose_head(recipe: Recipe, images: int, outputs: int) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
     if recipe.model.is_random:
@@ -93,13 +132,19 @@ def _choose_head(recipe: Recipe, images: int) -> tuple[Head, list[str]]:
     elif images > _MOST_SOLVED:
         reason = f"{images:,} images are too many to solve for in memory"
     if reason:
-        return head, [f"model.head: trained; {reason}"]
+        return head, [Choice("model.head", "", f"trained; {reason}")]
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
     if recipe.preset == "fast":
         chosen.pop("dropout", None)
+    if "solver" in chosen and not recipe.task.has_classes:
+        chosen["solver"] = ("ridge", "solved in closed form, its penalty by cross-validation")
+    elif "solver" in chosen and images * outputs > _MOST_LOGISTIC:
+        chosen["solver"] = ("ridge", "in closed form; logistic regression would take minutes")
     update = {name: value for name, (value, _) in chosen.items()}
-    reasons = [f"model.head.{name}={_word(value)}: {why}" for name, (value, why) in chosen.items()]
-    return head.model_copy(update=update), reasons
+    choices = [
+        Choice(f"model.head.{name}", _word(value), why) for name, (value, why) in chosen.items()
+    ]
+    return head.model_copy(update=update), choices
 
 
 def _word(value: Any) -> str:

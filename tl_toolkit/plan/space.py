@@ -85,7 +85,8 @@ def find_unfrozen(space: Space, architecture: Architecture) -> list[tuple[str, .
         if field.startswith("phases.") and field.endswith(".unfreeze"):
             for value in dimension.values or ():
                 phase = Phase.model_validate({"name": "any", "epochs": 0, "unfreeze": value})
-                units.append(resolve_unfreeze(architecture, phase.unfreeze))
+                stages = [stage.unfreeze for stage in phase.stages]
+                units += [resolve_unfreeze(architecture, unfreeze) for unfreeze in stages]
     return units
 
 

@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
+from tl_toolkit.plan.preset import estimate_splits, resolve_preset
+from tl_toolkit.plan.resizing import choose_resize
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
+from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.recipe.schedules import Schedule
+from tl_toolkit.recipe.schema import Phase
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.listing import is_junk
@@ -34,6 +39,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 _NAMED_COUNTS = 20
+_FRACTION = 0.2  # of the images, for validation
 _NAMES_OF_PATH = {
     "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name",
     "image_id", "img", "img_path", "photo", "picture",
@@ -96,12 +102,14 @@ def write_starter(
         )
     kind, proposal = _find_proposal(data_dir, place, record.default_size, task)
     name = _name_recipe(proposal.folder.resolve())
+    resize = choose_resize(data_dir, is_centred=proposal.is_centred)
     choices = (
         f"task: {kind}, by {proposal.reason}",
+        *([f"data.resize: {resize[0]}, as {resize[1]}"] if resize else []),
         *(f"not used: {it}" for it in proposal.ignored),
         *(f"warning: {it}" for it in proposal.doubts),
     )
-    return Starter(_compose(name, record, proposal), name, proposal.next_step, choices)
+    return Starter(_compose(name, record, proposal, resize), name, proposal.next_step, choices)
 
 
 def _find_proposal(source: Path, place: Path, image_size: int, task: str) -> tuple[str, Proposal]:
@@ -205,7 +213,9 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
     return folders if "train" in folders else {"train": data_dir}
 
 
-def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
+def _compose(
+    name: str, record: Architecture, proposal: Proposal, resize: tuple[str, str] | None
+) -> str:
     lines = [
         f"# {name}: {proposal.opening}.",
         "# yaml-language-server: $schema=recipe.schema.json",
@@ -223,6 +233,7 @@ def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
         "data:",
         *proposal.data,
         remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
+        *([remark(f"  resize: {resize[0]}", resize[1])] if resize else []),
         f"  batch_size: {proposal.batch_size}",
         remark("  broken: skip", "damaged images are named and left out; or refuse"),
         remark("  convert: true", "TIFF and some WebP are re-encoded into the run"),
@@ -233,7 +244,7 @@ def _compose(name: str, record: Architecture, proposal: Proposal) -> str:
         "",
         "model:",
         remark(f"  base: {record.name}", "tltool models list"),
-        *_write_training(record, proposal.head),
+        *_write_training(record, proposal),
     ]
     return "\n".join(lines) + "\n"
 
@@ -251,7 +262,7 @@ def write_paths(folders: Mapping[str, Path], place: Path, of_what: str) -> list[
     if "validation" in paths:
         lines.append(f"  validation: {paths['validation']}")
     else:
-        lines.append(remark("  validation: 0.2", f"this fraction of {of_what}"))
+        lines.append(remark(f"  validation: {_FRACTION}", f"this fraction of {of_what}"))
     if "test" in paths:
         lines.append(f"  test: {paths['test']}")
     return lines
@@ -281,13 +292,13 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
     """
     return [
         f"  csv: {quote(_relative(table, place))}",
-        remark("  validation: 0.2", f"this fraction of {of_what}"),
+        remark(f"  validation: {_FRACTION}", f"this fraction of {of_what}"),
     ]
 
 
-def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
+def _write_training(record: Architecture, proposal: Proposal) -> list[str]:
     """Returns the rest of `model`, and the phases: fine-tuning if there are published weights."""
-    head = ["  head:", *layers, "    dropout: 0.2", "", "phases:"]
+    head = ["  head:", *proposal.head, "    dropout: 0.2", "", "phases:"]
     if not record.weight_files:
         return [
             remark("  weights: random", "none were published; a file is taken too"),
@@ -299,10 +310,12 @@ def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
             "    batch_norm: train",
             "    batch_norm_momentum: 0.9",
         ]
+    weights = [*_write_arguments(record), remark("  weights: imagenet", "or a file")]
+    if proposal.images:
+        return [*weights, *_write_preset(record, proposal)]
     last = record.blocks[-1].units[-2:][0].name
     return [
-        *_write_arguments(record),
-        remark("  weights: imagenet", "or a file"),
+        *weights,
         *head,
         remark("  - name: head", "the new head alone, on a frozen base"),
         "    epochs: 10",
@@ -312,6 +325,49 @@ def _write_training(record: Architecture, layers: Sequence[str]) -> list[str]:
         "    learning_rate: 3e-4",
         remark(f"    unfreeze: {{from: {last}}}", f"tltool models show {record.name}"),
     ]
+
+
+def _write_preset(record: Architecture, proposal: Proposal) -> list[str]:
+    """Returns the head and the phases that a recipe without phases gets, with the reasons."""
+    images, validation = estimate_splits(proposal.images, _FRACTION)
+    recipe = build_recipe(
+        {
+            "version": 1,
+            "name": "starter",
+            "data": {"train": ".", "image_size": record.default_size},
+            "model": {"base": record.name, "weights": "imagenet"},
+        }
+    ).recipe
+    recipe, choices = resolve_preset(recipe, record, images, validation, outputs=proposal.outputs)
+    head, lines = "model.head.", [remark("  head:", "docs/preset.md says more")]
+    for choice in choices:
+        if choice.field.startswith(head):
+            name = choice.field.removeprefix(head)
+            lines.append(remark(f"    {name}: {choice.value}", choice.why))
+    why = {choice.field: choice.why for choice in choices}
+    if not recipe.phases:
+        return [*lines, "", remark("phases: []", why["phases"])]
+    lines += ["", "phases:"]
+    for phase in recipe.phases:
+        lines += [
+            remark(f"  - name: {phase.name}", why[f"phases.{phase.name}"]),
+            *(f"    {line}" for line in _write_phase(phase)),
+        ]
+    return lines
+
+
+def _write_phase(phase: Phase) -> list[str]:
+    """Returns lines for the fields of a phase that differ from their defaults, but its name."""
+    values = phase.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name"})
+    if isinstance(phase.learning_rate, Schedule):
+        values["learning_rate"] = {"kind": phase.learning_rate.kind, **values["learning_rate"]}
+    return [f"{name}: {_write_flow(value)}" for name, value in values.items()]
+
+
+def _write_flow(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_write_flow(it)}' for name, it in value.items())}}}"
+    return quote(value) if isinstance(value, str) else f"{value:g}"
 
 
 def _write_arguments(record: Architecture) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,8 +46,12 @@ class Proposal:
         counts: Lines of a table below it: a number and what it counts.
         task: Lines of the recipe that name the task; none for the default.
         data: Lines of the `data` section with the places of images and targets.
+        images: Number of images by split (None: fractions decide); none where the head of such a
+            task cannot be solved.
+        outputs: Number of classes, or of numbers for each image.
         batch_size: Images in a training step.
         head: Lines of the head before its dropout.
+        is_centred: Whether what an image is labelled for is usually in its centre.
         folder: The folder that the recipe is named after.
         reason: What in the data this task was recognized by, as "the column label".
         ignored: Columns that the recipe does not use, with the reason of each.
@@ -61,8 +65,11 @@ class Proposal:
     data: Sequence[str]
     folder: Path
     task: Sequence[str] = ()
+    images: Mapping[str | None, int] = field(default_factory=dict)
+    outputs: int = 1
     batch_size: int = 32
     head: Sequence[str] = ()
+    is_centred: bool = False
     reason: str = ""
     ignored: Sequence[str] = ()
     doubts: Sequence[str] = ()
@@ -177,4 +184,5 @@ def splits_of(data: Data) -> Splits:
     Args:
         data: The section.
     """
-    return Splits(data.train, data.validation, data.test, data.links)
+    validation = data.validation if data.folds is None else None
+    return Splits(data.train, validation, data.test, data.links, data.group or "")

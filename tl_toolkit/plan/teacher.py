@@ -40,6 +40,7 @@ def find_teaching(recipe: Recipe, classes: Sequence[str]) -> Teaching | None:
         data.resize,
         recipe.teacher.temperature,
         recipe.teacher.weight,
+        data.pad_color,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tl_toolkit.plan.plan import Plan
@@ -56,6 +56,7 @@ class TrainingSettings:
         carried: Places of the outputs of new classes in a head that a run has trained; None for a
             new head.
         mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
+        mixes_images: Whether phases that take steps train on mixed images.
     """
 
     phases: tuple[PhaseSettings, ...]
@@ -66,6 +67,7 @@ class TrainingSettings:
     descriptions: tuple[str, ...] = ()
     carried: tuple[int, ...] | None = None
     mixtures: int = 0
+    mixes_images: bool = False
 
 
 def training_settings(plan: Plan) -> TrainingSettings:
@@ -75,13 +77,13 @@ def training_settings(plan: Plan) -> TrainingSettings:
         plan: The plan, whose units each phase trains.
     """
     recipe = plan.recipe
-    stopping = recipe.early_stopping
+    stopping, augment = recipe.early_stopping, recipe.augment
     teaching = find_teaching(recipe, plan.classes)
-    phases = [
-        replace(PhaseSettings.of(phase, plan.units[phase.name]), teaching=teaching)
-        for phase in recipe.phases
-    ]
-    descriptions = [describe_phases(recipe, index) for index in range(len(phases))]
+    phases, descriptions = [], []
+    for index, phase in enumerate(recipe.phases):
+        for stage in phase.stages:
+            phases.append(PhaseSettings.of(phase, stage, plan.units[stage.name], teaching))
+            descriptions.append(f"{describe_phases(recipe, index)} {stage.name}")
     if solver := recipe.model.classifier.solver:
         phases.insert(0, PhaseSettings.of_probe(solver))
         descriptions.insert(0, _describe_probe(recipe))
@@ -94,6 +96,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         descriptions=tuple(descriptions),
         carried=None if plan.start is None else plan.start.find_new(plan.classes),
         mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
+        mixes_images=augment is not None and bool(augment.mixup or augment.cutmix),
     )
 
 
@@ -111,6 +114,7 @@ def feature_values(recipe: Recipe) -> dict[str, Any]:
         "augment": None if recipe.augment is None else recipe.augment.model_dump(),
         "image_size": recipe.data.image_size,
         "resize": recipe.data.resize,
+        "pad_color": recipe.data.pad_color,
         "seed": recipe.seed,
     }
 

@@ -142,12 +142,6 @@ class Printer:
         ]
         columns = ["phase", "epochs", "trains", "parameters", "of all", "optimizer", "rate"]
         self._print(build_table(columns, rows))
-        for phase in event.facts["phases"]:
-            if set(phase.get("factors", {}).values()) - {1.0}:
-                factors = ", ".join(
-                    f"{name} {value:.3g}" for name, value in phase["factors"].items()
-                )
-                self._print(f"rate of {phase['name']} times: {factors}", is_prose=True)
         self._print("* the best epoch so far, whose weights are kept")
         # A baseline is planned when the run itself is done.
         most = _MOST_OF_BASELINE if self._plan else _MOST_LINES
@@ -159,6 +153,9 @@ class Printer:
 
     def _begin_phase(self, event: Event) -> None:
         self.stop()
+        if rates := event.facts.get("rates"):
+            rows = [[row["name"], Figure(f"{row['rate']:.3g}"), row["tensors"]] for row in rates]
+            self._print(build_table([f"{event.facts['phase']} trains", "rate", "tensors"], rows))
         self._epochs = event.facts["epochs"]
         self._clock = time.monotonic()
         self._seconds[event.facts["phase"]] = []
@@ -241,14 +238,19 @@ class Printer:
         for split in ("test", "validation"):
             if split in metrics and (text := self._section.describe_certainty(metrics[split])):
                 chose = ", which chose the epoch" if split == "validation" else ""
+                if chose and "folds" in metrics:
+                    chose = ", each image by a model trained without its fold"
                 self._print(f"{text} ({split}{chose})")
+                for sentence in self._section.describe_comparisons(metrics[split]):
+                    self._print(sentence)
                 break
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")
         self._print(self._describe_time())
         if self._folder:
             run = shlex.quote(shorten_path(self._folder.path))
-            verbs = [f"evaluate {run}", f"predict {run} IMAGE..."]
+            verbs = [f"evaluate {run}"] if "folds" not in metrics or "test" in metrics else []
+            verbs += [f"predict {run} IMAGE..."]
             verbs += [] if event.facts["exported"] else [f"export {run}"]
             self._print("\nnext:" + "".join(f"\n  tltool {verb}" for verb in verbs))
 
@@ -259,6 +261,8 @@ class Printer:
         done = len(self._seconds.get(best["phase"], ())) - 1  # without the one before the first
         if best["phase"] != last or not best["epoch"] == done > 0:
             return ""
+        if self._plan[-1].get("section", last) != last:  # a part of a phase
+            return "still improving when it stopped"
         return f"still improving when it stopped: more epochs, as phases.{last}.epochs={2 * done}"
 
     def _describe_time(self) -> str:

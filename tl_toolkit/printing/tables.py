@@ -245,6 +245,17 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _list_rows(
+    name: str, split: str, metrics: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yields the row of a split, and below that of all folds their mean and deviation."""
+    if split in metrics:
+        yield name, split, metrics[split]
+    if split == "validation" and (folds := metrics.get("folds")):
+        yield f"  mean of {folds['count']} folds", split, {"images": None, **folds["mean"]}
+        yield "  deviation of folds", split, {"images": None, **folds["deviation"]}
+
+
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
@@ -252,21 +263,24 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
         metrics: The content of metrics.json.
         task: Of the run.
     """
+    baseline = metrics.get("baseline") or {}
+    name = "from scratch" if baseline.get("word") == "scratch" else "baseline"
+    models = {"this run": metrics, name: baseline}
     shown = [
-        (name, split, splits[split])
+        row
         for split in ("validation", "test")
         if split in metrics
-        for name, splits in (("this run", metrics), ("baseline", metrics.get("baseline") or {}))
-        if split in splits
-    ]
-    shown += [
-        (title, split, metrics[split][key])
-        for split in ("validation", "test")
-        if split in metrics
-        for key, title in task.baselines.items()
-        if key in metrics[split]
+        for row in (
+            *(row for title, splits in models.items() for row in _list_rows(title, split, splits)),
+            *(
+                (title, split, metrics[split][key])
+                for key, title in task.baselines.items()
+                if metrics[split].get(key) is not None
+            ),
+        )
     ]
     # A split may have headlines that the others lack.
-    columns = max((task.select_headlines(values) for _, _, values in shown), key=len, default=[])
+    trained = [values for name, _, values in shown if name in models]
+    columns = max(map(task.select_headlines, trained), key=len, default=[])
     rows = [[name, split, *map(values.get, columns)] for name, split, values in shown]
     return build_table(["", "split", *map(task.title_of, columns)], rows, keys=2)

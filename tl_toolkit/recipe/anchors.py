@@ -136,6 +136,9 @@ def find_interpolation_conflicts(values: Mapping[str, Any]) -> Iterable[Conflict
     """
     if not values.get("interpolate"):
         return
+    if field_of(values.get("data"), "folds") is not None:
+        expected = "expected false with data.folds: no validation images are left to compare on"
+        yield Conflict(("interpolate",), expected, "~data.folds, or ~interpolate")
     phases = values.get("phases", ())
     phases = phases if isinstance(phases, list | tuple) else ()
     if not phases and values.get("preset") == "fast":

@@ -12,6 +12,7 @@ from tl_toolkit.recipe.fields import (
     Fraction,
     Listed,
     LocalPath,
+    MixingStrength,
     Section,
     Seed,
     Text,
@@ -24,6 +25,7 @@ from tl_toolkit.recipe.pixels import Masks
 __all__ = ["Augment", "Data", "RandAugment"]
 
 _Side = Annotated[int, Field(ge=8, le=2048)]
+_Level = Annotated[int, Field(ge=0, le=255)]
 _FolderOrFraction = Annotated[
     LocalPath | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
@@ -81,6 +83,20 @@ class Data(Section):
         "none by default.",
         examples=[0.1, "data/flowers/test"],
     )
+    folds: Annotated[int, Field(ge=2, le=20)] | None = Field(
+        default=None,
+        examples=[5],
+        description="Cross-validation, 2 to 20: the images that train and those that a fraction in "
+        "validation would take are split into so many parts, stratified by class where there are "
+        "classes. Each is predicted by a model that was trained on the others; the run's model is "
+        "then trained on all of them, and keeps the epoch that was best in the mean of the folds.",
+    )
+    group: Text | None = Field(
+        default=None,
+        examples=["patient"],
+        description="Column of the table (with csv) that names what images have in common, as a "
+        "patient or a place: images of one group lie in one split and in one fold.",
+    )
     classes: Annotated[tuple[_ClassName, ...], Field(min_length=2), Listed] | None = Field(
         default=None,
         description="The classes to use, in the order of the outputs; all, by name, by default.",
@@ -114,9 +130,19 @@ class Data(Section):
         "number for a square, or [height, width].",
         examples=[224],
     )
-    resize: Literal["stretch", "crop"] = Field(
+    resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
-        description="stretch changes proportions; crop scales to cover and keeps the centre.",
+        description="stretch changes proportions; crop scales to cover and keeps the centre; pad "
+        "scales to fit and fills the rest with pad_color.",
+    )
+    pad_color: Annotated[
+        _Level | Annotated[tuple[_Level, _Level, _Level], Listed] | None,
+        expects("expected a grey level from 0 to 255, or a colour [red, green, blue]"),
+    ] = Field(
+        default=None,
+        description="Colour of the padding with resize: pad, a grey level or [red, green, blue]; "
+        "114 by default, about the mean of photos.",
+        examples=[0, [124, 116, 104]],
     )
     batch_size: int = Field(
         default=32,
@@ -164,8 +190,24 @@ class Data(Section):
         if all(_is_fraction(value) for value in fractions) and sum(fractions) >= 1:
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
+        yield from _find_conflicts_of_folds(values)
         yield from refuse_repeated(values.get("classes"), "classes")
+        if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":
+            expected = "expected none without resize: pad"
+            yield Conflict(("pad_color",), expected, "resize: pad")
         yield from _find_conflicts_of_masks(values)
+
+
+def _find_conflicts_of_folds(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields conflicts of folds with a folder for validation, and of groups without a table."""
+    if values.get("folds") is not None and isinstance(values.get("validation"), str | PathLike):
+        expected = (
+            "expected no folder beside data.folds, where each image that trains validates once"
+        )
+        yield Conflict(("validation",), expected, "~data.validation, or ~data.folds")
+    if values.get("group") is not None and values.get("csv") is None:
+        expected = "expected none without data.csv: groups are a column of its table"
+        yield Conflict(("group",), expected, "~data.group")
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
@@ -210,8 +252,44 @@ class Augment(Section):
         examples=[0.2],
         description="Largest change of contrast as a fraction, 0 to 1.",
     )
+    brightness: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Largest change of brightness either way as a fraction of white, 0 to 1.",
+    )
+    saturation: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.3],
+        description="Largest change of saturation either way as a fraction, 0 to 1.",
+    )
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        default=None,
+        examples=[0.05],
+        description="Largest turn of the hue either way as a fraction of the colour circle, 0 to "
+        "0.5.",
+    )
     rand_augment: RandAugment | None = Field(
-        default=None, description="RandAugment, applied after the other changes."
+        default=None, description="RandAugment, applied after the changes above."
+    )
+    erasing: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        examples=[0.25],
+        description="Share of the images in which a rectangle is replaced by noise, last of all "
+        "changes (random erasing: Zhong et al., 2020); its sides are 14 to 57 % of the image's.",
+    )
+    mixup: MixingStrength | None = Field(
+        default=None,
+        examples=[0.2],
+        description="Blend each image with another of its batch, and the losses of both targets "
+        "likewise (MixUp: Zhang et al., 2018). The shares are of Beta(mixup, mixup): below 1 one "
+        "of the two prevails. Mixed images are new ones in each epoch and are not stored.",
+    )
+    cutmix: MixingStrength | None = Field(
+        default=None,
+        examples=[1.0],
+        description="Paste a box of another image of the batch into each image, and mix the "
+        "losses by the areas (CutMix: Yun et al., 2019), which are of Beta(cutmix, cutmix). Beside "
+        "mixup, each image gets one of the two.",
     )
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "KerasFile",
     "Listed",
     "LocalPath",
+    "MixingStrength",
     "RegularizationFactor",
     "PhaseName",
     "Rate",
@@ -63,6 +64,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 RegularizationFactor = Annotated[float, Field(ge=0)]
 """A factor of L1 or L2 regularization, or a weight decay."""
+
+MixingStrength = Annotated[float, Field(ge=0, le=10)]
+"""The parameter of Beta(a, a), by which examples are mixed; 0 for none."""
 
 _T = TypeVar("_T")
 
@@ -187,7 +191,13 @@ class Section(BaseModel):
         except ValidationError as error:
             if not details:
                 raise
-            details += [_repeat(detail) for detail in error.errors(include_url=False)]
+            explained = {tuple(path) for path, _, _ in conflicts}
+            details += [
+                _repeat(detail)
+                for detail in error.errors(include_url=False)
+                # A rule may say why there is no such key.
+                if detail["type"] != "extra_forbidden" or detail["loc"] not in explained
+            ]
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details)
         return section

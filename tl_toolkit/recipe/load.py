@@ -162,9 +162,9 @@ def build_baseline(recipe: Recipe) -> Recipe | None:
     """Returns the recipe that is trained beside this one: its baseline changes applied, or None.
 
     Args:
-        recipe: A recipe, which is not changed.
+        recipe: A recipe, which is not changed. Its baseline from scratch takes the catalog.
     """
-    if recipe.baseline is None:
+    if not isinstance(recipe.baseline, Mapping):
         return None
     return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
 
@@ -272,7 +272,7 @@ def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:
     except RecipeError as error:
         for problem in error.problems:
             names = [
-                key
+                str(key)
                 for key in recipe.baseline or ()
                 if f"{problem.where}=".startswith(f"override {key}=")
             ]

@@ -85,8 +85,8 @@ class Head(Section):
     solver: Literal["ridge", "logistic", "auto"] | None = Field(
         default=None,
         description="Solve the head as a convex problem before the phases, on features of the "
-        "base as it is: ridge (closed form), logistic (L-BFGS), or auto, the better of both by "
-        "cross-validation, which also chooses the penalty. The phases start from it.",
+        "base as it is: ridge (closed form), logistic (L-BFGS), or auto, the mean of both; each "
+        "penalty is chosen by cross-validation. The phases start from it.",
     )
     hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
         default=(),

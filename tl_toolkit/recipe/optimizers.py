@@ -38,6 +38,15 @@ class Optimizer(KindSection):
         "scaled down to it, above 0; by default they are not (Pascanu et al., 2013).",
         examples=[1.0],
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="Batches whose gradients are averaged before the weights change, as for a "
+        "batch so many times as large. A rest at the end of an epoch goes into the next one; what "
+        "is left at the end of the phase changes nothing.",
+        examples=[4],
+    )
     ema: float | None = Field(
         default=None,
         gt=0,
@@ -57,6 +66,12 @@ class Optimizer(KindSection):
             learning_rate: A number, or a schedule of Keras.
         """
         raise NotImplementedError
+
+    @property
+    def shared_arguments(self) -> dict[str, Any]:
+        """What every optimizer of Keras takes for the settings that all have."""
+        steps = self.accumulate if self.accumulate > 1 else None
+        return {"global_clipnorm": self.clip_norm, "gradient_accumulation_steps": steps}
 
     @property
     def key(self) -> Hashable:
@@ -79,7 +94,7 @@ class Adam(Optimizer):
         """
         import keras
 
-        return keras.optimizers.Adam(learning_rate, global_clipnorm=self.clip_norm)
+        return keras.optimizers.Adam(learning_rate, **self.shared_arguments)
 
 
 class AdamW(Optimizer):
@@ -101,7 +116,7 @@ class AdamW(Optimizer):
         import keras
 
         return keras.optimizers.AdamW(
-            learning_rate, weight_decay=self.weight_decay, global_clipnorm=self.clip_norm
+            learning_rate, weight_decay=self.weight_decay, **self.shared_arguments
         )
 
 
@@ -121,9 +136,7 @@ class SGD(Optimizer):
         """
         import keras
 
-        return keras.optimizers.SGD(
-            learning_rate, momentum=self.momentum, global_clipnorm=self.clip_norm
-        )
+        return keras.optimizers.SGD(learning_rate, momentum=self.momentum, **self.shared_arguments)
 
 
 OPTIMIZERS = table_of([Adam, AdamW, SGD])

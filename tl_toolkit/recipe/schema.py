@@ -33,12 +33,18 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
+from tl_toolkit.recipe.mixing import (
+    find_conflicts_of_mixing,
+    refuse_mixing,
+    refuse_teacher_of_mixes,
+)
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
-from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase, UnfreezeFrom
+from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Search
 from tl_toolkit.recipe.task_types import AnyTask
 from tl_toolkit.recipe.tasks import DEFAULT_TASK, describe_tasks, field_of, find_task, task_of
+from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeGradual, UnfreezeOnly
 
 __all__ = [
     "Augment",
@@ -62,6 +68,8 @@ __all__ = [
     "Search",
     "Teacher",
     "UnfreezeFrom",
+    "UnfreezeGradual",
+    "UnfreezeOnly",
 ]
 
 _BASELINE_SECTIONS = (
@@ -121,6 +129,12 @@ class Recipe(Section):
     )
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="float32",
+        description="What the layers of the base compute in while they train; weights, head, loss "
+        "and what is kept and exported are float32. auto measures a few batches on this machine, "
+        "and takes bfloat16 if it is faster by a tenth.",
     )
     task: AnyTask = Field(
         default=find_task(DEFAULT_TASK)(),
@@ -184,21 +198,36 @@ class Recipe(Section):
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )
-    baseline: Changes | None = Field(
+    yardsticks: bool = Field(
+        default=True,
+        description="Measure simple predictors on the same images beside the run: nearest "
+        "neighbours and a linear probe on the last map of the base before any training, for tasks "
+        "with one output per image. Left out where the map would take another pass over the "
+        "images that is no small part of the training.",
+    )
+    baseline: (
+        Annotated[
+            Changes | Literal["scratch"],
+            expects("expected scratch, or a section of `key: value` lines"),
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="Changes that make a second recipe, trained beside this one and printed "
-        "next to it: dotted fields (of seed, augment, model, phases, early_stopping, "
-        "interpolate, teacher, data.batch_size and the task's own that leave its targets as they "
-        "are, as task.loss) and their values.",
-        examples=[{"phases.head.learning_rate": 0.001}],
+        description="A second recipe, trained beside this one and printed next to it. scratch is "
+        "the same network from random weights, all of it trained for as many epochs as the phases "
+        "have together. Changes are dotted fields (of seed, augment, model, phases, "
+        "early_stopping, interpolate, teacher, data.batch_size and the task's own that leave its "
+        "targets as they are, as task.loss) and their values.",
+        examples=["scratch", {"phases.head.learning_rate": 0.001}],
     )
 
     @property
     def phase_names(self) -> tuple[str, ...]:
-        """Names of all phases in order, with those of the solver and of mixed weights."""
+        """Names of all phases or their parts in order, with those of solver and mixtures."""
         solved = isinstance(self.model.head, Head) and self.model.head.solver is not None
         mixed = (INTERPOLATE,) if self.interpolate else ()
-        return (*((PROBE,) if solved else ()), *(phase.name for phase in self.phases), *mixed)
+        stages = [stage.name for phase in self.phases for stage in phase.stages]
+        return (*((PROBE,) if solved else ()), *stages, *mixed)
 
     def with_base(self, path: Path) -> "Recipe":
         """Returns the recipe with the model of its own base in another file.
@@ -241,6 +270,8 @@ class Recipe(Section):
         task = task_of(values.get("task"))
         if task is not None:  # its field refuses an unknown task
             yield from task.find_recipe_conflicts(values)
+            if task.is_dense:
+                yield from refuse_mixing(task.model_fields["kind"].default, values)
         solver = field_of(field_of(values.get("model"), "head"), "solver")
         phases, preset = values.get("phases", ()), values.get("preset")
         has_phases = not isinstance(phases, list | tuple) or bool(phases)
@@ -267,17 +298,27 @@ class Recipe(Section):
                     expected = f"expected another name: {PROBE} is the phase of model.head.solver"
                     yield Conflict(("phases", index, "name"), expected)
         yield from find_interpolation_conflicts(values)
+        base = field_of(values.get("model"), "base")
+        if values.get("precision") not in (None, "float32") and not isinstance(base, str):
+            expected = "expected float32 with a base of your own: its layers may need it"
+            yield Conflict(("precision",), expected, "~precision")
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")
         if not values.get("augment") and field_of(features, "views"):
             expected = "expected a section augment: without it, all views of an image are the same"
             yield Conflict(("features", "views"), expected, "~features.views")
-        if values.get("augment") and field_of(features, "store") == "always":
+        yield from refuse_teacher_of_mixes(values)
+        mixed = list(find_conflicts_of_mixing(values))
+        yield from mixed
+        if values.get("augment") and field_of(features, "store") == "always" and not mixed:
             if not field_of(features, "views"):
                 expected = "expected a number of views: each epoch augments images anew"
                 yield Conflict(("features",), expected, "features.views=4")
         baseline = values.get("baseline")
+        if baseline == "scratch" and field_of(field_of(values.get("model"), "base"), "model"):
+            expected = "expected changes: a model of your own has no random weights to start from"
+            yield Conflict(("baseline",), expected, "~baseline")
         for key in baseline if isinstance(baseline, Mapping) else ():
             field = key.lstrip("~") if isinstance(key, str) else ""
             section, _, rest = field.partition(".")

@@ -240,6 +240,8 @@ class Search(Section):
             reason = _refuse_field(str(field))
             if reason:
                 yield Conflict(path, f"expected a field that trials may differ in: {reason}")
+            if str(field) == "precision" and "auto" in str(dimension):
+                yield Conflict(path, "expected float32 and bfloat16: auto stands for one of them")
             if values.get("algorithm") == "grid" and isinstance(dimension, Mapping):
                 ends = [dimension.get(name) for name in ("min", "max")]
                 if any(isinstance(end, float) for end in ends) and not dimension.get("step"):
@@ -248,7 +250,10 @@ class Search(Section):
             yield Conflict(("space",), "expected at least one field, or no space for the default")
 
 
-_FIXED_DATA = ("train", "csv", "builtin", "validation", "test", "classes", "split_seed", "broken")
+_FIXED_DATA = (
+    "train", "csv", "builtin", "validation", "test", "folds", "group", "classes", "split_seed",
+    "broken",
+)  # fmt: skip
 
 
 def _refuse_field(field: str) -> str:
@@ -258,7 +263,15 @@ def _refuse_field(field: str) -> str:
         return "write null among its choices instead of removing it"
     if section == "task" and rest in ("", "kind"):
         return "scores of other tasks cannot be compared"
-    if section in ("version", "name", "search", "export", "baseline", "deterministic"):
+    if section in (
+        "version",
+        "name",
+        "search",
+        "export",
+        "baseline",
+        "yardsticks",
+        "deterministic",
+    ):
         return f"{section} does not decide what is learnt"
     if section == "data" and rest.partition(".")[0] in ("", *_FIXED_DATA):
         return "scores on other images cannot be compared"

@@ -40,6 +40,10 @@ DEFAULT_TASK = "classification"
 """The task of recipes that name none."""
 
 
+_RIVALS = {"scratch": "same network from scratch"}
+"""What a run is compared with beside predictions without a model: its baseline, by name."""
+
+
 class Details(NamedTuple):
     """A table of figures that stands below the metrics of a split.
 
@@ -60,11 +64,14 @@ class TaskSection(KindSection):
     Attributes:
         score: The metric that epochs are compared by, higher is better; `val_<score>` is its
             column.
+        final_score: The metric that finished models are compared by, higher is better; the score
+            if it is empty.
         is_dense: Whether there is one output per pixel; else there is one per image.
         ranks_classes: Whether a prediction gives each class a probability.
         has_class_outputs: Whether an output belongs to one class alone, so that it stands for the
             class of that name in another run.
         takes_teacher: Whether another run's probabilities of its classes can be learned.
+        why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
         aliases: What other tools call its metrics: the metric by its other name.
@@ -74,6 +81,7 @@ class TaskSection(KindSection):
         lower_is_better: Metrics of which lower values are better.
         ungraded: Numbers in the metrics that no threshold can be set on.
         tunable: Its own fields that trials and a baseline may change, as its targets stay the same.
+        absent: Fields of other tasks that it lacks, and why.
         choices: Values that the task takes for fields of `pixels`; the first is its default.
         remarks: What the descriptions of these fields say of the task.
         shared_modules: Modules of the task that are in another folder, by their name in its own.
@@ -82,10 +90,12 @@ class TaskSection(KindSection):
     kind: str = Field(default="", description="Name of the task.")
 
     score: ClassVar[str]
+    final_score: ClassVar[str] = ""
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
     has_class_outputs: ClassVar[bool] = False
     takes_teacher: ClassVar[bool] = False
+    why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}
     aliases: ClassVar[Mapping[str, str]] = {}
@@ -95,9 +105,21 @@ class TaskSection(KindSection):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     ungraded: ClassVar[frozenset[str]] = frozenset()
     tunable: ClassVar[tuple[str, ...]] = ()
+    absent: ClassVar[Mapping[str, str]] = {}
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     remarks: ClassVar[Mapping[str, str]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for each field of other tasks that has no meaning here.
+
+        Args:
+            values: The fields of the section, before validation.
+        """
+        for name, reason in cls.absent.items():
+            if values.get(name) is not None:
+                yield Conflict((name,), f"expected none: {reason}", f"~task.{name}")
 
     def open(self, name: str) -> Any:
         """Imports a module of the task's folder.
@@ -147,9 +169,44 @@ class TaskSection(KindSection):
         """Returns how far the score of a split may be from that of new images, or "".
 
         Args:
+            metrics: Metrics of the split; those of earlier versions have no intervals.
+        """
+        name = cls.final_score or cls.score
+        interval = metrics.get("intervals", {}).get(name) or metrics.get(f"{name}_interval")
+        if interval is None:
+            return ""
+        low, high = interval
+        images = f"{metrics['images']:,} images" if metrics["images"] != 1 else "1 image"
+        title = cls.title_of(name)
+        return f"{title} on new images: {low:.2f} to {high:.2f} with 95 % confidence, by {images}"
+
+    @classmethod
+    def describe_comparisons(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """Returns a sentence on each predictor that the run was compared with on a split.
+
+        Args:
             metrics: Metrics of the split.
         """
-        return ""
+        return [
+            cls._describe_comparison(cls.baselines.get(name) or _RIVALS.get(name, name), found)
+            for name, found in metrics.get("against", {}).items()
+        ]
+
+    @classmethod
+    def _describe_comparison(cls, other: str, found: Mapping[str, Any]) -> str:
+        verdict = f"{found['verdict']} than the {other}"
+        if found["verdict"] == "open":
+            verdict = f"not to be told apart from the {other}"
+        if found["test"] == "mcnemar":
+            return (
+                f"{verdict}: {found['only_run']} images are right in this run alone, "
+                f"{found['only_other']} in that alone (McNemar's exact p = {found['p']:.2g})"
+            )
+        low, high = found["interval"]
+        return (
+            f"{verdict}: {cls.title_of(found['metric'])} {found['difference']:+.3f}, "
+            f"{low:+.3f} to {high:+.3f} with 95 % confidence (paired bootstrap)"
+        )
 
     @classmethod
     def describe_absent(cls, metrics: Mapping[str, Any]) -> str:

@@ -40,7 +40,11 @@ class RunFolder:
     # Of runs.
     lock = Artifact("lock.json", "Versions, seeds, and digests of data and weights.")
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
-    phases = Artifact("phases", "A folder for each phase: history.csv and receipt.json.")
+    phases = Artifact(
+        "phases",
+        "A folder for each phase: history.csv, receipt.json; rates.json where parts have own "
+        "rates; learning_rate.json and .svg where the rate was found.",
+    )
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
     task_state = Artifact(
         "task.json", "What the task learned from data, as thresholds; some tasks write none."
@@ -51,6 +55,7 @@ class RunFolder:
     export = Artifact("export", "Exported models.")
     parity = Artifact("export/parity.json", "Proof that the exported model equals model.keras.")
     parity_failed = Artifact("export/parity.failed.json", "Why an export was not published.")
+    folds = Artifact("folds", "A folder for each fold of `data.folds`, with its phases.")
     baseline = Artifact("baseline", "The baseline's run, trained beside this one.")
 
     # Of searches.
@@ -63,6 +68,11 @@ class RunFolder:
     time_plot = Artifact("time.svg", "The best score by time.")
     sweep_table = Artifact("sweep.csv", "Score and cost of each depth of unfreezing.")
     sweep_plot = Artifact("sweep.svg", "Score by the number of trained parameters.")
+
+    # Of learning curves.
+    curve = Artifact("curve.json", "The score of each method at each number of training images.")
+    curve_table = Artifact("curve.csv", "The same, a row for each number.")
+    curve_plot = Artifact("curve.svg", "Score by the number of training images.")
 
     def phase(self, index: int, name: str) -> Path:
         """Returns the folder of one phase.
@@ -151,7 +161,7 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """What the folder was made for: run, search or sweep."""
+        """What the folder was made for: run, search, sweep or curve."""
         kind = str(self.read_status().get("kind", "run"))
         if kind == "run" and self.search.is_file():  # of a version that wrote no kind
             return "sweep" if self.path.parent.name.endswith("-sweep") else "search"

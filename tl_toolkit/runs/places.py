@@ -37,7 +37,7 @@ def create_run(
         out: Use this folder instead. It must be new or empty, unless `overwrite`.
         overwrite: Remove the artifacts of the run that `out` holds, if it is of the same kind.
             Other files in it stay.
-        kind: run, search or sweep; the status holds it from the beginning.
+        kind: run, search, sweep or curve; the status holds it from the beginning.
 
     Yields:
         The folder.
@@ -231,7 +231,7 @@ def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
             )
         )
     if not overwrite:
-        resume = "" if kind == "run" else "--resume to continue it, "
+        resume = "" if kind in ("run", "curve") else "--resume to continue it, "
         raise RecipeError(
             Problem(
                 where=f"--out {folder.path}",

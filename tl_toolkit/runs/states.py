@@ -59,6 +59,8 @@ def describe_interrupted(folder: RunFolder) -> str:
         folder: The run or search.
     """
     name = _shorten(folder.path)
+    if folder.kind == "curve":
+        return f"interrupted; {name} holds what was measured by then"
     if folder.kind != "run":
         if not folder.search.is_file():
             return f"interrupted; {name} holds no trial"
@@ -132,6 +134,9 @@ def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
 def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
     """Returns the state of a search, what it left, and what to type."""
     kind = folder.kind
+    if kind == "curve":
+        hint = f"tltool finetune {shlex.quote(str(folder.recipe))}"
+        return "this is a curve, which holds no model", "It holds curve.json.", hint
     if folder.best_recipe.is_file():
         what = f"this is a {kind}, which holds no model"
         hint = f"tltool finetune {shlex.quote(str(folder.best_recipe))}"

@@ -48,11 +48,14 @@ class SourceFile(NamedTuple):
         path: Absolute path, or `builtin:digits/<index>`.
         split: One of SPLITS, or None if fractions decide.
         targets: As text, a value for each column of the listing.
+        group: What it has in common with other images, which must lie in the same split; "" for
+            nothing.
     """
 
     path: str
     split: str | None
     targets: tuple[str, ...] = ()
+    group: str = ""
 
 
 class Ignored(NamedTuple):

@@ -55,12 +55,14 @@ class Splits:
         validation: A folder, or a fraction of the images without a split.
         test: A folder or a fraction; None for no test images.
         links: What to do about links in folders, as in `read_folders`.
+        group: The column of a table that names the group of each image; "" for none.
     """
 
     train: Path | None = None
     validation: Path | float | None = None
     test: Path | float | None = None
     links: Links = "refuse"
+    group: str = ""
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -118,7 +120,7 @@ def list_class_table(
         splits: Fractions for rows without a split.
         classes: As in `survey_folders`.
     """
-    listed, problems = read_table(path)
+    listed, problems = read_table(path, group=splits.group)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
     chosen = tuple(classes or labels)
     used = set(chosen)

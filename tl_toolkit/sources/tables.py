@@ -8,6 +8,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,6 +174,7 @@ def read_table(
     *,
     refuse: Refusal = refuse_empty,
     expected: str = "",
+    group: str = "",
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
@@ -182,6 +184,7 @@ def read_table(
         columns: The columns of targets.
         refuse: Returns the problem of a target.
         expected: The expected content, for messages; by default the columns.
+        group: The column that names the group of each image; "" for none.
     """
     path = Path(os.path.abspath(path))
     names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
@@ -191,7 +194,24 @@ def read_table(
     rows, problems = _read_rows(path, columns, expected)
     if not problems:
         problems = list(_check_rows(rows, path, columns, refuse))
-    return [row.file for row in rows], [("csv", problem) for problem in problems]
+    if problems or not group:
+        return [row.file for row in rows], [("csv", problem) for problem in problems]
+    cells = read_columns(path, [group]).get(group)
+    if not cells:
+        return [row.file for row in rows], [("group", _describe_no_group(path, group))]
+    problems = describe_cells(
+        path, find_wrong_cells({group: cells}, refuse_empty), refuse_empty, "a group for each image"
+    )
+    files = [row.file._replace(group=cell.value) for row, cell in zip(rows, cells, strict=True)]
+    return files, [("group", replace(problem, where="data.group")) for problem in problems]
+
+
+def _describe_no_group(path: Path, group: str) -> Problem:
+    names = [name for name in read_header(path, expected="")[0] if name not in NOT_TARGETS]
+    near = nearest(group, names)
+    what = f"{str(path)!r} has no column {group!r}"
+    expected = f"Its columns are {name_some(map(repr, names))}."
+    return Problem("data.group", what, expected, f"data.group={near}" if near else "")
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Cell]]:

@@ -8,7 +8,7 @@ share `tl_toolkit.tasks.dense`. No code outside this folder depends on the kind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver
 from tl_toolkit.tasks.types import (
     Ask,
@@ -55,6 +56,8 @@ class Task:
         state_dtype: Type of metric states.
         prefix_batch_size: Images per call of a compiled prefix.
         prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
+        has_yardsticks: Whether `fit_yardsticks` gives any.
+        final_score: Name of the metric that finished models are compared by; the score if empty.
     """
 
     score: str
@@ -64,6 +67,8 @@ class Task:
     state_dtype: tf.DType = tf.int32
     prefix_batch_size: int = PREFIX_BATCH
     prepare_changes_model: bool = False
+    has_yardsticks: bool = False
+    final_score: str = ""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -194,6 +199,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def order_epoch(self, targets: Any, random: np.random.Generator) -> np.ndarray:
+        """Returns the images of an epoch of training, by index, in the order of its steps.
+
+        Args:
+            targets: Targets from `load_targets`, of the training images.
+            random: The generator of this epoch alone.
+
+        Returns:
+            int (n,), as many as there are training images; by default each once.
+        """
+        return random.permutation(len(targets))
+
     def find_objective(
         self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
     ) -> tf.Tensor:
@@ -296,6 +313,38 @@ class Task:
             targets: Targets from `load_targets`.
         """
         raise NotImplementedError
+
+    def fit_yardsticks(
+        self, features: np.ndarray, targets: Any
+    ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
+        """Fits simple predictors to what a frozen base makes of the training images.
+
+        Args:
+            features: A vector for each image, (n, features), n >= 2.
+            targets: Targets from `load_targets`, of the same images.
+
+        Returns:
+            By the names of their metrics: functions from features to outputs of the model's kind.
+        """
+        return {}
+
+    def measure(
+        self, outputs: np.ndarray, targets: Any, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with targets, for tasks that have yardsticks.
+
+        Args:
+            outputs: Outputs of the model, or of a yardstick, (n, units).
+            targets: Targets from `load_targets`, of the same images.
+            losses: The loss of each image, float (n,), where a model has computed it.
+
+        Returns:
+            The metrics, and the images as these are computed from them.
+
+        Raises:
+            TypeError: The task has none.
+        """
+        raise TypeError(f"{type(self).__name__}: measures whole maps, and has no yardsticks")
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions

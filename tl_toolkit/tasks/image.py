@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,9 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.decoder import decode_image, resize_image
 from tl_toolkit.images.pipeline import resize_pixels
+from tl_toolkit.images.tta import View, build_views, find_sizes
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.neighbors import fit_neighbors
 from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
 from tl_toolkit.tasks.types import (
     Ask,
@@ -31,7 +33,7 @@ from tl_toolkit.tasks.types import (
     Transform,
 )
 
-__all__ = ["ImageTask"]
+__all__ = ["ImageTask", "average_views"]
 
 
 class ImageTask(Task):
@@ -46,6 +48,7 @@ class ImageTask(Task):
     """
 
     served: ClassVar[str] = "probabilities"
+    has_yardsticks = True
 
     def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
         super().__init__(classes)
@@ -80,7 +83,56 @@ class ImageTask(Task):
         """
         return True
 
+    def spread(self, targets: Any) -> np.ndarray:
+        """Returns targets as numbers whose mean over images predicts them, float64 (n, m).
+
+        Args:
+            targets: Targets from `load_targets`.
+        """
+        raise NotImplementedError
+
+    def judge(self, predictions: np.ndarray, values: np.ndarray) -> float:
+        """Returns the error of a mean over images: the squared one, unless a task has another.
+
+        Args:
+            predictions: float64 (n, m).
+            values: From `spread`, of the same images.
+        """
+        return float(np.mean((predictions - values) ** 2))
+
+    def as_outputs(self, means: np.ndarray) -> np.ndarray:
+        """Returns means of what `spread` returns as outputs of the model, (n, units).
+
+        Args:
+            means: float64 (n, m).
+        """
+        return means
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns the outputs (n, units) of a solved head.
+
+        Args:
+            scores: What its last layer computes before the activation, (n, units).
+        """
+        raise NotImplementedError
+
     # --------------------------------------------------------------------------- what they share
+
+    def fit_yardsticks(
+        self, features: np.ndarray, targets: Any
+    ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
+        """Fits nearest neighbours by cosine, and a linear probe by ridge regression.
+
+        Args:
+            features: (n, features).
+            targets: An array (n, ...).
+        """
+        neighbors = fit_neighbors(features, self.spread(targets), self.judge)
+        probe = self.solve(features, targets, "ridge")
+        return {
+            "neighbors": lambda x: self.as_outputs(neighbors.predict(x)),
+            "probe": lambda x: self.activate(x @ probe.kernel + probe.bias),
+        }
 
     def join_targets(
         self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None
@@ -136,15 +188,23 @@ class ImageTask(Task):
         Args:
             model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
             paths: Image files.
-            options: How they are read; `out` and `native` are not used.
+            options: How they are read, and the views that outputs are averaged over; `out` and
+                `native` are not used.
         """
         run = FixedBatch(model)
+        views = options.views or (View("whole"),)
 
         def read(path: Path) -> np.ndarray | str:
             try:
-                return resize_pixels(options.read(path), options.image_size, options.resize)
+                pixels = options.read(path)
             except DataError as error:
                 return error.problems[0].what
+            resized = {
+                size: resize_pixels(pixels, size, options.resize)[np.newaxis]
+                for size in find_sizes(options.image_size, views)
+            }
+            seen: np.ndarray = build_views(resized, options.image_size, views)[0]
+            return seen
 
         count = 0
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -152,7 +212,7 @@ class ImageTask(Task):
             while chunk := list(islice(remaining, PREFIX_BATCH)):
                 contents = list(pool.map(read, chunk))
                 pixels = [content for content in contents if not isinstance(content, str)]
-                outputs = iter(np.asarray(run(np.stack(pixels))) if pixels else ())
+                outputs = iter(average_views(run, np.stack(pixels)) if pixels else ())
                 for path, content in zip(chunk, contents, strict=True):
                     if isinstance(content, str):
                         yield self.describe(path, None, content)
@@ -226,6 +286,20 @@ class ImageTask(Task):
             class_names_equal=served.class_names == self.classes,
             limits=limits,
         )
+
+
+def average_views(run: FixedBatch, images: np.ndarray) -> np.ndarray:
+    """Returns a model's outputs, averaged over the views of each image.
+
+    Args:
+        run: The model.
+        images: uint8 (n, views, h, w, 3).
+
+    Returns:
+        float32 (n, units).
+    """
+    outputs = [np.asarray(run(images[:, place])) for place in range(images.shape[1])]
+    return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
 
 class _WithTargets:

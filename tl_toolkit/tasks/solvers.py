@@ -8,7 +8,7 @@ likeliest (Platt, 1999).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: be
 _FOLDS = 4
 _STEPS = 200
 _USUAL_PENALTY = 100.0
+_LARGE = 10_000_000  # numbers in a matrix from which threads are worth it
+_PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
@@ -35,10 +37,11 @@ class Solution:
     Attributes:
         kernel: float64 (features, outputs).
         bias: float64 (outputs,).
-        solver: ridge or logistic.
+        solver: ridge or logistic; the better of the two where this is the mean of both.
         penalty: The strength that was chosen, for standardized features: scikit-learn's alpha of
             ridge, 1 / C of logistic; the mean over outputs where each has its own.
         loss: Mean cross-validated loss: cross-entropy, or the squared error of values.
+        partner: The other solution, where this is the mean of both.
     """
 
     kernel: np.ndarray
@@ -46,6 +49,12 @@ class Solution:
     solver: str
     penalty: float
     loss: float
+    partner: Solution | None = None
+
+    def describe(self) -> str:
+        """Returns solver, penalty and cross-validated loss in a line."""
+        words = f"{self.solver}, penalty {self.penalty:.3g}, cross-validated loss {self.loss:.4f}"
+        return f"mean of {words}; {self.partner.describe()}" if self.partner else words
 
 
 _Attempt = Callable[[np.ndarray], Solution]
@@ -66,7 +75,7 @@ def solve_classes(
         features: (n, features).
         labels: (n,), indices into the classes; each class may be absent.
         classes: Number of classes.
-        solver: ridge, logistic or auto.
+        solver: ridge, logistic, or auto for the mean of both.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
     """
     targets = np.eye(classes)[labels]
@@ -77,17 +86,27 @@ def solve_classes(
     return _solve(features, solver, attempts)
 
 
-def solve_labels(features: np.ndarray, labels: np.ndarray, solver: Solver) -> Solution:
+def solve_labels(
+    features: np.ndarray,
+    labels: np.ndarray,
+    solver: Solver,
+    *,
+    weights: np.ndarray | None = None,
+) -> Solution:
     """Solves the logits of labels that do not exclude each other, each for itself.
 
     Args:
         features: (n, features).
         labels: (n, labels) of 0 and 1.
-        solver: ridge, logistic or auto.
+        solver: ridge, logistic, or auto for the mean of both.
+        weights: Weight of each label of each example, (n, labels), with means of about 1; by
+            default 1.
     """
+    each = [None] * labels.shape[1] if weights is None else list(weights.T)
+    pairs = list(zip(labels.T, each, strict=True))
     attempts: dict[str, _Attempt] = {
-        "ridge": lambda x: _join([_ridge_label(x, column) for column in labels.T]),
-        "logistic": lambda x: _join([_logistic_label(x, column) for column in labels.T]),
+        "ridge": lambda x: _join([_ridge_label(x, *pair) for pair in pairs]),
+        "logistic": lambda x: _join([_logistic_label(x, *pair) for pair in pairs]),
     }
     return _solve(features, solver, attempts)
 
@@ -111,7 +130,16 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
 
     A penalty on the squared weights does not depend on the basis.
     """
+    from threadpoolctl import threadpool_limits
+
     x = np.asarray(features, np.float64)
+    # The many small products of a path take 40 times as long in threads that wait for each other.
+    chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
+    with threadpool_limits(1 if x.size < _LARGE else None, user_api="blas"):
+        return _solve_standardized(x, chosen)
+
+
+def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
     mean, variance = x.mean(axis=0), x.var(axis=0)
     scale = np.sqrt(variance + VARIANCE_EPSILON)
     x = (x - mean) / scale
@@ -122,11 +150,20 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
         roots = np.sqrt(values[kept])
         basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
         x = vectors[:, kept] * roots
-    chosen = attempts.values() if solver == "auto" else [attempts[solver]]
-    best = min((attempt(x) for attempt in chosen), key=lambda solution: solution.loss)
+    best = _average([attempt(x) for attempt in attempts])
     kernel = best.kernel if basis is None else basis @ best.kernel
     kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
+
+
+def _average(solutions: Sequence[Solution]) -> Solution:
+    """Returns the mean of solutions that are about as good: they err on different images."""
+    best, *others = sorted(solutions, key=lambda solution: solution.loss)
+    if not others or not others[0].loss <= _PARTNER * best.loss:
+        return best
+    partner = others[0]
+    kernel, bias = (best.kernel + partner.kernel) / 2, (best.bias + partner.bias) / 2
+    return replace(best, kernel=kernel, bias=bias, partner=partner)
 
 
 def _ridge(
@@ -166,18 +203,19 @@ def _ridge_classes(x: np.ndarray, targets: np.ndarray, weights: np.ndarray | Non
     return _scale(solution, float(np.exp(found.x)), 0.0, float(found.fun))
 
 
-def _ridge_label(x: np.ndarray, label: np.ndarray) -> Solution:
+def _ridge_label(x: np.ndarray, label: np.ndarray, weights: np.ndarray | None = None) -> Solution:
     """Returns a ridge regression of one label, its scores scaled and shifted to logits."""
     from scipy.optimize import minimize
 
     if len(np.unique(label)) == 1:
         return _constant_label(x, label[0], "ridge")
-    solution, left_out = _ridge(x, label[:, None].astype(np.float64))
+    solution, left_out = _ridge(x, label[:, None].astype(np.float64), weights)
     scores, believed = left_out[:, 0], _smooth(label, 2)
 
     def loss(parameters: Any) -> float:
         logits = np.exp(parameters[0]) * scores + parameters[1]
-        return float(np.mean(np.logaddexp(0.0, logits) - believed * logits))
+        losses = np.logaddexp(0.0, logits) - believed * logits
+        return float(np.average(losses, weights=weights))
 
     bounds = [_FACTORS, (-100.0, 100.0)]
     found = minimize(loss, [1.0, -1.0], method="L-BFGS-B", bounds=bounds)
@@ -207,10 +245,12 @@ def _logistic_classes(
     return Solution(full, shift, "logistic", penalty, loss)
 
 
-def _logistic_label(x: np.ndarray, label: np.ndarray) -> Solution:
+def _logistic_label(
+    x: np.ndarray, label: np.ndarray, weights: np.ndarray | None = None
+) -> Solution:
     if len(np.unique(label)) == 1:
         return _constant_label(x, label[0], "logistic")
-    kernel, bias, penalty, loss = _logistic(x, label.astype(int))
+    kernel, bias, penalty, loss = _logistic(x, label.astype(int), weights)
     return Solution(kernel, bias, "logistic", penalty, loss)
 
 

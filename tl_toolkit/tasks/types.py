@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch
-from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.geometry import GeometricTransform, Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
+from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
+from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
     "Ask",
@@ -32,8 +34,6 @@ __all__ = [
     "Transform",
     "name_columns",
 ]
-
-Resize = Literal["stretch", "crop"]
 
 Transform = Callable[[int, int], GeometricTransform]
 """Returns the geometric transform of the image at an index in an epoch (from 1); several threads
@@ -137,10 +137,12 @@ class Evaluation:
     Attributes:
         metrics: By name; numbers, and tables of them as `per_class`.
         predictions: A row for each image, with the columns of its task.
+        sample: The images as the metrics are computed from them; None where that is not possible.
     """
 
     metrics: dict[str, Any]
     predictions: Table
+    sample: Sample | None = None
 
 
 class Prediction(Protocol):
@@ -170,6 +172,7 @@ class PredictionOptions:
         report: Receives messages.
         done: Receives the number of files predicted so far.
         read: Returns the pixels of a file, uint8 (h, w, 3); raises DataError where it cannot.
+        views: The views of each image that outputs are averaged over; none for the image alone.
     """
 
     image_size: tuple[int, int]
@@ -179,6 +182,7 @@ class PredictionOptions:
     report: Callable[[str], None] = field(default=lambda text: None)
     done: Callable[[int], None] = field(default=lambda count: None)
     read: Callable[[Path], np.ndarray] = read_pixels
+    views: Sequence[View] = ()
 
 
 @dataclass(frozen=True)

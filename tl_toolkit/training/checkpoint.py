@@ -84,6 +84,35 @@ def is_better(epoch: Epoch, best: Epoch, rule: StoppingRule | None) -> bool:
     return by_score > 0 or (by_score == 0 and by_loss > 0)
 
 
+def monitored(epoch: Epoch, rule: StoppingRule | None) -> float:
+    """Returns the result of an epoch that is watched; greater is better.
+
+    Args:
+        epoch: The epoch.
+        rule: The rule with the monitor; without one the score on validation images counts.
+    """
+    is_loss = rule is not None and rule.monitor == "val_loss"
+    return -epoch.val_loss if is_loss else epoch.val_score
+
+
+def replaces(
+    epoch: Epoch, best: Epoch | None, rule: StoppingRule | None, *, keep_start: bool = False
+) -> bool:
+    """Returns whether an epoch must replace the best one so far.
+
+    Args:
+        epoch: The later epoch.
+        best: The best epoch so far; None if there is none.
+        rule: The rule with the monitor.
+        keep_start: Let epoch 0 be the best, as of a head that was trained before.
+    """
+    if best is None:
+        return True
+    if epoch.epoch == 0:  # the best state itself, computed through another cut
+        return False
+    return (best.epoch == 0 and not keep_start) or is_better(epoch, best, rule)
+
+
 class Patience:
     """Counts the epochs of a phase without an improvement.
 
@@ -103,7 +132,7 @@ class Patience:
         Args:
             epoch: The latest epoch.
         """
-        score = -epoch.val_loss if self.rule.monitor == "val_loss" else epoch.val_score
+        score = monitored(epoch, self.rule)
         if score > self._best + self.rule.min_delta:
             self._best = score
             self._waited = 0
@@ -212,12 +241,7 @@ class BestState:
             epoch: An epoch whose weights the model has.
             rule: The rule with the monitor.
         """
-        if self.epoch is None:
-            return True
-        if epoch.epoch == 0:  # the best state itself, computed through another cut
-            return False
-        is_start = self.epoch.epoch == 0 and not self._keep_start
-        return is_start or is_better(epoch, self.epoch, rule)
+        return replaces(epoch, self.epoch, rule, keep_start=self._keep_start)
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
         """Stores the current weights as the best ones.

@@ -8,19 +8,25 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
-from tl_toolkit.training.optimizers import RateTable, build_optimizer, describe_rate
+from tl_toolkit.training.optimizers import (
+    RateTable,
+    build_optimizer,
+    describe_rate,
+    has_schedule,
+)
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.training.teaching import Distillation
-from tl_toolkit.transfer.assemble import HEAD, TransferModel
+from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import (
     Split,
     batch_norms,
     check_whole,
-    find_cut,
     set_trainable,
     split_at,
 )
+from tl_toolkit.transfer.precision import in_precision, set_precision
 
 
 class CompiledPhases:
@@ -28,10 +34,13 @@ class CompiledPhases:
 
     Args:
         transfer: The model.
+        precision: float32, or bfloat16: what the layers of the base compute in from now on.
     """
 
-    def __init__(self, transfer: TransferModel) -> None:
+    def __init__(self, transfer: TransferModel, precision: str = "float32") -> None:
         self.transfer = transfer
+        self.precision = precision
+        set_precision(transfer, precision)
         self._compiled: dict[Any, tuple[Split, Steps]] = {}
         self._checked: set[str] = set()
         self._momenta = [
@@ -55,25 +64,28 @@ class CompiledPhases:
         check_units(self.transfer, phase)
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer.key, isinstance(phase.learning_rate, float))
-        decay = phase.layer_decay
+        optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
+        scaled = phase.has_own_rates
         is_held, is_taught = phase.l2_sp is not None, phase.teaching is not None
-        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, decay,
+        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled,
                is_held, is_taught)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
-            return self._compiled[key]
+            split, steps = self._compiled[key]
+            steps.set_factors(find_rate_factors(self.transfer, phase))
+            return split, steps
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
-        schedule = None if isinstance(phase.learning_rate, float) else RateTable()
+        schedule = RateTable() if has_schedule(phase.learning_rate) else None
         steps = Steps(
             split, build_optimizer(phase, schedule), task=self.transfer.task,
-            batch_size=batch_size, schedule=schedule,
-            factors=find_rate_factors(self.transfer, units, decay), ema=phase.optimizer.ema,
+            batch_size=batch_size, schedule=schedule, has_factors=scaled, ema=phase.optimizer.ema,
             starting_point=StartingPoint(self.transfer, split) if is_held else None,
             distillation=Distillation() if is_taught else None,
         )  # fmt: skip
+        steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:
-            check_whole(self.transfer, split)
+            with in_precision(self.transfer, "float32"):  # whose rounding hides no other graph
+                check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
         self._compiled[key] = split, steps
         return split, steps
@@ -94,7 +106,8 @@ class CompiledPhases:
         """
         for phase in settings.phases:
             _, steps = self.get(phase, settings.batch_size)
-            steps.trace(training=phase.solver is None)
+            is_mixed = settings.mixes_images or bool(phase.feature_mixup)
+            steps.trace(training=phase.solver is None, mixed=is_mixed)
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
@@ -116,27 +129,12 @@ def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
         last = built[-1]
         raise RecipeError(
             Problem(
-                where=f"phases.{phase.name}.unfreeze",
+                where=f"{phase.field}.unfreeze",
                 what=f"{', '.join(units)} would train",
                 expected=f"expected {last} or a unit before it: the head reads none behind it.",
                 hint=f"unfreeze: {{from: {last}}}",
             )
         )
-
-
-def find_rate_factors(
-    transfer: TransferModel, units: Sequence[str], layer_decay: float
-) -> dict[str, float]:
-    """Returns what the rate of each part that trains is multiplied by, input to output.
-
-    Args:
-        transfer: The model.
-        units: Names of the units that train besides the head.
-        layer_decay: The factor from one part to the one before it.
-    """
-    chosen = {*units, HEAD}
-    trained = [part.name for part in transfer.parts if part.name in chosen]
-    return {name: layer_decay**place for place, name in enumerate(reversed(trained))}
 
 
 def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> list[dict[str, Any]]:
@@ -147,28 +145,37 @@ def plan_phases(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> lis
         phases: The phases.
 
     Returns:
-        Rows with name, epochs, trains, parameters (trainable), total_parameters, solver (None for
-        steps), optimizer, learning_rate (a number, or a schedule in a few words) and factors (of
-        the rate, by part).
+        Rows with name, section (the recipe's phase), epochs, trains, parameters (trainable),
+        total_parameters, solver (None for steps), optimizer and learning_rate (a number, or a
+        schedule in a few words).
     """
     total = sum(math.prod(variable.shape) for _, _, variable in transfer.variables())
     rows = []
     for phase in phases:
         check_units(transfer, phase)
         trained = set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
-        first = find_cut(transfer, phase.units).name
         weights = [weight for part in trained for layer in part.layers for weight in layer.weights]
         rows.append(
             {
                 "name": phase.name,
+                "section": phase.section or phase.name,
                 "epochs": phase.epochs,
-                "trains": "head" if first == HEAD else f"{first} to head",
+                "trains": _name_trained(transfer, trained),
                 "parameters": sum(math.prod(w.shape) for w in weights if w.trainable),
                 "total_parameters": total,
                 "solver": phase.solver,
                 "optimizer": phase.solver or phase.optimizer.kind,
                 "learning_rate": "" if phase.solver else describe_rate(phase.learning_rate),
-                "factors": find_rate_factors(transfer, phase.units, phase.layer_decay),
             }
         )
     return rows
+
+
+def _name_trained(transfer: TransferModel, trained: Sequence[Part]) -> str:
+    """Returns what trains: the first part, or where others in between are frozen, all blocks."""
+    first = trained[0]
+    if first.name == HEAD:
+        return HEAD
+    if list(trained) == list(transfer.parts[-len(trained) :]):
+        return f"{first.name} to head"
+    return ", ".join(dict.fromkeys(part.block for part in trained))

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, Teaching, TrainingSettings
+from tl_toolkit.plan.check_phases import refuse_accumulation
+from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
-from tl_toolkit.training.checkpoint import BestState, Epoch, is_better, read_weights
+from tl_toolkit.training.changes import TaughtExamples, change_examples
+from tl_toolkit.training.checkpoint import BestState, Epoch, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
+from tl_toolkit.training.finder import find_phase_rate, stream_batches
 from tl_toolkit.training.interpolation import (
     find_ends,
     sweep_mixtures,
@@ -28,20 +36,30 @@ from tl_toolkit.training.interpolation import (
 )
 from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
-from tl_toolkit.training.outcome import FinishedPhase, Paused, SharedPhases, Training
+from tl_toolkit.training.outcome import (
+    FinishedPhase,
+    Paused,
+    SharedPhases,
+    Training,
+    describe_start,
+    describe_untrained,
+    find_diverged,
+    is_untrained,
+    join_epochs,
+)
 from tl_toolkit.training.phase import PhaseRun
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
-from tl_toolkit.transfer.assemble import HEAD
+from tl_toolkit.training.teaching import TeacherOutputs
+from tl_toolkit.training.untrained import read_untrained
+from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.carry import initialize_outputs
 from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
-
-_DIVERGED = 100
-"""A phase whose best validation loss is this many times that of its start has diverged."""
 
 
 class Trainer:
@@ -53,7 +71,8 @@ class Trainer:
     Args:
         compiled: The assembled model, whose weights are changed, and its steps.
         source: Gives each phase the features of the images.
-        images: Splits `train` and `validation`; perhaps `test`.
+        images: Splits `train` and `validation`; perhaps `test`. Without `validation` it trains with
+            `judged` alone.
         progress: Receives an event for each step and epoch.
         ahead: Units that later trainings will train, so that their features are computed at once.
     """
@@ -77,9 +96,47 @@ class Trainer:
         self._finished = SharedPhases()
         transfer.task.prepare(images["train"].targets)
         self._digests = digest_variables(transfer)
+        self._untrained = dict(self._digests)
         self._initial = BestState()
+        self._is_alone = True
         self._last: PhaseRun | None = None
-        self._taught: dict[Any, np.ndarray] = {}
+        self._teachers = TeacherOutputs(source, transfer.task)
+
+    def with_images(
+        self, source: FeatureSource, images: Mapping[str, Images], progress: Handler
+    ) -> Trainer:
+        """Returns a trainer of the same model on other images.
+
+        It begins as this one does, with the weights from before all trainings of either. Each
+        changes the weights of the one model: what is read from it belongs to the last training.
+
+        Args:
+            source: Gives each phase the features of these images.
+            images: Images by split.
+            progress: Receives an event for each step and epoch.
+        """
+        trainer = copy.copy(self)
+        trainer._images, trainer._source, trainer._progress = images, source, progress
+        trainer._finished = SharedPhases()
+        trainer._teachers = TeacherOutputs(source, self._transfer.task)
+        trainer._digests = dict(self._digests)
+        trainer._last = None
+        self._is_alone = trainer._is_alone = False
+        return trainer
+
+    def take_state(self) -> BestState:
+        """Returns the current weights of all that was ever trained, which it can restore."""
+        state = BestState()
+        state.watch_named(self._transfer, self._initial.names)
+        return state
+
+    def restore(self, state: BestState) -> None:
+        """Gives the model the weights of a state.
+
+        Args:
+            state: State of this trainer, or of one on other images.
+        """
+        state.restore(self._transfer)
 
     def train(
         self,
@@ -90,6 +147,7 @@ class Trainer:
         pause_after: int | None = None,
         paused: Paused | None = None,
         keep_head: bool = False,
+        judged: Sequence[Sequence[tuple[float, float]]] | None = None,
     ) -> Training:
         """Trains all phases and leaves the model in its best state.
 
@@ -107,6 +165,8 @@ class Trainer:
                 bit for bit, as without a pause.
             keep_head: Begin with the head as it is, trained before, and not with a new one, as
                 settings with a carried head do.
+            judged: For each phase, loss and score of each epoch that stand for those on validation
+                images, as the means of a cross-validation.
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
@@ -143,10 +203,12 @@ class Trainer:
                     continue
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
-                before = _join_epochs(done)
+                before = join_epochs(done)
                 run = self._prepare(
-                    settings, index, best, is_new=not keep_head and _is_untrained(before),
-                    diverged=_find_diverged(settings, done),
+                    settings, index, best, is_new=not keep_head and is_untrained(before),
+                    diverged=find_diverged(settings, done), path=path,
+                    found=paused.phase.learning_rate if paused else None,
+                    judged=None if judged is None else judged[index],
                 )  # fmt: skip
                 epochs: list[Epoch] = []
                 if paused is not None:
@@ -174,16 +236,17 @@ class Trainer:
             best.restore(self._transfer)
             if log:
                 log.close()
-        history = [*_join_epochs(done), *(pause.phase.epochs if pause else ())]
+        history = [*join_epochs(done), *(pause.phase.epochs if pause else ())]
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
         failures = [phase.failure for phase in done if phase.failure is not None]
         if failures and best.epoch.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
+        text = describe_untrained(history[0], best.epoch, settings)
         if is_carried:
-            self._report_start(best.epoch, settings)
-        else:
-            self._report_untrained(history[0], best.epoch, settings)
+            text = describe_start(best.epoch, settings)
+        if text:
+            self._progress(message(text))
         return Training(
             best.epoch,
             tuple(history),
@@ -192,24 +255,20 @@ class Trainer:
             pause,
         )
 
-    def _report_start(self, best: Epoch, settings: TrainingSettings) -> None:
-        """Reports it if no epoch beat the run that training started from."""
-        if not best.epoch and any(phase.epochs for phase in settings.phases):
-            self._progress(message("no epoch beats the run that training starts from, which stays"))
+    @property
+    def progress(self) -> Handler:
+        """Receives the events of trainings."""
+        return self._progress
 
-    def _report_untrained(self, start: Epoch, best: Epoch, settings: TrainingSettings) -> None:
-        """Reports it if no epoch beat the head that was never trained, or no epoch was trained."""
-        if not best.epoch and any(phase.epochs for phase in settings.phases):
-            self._progress(message("no epoch was trained: kept is the head as it was"))
-        if best.epoch and not is_better(best, start, settings.stopping):
-            name = f"val_{start.score_name}"
-            self._progress(
-                message(
-                    f"no epoch beats the untrained head ({name} {start.val_score:.4f}, val_loss "
-                    f"{start.val_loss:.4f}): kept is the best that was trained ({name} "
-                    f"{best.val_score:.4f}, val_loss {best.val_loss:.4f})"
-                )
-            )
+    @property
+    def precision(self) -> str:
+        """What the layers of the base compute in while it trains: float32 or bfloat16."""
+        return self._compiled.precision
+
+    @property
+    def transfer(self) -> TransferModel:
+        """The model that is trained, with its parts."""
+        return self._transfer
 
     @property
     def model(self) -> keras.Model:
@@ -256,9 +315,26 @@ class Trainer:
         """Canonical names of the head's weights."""
         return {name for part, name, _ in self._transfer.variables() if part.name == HEAD}
 
+    def read_untrained(self, *, most_images: int) -> dict[str, np.ndarray] | None:
+        """Returns the base's last map of each image before any training, pooled, by split.
+
+        Args:
+            most_images: Of how many images the base may run for it; None is returned for more.
+        """
+        return read_untrained(
+            self._transfer, self._source, self._untrained, self._initial,
+            sizes={name: len(images) for name, images in self._images.items()},
+            most_images=most_images,
+        )  # fmt: skip
+
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:
         """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
+        if not self._is_alone:  # another trainer has prepared the task for its own images
+            task = self._transfer.task
+            task.prepare(self._images["train"].targets)
+            if task.prepare_changes_model:
+                self._digests = digest_variables(self._transfer)
         if keep_head:
             return
         initialize_head(self._transfer.parts[-1].layers, phase_seed(settings.seed, "head", 0))
@@ -328,56 +404,62 @@ class Trainer:
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
-        diverged: PhaseSettings | None = None,
+        diverged: PhaseSettings | None = None, path: Path | None = None,
+        found: float | None = None,
+        judged: Sequence[tuple[float, float]] | None = None,
     ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
-        steps.restart(tabulate_rate(phase.learning_rate, phase.epochs, count))
+        _refuse_accumulation(phase, count)
         set_dropout(steps.dropouts, settings.dropout)
-        _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
         if phase.l2_sp is not None and steps.starting_point is not None:
             factors = {"base": phase.l2_sp.base, "head": phase.l2_sp.head}
             steps.starting_point.set(self._initial.arrays, **factors)
-        taught = None
-        if (teaching := phase.teaching) is not None and steps.distillation is not None:
-            steps.distillation.set(temperature=teaching.temperature, weight=teaching.weight)
-            taught = self._find_taught(teaching)
         digests = self._refresh_digests()
         augmentation = phase_seed(settings.seed, "augmentation", index)
+        mixer = None  # a solver takes examples as they are
+        if not phase.solver:
+            mixer = self._source.build_mixer(phase_seed(settings.seed, "mixing", index))
         features = self._source.at(
             split, digests, passes=phase.epochs + 1, phase_seed=augmentation,
-            also=self._settled_cuts(settings, index),
+            also=self._settled_cuts(settings, index), mixer=mixer,
         )  # fmt: skip
         sources = self._join_targets(
             features,
             seed=phase_seed(settings.seed, "sampling", index),
             transform=self._source.geometric_transform(augmentation),
         )
+        sources["train"] = change_examples(
+            sources["train"], phase, mixer, count=len(as_list(split.cut.tensors)),
+            seed=settings.seed, index=index,
+        )  # fmt: skip
+        if (teaching := phase.teaching) is not None and steps.distillation is not None:
+            steps.distillation.set(temperature=teaching.temperature, weight=teaching.weight)
+            sources["train"] = TaughtExamples(sources["train"], self._teachers.find(teaching))
+        order_seed = phase_seed(settings.seed, "order", index)
+        order = partial(self._transfer.task.order_epoch, self._images["train"].targets)
+        if phase.finds_rate and phase.epochs:
+            batches = stream_batches(sources["train"], order, settings.batch_size, seed=order_seed)
+            # The test begins with the streams of the phase, whatever sampled from them before.
+            _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
+            rate = found or find_phase_rate(
+                self._transfer, phase, split, steps, batches, path=path, progress=self._progress
+            )
+            phase = phase.with_rate(rate)
+            steps.set_factors(find_rate_factors(self._transfer, phase))
+        steps.restart(tabulate_rate(phase, count))
+        _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
         self._last = PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
-            order_seed=phase_seed(settings.seed, "order", index),
+            order_seed=order_seed, order=order,
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
-            diverged=diverged, taught=taught,
+            diverged=diverged, judged=judged,
         )  # fmt: skip
         return self._last
-
-    def _find_taught(self, teaching: Teaching) -> np.ndarray:
-        """Returns a teacher's probabilities for the training images, in the order of the classes.
-
-        Training images are shown to it as they are, without augmentation.
-        """
-        key = teaching.model, teaching.places
-        if key not in self._taught:
-            outputs = self._source.find_outputs(
-                teaching.model, image_size=teaching.image_size, resize=teaching.resize
-            )
-            shares = np.asarray(self._transfer.task.find_shares(outputs))
-            self._taught[key] = shares[:, list(teaching.places)]
-        return self._taught[key]
 
     def _join_targets(
         self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None
@@ -415,23 +497,17 @@ class Trainer:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _join_epochs(phases: Sequence[FinishedPhase]) -> list[Epoch]:
-    return [epoch for phase in phases for epoch in phase.epochs]
+def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
+    """Refuses a phase that ends before its gradients change anything.
 
+    A plan refuses it where it knows the number of training images.
 
-def _find_diverged(
-    settings: TrainingSettings, done: Sequence[FinishedPhase]
-) -> PhaseSettings | None:
-    """Returns the first finished phase that left the loss far above what it found, if any."""
-    for phase, finished in zip(settings.phases, done, strict=False):
-        start, *trained = finished.epochs
-        if trained and min(epoch.val_loss for epoch in trained) > _DIVERGED * start.val_loss:
-            return phase
-    return None
-
-
-def _is_untrained(epochs: Sequence[Epoch]) -> bool:
-    return all(epoch.epoch == 0 for epoch in epochs)
+    Raises:
+        RecipeError: It does.
+    """
+    steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
+    if 0 < steps < needed:
+        raise RecipeError(refuse_accumulation(phase.field, steps, needed))
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:

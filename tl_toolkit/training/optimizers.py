@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.recipe.optimizers import Optimizer
 from tl_toolkit.recipe.schedules import Schedule
 
@@ -17,8 +19,10 @@ __all__ = [
     "build_optimizer",
     "describe_rate",
     "first_rate",
+    "has_schedule",
     "lower_rate",
     "name_rate",
+    "scale_rate",
     "tabulate_rate",
 ]
 
@@ -26,7 +30,7 @@ __all__ = [
 _USUAL_RATE = 1e-3
 """The default of a phase."""
 
-LearningRate: TypeAlias = float | Schedule
+LearningRate: TypeAlias = float | Literal["auto"] | Schedule
 
 
 class _Settings(Protocol):
@@ -51,7 +55,18 @@ def build_optimizer(
         schedule: Holds the rates of the steps, if the rate is a schedule.
     """
     rate = phase.learning_rate
-    return phase.optimizer.build(rate if isinstance(rate, float) else schedule or RateTable())
+    if isinstance(rate, Schedule):
+        return phase.optimizer.build(schedule or RateTable())
+    return phase.optimizer.build(first_rate(rate))
+
+
+def has_schedule(rate: LearningRate) -> bool:
+    """Returns whether a rate changes from step to step.
+
+    Args:
+        rate: The rate.
+    """
+    return isinstance(rate, Schedule)
 
 
 def describe_rate(rate: LearningRate) -> float | str:
@@ -60,29 +75,36 @@ def describe_rate(rate: LearningRate) -> float | str:
     Args:
         rate: The rate.
     """
-    return rate if isinstance(rate, float) else rate.describe()
+    return rate.describe() if isinstance(rate, Schedule) else rate
 
 
-def tabulate_rate(rate: LearningRate, epochs: int, steps_per_epoch: int) -> float | np.ndarray:
-    """Returns the number, or the rate of each step of a phase.
+def tabulate_rate(phase: PhaseSettings, steps_per_epoch: int) -> float | np.ndarray:
+    """Returns the number, or the rate of each step of a phase, and of the step after it.
 
     Args:
-        rate: The rate.
-        epochs: Epochs of the phase.
+        phase: The phase, or a part of one: a schedule begins with the first part.
         steps_per_epoch: At least 1.
     """
-    if isinstance(rate, float):
-        return rate
-    return rate.rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
+    rate = phase.learning_rate
+    if not isinstance(rate, Schedule):
+        return first_rate(rate)
+    if rate.finds_rate:
+        rate = rate.with_rate(_USUAL_RATE)
+    whole = phase.epochs if phase.schedule_epochs is None else phase.schedule_epochs
+    rates = rate.rates(epochs=whole, steps_per_epoch=steps_per_epoch)
+    first = phase.first_epoch
+    return rates[first * steps_per_epoch : (first + phase.epochs) * steps_per_epoch + 1]
 
 
 def first_rate(rate: LearningRate) -> float:
-    """Returns the number, or the rate that a schedule begins at.
+    """Returns the number, or a schedule's own rate; the default of a phase where none is found.
 
     Args:
         rate: The rate.
     """
-    return rate if isinstance(rate, float) else rate.initial
+    if isinstance(rate, Schedule):
+        return _USUAL_RATE if rate.finds_rate else rate.own_rate
+    return rate if isinstance(rate, float) else _USUAL_RATE
 
 
 def name_rate(rate: LearningRate) -> str:
@@ -91,7 +113,17 @@ def name_rate(rate: LearningRate) -> str:
     Args:
         rate: The rate.
     """
-    return "learning_rate" if isinstance(rate, float) else "learning_rate.initial"
+    return f"learning_rate.{rate.rate_field}" if isinstance(rate, Schedule) else "learning_rate"
+
+
+def scale_rate(rate: LearningRate, results: Sequence[float]) -> float:
+    """Returns what the rates of the next epoch are multiplied by.
+
+    Args:
+        rate: The rate of the phase.
+        results: The monitored result of each epoch so far; greater is better.
+    """
+    return rate.scale(results) if isinstance(rate, Schedule) else 1.0
 
 
 def lower_rate(rate: LearningRate) -> float:
@@ -112,6 +144,7 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self) -> None:
         super().__init__()
+        self._unscaled = np.zeros(1, np.float32)
         self._rates = tf.Variable([0.0], shape=tf.TensorShape([None]), trainable=False)
 
     def set(self, rates: np.ndarray) -> None:
@@ -120,7 +153,16 @@ class RateTable(keras.optimizers.schedules.LearningRateSchedule):
         Args:
             rates: float32 (n,), at least one; steps after them have the last one's.
         """
+        self._unscaled = rates
         self._rates.assign(rates)
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the rates as they were set.
+
+        Args:
+            factor: Of all of them.
+        """
+        self._rates.assign(self._unscaled * np.float32(factor))
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the rate of a step, counted from 0."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch, take_examples
+from tl_toolkit.architectures.batches import Batch, in_batches
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
-from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, write_history
-from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate
+from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, monitored, write_history
+from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate, scale_rate
+from tl_toolkit.training.rates import PartRates
 from tl_toolkit.training.solving import solve_head
 from tl_toolkit.training.state import PhaseState, take_state
 from tl_toolkit.training.steps import Steps
@@ -41,11 +42,13 @@ class PhaseRun:
         digests: Digests of all weights before the first step.
         sizes: Images in each split.
         order_seed: Decides the order of images in each epoch.
+        order: Returns the training images of an epoch, by index, from its generator.
         batch_size: Images in a step.
         progress: Receives an event for each step and epoch.
         is_new: Whether the head has never been trained when the phase begins.
-        taught: A teacher's probabilities for the training images, (n, classes); None without one.
         diverged: An earlier phase that left the loss far above what it found, if any.
+        judged: Loss and score of each epoch, from 0, that stand for those on validation images,
+            where there are none; the phase ends with them.
 
     Attributes:
         split: As in the arguments.
@@ -64,11 +67,12 @@ class PhaseRun:
         *,
         sizes: Mapping[str, int],
         order_seed: int,
+        order: Callable[[np.random.Generator], np.ndarray],
         batch_size: int,
         progress: Handler,
         is_new: bool,
-        taught: np.ndarray | None = None,
         diverged: PhaseSettings | None = None,
+        judged: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -78,11 +82,12 @@ class PhaseRun:
         self._digests = digests
         self._sizes = sizes
         self._order_seed = order_seed
+        self._sample = order
         self._batch_size = batch_size
         self._progress = progress
         self._is_new = is_new
-        self._taught = taught
         self._diverged = diverged
+        self._judged = judged
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -103,7 +108,7 @@ class PhaseRun:
         self.steps.use_weights()
         return take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
-            steps_taken=self._steps_taken,
+            steps_taken=self._steps_taken, learning_rate=first_rate(self._phase.learning_rate),
         )  # fmt: skip
 
     def resume(self, state: PhaseState) -> None:
@@ -133,18 +138,25 @@ class PhaseRun:
         Args:
             best: Updated by each better epoch.
             stopping: When the phase ends early.
-            path: Folder that receives history.csv.
+            path: Folder that receives history.csv, and rates.json where parts have own rates.
             callbacks: Receive the hooks of a call of `fit` on the whole model, without epoch 0.
             pause_after: The last epoch before a pause; later epochs may be left.
         """
         steps = math.ceil(self._sizes["train"] / self._batch_size)
         facts = {"phase": self._phase.name, "epochs": self._phase.epochs, "steps": steps}
-        self._progress(Event("phase_began", facts=facts))
+        rates = PartRates(
+            self._transfer, self._phase, self.steps, self._features["train"],
+            batch_size=self._batch_size, path=path,
+        )  # fmt: skip
+        rates.set(max(1, len(self._rows)), self._order(max(1, len(self._rows))))
+        self._progress(Event("phase_began", facts={**facts, "rates": rates.rows}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
         for row in self._rows:
             self._is_out_of_patience(patience, row)
         last = self._phase.epochs if pause_after is None else pause_after
+        if self._judged is not None:
+            last = min(last, len(self._judged) - 1)
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
         listeners = PhaseCallbacks(
             callbacks, self._transfer.model, self.steps.optimizer,
@@ -152,6 +164,8 @@ class PhaseRun:
         )  # fmt: skip
         with listeners:
             for number in numbers:
+                self._scale_rates(stopping)
+                rates.set(number, self._order(number))
                 epoch = self._run_epoch(number, listeners)
                 if epoch is None:
                     self._end_early(_describe_stop(number, best))
@@ -184,7 +198,15 @@ class PhaseRun:
 
     def _is_out_of_patience(self, patience: Patience, epoch: Epoch) -> bool:
         """Returns whether to stop; patience does not count the epoch of an untrained head."""
-        return (epoch.epoch > 0 or not self._is_new) and patience.is_over(epoch)
+        return self._counts(epoch) and patience.is_over(epoch)
+
+    def _counts(self, epoch: Epoch) -> bool:
+        return epoch.epoch > 0 or not self._is_new
+
+    def _scale_rates(self, stopping: StoppingRule | None) -> None:
+        """Scales the rates of the coming epoch by the results of those before it."""
+        results = [monitored(epoch, stopping) for epoch in self._rows if self._counts(epoch)]
+        self.steps.scale_rates(scale_rate(self._phase.learning_rate, results))
 
     def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
         """Trains and evaluates an epoch; epoch 0 is evaluated without training.
@@ -215,30 +237,25 @@ class PhaseRun:
         chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
         solution = solve_head(self._transfer, chunks, solver)
         self._steps_taken += 1
-        self._progress(
-            message(
-                f"{self._phase.name}: {solution.solver}, penalty {solution.penalty:.3g}, "
-                f"cross-validated loss {solution.loss:.4f}"
-            )
-        )
+        self._progress(message(f"{self._phase.name}: {solution.describe()}"))
         return self.steps.evaluate(chunks)
+
+    def _order(self, number: int) -> np.ndarray:
+        """Returns the order of training images in an epoch."""
+        return self._sample(np.random.default_rng((self._order_seed, number)))
 
     def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
         self.steps.use_weights()
-        order = np.random.default_rng((self._order_seed, number)).permutation(self._sizes["train"])
-        chunks = self._features["train"].chunks(order, self._batch_size, epoch=number)
+        chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
         if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
-            chunks = _in_batches(chunks, self._batch_size)
+            chunks = in_batches(chunks, self._batch_size)
         step = examples = 0
         total = 0.0
         state: Any = 0
         for features, targets in chunks:
             if listeners.wants_batches:
                 listeners.call("on_train_batch_begin", step)
-            taught = None
-            if self._taught is not None:  # the chunks follow the order
-                taught = self._taught[order[examples : examples + len(targets)]]
-            losses, state = self.steps.train(features, targets, state, taught)
+            losses, state = self.steps.train(features, targets, state)
             fault = None
             for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
                 step += 1
@@ -265,6 +282,8 @@ class PhaseRun:
         return total / examples, self.steps.task.score_of(state)
 
     def _evaluate(self, number: int, listeners: PhaseCallbacks | None) -> tuple[float, float]:
+        if self._judged is not None:
+            return self._judged[number]
         order = np.arange(self._sizes["validation"])
         # Whole compiled batches: the suffix would pad shorter ones.
         size = self.split.suffix.batch_size
@@ -292,7 +311,7 @@ class PhaseRun:
 
             def call_hooks() -> Iterator[tuple[Batch, np.ndarray]]:
                 nonlocal batch
-                for inputs in _in_batches(chunks, size):
+                for inputs in in_batches(chunks, size):
                     batch += 1
                     listeners.call("on_test_batch_begin", batch)
                     yield inputs
@@ -319,7 +338,7 @@ class PhaseRun:
                 where=f"phase {self._phase.name!r}, epoch {number}",
                 what=what,
                 expected=expected,
-                hint=f"phases.{at_fault.name}.{field}={lower_rate(at_fault.learning_rate):g}",
+                hint=f"{at_fault.field}.{field}={lower_rate(at_fault.learning_rate):g}",
             )
         )
 
@@ -342,25 +361,17 @@ class PhaseRun:
             phase=self._phase.name,
             steps=self._steps_taken,
             learning_rate=first_rate(self._phase.learning_rate),
-            outputs=self.steps.last_outputs if self._steps_taken else None,
+            outputs=self.steps.last_outputs if self._steps_taken and self._judged is None else None,
+            accumulate=self._phase.optimizer.accumulate,
         )
         where = f"phase {self._phase.name!r}"
         if path is not None:
             where = str(path / "receipt.json")
             write_json(path / "receipt.json", receipt)
-        check_receipt(receipt, where=where, callbacks=self._callbacks)
+        check_receipt(receipt, where=where, field=self._phase.field, callbacks=self._callbacks)
         for text in receipt["warnings"]:
             self._progress(warning(f"{self._phase.name}: {text}"))
         return receipt
-
-
-def _in_batches(
-    chunks: Iterator[tuple[Batch, np.ndarray]], size: int
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields the same examples in single batches."""
-    for features, targets in chunks:
-        for start in range(0, len(targets), size):
-            yield take_examples(features, start, start + size), targets[start : start + size]
 
 
 def _describe_stop(number: int, best: BestState) -> str:

@@ -15,6 +15,7 @@ from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.images.geometry import Resize, build_resize
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
@@ -27,6 +28,7 @@ from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
+from tl_toolkit.transfer.precision import choose_precision, time_precisions
 
 _T = TypeVar("_T")
 
@@ -89,7 +91,7 @@ def survey_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    decoded = DecodedImages(data.image_size, data.resize)
+    decoded = DecodedImages(data.image_size, _resize_of(plan))
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     for example in manifest.examples:
         if example.verdict == "broken":
@@ -152,15 +154,41 @@ def scan_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    settings = ScanSettings(data.broken, data.convert, data.split_seed, data.examples_per_class)
+    settings = ScanSettings(
+        data.broken, data.convert, data.split_seed, data.examples_per_class, data.folds
+    )
     return scan(
         plan.listing,
         settings,
-        inspect_targets=partial(task.inspect_targets, size=data.image_size, resize=data.resize),
+        inspect_targets=partial(
+            task.inspect_targets, size=data.image_size, resize=_resize_of(plan)
+        ),
         convert_dir=folder.converted,
         progress=report_counts(progress, "images_inspected"),
         keep=keep,
     )
+
+
+def measure_precision(plan: Plan, transfer: TransferModel) -> tuple[str, str, dict[str, float]]:
+    """Measures a few batches on this machine, and chooses the precision that a base trains in.
+
+    Args:
+        plan: The plan, whose phases say what trains.
+        transfer: Its model.
+
+    Returns:
+        float32 or bfloat16, a sentence on what was measured, and seconds of an image by precision.
+    """
+    seconds = time_precisions(
+        transfer,
+        trains_base=any(plan.units.values()),
+        batch_size=plan.recipe.data.batch_size,
+    )
+    chosen = choose_precision(seconds)
+    ratio = seconds["float32"] / seconds["bfloat16"]
+    measured = ", ".join(f"{name} {value * 1000:.3g} ms" for name, value in seconds.items())
+    reason = f"precision: {chosen}, as bfloat16 is {ratio:.2f} times as fast here ({measured})"
+    return chosen, f"{reason} for an image", seconds
 
 
 def prepare_model(plan: Plan, task: Task, progress: Handler) -> None:
@@ -181,7 +209,8 @@ def prepare_model(plan: Plan, task: Task, progress: Handler) -> None:
     data = plan.recipe.data
     with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
         manifest = scan_images(plan, task, RunFolder(Path(folder)), progress)
-        task.prepare(task.load_targets(manifest.of("train"), data.image_size, data.resize))
+        examples = manifest.of("train")
+        task.prepare(task.load_targets(examples, data.image_size, _resize_of(plan)))
 
 
 def load_images(
@@ -195,19 +224,47 @@ def load_images(
         manifest: The images.
         decoded: Images that are decoded already.
     """
-    data = plan.recipe.data
+    size, resize = plan.recipe.data.image_size, _resize_of(plan)
     return {
         split: Images(
             examples,
-            image_size=data.image_size,
-            resize=data.resize,
+            image_size=size,
+            resize=resize,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
-            targets=task.load_targets(examples, data.image_size, data.resize),
+            targets=task.load_targets(examples, size, resize),
         )
         for split in ("train", "validation", "test")
         if (examples := manifest.of(split))
     }
+
+
+def _resize_of(plan: Plan) -> Resize:
+    return build_resize(plan.recipe.data.resize, plan.recipe.data.pad_color)
+
+
+def split_folds(plan: Plan, task: Task, images: Images) -> list[dict[str, Images]]:
+    """Returns the images of each fold's training: the fold itself validates.
+
+    Args:
+        plan: The plan, with the number of folds and the size of the images.
+        task: Loads their targets.
+        images: All images that train, with their folds.
+    """
+    data, resize = plan.recipe.data, _resize_of(plan)
+
+    def select(indices: Sequence[int]) -> Images:
+        examples = [images.examples[index] for index in indices]
+        return images.select(indices, task.load_targets(examples, data.image_size, resize))
+
+    folds = [example.fold for example in images.examples]
+    return [
+        {
+            "train": select([index for index, fold in enumerate(folds) if fold != number]),
+            "validation": select([index for index, fold in enumerate(folds) if fold == number]),
+        }
+        for number in range(1, (data.folds or 0) + 1)
+    ]
 
 
 def build_trainer(

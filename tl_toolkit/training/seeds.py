@@ -8,9 +8,9 @@ from tl_toolkit.runtime import derive_seed
 
 __all__ = ["Role", "phase_seed"]
 
-Role: TypeAlias = Literal["head", "order", "dropout", "sampling", "augmentation"]
-"""What is random: the head's initial weights, image order, dropout masks, sampled pixels, and the
-new views of training images in each epoch."""
+Role: TypeAlias = Literal["head", "order", "dropout", "sampling", "augmentation", "mixing", "noise"]
+"""What is random: the head's initial weights, image order, dropout masks, sampled pixels, the
+new views of training images in each epoch, which of them are mixed, and the noise of features."""
 
 
 def phase_seed(seed: int, role: Role, index: int) -> int:

@@ -23,7 +23,7 @@ from tl_toolkit.transfer.assemble import TransferModel
 
 __all__ = ["PhaseState", "load_state", "random_streams", "save_state", "take_state"]
 
-_VERSION = 1
+_VERSION = 2
 _METADATA = "metadata"
 
 
@@ -42,6 +42,7 @@ class PhaseState:
         streams: States of all random streams, by the name of the layer that samples from them.
         digests: Digests of all weights before the first step, for the receipt.
         steps_taken: Steps so far, for the receipt.
+        learning_rate: The phase's own rate, which may have been found before the first step.
     """
 
     epochs: tuple[Epoch, ...]
@@ -50,6 +51,7 @@ class PhaseState:
     streams: Mapping[str, np.ndarray]
     digests: Mapping[tuple[str, str], str]
     steps_taken: int
+    learning_rate: float
 
     @property
     def size(self) -> int:
@@ -79,6 +81,7 @@ class PhaseState:
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "digests": [[*key, sha256] for key, sha256 in self.digests.items()],
             "steps_taken": self.steps_taken,
+            "learning_rate": self.learning_rate,
         }
         return arrays, rest
 
@@ -101,6 +104,7 @@ class PhaseState:
             kinds["streams"],
             {(part, name): sha256 for part, name, sha256 in rest["digests"]},
             rest["steps_taken"],
+            rest["learning_rate"],
         )
 
 
@@ -112,6 +116,7 @@ def take_state(
     epochs: Iterable[Epoch],
     digests: Mapping[tuple[str, str], str],
     steps_taken: int,
+    learning_rate: float,
 ) -> PhaseState:
     """Returns the state of a phase as it is now.
 
@@ -122,6 +127,7 @@ def take_state(
         epochs: As in `PhaseState`.
         digests: As in `PhaseState`.
         steps_taken: As in `PhaseState`.
+        learning_rate: As in `PhaseState`.
     """
     return PhaseState(
         tuple(epochs),
@@ -130,6 +136,7 @@ def take_state(
         {name: stream.numpy() for name, stream in random_streams(transfer.model)},
         digests,
         steps_taken,
+        learning_rate,
     )
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
+from tl_toolkit.training.changes import MixedTargets, TaughtTargets
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.teaching import Distillation
@@ -31,9 +32,9 @@ class Steps:
         task: Computes loss and metric state of each example.
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
-        factors: What the steps of each part are multiplied by, by its name; by default 1.
+        has_factors: Whether the steps of parts are multiplied by factors, as `set_factors` says.
         ema: Momentum of the moving averages of the weights that train; None for no averages. Those
-            of Keras (`use_ema`) would be of weights as they are before `factors` shorten the steps.
+            of Keras (`use_ema`) would be of weights as they are before factors shorten the steps.
         starting_point: A further regularization loss; None for none.
         distillation: What is learned of a teacher; None for nothing.
 
@@ -54,7 +55,7 @@ class Steps:
         task: Task,
         batch_size: int,
         schedule: RateTable | None = None,
-        factors: Mapping[str, float] | None = None,
+        has_factors: bool = False,
         ema: float | None = None,
         starting_point: StartingPoint | None = None,
         distillation: Distillation | None = None,
@@ -69,7 +70,8 @@ class Steps:
         self._split = split
         self._batch_size = batch_size
         self._schedule = schedule
-        self._factors = [(factors or {}).get(part, 1.0) for part in split.parts]
+        # A variable, so that compiled steps serve all factors.
+        self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
         self._averages = Averages(split.trainable, ema)
         self._fresh = [variable.numpy() for variable in self.state]
@@ -77,11 +79,24 @@ class Steps:
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
         count = tf.TensorSpec((), tf.int32)
+        self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        mixes = (task.targets, tf.TensorSpec((None,), tf.float32))
+        self._train_mixed = tf.function(
+            self._train_batches, input_signature=[*examples, state, mixes]
+        )
         taught = tf.TensorSpec((None, len(task.classes)), tf.float32)
-        more = [] if distillation is None else [taught]
-        self._train = tf.function(self._train_batches, input_signature=[*examples, state, *more])
+        self._train_taught = tf.function(
+            self._train_batches, input_signature=[*examples, state, (), taught]
+        )
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
+        )
+        self._weigh = tf.function(self._relative_gradients, input_signature=examples)
+        self._weigh_mixed = tf.function(
+            self._relative_gradients, input_signature=[*examples, mixes]
+        )
+        self._weigh_taught = tf.function(
+            self._relative_gradients, input_signature=[*examples, (), taught]
         )
         self._regularize = tf.function(self._regularization, input_signature=[])
 
@@ -100,6 +115,22 @@ class Steps:
     def learning_rate(self) -> float:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
+
+    def set_factors(self, factors: Mapping[str, float]) -> None:
+        """Sets what the steps of each part are multiplied by.
+
+        Args:
+            factors: By the name of each part that trains.
+        """
+        if self._factors is not None:
+            self._factors.assign([factors[part] for part in self._split.parts])
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """What the steps of each variable are multiplied by, by the variable's identity."""
+        count = len(self._split.trainable)
+        values = [1.0] * count if self._factors is None else self._factors.numpy().tolist()
+        return dict(zip(map(id, self._split.trainable), values, strict=True))
 
     @property
     def state(self) -> list[Any]:
@@ -128,38 +159,89 @@ class Steps:
         elif self._schedule is not None:
             self._schedule.set(learning_rate)
 
-    def trace(self, *, training: bool = True) -> None:
+    def set_rate(self, rate: float) -> None:
+        """Sets the rate of all coming steps, until `restart`.
+
+        Args:
+            rate: Above 0.
+        """
+        if self._schedule is not None:
+            self._schedule.set(np.array([rate], np.float32))
+        else:
+            self.optimizer.learning_rate = rate
+
+    def scale_rates(self, factor: float) -> None:
+        """Multiplies all rates of the optimizer's schedule, if it has one.
+
+        Args:
+            factor: Of the rates that `restart` set.
+        """
+        if self._schedule is not None:
+            self._schedule.scale(factor)
+
+    def trace(self, *, training: bool = True, mixed: bool = False) -> None:
         """Compiles the functions that the first epoch would compile.
 
         Args:
             training: Whether steps will be taken; else the suffix is evaluated alone.
+            mixed: Whether they will be taken on mixed examples.
         """
-        if training:
-            self._train.get_concrete_function()
+        if training and self.distillation is not None:
+            self._train_taught.get_concrete_function()
+        elif training:
+            (self._train_mixed if mixed else self._train).get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(
         self,
         features: Batch,
-        targets: np.ndarray,
+        targets: np.ndarray | MixedTargets | TaughtTargets,
         state: np.ndarray | int = 0,
-        taught: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
             features: The tensors that cross the cut, for any number of examples.
-            targets: A target for each example.
+            targets: A target for each example; of mixed examples both, and their shares; where
+                steps learn from a teacher, with its probabilities.
             state: The metric state of the examples before them.
-            taught: A teacher's probabilities of each example, where steps learn from one.
 
         Returns:
             For each step, the mean loss of its batch before the step, without the regularization
-            loss; and the metric state of all examples so far, each before the step on it.
+            loss; and the metric state of all examples so far, each before the step on it, that of a
+            mixed example by the target with the larger share.
         """
-        more = [] if taught is None else [taught]
-        losses, total = self._train(features, targets, self._widen(state), *more)
+        if isinstance(targets, MixedTargets):
+            mixes = (targets.others, targets.shares)
+            losses, total = self._train_mixed(features, targets.own, self._widen(state), mixes)
+        elif isinstance(targets, TaughtTargets):
+            losses, total = self._train_taught(
+                features, targets.own, self._widen(state), (), targets.taught
+            )
+        else:
+            losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
+
+    def weigh_gradients(
+        self, features: Batch, targets: np.ndarray | MixedTargets | TaughtTargets
+    ) -> dict[str, float]:
+        """Returns the norm of each part's gradient, divided by that of its weights.
+
+        The model is in inference mode, and nothing of it changes. The loss is without the
+        regularization loss.
+
+        Args:
+            features: The tensors that cross the cut, for one batch.
+            targets: As in `train`.
+        """
+        self.use_weights()  # the next step begins with them, not with their averages
+        if isinstance(targets, MixedTargets):
+            norms = self._weigh_mixed(features, targets.own, (targets.others, targets.shares))
+        elif isinstance(targets, TaughtTargets):
+            norms = self._weigh_taught(features, targets.own, (), targets.taught)
+        else:
+            norms = self._weigh(features, targets)
+        return dict(zip(dict.fromkeys(self._split.parts), norms.numpy().tolist(), strict=True))
 
     def evaluate(
         self,
@@ -223,7 +305,12 @@ class Steps:
         return float(self._regularize()) if has_any else 0.0
 
     def _train_batches(
-        self, features: Batch, targets: tf.Tensor, state: tf.Tensor, taught: tf.Tensor | None = None
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        state: tf.Tensor,
+        mixes: tuple[tf.Tensor, ...] = (),
+        taught: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
@@ -238,6 +325,7 @@ class Steps:
             loss, states = self._take_step(
                 take_examples(features, start, stop),
                 targets[start:stop],
+                tuple(tensor[start:stop] for tensor in mixes),
                 None if taught is None else taught[start:stop],
             )
             losses = losses.write(step, loss)
@@ -249,31 +337,76 @@ class Steps:
         return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
     def _take_step(
-        self, features: Batch, targets: tf.Tensor, taught: tf.Tensor | None
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        mixes: tuple[tf.Tensor, ...],
+        taught: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=True)
-            losses, states = self.task.compare(outputs, targets)
+            losses, states, minimized = self._compare(outputs, targets, mixes)
+            minimized = self._join_teacher(minimized, outputs, taught)
             loss = tf.reduce_mean(losses)
-            minimized = self.task.find_objective(outputs, targets, losses)
-            if self.distillation is not None:
-                shares = self.task.find_shares(outputs)
-                minimized = self.distillation.join(minimized, shares, taught)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         # Every optimizer here moves a weight by its rate times something without it, so that a
         # part of the move is the move at that part of the rate.
-        slowed = [
-            (variable, factor, tf.identity(variable.value))
-            for variable, factor in zip(variables, self._factors, strict=True)
-            if factor != 1
-        ]
+        factors = [] if self._factors is None else tf.unstack(self._factors)
+        before = [tf.identity(variable.value) for variable in variables[: len(factors)]]
         self.optimizer.apply(gradients, variables)
-        for variable, factor, before in slowed:
-            variable.assign(before + factor * (variable.value - before))
+        for variable, factor, start in zip(variables, factors, before, strict=False):
+            moved = start + factor * (variable.value - start)
+            # At a factor of 1 the sum would differ in its last bit.
+            variable.assign(tf.where(factor == 1, variable.value, moved))
         self._averages.update(self.optimizer.iterations)
         return loss, states
+
+    def _relative_gradients(
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        mixes: tuple[tf.Tensor, ...] = (),
+        taught: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        variables = list(self._split.trainable)
+        with tf.GradientTape() as tape:
+            outputs = self.model(features, training=False)
+            minimized = self._compare(outputs, targets, mixes)[-1]
+            objective = tf.reduce_mean(self._join_teacher(minimized, outputs, taught))
+        values = [variable.value for variable in variables]
+        gradients = tape.gradient(objective, values, unconnected_gradients="zero")
+        ratios = []
+        for part in dict.fromkeys(self._split.parts):
+            places = [place for place, owner in enumerate(self._split.parts) if owner == part]
+            gradient = tf.linalg.global_norm([gradients[place] for place in places])
+            weight = tf.linalg.global_norm([values[place] for place in places])
+            ratios.append(tf.math.divide_no_nan(gradient, weight))
+        return tf.stack(ratios)
+
+    def _compare(
+        self, outputs: tf.Tensor, targets: tf.Tensor, mixes: tuple[tf.Tensor, ...]
+    ) -> tuple[tf.Tensor, ...]:
+        """Returns loss, metric state and objective of each example, mixed or not."""
+        losses, states = self.task.compare(outputs, targets)
+        minimized = self.task.find_objective(outputs, targets, losses)
+        if not mixes:
+            return losses, states, minimized
+        others, shares = mixes
+        other_losses, other_states, other_minimized = self._compare(outputs, others, ())
+        losses = shares * losses + (1 - shares) * other_losses
+        minimized = shares * minimized + (1 - shares) * other_minimized
+        states = tf.where(shares[:, tf.newaxis] >= 0.5, states, other_states)
+        return losses, states, minimized
+
+    def _join_teacher(
+        self, minimized: tf.Tensor, outputs: tf.Tensor, taught: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Returns what is minimized for each example, with what is learned of a teacher."""
+        if self.distillation is None or taught is None:
+            return minimized
+        return self.distillation.join(minimized, self.task.find_shares(outputs), taught)
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor

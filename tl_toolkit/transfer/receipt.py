@@ -33,6 +33,7 @@ def write_receipt(
     steps: int,
     learning_rate: float,
     outputs: np.ndarray | None = None,
+    accumulate: int = 1,
 ) -> dict[str, Any]:
     """Compares the digests of every tensor before the first and after the last step of a phase.
 
@@ -44,16 +45,18 @@ def write_receipt(
         steps: Number of steps taken.
         learning_rate: Rate of those steps; at 0 no tensor has to change.
         outputs: Outputs of the model for some images after the phase, (n, ...).
+        accumulate: Steps after which the weights change; those after the last change are left.
 
     Returns:
-        The receipt: a row for each part, whether it holds, problems and warnings.
+        The receipt: a row for each part, whether it holds, problems and warnings. Where steps are
+        accumulated, it has their number, that of changes (`updates`) and of steps left (`unused`).
     """
     after = digest_variables(transfer)
     # In the order of the graph, as a set would not be: receipts of equal runs are equal files.
     moved = dict.fromkeys(key for key in after if before[key] != after[key])
     moving = _may_move(transfer, split)
     still: list[tuple[str, str]] = []
-    if steps > 0 and learning_rate > 0:
+    if steps >= accumulate and learning_rate > 0:
         fixed = f"{NORMALIZE_LAYER}/"  # its statistics are set, perhaps to what they are
         still = [
             key
@@ -79,6 +82,7 @@ def write_receipt(
         "cut": split.cut.name,
         "steps": steps,
         "learning_rate": learning_rate,
+        **_count_updates(steps, accumulate),
         "holds": not problems,
         "problems": problems,
         "warnings": warnings,
@@ -87,6 +91,13 @@ def write_receipt(
             for part in transfer.parts
         ],
     }
+
+
+def _count_updates(steps: int, accumulate: int) -> dict[str, int]:
+    if accumulate == 1:
+        return {}
+    updates, unused = divmod(steps, accumulate)
+    return {"accumulate": accumulate, "updates": updates, "unused": unused}
 
 
 def _describe_outputs(outputs: np.ndarray | None, activation: str) -> str:
@@ -132,12 +143,15 @@ def _receipt_row(part: Part, before: _Digests, after: _Digests, *, frozen: bool)
     }
 
 
-def check_receipt(receipt: Mapping[str, Any], *, where: str, callbacks: Sequence[str] = ()) -> None:
+def check_receipt(
+    receipt: Mapping[str, Any], *, where: str, field: str = "", callbacks: Sequence[str] = ()
+) -> None:
     """Raises an error if a receipt does not hold.
 
     Args:
         receipt: As `write_receipt` returns it.
         where: The place for the error message.
+        field: The recipe's field that holds the phase, for the hint; by default that of its name.
         callbacks: Names of the callbacks that could change weights in the phase.
 
     Raises:
@@ -151,7 +165,7 @@ def check_receipt(receipt: Mapping[str, Any], *, where: str, callbacks: Sequence
                 where=where,
                 what=f"phase {receipt['phase']!r}: {problem}",
                 expected="What is frozen keeps every bit, and what trains moves.",
-                hint=_advise(receipt, problem, callbacks),
+                hint=_advise(receipt, problem, field, callbacks),
             )
             for problem in _join_frozen(receipt["problems"])
         ]
@@ -168,8 +182,8 @@ def _join_frozen(problems: Sequence[str]) -> list[str]:
     return [f"{', '.join(names[:_MOST_NAMES])}{more}{_FROZEN}", *others]
 
 
-def _advise(receipt: Mapping[str, Any], problem: str, callbacks: Sequence[str]) -> str:
-    phase = f"phases.{receipt['phase']}"
+def _advise(receipt: Mapping[str, Any], problem: str, field: str, callbacks: Sequence[str]) -> str:
+    phase = field or f"phases.{receipt['phase']}"
     if problem.endswith(_FROZEN):
         if callbacks:
             return f"without the callbacks {', '.join(callbacks)}, one of which may write weights"

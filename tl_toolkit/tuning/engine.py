@@ -23,11 +23,12 @@ from tl_toolkit.plan.bases import open_own_bases
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space
-from tl_toolkit.plan.training import training_settings
+from tl_toolkit.plan.training import TrainingSettings, training_settings
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed, describe_arithmetic
-from tl_toolkit.training.loop import Paused, Training
+from tl_toolkit.training.folds import FoldTrainer, FoldTrainings, PausedFolds
+from tl_toolkit.training.loop import Paused, Trainer, Training
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 from tl_toolkit.tuning.trainers import Trainers, as_text
@@ -82,7 +83,7 @@ class Engine:
             plan, self.space, folder, progress=progress, quiet=self._report_work, images=images
         )
         self._known: dict[int, Trial] = {}
-        self._paused: dict[int, tuple[float, Paused]] = {}
+        self._paused: dict[int, tuple[float, Paused | PausedFolds]] = {}
         self._chooser: Chooser | None = None
         self._said: set[str] = set()
 
@@ -95,7 +96,8 @@ class Engine:
         """
         # The fields that are left out change no score.
         left_out: Any = {
-            "search": True, "export": True, "baseline": True, "features": {"store", "max_gb"}
+            "search": True, "export": True, "baseline": True, "yardsticks": True,
+            "features": {"store", "max_gb"},
         }  # fmt: skip
         if self.recipe.model.own_file is not None:
             left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model
@@ -225,7 +227,7 @@ class Engine:
                 continues=before.number, elapsed=round(began - started, 3),
             )  # fmt: skip
         seed = self._choose_seed(proposal)
-        training: Training | None = None
+        training: Training | FoldTrainings | None = None
         errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
@@ -234,7 +236,7 @@ class Engine:
             settings = training_settings(plan)
             widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
             _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = trainer.train(settings, pause_after=proposal.budget, paused=paused)
+            training = _train(trainer, settings, proposal.budget, paused)
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
@@ -291,13 +293,13 @@ class Engine:
             self._trainers.clear()
             self._paused.clear()
 
-    def _keep(self, number: int, score: float, paused: Paused) -> None:
+    def _keep(self, number: int, score: float, paused: Paused | PausedFolds) -> None:
         """Keeps a paused trial; the worst trials, which will hardly resume, are dropped for it."""
         self._paused[number] = (score if self.search.objective.is_max else -score, paused)
         while sum(state.size for _, state in self._paused.values()) > _PAUSED_BYTES:
             del self._paused[min(self._paused, key=lambda number: self._paused[number][0])]
 
-    def _score(self, training: Training) -> float:
+    def _score(self, training: Training | FoldTrainings) -> float:
         return float(training.best.as_row()[self.search.objective.name])
 
     def _report_work(self, event: Event) -> None:
@@ -312,7 +314,21 @@ class Engine:
         self._progress(event)
 
 
-def _name_state(training: Training | None) -> str:
+def _train(
+    trainer: Trainer | FoldTrainer,
+    settings: TrainingSettings,
+    budget: int | None,
+    paused: Paused | PausedFolds | None,
+) -> Training | FoldTrainings:
+    """Trains until a budget of epochs, from where it was paused."""
+    if isinstance(trainer, FoldTrainer):
+        resumed = paused if isinstance(paused, PausedFolds) else None
+        return trainer.train(settings, pause_after=budget, paused=resumed)
+    before = paused if isinstance(paused, Paused) else None
+    return trainer.train(settings, pause_after=budget, paused=before)
+
+
+def _name_state(training: Training | FoldTrainings | None) -> str:
     if training is None:
         return "failed"
     return "completed" if training.paused is None else "paused"

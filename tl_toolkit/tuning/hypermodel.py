@@ -17,6 +17,7 @@ import keras_tuner
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.images.geometry import Resize, build_resize
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
@@ -33,7 +34,7 @@ from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.optimizers import RateTable, build_optimizer
+from tl_toolkit.training.optimizers import RateTable, build_optimizer, tabulate_rate
 from tl_toolkit.training.prepare import (
     assemble_model,
     build_trainer,
@@ -42,6 +43,7 @@ from tl_toolkit.training.prepare import (
 )
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
+from tl_toolkit.transfer.precision import set_precision
 from tl_toolkit.tuning.oracle import read_values, register_space
 
 _ARGUMENTS = ("epochs", "initial_epoch", "callbacks", "verbose")
@@ -103,9 +105,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         phase = training_settings(plan).phases[-1]
         set_trainable(transfer, phase.units, train_batch_norm=phase.train_batch_norm)
         table = RateTable()
-        if not isinstance(phase.learning_rate, float):
-            count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
-            table.set(phase.learning_rate.rates(epochs=phase.epochs, steps_per_epoch=count))
+        count = ceil(len(self._manifest.of("train")) / plan.recipe.data.batch_size)
+        rates = tabulate_rate(phase, count)
+        if not isinstance(rates, float):
+            table.set(rates)
         optimizer = build_optimizer(phase, table)
         transfer.model.compile(optimizer, **transfer.task.compile_arguments())
         self._built = transfer.model, transfer, plan
@@ -157,9 +160,13 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._warn_of_phases(plan.recipe, window)
         images = self._find_images(plan, transfer.task)
         features = FeatureSettings.from_values(feature_values(plan.recipe))
-        trainer = build_trainer(CompiledPhases(transfer), features, images)
+        compiled = CompiledPhases(transfer, plan.recipe.precision)
+        trainer = build_trainer(compiled, features, images)
         settings = window.cut(training_settings(plan))
-        training = trainer.train(settings, callbacks=callbacks, keep_head=window.start > 0)
+        try:
+            training = trainer.train(settings, callbacks=callbacks, keep_head=window.start > 0)
+        finally:
+            set_precision(transfer, "float32")
         best = training.best.as_row()
         results = {name: value for name, value in best.items() if isinstance(value, float)}
         _save_kept(transfer.model, callbacks, results)
@@ -262,5 +269,6 @@ def _save_kept(
             model.save_weights(path)
 
 
-def _size_of(recipe: Recipe) -> tuple[tuple[int, int], str]:
-    return recipe.data.image_size, recipe.data.resize
+def _size_of(recipe: Recipe) -> tuple[tuple[int, int], Resize]:
+    data = recipe.data
+    return data.image_size, build_resize(data.resize, data.pad_color)

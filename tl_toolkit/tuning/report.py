@@ -157,10 +157,10 @@ def plot_fields(
         else:
             _scale(axis, places, dimension)
         axis.set_xlabel(field)
-        _finish(axis, objective)
+        finish_axis(axis, objective)
     for axis in axes[len(space) :]:
         axis.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _scale(axis: Axes, places: Sequence[float], dimension: Dimension) -> None:
@@ -235,8 +235,8 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
     )
     axis.set_xlabel("seconds since the search began")
     axis.legend()
-    _finish(axis, objective)
-    _save(figure, path)
+    finish_axis(axis, objective)
+    save_figure(figure, path)
 
 
 def write_sweep(folder: RunFolder, rows: Sequence[SweepRow], objective: str) -> None:
@@ -265,12 +265,12 @@ def write_sweep(folder: RunFolder, rows: Sequence[SweepRow], objective: str) -> 
     labels = [f"{describe_value(row.depth)}\n{row.trains}" for row in done]
     axis.set_xticks(places, labels, rotation=20, ha="right")
     axis.set_xlabel("unfrozen, and the first part that trains")
-    _finish(axis, objective)
+    finish_axis(axis, objective)
     costs = axis.twinx()
     costs.plot(places, [row.seconds for row in done], "s--", color="0.6", markersize=4)
     costs.set_ylabel("seconds", color="0.4")
     costs.set_ylim(bottom=0)
-    _save(figure, folder.sweep_plot)
+    save_figure(figure, folder.sweep_plot)
 
 
 def write_hparams(
@@ -302,12 +302,24 @@ def _as_hparam(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else type_value(value)
 
 
-def _finish(axis: Axes, objective: str) -> None:
+def finish_axis(axis: Axes, objective: str) -> None:
+    """Names the axis of scores, and adds a grid.
+
+    Args:
+        axis: The axes of a plot.
+        objective: What is on the vertical axis.
+    """
     axis.set_ylabel(objective)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure beside its place, and renames it into it.
+
+    Args:
+        figure: The figure.
+        path: The file; its ending decides the format.
+    """
     with drafted(path) as draft:
         figure.savefig(draft)

@@ -19,8 +19,15 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.folds import FoldTrainer
 from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.prepare import assemble_model, build_trainer, load_images, scan_images
+from tl_toolkit.training.prepare import (
+    assemble_model,
+    build_trainer,
+    load_images,
+    scan_images,
+    split_folds,
+)
 
 __all__ = ["Trainers", "as_text"]
 
@@ -54,20 +61,20 @@ class Trainers:
         self._progress = progress
         self._quiet = quiet
         self._images = {_describe_data(plan.recipe): _without_test(images)}
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers: dict[str, Trainer | FoldTrainer] = {}
 
     def clear(self) -> None:
         """Forgets all of them, so that a fault of one cannot affect later trials."""
         self._trainers.clear()
 
-    def find(self, plan: Plan) -> Trainer:
+    def find(self, plan: Plan) -> Trainer | FoldTrainer:
         """Returns a trainer that serves a plan, and all that share its graph and images.
 
         Args:
             plan: Plan of a trial.
         """
         recipe, template = plan.recipe, self._with_dropouts(plan.recipe)
-        shared = {"deterministic", "augment", "features", "model", "pixels", "task"}
+        shared = {"deterministic", "precision", "augment", "features", "model", "pixels", "task"}
         if recipe.model.is_random or recipe.augment is not None:
             shared.add("seed")  # else the seed decides nothing that a trainer keeps
         key = as_text(
@@ -82,18 +89,23 @@ class Trainers:
             self._trainers[key] = self._build(replace(plan, recipe=template))
         return self._trainers[key]
 
-    def _build(self, plan: Plan) -> Trainer:
+    def _build(self, plan: Plan) -> Trainer | FoldTrainer:
         task = build_task(plan.recipe, plan.classes)
         images = self._load_images(plan, task)
         transfer = assemble_model(plan, task, self._progress)
-        return build_trainer(
-            CompiledPhases(transfer),
-            FeatureSettings.from_values(feature_values(plan.recipe)),
+        settings = FeatureSettings.from_values(feature_values(plan.recipe))
+        trainer = build_trainer(
+            CompiledPhases(transfer, plan.recipe.precision),
+            settings,
             images,
             progress=self._quiet,
             # Units of every unfreezing that trials may have: one pass is to serve them all.
             ahead=find_unfrozen(self._space, plan.architecture),
         )
+        if plan.recipe.data.folds is None:
+            return trainer
+        folds = split_folds(plan, task, images["train"])
+        return FoldTrainer(trainer, settings, folds, progress=self._quiet)
 
     def _with_dropouts(self, recipe: Recipe) -> Recipe:
         """Returns the recipe with every searched dropout above 0, so that its layer is built."""
@@ -119,7 +131,7 @@ def _describe_data(recipe: Recipe) -> str:
 
 def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:
     """Returns the splits that trials use."""
-    return {split: images[split] for split in ("train", "validation")}
+    return {split: images[split] for split in ("train", "validation") if split in images}
 
 
 def as_text(values: Any) -> str:

@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models import build_trainer, plan_values
+from tests.training.test_loop import digits_recipe
+from tl_toolkit.events import ignore
+from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.tasks.classification.task import Classification
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
@@ -91,7 +97,68 @@ def make_unbalanced(count=400):
     return random.normal(size=(count, 4)) + labels[:, None], labels
 
 
-@pytest.mark.parametrize("balance", ["class_weights", "logit_adjust"])
+def order(targets, epoch=1, **settings):
+    task = Classification(("a", "b", "c"), **settings)
+    return task.order_epoch(np.array(targets), np.random.default_rng((3, epoch)))
+
+
+def test_oversampling_shows_each_class_equally_often_in_as_many_steps():
+    targets = np.repeat([0, 1, 2], [20, 7, 3])
+
+    epochs = [order(targets, epoch, balance="oversample") for epoch in (1, 1, 2)]
+
+    for images in epochs:
+        assert np.bincount(targets[images]).tolist() == [10, 10, 10]
+        times = np.bincount(images, minlength=30)
+        assert (
+            set(times[:20]) == {0, 1}
+            and set(times[20:27]) == {1, 2}
+            and set(times[27:])
+            == {
+                3,
+                4,
+            }
+        )
+    np.testing.assert_array_equal(epochs[0], epochs[1])
+    assert set(epochs[0][targets[epochs[0]] == 0]) != set(epochs[2][targets[epochs[2]] == 0])
+
+
+def test_oversampling_shares_out_what_is_left_and_leaves_absent_classes_out():
+    counts = np.bincount(
+        np.array([0] * 8 + [2] * 3)[order([0] * 8 + [2] * 3, balance="oversample")]
+    )
+
+    assert sorted(counts.tolist()) == [0, 5, 6]
+
+
+def test_without_it_each_image_comes_once_in_the_order_that_it_had():
+    expected = np.random.default_rng((3, 1)).permutation(30)
+
+    np.testing.assert_array_equal(order([0] * 30), expected)
+
+
+def test_oversampled_steps_are_the_same_with_a_store_and_after_a_pause(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    recipe = digits_recipe(
+        task={"kind": "classification", "balance": "oversample"},
+        phases=[{"name": "head", "epochs": 2, "learning_rate": 1e-2}],
+        features={"store": "always"},
+    )
+    plan, task = plan_values(recipe)
+    stored, images = build_trainer(plan, task, tmp_path)
+    never = FeatureSettings(plan.recipe.data.image_size, "stretch", store="never")
+    live = stored.with_images(FeatureSource(stored.transfer, never, images, ignore), images, ignore)
+    settings = training_settings(plan)
+
+    results = [trainer.train(settings) for trainer in (stored, live)]
+    paused = stored.train(settings, pause_after=1).paused
+    results.append(live.train(settings, paused=paused))
+
+    assert len({result.weights_sha256 for result in results}) == 1
+    assert results[0].history == results[1].history == results[2].history
+
+
+@pytest.mark.parametrize("balance", ["class_weights", "oversample", "logit_adjust"])
 def test_a_solved_head_recalls_more_of_a_rare_class(balance):
     x, labels = make_unbalanced()
 

@@ -59,10 +59,12 @@ def test_the_table_of_a_run_shows_means_over_classes_where_these_are_imbalanced(
 
     assert "macro F1" not in summarize(validation=even)
     table = summarize(validation=even, test=uneven)
-    heading, validation, test = (line for line in table.splitlines() if line.strip())
-    assert heading.split() == "split images accuracy balanced accuracy macro F1 loss".split()
-    assert test.split()[3:7] == ["102", "0.9804", "0.5000", "0.4950"]
-    assert len(validation.split()) == len(test.split())
+    heading, *rows = (line.split() for line in table.splitlines() if line.strip())
+    validation, _, test, constant = rows
+    assert heading == "split images accuracy balanced accuracy macro F1 loss".split()
+    assert test[3:7] == ["102", "0.9804", "0.5000", "0.4950"]
+    assert len(validation) == len(test)
+    assert constant == ["majority", "class", "test", "0.9804", "0.5000", "0.4950"]
 
 
 def test_up_to_twenty_classes_have_a_table_of_confusions(capsys):

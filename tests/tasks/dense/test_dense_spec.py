@@ -141,7 +141,7 @@ def test_null_turns_the_balance_of_edges_off(values):
 @pytest.mark.parametrize(
     ("task", "field", "value", "expected"),
     [
-        ("edges", "pixels.loss", "dice", "expected cross_entropy for edges, got 'dice'"),
+        ("edges", "pixels.loss", "dice", "expected cross_entropy or focal for edges, got 'dice'"),
         ("normals", "pixels.loss", "focal", "expected angular for normals, got 'focal'"),
         ("segmentation", "pixels.loss", "angular", "expected cross_entropy or dice or focal"),
         ("edges", "pixels.class_weights", {"edge": 2.0}, "expected balanced or null for edges"),

@@ -21,6 +21,7 @@ from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.images.decoder import decode_image
+from tl_toolkit.images.geometry import Padding
 from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.dense import parity as dense_parity
@@ -249,7 +250,7 @@ def test_served_files_can_be_sent_as_json_by_their_names():
 
 
 def test_places_in_the_graph_are_those_of_training():
-    for mode in ("stretch", "crop"):
+    for mode in ("stretch", "crop", Padding()):
         compiled = tf.function(
             lambda source, mode=mode: place_pixels_in_graph(source, SIZE, mode),
             input_signature=[tf.TensorSpec((2,), tf.int32)],
@@ -306,7 +307,7 @@ def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resize", ["stretch", "crop"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", Padding()])
 def test_an_export_that_is_equal_is_published(tmp_path, resize):
     paths = publish_model(build_model(), tmp_path, resize=resize)
 

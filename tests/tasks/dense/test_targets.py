@@ -11,10 +11,12 @@ from PIL import Image
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.geometry import Padding
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.dense.inspection import inspect_targets
 from tl_toolkit.tasks.dense.png import read_png
 from tl_toolkit.tasks.dense.resizing import place_pixels, resize_target
+from tl_toolkit.tasks.dense.sampling import sample_pixels
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.parity import read_by_pillow
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
@@ -287,7 +289,7 @@ def test_a_mask_that_changes_during_a_run_is_told(save):
         targets.whole(1)
 
 
-@pytest.mark.parametrize("mode", ["stretch", "crop"])
+@pytest.mark.parametrize("mode", ["stretch", "crop", Padding((0, 0, 0))])
 @pytest.mark.parametrize("size", [(36, 52), (18, 26), (40, 40), (72, 30), (13, 90)])
 def test_a_mask_follows_its_image_through_resizing(mode, size):
     # A step from black to white in each direction, found in the image and in the mask alike.
@@ -314,6 +316,30 @@ def test_a_target_of_several_channels_is_resized_as_each_of_them():
         np.testing.assert_array_equal(
             actual[..., channel], resize_target(target[..., channel], (4, 5), "crop")
         )
+
+
+def test_pixels_of_a_padding_have_no_target():
+    target = np.arange(8).reshape(2, 4)
+
+    actual = resize_target(target, (4, 4), Padding(), fill=255)
+
+    np.testing.assert_array_equal(actual, [[255] * 4, [0, 1, 2, 3], [4, 5, 6, 7], [255] * 4])
+    ys, xs = place_pixels((2, 4), (4, 4), Padding())
+    assert (ys.tolist(), xs.tolist()) == ([1, 2], [0, 1, 2, 3])
+
+
+def test_pixels_of_a_padding_are_not_sampled_for_training(save):
+    paths = [save(np.full((2, 8), 1, np.uint8))]
+    examples = [Example("photo.png", "0", "train", (path, "")) for path in paths]
+    reader = MaskReader(MaskSettings(), 2)
+    targets = Targets(examples, reader, image_size=(8, 8), resize=Padding())
+
+    sampled = sample_pixels(
+        reader.sampling_groups(targets.resized(0)), 16, np.random.default_rng(0)
+    )
+
+    assert targets.count().tolist() == [0, 16]
+    assert sorted(sampled) == list(range(3 * 8, 5 * 8))
 
 
 def test_places_are_where_pixels_lie_in_the_resized_image():

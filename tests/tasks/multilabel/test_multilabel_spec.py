@@ -44,7 +44,7 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ({"task.label": "x"}, "one of kind, labels, separator, threshold, got 'label'"),
+        ({"task.label": "x"}, "one of kind, labels, separator, threshold, balance, got 'label'"),
         ({"task.threshold": 1.0}, "expected validation, or a probability above 0 and below 1"),
         ({"task.threshold": "best"}, "expected validation, or a probability above 0 and below 1"),
         ({"task.separator": ""}, "expected text that is not empty"),
@@ -57,7 +57,10 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
         ({"~data.csv": None, "data.builtin": "digits"}, "expected data.csv, a table of images and"),
         ({"data.examples_per_class": 3}, "expected data.csv, a table of images and targets"),
         ({"search.space": {"task.labels": {"choices": ["a"]}}}, "leaves the targets as they are"),
-        ({"baseline": {"task.separator": ";"}}, "leaves the targets as they are (task.threshold)"),
+        (
+            {"baseline": {"task.separator": ";"}},
+            "leaves the targets as they are (task.threshold or task.balance)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(override, expected):

@@ -44,7 +44,10 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ({"task.los": "mae"}, "columns, loss, huber_delta, got 'los'; did you mean 'loss'?"),
+        (
+            {"task.los": "mae"},
+            "columns, loss, huber_delta, got 'los'; did you mean 'loss'?",
+        ),
         ({"task.loss": "hubert"}, "Try: task.loss=huber"),
         ({"task.huber_delta": -1.0, "task.loss": "huber"}, "expected a number above 0, got -1.0"),
         ({"task.huber_delta": 2.0}, "expected 1.0 or loss: huber, got 2.0"),

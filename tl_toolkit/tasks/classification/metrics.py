@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["find_interval", "measure_classification"]
+from tl_toolkit.tasks.resampling import Sample, sum_groups
+
+__all__ = ["find_interval", "measure_classification", "sample_classes"]
 
 _Z95 = 1.959963984540054  # 97.5 % of a normal distribution lie below it
 
@@ -39,7 +41,9 @@ def measure_classification(
         images, accuracy, accuracy_interval (95 %), balanced_accuracy and macro_f1 (means over the
         classes that have images), loss (mean cross-entropy in nats), per_class (precision, recall,
         f1, images; 0 where a
-        ratio is undefined) and confusion (rows are labels, columns predictions).
+        ratio is undefined), confusion (rows are labels, columns predictions), intervals (95 %, of
+        the accuracy) and majority (class, accuracy, balanced_accuracy and macro_f1 of predicting
+        the most frequent class of the split everywhere).
     """
     confusion = tf.math.confusion_matrix(labels, probabilities.argmax(axis=1), len(classes)).numpy()
     hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
@@ -47,10 +51,11 @@ def measure_classification(
     recall = _divide(hits, support)
     f1 = _divide(2 * hits, support + predicted)
     present = support > 0
+    interval = list(find_interval(int(hits.sum()), len(labels)))
     return {
         "images": len(labels),
         "accuracy": float(hits.sum() / len(labels)),
-        "accuracy_interval": list(find_interval(int(hits.sum()), len(labels))),
+        "accuracy_interval": interval,
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
         "loss": _measure_loss(labels, probabilities)
@@ -66,6 +71,51 @@ def measure_classification(
             for index, name in enumerate(classes)
         },
         "confusion": confusion.tolist(),
+        "intervals": {"accuracy": interval},
+        "majority": _measure_majority(support, classes),
+    }
+
+
+def sample_classes(
+    labels: np.ndarray, probabilities: np.ndarray, *, losses: np.ndarray | None = None
+) -> Sample:
+    """Returns the images as accuracy, balanced accuracy, macro F1 and loss are computed from them.
+
+    Args:
+        labels: As in `measure_classification`.
+        probabilities: As in `measure_classification`.
+        losses: As in `measure_classification`; without them there is no loss.
+    """
+    predictions = probabilities.argmax(axis=1)
+    right, number = predictions == labels, probabilities.shape[1]
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        images = counts.sum(axis=1)
+        hits = sum_groups(counts * right, labels, number)
+        support = sum_groups(counts, labels, number)
+        both = support + sum_groups(counts, predictions, number)
+        classes = (support > 0).sum(axis=1)
+        values = {
+            "accuracy": hits.sum(axis=1) / images,
+            "balanced_accuracy": (hits / np.maximum(support, 1)).sum(axis=1) / classes,
+            "macro_f1": (2 * hits / np.maximum(both, 1)).sum(axis=1) / classes,
+        }
+        if losses is not None:
+            values["loss"] = counts @ losses.astype(np.float64) / images
+        return values
+
+    return Sample(len(labels), measure, right)
+
+
+def _measure_majority(support: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of a constant prediction: the class with the most images."""
+    most, images = int(support.argmax()), int(support.sum())
+    present = int((support > 0).sum())
+    return {
+        "class": classes[most],
+        "accuracy": int(support[most]) / images,
+        "balanced_accuracy": 1 / present,
+        "macro_f1": 2 * int(support[most]) / (images + int(support[most])) / present,
     }
 
 

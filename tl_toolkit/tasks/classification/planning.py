@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,10 @@ class Planning(TaskPlanning):
             opening=f"{sum(train.values()):,} images to train from, of {len(train)} classes",
             counts=[(count, repr(label)) for label, count in train.items()],
             data=data,
+            images=Counter(file.split for file in listing.files),
+            outputs=len(listing.classes),
             folder=folder,
+            is_centred=True,
             reason=reason,
             ignored=ignored,
             doubts=[] if source.is_file() else _list_doubts(find_splits(source)["train"]),

@@ -27,10 +27,11 @@ class ClassificationSection(TaskSection):
     """One class for each image."""
 
     kind: Literal["classification"] = Field(default="classification", description="The task.")
-    balance: Literal["class_weights", "focal", "logit_adjust"] | None = Field(
+    balance: Literal["class_weights", "oversample", "focal", "logit_adjust"] | None = Field(
         default=None,
         description="What training does about classes of unequal size: class_weights weighs each "
-        "image by the inverse of its class's share, focal (Lin et al., 2017) weighs down what is "
+        "image by the inverse of its class's share, oversample shows each class equally often in "
+        "an epoch, which has as many steps, focal (Lin et al., 2017) weighs down what is "
         "predicted well, logit_adjust (Menon et al., 2021) takes the classes' shares out of the "
         "logits, so that rare ones are predicted more often. Losses that are shown are without it.",
     )
@@ -55,6 +56,11 @@ class ClassificationSection(TaskSection):
         "f1": "F1",
     }
     aliases: ClassVar[Mapping[str, str]] = {"acc": "accuracy"}
+    baselines: ClassVar[Mapping[str, str]] = {
+        "majority": "majority class",
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
 
     @classmethod
     def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:
@@ -69,19 +75,6 @@ class ClassificationSection(TaskSection):
             return names
         means = [name for name in ("balanced_accuracy", "macro_f1") if name in metrics]
         return [*names[:-1], *means, *names[-1:]] if names == list(cls.headlines) else names
-
-    @classmethod
-    def describe_certainty(cls, metrics: Mapping[str, Any]) -> str:
-        """Returns the confidence interval of the accuracy.
-
-        Args:
-            metrics: Metrics of a split; those of earlier versions have no interval.
-        """
-        if "accuracy_interval" not in metrics:
-            return ""
-        low, high = metrics["accuracy_interval"]
-        images = f"{metrics['images']:,} images" if metrics["images"] != 1 else "1 image"
-        return f"accuracy on new images: {low:.2f} to {high:.2f} with 95 % confidence, by {images}"
 
     @classmethod
     def list_details(cls, metrics: Mapping[str, Any]) -> Iterator[Details]:

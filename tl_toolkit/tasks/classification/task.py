@@ -14,11 +14,12 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.metrics import measure_classification
+from tl_toolkit.tasks.classification.metrics import measure_classification, sample_classes
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -51,7 +52,7 @@ class Classification(ImageTask):
         classes: Class names in the order of the outputs, at least 2.
         head: Layers between the features and the outputs.
         activation: softmax, or sigmoid: one output for both of two classes.
-        balance: class_weights, focal or logit_adjust; None for none.
+        balance: class_weights, oversample, focal or logit_adjust; None for none.
         label_smoothing: Share of each target that is spread over all classes, [0, 1).
     """
 
@@ -114,6 +115,28 @@ class Classification(ImageTask):
         counts = np.bincount(targets, minlength=len(self.classes)).clip(1)
         self._shares.assign((counts / counts.sum()).astype(np.float32))
 
+    def order_epoch(self, targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Returns each image once; oversampled, as many images of each class, give or take one.
+
+        An epoch has as many images as there are, so that it has as many steps. Of a class with
+        fewer than its share all come equally often, give or take one; of a class with more, others
+        come in each epoch.
+
+        Args:
+            targets: int32 (n,).
+            random: The generator of this epoch alone.
+        """
+        if self._balance != "oversample":
+            return super().order_epoch(targets, random)
+        present = random.permutation(np.unique(targets))
+        shares = np.full(len(present), len(targets) // len(present))
+        shares[: len(targets) % len(present)] += 1
+        chosen = []
+        for label, share in zip(present, shares, strict=True):
+            images = random.permutation(np.flatnonzero(targets == label))
+            chosen.append(np.resize(images, share))  # repeats them, in this order
+        return random.permutation(np.concatenate(chosen))
+
     def find_objective(
         self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
     ) -> tf.Tensor:
@@ -124,7 +147,7 @@ class Classification(ImageTask):
             targets: int32 (batch,).
             losses: float32 (batch,), the cross-entropy.
         """
-        if self._balance is None and not self._label_smoothing:
+        if self._balance in (None, "oversample") and not self._label_smoothing:
             return losses
         shares = self.find_shares(outputs)
         # log(0) has no gradient; from 1e-30 one step leads back.
@@ -184,7 +207,7 @@ class Classification(ImageTask):
             solver: ridge, logistic or auto.
         """
         weights = None
-        if self._balance == "class_weights":
+        if self._balance in ("class_weights", "oversample"):  # the same, where each comes once
             weights = self._class_weights().numpy()[targets]
         solution = solve_classes(features, targets, len(self.classes), solver, weights=weights)
         if self._balance == "logit_adjust":
@@ -227,16 +250,64 @@ class Classification(ImageTask):
         inputs = self.join_targets(view.features, targets, seed=0)
         losses, outputs = view.assess(inputs)
         probabilities = class_probabilities(outputs)
+        metrics, sample = self.measure(outputs, targets, losses=losses)
         rows = []
         for example, row in zip(view.examples, probabilities, strict=True):
             best = int(row.argmax())
             label = example.targets[0]
             rows.append([label, self.classes[best], float(row[best]), *map(float, row)])
         columns = name_columns("probability", self.classes)
-        return Evaluation(
-            measure_classification(targets, probabilities, self.classes, losses=losses),
-            Table(["label", "predicted", "probability", *columns], rows),
-        )
+        table = Table(["label", "predicted", "probability", *columns], rows)
+        return Evaluation(metrics, table, sample)
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with labels.
+
+        Args:
+            outputs: float (n, units).
+            targets: int32 (n,).
+            losses: float (n,), or None.
+        """
+        probabilities = class_probabilities(outputs)
+        metrics = measure_classification(targets, probabilities, self.classes, losses=losses)
+        return metrics, sample_classes(targets, probabilities, losses=losses)
+
+    def spread(self, targets: np.ndarray) -> np.ndarray:
+        """Returns 1 for the class of each image, else 0.
+
+        Args:
+            targets: int32 (n,).
+        """
+        return np.asarray(np.eye(len(self.classes))[targets])
+
+    def judge(self, predictions: np.ndarray, values: np.ndarray) -> float:
+        """Returns the share of images that are predicted wrong.
+
+        Args:
+            predictions: float64 (n, classes).
+            values: From `spread`.
+        """
+        return float(np.mean(predictions.argmax(axis=1) != values.argmax(axis=1)))
+
+    def as_outputs(self, means: np.ndarray) -> np.ndarray:
+        """Returns shares of the classes as outputs; with a sigmoid the second class's.
+
+        Args:
+            means: float64 (n, classes).
+        """
+        return means if self.units > 1 else means[:, 1:]
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities.
+
+        Args:
+            scores: Logits, float64 (n, units).
+        """
+        from scipy.special import expit, softmax
+
+        return np.asarray(expit(scores) if self.units == 1 else softmax(scores, axis=1))
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
         """Returns the prediction for a file.

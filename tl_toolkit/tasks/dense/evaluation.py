@@ -18,7 +18,7 @@ from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
-from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
+from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
 from tl_toolkit.tasks.types import Features, PredictionOptions, Resize, SplitView
 
 __all__ = ["MapPrediction", "blank_unseen", "find_seen", "measure_maps", "predict_maps"]
@@ -57,7 +57,7 @@ class MapPrediction:
 
 def measure_maps(
     view: SplitView, targets: Targets, task: DenseTask
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
+) -> tuple[MapMetric, list[dict[str, float]]]:
     """Compares a model's maps with the targets, each at the size of its own file.
 
     Args:
@@ -66,7 +66,7 @@ def measure_maps(
         task: The task, which reduces outputs to maps and compares them.
 
     Returns:
-        The metrics of all images, and the scores of each image.
+        The metric of all images, and the scores of each image.
     """
     predictor = DensePredictor(view.model, source=view.source)
     metric = task.build_metric()
@@ -84,7 +84,7 @@ def measure_maps(
                 [tensor[place] for tensor in maps], ys[seen_ys], xs[seen_xs], task.postprocess
             )
             scores.append(metric.add(prediction, target[np.ix_(seen_ys, seen_xs)]))
-    return metric.result(), scores
+    return metric, scores
 
 
 def _batches(features: Features, count: int) -> Iterator[tuple[Batch, np.ndarray]]:

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
-from tl_toolkit.tasks.dense.resizing import Mode, Size, resize_target
+from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import TargetReader
 
@@ -44,7 +45,7 @@ def inspect_targets(
     *,
     num_groups: int = 1,
     image_size: Size | None = None,
-    resize: Mode = "stretch",
+    resize: Resize = "stretch",
 ) -> Manifest:
     """Opens the target of every image once, and adds its digest.
 
@@ -94,7 +95,7 @@ def inspect_targets(
             return replace(example, verdict="broken", reason=reason), None
         is_resized = example.split in ("train", "validation")
         if image_size is not None and is_resized and IGNORE in groups:
-            seen = resize_target(reader.sampling_groups(target), image_size, resize)
+            seen = resize_target(reader.sampling_groups(target), image_size, resize, fill=IGNORE)
             if (seen == IGNORE).all():
                 how = "cropped" if resize == "crop" else "resized"
                 h, w = image_size

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Mode", "Size", "place_pixels", "resize_target"]
+from tl_toolkit.images.geometry import Padding, Resize
 
-Mode = Literal["stretch", "crop"]
-"""How images are resized, as in `resize_image`."""
+__all__ = ["Size", "place_pixels", "resize_target"]
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def place_pixels(source: Size, size: Size, mode: Mode = "stretch") -> tuple[np.ndarray, np.ndarray]:
+def place_pixels(
+    source: Size, size: Size, mode: Resize = "stretch"
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns where rows and columns of an image are after a resize as in `resize_image`.
 
     Args:
@@ -33,27 +35,45 @@ def place_pixels(source: Size, size: Size, mode: Mode = "stretch") -> tuple[np.n
     return rows, columns
 
 
-def resize_target(target: np.ndarray, size: Size, mode: Mode = "stretch") -> np.ndarray:
+def resize_target(
+    target: np.ndarray, size: Size, mode: Resize = "stretch", *, fill: Any = 0
+) -> np.ndarray:
     """Resizes a target as `resize_image` does its image; each pixel takes the nearest target.
 
     Args:
         target: (h, w, ...).
         size: Height and width of the result.
         mode: As in `resize_image`.
+        fill: The target of pixels of a padding.
     """
     scales = _scales(target.shape[:2], size, mode)
     for axis, (length, (scale, shift)) in enumerate(zip(size, scales, strict=True)):
+        last = target.shape[axis] - 1
         nearest = np.floor((np.arange(length) + 0.5 - shift) / scale).astype(np.int64)
-        target = np.take(target, np.clip(nearest, 0, target.shape[axis] - 1), axis=axis)
+        target = np.take(target, np.clip(nearest, 0, last), axis=axis)
+        if isinstance(mode, Padding):
+            np.moveaxis(target, axis, 0)[(nearest < 0) | (nearest > last)] = fill
     return target
 
 
-def _scales(source: Size, size: Size, mode: Mode) -> list[tuple[float, float]]:
+def _scales(source: Size, size: Size, mode: Resize) -> list[tuple[float, float]]:
     """Returns the factor and the shift of rows and of columns."""
+    if isinstance(mode, Padding):
+        return _fit_inside(source, size)
     scales = [length / before for length, before in zip(size, source, strict=True)]
     if mode == "crop":
         scales = [max(scales)] * 2
     return [
         (scale, (length - before * scale) / 2)
         for scale, length, before in zip(scales, size, source, strict=True)
+    ]
+
+
+def _fit_inside(source: Size, size: Size) -> list[tuple[float, float]]:
+    """Returns the same for an image in its padding, where it takes whole pixels."""
+    scale = min(length / before for length, before in zip(size, source, strict=True))
+    inner = [max(round(before * scale), 1) for before in source]
+    return [
+        (side / before, (length - side) // 2)
+        for side, length, before in zip(inner, size, source, strict=True)
     ]

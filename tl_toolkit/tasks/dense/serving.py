@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.decoder import decode_image, fit_inside, resize_image
+from tl_toolkit.images.geometry import Padding
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
@@ -115,7 +116,7 @@ def _build_prediction(
 
 
 def place_pixels_in_graph(
-    source: tf.Tensor, size: tuple[int, int], mode: str
+    source: tf.Tensor, size: tuple[int, int], mode: Resize
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Builds `tl_toolkit.tasks.dense.resizing.place_pixels` into a graph, equal to it bit for bit.
 
@@ -133,6 +134,9 @@ def place_pixels_in_graph(
     if mode == "crop":
         scale = tf.repeat(tf.reduce_max(scale), 2)
     shift = (after - before * scale) / 2
+    if isinstance(mode, Padding):
+        scale, start, _ = fit_inside(source, size)
+        shift = tf.cast(start, tf.float64)
     rows, columns = (
         tf.cast(
             (tf.cast(tf.range(source[axis]), tf.float64) + 0.5) * scale[axis] + shift[axis] - 0.5,

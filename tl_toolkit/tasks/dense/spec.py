@@ -31,11 +31,18 @@ class DenseSection(TaskSection):
 
     Attributes:
         ignores_colors: Whether `data.masks.ignore` may be a colour.
+        balances: The fields of `pixels` that each word of `balance` stands for.
     """
 
     is_dense: ClassVar[bool] = True
     ignores_colors: ClassVar[bool] = True
+    balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {"planning": "tl_toolkit.tasks.dense.planning"}
+
+    @property
+    def balanced_pixels(self) -> Mapping[str, Any]:
+        """The fields of `pixels` that `balance` stands for."""
+        return self.balances.get(str(getattr(self, "balance", None)), {})
 
     @classmethod
     def settle_recipe(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,6 +82,7 @@ class DenseSection(TaskSection):
             expected = f"expected the classes for {name}, in the order of their ids, got none"
             yield Conflict(("data", "classes"), expected, "classes: [background, cat]")
         yield from cls._find_conflicts_of_pixels(values.get("pixels"))
+        yield from cls._find_conflicts_of_balance(values.get("task"), values.get("pixels"))
         yield from cls._find_conflicts_of_masks(field_of(data, "masks"), classes)
         head = field_of(values.get("model"), "head")
         for field, plain in _IMAGE_FIELDS.items():
@@ -95,6 +103,18 @@ class DenseSection(TaskSection):
                 hint = f"{field}: {'null' if choices[0] is None else choices[0]}"
                 expected = f"expected {words} for {name}, got {value!r}"
                 yield Conflict(("pixels", field), expected, hint)
+
+    @classmethod
+    def _find_conflicts_of_balance(cls, task: object, pixels: object) -> Iterable[Conflict]:
+        """Yields a conflict for a field of `pixels` that says otherwise than the task's balance."""
+        balance = field_of(task, "balance")
+        meant = cls.balances.get(balance, {}) if isinstance(balance, str) else {}
+        for field, value in meant.items():
+            stated = field_of(pixels, field)
+            default = cls.choices.get(field, (None,))[0]
+            if stated not in (None, default, value):
+                expected = f"expected none beside task.balance: {balance}, got {stated!r}"
+                yield Conflict(("pixels", field), expected, f"~pixels.{field}, or ~task.balance")
 
     @classmethod
     def _find_conflicts_of_masks(cls, masks: object, classes: object) -> Iterable[Conflict]:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import count_threads
-from tl_toolkit.tasks.dense.resizing import Mode, Size, resize_target
+from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 
 __all__ = ["TargetReader", "Targets", "UnknownValues"]
@@ -107,7 +108,7 @@ class Targets:
         reader: TargetReader,
         *,
         image_size: Size,
-        resize: Mode = "stretch",
+        resize: Resize = "stretch",
         memory_budget: int = _KEPT_BYTES,
     ) -> None:
         self._examples = tuple(examples)
@@ -150,7 +151,9 @@ class Targets:
         """
         if index in self._kept:
             return self._kept[index]
-        target = resize_target(self.whole(index), self.image_size, self.resize)
+        target = resize_target(
+            self.whole(index), self.image_size, self.resize, fill=self.reader.ignored
+        )
         # Threads may add a little more than the budget, which does no harm.
         if target.nbytes <= self._room:
             self._room -= target.nbytes

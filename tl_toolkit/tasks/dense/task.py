@@ -22,6 +22,7 @@ from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets
 from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -58,6 +59,9 @@ class MapMetric(Protocol):
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
+
+    def sample(self) -> Sample:
+        """Returns the images as the metrics are computed from them."""
 
 
 class DenseTask(Task):
@@ -236,9 +240,11 @@ class DenseTask(Task):
         """
         from tl_toolkit.tasks.dense.evaluation import measure_maps
 
-        metrics, scores = measure_maps(view, targets, self)
+        metric, scores = measure_maps(view, targets, self)
         names = max(map(list, scores), key=len)  # an image that cannot be measured has no score
-        return Evaluation(metrics, Table(names, [list(map(row.get, names)) for row in scores]))
+        table = Table(names, [list(map(row.get, names)) for row in scores])
+        metrics = metric.result()
+        return Evaluation(metrics, table, metric.sample() if metrics["images"] else None)
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions

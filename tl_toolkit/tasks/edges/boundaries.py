@@ -21,7 +21,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage, sparse
 
-__all__ = ["THRESHOLDS", "TOLERANCE", "BoundaryCounts", "count_matches", "find_ridges", "summarize"]
+from tl_toolkit.tasks.resampling import Sample
+
+__all__ = [
+    "THRESHOLDS",
+    "TOLERANCE",
+    "BoundaryCounts",
+    "count_matches",
+    "find_ridges",
+    "sample_boundaries",
+    "summarize",
+]
 
 THRESHOLDS = np.arange(1, 34) * 0.03
 """Probabilities from which on a pixel is taken for an edge."""
@@ -219,6 +229,33 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
         "ois": float(alone.f_scores[0]) if total.expected else 0.0,
         "average_precision": _area(precision, recall),
     }
+
+
+def sample_boundaries(images: list[BoundaryCounts]) -> Sample:
+    """Returns the images as ODS, OIS and average precision are computed from them.
+
+    Args:
+        images: As in `summarize`.
+    """
+    matched = np.stack([image.matched for image in images]).astype(np.float64)
+    detected = np.stack([image.detected for image in images]).astype(np.float64)
+    expected = np.array([image.expected for image in images], np.float64)
+    own = [int(image.f_scores.argmax()) for image in images]
+    alone = np.stack([values[range(len(images)), own] for values in (matched, detected)], axis=1)
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        total = (counts @ expected)[:, np.newaxis]
+        hits, found = counts @ matched, counts @ detected
+        f_scores = 2 * hits / np.maximum(found + total, 1)
+        best = counts @ alone
+        precision, recall = hits / np.maximum(found, 1), hits / np.maximum(total, 1)
+        return {
+            "ods": f_scores.max(axis=1),
+            "ois": 2 * best[:, 0] / np.maximum(best[:, 1] + total[:, 0], 1),
+            "average_precision": np.array(list(map(_area, precision, recall))),
+        }
+
+    return Sample(len(images), measure)
 
 
 def _area(precision: np.ndarray, recall: np.ndarray) -> float:

@@ -14,17 +14,29 @@ class EdgesSection(DenseSection):
     """The probability of an edge at each pixel."""
 
     kind: Literal["edges"] = Field(default="edges", description="The task.")
+    balance: Literal["class_weights", "focal"] | None = Field(
+        default=None,
+        description="What training does about edges being few pixels, short for fields of pixels: "
+        "class_weights, which is the default, for class_weights: balanced, as in HED (Xie and Tu, "
+        "2015); focal for loss: focal without class weights.",
+    )
 
     score: ClassVar[str] = "f_score"
+    final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False
     ignores_colors: ClassVar[bool] = False
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "loss": ("cross_entropy",),
+        "loss": ("cross_entropy", "focal"),
         "sampling": ("uniform", "balanced", "edges"),
         "class_weights": ("balanced", None),
     }
+    tunable: ClassVar[tuple[str, ...]] = ("balance",)
+    balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "class_weights": {"class_weights": "balanced"},
+        "focal": {"loss": "focal", "class_weights": None},
+    }
     remarks: ClassVar[Mapping[str, str]] = {
-        "loss": "Edges have cross_entropy alone.",
+        "loss": "Edges have no dice.",
         "class_weights": "For edges balanced is the default, and null turns it off: edges of an "
         "image have as much weight together as its other pixels.",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -20,12 +21,17 @@ from tl_toolkit.tasks.edges.boundaries import (
     THRESHOLDS,
     BoundaryCounts,
     count_matches,
+    sample_boundaries,
     summarize,
 )
 from tl_toolkit.tasks.edges.spec import EdgesSection
 from tl_toolkit.tasks.registry import layers_of, values_of
+from tl_toolkit.tasks.resampling import Sample
 
 __all__ = ["EdgeReader", "EdgeMetric", "Edges"]
+
+_FOCUS = 2.0
+"""The exponent of the focal loss (Lin et al., 2017)."""
 
 _IS_EDGE = 0.5
 _LEGEND = (0, 0.25, 0.5, 0.75, 1)
@@ -101,16 +107,19 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Edges:
         recipe: The recipe, with its head resolved.
         classes: Of no use: pixels are of no class.
     """
+    task = recipe.task
+    if not isinstance(task, EdgesSection):
+        raise TypeError(f"task: expected edges, got {task.kind}")
     ignore = recipe.data.masks.ignore if recipe.data.masks is not None else None
     return Edges(
-        PixelSettings(**values_of(recipe.pixels)),
+        PixelSettings(**{**values_of(recipe.pixels), **task.balanced_pixels}),
         EdgeReader(ignore if isinstance(ignore, int) else None),
         layers_of(recipe),
     )
 
 
 class Edges(DenseTask):
-    """Cross-entropy with a sigmoid over the sampled pixels; the score is an F-measure of them.
+    """Cross-entropy, or focal loss, with a sigmoid over the sampled pixels; scored by an F-measure.
 
     Args:
         pixels: How pixels are read and sampled. With balanced class weights, edges and background
@@ -123,6 +132,7 @@ class Edges(DenseTask):
     """
 
     score = EdgesSection.score
+    final_score = EdgesSection.final_score
     units = 1
     activation = "sigmoid"
     picture = "edges"
@@ -136,6 +146,9 @@ class Edges(DenseTask):
     ) -> None:
         super().__init__((), pixels, reader or EdgeReader(), head)
         self._balanced = pixels.class_weights == "balanced"
+        self._cross_entropy = keras.losses.binary_crossentropy
+        if pixels.loss == "focal":
+            self._cross_entropy = partial(keras.losses.binary_focal_crossentropy, gamma=_FOCUS)
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, and the probabilities of its edges and background.
@@ -154,10 +167,8 @@ class Edges(DenseTask):
         background = tf.where(counted, 1 - targets, 0.0)
         wanted = tf.ones_like(outputs)
         losses = self._join(
-            tf.reduce_sum(edge * keras.losses.binary_crossentropy(wanted, outputs), axis=-1),
-            tf.reduce_sum(
-                background * keras.losses.binary_crossentropy(0 * wanted, outputs), axis=-1
-            ),
+            tf.reduce_sum(edge * self._cross_entropy(wanted, outputs), axis=-1),
+            tf.reduce_sum(background * self._cross_entropy(0 * wanted, outputs), axis=-1),
             tf.reduce_sum(edge, axis=-1),
             tf.reduce_sum(background, axis=-1),
         )
@@ -250,3 +261,7 @@ class EdgeMetric:
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images, as `summarize` does."""
         return {"images": len(self._images), **summarize(self._images)}
+
+    def sample(self) -> Sample:
+        """Returns the images as the metrics are computed from them."""
+        return sample_boundaries(self._images)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-__all__ = ["DEFAULT_THRESHOLD", "choose_thresholds", "measure_multilabel"]
+from tl_toolkit.tasks.resampling import Sample
+
+__all__ = ["DEFAULT_THRESHOLD", "choose_thresholds", "measure_multilabel", "sample_labels"]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -56,6 +58,59 @@ def measure_multilabel(
         else float(losses.mean(dtype=np.float64)),
         "per_class": per_class,
     }
+
+
+def sample_labels(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: np.ndarray,
+    *,
+    losses: np.ndarray | None = None,
+) -> Sample:
+    """Returns the images as means of average precision and F1, and the loss, are computed from.
+
+    Args:
+        targets: As in `measure_multilabel`.
+        probabilities: As in `measure_multilabel`.
+        thresholds: As in `measure_multilabel`; they stay what they are in each resample.
+        losses: As in `measure_multilabel`; without them there is no loss.
+    """
+    targets, predictions = targets.astype(np.float64), (probabilities >= thresholds).astype(float)
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        hits, support = counts @ (targets * predictions), counts @ targets
+        both = support + counts @ predictions
+        present = support > 0
+        precision = np.stack(
+            [_average_precisions(counts, *columns) for columns in
+             zip(targets.T, probabilities.T, strict=True)], axis=1,
+        )  # fmt: skip
+        classes = np.maximum(present.sum(axis=1), 1)
+        f1 = 2 * hits / np.maximum(both, 1)
+        values = {
+            "mean_average_precision": (precision * present).sum(axis=1) / classes,
+            "micro_f1": 2 * hits.sum(axis=1) / np.maximum(both.sum(axis=1), 1),
+            "macro_f1": (f1 * present).sum(axis=1) / classes,
+        }
+        if losses is not None:
+            values["loss"] = counts @ losses.astype(np.float64) / counts.sum(axis=1)
+        return values
+
+    return Sample(len(targets), measure)
+
+
+def _average_precisions(
+    counts: np.ndarray, targets: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """Returns the average precision of a class in each resample, 0 without an image of it."""
+    order = np.argsort(-probabilities, kind="stable")
+    ends = np.flatnonzero(np.diff(probabilities[order], append=-np.inf))  # equal ones go together
+    ordered = counts[:, order]
+    hits = np.cumsum(ordered * targets[order], axis=1)[:, ends]
+    detected = np.cumsum(ordered, axis=1)[:, ends]
+    recall = hits / np.maximum(hits[:, -1:], 1)
+    steps = np.diff(recall, axis=1, prepend=0.0)
+    return np.asarray((steps * hits / np.maximum(detected, 1)).sum(axis=1))
 
 
 def choose_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ class Planning(TaskPlanning):
         path, classes = self.data.csv, self.data.classes
         if path is None:  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
-        files, names, problems = _read_labels(path, self._section, classes)
+        files, names, problems = _read_labels(path, self._section, classes, self.data.group or "")
         chosen = tuple(classes or names)
         if not problems:
             problems = _check(path, classes, names, files, self._section.separator)
@@ -80,7 +80,9 @@ class Planning(TaskPlanning):
             DataError: It is missing, lacks the column of a class, or names other classes.
         """
         chosen = classes if self.data.classes else None
-        files, names, problems = _read_labels(source, self._section, chosen)
+        files, names, problems = _read_labels(
+            source, self._section, chosen, self.data.group or "", is_grouped=False
+        )
         unknown = [] if problems or chosen else [name for name in names if name not in classes]
         if unknown:
             what = f"{str(source)!r} names other classes: {name_some(map(repr, unknown))}"
@@ -139,6 +141,8 @@ class Planning(TaskPlanning):
             counts=[(count, repr(name)) for name, count in counts.items()],
             task=_write_task(section),
             data=[*write_table(source, place, "the images"), *_write_classes(classes)],
+            images=Counter(file.split for file in files),
+            outputs=len(counts),
             folder=source.with_suffix(""),
             reason=reason,
             ignored=ignored,
@@ -253,9 +257,21 @@ def _check_separator(path: Path, files: Sequence[SourceFile], separator: str) ->
 
 
 def _read_labels(
-    path: Path, section: MultilabelSection, classes: Sequence[str] | None
+    path: Path,
+    section: MultilabelSection,
+    classes: Sequence[str] | None,
+    group: str = "",
+    *,
+    is_grouped: bool = True,
 ) -> tuple[list[SourceFile], list[str], list[FieldProblem]]:
-    """Reads either form of table.
+    """Reads either form of table, whose column of groups is no class.
+
+    Args:
+        path: The table.
+        section: The names of its columns.
+        classes: The classes that are used; None for all.
+        group: The column of groups; "" for none.
+        is_grouped: Whether each image needs a group.
 
     Returns:
         The files, whose target is the names of their classes; all classes; and the problems.
@@ -265,15 +281,20 @@ def _read_labels(
         return [], [], [("csv", problem) for problem in unreadable]
     separator = section.separator
     if section.labels in header:
-        files, problems = read_table(path, (section.labels,), refuse=_accept, expected=_EXPECTED)
+        files, problems = read_table(
+            path, (section.labels,), refuse=_accept, expected=_EXPECTED, group=group * is_grouped
+        )
         problems = problems or _check_separator(path, files, separator)
         held = {name for file in files for name in split_names(file.targets[0], separator)}
         return files, sorted(held), problems
-    names = [name for name in header if name not in NOT_TARGETS]
+    left_out = {*NOT_TARGETS, *filter(None, [group])}
+    names = [name for name in header if name not in left_out]
     if classes is None and (index := refuse_index(path, names)):
         return [], [], [("csv", index)]
     wanted = [name for name in names if classes is None or name in classes]
-    files, problems = read_table(path, wanted, refuse=_refuse_flag, expected=_EXPECTED)
+    files, problems = read_table(
+        path, wanted, refuse=_refuse_flag, expected=_EXPECTED, group=group * is_grouped
+    )
     problems = _check_columns(path, wanted, files, section) or problems
     return [_join_flags(file, wanted, separator) for file in files], names, problems
 

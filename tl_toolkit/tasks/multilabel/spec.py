@@ -30,6 +30,13 @@ class MultilabelSection(TaskSection):
         "the one with the best F1 on the validation images; or one number for all.",
     )
 
+    balance: Literal["class_weights", "focal"] | None = Field(
+        default=None,
+        description="What training does about labels that few images have: class_weights weighs "
+        "the images with and without a label so that both weigh as much together, focal (Lin et "
+        "al., 2017) weighs down what is predicted well. Losses that are shown are without it.",
+    )
+
     ranks_classes: ClassVar[bool] = True
     has_class_outputs: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
@@ -40,8 +47,12 @@ class MultilabelSection(TaskSection):
         "macro_f1": "macro F1",
         "f1": "F1",
     }
+    baselines: ClassVar[Mapping[str, str]] = {
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
     ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
-    tunable: ClassVar[tuple[str, ...]] = ("threshold",)
+    tunable: ClassVar[tuple[str, ...]] = ("threshold", "balance")
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -20,11 +20,13 @@ from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
     choose_thresholds,
     measure_multilabel,
+    sample_labels,
 )
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -34,6 +36,9 @@ _BINS = 128
 """Steps of the logit in a metric state, from -8 to 8."""
 
 _RANGE = 8.0
+
+_FOCUS = 2.0
+"""The exponent of the focal loss (Lin et al., 2017)."""
 
 
 def build(recipe: Recipe, classes: Sequence[str]) -> Multilabel:
@@ -47,7 +52,11 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Multilabel:
     if not isinstance(section, MultilabelSection):
         raise TypeError(f"task: expected multilabel, got {section.kind}")
     return Multilabel(
-        classes, layers_of(recipe), separator=section.separator, threshold=section.threshold
+        classes,
+        layers_of(recipe),
+        separator=section.separator,
+        threshold=section.threshold,
+        balance=section.balance,
     )
 
 
@@ -63,6 +72,7 @@ class Multilabel(ImageTask):
         separator: What stands between names of classes.
         threshold: Probability from which on a class is predicted; validation for one of each class
             by the validation images.
+        balance: class_weights or focal; None for none.
     """
 
     score = MultilabelSection.score
@@ -75,12 +85,16 @@ class Multilabel(ImageTask):
         *,
         separator: str = "|",
         threshold: float | Literal["validation"] = "validation",
+        balance: str | None = None,
     ) -> None:
         super().__init__(classes, head)
         self.units = len(self.classes)
         self.targets = tf.TensorSpec((None, self.units), tf.int32)
         self._separator = separator
         self._threshold = threshold
+        self._balance = balance
+        # A variable: the step is compiled before the targets have been read.
+        self._shares = tf.Variable(tf.fill((self.units,), 0.5), trainable=False)
         first = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
         self.thresholds = np.full(self.units, first, np.float32)
 
@@ -100,6 +114,42 @@ class Multilabel(ImageTask):
             for name in split_names(example.targets[0], self._separator):
                 row[places[name]] = 1
         return targets
+
+    def prepare(self, targets: np.ndarray) -> None:
+        """Counts the labels: the share of images that have each; one image at least has, or lacks.
+
+        Args:
+            targets: int32 (n, classes), 0 or 1.
+        """
+        counts = targets.sum(axis=0)
+        counts = np.minimum(np.maximum(counts, 1), max(1, len(targets) - 1))
+        self._shares.assign((counts / len(targets)).astype(np.float32))
+
+    def find_objective(
+        self, outputs: tf.Tensor, targets: tf.Tensor, losses: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the mean over classes of the cross-entropy, balanced as the task says.
+
+        Args:
+            outputs: As in `compare`.
+            targets: int32 (batch, classes), 0 or 1.
+            losses: float32 (batch,), the cross-entropy.
+        """
+        if self._balance is None:
+            return losses
+        positive = tf.cast(targets, tf.float32)
+        if self._balance == "focal":
+            return keras.losses.binary_focal_crossentropy(positive, outputs, gamma=_FOCUS)
+        weights = self._class_weights(positive)
+        return tf.reduce_mean(weights * keras.ops.binary_crossentropy(positive, outputs), axis=-1)
+
+    def _class_weights(self, positive: Any) -> Any:
+        """Returns the weight of each label of each image; its mean over images is 1.
+
+        Args:
+            positive: (n, classes), 1 where an image has the label, else 0.
+        """
+        return positive * (0.5 / self._shares) + (1 - positive) * (0.5 / (1 - self._shares))
 
     def compare(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each image, the mean over classes, and where its logits lie.
@@ -129,7 +179,10 @@ class Multilabel(ImageTask):
             targets: (n, labels) of 0 and 1.
             solver: ridge, logistic or auto.
         """
-        return solve_labels(features, targets, solver)
+        weights = None
+        if self._balance == "class_weights":
+            weights = self._class_weights(targets.astype(np.float32)).numpy()
+        return solve_labels(features, targets, solver, weights=weights)
 
     def find_members(self, targets: np.ndarray) -> np.ndarray:
         """Returns (n, classes), 1 where an image is of a class, else 0.
@@ -191,10 +244,40 @@ class Multilabel(ImageTask):
         for flags, row in zip(targets.astype(bool), outputs, strict=True):
             labels = separator.join(self._name(flags))
             rows.append([labels, separator.join(self._select(row)), *map(float, row)])
-        return Evaluation(
-            measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses),
-            Table(["labels", "predicted", *name_columns("probability", self.classes)], rows),
-        )
+        metrics, sample = self.measure(outputs, targets, losses=losses)
+        table = Table(["labels", "predicted", *name_columns("probability", self.classes)], rows)
+        return Evaluation(metrics, table, sample)
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with targets, by the thresholds of the model.
+
+        Args:
+            outputs: float (n, classes).
+            targets: int32 (n, classes).
+            losses: float (n,), or None.
+        """
+        metrics = measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses)
+        return metrics, sample_labels(targets, outputs, self.thresholds, losses=losses)
+
+    def spread(self, targets: np.ndarray) -> np.ndarray:
+        """Returns the targets as they are.
+
+        Args:
+            targets: int32 (n, classes).
+        """
+        return targets.astype(np.float64)
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities.
+
+        Args:
+            scores: Logits, float64 (n, classes).
+        """
+        from scipy.special import expit
+
+        return np.asarray(expit(scores))
 
     def _select(self, probabilities: np.ndarray) -> list[str]:
         return self._name(probabilities >= self.thresholds)

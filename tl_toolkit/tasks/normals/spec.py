@@ -17,6 +17,7 @@ class NormalsSection(DenseSection):
 
     score: ClassVar[str] = "within_22_5"
     has_classes: ClassVar[bool] = False
+    absent: ClassVar[Mapping[str, str]] = {"balance": "directions have no classes of unequal size"}
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "loss": ("angular",),
         "sampling": ("uniform",),

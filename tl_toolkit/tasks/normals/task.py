@@ -17,6 +17,7 @@ from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.normals.spec import NormalsSection
 from tl_toolkit.tasks.registry import layers_of, values_of
+from tl_toolkit.tasks.resampling import Sample
 
 __all__ = ["NormalReader", "NormalMetric", "Normals", "measure_angles"]
 
@@ -27,6 +28,7 @@ _LONGEST = 1.1
 """No unit vector is coded as one above this length: black would be (-1, -1, -1), 1.73."""
 
 _WITHIN = (11.25, 22.5, 30.0)
+_SHARES = [f"within_{limit:g}".replace(".", "_") for limit in _WITHIN]
 """The angles in degrees that predictions are counted within (Fouhey et al., 2013)."""
 
 _BINS_PER_DEGREE = 100
@@ -232,7 +234,7 @@ class NormalMetric:
     """Compares predicted normals with targets, image by image."""
 
     def __init__(self) -> None:
-        self._images = 0
+        self._sums: list[list[float]] = []  # of each image
         self._angles = _Angles()
         self._facing = _Angles()
 
@@ -248,11 +250,11 @@ class NormalMetric:
         """
         counted = target.any(axis=-1)
         angles = measure_angles(prediction["normal"][counted], target[counted])
-        self._images += 1
         self._angles.add(angles)
         self._facing.add(measure_angles(np.array([0.0, 0.0, 1.0]), target[counted]))
         alone = _Angles()
         alone.add(angles)
+        self._sums.append(alone.sums)
         return alone.result()
 
     def result(self) -> dict[str, Any]:
@@ -268,11 +270,26 @@ class NormalMetric:
             All 0 where no pixel has a normal.
         """
         return {
-            "images": self._images,
+            "images": len(self._sums),
             "pixels": self._angles.pixels,
             **self._angles.result(),
             "facing": self._facing.result(),
         }
+
+    def sample(self) -> Sample:
+        """Returns the images as all metrics but the median are computed from them."""
+        sums = np.array(self._sums)
+
+        def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+            pixels, angles, squares, *within = (counts @ sums).T
+            pixels = np.maximum(pixels, 1)
+            return {
+                "mean_angle": angles / pixels,
+                "rmse_angle": np.sqrt(squares / pixels),
+                **{name: count / pixels for name, count in zip(_SHARES, within, strict=True)},
+            }
+
+        return Sample(len(self._sums), measure)
 
 
 class _Angles:
@@ -293,11 +310,15 @@ class _Angles:
         bins = np.minimum((angles * _BINS_PER_DEGREE).astype(int), len(self._histogram) - 1)
         self._histogram += np.bincount(bins, minlength=len(self._histogram))
 
+    @property
+    def sums(self) -> list[float]:
+        """Pixels, angles, their squares, and pixels within each limit."""
+        return [self.pixels, self._sum, self._squares, *map(int, self._within)]
+
     def result(self) -> dict[str, float]:
         pixels = max(self.pixels, 1)
         shares = {
-            f"within_{limit:g}".replace(".", "_"): float(count / pixels)
-            for limit, count in zip(_WITHIN, self._within, strict=True)
+            name: float(count / pixels) for name, count in zip(_SHARES, self._within, strict=True)
         }
         return {
             "mean_angle": self._sum / pixels,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-__all__ = ["measure_regression"]
+from tl_toolkit.tasks.resampling import Sample
+
+__all__ = ["measure_regression", "sample_values"]
 
 
 def measure_regression(
@@ -37,6 +39,38 @@ def measure_regression(
         **_measure(targets, predictions, columns),
         "mean": _measure(targets, baseline, columns),
     }
+
+
+def sample_values(
+    targets: np.ndarray, predictions: np.ndarray, *, losses: np.ndarray | None = None
+) -> Sample:
+    """Returns the images as MAE, RMSE, R2 and loss are computed from them.
+
+    Args:
+        targets: As in `measure_regression`.
+        predictions: As in `measure_regression`.
+        losses: float (n,), the loss of each image; without them there is no loss.
+    """
+    errors = predictions.astype(np.float64) - targets
+    # R2 does not depend on where 0 is, and sums of squares of small values lose no digits.
+    values = targets.astype(np.float64) - targets.mean(axis=0, dtype=np.float64)
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        images = counts.sum(axis=1, keepdims=True)
+        squares = counts @ errors**2
+        spread_out = counts @ values**2 - (counts @ values) ** 2 / images
+        varies = spread_out > 1e-12 * np.abs(counts @ values**2)
+        r2 = np.where(varies, 1 - squares / np.where(varies, spread_out, 1.0), squares == 0)
+        measured = {
+            "mae": (counts @ np.abs(errors) / images).mean(axis=1),
+            "rmse": np.sqrt(squares / images).mean(axis=1),
+            "r2": r2.mean(axis=1),
+        }
+        if losses is not None:
+            measured["loss"] = counts @ losses.astype(np.float64) / images[:, 0]
+        return measured
+
+    return Sample(len(targets), measure)
 
 
 def _measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,8 @@ class Planning(TaskPlanning):
                 f"  columns: [{', '.join(map(quote, numbers))}]",
             ],
             data=write_table(source, place, "the images"),
+            images=Counter(file.split for file in listing.files),
+            outputs=len(numbers),
             folder=source.with_suffix(""),
             reason=f"columns of numbers: {name_some(numbers)}",
             ignored=ignored,
@@ -127,14 +130,17 @@ def _list_table(
     header, unreadable = read_header(path, expected=_EXPECTED)
     if unreadable:
         return Listing((), (), stratify=""), [("csv", problem) for problem in unreadable]
-    names = [name for name in header if name not in NOT_TARGETS]
+    left_out = {*NOT_TARGETS, *filter(None, [splits.group])}
+    names = [name for name in header if name not in left_out]
     chosen = tuple(columns or names)
     if columns is None and (index := refuse_index(path, names)):
         return Listing((), (), stratify=""), [("csv", index)]
     if problems := _check_columns(path, chosen, names):
         problems = _blame(problems, columns)
         return Listing((), (), stratify=""), problems
-    listed, problems = read_table(path, chosen, refuse=_refuse_number, expected=_EXPECTED)
+    listed, problems = read_table(
+        path, chosen, refuse=_refuse_number, expected=_EXPECTED, group=splits.group
+    )
     problems = _blame(_check_numbers(path, chosen, listed), columns) or problems
     files, fractions = find_fractions(listed, splits.fractions)
     return Listing(chosen, files, fractions, columns=chosen, stratify=""), problems

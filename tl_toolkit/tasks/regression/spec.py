@@ -20,7 +20,8 @@ class RegressionSection(TaskSection):
     kind: Literal["regression"] = Field(default="regression", description="The task.")
     columns: Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None = Field(
         default=None,
-        description="Columns of the table that are predicted; by default all but path and split.",
+        description="Columns of the table that are predicted; by default all but path, split and "
+        "that of data.group.",
         examples=[["age"]],
     )
     loss: Literal["mse", "mae", "huber"] = Field(
@@ -33,10 +34,18 @@ class RegressionSection(TaskSection):
     )
 
     score: ClassVar[str] = "r2"
+    absent: ClassVar[Mapping[str, str]] = {"balance": "numbers have no classes of unequal size"}
     has_classes: ClassVar[bool] = False
+    why_not_mirrored: ClassVar[str] = (
+        "a number may be a place or a direction, which the mirror image changes"
+    )
     grouped_by: ClassVar[str] = "column"
     titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-    baselines: ClassVar[Mapping[str, str]] = {"mean": "mean of training"}
+    baselines: ClassVar[Mapping[str, str]] = {
+        "mean": "mean of training",
+        "neighbors": "nearest neighbours",
+        "probe": "linear probe",
+    }
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
     tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta")
 
@@ -47,6 +56,7 @@ class RegressionSection(TaskSection):
         Args:
             values: The fields of the section, before validation.
         """
+        yield from super().find_conflicts(values)
         yield from refuse_repeated(values.get("columns"), "columns")
         columns = values.get("columns")
         for index, name in enumerate(columns if isinstance(columns, list | tuple) else ()):

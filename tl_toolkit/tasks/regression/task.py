@@ -17,8 +17,9 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.regression.metrics import measure_regression
+from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
 from tl_toolkit.tasks.regression.spec import RegressionSection
+from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -195,17 +196,52 @@ class Regression(ImageTask):
             targets: float32 (n, columns).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
+        metrics, sample = self.measure(outputs, targets, losses=losses)
         predicted = name_columns("predicted", self.classes)
         rows = [
             [*map(float, example.targets), *map(_shorten, output)]
             for example, output in zip(view.examples, outputs, strict=True)
         ]
-        return Evaluation(
-            {"images": metrics.pop("images"), "loss": float(losses.mean(dtype=np.float64))}
-            | metrics,
-            Table([*self.classes, *predicted], rows),
-        )
+        return Evaluation(metrics, Table([*self.classes, *predicted], rows), sample)
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Compares outputs with targets.
+
+        Args:
+            outputs: float (n, columns), in the units of the table.
+            targets: float32 (n, columns).
+            losses: float (n,), or None.
+        """
+        metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
+        loss = {} if losses is None else {"loss": float(losses.mean(dtype=np.float64))}
+        sample = sample_values(targets, outputs, losses=losses)
+        return {"images": metrics.pop("images"), **loss, **metrics}, sample
+
+    def spread(self, targets: np.ndarray) -> np.ndarray:
+        """Returns standardized targets.
+
+        Args:
+            targets: float32 (n, columns), in the units of the table.
+        """
+        return np.asarray((targets - self._mean.numpy()) / self._scale.numpy(), np.float64)
+
+    def as_outputs(self, means: np.ndarray) -> np.ndarray:
+        """Returns standardized values in the units of the table.
+
+        Args:
+            means: float64 (n, columns).
+        """
+        return np.asarray(means * self._scale.numpy() + self._mean.numpy())
+
+    def activate(self, scores: np.ndarray) -> np.ndarray:
+        """Returns what a solved head predicts, in the units of the table.
+
+        Args:
+            scores: Standardized, float64 (n, columns).
+        """
+        return self.as_outputs(scores)
 
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["count_confusion", "mean_iou", "measure_confusion"]
+from tl_toolkit.tasks.resampling import Sample
+
+__all__ = ["count_confusion", "mean_iou", "measure_confusion", "sample_confusions"]
 
 
 def count_confusion(
@@ -81,6 +83,32 @@ def measure_confusion(confusion: np.ndarray, classes: Sequence[str]) -> dict[str
     del plain["frequency_weighted_iou"]
     measured["majority"] = {"class": classes[common], **plain}
     return measured
+
+
+def sample_confusions(confusions: Sequence[np.ndarray]) -> Sample:
+    """Returns the images as the means of `measure_confusion` are computed from them.
+
+    Args:
+        confusions: The confusion matrix of each image, at least one.
+    """
+    hits = np.stack([np.diag(confusion) for confusion in confusions]).astype(np.float64)
+    pixels = np.stack([confusion.sum(axis=1) for confusion in confusions]).astype(np.float64)
+    predicted = np.stack([confusion.sum(axis=0) for confusion in confusions]).astype(np.float64)
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        right, wanted = counts @ hits, counts @ pixels
+        unions = wanted + counts @ predicted - right
+        iou, recall = right / np.maximum(unions, 1), right / np.maximum(wanted, 1)
+        total = np.maximum(wanted.sum(axis=1), 1)
+        occurring = np.maximum((unions > 0).sum(axis=1), 1)
+        return {
+            "pixel_accuracy": right.sum(axis=1) / total,
+            "mean_accuracy": recall.sum(axis=1) / np.maximum((wanted > 0).sum(axis=1), 1),
+            "mean_iou": iou.sum(axis=1) / occurring,
+            "frequency_weighted_iou": (iou * wanted).sum(axis=1) / total,
+        }
+
+    return Sample(len(confusions), measure)
 
 
 def _summarize(confusion: np.ndarray) -> dict[str, float]:

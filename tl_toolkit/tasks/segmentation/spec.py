@@ -14,8 +14,19 @@ class SegmentationSection(DenseSection):
     """One class for each pixel."""
 
     kind: Literal["segmentation"] = Field(default="segmentation", description="The task.")
+    balance: Literal["class_weights", "focal", "dice"] | None = Field(
+        default=None,
+        description="What training does about classes of few pixels, short for fields of pixels: "
+        "class_weights for class_weights: balanced, focal and dice for that loss.",
+    )
 
     score: ClassVar[str] = "mean_iou"
+    tunable: ClassVar[tuple[str, ...]] = ("balance",)
+    balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "class_weights": {"class_weights": "balanced"},
+        "focal": {"loss": "focal"},
+        "dice": {"loss": "dice"},
+    }
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "loss": ("cross_entropy", "dice", "focal"),
         "sampling": ("uniform", "balanced", "edges"),

@@ -17,7 +17,13 @@ from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.registry import layers_of, values_of
-from tl_toolkit.tasks.segmentation.confusion import count_confusion, mean_iou, measure_confusion
+from tl_toolkit.tasks.resampling import Sample
+from tl_toolkit.tasks.segmentation.confusion import (
+    count_confusion,
+    mean_iou,
+    measure_confusion,
+    sample_confusions,
+)
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 from tl_toolkit.tasks.segmentation.spec import SegmentationSection
 
@@ -37,13 +43,16 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
         recipe: The recipe, with its head resolved.
         classes: Class names in the order of the outputs.
     """
+    task = recipe.task
+    if not isinstance(task, SegmentationSection):
+        raise TypeError(f"task: expected segmentation, got {task.kind}")
     section = recipe.data.masks
     masks = MaskSettings()
     if section is not None:
         masks = MaskSettings(section.ids, section.colors, section.ignore)
     return Segmentation(
         classes,
-        PixelSettings(**values_of(recipe.pixels)),
+        PixelSettings(**{**values_of(recipe.pixels), **task.balanced_pixels}),
         MaskReader(masks, len(classes)),
         layers_of(recipe),
         None if masks.colors is None else np.array(masks.colors, np.uint8),
@@ -202,7 +211,7 @@ class MaskMetric:
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._confusion = np.zeros((len(classes), len(classes)), np.int64)
-        self._images = 0
+        self._confusions: list[np.ndarray] = []
 
     def add(self, prediction: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
         """Adds an image.
@@ -216,10 +225,15 @@ class MaskMetric:
         """
         confusion = count_confusion(target, prediction["mask"], len(self._classes), IGNORE)
         self._confusion += confusion
-        self._images += 1
+        self._confusions.append(confusion)
         metrics = measure_confusion(confusion, self._classes)
         return {name: metrics[name] for name in ("pixel_accuracy", "mean_iou")}
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
-        return {"images": self._images, **measure_confusion(self._confusion, self._classes)}
+        measured = measure_confusion(self._confusion, self._classes)
+        return {"images": len(self._confusions), **measured}
+
+    def sample(self) -> Sample:
+        """Returns the images as the metrics are computed from them."""
+        return sample_confusions(self._confusions)

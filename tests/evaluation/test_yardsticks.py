@@ -1,0 +1,144 @@
+"""Simple predictors beside a run: on the features of the base before any training."""
+
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.neighbors import KNeighborsClassifier
+
+import tl_toolkit as tl
+from tests.models import build_trainer, plan_values
+from tests.training.test_loop import digits_recipe
+from tests.training.test_solving import MODEL
+from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.events import ignore
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.printing.tables import build_summary, open_console
+from tl_toolkit.training.prepare import assemble_model
+
+TUNE = {"name": "tune", "epochs": 2, "learning_rate": 1e-2, "unfreeze": {"from": "block4"}}
+
+
+def tuned(folder, store="auto", head=None, phases=({"name": "head", "epochs": 3}, TUNE)):
+    """A trainer whose base has moved, and its plan."""
+    values = digits_recipe(
+        model={**MODEL, "head": head or {}}, phases=list(phases), features={"store": store}
+    )
+    plan, task = plan_values(values)
+    folder.mkdir(exist_ok=True)
+    trainer, images = build_trainer(plan, task, folder)
+    trainer.train(training_settings(plan))
+    return trainer, images, plan, task
+
+
+def compute_averages(plan, task, images):
+    """The averaged output of a base that was never trained."""
+    transfer = assemble_model(plan, task, ignore)
+    base = keras.Model(transfer.image, transfer.parts[-1].inputs[-1])
+    order = np.arange(len(images))
+    pixels = np.concatenate([batch for batch, _ in images.batches(order, 16)])
+    return np.asarray(FixedBatch(base)(pixels)).mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("store", ["always", "never"])
+def test_vectors_are_those_of_the_base_before_any_training(tmp_path, store):
+    trainer, images, plan, task = tuned(tmp_path / "images", store)
+    after = [weight.numpy() for weight in trainer.model.weights]
+    count = sum(map(len, images.values()))
+
+    vectors = trainer.read_untrained(most_images=count)
+
+    expected = compute_averages(plan, task, images["validation"])
+    np.testing.assert_allclose(vectors["validation"], expected, rtol=1e-4, atol=1e-5)
+    assert set(vectors) == set(images)
+    assert (trainer.read_untrained(most_images=count - 1) is None) == (store == "never")
+    for weight, kept in zip(trainer.model.weights, after, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+def test_of_a_head_on_several_maps_the_last_one_is_read(tmp_path):
+    head = {"taps": "all", "pooling": "statistics", "solver": "ridge"}
+    trainer, images, plan, task = tuned(tmp_path / "images", "always", head, phases=[TUNE])
+
+    vectors = trainer.read_untrained(most_images=0)["validation"]
+
+    expected = compute_averages(plan, task, images["validation"])
+    np.testing.assert_allclose(vectors[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
+    assert vectors.shape[1] == 2 * expected.shape[1]  # averages, and deviations
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    values = digits_recipe(model=MODEL, phases=[{"name": "head", "epochs": 3}, TUNE])
+    return tl.finetune(values, out=tmp_path_factory.mktemp("beside") / "run", versus="scratch")
+
+
+def test_yardsticks_are_those_of_scikit_learn(run, tmp_path):
+    trainer, images, _, _ = tuned(tmp_path / "images", "always")
+    vectors = trainer.read_untrained(most_images=0)
+    train, test = (images[split].targets for split in ("train", "validation"))
+    measured = run.metrics["validation"]
+
+    near = [
+        KNeighborsClassifier(number, metric="cosine", algorithm="brute")
+        .fit(vectors["train"], train)
+        .score(vectors["validation"], test)
+        for number in (1, 3, 5, 10, 20)
+    ]
+    scaled = [(vectors[name] - vectors["train"].mean(0)) / np.sqrt(vectors["train"].var(0) + 1e-6)
+              for name in ("train", "validation")]  # fmt: skip
+    ridge = RidgeClassifierCV(np.logspace(-3, 6, 19)).fit(scaled[0], train)
+
+    assert measured["neighbors"]["accuracy"] in [pytest.approx(score) for score in near]
+    assert measured["probe"]["accuracy"] == pytest.approx(ridge.score(scaled[1], test), abs=0.03)
+    assert "loss" not in measured["neighbors"] and measured["probe"]["loss"] > 0
+
+
+def test_the_run_is_compared_with_the_probe_on_the_same_images(run):
+    measured = run.metrics["validation"]
+
+    found = measured["against"]["probe"]
+
+    difference = measured["accuracy"] - measured["probe"]["accuracy"]
+    assert (found["only_run"] - found["only_other"]) / measured["images"] == pytest.approx(
+        difference
+    )
+    assert run.evaluate()["against"] == measured["against"]
+    assert run.evaluate()["neighbors"] == measured["neighbors"]
+
+
+def test_the_same_network_from_scratch_stands_beside_the_run(run):
+    path = run.path / "baseline" / "phases" / "1-scratch"
+    receipt = json.loads((path / "receipt.json").read_text())
+    scratch = run.metrics["baseline"]
+
+    assert run.recipe.baseline == scratch["word"] == "scratch"
+    assert {row["state"] for row in receipt["parts"]} == {"trainable"}
+    assert len((path / "history.csv").read_text().splitlines()) == 2 + 5  # the heading, epoch 0
+    found = run.metrics["validation"]["against"]["scratch"]
+    images = scratch["validation"]["images"]
+    difference = run.metrics["validation"]["accuracy"] - scratch["validation"]["accuracy"]
+    assert (found["only_run"] - found["only_other"]) / images == pytest.approx(difference)
+
+
+def test_the_summary_names_what_each_row_is_of(run):
+    file = io.StringIO()
+
+    open_console(file).print(build_summary(run.metrics, run.recipe.task))
+
+    rows = [line.split("  ")[0].strip() for line in file.getvalue().splitlines()]
+    assert rows[1:] == [
+        "this run", "from scratch", "majority class", "nearest neighbours", "linear probe",
+    ]  # fmt: skip
+
+
+def test_a_recipe_leaves_them_out(tmp_path):
+    values = digits_recipe(model=MODEL, phases=[{"name": "head", "epochs": 1}], yardsticks=False)
+
+    measured = tl.finetune(values, out=tmp_path / "run").metrics["validation"]
+
+    assert not {"neighbors", "probe", "against"} & set(measured)
+    assert measured["majority"]["accuracy"] > 0

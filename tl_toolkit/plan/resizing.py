@@ -1,0 +1,48 @@
+"""How `init` lets images be resized, by the proportions that they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_toolkit.sources.proportions import measure_proportions
+from tl_toolkit.sources.survey import list_images
+from tl_toolkit.sources.tables import read_columns
+
+__all__ = ["choose_resize"]
+
+_ALIKE = 1.25
+"""Spread of proportions up to which a stretch changes the shapes of all images about alike."""
+
+_MOST_CUT = 0.35  # a square of a photo of 3 : 2 cuts off a third
+"""Share of an image above which a crop of its centre is no longer most of it."""
+
+
+def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
+    """Chooses how the images of a folder or table are resized to a square.
+
+    Where their proportions differ, a network on cropped photos was better than one on stretched
+    or padded ones (benchmarks/resizing.py). A crop may lose what lies at the border, though.
+
+    Args:
+        source: A folder with images somewhere below it, or a table with the column path.
+        is_centred: Whether what an image is labelled for is in its centre.
+
+    Returns:
+        A word for `data.resize`, and the reason; None where too few images can be read.
+    """
+    measured = measure_proportions(_list_files(source))
+    if measured is None:
+        return None
+    low, high = f"{measured.low:.2f}", f"{measured.high:.2f}"
+    sides = f"width / height {low}" + (f" to {high}" if high != low else "")
+    if measured.spread <= _ALIKE:
+        return "stretch", f"the images have about the same proportions, {sides}"
+    if is_centred and measured.cut <= _MOST_CUT:
+        return "crop", f"proportions differ, {sides}; cuts off {measured.cut:.0%}, pad nothing"
+    return "pad", f"proportions differ, {sides}; nothing is cut off, shapes stay"
+
+
+def _list_files(source: Path) -> list[Path]:
+    if source.is_dir():
+        return list_images(source)
+    return [source.parent / cell.value for cell in read_columns(source, ["path"])["path"]]

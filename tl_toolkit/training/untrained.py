@@ -1,0 +1,96 @@
+"""What a base makes of the images before any training: a vector for each, of its last map."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+
+from tl_toolkit.architectures.batches import Batch, as_list
+from tl_toolkit.architectures.heads import POOLED_LAYERS
+from tl_toolkit.features.fingerprint import Digests
+from tl_toolkit.features.sets import FeatureSet
+from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.training.checkpoint import BestState
+from tl_toolkit.transfer.assemble import TransferModel
+from tl_toolkit.transfer.freezing import find_cut
+
+__all__ = ["read_untrained"]
+
+
+def read_untrained(
+    transfer: TransferModel,
+    source: FeatureSource,
+    digests: Digests,
+    initial: BestState,
+    *,
+    sizes: Mapping[str, int],
+    most_images: int,
+) -> dict[str, np.ndarray] | None:
+    """Returns the last map that a head reads, as the untrained base computes it, pooled.
+
+    It is pooled as the head pools it where the vectors that it reads are stored, else averaged.
+    Stored features cost no pass over the images. Without them the base runs once for each image.
+
+    Args:
+        transfer: The model, after a training.
+        source: Gives the features.
+        digests: Digests of all weights as they were before the training.
+        initial: The weights that the training changed, as they were before.
+        sizes: Images in each split.
+        most_images: Of how many images the base may run.
+
+    Returns:
+        float32 (n, features) of each split; None where there are too many images.
+    """
+    cut = find_cut(transfer, ())
+    width = _find_width(transfer)
+    stored = source.read_plain(cut, digests)
+    if stored is not None:
+        return _pool_all(stored, sizes, width)
+    if sum(sizes.values()) > most_images:
+        return None
+    with _as_before(transfer, initial):
+        return _pool_all(source.compute_plain(cut), sizes, width)
+
+
+def _find_width(transfer: TransferModel) -> int | None:
+    """Returns how many features at the head are of the last map; None for all."""
+    head = transfer.parts[-1].layers
+    joined = next((layer for layer in head if layer.name == POOLED_LAYERS[0]), None)
+    return None if joined is None else int(joined.input[-1].shape[-1])
+
+
+def _pool_all(
+    features: Mapping[str, FeatureSet], sizes: Mapping[str, int], width: int | None
+) -> dict[str, np.ndarray]:
+    pooled = {}
+    for split, count in sizes.items():
+        chunks = features[split].chunks(np.arange(count), 1, epoch=1)
+        pooled[split] = np.concatenate([_pool(batch, width) for batch, _ in chunks])
+    return pooled
+
+
+def _pool(batch: Batch, width: int | None) -> np.ndarray:
+    last = np.asarray(as_list(batch)[-1])
+    if last.ndim == 4:
+        return np.asarray(last.mean(axis=(1, 2)))
+    return last if width is None else last[:, -width:]
+
+
+@contextlib.contextmanager
+def _as_before(transfer: TransferModel, initial: BestState) -> Iterator[None]:
+    """Gives a model the weights that it had before a training, for a `with` block."""
+    kept: list[tuple[keras.Variable, np.ndarray]] = [
+        (variable, variable.numpy())
+        for _, name, variable in transfer.variables()
+        if name in initial.names
+    ]
+    initial.restore(transfer)
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
