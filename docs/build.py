@@ -54,6 +54,7 @@ SECTIONS += [
     "UnfreezeGradual",
     "EarlyStopping",
     "Interpolation",
+    "Teacher",
     "Export",
 ]
 SECTIONS += ["Search", "Objective", "Dimension"]
@@ -76,6 +77,7 @@ PLACES = {
     "UnfreezeGradual": "phases.NAME.unfreeze, as {gradual: N}",
     "EarlyStopping": "early_stopping",
     "Interpolation": "interpolate",
+    "Teacher": "teacher",
     "L2SP": "phases.NAME.l2_sp",
     "Export": "export",
     "Search": "search",

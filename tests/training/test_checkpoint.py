@@ -81,3 +81,17 @@ def test_what_is_kept_later_changes_no_copy(transfer, best):
 
     copy.restore(transfer)
     assert (copy.epoch, values(transfer)) == (epoch(1), {1.0})
+
+
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_an_untrained_start_is_replaced_and_a_trained_one_only_by_what_is_better(
+    transfer, keep_start
+):
+    worse, better = (
+        Epoch("head", 1, 0.1, None, None, val_loss=loss, val_score=0.0) for loss in (2.0, 0.5)
+    )
+    state = BestState(keep_start=keep_start)
+    state.keep(transfer, epoch(0))
+
+    assert state.copy().is_beaten_by(worse, None) == (not keep_start)
+    assert state.is_beaten_by(better, None)

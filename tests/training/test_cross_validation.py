@@ -17,7 +17,8 @@ from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import Epoch
-from tl_toolkit.training.folds import average_histories
+from tl_toolkit.training.folds import FoldTrainings, average_histories
+from tl_toolkit.training.outcome import Training
 from tl_toolkit.training.prepare import scan_images
 
 HEAD = [{"name": "head", "epochs": 3, "learning_rate": 1e-2}]
@@ -297,3 +298,20 @@ def test_metrics_are_plain_numbers(folded):
 
     assert json.loads(run.folder.metrics.read_text()) == run.metrics
     assert np.isfinite(run.metrics["folds"]["deviation"]["loss"])
+
+
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_a_trained_start_may_be_best_in_the_mean(keep_start):
+    losses = [[1.0, 2.0], [1.0, 0.5]]  # 1.0 before, and 1.25 after the epoch
+    histories = [
+        [
+            Epoch("tune", n, 0.1, None, None, val_loss=loss, val_score=0.5)
+            for n, loss in enumerate(of)
+        ]
+        for of in losses
+    ]
+    folds = [Training(history[0], tuple(history), (), "") for history in histories]
+
+    best = FoldTrainings(tuple(folds), keep_start=keep_start).best
+
+    assert best.epoch == (0 if keep_start else 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
+from tl_toolkit.api.start import add_override, add_start, refuse_replaced_runs
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
@@ -22,6 +23,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
@@ -51,6 +53,7 @@ def finetune(
     *,
     overrides: Overrides = (),
     base: keras.Model | None = None,
+    start: str | Path | Run | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     versus: Literal["scratch"] | None = None,
@@ -68,6 +71,9 @@ def finetune(
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         base: A functional Keras model in place of the recipe's base, weights and arguments. It is
             used whole and is not changed; the run keeps a copy.
+        start: A finished run, or its folder or name, whose weights training starts from: of its
+            head, outputs are kept by the names of their classes, and those of new classes begin
+            with the means of their features. It becomes the recipe's `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         versus: With "scratch" the same network is trained from random weights beside the run, in
@@ -89,10 +95,10 @@ def finetune(
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
-    if versus is not None and isinstance(overrides, Mapping):
-        overrides = {**overrides, "baseline": versus}
-    elif versus is not None:
-        overrides = [*overrides, f"baseline={versus}"]
+    if start is not None:
+        overrides = add_start(overrides, start, root=Path(root))
+    if versus is not None:
+        overrides = add_override(overrides, "baseline", versus)
     with contextlib.ExitStack() as stack:
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
@@ -101,6 +107,7 @@ def finetune(
             hint = "--out DIR --overwrite"
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
+        refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place = Path(out) if out else None
@@ -115,12 +122,24 @@ def finetune(
                 handle(warning(text))
             if plan.ignored:
                 handle(message(plan.ignored))
+            if plan.start:
+                handle(message(f"start: {plan.start.describe()}"))
             for text in plan.warnings:
                 handle(warning(text))
             run = _Finetuning(plan, folder, handle, callbacks).run()
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))
     return run
+
+
+def _describe_teacher(recipe: Recipe) -> dict[str, str] | None:
+    """Returns the run of a teacher and the digest of its model; None without one."""
+    from tl_toolkit.transfer.weights import hash_file
+
+    if recipe.teacher is None:
+        return None
+    model = RunFolder(recipe.teacher.run).model
+    return {"run": str(recipe.teacher.run), "sha256": hash_file(model)}
 
 
 def _check_callbacks(callbacks: object) -> None:
@@ -284,6 +303,8 @@ class _Finetuning:
                 "weights_sha256": hash_file(weights) if weights else None,
                 "weights_matched_by": loaded.by if loaded else None,
                 "weights_left_out": list(loaded.left_out) if loaded else [],
+                "start": self.plan.start.as_json() if self.plan.start else None,
+                "teacher": _describe_teacher(recipe),
                 "numerics": {**describe_numerics(), "precision": recipe.precision},
             },
         )

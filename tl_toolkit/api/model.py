@@ -37,6 +37,8 @@ def build_model(
 
     `finetune` starts from the same weights. All layers are trainable: phases set what trains. A
     model of regression holds mean and deviation of the training targets: its images are inspected.
+    In a head of `model.start`, outputs of new classes are random; `finetune` begins them with the
+    means of their features.
 
     Args:
         recipe: As in `tl.finetune`.
@@ -65,7 +67,8 @@ def build_model(
         task = build_task(plan.recipe, plan.classes)
         transfer = assemble_model(plan, task, handle)
         prepare_model(plan, task, handle)
-        initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
+        if plan.start is None:
+            initialize_head(transfer.parts[-1].layers, phase_seed(plan.recipe.seed, "head", 0))
         return transfer.model
 
 
@@ -105,31 +108,6 @@ def load_model(path: str | Path) -> keras.Model:
     if not Path(path).is_file():
         raise DataError(Problem(str(path), "no such file", "Expected a file model.keras of a run."))
     with numerics(deterministic=False):  # a caller's dtype policy would change layers
-        return _load(Path(path))
+        from tl_toolkit.transfer.saved import load_saved_model
 
-
-def _load(path: Path) -> keras.Model:
-    import keras
-
-    # Keras must know these layers to load them.
-    import tl_toolkit.architectures.affine
-    import tl_toolkit.architectures.layers
-    import tl_toolkit.architectures.sampling  # noqa: F401
-    from tl_toolkit.architectures.own import describe_unregistered
-    from tl_toolkit.keras_private import explain_load
-
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the first damaged part makes it
-        cause, unknown = explain_load(error)
-        if unknown:
-            problem = describe_unregistered(str(path), "cannot be loaded", unknown)
-            raise DataError(problem) from error
-        raise DataError(
-            Problem(
-                where=str(path),
-                what=f"cannot be loaded: {cause}",
-                expected="The file is damaged, or was written by another Keras.",
-                hint="tltool finetune with the recipe.yaml beside it",
-            )
-        ) from error
+        return load_saved_model(Path(path))

@@ -16,6 +16,7 @@ from tl_toolkit.errors import Problem, RecipeError
 @click.command("finetune")
 @takes_recipe
 @click.argument("overrides", nargs=-1)
+@click.option("--from", "start", metavar="RUN", help="Start from the weights of this run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
 @click.option(
@@ -28,6 +29,7 @@ from tl_toolkit.errors import Problem, RecipeError
 def finetune_command(
     recipe: Path,
     overrides: tuple[str, ...],
+    start: str | None,
     out: Path | None,
     overwrite: bool,
     versus: Literal["scratch"] | None,
@@ -54,6 +56,7 @@ def finetune_command(
     run = finetune(
         recipe,
         overrides=overrides,
+        start=start,
         out=out,
         overwrite=overwrite,
         versus=versus,

@@ -6,8 +6,10 @@ import functools
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.architectures.costs import count_graph
@@ -16,8 +18,10 @@ from tl_toolkit.features.fingerprint import Digests
 from tl_toolkit.features.prefix_store import PrefixStore, count_images
 from tl_toolkit.features.sets import FeatureSet, LiveFeatures
 from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.teacher import find_outputs
 from tl_toolkit.features.views import TrainingViews
 from tl_toolkit.images.augment import GeometricTransform
+from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.mixing import Mixer
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.transfer.assemble import TransferModel
@@ -102,6 +106,23 @@ class FeatureSource:
             reason = "another process has deleted what was stored"
         self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
+
+    def find_outputs(
+        self, path: Path, *, image_size: tuple[int, int], resize: Resize
+    ) -> np.ndarray:
+        """Returns the outputs of another whole model for the training images, as they are.
+
+        They are stored unless the store is never used.
+
+        Args:
+            path: The file of the model.
+            image_size: (height, width) of the model's images.
+            resize: How images are resized to that size.
+        """
+        return find_outputs(
+            path, self._images["train"], image_size=image_size, resize=resize,
+            is_stored=self._settings.store != "never", progress=self._progress,
+        )  # fmt: skip
 
     def read_plain(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
         """Returns stored features of the images as they are; None where there are none.

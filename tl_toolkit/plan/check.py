@@ -21,6 +21,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import estimate_splits, resolve_preset
 from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
+from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
 from tl_toolkit.recipe.schema import Data, Recipe
@@ -43,7 +44,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         DataError: All problems are of the data, or of the data and the weights.
         WeightsError: All problems are of the weights.
     """
-    recipe = loaded.recipe
+    recipe = resolve_runs(loaded.recipe)
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]
@@ -114,6 +115,7 @@ def _make_plan(recipe: Recipe, survey: Survey, network: Network) -> Plan:
         units=network.units,
         weights_file=network.weights_file,
         published=network.published,
+        start=find_start(recipe, survey.classes),
     )
 
 

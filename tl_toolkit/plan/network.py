@@ -24,7 +24,9 @@ from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_phases import check_rates, check_stages
 from tl_toolkit.plan.findings import Finding, Findings
+from tl_toolkit.plan.start import check_start
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.teacher import check_teacher
 from tl_toolkit.recipe.schema import (
     Head,
     OwnBase,
@@ -35,6 +37,7 @@ from tl_toolkit.recipe.schema import (
     UnfreezeOnly,
 )
 from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.listing import name_some
 
 __all__ = ["Network", "check_network", "resolve_head", "resolve_network"]
@@ -116,6 +119,9 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
     if problem_of_size := check_image_size(architecture, recipe.data.image_size):
         findings.append(Finding(("data", "image_size"), problem_of_size))
     findings += _check_head(recipe, architecture)
+    wrong_start = check_start(resolve_head(recipe), classes)
+    findings += wrong_start
+    findings += check_teacher(recipe, classes)
     readable = planning.readable_units(architecture)
     findings += check_stages(recipe)
     units: dict[str, tuple[str, ...]] = {}
@@ -139,7 +145,8 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
         network = _find_weights(recipe, architecture, units)
     except WeightsError as error:
         return [*findings, Finding(("model", "weights"), error.problems[0])], None
-    findings += _check_weights(recipe, network)
+    if not wrong_start:  # which says more than the weights of another network
+        findings += _check_weights(recipe, network)
     is_whole = all(stage.name in units for phase in recipe.phases for stage in phase.stages)
     return findings, network if is_whole else None
 
@@ -222,6 +229,8 @@ def _find_weights(
         WeightsError: No file was ever published for the base and its arguments.
     """
     model = recipe.model
+    if model.start is not None:
+        return Network(architecture, units, RunFolder(model.start).model)
     if model.weights is None or model.weights == "random":
         return Network(architecture, units, None)
     if model.weights != "imagenet":
@@ -234,6 +243,8 @@ def _find_weights(
 
 def _check_weights(recipe: Recipe, network: Network) -> Findings:
     path = network.weights_file
+    if recipe.model.own_file is not None:
+        return  # loading compares them: the catalog knows no shapes of a user's own base
     if path is None or (network.published is not None and not exists(path)):
         return
     what, expected, hint = "", "", ""
@@ -252,5 +263,6 @@ def _check_weights(recipe: Recipe, network: Network) -> Findings:
         if misfit:
             hint = suggest_base(network.architecture, recipe.model.arguments, info)
     if what:
-        problem = Problem("", f"model.weights: {str(path)!r} {what}", expected, hint)
-        yield Finding(("model", "weights"), problem, WeightsError)
+        field = "weights" if recipe.model.start is None else "start"
+        problem = Problem("", f"model.{field}: {str(path)!r} {what}", expected, hint)
+        yield Finding(("model", field), problem, WeightsError)

@@ -12,6 +12,7 @@ from typing import Any
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
+from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
@@ -39,6 +40,7 @@ class Plan:
             base that train, input to output.
         weights_file: The weight file; None for random weights, or the base's own.
         published: The record of the weight file, if it is one that can be fetched.
+        start: The run that training starts from; None where there is none.
         reasons: For each value that a preset chose, what it is and why.
     """
 
@@ -48,6 +50,7 @@ class Plan:
     units: Mapping[str, tuple[str, ...]]
     weights_file: Path | None
     published: WeightFile | None
+    start: Start | None = None
     reasons: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -124,6 +127,7 @@ class Plan:
             "weights": model.weights,
             "weights_file": str(self.weights_file) if self.weights_file else None,
             "weights_fetched": self.is_fetched,
+            "start": None if self.start is None else self.start.as_json(),
             "classes": list(self.classes),
             "images": {split: dict(counts) for split, counts in self.images.items()},
             "ignored": self.ignored,
@@ -160,6 +164,7 @@ class Plan:
         return "\n".join(
             (
                 f"base     {base}{arguments}; weights {weights}{fetch}",
+                *([f"start    {self.start.describe()}"] if self.start else []),
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
                 f"images   {images}",
                 *([f"folds    {self._describe_folds()}"] if self.recipe.data.folds else []),

@@ -87,7 +87,7 @@ def resolve_preset(
         return recipe, ()
     head, choices = _choose_head(recipe, images, outputs)
     phases: list[Phase] = []
-    if recipe.model.weights == "random":
+    if recipe.model.is_random:
         phases.append(_train_all(architecture))
         why = "random weights have nothing to keep, so all of them train"
         choices.append(Choice("phases.train", "", why))
@@ -116,13 +116,16 @@ def resolve_preset(
         changed["interpolate"] = False
         why = "no head is trained before the base is, to mix with"
         choices.append(Choice("interpolate", "false", why))
+    if recipe.teacher is not None and not phases:
+        changed["teacher"] = None
+        choices.append(Choice("teacher", "null", "a head that is solved learns labels alone"))
     return recipe.model_copy(update=changed), tuple(choices)
 
 
 def _choose_head(recipe: Recipe, images: int, outputs: int) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
-    if recipe.model.weights == "random":
+    if recipe.model.is_random:
         reason = "features of random weights are not worth solving for"
     elif head.hidden or head.l1 or head.l2 or head.pooling == "generalized_mean":
         reason = "the recipe's own head is not one that can be solved"

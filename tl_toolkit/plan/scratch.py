@@ -13,7 +13,7 @@ __all__ = ["build_scratch"]
 _EPOCHS = 20
 """Epochs beside a recipe that trains none, as its head is solved."""
 
-_LEFT_OUT = ("baseline", "search", "interpolate")
+_LEFT_OUT = ("baseline", "search", "interpolate", "teacher")
 
 
 def build_scratch(recipe: Recipe, architecture: Architecture) -> Recipe:
@@ -22,7 +22,8 @@ def build_scratch(recipe: Recipe, architecture: Architecture) -> Recipe:
     One phase takes the place of all: its epochs are theirs together, every unit trains, and so does
     BatchNormalization, whose statistics follow with a momentum of 0.9. It has Adam at a rate of
     1e-3 that falls to 0 along a cosine. The head keeps its layers, but is not solved, and does not
-    standardize what a random base makes of the images. All else is equal.
+    standardize what a random base makes of the images. No run is started or learned from. All else
+    is equal.
 
     Args:
         recipe: The recipe, resolved.
@@ -37,6 +38,8 @@ def build_scratch(recipe: Recipe, architecture: Architecture) -> Recipe:
         "batch_norm_momentum": 0.9,
     }
     left_out = {f"~{name}": None for name in _LEFT_OUT if getattr(recipe, name)}
+    if recipe.model.start is not None:
+        left_out["~model.start"] = None
     changes: dict[str, Any] = {**left_out, "model.weights": "random", "phases": [phase]}
     head = recipe.model.head
     if isinstance(head, Head) and not recipe.task.is_dense:

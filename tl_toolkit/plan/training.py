@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.teacher import find_teaching
 from tl_toolkit.recipe.anchors import INTERPOLATE
-from tl_toolkit.recipe.phase_schema import PhaseSettings
+from tl_toolkit.recipe.phase_schema import PhaseSettings, Teaching
 from tl_toolkit.recipe.schema import Head, Recipe
 
 __all__ = [
     "INTERPOLATE",
     "PhaseSettings",
     "StoppingRule",
+    "Teaching",
     "TrainingSettings",
     "describe_phases",
     "dropout_rates",
@@ -51,6 +53,8 @@ class TrainingSettings:
         dropout: Rate of each dropout of the head, by the layer's name.
         descriptions: For each phase a text that is equal for two trainings of one model only if
             their phases are, up to this one, bit for bit.
+        carried: Places of the outputs of new classes in a head that a run has trained; None for a
+            new head.
         mixtures: Number of mixtures of the weights from before and after tuning; 0 for none.
         mixes_images: Whether phases that take steps train on mixed images.
     """
@@ -61,6 +65,7 @@ class TrainingSettings:
     stopping: StoppingRule | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
     descriptions: tuple[str, ...] = ()
+    carried: tuple[int, ...] | None = None
     mixtures: int = 0
     mixes_images: bool = False
 
@@ -73,10 +78,11 @@ def training_settings(plan: Plan) -> TrainingSettings:
     """
     recipe = plan.recipe
     stopping, augment = recipe.early_stopping, recipe.augment
+    teaching = find_teaching(recipe, plan.classes)
     phases, descriptions = [], []
     for index, phase in enumerate(recipe.phases):
         for stage in phase.stages:
-            phases.append(PhaseSettings.of(phase, stage, plan.units[stage.name]))
+            phases.append(PhaseSettings.of(phase, stage, plan.units[stage.name], teaching))
             descriptions.append(f"{describe_phases(recipe, index)} {stage.name}")
     if solver := recipe.model.classifier.solver:
         phases.insert(0, PhaseSettings.of_probe(solver))
@@ -88,6 +94,7 @@ def training_settings(plan: Plan) -> TrainingSettings:
         stopping=None if stopping is None else StoppingRule(**stopping.model_dump()),
         dropout=dropout_rates(recipe.model.classifier),
         descriptions=tuple(descriptions),
+        carried=None if plan.start is None else plan.start.find_new(plan.classes),
         mixtures=recipe.interpolate.steps if recipe.interpolate else 0,
         mixes_images=augment is not None and bool(augment.mixup or augment.cutmix),
     )
@@ -139,7 +146,8 @@ def describe_phases(recipe: Recipe, index: int) -> str:
         index: Place of the phase, from 0; -1 for what comes before all of them.
     """
     chosen = recipe.model_dump(
-        mode="json", include={"seed", "task", "augment", "model", "early_stopping", "phases"}
+        mode="json",
+        include={"seed", "task", "augment", "model", "early_stopping", "phases", "teacher"},
     )
     del chosen["model"]["weights"]  # a path, which may differ where the file does not
     if recipe.pixels is not None:

@@ -1,16 +1,25 @@
-"""Sections that tie training to other weights: those that it began with."""
+"""Sections that tie training to other weights: those that it began with, or a teacher's."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tl_toolkit.recipe.fields import Conflict, RegularizationFactor, Section, in_words
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    LocalPath,
+    RegularizationFactor,
+    Section,
+    in_words,
+)
 from tl_toolkit.recipe.tasks import field_of
 
 __all__ = [
     "INTERPOLATE",
     "L2SP",
+    "Teacher",
+    "TeacherField",
     "Interpolate",
     "Interpolation",
     "find_interpolation_conflicts",
@@ -46,6 +55,41 @@ def _as_interpolation(value: object) -> object:
 Interpolate = Annotated[
     Interpolation | Literal[False],
     BeforeValidator(_as_interpolation, json_schema_input_type=Interpolation | bool),
+]
+
+
+class Teacher(Section):
+    """A run whose outputs training learns too (Hinton et al., 2015, distillation)."""
+
+    run: LocalPath = Field(
+        description="Folder of a finished run with the same classes; its base may be any.",
+        examples=["runs/large/001"],
+    )
+    temperature: float = Field(
+        default=2.0,
+        gt=0,
+        description="What logits are divided by, above 0, in the model and in the teacher: the "
+        "higher, the more the teacher's small probabilities count.",
+        examples=[4.0],
+    )
+    weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Weight of the teacher, above 0 up to 1: training minimizes 1 - weight times "
+        "the loss, and weight times temperature squared times the divergence from the teacher.",
+        examples=[0.9],
+    )
+
+
+def _as_teacher(value: object) -> object:
+    if isinstance(value, str | Path):
+        value = {"run": value}
+    return Teacher.model_validate(value) if isinstance(value, Mapping) else value
+
+
+TeacherField = Annotated[
+    Teacher | None, BeforeValidator(_as_teacher, json_schema_input_type=Teacher | str | None)
 ]
 
 
@@ -100,12 +144,13 @@ def find_interpolation_conflicts(values: Mapping[str, Any]) -> Iterable[Conflict
     if not phases and values.get("preset") == "fast":
         expected = "expected false: preset fast tunes nothing, so that there is nothing to mix"
         yield Conflict(("interpolate",), expected, "preset: auto")
-    solver = field_of(field_of(values.get("model"), "head"), "solver")
+    model = values.get("model")
+    solver = field_of(field_of(model, "head"), "solver")
     tuning = [n for n, phase in enumerate(phases) if field_of(phase, "unfreeze") not in (None, 0)]
     if (phases or solver) and not tuning:
         expected = "expected false: no phase tunes the base, so that there is nothing to mix"
         yield Conflict(("interpolate",), expected, "phases.NAME.unfreeze: 1, in the last phase")
-    elif tuning and tuning[0] == 0 and solver is None:
+    elif tuning and tuning[0] == 0 and solver is None and not field_of(model, "start"):
         expected = "expected a head that is trained before the base is: mixed with a new one, no "
         expected += "weights are good"
         hint = "model.head.solver: ridge, or a first phase without unfreeze"

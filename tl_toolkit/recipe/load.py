@@ -41,6 +41,9 @@ _PATH_FIELDS: tuple[FieldPath, ...] = (
     ("data", "test"),
     ("model", "weights"),
     ("model", "base", "model"),
+    ("model", "start"),
+    ("teacher",),
+    ("teacher", "run"),
 )
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _OLD_SWITCHES = ("y", "yes", "n", "no", "on", "off")

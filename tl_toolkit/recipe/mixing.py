@@ -6,7 +6,7 @@ from typing import Any
 from tl_toolkit.recipe.fields import Conflict
 from tl_toolkit.recipe.tasks import field_of
 
-__all__ = ["find_conflicts_of_mixing", "refuse_mixing"]
+__all__ = ["find_conflicts_of_mixing", "refuse_mixing", "refuse_teacher_of_mixes"]
 
 _IN_IMAGES = ("mixup", "cutmix")
 
@@ -32,6 +32,21 @@ def refuse_mixing(task: str, values: Mapping[str, Any]) -> Iterable[Conflict]:
     for index in _list_mixed_phases(values):
         hint = f"~phases.{index}.feature_mixup"
         yield Conflict(("phases", index, "feature_mixup"), expected, hint)
+
+
+def refuse_teacher_of_mixes(values: Mapping[str, Any]) -> Iterable[Conflict]:
+    """Yields a conflict of a teacher with the first field that mixes examples.
+
+    Args:
+        values: The recipe's sections, before validation.
+    """
+    if values.get("teacher") is None:
+        return
+    fields = [f"augment.{name}" for name in _IN_IMAGES if field_of(values.get("augment"), name)]
+    fields += [f"phases.{index}.feature_mixup" for index in _list_mixed_phases(values)]
+    if fields:
+        expected = f"expected none with {fields[0]}: a teacher's outputs are of whole images"
+        yield Conflict(("teacher",), expected, f"~{fields[0]}, or ~teacher")
 
 
 def find_conflicts_of_mixing(values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -12,6 +12,7 @@ from tl_toolkit.recipe.fields import (
     Conflict,
     KerasFile,
     Listed,
+    LocalPath,
     Rate,
     RegularizationFactor,
     Section,
@@ -213,6 +214,14 @@ class Model(Section):
         "model of your own needs none: it brings its weights.",
         examples=["imagenet"],
     )
+    start: LocalPath | None = Field(
+        default=None,
+        description="Folder of a finished run whose weights training starts from, in place of "
+        "`weights`: base and head, of which the outputs of equal classes are kept and those of new "
+        "classes begin with the means of their features. `tltool finetune RECIPE --from RUN` sets "
+        "it.",
+        examples=["runs/photos/001"],
+    )
     l1: RegularizationFactor = Field(
         default=0.0,
         description="L1 regularization factor of each kernel of the base that trains, 0 or more.",
@@ -237,12 +246,13 @@ class Model(Section):
 
     @classmethod
     def settle(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Notes that a base of the user's own needs no weights.
+        """Notes that a base of the user's own, and a run to start from, need no weights.
 
         Args:
             values: The fields, before validation.
         """
-        if isinstance(values.get("base"), Mapping) and values.get("weights") is None:
+        brought = isinstance(values.get("base"), Mapping) or values.get("start") is not None
+        if brought and values.get("weights") is None:
             return {**values, "weights": _ITS_OWN}
         return values
 
@@ -262,6 +272,11 @@ class Model(Section):
         if values.get("arguments"):
             expected = "expected none beside a model of your own, got some"
             yield Conflict(("arguments",), expected, "~model.arguments")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the base begins with random weights."""
+        return self.weights == "random" and self.start is None
 
     @property
     def own_file(self) -> Path | None:

@@ -20,7 +20,7 @@ _FORM = "expected KEY=VALUE, as in phases.head.epochs=3, or ~KEY to remove a fie
 _HINT = "data.batch_size=16"
 _OF_DIMENSION = ("choices", "min", "max", "step")
 _DIMENSION = "{min: 0, max: 0.5}"
-_WORD_FIELDS = {"task": "kind"}
+_WORD_FIELDS = {"task": "kind", "teacher": "run"}
 """Sections that may be written as a word, and the field that has the word as its value."""
 
 

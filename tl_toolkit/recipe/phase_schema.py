@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -55,6 +56,7 @@ __all__ = [
     "EarlyStopping",
     "Phase",
     "PhaseSettings",
+    "Teaching",
 ]
 
 
@@ -237,6 +239,29 @@ class Phase(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Teaching:
+    """What steps learn of a teacher, in plain values.
+
+    Attributes:
+        model: The file of the teacher's whole model.
+        places: For each class the place of its output among the teacher's.
+        image_size: (height, width) of the teacher's images.
+        resize: How images are resized to that size.
+        temperature: What logits are divided by.
+        weight: Weight of the teacher, above 0 up to 1.
+        pad_color: Grey level or RGB of the padding with "pad"; None for its default.
+    """
+
+    model: Path
+    places: tuple[int, ...]
+    image_size: tuple[int, int]
+    resize: Literal["stretch", "crop", "pad"]
+    temperature: float
+    weight: float
+    pad_color: int | tuple[int, int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class PhaseSettings:
     """The settings of a phase, or of a part of one that unfreezes block by block, in plain values.
 
@@ -259,6 +284,7 @@ class PhaseSettings:
         l2_sp: Factors of two terms of the regularization loss; None for neither.
         feature_noise: Largest noise of features, as a fraction of a channel's range; None for none.
         feature_mixup: Parameter of the shares by which features are blended; None for no blend.
+        teaching: What the steps learn of a teacher; None for nothing. A recipe has it as `teacher`.
         solver: Solves the head in place of an epoch of steps: ridge, logistic or auto; None for
             steps. A recipe has it as `model.head.solver`.
     """
@@ -278,22 +304,36 @@ class PhaseSettings:
     l2_sp: L2SP | None = None
     feature_noise: float | None = None
     feature_mixup: float | None = None
+    teaching: Teaching | None = None
     solver: str | None = None
 
     @classmethod
-    def of(cls, phase: Phase, stage: Stage, units: tuple[str, ...]) -> Self:
+    def of(
+        cls,
+        phase: Phase,
+        stage: Stage,
+        units: tuple[str, ...],
+        teaching: Teaching | None = None,
+    ) -> Self:
         """Returns the settings of a part of a recipe's phase.
 
         Args:
             phase: The section.
             stage: One of its stages.
             units: The units that the stage's `unfreeze` resolves to.
+            teaching: What its steps learn of the recipe's teacher.
         """
         names = {field.name for field in dataclasses.fields(cls)} & set(Phase.model_fields)
         settings = {name: getattr(phase, name) for name in sorted(names)}
         part = {name: getattr(stage, name) for name in ("name", "first_epoch", "epochs")}
         whole = None if stage.epochs == phase.epochs else phase.epochs
-        return cls(**settings | part, units=units, section=phase.name, schedule_epochs=whole)
+        return cls(
+            **settings | part,
+            units=units,
+            section=phase.name,
+            schedule_epochs=whole,
+            teaching=teaching,
+        )
 
     @classmethod
     def of_probe(cls, solver: str) -> Self:

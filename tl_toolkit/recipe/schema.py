@@ -16,6 +16,8 @@ from tl_toolkit.recipe.anchors import (
     L2SP,
     Interpolate,
     Interpolation,
+    Teacher,
+    TeacherField,
     find_interpolation_conflicts,
 )
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
@@ -31,7 +33,11 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
-from tl_toolkit.recipe.mixing import find_conflicts_of_mixing, refuse_mixing
+from tl_toolkit.recipe.mixing import (
+    find_conflicts_of_mixing,
+    refuse_mixing,
+    refuse_teacher_of_mixes,
+)
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
@@ -60,12 +66,21 @@ __all__ = [
     "RandAugment",
     "Recipe",
     "Search",
+    "Teacher",
     "UnfreezeFrom",
     "UnfreezeGradual",
     "UnfreezeOnly",
 ]
 
-_BASELINE_SECTIONS = ("seed", "augment", "model", "phases", "early_stopping", "interpolate")
+_BASELINE_SECTIONS = (
+    "seed",
+    "augment",
+    "model",
+    "phases",
+    "early_stopping",
+    "interpolate",
+    "teacher",
+)
 
 
 def _as_version(value: object) -> object:
@@ -170,6 +185,13 @@ class Recipe(Section):
         "if there is one (WiSE-FT): true for ten mixtures, or a section with steps.",
         examples=[True, {"steps": 20}],
     )
+    teacher: TeacherField = Field(
+        default=None,
+        description="A run whose outputs for the training images, computed once, are learned "
+        "beside the labels, in each phase of steps: its folder, or a section with run, "
+        "temperature and weight.",
+        examples=[{"run": "runs/large/001", "temperature": 4.0, "weight": 0.9}],
+    )
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
@@ -194,8 +216,8 @@ class Recipe(Section):
         description="A second recipe, trained beside this one and printed next to it. scratch is "
         "the same network from random weights, all of it trained for as many epochs as the phases "
         "have together. Changes are dotted fields (of seed, augment, model, phases, "
-        "early_stopping, interpolate, data.batch_size and the task's own that leave its targets as "
-        "they are, as task.loss) and their values.",
+        "early_stopping, interpolate, teacher, data.batch_size and the task's own that leave its "
+        "targets as they are, as task.loss) and their values.",
         examples=["scratch", {"phases.head.learning_rate": 0.001}],
     )
 
@@ -267,6 +289,9 @@ class Recipe(Section):
         if not has_phases and preset != "auto" and values.get("search") is not None:
             expected = "expected at least one phase to search in, and none is in the recipe"
             yield Conflict(("search",), expected, "preset: auto, or phases")
+        if values.get("teacher") is not None and not has_phases and preset != "auto":
+            expected = "expected none without phases: a head that is solved learns labels alone"
+            yield Conflict(("teacher",), expected, "phases: [{name: head, epochs: 10}]")
         if solver is not None:
             for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
                 if field_of(phase, "name") == PROBE:
@@ -283,6 +308,7 @@ class Recipe(Section):
         if not values.get("augment") and field_of(features, "views"):
             expected = "expected a section augment: without it, all views of an image are the same"
             yield Conflict(("features", "views"), expected, "~features.views")
+        yield from refuse_teacher_of_mixes(values)
         mixed = list(find_conflicts_of_mixing(values))
         yield from mixed
         if values.get("augment") and field_of(features, "store") == "always" and not mixed:

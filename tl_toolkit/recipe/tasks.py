@@ -68,6 +68,9 @@ class TaskSection(KindSection):
             if it is empty.
         is_dense: Whether there is one output per pixel; else there is one per image.
         ranks_classes: Whether a prediction gives each class a probability.
+        has_class_outputs: Whether an output belongs to one class alone, so that it stands for the
+            class of that name in another run.
+        takes_teacher: Whether another run's probabilities of its classes can be learned.
         why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
         titles: How metrics are written in tables, by name; by default their name with spaces.
@@ -90,6 +93,8 @@ class TaskSection(KindSection):
     final_score: ClassVar[str] = ""
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
+    has_class_outputs: ClassVar[bool] = False
+    takes_teacher: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True
     titles: ClassVar[Mapping[str, str]] = {}

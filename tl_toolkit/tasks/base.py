@@ -250,6 +250,28 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__}: no head that can be solved")
 
+    def find_members(self, targets: Any) -> np.ndarray:
+        """Returns (n, outputs), 1 where an image is of an output's class, else 0.
+
+        Args:
+            targets: Targets from `load_targets`.
+
+        Raises:
+            TypeError: Outputs of the task belong to no single class, as `has_class_outputs` says.
+        """
+        raise TypeError(f"{type(self).__name__}: no outputs of single classes")
+
+    def find_shares(self, outputs: Any) -> Any:
+        """Returns probabilities of classes that exclude each other, (batch, classes).
+
+        Args:
+            outputs: Outputs of a model of this task, of its last layer.
+
+        Raises:
+            TypeError: The task has none, as `takes_teacher` says.
+        """
+        raise TypeError(f"{type(self).__name__}: no probabilities of classes")
+
     def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Returns how far outputs are apart, in what limits of differences are given in.
 

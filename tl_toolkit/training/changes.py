@@ -1,6 +1,6 @@
-"""Random changes of the examples that a suffix trains on: examples are mixed, features get noise.
+"""Changes of the examples that a suffix trains on: they are mixed, get noise, or have a teacher.
 
-What changes depends on the seed, the epoch, the order of the examples and the batch size; not on
+What is random depends on the seed, the epoch, the order of the examples and the batch size; not on
 whether features are stored, nor on how many batches are read at a time.
 """
 
@@ -19,7 +19,14 @@ from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.seeds import phase_seed
 
-__all__ = ["MixedExamples", "MixedTargets", "NoisyExamples", "change_examples"]
+__all__ = [
+    "MixedExamples",
+    "MixedTargets",
+    "NoisyExamples",
+    "TaughtExamples",
+    "TaughtTargets",
+    "change_examples",
+]
 
 
 def change_examples(
@@ -106,6 +113,54 @@ class MixedExamples:
             if self._mixes_features:
                 features = _blend(features, partners, shares)
             yield features, MixedTargets(targets, targets[partners], shares)
+            start = stop
+
+
+@dataclass(frozen=True)
+class TaughtTargets:
+    """The targets of examples, and what a teacher makes of their images.
+
+    Attributes:
+        own: The targets, (n, ...).
+        taught: The teacher's probabilities, float32 (n, classes).
+    """
+
+    own: np.ndarray
+    taught: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.taught)
+
+    def __getitem__(self, part: slice) -> TaughtTargets:
+        return TaughtTargets(self.own[part], self.taught[part])
+
+
+class TaughtExamples:
+    """Examples with a teacher's probabilities beside their targets.
+
+    Args:
+        examples: The examples, which are not mixed.
+        taught: The teacher's probabilities of all images, by index, float32 (images, classes).
+    """
+
+    def __init__(self, examples: ExampleSource, taught: np.ndarray) -> None:
+        self._examples = examples
+        self._taught = taught
+
+    def chunks(
+        self, order: np.ndarray, batch_size: int, *, epoch: int = 0
+    ) -> Iterator[tuple[Batch, Any]]:
+        """Yields inputs of the suffix, and their `TaughtTargets`.
+
+        Args:
+            order: As in the examples.
+            batch_size: As in the examples.
+            epoch: As in the examples.
+        """
+        start = 0
+        for features, targets in self._examples.chunks(order, batch_size, epoch=epoch):
+            stop = start + len(targets)
+            yield features, TaughtTargets(targets, self._taught[order[start:stop]])
             start = stop
 
 

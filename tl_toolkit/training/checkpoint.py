@@ -95,19 +95,22 @@ def monitored(epoch: Epoch, rule: StoppingRule | None) -> float:
     return -epoch.val_loss if is_loss else epoch.val_score
 
 
-def replaces(epoch: Epoch, best: Epoch | None, rule: StoppingRule | None) -> bool:
+def replaces(
+    epoch: Epoch, best: Epoch | None, rule: StoppingRule | None, *, keep_start: bool = False
+) -> bool:
     """Returns whether an epoch must replace the best one so far.
 
     Args:
         epoch: The later epoch.
         best: The best epoch so far; None if there is none.
         rule: The rule with the monitor.
+        keep_start: Let epoch 0 be the best, as of a head that was trained before.
     """
     if best is None:
         return True
     if epoch.epoch == 0:  # the best state itself, computed through another cut
         return False
-    return best.epoch == 0 or is_better(epoch, best, rule)
+    return (best.epoch == 0 and not keep_start) or is_better(epoch, best, rule)
 
 
 class Patience:
@@ -167,10 +170,12 @@ class BestState:
 
     Args:
         path: File that holds the weights too, by canonical name, so that a killed run keeps them.
+        keep_start: Let epoch 0 be the best, as of a head that was trained before.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, keep_start: bool = False) -> None:
         self._path = path
+        self._keep_start = keep_start
         self._kept = _Kept()
 
     @property
@@ -178,13 +183,13 @@ class BestState:
         """The epoch that the weights are from.
 
         Epoch 0 is kept only until one was trained, which always takes its place: a head that was
-        never trained may score well by luck alone.
+        never trained may score well by luck alone. That of a trained head may stay.
         """
         return self._kept.epoch
 
     def copy(self) -> BestState:
         """Returns the state as it is now; what is kept later does not change it."""
-        state = BestState()
+        state = BestState(keep_start=self._keep_start)
         state._kept = self._kept
         return state
 
@@ -236,7 +241,7 @@ class BestState:
             epoch: An epoch whose weights the model has.
             rule: The rule with the monitor.
         """
-        return replaces(epoch, self.epoch, rule)
+        return replaces(epoch, self.epoch, rule, keep_start=self._keep_start)
 
     def keep(self, transfer: TransferModel, epoch: Epoch) -> None:
         """Stores the current weights as the best ones.

@@ -17,6 +17,7 @@ from tl_toolkit.training.optimizers import (
 from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.teaching import Distillation
 from tl_toolkit.transfer.assemble import HEAD, Part, TransferModel
 from tl_toolkit.transfer.freezing import (
     Split,
@@ -64,9 +65,10 @@ class CompiledPhases:
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
         optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
-        scaled, is_held = phase.has_own_rates, phase.l2_sp is not None
+        scaled = phase.has_own_rates
+        is_held, is_taught = phase.l2_sp is not None, phase.teaching is not None
         key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled,
-               is_held)  # fmt: skip
+               is_held, is_taught)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
             split, steps = self._compiled[key]
@@ -78,6 +80,7 @@ class CompiledPhases:
             split, build_optimizer(phase, schedule), task=self.transfer.task,
             batch_size=batch_size, schedule=schedule, has_factors=scaled, ema=phase.optimizer.ema,
             starting_point=StartingPoint(self.transfer, split) if is_held else None,
+            distillation=Distillation() if is_taught else None,
         )  # fmt: skip
         steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:

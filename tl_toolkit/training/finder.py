@@ -5,20 +5,31 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, in_batches
+from tl_toolkit.events import Handler, message
+from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.checkpoint import BestState
+from tl_toolkit.training.optimizers import tabulate_rate
+from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
 
-__all__ = ["FoundRate", "choose_rate", "find_rate", "stream_batches", "write_curve"]
+__all__ = [
+    "FoundRate",
+    "choose_rate",
+    "find_phase_rate",
+    "find_rate",
+    "stream_batches",
+    "write_curve",
+]
 
 _USUAL = 1e-3
 _LOWEST, _HIGHEST = 1e-6, 10.0
@@ -96,6 +107,39 @@ def find_rate(
     if not rates:  # the first epoch ends with an error that says so
         return FoundRate(_USUAL, "the loss is not finite before the first step", (), (), ())
     return choose_rate(rates, losses)
+
+
+def find_phase_rate(
+    transfer: TransferModel,
+    phase: PhaseSettings,
+    split: Split,
+    steps: Steps,
+    batches: Iterator[tuple[Batch, np.ndarray]],
+    *,
+    path: Path | None,
+    progress: Handler,
+) -> float:
+    """Finds the rate of a phase, for all that trains together; leaves the weights as they are.
+
+    Rates of single parts count afterwards: the test raises one rate.
+
+    Args:
+        transfer: The model.
+        phase: The phase.
+        split: Its split.
+        steps: Its compiled steps.
+        batches: As in `find_rate`.
+        path: Folder that receives the curve; None for no files.
+        progress: Receives a message.
+    """
+    steps.restart(tabulate_rate(phase, 1))
+    steps.set_factors(find_rate_factors(transfer, replace(phase, learning_rates=None)))
+    found = find_rate(transfer, split, steps, batches, accumulate=phase.optimizer.accumulate)
+    if path is not None:
+        write_curve(found, path)
+    text = f"{phase.name}: learning_rate {found.learning_rate:g} of {len(found.rates)} tried"
+    progress(message(f"{text}, {found.rule}"))
+    return found.learning_rate
 
 
 def choose_rate(rates: Sequence[float], losses: Sequence[float]) -> FoundRate:

@@ -47,10 +47,12 @@ class FoldTrainings:
     Attributes:
         trainings: One for each fold, each with its own best epoch.
         stopping: The rule by which epochs are compared.
+        keep_start: Whether epoch 0 may be the best, as of a head that was trained before.
     """
 
     trainings: tuple[Training, ...]
     stopping: StoppingRule | None = None
+    keep_start: bool = False
 
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
@@ -62,7 +64,8 @@ class FoldTrainings:
         """The epoch that is best in the mean of the folds."""
         best: Epoch | None = None
         for epoch in self.history:
-            best = epoch if best is None or replaces(epoch, best, self.stopping) else best
+            if replaces(epoch, best, self.stopping, keep_start=self.keep_start):
+                best = epoch
         if best is None:
             raise ValueError("A phase has at least its epoch 0.")
         return best
@@ -196,7 +199,8 @@ class FoldTrainer:
                 states.append(trainer.take_state())
             if folder:
                 self._progress(message(self._describe(index, training.best)))
-        return FoldTrainings(tuple(trainings), settings.stopping)
+        is_carried = settings.carried is not None
+        return FoldTrainings(tuple(trainings), settings.stopping, keep_start=is_carried)
 
     def _describe(self, index: int, best: Epoch) -> str:
         return (

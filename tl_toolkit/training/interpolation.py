@@ -29,7 +29,6 @@ from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 __all__ = [
     "Ends",
     "find_ends",
-    "find_tuning",
     "mix",
     "sweep_mixtures",
     "widest_phase",
@@ -54,24 +53,16 @@ class Ends:
     about: str
 
 
-def find_tuning(phases: Sequence[PhaseSettings]) -> int | None:
-    """Returns the place of the first phase that trains the base; None if the head never did before.
-
-    Args:
-        phases: All phases.
-    """
-    place = next((place for place, phase in enumerate(phases) if phase.units), None)
-    return place or None
-
-
 def find_ends(
     transfer: TransferModel,
     phases: Sequence[PhaseSettings],
     done: Sequence[FinishedPhase],
     best: BestState,
     initial: _Arrays,
+    *,
+    is_trained: bool = False,
 ) -> Ends | None:
-    """Returns the weights to mix; None if there are none.
+    """Returns the weights to mix; None if there are none, as from before the head was trained.
 
     The tuned ones are those of the best epoch. If that is from before tuning, they are the weights
     as the last phase left them.
@@ -82,9 +73,10 @@ def find_ends(
         done: What became of them.
         best: The best state.
         initial: All weights that phases may have changed, as they were before the first one.
+        is_trained: Whether they are those of a trained head.
     """
-    tuning = find_tuning(phases)
-    if tuning is None or best.epoch is None:
+    tuning = next((place for place, phase in enumerate(phases) if phase.units), None)
+    if tuning is None or best.epoch is None or not (tuning or is_trained):
         return None
     about = f"those at the end of {phases[-1].name}"
     tuned: _Arrays = read_weights(transfer, best.names)
@@ -93,7 +85,8 @@ def find_ends(
         tuned, about = best.arrays, f"those of epoch {best.epoch.epoch} of {best.epoch.phase}"
     if not all(np.isfinite(array).all() for array in tuned.values()):
         return None
-    return Ends({**initial, **done[tuning - 1].best.arrays}, tuned, about)
+    start = {**initial, **(done[tuning - 1].best.arrays if tuning else {})}
+    return Ends(start, tuned, about)
 
 
 def widest_phase(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> PhaseSettings:

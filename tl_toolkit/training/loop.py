@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch, as_list
+from tl_toolkit.architectures.batches import as_list
+from tl_toolkit.architectures.heads import OUTPUT_LAYER
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.source import FeatureSet, FeatureSource
@@ -24,10 +24,10 @@ from tl_toolkit.plan.training import INTERPOLATE, PhaseSettings, TrainingSetting
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed
 from tl_toolkit.tasks.types import ExampleSource, Transform
-from tl_toolkit.training.changes import change_examples
-from tl_toolkit.training.checkpoint import BestState, Epoch
+from tl_toolkit.training.changes import TaughtExamples, change_examples
+from tl_toolkit.training.checkpoint import BestState, Epoch, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
-from tl_toolkit.training.finder import find_rate, stream_batches, write_curve
+from tl_toolkit.training.finder import find_phase_rate, stream_batches
 from tl_toolkit.training.interpolation import (
     find_ends,
     sweep_mixtures,
@@ -41,6 +41,7 @@ from tl_toolkit.training.outcome import (
     Paused,
     SharedPhases,
     Training,
+    describe_start,
     describe_untrained,
     find_diverged,
     is_untrained,
@@ -51,10 +52,11 @@ from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.state import random_streams
-from tl_toolkit.training.steps import Steps
+from tl_toolkit.training.teaching import TeacherOutputs
 from tl_toolkit.training.untrained import read_untrained
-from tl_toolkit.transfer.assemble import TransferModel
-from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
+from tl_toolkit.transfer.assemble import HEAD, TransferModel
+from tl_toolkit.transfer.carry import initialize_outputs
+from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
@@ -98,6 +100,7 @@ class Trainer:
         self._initial = BestState()
         self._is_alone = True
         self._last: PhaseRun | None = None
+        self._teachers = TeacherOutputs(source, transfer.task)
 
     def with_images(
         self, source: FeatureSource, images: Mapping[str, Images], progress: Handler
@@ -115,6 +118,7 @@ class Trainer:
         trainer = copy.copy(self)
         trainer._images, trainer._source, trainer._progress = images, source, progress
         trainer._finished = SharedPhases()
+        trainer._teachers = TeacherOutputs(source, self._transfer.task)
         trainer._digests = dict(self._digests)
         trainer._last = None
         self._is_alone = trainer._is_alone = False
@@ -159,7 +163,8 @@ class Trainer:
             pause_after: Number of epochs after which the last phase pauses, if it has more.
             paused: The paused training to resume, with the same settings; the result is the same,
                 bit for bit, as without a pause.
-            keep_head: Begin with the head as it is, trained before, and not with a new one.
+            keep_head: Begin with the head as it is, trained before, and not with a new one, as
+                settings with a carried head do.
             judged: For each phase, loss and score of each epoch that stand for those on validation
                 images, as the means of a cross-validation.
 
@@ -171,10 +176,15 @@ class Trainer:
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
-        self._begin(settings, keep_head=keep_head)
-        if not keep_head and paused is None:
+        is_carried = settings.carried is not None
+        self._begin(settings, keep_head=keep_head or is_carried)
+        if is_carried and not keep_head:
+            self._initialize_outputs(settings)
+        elif not keep_head and paused is None:
             self._standardize(settings)
-        best = BestState(folder.checkpoint if folder else None)
+        keep_head = keep_head or is_carried
+        start = read_weights(self._transfer, self._head_names) if is_carried else {}
+        best = BestState(folder.checkpoint if folder else None, keep_start=is_carried)
         done: list[FinishedPhase] = []
         if paused is not None:
             best, done = paused.best.copy(), list(paused.done)
@@ -221,7 +231,7 @@ class Trainer:
                 if not is_last and not folder:
                     self._finished.add(settings.descriptions[index], done[-1])
             if pause is None and settings.mixtures:
-                done += self._interpolate(settings, done, best, folder)
+                done += self._interpolate(settings, done, best, folder, start)
         finally:
             best.restore(self._transfer)
             if log:
@@ -232,7 +242,10 @@ class Trainer:
         failures = [phase.failure for phase in done if phase.failure is not None]
         if failures and best.epoch.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
-        if text := describe_untrained(history[0], best.epoch, settings):
+        text = describe_untrained(history[0], best.epoch, settings)
+        if is_carried:
+            text = describe_start(best.epoch, settings)
+        if text:
             self._progress(message(text))
         return Training(
             best.epoch,
@@ -297,6 +310,11 @@ class Trainer:
         last = self._last.split
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
+    @property
+    def _head_names(self) -> set[str]:
+        """Canonical names of the head's weights."""
+        return {name for part, name, _ in self._transfer.variables() if part.name == HEAD}
+
     def read_untrained(self, *, most_images: int) -> dict[str, np.ndarray] | None:
         """Returns the base's last map of each image before any training, pooled, by split.
 
@@ -326,21 +344,43 @@ class Trainer:
         layer = find_normalization(self._transfer)
         if layer is None or settings.phases[0].solver:  # the solver sets them
             return
+        standardize(layer, self._compute_inputs(layer, settings))
+
+    def _initialize_outputs(self, settings: TrainingSettings) -> None:
+        """Begins the outputs of classes that a carried head does not know."""
+        if not settings.carried or settings.phases[0].solver:  # the solver finds all of them
+            return
+        layers = {layer.name: layer for layer in self._transfer.parts[-1].layers}
+        output = layers[OUTPUT_LAYER]
+        features = self._compute_inputs(output, settings)
+        members = self._transfer.task.find_members(self._images["train"].targets)
+        initialize_outputs(output, features, members, settings.carried)
+
+    def _compute_inputs(self, layer: keras.layers.Layer, settings: TrainingSettings) -> np.ndarray:
+        """Returns what enters a layer of the head for the training images, (n, features)."""
         probe = PhaseSettings.of_probe("ridge")
         split, _ = self._compiled.get(probe, settings.batch_size)
         self._initial.watch(self._transfer, split)
-        features = self._source.at(split, self._refresh_digests(), passes=1)["train"]
+        features = self._source.at(
+            split,
+            self._refresh_digests(),
+            passes=settings.phases[0].epochs + 1,  # the first phase will read them too
+            also=self._settled_cuts(settings, 0),
+        )["train"]
         order = np.arange(len(self._images["train"]))
         chunks = features.chunks(order, self._transfer.batch_size, epoch=1)
-        pool = keras.Function(split.cut.tensors, layer.input)  # nothing, or a trainable pooling
-        standardize(layer, np.concatenate([np.asarray(pool(batch)) for batch, _ in chunks]))
+        enter = keras.Function(split.cut.tensors, layer.input)
+        return np.concatenate([np.asarray(enter(batch)) for batch, _ in chunks])
 
     def _interpolate(
         self, settings: TrainingSettings, done: Sequence[FinishedPhase], best: BestState,
-        folder: RunFolder | None,
+        folder: RunFolder | None, head: Mapping[str, np.ndarray],
     ) -> list[FinishedPhase]:  # fmt: skip
         """Mixes weights from before and after tuning, as a phase of its own; keeps the best."""
-        ends = find_ends(self._transfer, settings.phases, done, best, initial=self._initial.arrays)
+        initial = {**self._initial.arrays, **head}
+        ends = find_ends(
+            self._transfer, settings.phases, done, best, initial, is_trained=bool(head)
+        )
         best.restore(self._transfer)
         if ends is None:
             return []
@@ -396,13 +436,18 @@ class Trainer:
             sources["train"], phase, mixer, count=len(as_list(split.cut.tensors)),
             seed=settings.seed, index=index,
         )  # fmt: skip
+        if (teaching := phase.teaching) is not None and steps.distillation is not None:
+            steps.distillation.set(temperature=teaching.temperature, weight=teaching.weight)
+            sources["train"] = TaughtExamples(sources["train"], self._teachers.find(teaching))
         order_seed = phase_seed(settings.seed, "order", index)
         order = partial(self._transfer.task.order_epoch, self._images["train"].targets)
         if phase.finds_rate and phase.epochs:
             batches = stream_batches(sources["train"], order, settings.batch_size, seed=order_seed)
             # The test begins with the streams of the phase, whatever sampled from them before.
             _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
-            rate = found or self._find_rate(phase, split, steps, batches, path)
+            rate = found or find_phase_rate(
+                self._transfer, phase, split, steps, batches, path=path, progress=self._progress
+            )
             phase = phase.with_rate(rate)
             steps.set_factors(find_rate_factors(self._transfer, phase))
         steps.restart(tabulate_rate(phase, count))
@@ -415,24 +460,6 @@ class Trainer:
             diverged=diverged, judged=judged,
         )  # fmt: skip
         return self._last
-
-    def _find_rate(
-        self, phase: PhaseSettings, split: Split, steps: Steps,
-        batches: Iterator[tuple[Batch, np.ndarray]], path: Path | None,
-    ) -> float:  # fmt: skip
-        """Finds the rate of a phase, for all that trains together; leaves the weights as they are.
-
-        Rates of single parts count afterwards: the test raises one rate.
-        """
-        steps.restart(tabulate_rate(phase, 1))
-        steps.set_factors(find_rate_factors(self._transfer, replace(phase, learning_rates=None)))
-        accumulate = phase.optimizer.accumulate
-        found = find_rate(self._transfer, split, steps, batches, accumulate=accumulate)
-        if path is not None:
-            write_curve(found, path)
-        text = f"{phase.name}: learning_rate {found.learning_rate:g} of {len(found.rates)} tried"
-        self._progress(message(f"{text}, {found.rule}"))
-        return found.learning_rate
 
     def _join_targets(
         self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None

@@ -16,6 +16,7 @@ __all__ = [
     "Paused",
     "SharedPhases",
     "Training",
+    "describe_start",
     "describe_untrained",
     "find_diverged",
     "is_untrained",
@@ -143,6 +144,18 @@ def find_diverged(
         if trained and min(epoch.val_loss for epoch in trained) > _DIVERGED * start.val_loss:
             return phase
     return None
+
+
+def describe_start(best: Epoch, settings: TrainingSettings) -> str:
+    """Returns a sentence if no epoch beat the run that training started from.
+
+    Args:
+        best: The epoch that is kept.
+        settings: All phases.
+    """
+    if best.epoch or not any(phase.epochs for phase in settings.phases):
+        return ""
+    return "no epoch beats the run that training starts from, which stays"
 
 
 def describe_untrained(start: Epoch, best: Epoch, settings: TrainingSettings) -> str:

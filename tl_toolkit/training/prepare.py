@@ -26,6 +26,7 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
+from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, time_precisions
 
@@ -288,7 +289,7 @@ def build_trainer(
 
 
 def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
-    """Builds a plan's model and loads its base.
+    """Builds a plan's model and loads its base, and the head of a run that it starts from.
 
     Args:
         plan: The plan.
@@ -318,6 +319,9 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
         seed=recipe.seed,
     )
     loaded = transfer.weights
+    if plan.start is not None and path is not None:
+        head = transfer.parts[-1].layers
+        carry_head(head, path, before=plan.start.classes, classes=plan.classes)
     if loaded is not None and loaded.by == "order":
         progress(
             warning(
@@ -325,7 +329,7 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
             )
         )
     arguments = complete_arguments(transfer.architecture, model.arguments)
-    if loaded is not None and model.weights != "imagenet":
+    if loaded is not None and plan.start is None and model.weights != "imagenet":
         if arguments.get("imagenet_rescaling"):
             progress(
                 message(

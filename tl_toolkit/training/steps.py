@@ -12,9 +12,10 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
-from tl_toolkit.training.changes import MixedTargets
+from tl_toolkit.training.changes import MixedTargets, TaughtTargets
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.training.starting_point import StartingPoint
+from tl_toolkit.training.teaching import Distillation
 from tl_toolkit.transfer.freezing import Split
 from tl_toolkit.transfer.wrappers import VariableDropout
 
@@ -35,12 +36,14 @@ class Steps:
         ema: Momentum of the moving averages of the weights that train; None for no averages. Those
             of Keras (`use_ema`) would be of weights as they are before factors shorten the steps.
         starting_point: A further regularization loss; None for none.
+        distillation: What is learned of a teacher; None for nothing.
 
     Attributes:
         model: The suffix.
         optimizer: The optimizer.
         task: The task.
         starting_point: As in the arguments.
+        distillation: As in the arguments.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -55,11 +58,13 @@ class Steps:
         has_factors: bool = False,
         ema: float | None = None,
         starting_point: StartingPoint | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
         self.task = task
         self.starting_point = starting_point
+        self.distillation = distillation
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
@@ -79,12 +84,19 @@ class Steps:
         self._train_mixed = tf.function(
             self._train_batches, input_signature=[*examples, state, mixes]
         )
+        taught = tf.TensorSpec((None, len(task.classes)), tf.float32)
+        self._train_taught = tf.function(
+            self._train_batches, input_signature=[*examples, state, (), taught]
+        )
         self._evaluate = tf.function(
             self._evaluate_batches, input_signature=[*examples, count, state]
         )
         self._weigh = tf.function(self._relative_gradients, input_signature=examples)
         self._weigh_mixed = tf.function(
             self._relative_gradients, input_signature=[*examples, mixes]
+        )
+        self._weigh_taught = tf.function(
+            self._relative_gradients, input_signature=[*examples, (), taught]
         )
         self._regularize = tf.function(self._regularization, input_signature=[])
 
@@ -174,18 +186,24 @@ class Steps:
             training: Whether steps will be taken; else the suffix is evaluated alone.
             mixed: Whether they will be taken on mixed examples.
         """
-        if training:
+        if training and self.distillation is not None:
+            self._train_taught.get_concrete_function()
+        elif training:
             (self._train_mixed if mixed else self._train).get_concrete_function()
         self._evaluate.get_concrete_function()
 
     def train(
-        self, features: Batch, targets: np.ndarray | MixedTargets, state: np.ndarray | int = 0
+        self,
+        features: Batch,
+        targets: np.ndarray | MixedTargets | TaughtTargets,
+        state: np.ndarray | int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Takes a step on each batch of the examples, in order; the last batch may be shorter.
 
         Args:
             features: The tensors that cross the cut, for any number of examples.
-            targets: A target for each example; of mixed examples both, and their shares.
+            targets: A target for each example; of mixed examples both, and their shares; where
+                steps learn from a teacher, with its probabilities.
             state: The metric state of the examples before them.
 
         Returns:
@@ -196,12 +214,16 @@ class Steps:
         if isinstance(targets, MixedTargets):
             mixes = (targets.others, targets.shares)
             losses, total = self._train_mixed(features, targets.own, self._widen(state), mixes)
+        elif isinstance(targets, TaughtTargets):
+            losses, total = self._train_taught(
+                features, targets.own, self._widen(state), (), targets.taught
+            )
         else:
             losses, total = self._train(features, targets, self._widen(state))
         return losses.numpy(), total.numpy()
 
     def weigh_gradients(
-        self, features: Batch, targets: np.ndarray | MixedTargets
+        self, features: Batch, targets: np.ndarray | MixedTargets | TaughtTargets
     ) -> dict[str, float]:
         """Returns the norm of each part's gradient, divided by that of its weights.
 
@@ -215,6 +237,8 @@ class Steps:
         self.use_weights()  # the next step begins with them, not with their averages
         if isinstance(targets, MixedTargets):
             norms = self._weigh_mixed(features, targets.own, (targets.others, targets.shares))
+        elif isinstance(targets, TaughtTargets):
+            norms = self._weigh_taught(features, targets.own, (), targets.taught)
         else:
             norms = self._weigh(features, targets)
         return dict(zip(dict.fromkeys(self._split.parts), norms.numpy().tolist(), strict=True))
@@ -285,7 +309,8 @@ class Steps:
         features: Batch,
         targets: tf.Tensor,
         state: tf.Tensor,
-        mixes: tuple[tf.Tensor, tf.Tensor] | None = None,
+        mixes: tuple[tf.Tensor, ...] = (),
+        taught: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
@@ -300,7 +325,8 @@ class Steps:
             loss, states = self._take_step(
                 take_examples(features, start, stop),
                 targets[start:stop],
-                None if mixes is None else (mixes[0][start:stop], mixes[1][start:stop]),
+                tuple(tensor[start:stop] for tensor in mixes),
+                None if taught is None else taught[start:stop],
             )
             losses = losses.write(step, loss)
             state += self._add_up(states)
@@ -311,12 +337,17 @@ class Steps:
         return tf.cast(tf.reduce_sum(states, axis=0), self._wide)
 
     def _take_step(
-        self, features: Batch, targets: tf.Tensor, mixes: tuple[tf.Tensor, tf.Tensor] | None
+        self,
+        features: Batch,
+        targets: tf.Tensor,
+        mixes: tuple[tf.Tensor, ...],
+        taught: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=True)
             losses, states, minimized = self._compare(outputs, targets, mixes)
+            minimized = self._join_teacher(minimized, outputs, taught)
             loss = tf.reduce_mean(losses)
             objective = tf.reduce_mean(minimized) + self._regularization()
         gradients = tape.gradient(objective, [variable.value for variable in variables])
@@ -336,12 +367,14 @@ class Steps:
         self,
         features: Batch,
         targets: tf.Tensor,
-        mixes: tuple[tf.Tensor, tf.Tensor] | None = None,
+        mixes: tuple[tf.Tensor, ...] = (),
+        taught: tf.Tensor | None = None,
     ) -> tf.Tensor:
         variables = list(self._split.trainable)
         with tf.GradientTape() as tape:
             outputs = self.model(features, training=False)
-            objective = tf.reduce_mean(self._compare(outputs, targets, mixes)[-1])
+            minimized = self._compare(outputs, targets, mixes)[-1]
+            objective = tf.reduce_mean(self._join_teacher(minimized, outputs, taught))
         values = [variable.value for variable in variables]
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         ratios = []
@@ -353,19 +386,27 @@ class Steps:
         return tf.stack(ratios)
 
     def _compare(
-        self, outputs: tf.Tensor, targets: tf.Tensor, mixes: tuple[tf.Tensor, tf.Tensor] | None
+        self, outputs: tf.Tensor, targets: tf.Tensor, mixes: tuple[tf.Tensor, ...]
     ) -> tuple[tf.Tensor, ...]:
         """Returns loss, metric state and objective of each example, mixed or not."""
         losses, states = self.task.compare(outputs, targets)
         minimized = self.task.find_objective(outputs, targets, losses)
-        if mixes is None:
+        if not mixes:
             return losses, states, minimized
         others, shares = mixes
-        other_losses, other_states, other_minimized = self._compare(outputs, others, None)
+        other_losses, other_states, other_minimized = self._compare(outputs, others, ())
         losses = shares * losses + (1 - shares) * other_losses
         minimized = shares * minimized + (1 - shares) * other_minimized
         states = tf.where(shares[:, tf.newaxis] >= 0.5, states, other_states)
         return losses, states, minimized
+
+    def _join_teacher(
+        self, minimized: tf.Tensor, outputs: tf.Tensor, taught: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Returns what is minimized for each example, with what is learned of a teacher."""
+        if self.distillation is None or taught is None:
+            return minimized
+        return self.distillation.join(minimized, self.task.find_shares(outputs), taught)
 
     def _evaluate_batches(
         self, features: Batch, targets: tf.Tensor, count: tf.Tensor, state: tf.Tensor

@@ -24,6 +24,7 @@ __all__ = [
     "hash_file",
     "inspect_weights",
     "load_weights",
+    "read_tensors",
     "save_weights",
 ]
 
@@ -79,7 +80,7 @@ def load_weights(
     match = match_layers(network, info)
     if not match.fits:
         raise _misfit_error(info, match, recognise(info))
-    values = _read_tensors(info.path, match.weights)
+    values = read_tensors(info.path, match.weights)
     for name, members in variables.items():
         for variable, value in zip(members, values[name], strict=True):
             # A dense kernel may stand for a convolution's; all others have the shape already.
@@ -103,9 +104,18 @@ def _misfit_error(info: WeightsInfo, match: Match, actual: str) -> WeightsError:
     return WeightsError(Problem(str(info.path), what, expected, hint))
 
 
-def _read_tensors(
+def read_tensors(
     path: Path, weights: Mapping[str, Sequence[SavedWeight]]
 ) -> dict[str, list[np.ndarray]]:
+    """Returns the tensors of layers in a file.
+
+    Args:
+        path: The file.
+        weights: What the file holds of each layer, as `inspect_weights` has it.
+
+    Raises:
+        WeightsError: Numbers are not finite.
+    """
     with open_hdf5(path) as file:
         return {
             layer: [_read_tensor(path, file, weight) for weight in saved]

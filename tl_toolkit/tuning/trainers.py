@@ -75,7 +75,7 @@ class Trainers:
         """
         recipe, template = plan.recipe, self._with_dropouts(plan.recipe)
         shared = {"deterministic", "precision", "augment", "features", "model", "pixels", "task"}
-        if recipe.model.weights == "random" or recipe.augment is not None:
+        if recipe.model.is_random or recipe.augment is not None:
             shared.add("seed")  # else the seed decides nothing that a trainer keeps
         key = as_text(
             {

@@ -45,6 +45,8 @@ class ClassificationSection(TaskSection):
     )
 
     tunable: ClassVar[tuple[str, ...]] = ("balance", "label_smoothing")
+    has_class_outputs: ClassVar[bool] = True
+    takes_teacher: ClassVar[bool] = True
     ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
     headlines: ClassVar[tuple[str, ...]] = ("images", "accuracy", "loss")

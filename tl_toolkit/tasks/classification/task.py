@@ -149,9 +149,7 @@ class Classification(ImageTask):
         """
         if self._balance in (None, "oversample") and not self._label_smoothing:
             return losses
-        shares = outputs
-        if self.units == 1:
-            shares = tf.concat([1.0 - outputs, outputs], axis=-1)
+        shares = self.find_shares(outputs)
         # log(0) has no gradient; from 1e-30 one step leads back.
         logits = tf.math.log(tf.maximum(shares, 1e-30))
         if self._balance == "logit_adjust":
@@ -165,6 +163,16 @@ class Classification(ImageTask):
         if self._balance == "class_weights":
             objective *= tf.gather(self._class_weights(), targets)
         return objective
+
+    def find_shares(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the probabilities of the classes, (batch, classes).
+
+        Args:
+            outputs: Of a model of so many outputs as classes, or of a single one for two classes.
+        """
+        if outputs.shape[-1] == len(self.classes):
+            return outputs
+        return tf.concat([1.0 - outputs, outputs], axis=-1)
 
     def _class_weights(self) -> tf.Tensor:
         """Returns the weight of an image of each class; the mean over images is 1."""
@@ -209,6 +217,14 @@ class Classification(ImageTask):
             return solution
         kernel, bias = np.diff(solution.kernel, axis=1), np.diff(solution.bias)
         return replace(solution, kernel=kernel, bias=bias)
+
+    def find_members(self, targets: np.ndarray) -> np.ndarray:
+        """Returns (n, classes), 1 where an image is of a class, else 0.
+
+        Args:
+            targets: int32 (n,), indices into the classes.
+        """
+        return np.asarray(np.eye(len(self.classes), dtype=np.int32)[targets])
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns the accuracy.

@@ -38,6 +38,7 @@ class MultilabelSection(TaskSection):
     )
 
     ranks_classes: ClassVar[bool] = True
+    has_class_outputs: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
     titles: ClassVar[Mapping[str, str]] = {
         "mean_average_precision": "mAP",

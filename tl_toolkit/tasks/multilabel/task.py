@@ -184,6 +184,14 @@ class Multilabel(ImageTask):
             weights = self._class_weights(targets.astype(np.float32)).numpy()
         return solve_labels(features, targets, solver, weights=weights)
 
+    def find_members(self, targets: np.ndarray) -> np.ndarray:
+        """Returns (n, classes), 1 where an image is of a class, else 0.
+
+        Args:
+            targets: int32 (n, classes).
+        """
+        return targets
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the mean average precision over the classes that have images, 0 without any.
 
