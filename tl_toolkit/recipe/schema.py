@@ -164,7 +164,7 @@ class Recipe(Section):
     preset: Literal["auto", "fast"] | None = Field(
         default=None,
         description="What decides head and phases where the recipe has no phases: auto solves a "
-        "head on maps of all depths, then tunes the last units, and keeps what is better on "
+        "head on maps of all depths, then tunes half of the units, and keeps what is better on "
         "validation images; fast only solves the head. The run's recipe.yaml holds what it chose, "
         "and why. auto is the default of a recipe without phases.",
         examples=["fast"],
