@@ -19,6 +19,7 @@ from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.preset import replace_reasons
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
@@ -132,7 +133,7 @@ def search(
         )
         plan = check_recipe(_with_search(loaded))
         if loaded.recipe.search is None:  # a default search, which only the check needed
-            plan = plan_trial(plan, {})
+            plan = replace(plan_trial(plan, {}), reasons=plan.reasons)
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
@@ -311,7 +312,7 @@ class Searching:
         self._images = manifest, images
         self.folder.write_status("running")
         write_manifest(manifest, self.folder)
-        write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
         return engine, trials
 
     def _choose_precision(self, task: Task) -> None:
@@ -364,7 +365,9 @@ class Searching:
 
         winner = trial_recipe(self.recipe, best.values, seed=best.seed)
         objective = engine.search.objective
-        write_atomically(self.folder.best_recipe, dump_recipe(winner))
+        why = f"of trial {best.number}, the best of {len(trials)} by {objective.name}"
+        reasons = replace_reasons(self.plan.reasons, best.values, word="search", why=why)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner, reasons))
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {
             "best": asdict(best),

@@ -33,6 +33,9 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
     reported = {finding.problem for finding in known}
     if any(finding.path[:2] == ("model", "base") for finding in known):
         return []  # the default space consists of its blocks
+    findings = list(_check_phases(recipe))
+    if findings:
+        return findings
     findings = [*_check_hyperband(recipe), *_check_soup(recipe)]
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, classes, {field: value}):
@@ -42,11 +45,26 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
     return findings
 
 
+def _check_phases(recipe: Recipe) -> Findings:
+    """Refuses what needs a phase where there is none, as beside a head that is solved alone."""
+    search = recipe.search
+    if search is None or recipe.phases:
+        return
+    if search.space is None:
+        what = "search.space: the recipe has no phase, whose unfreezing the default space searches"
+        hint = "search.space: {model.head.solver: [ridge, logistic]}"
+        yield _refuse_search("space", what, "expected a space of its own.", hint)
+    elif search.algorithm == "hyperband":
+        what = "search.algorithm = 'hyperband': the recipe has no phase"
+        yield _refuse_search("algorithm", what, "expected one to pause in.", "algorithm: random")
+
+
 def _check_hyperband(recipe: Recipe) -> Findings:
     """Refuses a hyperband in which no trial would end."""
-    search, epochs = recipe.search, recipe.phases[-1].epochs
+    search = recipe.search
     if search is None or search.algorithm != "hyperband":
         return
+    epochs = recipe.phases[-1].epochs
     if epochs < search.factor:
         yield _refuse_search(
             "algorithm",
@@ -141,8 +159,8 @@ def _find_problems(
         trial = trial_recipe(recipe, values)
     except RecipeError as error:
         return list(error.problems)
-    epochs = trial.phases[-1].epochs
     halves = recipe.search is not None and recipe.search.algorithm == "hyperband"
+    epochs = trial.phases[-1].epochs if halves else 0
     if halves and len(trial.phases[-1].stages) > 1:
         expected = "expected no part for each block: hyperband pauses inside one phase."
         return [Problem("", "the last phase is gradual", expected, "algorithm: random")]

@@ -212,7 +212,8 @@ class Engine:
 
     def _replay(self, done: Sequence[Trial]) -> Chooser:
         """Returns an oracle that has proposed the trials that are done, and knows their scores."""
-        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
+        phases = self.recipe.phases  # a solved head alone has none
+        chooser = Chooser(self.search, self.space, epochs=phases[-1].epochs if phases else 1)
         for trial in done:
             proposal = chooser.propose()
             recorded = (trial.values, trial.budget, trial.continues)
