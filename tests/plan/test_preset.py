@@ -7,7 +7,7 @@ from tests.training.test_solving import MODEL, WEIGHTS
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.plan.network import resolve_head
-from tl_toolkit.plan.preset import resolve_preset
+from tl_toolkit.plan.preset import replace_reasons, resolve_preset
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
 
 VALUES = {
@@ -148,3 +148,28 @@ def test_dense_tasks_need_phases(tmp_path):
         plan_values(values)
     with pytest.raises(RecipeError, match="a preset is for tasks with one output per image"):
         plan_values({**values, "preset": "auto"})
+
+
+def test_a_value_of_its_own_replaces_the_reason_of_its_field():
+    reasons = (
+        "auto: model.head.taps=all: tell more",
+        "auto: model.head.solver=auto: errs less",
+        "auto: model.head.dropout=0.5: learns more",
+        "auto: phases.tune: the last 2 units",
+    )
+    values = {
+        "model.head.solver": "ridge",
+        "model.head.dropout": 0.2,
+        "phases.tune.unfreeze": {"from": "c5"},
+    }
+
+    replaced = replace_reasons(reasons, values, word="search", why="of trial 3")
+
+    assert replaced == (
+        "auto: model.head.taps=all: tell more",
+        "auto: phases.tune: the last 2 units",
+        "search: model.head.solver=ridge: of trial 3",
+        "search: model.head.dropout=0.2: of trial 3",
+        'search: phases.tune.unfreeze={"from": "c5"}: of trial 3',
+    )
+    assert replace_reasons((), values, word="search", why="of trial 3") == ()

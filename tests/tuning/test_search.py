@@ -22,6 +22,8 @@ from tests.conftest import draw_class_folders
 from tests.models import build_trainer, plan_values
 from tests.pixels import draw_balls, make_recipe
 from tests.runs.listed import assert_all_are_listed
+from tests.training.test_loop import digits_recipe
+from tests.training.test_solving import MODEL
 from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
 from tl_toolkit.printing.words import describe_refit
@@ -755,3 +757,41 @@ def test_the_commands_say_what_was_found(tmp_path, recipe):
     assert "trial 1  dropout" in done.stderr and "best: trial" in done.stderr
     assert done.stderr.count("features: ") == 1
     assert "tltool finetune found/best.yaml" in done.stderr
+
+
+def preset_recipe(**search):
+    """A recipe whose preset solves a head and tunes nothing, as it has few validation images."""
+    recipe = digits_recipe(preset="auto", model=MODEL, search=search)
+    return {key: value for key, value in recipe.items() if key != "phases"}
+
+
+def test_the_winner_keeps_the_reasons_of_a_preset_but_of_what_was_searched(tmp_path):
+    space = {"model.head.solver": ["ridge"]}
+
+    found = tl.search(preset_recipe(trials=1, space=space), out=tmp_path / "search")
+
+    before, after = (
+        [line for line in path.read_text().splitlines() if line.startswith("# ")]
+        for path in (found.folder.recipe, found.best_recipe)
+    )
+    assert [line for line in before if "solver" in line][0].startswith("# auto: model.head.solver=")
+    assert after == [
+        *(line for line in before if "solver" not in line),
+        "# search: model.head.solver=ridge: of trial 1, the best of 1 by val_accuracy",
+    ]
+    assert len(after) > 3
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({}, "no phase, whose unfreezing the default space searches"),
+        (
+            {"algorithm": "hyperband", "space": {"model.head.solver": ["ridge", "logistic"]}},
+            "expected one to pause in",
+        ),
+    ],
+)
+def test_a_head_that_is_solved_alone_needs_a_space_of_its_own(search, message):
+    with pytest.raises(RecipeError, match=message):
+        plan_values(preset_recipe(**search))

@@ -23,12 +23,10 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
-from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs.files import drafted, write_atomically, write_json
+from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest
 from tl_toolkit.runtime import (
-    describe_numerics,
     describe_threads,
     numerics,
     refuse_dtype_policy,
@@ -130,16 +128,6 @@ def finetune(
         if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
             handle(warning(reason))
     return run
-
-
-def _describe_teacher(recipe: Recipe) -> dict[str, str] | None:
-    """Returns the run of a teacher and the digest of its model; None without one."""
-    from tl_toolkit.transfer.weights import hash_file
-
-    if recipe.teacher is None:
-        return None
-    model = RunFolder(recipe.teacher.run).model
-    return {"run": str(recipe.teacher.run), "sha256": hash_file(model)}
 
 
 def _check_callbacks(callbacks: object) -> None:
@@ -282,32 +270,14 @@ class _Finetuning:
         return CompiledPhases(compiled.transfer, precision)
 
     def _write_recipe(self) -> None:
-        remarks = "".join(f"# {reason}\n" for reason in self.plan.reasons)
-        write_atomically(self.folder.recipe, remarks + dump_recipe(self.recipe))
+        write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
 
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
         """Writes the lock, and reports what each phase will train."""
         from tl_toolkit.training.loop import plan_phases
-        from tl_toolkit.transfer.weights import hash_file
+        from tl_toolkit.training.prepare import write_lock
 
-        recipe = self.recipe
-        loaded = transfer.weights
-        weights = loaded.path if loaded else recipe.model.own_file
-        write_json(
-            self.folder.lock,
-            {
-                "seed": recipe.seed,
-                "split_seed": recipe.data.split_seed,
-                "data_sha256": manifest.digest,
-                "weights": str(weights) if weights else recipe.model.weights,
-                "weights_sha256": hash_file(weights) if weights else None,
-                "weights_matched_by": loaded.by if loaded else None,
-                "weights_left_out": list(loaded.left_out) if loaded else [],
-                "start": self.plan.start.as_json() if self.plan.start else None,
-                "teacher": _describe_teacher(recipe),
-                "numerics": {**describe_numerics(), "precision": recipe.precision},
-            },
-        )
+        write_lock(self.plan, transfer, manifest, self.folder)
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
 
@@ -342,13 +312,9 @@ class _Finetuning:
         return training
 
     def _save(self, transfer: TransferModel) -> None:
-        from tl_toolkit.transfer.precision import set_precision
+        from tl_toolkit.training.prepare import save_model
 
-        set_precision(transfer, "float32")
-        if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
-            write_json(self.folder.task_state, state)
-        with drafted(self.folder.model) as draft:
-            transfer.model.save(draft)
+        save_model(transfer, self.folder)
 
     def _evaluate(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
+from tl_toolkit.api.run import Run
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.preset import replace_reasons
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     import keras
     import keras_tuner
 
+    from tl_toolkit.images.manifest import Manifest
+    from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tuning.engine import Engine
     from tl_toolkit.tuning.journal import Trial
@@ -74,6 +78,14 @@ class SearchRun(InFolder):
     def best_recipe(self) -> Path:
         """The winner as a recipe, for `finetune`."""
         return self.folder.best_recipe
+
+    @property
+    def soup(self) -> Run:
+        """The mean of the best trials' weights, as a run; a RecipeError without `search.soup`."""
+        place = RunFolder(self.folder.soup)
+        if not place.model.is_file():
+            raise describe_absent(self.folder, place.model)
+        return Run(place)
 
 
 def search(
@@ -121,7 +133,7 @@ def search(
         )
         plan = check_recipe(_with_search(loaded))
         if loaded.recipe.search is None:  # a default search, which only the check needed
-            plan = plan_trial(plan, {})
+            plan = replace(plan_trial(plan, {}), reasons=plan.reasons)
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
@@ -261,6 +273,7 @@ class Searching:
         self.folder = folder
         self.progress = progress
         self._leaks: list[dict[str, str]] = []
+        self._images: tuple[Manifest, Mapping[str, Images]] | None = None
 
     def run(self, threads: int | None) -> SearchRun:
         """Runs the remaining trials, and writes the winner.
@@ -296,9 +309,10 @@ class Searching:
             engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()
+        self._images = manifest, images
         self.folder.write_status("running")
         write_manifest(manifest, self.folder)
-        write_atomically(self.folder.recipe, dump_recipe(self.recipe))
+        write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
         return engine, trials
 
     def _choose_precision(self, task: Task) -> None:
@@ -350,8 +364,10 @@ class Searching:
         from tl_toolkit.tuning.report import plot_fields, plot_time, write_hparams
 
         winner = trial_recipe(self.recipe, best.values, seed=best.seed)
-        write_atomically(self.folder.best_recipe, dump_recipe(winner))
         objective = engine.search.objective
+        why = f"of trial {best.number}, the best of {len(trials)} by {objective.name}"
+        reasons = replace_reasons(self.plan.reasons, best.values, word="search", why=why)
+        write_atomically(self.folder.best_recipe, dump_recipe(winner, reasons))
         scores = [repeat.score for repeat in engine.refit(best)]
         summary = {
             "best": asdict(best),
@@ -360,6 +376,7 @@ class Searching:
             "paused": sum(trial.state == "paused" for trial in trials),
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
+            **self._make_soup(engine, trials),
             "seconds": trials[-1].elapsed,
             "leaks": self._leaks,
             "best_recipe": str(self.folder.best_recipe),
@@ -372,6 +389,15 @@ class Searching:
         )  # fmt: skip
         write_hparams(self.folder.tensorboard, trials, fields, objective.name)
         self.progress(Event("search_ended", facts=summary))
+
+    def _make_soup(self, engine: Engine, trials: Sequence[Trial]) -> dict[str, Any]:
+        """Returns what is said of the soup in the summary; nothing without `search.soup`."""
+        if not engine.search.soup or self._images is None:
+            return {}
+        from tl_toolkit.api.soup import make_soup
+
+        manifest, images = self._images
+        return {"soup": make_soup(engine, trials, self.folder, manifest=manifest, images=images)}
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images])
     """Measures the kept weights on validation and test images, from features that are computed.
 
     A model that was trained in bfloat16 computes in float32 from now on, and is measured by its
-    images: it is the model that is kept.
+    images: it is the model that is kept. So is a split that the trainer has no features of.
 
     Args:
         trainer: The trainer, after its training.
@@ -63,12 +63,15 @@ def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images])
         images: Its images by split.
     """
     measured = [split for split in _SPLITS if split in images]
-    views: Mapping[str, SplitView]
-    if trainer.precision == "float32":
-        views = {split: TrainedView(trainer, split, images[split]) for split in measured}
-    else:
+    has_features = trainer.splits if trainer.precision == "float32" else frozenset()
+    if trainer.precision != "float32":
         set_precision(trainer.transfer, "float32")
-        views = {split: _ModelView(trainer.model, task, images[split]) for split in measured}
+    views: dict[str, SplitView] = {
+        split: TrainedView(trainer, split, images[split])
+        if split in has_features
+        else _ModelView(trainer.model, task, images[split])
+        for split in measured
+    }
     if "validation" in views:
         task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)

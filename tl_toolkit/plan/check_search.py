@@ -16,6 +16,7 @@ from tl_toolkit.plan.space import (
     resolve_space,
     trial_recipe,
 )
+from tl_toolkit.plan.training import describe_first
 from tl_toolkit.recipe.schema import Recipe
 
 __all__ = ["check_search"]
@@ -32,7 +33,10 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
     reported = {finding.problem for finding in known}
     if any(finding.path[:2] == ("model", "base") for finding in known):
         return []  # the default space consists of its blocks
-    findings = list(_check_hyperband(recipe))
+    findings = list(_check_phases(recipe))
+    if findings:
+        return findings
+    findings = [*_check_hyperband(recipe), *_check_soup(recipe)]
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, classes, {field: value}):
             if problem not in reported:
@@ -41,11 +45,26 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
     return findings
 
 
+def _check_phases(recipe: Recipe) -> Findings:
+    """Refuses what needs a phase where there is none, as beside a head that is solved alone."""
+    search = recipe.search
+    if search is None or recipe.phases:
+        return
+    if search.space is None:
+        what = "search.space: the recipe has no phase, whose unfreezing the default space searches"
+        hint = "search.space: {model.head.solver: [ridge, logistic]}"
+        yield _refuse_search("space", what, "expected a space of its own.", hint)
+    elif search.algorithm == "hyperband":
+        what = "search.algorithm = 'hyperband': the recipe has no phase"
+        yield _refuse_search("algorithm", what, "expected one to pause in.", "algorithm: random")
+
+
 def _check_hyperband(recipe: Recipe) -> Findings:
     """Refuses a hyperband in which no trial would end."""
-    search, epochs = recipe.search, recipe.phases[-1].epochs
+    search = recipe.search
     if search is None or search.algorithm != "hyperband":
         return
+    epochs = recipe.phases[-1].epochs
     if epochs < search.factor:
         yield _refuse_search(
             "algorithm",
@@ -83,6 +102,46 @@ def _check_hyperband(recipe: Recipe) -> Findings:
         )
 
 
+def _check_soup(recipe: Recipe) -> Findings:
+    """Refuses a mean of trials that do not share their first phase, or the images' features."""
+    if recipe.search is None or not recipe.search.soup:
+        return
+    if recipe.data.folds is not None:
+        what = f"search.soup with data.folds = {recipe.data.folds}"
+        expected = "expected no folds: a trial would have a model for each."
+        yield _refuse_search("soup", what, expected, "~data.folds, or ~search.soup")
+    if len(recipe.phases) + (recipe.model.classifier.solver is not None) < 2:
+        what = "search.soup: the recipe has one phase"
+        expected = "expected a first phase that all trials share, and a later one."
+        hint = "a first phase without unfreeze, or model.head.solver: ridge"
+        yield _refuse_search("soup", what, expected, hint)
+        return
+    for field, dimension in resolve_space(recipe).items():
+        reason = _refuse_average(recipe, field, dimension.probes)
+        if reason:
+            hint = "~search.soup, or a space over later phases, as phases.NAME.learning_rate"
+            what = f"search.soup with {field} in search.space"
+            yield _refuse_search("soup", what, reason, hint)
+
+
+def _refuse_average(recipe: Recipe, field: str, values: Sequence[Any]) -> str:
+    """Returns why trials with these values of a field cannot be averaged; "" if they can."""
+    section = field.partition(".")[0]
+    if section in ("features", "precision") or (section == "data" and field != "data.batch_size"):
+        return "Trials would see other features of the images, on which the mean is compared."
+    try:
+        trials = [trial_recipe(recipe, {field: value}) for value in values]
+    except RecipeError:  # reported with its value
+        return ""
+    if len({describe_first(trial) for trial in trials}) == 1:
+        return ""
+    if field.startswith("model.head.") and field.endswith("dropout"):
+        more = " A solved head has no dropout: model.head.solver: ridge."
+    else:
+        more = ""
+    return f"Trials would not share their first phase, from where a mean has a meaning.{more}"
+
+
 def _name_rungs(rungs: Sequence[tuple[int, int]]) -> str:
     (trials, epochs), *rest = rungs
     later = ", ".join(f"{count} up to {end}" for count, end in rest)
@@ -100,8 +159,8 @@ def _find_problems(
         trial = trial_recipe(recipe, values)
     except RecipeError as error:
         return list(error.problems)
-    epochs = trial.phases[-1].epochs
     halves = recipe.search is not None and recipe.search.algorithm == "hyperband"
+    epochs = trial.phases[-1].epochs if halves else 0
     if halves and len(trial.phases[-1].stages) > 1:
         expected = "expected no part for each block: hyperband pauses inside one phase."
         return [Problem("", "the last phase is gradual", expected, "algorithm: random")]

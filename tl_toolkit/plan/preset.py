@@ -5,14 +5,16 @@ Every value that is chosen has a reason, which the run prints and its recipe.yam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.recipe.schedules import CosineSchedule
 from tl_toolkit.recipe.schema import Head, Phase, Recipe, UnfreezeFrom
 
-__all__ = ["Choice", "estimate_splits", "resolve_preset"]
+__all__ = ["Choice", "estimate_splits", "replace_reasons", "resolve_preset"]
 
 _MOST_SOLVED = 20_000
 """Training images above which a head is trained: solving holds all their features in memory."""
@@ -49,6 +51,34 @@ class Choice(NamedTuple):
     def describe(self) -> str:
         """Returns the choice as a line."""
         return f"{self.field}{self.value and f'={self.value}'}: {self.why}"
+
+
+def replace_reasons(
+    reasons: Sequence[str], values: Mapping[str, Any], *, word: str, why: str
+) -> tuple[str, ...]:
+    """Returns the reasons of a preset, with another one for each field that was given a value.
+
+    Args:
+        reasons: As in a plan: "auto: FIELD=VALUE: why"; none stay none. That of a section stays
+            where one of its fields was given a value.
+        values: The values by field.
+        word: What chose them, in place of the preset.
+        why: The other reason.
+    """
+    if not reasons:
+        return ()
+
+    def is_replaced(reason: str) -> bool:
+        field = re.split("[=:]", reason.partition(": ")[2], maxsplit=1)[0]
+        return any(f"{field}.".startswith(f"{name}.") for name in values)
+
+    kept = [reason for reason in reasons if not is_replaced(reason)]
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, default=dict)
+        for name, value in values.items()
+    }
+    choices = [Choice(name, text, why) for name, text in texts.items()]
+    return (*kept, *(f"{word}: {choice.describe()}" for choice in choices))
 
 
 def estimate_splits(counts: Mapping[str | None, int], fraction: object) -> tuple[int, int]:

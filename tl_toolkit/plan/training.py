@@ -19,6 +19,7 @@ __all__ = [
     "StoppingRule",
     "Teaching",
     "TrainingSettings",
+    "describe_first",
     "describe_phases",
     "dropout_rates",
     "feature_values",
@@ -127,6 +128,18 @@ def dropout_rates(head: Head) -> dict[str, float]:
     """
     hidden = {f"head_hidden{n}_dropout": layer.dropout for n, layer in enumerate(head.hidden, 1)}
     return {**hidden, "head_dropout": head.dropout}
+
+
+def describe_first(recipe: Recipe) -> str:
+    """Returns a text that is equal for two recipes only if their first phases are, bit for bit.
+
+    Args:
+        recipe: The recipe, with its head resolved.
+    """
+    if recipe.model.classifier.solver:
+        return _describe_probe(recipe)
+    phase = recipe.phases[0]
+    return f"{describe_phases(recipe, 0)} {phase.stages[0].name}"
 
 
 def _describe_probe(recipe: Recipe) -> str:

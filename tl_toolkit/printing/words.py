@@ -16,6 +16,7 @@ __all__ = [
     "describe_refit",
     "describe_search",
     "describe_seconds",
+    "describe_soup",
     "describe_trial",
     "score_of",
     "shorten_path",
@@ -122,10 +123,32 @@ def describe_search(summary: Mapping[str, Any]) -> list[str]:
     ]
     if summary["refit"]:
         lines.append(f"  {describe_refit(summary['refit'])}")
+    soup = summary.get("soup")
+    if soup:
+        lines.append(
+            f"soup: {describe_soup(soup)}, {summary['objective']} {soup['score']:.4f}; "
+            f"the best trial has {best['score']:.4f}"
+        )
     # A file, not a run: only a path names it.
     path = Path(summary["best_recipe"])
     typed = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return [*lines, f"\nnext:\n  tltool finetune {shlex.quote(str(typed))}"]
+    lines.append(f"\nnext:\n  tltool finetune {shlex.quote(str(typed))}")
+    if soup:
+        lines.append(f"  tltool evaluate {shlex.quote(shorten_path(Path(soup['run'])))}")
+    return lines
+
+
+def describe_soup(soup: Mapping[str, Any]) -> str:
+    """Returns what the weights of a soup are, in words.
+
+    Args:
+        soup: As in summary.json.
+    """
+    members, count = soup["members"], len(soup["candidates"])
+    if len(members) == 1:
+        return f"trial {members[0]} alone, as no mean with one of {count - 1} others is as good"
+    listed = f"{', '.join(map(str, members[:-1]))} and {members[-1]}"
+    return f"the mean of trials {listed}, of {count} that were tried"
 
 
 def describe_refit(refit: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,11 +169,12 @@ def build_baseline(recipe: Recipe) -> Recipe | None:
     return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
     """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe.
 
     Args:
         recipe: A validated recipe.
+        remarks: Lines that become comments above it.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
@@ -182,6 +183,7 @@ def dump_recipe(recipe: Recipe) -> str:
     yaml.representer.add_representer(str, _represent_text)
     yaml.representer.add_representer(list, _represent_list)
     stream = io.StringIO()
+    stream.writelines(f"# {remark}\n" for remark in remarks)
     yaml.dump(_as_values(recipe), stream)
     return stream.getvalue()
 

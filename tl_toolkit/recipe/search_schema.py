@@ -16,7 +16,7 @@ from tl_toolkit.recipe.fields import (
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["Dimension", "Objective", "Search"]
+__all__ = ["Dimension", "Objective", "Search", "Soup"]
 
 _Number = int | float
 DEFAULT_FACTOR = 3
@@ -156,6 +156,28 @@ class Objective(Section):
         return self.direction == "max"
 
 
+class Soup(Section):
+    """A mean of the weights of several trials (Wortsman et al., 2022, Model soups)."""
+
+    candidates: int = Field(
+        default=8,
+        ge=2,
+        le=100,
+        description="Of so many trials, the best that were completed, the weights are kept on disk "
+        "and tried for the mean. Each costs one pass over the validation images' features.",
+        examples=[4],
+    )
+
+
+def _as_soup(value: object) -> object:
+    # Validated here: a union would name its members in the place of every problem.
+    if value is True or isinstance(value, Mapping):
+        return Soup.model_validate({} if value is True else value)
+    if value is False or isinstance(value, Soup):
+        return value
+    raise in_words("expected true, false or a section with candidates")
+
+
 def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimension] | None:
     return None if space is None else dict(space)
 
@@ -208,6 +230,16 @@ class Search(Section):
         description="Repeats of the winner with other seeds: the best of many trials is partly "
         "luck, and their mean shows how much.",
     )
+    soup: Annotated[
+        Soup | Literal[False], BeforeValidator(_as_soup, json_schema_input_type=Soup | bool)
+    ] = Field(
+        default=False,
+        description="Whether to average the weights of the best trials too, one after the other, "
+        "where the mean is not worse on validation images (a greedy soup): the folder soup becomes "
+        "a run beside best.yaml. Trials must share their first phase. True for the 8 best trials, "
+        "or a section with candidates.",
+        examples=[True, {"candidates": 4}],
+    )
     space: Annotated[Mapping[str, _Values], AfterValidator(_check_fields)] | None = Field(
         default=None,
         description="Dotted fields of the recipe and their values, a list or a section; by default "
@@ -234,6 +266,10 @@ class Search(Section):
                 f"{algorithm!r}"
             )
             yield Conflict(("factor",), expected, "algorithm: hyperband")
+        if values.get("soup") and values.get("vary_seed"):
+            expected = "expected false with vary_seed: trials would begin with heads of their own, "
+            expected += "and the mean of these is none"
+            yield Conflict(("soup",), expected, "vary_seed: false")
         space = values.get("space")
         for field, dimension in space.items() if isinstance(space, Mapping) else ():
             path = ("space", str(field))

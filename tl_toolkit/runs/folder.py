@@ -64,6 +64,8 @@ class RunFolder:
     trials_table = Artifact("trials.csv", "A row for each trial.")
     best_recipe = Artifact("best.yaml", "The winner as a recipe, for `finetune`.")
     summary = Artifact("summary.json", "The winner, its values, score and repeats, and counts.")
+    candidates = Artifact("candidates", "The weights of the best trials, under `search.soup`.")
+    soup = Artifact("soup", "A run of its own, with the mean of these weights as its model.")
     fields_plot = Artifact("fields.svg", "The score by the values of each searched field.")
     time_plot = Artifact("time.svg", "The best score by time.")
     sweep_table = Artifact("sweep.csv", "Score and cost of each depth of unfreezing.")

@@ -94,9 +94,11 @@ def widest_phase(transfer: TransferModel, phases: Sequence[PhaseSettings]) -> Ph
 
     Args:
         transfer: The model.
-        phases: All phases; one of them trains units of the base.
+        phases: All phases. Where none trains the base, it is the last one.
     """
     tuning = [phase for phase in phases if phase.units]
+    if not tuning:
+        return phases[-1]
     units = {unit for phase in tuning for unit in phase.units}
     train = any(phase.train_batch_norm for phase in tuning)
     for phase in tuning:
@@ -189,24 +191,27 @@ def write_mixture_receipt(
     transfer: TransferModel,
     split: Split,
     before: Mapping[tuple[str, str], str],
-    best: BestState,
     path: Path | None,
+    *,
+    phase: str,
+    mixture: float | None,
 ) -> dict[str, Any]:
-    """Returns the receipt of the mixtures: what moved from the best epoch to what is kept.
+    """Returns the receipt of mixed weights: what moved from those before to what is kept.
 
     Args:
-        transfer: The model, in its best state.
+        transfer: The model, with the weights that are kept.
         split: The split of `widest_phase`, whose flags the model has.
-        before: Digests of all weights before the first mixture.
-        best: The best state.
-        path: Folder that receives receipt.json, with the mixture that is kept.
+        before: Digests of all weights before the mixing.
+        path: Folder that receives receipt.json.
+        phase: What the mixing is called.
+        mixture: Part of the tuned weights in the mixture that is kept, if there is one.
 
     Raises:
         ReceiptError: The receipt does not hold; it is written first.
     """
-    receipt = write_receipt(transfer, split, before, phase=INTERPOLATE, steps=0, learning_rate=0.0)
-    receipt["mixture"] = None if best.epoch is None else best.epoch.mixture
-    where = f"phase {INTERPOLATE!r}"
+    receipt = write_receipt(transfer, split, before, phase=phase, steps=0, learning_rate=0.0)
+    receipt["mixture"] = mixture
+    where = f"phase {phase!r}"
     if path is not None:
         where = str(path / "receipt.json")
         write_json(path / "receipt.json", receipt)

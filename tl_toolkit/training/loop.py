@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.heads import OUTPUT_LAYER
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
+from tl_toolkit.features.fingerprint import Digests
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check_phases import refuse_accumulation
@@ -51,12 +53,14 @@ from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.rates import find_rate_factors
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
+from tl_toolkit.training.soup import SOUP, Soup, Weights, average_greedily
 from tl_toolkit.training.state import random_streams
+from tl_toolkit.training.steps import Steps
 from tl_toolkit.training.teaching import TeacherOutputs
 from tl_toolkit.training.untrained import read_untrained
 from tl_toolkit.transfer.assemble import HEAD, TransferModel
 from tl_toolkit.transfer.carry import initialize_outputs
-from tl_toolkit.transfer.freezing import Cut, digest_variables, find_cut
+from tl_toolkit.transfer.freezing import Cut, Split, digest_variables, find_cut
 from tl_toolkit.transfer.heads import initialize_head, set_dropout
 
 __all__ = ["Paused", "Trainer", "Training", "plan_phases"]
@@ -99,8 +103,8 @@ class Trainer:
         self._untrained = dict(self._digests)
         self._initial = BestState()
         self._is_alone = True
-        self._last: PhaseRun | None = None
         self._teachers = TeacherOutputs(source, transfer.task)
+        self._last: tuple[Split, Steps] | None = None  # of the last training
 
     def with_images(
         self, source: FeatureSource, images: Mapping[str, Images], progress: Handler
@@ -261,6 +265,11 @@ class Trainer:
         return self._progress
 
     @property
+    def splits(self) -> Set[str]:
+        """Names of the splits whose features it has."""
+        return self._images.keys()
+
+    @property
     def precision(self) -> str:
         """What the layers of the base compute in while it trains: float32 or bfloat16."""
         return self._compiled.precision
@@ -295,7 +304,8 @@ class Trainer:
         """
         if self._last is None:
             raise ValueError("Nothing has been trained.")
-        return self._last.steps.assess(inputs.chunks(np.arange(count), self._transfer.batch_size))
+        _, steps = self._last
+        return steps.assess(inputs.chunks(np.arange(count), self._transfer.batch_size))
 
     def features(self, split: str) -> tuple[Cut, FeatureSet]:
         """Returns the cut of the last phase, and the features of a split at that cut.
@@ -307,7 +317,7 @@ class Trainer:
         """
         if self._last is None:
             raise ValueError("Nothing has been trained.")
-        last = self._last.split
+        last, _ = self._last
         return last.cut, self._source.at(last, self._refresh_digests(), passes=1)[split]
 
     @property
@@ -388,19 +398,69 @@ class Trainer:
         split, steps = self._compiled.get(phase, settings.batch_size)
         digests = self._refresh_digests()
         passes = settings.mixtures + 1
-        features = self._source.at(split, digests, passes=passes)
-        validation = self._join_targets(features, seed=0, transform=None)["validation"]
-        order = np.arange(len(self._images["validation"]))
         path = folder.phase(len(settings.phases), INTERPOLATE) if folder else None
         epochs = sweep_mixtures(
             self._transfer, steps, ends, best,
-            lambda: steps.evaluate(validation.chunks(order, split.suffix.batch_size)),
+            self._open_validation(split, steps, digests, passes=passes),
             count=settings.mixtures, stopping=settings.stopping, path=path,
             progress=self._progress,
         )  # fmt: skip
         best.restore(self._transfer)
-        receipt = write_mixture_receipt(self._transfer, split, digests, best, path)
+        mixture = None if best.epoch is None else best.epoch.mixture
+        receipt = write_mixture_receipt(
+            self._transfer, split, digests, path, phase=INTERPOLATE, mixture=mixture
+        )
         return [FinishedPhase(tuple(epochs), receipt, best.copy())]
+
+    def _open_validation(
+        self, split: Split, steps: Steps, digests: Digests, *, passes: int
+    ) -> Callable[[], tuple[float, float]]:
+        """Returns a function that evaluates the model's suffix, from features that are computed."""
+        features = self._source.at(split, digests, passes=passes)
+        validation = self._join_targets(features, seed=0, transform=None)["validation"]
+        order = np.arange(len(self._images["validation"]))
+        return lambda: steps.evaluate(validation.chunks(order, split.suffix.batch_size))
+
+    def average(
+        self, trainings: Sequence[TrainingSettings], kept: Iterable[Weights], *,
+        falls: Callable[[Epoch, Epoch], bool], path: Path | None = None,
+    ) -> Soup:  # fmt: skip
+        """Averages the weights that trainings kept, greedily, and leaves the model with the mean.
+
+        The trainings began with the same head. All are compared on the same features, those before
+        the first unit that any of them trained.
+
+        Args:
+            trainings: Their settings, in the order in which they are tried.
+            kept: Of each its weights by canonical name, read one after the other; those that it did
+                not train are as they were at first.
+            falls: Whether the first epoch is worse than the second, so that a member is left out.
+            path: Folder that receives receipt.json.
+
+        Raises:
+            ReceiptError: A tensor moved that none of them trained.
+        """
+        settings = trainings[0]
+        self._begin(settings, keep_head=False)
+        phases = [phase for training in trainings for phase in training.phases]
+        phase = widest_phase(self._transfer, phases)
+        split, steps = self._compiled.get(phase, settings.batch_size)
+        set_dropout(steps.dropouts, settings.dropout)
+        self._initial.watch(self._transfer, split)
+        digests = self._refresh_digests()
+        evaluate = self._open_validation(split, steps, digests, passes=len(trainings))
+
+        def validate() -> Epoch:
+            loss, score = evaluate()
+            regularization, name = steps.regularization_loss(), steps.task.score
+            return Epoch(SOUP, 1, 0.0, None, None, loss, score, regularization, score_name=name)
+
+        soup = average_greedily(self._transfer, self._initial.arrays, kept, validate, falls)
+        receipt = write_mixture_receipt(
+            self._transfer, split, self._untrained, path, phase=SOUP, mixture=None
+        )
+        self._last = split, steps
+        return replace(soup, receipt=receipt, weights_sha256=self._digest())
 
     def _prepare(
         self, settings: TrainingSettings, index: int, best: BestState, *, is_new: bool,
@@ -452,14 +512,14 @@ class Trainer:
             steps.set_factors(find_rate_factors(self._transfer, phase))
         steps.restart(tabulate_rate(phase, count))
         _reset_dropout(self._transfer.model, phase_seed(settings.seed, "dropout", index))
-        self._last = PhaseRun(
+        self._last = split, steps
+        return PhaseRun(
             self._transfer, phase, split, steps, sources, digests,
             order_seed=order_seed, order=order,
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
             diverged=diverged, judged=judged,
         )  # fmt: skip
-        return self._last
 
     def _join_targets(
         self, features: Mapping[str, FeatureSet], *, seed: int, transform: Transform | None

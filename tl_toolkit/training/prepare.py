@@ -20,15 +20,18 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.runs.files import write_json
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
-from tl_toolkit.transfer.precision import choose_precision, time_precisions
+from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
+from tl_toolkit.transfer.weights import hash_file
 
 _T = TypeVar("_T")
 
@@ -131,6 +134,60 @@ def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
     """
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
+
+
+def write_lock(plan: Plan, transfer: TransferModel, manifest: Manifest, folder: RunFolder) -> None:
+    """Writes lock.json: seeds, versions, and digests of data and weights.
+
+    Args:
+        plan: The plan.
+        transfer: Its model.
+        manifest: Its images.
+        folder: The run.
+    """
+    recipe = plan.recipe
+    loaded = transfer.weights
+    weights = loaded.path if loaded else recipe.model.own_file
+    write_json(
+        folder.lock,
+        {
+            "seed": recipe.seed,
+            "split_seed": recipe.data.split_seed,
+            "data_sha256": manifest.digest,
+            "weights": str(weights) if weights else recipe.model.weights,
+            "weights_sha256": hash_file(weights) if weights else None,
+            "weights_matched_by": loaded.by if loaded else None,
+            "weights_left_out": list(loaded.left_out) if loaded else [],
+            "start": plan.start.as_json() if plan.start else None,
+            "teacher": _describe_teacher(recipe),
+            "numerics": {**describe_numerics(), "precision": recipe.precision},
+        },
+    )
+
+
+def _describe_teacher(recipe: Recipe) -> dict[str, str] | None:
+    """Returns the run of a teacher and the digest of its model; None without one."""
+    if recipe.teacher is None:
+        return None
+    model = RunFolder(recipe.teacher.run).model
+    return {"run": str(recipe.teacher.run), "sha256": hash_file(model)}
+
+
+def save_model(transfer: TransferModel, folder: RunFolder) -> None:
+    """Saves a model with the weights that it has, and what its task learned from data.
+
+    Args:
+        transfer: The model, whose layers compute in float32 from now on.
+        folder: The run.
+
+    Raises:
+        OutputError: The folder cannot be written, or the disk is full.
+    """
+    set_precision(transfer, "float32")
+    if state := transfer.task.state():  # also of an interrupted run, which is never evaluated
+        write_json(folder.task_state, state)
+    with drafted(folder.model) as draft:
+        transfer.model.save(draft)
 
 
 def scan_images(

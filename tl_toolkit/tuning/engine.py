@@ -27,10 +27,13 @@ from tl_toolkit.plan.training import TrainingSettings, training_settings
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed, describe_arithmetic
+from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.folds import FoldTrainer, FoldTrainings, PausedFolds
 from tl_toolkit.training.loop import Paused, Trainer, Training
+from tl_toolkit.training.soup import SOUP
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
+from tl_toolkit.tuning.soup import Averaged, Candidates
 from tl_toolkit.tuning.trainers import Trainers, as_text
 
 _PAUSED_BYTES = 1 << 30
@@ -82,6 +85,10 @@ class Engine:
         self._trainers = Trainers(
             plan, self.space, folder, progress=progress, quiet=self._report_work, images=images
         )
+        self._candidates: Candidates | None = None
+        if self.search.soup:
+            most, is_max = self.search.soup.candidates, self.search.objective.is_max
+            self._candidates = Candidates(folder.candidates, most=most, is_max=is_max)
         self._known: dict[int, Trial] = {}
         self._paused: dict[int, tuple[float, Paused | PausedFolds]] = {}
         self._chooser: Chooser | None = None
@@ -102,7 +109,10 @@ class Engine:
         if self.recipe.model.own_file is not None:
             left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model
         settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
-        chosen = self.search.model_dump(mode="json", exclude={"trials", "refit", "space"})
+        left_out_of_search = {"trials", "refit", "space"}
+        if not self.search.soup:  # which older searches do not know
+            left_out_of_search.add("soup")
+        chosen = self.search.model_dump(mode="json", exclude=left_out_of_search)
         space = {
             field: dimension.model_dump(mode="json") for field, dimension in self.space.items()
         }
@@ -202,7 +212,8 @@ class Engine:
 
     def _replay(self, done: Sequence[Trial]) -> Chooser:
         """Returns an oracle that has proposed the trials that are done, and knows their scores."""
-        chooser = Chooser(self.search, self.space, epochs=self.recipe.phases[-1].epochs)
+        phases = self.recipe.phases  # a solved head alone has none
+        chooser = Chooser(self.search, self.space, epochs=phases[-1].epochs if phases else 1)
         for trial in done:
             proposal = chooser.propose()
             recorded = (trial.values, trial.budget, trial.continues)
@@ -228,6 +239,7 @@ class Engine:
             )  # fmt: skip
         seed = self._choose_seed(proposal)
         training: Training | FoldTrainings | None = None
+        trainer: Trainer | FoldTrainer | None = None
         errors: list[str] = []
         widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
         with self._outliving(errors, *self._fatal):
@@ -240,7 +252,7 @@ class Engine:
         if training is not None and training.paused is not None:
             self._keep(proposal.number, self._score(training), training.paused)
         now = time.perf_counter()
-        return Trial(
+        trial = Trial(
             number=proposal.number,
             values=dict(proposal.values),
             state=_name_state(training),
@@ -256,6 +268,46 @@ class Engine:
             continues=proposal.continues,
             seed=seed,
         )
+        if self._candidates and trial.state == "completed" and isinstance(trainer, Trainer):
+            weights = trainer.take_state().arrays
+            self._candidates.keep(trial, weights, list(self._known.values()))
+        return trial
+
+    def average(self, trials: Sequence[Trial], folder: RunFolder) -> Averaged | None:
+        """Averages the weights of the best trials greedily, as `search.soup` asks for.
+
+        Args:
+            trials: All trials.
+            folder: The run that is made of them, which receives the receipt.
+
+        Returns:
+            The mean, whose weights the trainer's model has; None where no weights are kept.
+
+        Raises:
+            ReceiptError: A tensor moved that no trial trained.
+        """
+        if self._candidates is None:
+            return None
+        ranked = self._candidates.rank(trials)
+        if not ranked:
+            return None
+        plans = [plan_trial(self._plan, trial.values) for trial in ranked]
+        trainer = self._trainers.find(plans[0])
+        if not isinstance(trainer, Trainer):
+            raise ValueError("Folds have no weights to average.")
+        soup = trainer.average(
+            [training_settings(plan) for plan in plans],
+            map(self._candidates.read, ranked),
+            falls=self._falls,
+            path=folder.phase(0, SOUP),
+        )
+        return Averaged(plans[0], trainer, soup, tuple(ranked), self.search.objective.name)
+
+    def _falls(self, epoch: Epoch, best: Epoch) -> bool:
+        """Returns whether the objective of one epoch is worse than that of another."""
+        name = self.search.objective.name
+        new, old = (float(row.as_row()[name]) for row in (epoch, best))
+        return new < old if self.search.objective.is_max else new > old
 
     def _choose_seed(self, proposal: Proposal) -> int | None:
         """Chooses the own seed of a trial; a resumed trial keeps its seed."""
