@@ -24,6 +24,14 @@ def soup_recipe(changes=(), phases=({**TUNE, "learning_rate": 3e-3},), **section
     return solved_recipe(phases=phases, search=search, **sections)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_features(tmp_path_factory):
+    """A store of their own: other tests count the passes over the same images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TL_TOOLKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """A search whose soup has two of three trials, and its events."""
