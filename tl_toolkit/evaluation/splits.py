@@ -25,6 +25,7 @@ from tl_toolkit.transfer.precision import set_precision
 
 __all__ = [
     "Measured",
+    "ModelView",
     "TrainedView",
     "add_intervals",
     "compare_runs",
@@ -68,7 +69,7 @@ def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images])
         views = {split: TrainedView(trainer, split, images[split]) for split in measured}
     else:
         set_precision(trainer.transfer, "float32")
-        views = {split: _ModelView(trainer.model, task, images[split]) for split in measured}
+        views = {split: ModelView(trainer.model, task, images[split]) for split in measured}
     if "validation" in views:
         task.finish(views["validation"], images["validation"].targets)
     evaluations = {split: task.evaluate(view, images[split].targets)
@@ -109,7 +110,7 @@ def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str,
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+    return add_intervals(task.evaluate(ModelView(model, task, images), images.targets))
 
 
 def add_intervals(evaluation: Evaluation) -> dict[str, Any]:
@@ -181,8 +182,14 @@ class TrainedView(SplitView):
         return self._assess(inputs, len(self.examples))
 
 
-class _ModelView(SplitView):
-    """A split as a whole model sees it: by its images."""
+class ModelView(SplitView):
+    """A split as a whole model sees it: by its images.
+
+    Args:
+        model: The model.
+        task: The task that it has learned.
+        images: Its images.
+    """
 
     def __init__(self, model: keras.Model, task: Task, images: Images) -> None:
         self.examples = images.examples
@@ -192,6 +199,11 @@ class _ModelView(SplitView):
         self._task = task
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Returns losses and outputs, as `SplitView.assess`.
+
+        Args:
+            inputs: The images joined with targets.
+        """
         size = self._task.prefix_batch_size
         run = self._compile(size)
         losses: list[np.ndarray] = []
