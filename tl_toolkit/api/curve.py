@@ -121,7 +121,7 @@ def _check_plan(plan: Plan) -> None:
     problems = []
     if (folds := plan.recipe.data.folds) is not None:
         what = f"data.folds = {folds}: a curve is measured on the same images for each method"
-        expected = "expected none, as images of validation or test choose the epochs."
+        expected = "expected none: images of data.validation choose the epochs."
         problems.append(Problem("curve", what, expected, "~data.folds"))
     if plan.recipe.precision == "auto":
         what = "precision = 'auto': measured for one model, and not for those of a curve"
