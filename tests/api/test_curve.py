@@ -3,14 +3,23 @@
 import collections
 import csv
 
+import numpy as np
 import pytest
 
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.training.test_loop import digits_recipe
 from tests.training.test_solving import MODEL
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.evaluation.curve import lengthen
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.splits import keep_fraction
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.training import training_settings
+from tl_toolkit.recipe.load import read_recipe
+from tl_toolkit.training import prepare
+from tl_toolkit.training.optimizers import tabulate_rate
+from tl_toolkit.transfer.precision import precision_of
 
 PHASES = [{"name": "head", "epochs": 2, "learning_rate": 1e-2}]
 
@@ -112,3 +121,80 @@ def test_shares_out_of_range_are_refused(tmp_path, fractions):
     done = tltool("curve", "quickstart", "--fractions", fractions, cwd=tmp_path, code=2)
 
     assert "shares of the training images, above 0 to 1" in done.stderr
+
+
+RATES = [
+    {"kind": "cosine", "warmup_epochs": 1.5},
+    {"kind": "exponential", "factor": 0.5},
+    {"kind": "step", "every": 2},
+    {"kind": "constant", "warmup_epochs": 3},
+    {"kind": "one_cycle"},
+]
+
+
+@pytest.mark.parametrize("rate", RATES, ids=lambda rate: rate["kind"])
+@pytest.mark.parametrize("unfreeze", [2, {"gradual": 3}], ids=["whole", "gradual"])
+def test_a_part_takes_the_steps_of_all_images_at_the_same_rates(rate, unfreeze):
+    """A quarter of the images: 2 steps an epoch in place of 8, and four times the epochs."""
+    own = {"peak" if rate["kind"] == "one_cycle" else "initial": 1e-3}
+    phases = [{"name": "tune", "epochs": 5, "unfreeze": unfreeze, "learning_rate": rate | own}]
+    settings = training_settings(check_recipe(read_recipe(digits_recipe(phases=phases))))
+
+    part = lengthen(settings, 0.25)
+
+    for phase, longer in zip(settings.phases, part.phases, strict=True):
+        assert longer.epochs == 4 * phase.epochs and longer.units == phase.units
+        rates = tabulate_rate(phase, 8)
+        np.testing.assert_allclose(tabulate_rate(longer, 2), rates, rtol=1e-5)
+        assert rates[0] > 0
+
+
+def test_stages_of_a_part_follow_each_other_without_a_gap():
+    phases = [{"name": "tune", "epochs": 5, "unfreeze": {"gradual": 3}, "learning_rate": 1e-3}]
+    settings = training_settings(check_recipe(read_recipe(digits_recipe(phases=phases))))
+
+    stages = lengthen(settings, 0.4).phases
+
+    places = [(stage.first_epoch, stage.first_epoch + stage.epochs) for stage in stages]
+    assert places == [(0, 2), (2, 5), (5, 12)]
+
+
+def test_a_part_is_as_patient_as_all_images_are():
+    rate = {"kind": "plateau", "initial": 1e-3, "patience": 2}
+    recipe = digits_recipe(
+        phases=[{"name": "head", "epochs": 5, "learning_rate": rate}],
+        early_stopping={"patience": 3},
+    )
+    settings = training_settings(check_recipe(read_recipe(recipe)))
+
+    part = lengthen(settings, 0.25)
+
+    assert part.stopping.patience == 12
+    falls = [part.phases[0].learning_rate.scale([0.5] * count) for count in (8, 9)]
+    assert falls == pytest.approx([1, 0.1])
+
+
+def test_what_a_curve_cannot_share_is_refused(tmp_path):
+    recipe = digits_recipe(phases=PHASES, precision="auto")
+    recipe["data"]["folds"] = 3
+
+    with pytest.raises(RecipeError, match=r"(?s)~data.folds.*precision=bfloat16"):
+        tl.curve(recipe, root=tmp_path)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_part_trains_in_the_precision_of_the_recipe(tmp_path, monkeypatch):
+    recipe = digits_recipe(phases=[PHASES[0] | {"epochs": 1}], precision="bfloat16")
+    trained = []
+    build = prepare.build_trainer
+
+    def spy(compiled, *arguments, **settings):
+        trained.append((compiled.precision, precision_of(compiled.transfer)))
+        return build(compiled, *arguments, **settings)
+
+    monkeypatch.setattr("tl_toolkit.evaluation.curve.build_trainer", spy)
+
+    tl.curve(recipe, out=tmp_path / "run", fractions=[0.5, 1])
+
+    assert trained == [("bfloat16", "bfloat16")] * 4  # transfer and scratch, on two parts

@@ -12,6 +12,7 @@ from tests.models import plan_values
 from tests.tables import draw_tables, make_recipe, write_table
 from tests.training.test_loop import digits_recipe
 from tl_toolkit.errors import DataError, NonFiniteError, RecipeError
+from tl_toolkit.events import ignore
 from tl_toolkit.features import source
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import read_recipe
@@ -19,7 +20,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import Epoch
 from tl_toolkit.training.folds import FoldTrainings, average_histories
 from tl_toolkit.training.outcome import Training
-from tl_toolkit.training.prepare import scan_images
+from tl_toolkit.training.prepare import scan_images, survey_images
 
 HEAD = [{"name": "head", "epochs": 3, "learning_rate": 1e-2}]
 
@@ -315,3 +316,48 @@ def test_a_trained_start_may_be_best_in_the_mean(keep_start):
     best = FoldTrainings(tuple(folds), keep_start=keep_start).best
 
     assert best.epoch == (0 if keep_start else 1)
+
+
+def test_each_fold_is_measured_by_the_scale_of_its_own_training_targets(tmp_path):
+    """Targets of which one is far from the others: the scales of two folds differ much."""
+    table = draw_tables(tmp_path, count=12) / "numbers.csv"
+    rows = [["path", "size"], *([row["path"], row["size"]] for row in read_rows(table))]
+    rows[1][1] = 9000
+    phases = [{"name": "head", "epochs": 1, "learning_rate": 0.003}]
+    recipe = make_recipe("regression", write_table(table, rows), phases=phases)
+    recipe["data"]["folds"] = 2
+
+    metrics = tl.finetune(recipe, out=tmp_path / "run").metrics
+
+    each, joint = metrics["folds"]["each"], metrics["validation"]
+    losses = [fold["best"]["val_loss"] for fold in each]
+    assert max(losses) > 20 * min(losses)
+    assert [fold["loss"] for fold in each] == pytest.approx(losses, rel=1e-5)
+    assert [fold["r2"] for fold in each] == pytest.approx(
+        [fold["best"]["val_r2"] for fold in each], rel=1e-4
+    )
+    assert joint["loss"] == pytest.approx(statistics.fmean(losses), rel=1e-5)  # of 6 images each
+    assert joint["mean"]["r2"] == pytest.approx(0, abs=1e-6)  # the mean of all images
+    assert metrics["best"]["val_loss"] == pytest.approx(statistics.fmean(losses), rel=1e-5)
+
+
+def test_folds_that_train_in_bfloat16_are_measured_in_float32(tmp_path):
+    """At a rate of almost 0 the models of the folds and of the run are one."""
+    phases = [{"name": "tune", "epochs": 1, "learning_rate": 1e-20, "unfreeze": 1}]
+    recipe = digits_recipe(phases=phases, precision="bfloat16", yardsticks=False)
+    recipe["data"] |= {"folds": 2, "classes": ["0", "1", "2"], "examples_per_class": 4}
+
+    run = tl.finetune(recipe, out=tmp_path / "run")
+
+    plan, task = plan_values(recipe)
+    _, images = survey_images(plan, task, RunFolder(tmp_path), ignore)
+    order = [example.path for example in images["train"].examples]
+    pixels, _ = next(iter(images["train"].batches(np.arange(12), 12)))
+    exact = dict(zip(order, np.asarray(run.model(np.asarray(pixels, np.float32))), strict=True))
+    for row in read_rows(run.folder.predictions):
+        values = [float(row[f"probability_{label}"]) for label in "012"]
+        np.testing.assert_allclose(values, exact[row["path"]], atol=1e-6)
+    each = run.metrics["folds"]["each"]
+    losses = [fold["best"]["val_loss"] for fold in each]
+    assert losses != pytest.approx([fold["loss"] for fold in each], rel=1e-6)  # of bfloat16
+    assert run.metrics["best"]["val_loss"] == pytest.approx(statistics.fmean(losses))

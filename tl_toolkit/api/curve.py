@@ -80,7 +80,8 @@ def curve(
         The curve.
 
     Raises:
-        RecipeError: A fraction is out of range, and as for `finetune`.
+        RecipeError: A fraction is out of range, for `data.folds` and `precision: auto`, and as for
+            `finetune`.
     """
     _check_fractions(fractions)
     with contextlib.ExitStack() as stack:
@@ -91,6 +92,7 @@ def curve(
             hint = "--out DIR --overwrite"
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
+        _check_plan(plan)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place, name = Path(out) if out else None, f"{loaded.recipe.name}-curve"
@@ -113,6 +115,20 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         what = f"got {', '.join(map(str, wrong)) or 'none'}"
         expected = "expected shares of the training images, above 0 to 1."
         raise RecipeError(Problem("--fractions", what, expected, "--fractions 0.1,0.5,1"))
+
+
+def _check_plan(plan: Plan) -> None:
+    problems = []
+    if (folds := plan.recipe.data.folds) is not None:
+        what = f"data.folds = {folds}: a curve is measured on the same images for each method"
+        expected = "expected none: images of data.validation choose the epochs."
+        problems.append(Problem("curve", what, expected, "~data.folds"))
+    if plan.recipe.precision == "auto":
+        what = "precision = 'auto': measured for one model, and not for those of a curve"
+        expected = "expected float32 or bfloat16."
+        problems.append(Problem("curve", what, expected, "precision=bfloat16"))
+    if problems:
+        raise RecipeError(problems)
 
 
 def _measure(plan: Plan, folder: RunFolder, fractions: Sequence[float], progress: Handler) -> None:

@@ -18,16 +18,23 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.splits import keep_fraction
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.training import TrainingSettings, feature_values, training_settings
+from tl_toolkit.plan.training import (
+    PhaseSettings,
+    TrainingSettings,
+    feature_values,
+    training_settings,
+)
+from tl_toolkit.recipe.schedules import Schedule
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.tasks.resampling import find_intervals
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.prepare import assemble_model, build_trainer, load_images
+from tl_toolkit.transfer.precision import set_precision
 from tl_toolkit.tuning.report import finish_axis, save_figure
 
-__all__ = ["CurvePoint", "Subset", "measure_curve", "plot_curve", "sample_subsets"]
+__all__ = ["CurvePoint", "Subset", "lengthen", "measure_curve", "plot_curve", "sample_subsets"]
 
 _COLORS = {"transfer": "#4c72b0", "probe": "#55a868", "scratch": "#c44e52"}
 
@@ -153,7 +160,8 @@ class _Training:
         self.task = task
         self._progress = _leave_epochs_out(progress)
         self._plan = plan
-        self._compiled = CompiledPhases(assemble_model(plan, task, progress))
+        transfer = assemble_model(plan, task, progress)
+        self._compiled = CompiledPhases(transfer, plan.recipe.precision)
         self._initial = [
             (variable, variable.numpy()) for _, _, variable in self._compiled.transfer.variables()
         ]
@@ -163,11 +171,13 @@ class _Training:
         """Trains all phases on a subset, and measures the kept model."""
         for variable, value in self._initial:
             variable.assign(value)
+        # What was measured of the subset before was measured in float32.
+        set_precision(self._compiled.transfer, self._compiled.precision)
         features = FeatureSettings.from_values(feature_values(self._plan.recipe))
         self.trainer = build_trainer(
             self._compiled, features, subset.images, progress=self._progress
         )
-        self.trainer.train(_lengthen(training_settings(self._plan), subset.fraction))
+        self.trainer.train(lengthen(training_settings(self._plan), subset.fraction))
         measured = evaluate_trained(self.trainer, self.task, subset.images).metrics
         metrics = measured.get("test") or measured["validation"]
         name = self.task.final_score or self.task.score
@@ -198,13 +208,36 @@ class _Probe:
         return metrics[name], intervals.get(name)
 
 
-def _lengthen(settings: TrainingSettings, fraction: float) -> TrainingSettings:
-    """Returns settings with as many steps on a fraction of the images as on all of them."""
+def lengthen(settings: TrainingSettings, fraction: float) -> TrainingSettings:
+    """Returns settings with as many steps on a fraction of the images as on all of them.
+
+    Whatever counts in epochs counts more of them: phases and their stages, schedules, patience.
+
+    Args:
+        settings: For all images.
+        fraction: The share of the images, above 0 to 1.
+    """
     phases = [
-        phase if phase.solver else replace(phase, epochs=round(phase.epochs / fraction))
-        for phase in settings.phases
+        phase if phase.solver else _lengthen_phase(phase, fraction) for phase in settings.phases
     ]
-    return replace(settings, phases=tuple(phases))
+    stopping = settings.stopping
+    if stopping is not None:
+        stopping = replace(stopping, patience=round(stopping.patience / fraction))
+    return replace(settings, phases=tuple(phases), stopping=stopping)
+
+
+def _lengthen_phase(phase: PhaseSettings, fraction: float) -> PhaseSettings:
+    """Returns a phase, or a stage of one, that begins and ends where as many steps are taken."""
+    first = round(phase.first_epoch / fraction)
+    last = round((phase.first_epoch + phase.epochs) / fraction)
+    whole, rate = phase.schedule_epochs, phase.learning_rate
+    return replace(
+        phase,
+        first_epoch=first,
+        epochs=last - first,
+        schedule_epochs=None if whole is None else round(whole / fraction),
+        learning_rate=rate.lengthen(1 / fraction) if isinstance(rate, Schedule) else rate,
+    )
 
 
 def _leave_epochs_out(progress: Handler) -> Handler:

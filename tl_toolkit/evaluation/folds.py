@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch
-from tl_toolkit.evaluation.splits import Measured, TrainedView, add_intervals
+from tl_toolkit.evaluation.splits import Measured, ModelView, TrainedView, add_intervals
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.geometry import build_resize
+from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import TrainingSettings, feature_values
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.types import ExampleSource, SplitView, Table
+from tl_toolkit.tasks.types import Evaluation, ExampleSource, SplitView, Table
 from tl_toolkit.training.checkpoint import BestState
 from tl_toolkit.training.folds import FoldTrainer, FoldTrainings
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.prepare import split_folds
+from tl_toolkit.transfer.precision import in_precision
 
 __all__ = ["CrossValidation", "cross_validate", "join_measured"]
 
@@ -74,30 +76,38 @@ def cross_validate(
         _Fold(fold, of_fold["validation"], state)
         for fold, of_fold, state in zip(fold_trainer.trainers, folds, states, strict=True)
     ]
+    with in_precision(trainer.transfer, "float32"):  # as the models that are kept compute
+        joint, examples = _measure_jointly(plan, trainer, task, images, measured)
+        each = []
+        for fold, training in zip(measured, trainings.trainings, strict=True):
+            metrics = task.evaluate(fold.open(), fold.images.targets).metrics
+            best = training.best.as_row()
+            each.append({"best": best, "images": len(fold.images), **_numbers(metrics)})
+    rows = [
+        [example.path, "validation", example.fold, *row]
+        for example, row in zip(examples, joint.predictions.rows, strict=True)
+    ]
+    return CrossValidation(
+        trainings,
+        {"validation": add_intervals(joint), "folds": _summarize(each)},
+        Table(["path", "split", "fold", *joint.predictions.columns], rows),
+        {"validation": joint.sample} if joint.sample else {},
+    )
+
+
+def _measure_jointly(
+    plan: Plan, trainer: Trainer, task: Task, images: Images, folds: Sequence[_Fold]
+) -> tuple[Evaluation, list[Example]]:
+    """Measures all images together, each by the model of its fold, and returns their order."""
     order = [place for number in range(1, len(folds) + 1) for place, example in
              enumerate(images.examples) if example.fold == number]  # fmt: skip
     examples = [images.examples[place] for place in order]
     data = plan.recipe.data
     resize = build_resize(data.resize, data.pad_color)
     targets = task.load_targets(examples, data.image_size, resize)
-    view = _FoldedView(measured)
+    view = _FoldedView(folds, trainer)
     task.finish(view, targets)
-    evaluation = task.evaluate(view, targets)
-    each = []
-    for fold, training in zip(measured, trainings.trainings, strict=True):
-        metrics = task.evaluate(fold.open(), fold.images.targets).metrics
-        best = training.best.as_row()
-        each.append({"best": best, "images": len(fold.images), **_numbers(metrics)})
-    rows = [
-        [example.path, "validation", example.fold, *row]
-        for example, row in zip(examples, evaluation.predictions.rows, strict=True)
-    ]
-    return CrossValidation(
-        trainings,
-        {"validation": add_intervals(evaluation), "folds": _summarize(each)},
-        Table(["path", "split", "fold", *evaluation.predictions.columns], rows),
-        {"validation": evaluation.sample} if evaluation.sample else {},
-    )
+    return task.evaluate(view, targets), examples
 
 
 def join_measured(folds: CrossValidation, run: Measured) -> Measured:
@@ -137,32 +147,43 @@ def _summarize(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold: its trainer, its images and the weights that were trained without them."""
+    """A fold: its trainer, its images and the weights that were trained without them.
+
+    A base that trained in bfloat16 is measured by the images, as its stored features are rounded.
+    """
 
     trainer: Trainer
     images: Images
     state: BestState
 
-    def open(self) -> TrainedView:
-        """Returns the fold as its model sees it; the model gets its weights."""
+    def open(self) -> TrainedView | ModelView:
+        """Returns the fold as its model sees it; the model gets its weights, the task its scale."""
         self.trainer.restore(self.state)
-        return TrainedView(self.trainer, "validation", self.images)
+        if self.trainer.precision == "float32":
+            return TrainedView(self.trainer, "validation", self.images)
+        return ModelView(self.trainer.model, self.trainer.transfer.task, self.images)
 
 
 class _FoldedView(SplitView):
-    """The images of all folds, one fold after the other, each as its own model sees it."""
+    """The images of all folds, one fold after the other, each as its own model sees it.
 
-    def __init__(self, folds: Sequence[_Fold]) -> None:
-        first = folds[0].open()
-        self._folds = folds
-        self._assess = folds[0].trainer.assess
-        self.examples = [example for fold in folds for example in fold.images.examples]
-        self.model = first.model
-        self.source = first.source
+    The loss of an image is that of its fold. What else is compared with the training images, as the
+    mean of their targets, is compared with all of them.
+    """
+
+    def __init__(self, folds: Sequence[_Fold], trainer: Trainer) -> None:
+        self._first = folds[0].open()
+        self._trainer = trainer
+        self.examples = tuple(example for fold in folds for example in fold.images.examples)
+        self._first.examples = self.examples  # whose number it runs for
+        self.model = self._first.model
+        self.source = self._first.source
         self.features = _FoldedFeatures(folds)
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
-        return self._assess(inputs, len(self.examples))
+        assessed = self._first.assess(inputs)
+        self._trainer.prepare_task()
+        return assessed
 
 
 class _FoldedFeatures:

@@ -25,6 +25,7 @@ from tl_toolkit.transfer.precision import set_precision
 
 __all__ = [
     "Measured",
+    "ModelView",
     "TrainedView",
     "add_intervals",
     "compare_runs",
@@ -69,7 +70,7 @@ def evaluate_trained(trainer: Trainer, task: Task, images: Mapping[str, Images])
     views: dict[str, SplitView] = {
         split: TrainedView(trainer, split, images[split])
         if split in has_features
-        else _ModelView(trainer.model, task, images[split])
+        else ModelView(trainer.model, task, images[split])
         for split in measured
     }
     if "validation" in views:
@@ -112,7 +113,7 @@ def evaluate_images(model: keras.Model, task: Task, images: Images) -> dict[str,
         task: The task that it has learned.
         images: The images, with their targets.
     """
-    return add_intervals(task.evaluate(_ModelView(model, task, images), images.targets))
+    return add_intervals(task.evaluate(ModelView(model, task, images), images.targets))
 
 
 def add_intervals(evaluation: Evaluation) -> dict[str, Any]:
@@ -184,8 +185,14 @@ class TrainedView(SplitView):
         return self._assess(inputs, len(self.examples))
 
 
-class _ModelView(SplitView):
-    """A split as a whole model sees it: by its images."""
+class ModelView(SplitView):
+    """A split as a whole model sees it: by its images.
+
+    Args:
+        model: The model.
+        task: The task that it has learned.
+        images: Its images.
+    """
 
     def __init__(self, model: keras.Model, task: Task, images: Images) -> None:
         self.examples = images.examples
@@ -195,6 +202,11 @@ class _ModelView(SplitView):
         self._task = task
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
+        """Returns losses and outputs, as `SplitView.assess`.
+
+        Args:
+            inputs: The images joined with targets.
+        """
         size = self._task.prefix_batch_size
         run = self._compile(size)
         losses: list[np.ndarray] = []

@@ -68,6 +68,14 @@ class Schedule(KindSection):
         """
         return self.model_copy(update={self.rate_field: rate})
 
+    def lengthen(self, factor: float) -> Self:
+        """Returns the schedule for as many steps in more epochs of fewer images.
+
+        Args:
+            factor: How many times as many epochs, 1 or more.
+        """
+        return self
+
     def rates(self, *, epochs: int, steps_per_epoch: int) -> np.ndarray:
         """Returns the rate of each step of a phase, and of the step after it.
 
@@ -108,6 +116,14 @@ class DecaySchedule(Schedule):
         le=100_000,
         description="Epochs, or a fraction of one, over which the rate rises to it in equal steps.",
     )
+
+    def lengthen(self, factor: float) -> Self:
+        """Returns the schedule with a longer warm-up, in epochs.
+
+        Args:
+            factor: As in every schedule.
+        """
+        return self.model_copy(update={"warmup_epochs": self.warmup_epochs * factor})
 
     def decay(self, steps: int, *, steps_per_epoch: int) -> LearningRateSchedule:
         """Returns Keras's schedule for the steps after the warm-up.
@@ -172,6 +188,15 @@ class ExponentialSchedule(DecaySchedule):
     kind: Literal["exponential"] = Field(default="exponential", description="exponential.")
     factor: float = Field(default=0.9, gt=0, le=1, description="Rate of an epoch later, as a part.")
 
+    def lengthen(self, factor: float) -> Self:
+        """Returns the schedule whose rate shrinks less in each of the shorter epochs.
+
+        Args:
+            factor: As in every schedule.
+        """
+        part = self.factor ** (1 / factor)
+        return super().lengthen(factor).model_copy(update={"factor": part})
+
     def decay(self, steps: int, *, steps_per_epoch: int) -> LearningRateSchedule:
         """Returns Keras's schedule for the steps after the warm-up.
 
@@ -192,6 +217,14 @@ class StepSchedule(DecaySchedule):
         ge=1, le=100_000, description="Epochs between two falls, 1 or more.", examples=[10]
     )
     factor: float = Field(default=0.1, gt=0, le=1, description="Rate after a fall, as a part.")
+
+    def lengthen(self, factor: float) -> Self:
+        """Returns the schedule with more epochs between two falls.
+
+        Args:
+            factor: As in every schedule.
+        """
+        return super().lengthen(factor).model_copy(update={"every": round(self.every * factor)})
 
     def decay(self, steps: int, *, steps_per_epoch: int) -> LearningRateSchedule:
         """Returns Keras's schedule for the steps after the warm-up.
@@ -244,6 +277,15 @@ class PlateauSchedule(DecaySchedule):
             if minimum > initial:
                 expected = f"expected at most initial, which is {initial!r}, got {minimum!r}"
                 yield Conflict(("minimum",), expected)
+
+    def lengthen(self, factor: float) -> Self:
+        """Returns the schedule with more epochs before a fall.
+
+        Args:
+            factor: As in every schedule.
+        """
+        patience = round(self.patience * factor)
+        return super().lengthen(factor).model_copy(update={"patience": patience})
 
     def scale(self, results: Sequence[float]) -> float:
         """Returns what the rates of the next epoch are multiplied by.

@@ -135,12 +135,20 @@ class Trainer:
         return state
 
     def restore(self, state: BestState) -> None:
-        """Gives the model the weights of a state.
+        """Gives the model the weights of a state, and the task what it takes from the images.
 
         Args:
-            state: State of this trainer, or of one on other images.
+            state: State of this trainer.
         """
         state.restore(self._transfer)
+        self.prepare_task()
+
+    def prepare_task(self) -> None:
+        """Gives the task what it takes from this trainer's targets: another one may have its own.
+
+        What it changes in the model are no weights that train.
+        """
+        self._transfer.task.prepare(self._images["train"].targets)
 
     def train(
         self,
@@ -341,9 +349,8 @@ class Trainer:
         """Restores the state before the first training, with a new head unless it is kept."""
         self._initial.restore(self._transfer)
         if not self._is_alone:  # another trainer has prepared the task for its own images
-            task = self._transfer.task
-            task.prepare(self._images["train"].targets)
-            if task.prepare_changes_model:
+            self.prepare_task()
+            if self._transfer.task.prepare_changes_model:
                 self._digests = digest_variables(self._transfer)
         if keep_head:
             return
