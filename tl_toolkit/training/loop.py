@@ -170,12 +170,16 @@ class Trainer:
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
+            RecipeError: A phase ends before its accumulated gradients change anything.
             NonFiniteError: The loss became infinite or not a number, and no callback ended the
                 phase for it, or no epoch was completed. The best state is restored first.
             ReceiptError: A frozen tensor changed. The best state is restored first.
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
+        count = math.ceil(len(self._images["train"]) / settings.batch_size)
+        for phase in settings.phases:
+            _refuse_accumulation(phase, count)
         is_carried = settings.carried is not None
         self._begin(settings, keep_head=keep_head or is_carried)
         if is_carried and not keep_head:
@@ -411,7 +415,6 @@ class Trainer:
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
-        _refuse_accumulation(phase, count)
         set_dropout(steps.dropouts, settings.dropout)
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
@@ -507,7 +510,7 @@ def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
     """
     steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
     if 0 < steps < needed:
-        raise RecipeError(refuse_accumulation(phase.field, steps, needed))
+        raise RecipeError(refuse_accumulation(phase.field, steps, needed, phase.name))
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:
