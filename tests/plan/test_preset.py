@@ -6,9 +6,10 @@ from tests.models import plan_values
 from tests.training.test_solving import MODEL, WEIGHTS
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.preset import resolve_preset
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
+from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
 
 VALUES = {
     "version": 1,
@@ -17,6 +18,8 @@ VALUES = {
     "model": MODEL,
     "export": False,
 }
+
+MANY = {"builtin": "digits", "validation": 0.2, "image_size": 32}
 
 
 def resolve(images=800, validation=200, outputs=10, **changes):
@@ -148,3 +151,21 @@ def test_dense_tasks_need_phases(tmp_path):
         plan_values(values)
     with pytest.raises(RecipeError, match="a preset is for tasks with one output per image"):
         plan_values({**values, "preset": "auto"})
+
+
+def test_a_baseline_changes_phases_that_the_preset_chooses():
+    plan, _ = plan_values({**VALUES, "data": MANY, "baseline": {"phases.tune.learning_rate": 1e-5}})
+
+    baseline = plan_baseline(plan)
+
+    assert [phase.learning_rate for phase in baseline.recipe.phases] == [1e-5]
+    assert plan.recipe.phases[0].learning_rate.initial == 3e-4
+
+
+def test_a_phase_that_the_preset_does_not_choose_is_no_phase_of_a_baseline(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = dump_recipe(read_recipe({**VALUES, "data": MANY}).recipe)
+    path.write_text(f"{text}baseline: {{phases.tun.epochs: 3}}\n")
+
+    with pytest.raises(RecipeError, match=r"x\.yaml:\d+:\d+  with its baseline(.|\n)*tune"):
+        check_recipe(load_recipe(path))

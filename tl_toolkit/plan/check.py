@@ -23,7 +23,7 @@ from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
-from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
+from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.listing import name_some
@@ -183,6 +183,8 @@ def _check_baseline(recipe: Recipe, survey: Survey, known: list[Finding]) -> lis
         architecture = find_base(recipe)
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return []
+    if wrong := list(find_baseline_problems(recipe)):
+        return [Finding(path, problem) for path, problem in wrong]
     baseline = _build_baseline(recipe, architecture)
     if baseline is None:
         return []
