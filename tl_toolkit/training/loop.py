@@ -392,7 +392,7 @@ class Trainer:
         split, steps = self._compiled.get(phase, settings.batch_size)
         digests = self._refresh_digests()
         passes = settings.mixtures + 1
-        features = self._source.at(split, digests, passes=passes)
+        features = self._source.at(split, digests, passes=passes, only="validation")
         validation = self._join_targets(features, seed=0, transform=None)["validation"]
         order = np.arange(len(self._images["validation"]))
         path = folder.phase(len(settings.phases), INTERPOLATE) if folder else None
@@ -479,13 +479,16 @@ class Trainer:
         }
 
     def _settled_cuts(self, settings: TrainingSettings, index: int) -> list[Cut]:
-        """Returns the later cuts whose prefixes no phase trains before they are needed."""
+        """Returns the later cuts whose prefixes no phase trains before they are needed.
+
+        Phases on mixed images need none: nothing is stored for them.
+        """
         cuts = [find_cut(self._transfer, phase.units) for phase in settings.phases[index:]]
         reached = cuts[0].position
         # Before its first phase, this training and every later one has trained nothing yet.
         settled = [cut for cut in self._ahead if index == 0 or cut.position <= reached]
-        for cut in cuts[1:]:
-            if cut.position <= reached:
+        for phase, cut in zip(settings.phases[index + 1 :], cuts[1:], strict=True):
+            if cut.position <= reached and (phase.solver or not settings.mixes_images):
                 settled.append(cut)
             reached = min(reached, cut.position)
         return settled
