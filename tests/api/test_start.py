@@ -136,6 +136,17 @@ def test_a_run_does_not_take_the_place_of_its_start(runs):
     assert first.folder.model.is_file()
 
 
+@pytest.mark.parametrize("verb", [tl.curve, tl.search])
+def test_nor_does_a_curve_or_a_search_that_starts_from_it(runs, verb):
+    first = runs[0]
+    overrides = {"model.start": str(first.path)}
+
+    with pytest.raises(RecipeError, match="is the run that training starts from"):
+        verb(tuned_recipe(), overrides=overrides, out=first.path, overwrite=True)
+
+    assert first.folder.model.is_file()
+
+
 def test_a_search_and_a_baseline_start_from_it_too(runs):
     values = tuned_recipe(baseline={"~model.start": None, "seed": 1})
     values["search"] = {"space": {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}}

@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,9 +15,12 @@ from tests.models import build_trainer, plan_values
 from tests.training.test_loop import digits_recipe
 from tests.training.test_solving import MODEL
 from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.evaluation.splits import Measured
+from tl_toolkit.evaluation.yardsticks import add_yardsticks
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.printing.tables import build_summary, open_console
+from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.training.prepare import assemble_model
 
 TUNE = {"name": "tune", "epochs": 2, "learning_rate": 1e-2, "unfreeze": {"from": "block4"}}
@@ -142,3 +146,22 @@ def test_a_recipe_leaves_them_out(tmp_path):
 
     assert not {"neighbors", "probe", "against"} & set(measured)
     assert measured["majority"]["accuracy"] > 0
+
+
+def test_yardsticks_choose_thresholds_on_their_own_validation_outputs():
+    random = np.random.default_rng(0)
+    vectors = {split: random.normal(size=(60, 4)) for split in ("train", "validation", "test")}
+    images = {
+        split: SimpleNamespace(targets=(values[:, :2] > 0.8).astype(np.int32))
+        for split, values in vectors.items()
+    }
+    figures = []
+    for threshold in (0.01, 0.99):  # the run's
+        task = Multilabel(("a", "b"))
+        task.thresholds = np.full(2, threshold, np.float32)
+        measured = Measured({"test": {"micro_f1": 0.5}}, None, {})
+        add_yardsticks(measured, vectors, task, images)
+        figures.append({name: measured.metrics["test"][name] for name in ("probe", "neighbors")})
+
+    assert figures[0] == figures[1]
+    assert figures[0]["probe"]["micro_f1"] > 0.7

@@ -534,3 +534,29 @@ def test_a_plateau_that_no_epoch_can_reach_is_a_warning(write_recipe, tmp_path, 
     (text,) = stopped.warnings
     assert text.startswith("the rate of phase head falls after 3 epochs without a better result")
     assert text.endswith("Try: phases.head.learning_rate.patience=1")
+
+
+def accumulate(phase, count):
+    return f"phases.{phase}.optimizer={{kind: adam, accumulate: {count}}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["phases.tune.unfreeze={gradual: 2}", accumulate("tune", 3)], "all epochs of tune-1"),
+        # 16 images in 4 folds: 12 in each training, 3 batches in each of 5 epochs.
+        (
+            ["data.folds=4", "data.batch_size=4", "~phases.tune", accumulate("head", 16)],
+            "at most 15",
+        ),
+        (["baseline={phases.tune.optimizer: {kind: adam, accumulate: 5}}"], "with its baseline"),
+        (
+            ["search.space={phases.tune.optimizer.accumulate: [1, 5]}"],
+            "with phases.tune.optimizer.accumulate = 5",
+        ),
+    ],
+)
+def test_gradients_that_never_change_a_weight_are_refused(recipe, overrides, message):
+    problems = refuse(recipe, "data.batch_size=8", *overrides)
+
+    assert any(message in str(problem) for problem in problems), problems

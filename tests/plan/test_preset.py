@@ -6,9 +6,10 @@ from tests.models import plan_values
 from tests.training.test_solving import MODEL, WEIGHTS
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.preset import replace_reasons, resolve_preset
-from tl_toolkit.recipe.load import dump_recipe, read_recipe
+from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
 
 VALUES = {
     "version": 1,
@@ -17,6 +18,8 @@ VALUES = {
     "model": MODEL,
     "export": False,
 }
+
+MANY = {"builtin": "digits", "validation": 0.2, "image_size": 32}
 
 
 def resolve(images=800, validation=200, outputs=10, **changes):
@@ -173,3 +176,21 @@ def test_a_value_of_its_own_replaces_the_reason_of_its_field():
         'search: phases.tune.unfreeze={"from": "c5"}: of trial 3',
     )
     assert replace_reasons((), values, word="search", why="of trial 3") == ()
+
+
+def test_a_baseline_changes_phases_that_the_preset_chooses():
+    plan, _ = plan_values({**VALUES, "data": MANY, "baseline": {"phases.tune.learning_rate": 1e-5}})
+
+    baseline = plan_baseline(plan)
+
+    assert [phase.learning_rate for phase in baseline.recipe.phases] == [1e-5]
+    assert plan.recipe.phases[0].learning_rate.initial == 3e-4
+
+
+def test_a_phase_that_the_preset_does_not_choose_is_no_phase_of_a_baseline(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = dump_recipe(read_recipe({**VALUES, "data": MANY}).recipe)
+    path.write_text(f"{text}baseline: {{phases.tun.epochs: 3}}\n")
+
+    with pytest.raises(RecipeError, match=r"x\.yaml:\d+:\d+  with its baseline(.|\n)*tune"):
+        check_recipe(load_recipe(path))

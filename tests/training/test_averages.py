@@ -22,14 +22,16 @@ def average(weights):
     return total
 
 
-def step_by_step(decay=1.0):
-    """The weights after each of four steps, and the averages that the model then has."""
+def step_by_step(decay=1.0, accumulate=1, batches=4):
+    """The weights after each of some batches, and the averages that the model then has."""
     transfer = build_transfer("lenet5", seed=1)
-    phase = PhaseSettings("tune", 1, SGD(ema=EMA), 1e-2, ("c5", "f6"), layer_decay=decay)
+    phase = PhaseSettings(
+        "tune", 1, SGD(ema=EMA, accumulate=accumulate), 1e-2, ("c5", "f6"), layer_decay=decay
+    )
     _, steps = CompiledPhases(transfer).get(phase, 6)
     features = np.random.default_rng(0).uniform(size=(6, *steps.model.input.shape[1:]))
     weights = []
-    for _ in range(4):
+    for _ in range(batches):
         steps.train(features.astype(np.float32), np.arange(6, dtype=np.int32) % 3)
         weights.append(transfer.model.get_weights())
     steps.use_averages()
@@ -45,6 +47,15 @@ def test_averages_are_those_of_the_weights_after_each_step():
     steps.use_weights()
     for value, last in zip(transfer.model.get_weights(), weights[-1], strict=True):
         np.testing.assert_array_equal(value, last)
+
+
+@pytest.mark.parametrize("accumulate", [2, 9])
+def test_batches_that_are_only_accumulated_add_nothing_to_averages(accumulate):
+    weights, averages, _, _ = step_by_step(accumulate=accumulate, batches=8)
+    changed = weights[accumulate - 1 :: accumulate] or weights[-1:]
+
+    for expected, value in zip(average(changed), averages, strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
 def test_they_are_those_of_keras():

@@ -1,6 +1,8 @@
 """Weights between those from before tuning and the tuned ones: what is kept, and what it costs."""
 
+import csv
 import json
+from collections import Counter
 
 import keras
 import numpy as np
@@ -87,6 +89,21 @@ def test_mixtures_are_compared_on_stored_features(run):
 
     assert not any("in every epoch" in event.text for event in run[1])  # they are stored
     assert len(after) > 11 and "features_computed" not in dict(after)
+
+
+def test_of_images_that_are_mixed_only_those_of_validation_are_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    events = []
+    values = mixed_recipe(augment={"mixup": 0.2}, yardsticks=False)
+    values["data"]["examples_per_class"] = 4
+
+    tl.finetune(values, out=tmp_path / "run", progress=events.append)
+
+    text = (tmp_path / "run" / "manifest.csv").read_text()
+    splits = Counter(row["split"] for row in csv.DictReader(text.splitlines()))
+    totals = {event.total for event in events if event.kind == "features_computed"}
+    # The probe is solved on images as they are; the mixtures read those of validation.
+    assert totals == {splits["train"] + splits["validation"], splits["validation"]}
 
 
 @pytest.mark.slow

@@ -88,6 +88,13 @@ def test_a_plateau_falls_where_keras_s_own_callback_lowers_the_rate():
     assert mine == pytest.approx(0.003)
 
 
+def test_a_minimum_above_a_rate_that_was_found_does_not_raise_it():
+    section = SCHEDULES["plateau"](initial="auto", factor=0.1, patience=1, minimum=0.01)
+
+    assert section.with_rate(1e-4).scale([0.5, 0.5, 0.5]) == 1
+    assert section.with_rate(0.05).scale([0.5, 0.5, 0.5]) == pytest.approx(0.2)
+
+
 def test_a_table_gives_each_step_its_rate_and_later_ones_the_last():
     table = RateTable()
     optimizer = keras.optimizers.SGD(table)

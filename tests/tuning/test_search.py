@@ -26,8 +26,10 @@ from tests.training.test_loop import digits_recipe
 from tests.training.test_solving import MODEL
 from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.printing.words import describe_refit
 from tl_toolkit.tasks.classification.task import class_probabilities
+from tl_toolkit.training.optimizers import tabulate_rate
 
 SPACE = {
     "model.head.dropout": {"choices": [0.0, 0.3, 0.6]},
@@ -795,3 +797,27 @@ def test_the_winner_keeps_the_reasons_of_a_preset_but_of_what_was_searched(tmp_p
 def test_a_head_that_is_solved_alone_needs_a_space_of_its_own(search, message):
     with pytest.raises(RecipeError, match=message):
         plan_values(preset_recipe(**search))
+
+
+@pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
+@pytest.mark.parametrize(
+    ("window", "epochs"), [((0, 9), [1, 1, 7]), ((3, 9), [6]), ((0, 2), [1, 1])]
+)
+def test_a_schedule_of_several_parts_runs_over_the_epochs_of_a_window(recipe, window, epochs):
+    from tl_toolkit.tuning.hypermodel import _Window
+
+    cosine = {"kind": "cosine", "initial": 0.5}
+    recipe["phases"] = [
+        {"name": "head", "epochs": 1},
+        {"name": "tune", "epochs": 3, "unfreeze": {"gradual": 2}, "learning_rate": cosine},
+    ]
+    settings = training_settings(plan_values(recipe)[0])
+
+    phases = _Window(*window).cut(settings).phases
+
+    assert [phase.epochs for phase in phases] == epochs
+    parts = [phase for phase in phases if phase.name != "head"]
+    rates = [rate for phase in parts for rate in tabulate_rate(phase, 1)[:-1]]
+    count = len(rates)
+    expected = [0.25 * (1 + np.cos(np.pi * epoch / count)) for epoch in range(count)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)

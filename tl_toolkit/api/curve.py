@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, naming_what_is_kept
+from tl_toolkit.api.start import refuse_replaced_runs
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_baseline
@@ -93,6 +94,7 @@ def curve(
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
         _check_plan(plan)
+        refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place, name = Path(out) if out else None, f"{loaded.recipe.name}-curve"

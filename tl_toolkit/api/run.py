@@ -188,8 +188,9 @@ class Run(InFolder):
             DataError: Images are missing, or of a class that the run does not know.
             RecipeError: `tta` with a task or images that have no such views.
         """
+        # Before TensorFlow starts, which takes seconds.
+        words = choose_tta(self.recipe, tta) if tta else ()
         self._require(self.folder.model)
-        words = choose_tta(self.recipe, tta)  # before TensorFlow starts, which takes seconds
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, list_views(words), handle)
 

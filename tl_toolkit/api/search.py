@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
 from tl_toolkit.api.run import Run
+from tl_toolkit.api.start import refuse_replaced_runs
 from tl_toolkit.errors import Problem, RecipeError, SearchError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
@@ -134,6 +135,7 @@ def search(
         plan = check_recipe(_with_search(loaded))
         if loaded.recipe.search is None:  # a default search, which only the check needed
             plan = replace(plan_trial(plan, {}), reasons=plan.reasons)
+        refuse_replaced_runs(plan, out)
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)

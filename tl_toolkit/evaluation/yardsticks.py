@@ -32,13 +32,17 @@ def add_yardsticks(
         measured: Metrics of the run's splits, which are added to.
         vectors: A vector for each image of each split, as the untrained base computes it.
         task: The task.
-        images: The images by split.
+        images: The images by split, those of validation among them.
     """
     targets = {split: members.targets for split, members in images.items()}
     predictors = task.fit_yardsticks(vectors["train"], targets["train"])
+    settled = {
+        name: task.settle(predict(vectors["validation"]), targets["validation"])
+        for name, predict in predictors.items()
+    }
     for split, metrics in measured.metrics.items():
         for name, predict in predictors.items():
-            values, sample = task.measure(predict(vectors[split]), targets[split])
+            values, sample = settled[name].measure(predict(vectors[split]), targets[split])
             metrics[name] = _select(values, metrics, has_losses=name == _PROBE)
             run = measured.samples.get(split)
             if name == _PROBE and run is not None:

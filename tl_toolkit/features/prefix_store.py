@@ -129,11 +129,12 @@ class PrefixStore:
         count: int = sum(math.prod(tensor.shape[1:]) for tensor in as_list(cut.tensors))
         return count * np.dtype(self._settings.dtype).itemsize
 
-    def _passes(self) -> list[_Pass]:
+    def _passes(self, only: str | None = None) -> list[_Pass]:
         views = range(1, (self._settings.views or 0) + 1) if self._views is not None else [None]
         return [
             _Pass(split, view)
             for split in self._images
+            if only in (None, split)
             for view in (views if split == "train" else [None])
         ]
 
@@ -151,15 +152,18 @@ class PrefixStore:
         """
         return self._keys.find_unreadable(cut.tensors)
 
-    def read(self, cut: Cut, digests: Digests) -> dict[str, FeatureSet] | None:
+    def read(
+        self, cut: Cut, digests: Digests, *, only: str | None = None
+    ) -> dict[str, FeatureSet] | None:
         """Returns the features of every split; None unless all of them are stored.
 
         Args:
             cut: The cut where they leave the prefix.
             digests: Digests of all weights as they are now.
+            only: The one split that is read; None for all.
         """
         stored: dict[str, list[StoredExamples]] = {}
-        for image_pass in self._passes():
+        for image_pass in self._passes(only):
             entry = self._entry(cut, digests, image_pass.view)
             examples = entry.read(self._contents[image_pass.split])
             if examples is None:
@@ -181,15 +185,18 @@ class PrefixStore:
             for cut in cuts
         ]
 
-    def find_gaps(self, cuts: Sequence[Cut], digests: Digests) -> list[Gap]:
+    def find_gaps(
+        self, cuts: Sequence[Cut], digests: Digests, *, only: str | None = None
+    ) -> list[Gap]:
         """Returns the missing features at these cuts, by split and view, shallower cuts first.
 
         Args:
             cuts: The cuts.
             digests: Digests of all weights as they are now.
+            only: The one split that is searched; None for all.
         """
         gaps = []
-        for image_pass in self._passes():
+        for image_pass in self._passes(only):
             for cut in sorted(cuts, key=lambda cut: cut.position):
                 entry = self._entry(cut, digests, image_pass.view)
                 images = entry.missing(self._contents[image_pass.split])

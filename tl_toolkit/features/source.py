@@ -73,6 +73,7 @@ class FeatureSource:
         phase_seed: int = 0,
         also: Sequence[Cut] = (),
         mixer: Mixer | None = None,
+        only: str | None = None,
     ) -> dict[str, FeatureSet]:
         """Returns the features of every split of the images at a cut.
 
@@ -85,6 +86,7 @@ class FeatureSource:
             also: Later cuts whose prefixes will not have changed by then: their features are
                 computed in the same pass, if there is one.
             mixer: Mixes the training images, which are then new ones in each epoch.
+            only: The one split whose features are read, and stored; None for all.
         """
         if mixer is not None:
             self._report_once(
@@ -92,15 +94,17 @@ class FeatureSource:
                 "(phases.*.feature_mixup would mix what is stored)"
             )
             return self._compute_live(split, phase_seed, mixer)
-        features = self._store.read(split.cut, digests) if self._may_read(split.cut) else None
+        features = None
+        if self._may_read(split.cut):
+            features = self._store.read(split.cut, digests, only=only)
         if features is not None:
             self._report_once(f"features: read from the store before {split.cut.name}")
             return features
         reason = self._refuse(split.cut, passes)
         if reason is None:
-            reason = self._fill_all(split.cut, digests, passes=passes, also=also)
+            reason = self._fill_all(split.cut, digests, passes=passes, also=also, only=only)
         if reason is None:
-            features = self._store.read(split.cut, digests)
+            features = self._store.read(split.cut, digests, only=only)
             if features is not None:
                 return features
             reason = "another process has deleted what was stored"
@@ -225,27 +229,27 @@ class FeatureSource:
         return None
 
     def _fill_all(
-        self, cut: Cut, digests: Digests, *, passes: int, also: Sequence[Cut]
+        self, cut: Cut, digests: Digests, *, passes: int, also: Sequence[Cut], only: str | None
     ) -> str | None:
         """Stores a cut, and those of `also` that save time; returns the reason if it cannot."""
         worthy = [later for later in also if self._refuse(later, passes) is None]
         cuts = list({chosen.name: chosen for chosen in [cut, *worthy]}.values())
         try:
-            reason = self._fill(cuts, digests)
+            reason = self._fill(cuts, digests, only)
             if reason is not None and len(cuts) > 1:
                 # If there is no room for all cuts, there may be room for the first one.
-                reason = self._fill([cut], digests)
+                reason = self._fill([cut], digests, only)
         except OSError as error:
             return f"the store cannot be written: {error.strerror or error}"
         return reason
 
-    def _fill(self, cuts: Sequence[Cut], digests: Digests) -> str | None:
+    def _fill(self, cuts: Sequence[Cut], digests: Digests, only: str | None) -> str | None:
         """Computes missing features at these cuts; returns the reason if there is no room for them.
 
         Raises:
             OSError: The store cannot be written.
         """
-        gaps = self._store.find_gaps(cuts, digests)
+        gaps = self._store.find_gaps(cuts, digests, only=only)
         if not gaps:
             return None
         needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)

@@ -6,7 +6,7 @@ cannot succeed is not trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
-from tl_toolkit.recipe.load import LoadedRecipe, build_baseline
+from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.listing import name_some
@@ -51,9 +51,9 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     wrong, network = check_network(recipe, survey.classes)
     findings += wrong
     findings += check_accumulation(recipe, survey.counts)
-    findings += _check_baseline(recipe, survey.classes, findings)
+    findings += _check_baseline(recipe, survey, findings)
     if recipe.search is not None:
-        findings += check_search(recipe, survey.classes, findings)
+        findings += check_search(recipe, survey, findings)
     if findings or network is None:
         raise as_error(findings, loaded.locate)
     return replace(_make_plan(recipe, survey, network), reasons=reasons)
@@ -177,16 +177,19 @@ def _name_field(problem: Problem) -> Problem:
 # --------------------------------------------------------------------------------------- baseline
 
 
-def _check_baseline(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
+def _check_baseline(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[Finding]:
     """Checks the recipe that the baseline makes; a problem of both is reported once."""
     try:
         architecture = find_base(recipe)
     except (RecipeError, WeightsError):  # the check of the network says what is wrong
         return []
+    if wrong := list(find_baseline_problems(recipe)):
+        return [Finding(path, problem) for path, problem in wrong]
     baseline = _build_baseline(recipe, architecture)
     if baseline is None:
         return []
-    findings, _ = check_network(baseline, classes)
+    findings, _ = check_network(baseline, survey.classes)
+    findings = [*findings, *check_accumulation(baseline, survey.counts)]
     reported = {finding.problem for finding in known}
     return [
         Finding(

@@ -10,7 +10,7 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, closest
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.recipe.schedules import PlateauSchedule, Schedule
-from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeGradual
+from tl_toolkit.recipe.schema import Data, Phase, Recipe, UnfreezeGradual
 
 __all__ = ["check_accumulation", "check_rates", "check_stages", "refuse_accumulation"]
 
@@ -98,33 +98,42 @@ def check_accumulation(recipe: Recipe, counts: Mapping[str | None, Mapping[str, 
         recipe: The recipe.
         counts: Images by class in each split; those of None may become training images too.
     """
-    limit = recipe.data.examples_per_class
-    images = [count for split in ("train", None) for count in counts.get(split, {}).values()]
-    most = sum(count if limit is None else min(count, limit) for count in images)
+    batches = ceil(_count_most_images(recipe.data, counts) / recipe.data.batch_size)
     for index, phase in enumerate(recipe.phases):
-        steps, needed = (
-            phase.epochs * ceil(most / recipe.data.batch_size),
-            phase.optimizer.accumulate,
-        )
+        needed = phase.optimizer.accumulate
+        shortest = min(phase.stages, key=lambda stage: stage.epochs)
+        steps = shortest.epochs * batches
         if 0 < steps < needed:
-            problem = refuse_accumulation(phase.name, steps, needed)
+            problem = refuse_accumulation(f"phases.{phase.name}", steps, needed, shortest.name)
             what = f"phases[{index}].optimizer.accumulate = {needed}"
             path = ("phases", index, "optimizer", "accumulate")
             yield Finding(path, replace(problem, where="", what=what))
 
 
-def refuse_accumulation(field: str, steps: int, accumulate: int) -> Problem:
+def _count_most_images(data: Data, counts: Mapping[str | None, Mapping[str, int]]) -> int:
+    """Returns how many images train at most; with folds, in the training of any of them."""
+    limit = data.examples_per_class
+    images = [count for split in ("train", None) for count in counts.get(split, {}).values()]
+    images = [count if limit is None else min(count, limit) for count in images]
+    if data.folds is not None and data.group is None:  # folds of groups may differ in size
+        images = [count - count // data.folds for count in images]
+    return sum(images)
+
+
+def refuse_accumulation(field: str, steps: int, accumulate: int, part: str) -> Problem:
     """Returns the problem of a phase that ends before its gradients change anything.
 
     Args:
         field: The field of the phase.
-        steps: Batches in all its epochs, at most.
+        steps: Batches in all epochs of the part, at most.
         accumulate: Batches that it takes.
+        part: Name of the phase, or of the part of it that ends too early.
     """
     return Problem(
         f"{field}.optimizer.accumulate",
-        f"{accumulate} batches are averaged, and the phase has {steps}",
-        f"expected at most {steps}, the batches of all its epochs: its weights would never change.",
+        f"{accumulate} batches are averaged, and {part} has {steps}",
+        f"expected at most {steps}, the batches of all epochs of {part}: its weights would never "
+        "change.",
         f"{field}.optimizer.accumulate={max(1, steps // 4)}",
     )
 

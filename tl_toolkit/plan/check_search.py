@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.plan.check_phases import check_accumulation
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.network import check_network
 from tl_toolkit.plan.space import (
@@ -16,18 +17,19 @@ from tl_toolkit.plan.space import (
     resolve_space,
     trial_recipe,
 )
+from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.plan.training import describe_first
 from tl_toolkit.recipe.schema import Recipe
 
 __all__ = ["check_search"]
 
 
-def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -> list[Finding]:
+def check_search(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[Finding]:
     """Checks the recipes that each value of the space makes, with all other fields unchanged.
 
     Args:
         recipe: A recipe with a search.
-        classes: Class names in the order of the outputs; none if they are not known.
+        survey: What the data holds, as far as it is known.
         known: Problems of the recipe itself, which are not reported again.
     """
     reported = {finding.problem for finding in known}
@@ -38,7 +40,7 @@ def check_search(recipe: Recipe, classes: Sequence[str], known: list[Finding]) -
         return findings
     findings = [*_check_hyperband(recipe), *_check_soup(recipe)]
     for field, value in probe_space(resolve_space(recipe)):
-        for problem in _find_problems(recipe, classes, {field: value}):
+        for problem in _find_problems(recipe, survey, {field: value}):
             if problem not in reported:
                 what = f"with {field} = {value!r}, {problem.what}"
                 findings.append(Finding(("search", "space", field), replace(problem, what=what)))
@@ -152,9 +154,7 @@ def _refuse_search(field: str, what: str, expected: str, hint: str) -> Finding:
     return Finding(("search", field), Problem("", what, expected, hint))
 
 
-def _find_problems(
-    recipe: Recipe, classes: Sequence[str], values: Mapping[str, Any]
-) -> list[Problem]:
+def _find_problems(recipe: Recipe, survey: Survey, values: Mapping[str, Any]) -> list[Problem]:
     try:
         trial = trial_recipe(recipe, values)
     except RecipeError as error:
@@ -167,4 +167,5 @@ def _find_problems(
     if halves and epochs != recipe.phases[-1].epochs:
         expected = "expected another field: hyperband itself decides how long the last phase is."
         return [Problem("", f"the last phase has {epochs} epochs", expected, "algorithm: random")]
-    return [finding.problem for finding in check_network(trial, classes)[0]]
+    findings = [*check_network(trial, survey.classes)[0], *check_accumulation(trial, survey.counts)]
+    return [finding.problem for finding in findings]

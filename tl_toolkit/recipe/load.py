@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "build_baseline",
     "build_recipe",
     "dump_recipe",
+    "find_baseline_problems",
     "json_schema",
     "load_recipe",
     "read_recipe",
@@ -169,6 +170,25 @@ def build_baseline(recipe: Recipe) -> Recipe | None:
     return replace_fields(recipe, {"~baseline": None, **recipe.baseline})
 
 
+def find_baseline_problems(recipe: Recipe) -> Iterator[tuple[FieldPath, Problem]]:
+    """Yields the problems of the recipe that a baseline makes, each with the change's own path.
+
+    Args:
+        recipe: A recipe in which a preset has chosen its values.
+    """
+    try:
+        build_baseline(recipe)
+    except RecipeError as error:
+        for problem in error.problems:
+            names = [
+                str(key)
+                for key in recipe.baseline or ()
+                if f"{problem.where}=".startswith(f"override {key}=")
+            ]
+            what = f"with its baseline, {problem.what}"
+            yield ("baseline", *names[:1]), replace(problem, what=what)
+
+
 def dump_recipe(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
     """Returns YAML text with every field, which `load_recipe` reads back as an equal recipe.
 
@@ -269,19 +289,9 @@ def _replace_base(tree: Node, base: Path) -> None:
 
 
 def _check_baseline(recipe: Recipe, tree: Node) -> Iterator[Problem]:
-    try:
-        build_baseline(recipe)
-    except RecipeError as error:
-        for problem in error.problems:
-            names = [
-                str(key)
-                for key in recipe.baseline or ()
-                if f"{problem.where}=".startswith(f"override {key}=")
-            ]
-            where = tree.locate(("baseline", *names[:1]))
-            yield Problem(
-                where, f"with its baseline, {problem.what}", problem.expected, problem.hint
-            )
+    if recipe.preset is None:  # its phases are not chosen yet, which a baseline may change
+        for path, problem in find_baseline_problems(recipe):
+            yield replace(problem, where=tree.locate(path))
 
 
 def _anchor_paths(tree: Node, folder: Path) -> None:

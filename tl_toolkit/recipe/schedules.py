@@ -303,7 +303,8 @@ class PlateauSchedule(DecaySchedule):
             waited += 1
             if waited >= self.patience:
                 falls, waited = falls + 1, 0
-        return max(self.factor**falls, self.minimum / self.own_rate)
+        # A rate that was found may lie below the minimum, and stays.
+        return max(self.factor**falls, min(1.0, self.minimum / self.own_rate))
 
 
 class OneCycleSchedule(Schedule):

@@ -328,6 +328,18 @@ class Task:
         """
         return {}
 
+    def settle(self, outputs: np.ndarray, targets: Any) -> Task:
+        """Returns the task as `finish` would leave it for other outputs than those of the model.
+
+        Args:
+            outputs: Outputs of a yardstick for the validation images, (n, units).
+            targets: Targets from `load_targets`, of the same images.
+
+        Returns:
+            The task itself where nothing depends on them.
+        """
+        return self
+
     def measure(
         self, outputs: np.ndarray, targets: Any, *, losses: np.ndarray | None = None
     ) -> tuple[dict[str, Any], Sample]:

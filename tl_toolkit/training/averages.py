@@ -30,15 +30,21 @@ class Averages:
         self.variables = [tf.Variable(weight.value, trainable=False) for weight in self._weights]
         self._lent: list[tf.Tensor] = []
 
-    def update(self, steps: tf.Tensor) -> None:
+    def update(self, steps: tf.Tensor, *, before: tf.Tensor) -> None:
         """Adds the weights as they are, inside a compiled function.
+
+        Batches whose gradients are only accumulated change no weight, and no average.
 
         Args:
             steps: Steps of the phase so far, the one that they come from included.
+            before: Steps of the phase before the batch; as many where it was no step.
         """
+        # Until the first step the averages are the weights that the phase begins with.
+        is_new = (steps > before) | (steps == 0)
         for weight, average in zip(self._weights, self.variables, strict=True):
             momentum = tf.where(steps > 1, tf.cast(self._momentum, average.dtype), 0)
-            average.assign(momentum * average + (1 - momentum) * weight.value)
+            value = momentum * average + (1 - momentum) * weight.value
+            average.assign(tf.where(is_new, value, average))
 
     def swap_in(self) -> None:
         """Gives the model the averages, and keeps its weights."""

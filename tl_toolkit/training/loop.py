@@ -182,12 +182,16 @@ class Trainer:
 
         Raises:
             CheckFailedError: Prefix and suffix are not the whole model; before the first step.
+            RecipeError: A phase ends before its accumulated gradients change anything.
             NonFiniteError: The loss became infinite or not a number, and no callback ended the
                 phase for it, or no epoch was completed. The best state is restored first.
             ReceiptError: A frozen tensor changed. The best state is restored first.
         """
         if not settings.phases:
             raise ValueError("Training needs at least one phase.")
+        count = math.ceil(len(self._images["train"]) / settings.batch_size)
+        for phase in settings.phases:
+            _refuse_accumulation(phase, count)
         is_carried = settings.carried is not None
         self._begin(settings, keep_head=keep_head or is_carried)
         if is_carried and not keep_head:
@@ -423,7 +427,7 @@ class Trainer:
         self, split: Split, steps: Steps, digests: Digests, *, passes: int
     ) -> Callable[[], tuple[float, float]]:
         """Returns a function that evaluates the model's suffix, from features that are computed."""
-        features = self._source.at(split, digests, passes=passes)
+        features = self._source.at(split, digests, passes=passes, only="validation")
         validation = self._join_targets(features, seed=0, transform=None)["validation"]
         order = np.arange(len(self._images["validation"]))
         return lambda: steps.evaluate(validation.chunks(order, split.suffix.batch_size))
@@ -478,7 +482,6 @@ class Trainer:
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
         count = math.ceil(len(self._images["train"]) / settings.batch_size)
-        _refuse_accumulation(phase, count)
         set_dropout(steps.dropouts, settings.dropout)
         self._initial.watch(self._transfer, split)
         best.watch(self._transfer, split)
@@ -543,13 +546,16 @@ class Trainer:
         }
 
     def _settled_cuts(self, settings: TrainingSettings, index: int) -> list[Cut]:
-        """Returns the later cuts whose prefixes no phase trains before they are needed."""
+        """Returns the later cuts whose prefixes no phase trains before they are needed.
+
+        Phases on mixed images need none: nothing is stored for them.
+        """
         cuts = [find_cut(self._transfer, phase.units) for phase in settings.phases[index:]]
         reached = cuts[0].position
         # Before its first phase, this training and every later one has trained nothing yet.
         settled = [cut for cut in self._ahead if index == 0 or cut.position <= reached]
-        for cut in cuts[1:]:
-            if cut.position <= reached:
+        for phase, cut in zip(settings.phases[index + 1 :], cuts[1:], strict=True):
+            if cut.position <= reached and (phase.solver or not settings.mixes_images):
                 settled.append(cut)
             reached = min(reached, cut.position)
         return settled
@@ -574,7 +580,7 @@ def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
     """
     steps, needed = phase.epochs * steps_per_epoch, phase.optimizer.accumulate
     if 0 < steps < needed:
-        raise RecipeError(refuse_accumulation(phase.field, steps, needed))
+        raise RecipeError(refuse_accumulation(phase.field, steps, needed, phase.name))
 
 
 def _reset_dropout(model: keras.Model, seed: int) -> None:

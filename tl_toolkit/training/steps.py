@@ -355,12 +355,13 @@ class Steps:
         # part of the move is the move at that part of the rate.
         factors = [] if self._factors is None else tf.unstack(self._factors)
         before = [tf.identity(variable.value) for variable in variables[: len(factors)]]
+        steps = tf.identity(self.optimizer.iterations)
         self.optimizer.apply(gradients, variables)
         for variable, factor, start in zip(variables, factors, before, strict=False):
             moved = start + factor * (variable.value - start)
             # At a factor of 1 the sum would differ in its last bit.
             variable.assign(tf.where(factor == 1, variable.value, moved))
-        self._averages.update(self.optimizer.iterations)
+        self._averages.update(tf.convert_to_tensor(self.optimizer.iterations), before=steps)
         return loss, states
 
     def _relative_gradients(

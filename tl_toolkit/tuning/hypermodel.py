@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -243,10 +244,25 @@ class _Window:
             before = after
         return replace(
             settings,
-            phases=tuple(phase for phase, _ in chosen),
+            phases=tuple(_fit_schedules([phase for phase, _ in chosen])),
             descriptions=tuple(settings.descriptions[index] for _, index in chosen),
             mixtures=0,  # a tuner that pauses goes on from the end of an epoch
         )
+
+
+def _fit_schedules(phases: Sequence[PhaseSettings]) -> Iterator[PhaseSettings]:
+    """Yields phases in which the schedule of several parts runs over the epochs that they have."""
+    epochs: Counter[str] = Counter()
+    for phase in phases:
+        epochs[phase.field] += phase.epochs
+    before: Counter[str] = Counter()
+    for phase in phases:
+        if phase.schedule_epochs is not None:
+            first, whole = before[phase.field], epochs[phase.field]
+            yield replace(phase, first_epoch=first, schedule_epochs=whole)
+        else:
+            yield phase
+        before[phase.field] += phase.epochs
 
 
 def _save_kept(

@@ -123,6 +123,20 @@ def test_thresholds_are_chosen_on_the_images_of_finish_and_kept():
     assert again.thresholds.dtype == np.float32
 
 
+def test_a_yardstick_is_measured_by_thresholds_of_its_own():
+    outputs, targets = sample()
+    task = make_task()
+    task.thresholds = np.full(3, 0.999, np.float32)  # those of a model that is surer
+
+    settled = task.settle(outputs, targets)
+
+    assert settled.measure(outputs, targets)[0]["micro_f1"] > 0.5
+    assert task.measure(outputs, targets)[0]["micro_f1"] < 0.1
+
+    fixed = make_task(threshold=0.5)
+    assert fixed.settle(outputs, targets) is fixed
+
+
 def test_a_threshold_of_the_recipe_stays():
     task = make_task(threshold=0.25)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -217,6 +218,19 @@ class Multilabel(ImageTask):
         if self._threshold == "validation":
             _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
             self.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
+
+    def settle(self, outputs: np.ndarray, targets: np.ndarray) -> Multilabel:
+        """Returns a copy with thresholds that fit other outputs; itself where they are given.
+
+        Args:
+            outputs: Probabilities (n, classes) for the validation images.
+            targets: int32 (n, classes).
+        """
+        if self._threshold != "validation":
+            return self
+        task = copy.copy(self)
+        task.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
+        return task
 
     def state(self) -> dict[str, Any]:
         """Returns the thresholds by class."""
