@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tl_toolkit.recipe.load import LoadedRecipe, load_recipe
     from tl_toolkit.recipe.schema import Recipe
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CurveRun",

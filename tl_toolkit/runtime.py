@@ -345,11 +345,13 @@ def describe_arithmetic() -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    versions = ("tl-toolkit", "tensorflow", "keras", "numpy", "pillow")
+    from tl_toolkit import __version__  # an editable installation has the version of its day
+
+    versions = ("tensorflow", "keras", "numpy", "pillow")
     gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return {
-        "versions": {name: _version(name) for name in versions},
+        "versions": {"tl-toolkit": __version__, **{name: _version(name) for name in versions}},
         "machine": platform.machine(),
         "cpu": _hash_cpu_features(),
         "device": ", ".join(device.get("device_name", "GPU") for device in details) or "CPU",

@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from tl_toolkit import __version__
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
@@ -116,7 +117,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
 )
-@click.version_option(package_name="tl-toolkit", prog_name="tltool")
+@click.version_option(__version__, prog_name="tltool")
 def tltool() -> None:
     """Transfer learning for Keras 3: a recipe and a folder of images become a served model.
 
