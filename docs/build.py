@@ -57,7 +57,7 @@ SECTIONS += [
     "Teacher",
     "Export",
 ]
-SECTIONS += ["Search", "Objective", "Dimension"]
+SECTIONS += ["Search", "Objective", "Soup", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     **{name: f"task, as {{kind: {kind}}}" for name, kind in TASK_SECTIONS.items()},
@@ -82,6 +82,7 @@ PLACES = {
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",
+    "Soup": "search.soup",
     **_KINDS,
     "Dimension": "search.space, a dimension for each dotted field",
 }

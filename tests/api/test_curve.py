@@ -184,6 +184,7 @@ def test_what_a_curve_cannot_share_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_every_part_trains_in_the_precision_of_the_recipe(tmp_path, monkeypatch):
     recipe = digits_recipe(phases=[PHASES[0] | {"epochs": 1}], precision="bfloat16")
     trained = []

@@ -222,6 +222,7 @@ def test_a_state_knows_what_it_takes(paused):
     assert paused.size > 2 * weights > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rate",
     ["auto", pytest.param({"kind": "one_cycle", "peak": "auto"}, marks=pytest.mark.slow)],

@@ -24,7 +24,6 @@ from tl_toolkit.plan.training import (
     feature_values,
     training_settings,
 )
-from tl_toolkit.recipe.schedules import Schedule
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.tasks.resampling import find_intervals
@@ -236,7 +235,7 @@ def _lengthen_phase(phase: PhaseSettings, fraction: float) -> PhaseSettings:
         first_epoch=first,
         epochs=last - first,
         schedule_epochs=None if whole is None else round(whole / fraction),
-        learning_rate=rate.lengthen(1 / fraction) if isinstance(rate, Schedule) else rate,
+        learning_rate=rate if isinstance(rate, float | str) else rate.lengthen(1 / fraction),
     )
 
 

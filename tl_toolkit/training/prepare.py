@@ -20,7 +20,6 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import describe_numerics
@@ -159,18 +158,19 @@ def write_lock(plan: Plan, transfer: TransferModel, manifest: Manifest, folder: 
             "weights_matched_by": loaded.by if loaded else None,
             "weights_left_out": list(loaded.left_out) if loaded else [],
             "start": plan.start.as_json() if plan.start else None,
-            "teacher": _describe_teacher(recipe),
+            "teacher": _describe_teacher(plan),
             "numerics": {**describe_numerics(), "precision": recipe.precision},
         },
     )
 
 
-def _describe_teacher(recipe: Recipe) -> dict[str, str] | None:
+def _describe_teacher(plan: Plan) -> dict[str, str] | None:
     """Returns the run of a teacher and the digest of its model; None without one."""
-    if recipe.teacher is None:
+    teacher = plan.recipe.teacher
+    if teacher is None:
         return None
-    model = RunFolder(recipe.teacher.run).model
-    return {"run": str(recipe.teacher.run), "sha256": hash_file(model)}
+    model = RunFolder(teacher.run).model
+    return {"run": str(teacher.run), "sha256": hash_file(model)}
 
 
 def save_model(transfer: TransferModel, folder: RunFolder) -> None:
