@@ -11,8 +11,8 @@ from tl_toolkit.recipe.fields import (
     LocalPath,
     RegularizationFactor,
     Section,
-    in_words,
 )
+from tl_toolkit.recipe.kinds import read_switch
 from tl_toolkit.recipe.tasks import field_of
 
 __all__ = [
@@ -44,12 +44,7 @@ class Interpolation(Section):
 
 
 def _as_interpolation(value: object) -> object:
-    # Validated here: a union would name its members in the place of every problem.
-    if value is True or isinstance(value, Mapping):
-        return Interpolation.model_validate({} if value is True else value)
-    if value is False or isinstance(value, Interpolation):
-        return value
-    raise in_words("expected true, false or a section with steps")
+    return read_switch(value, Interpolation, field="steps")
 
 
 Interpolate = Annotated[

@@ -7,7 +7,7 @@ from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import Section, in_words
 from tl_toolkit.recipe.tree import show
 
-__all__ = ["KindSection", "choose_kind", "table_of"]
+__all__ = ["KindSection", "choose_kind", "read_switch", "table_of"]
 
 
 class KindSection(Section):
@@ -64,3 +64,19 @@ def choose_kind(
         )
     # Validated here: a union would name its members in the place of every problem.
     return table[kind].model_validate(dict(value))
+
+
+def read_switch(value: object, section: type[Section], *, field: str) -> object:
+    """Returns the section that true or a mapping describes; false, and a section, as they are.
+
+    Args:
+        value: What a recipe has for the field.
+        section: Its section, all of whose fields have defaults.
+        field: One of these, for the message.
+    """
+    # Validated here: a union would name its members in the place of every problem.
+    if value is True or isinstance(value, Mapping):
+        return section.model_validate({} if value is True else value)
+    if value is False or isinstance(value, section):
+        return value
+    raise in_words(f"expected true, false or a section with {field}")

@@ -13,6 +13,7 @@ from tl_toolkit.recipe.fields import (
     in_words,
     refuse_repeated,
 )
+from tl_toolkit.recipe.kinds import read_switch
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
@@ -170,12 +171,7 @@ class Soup(Section):
 
 
 def _as_soup(value: object) -> object:
-    # Validated here: a union would name its members in the place of every problem.
-    if value is True or isinstance(value, Mapping):
-        return Soup.model_validate({} if value is True else value)
-    if value is False or isinstance(value, Soup):
-        return value
-    raise in_words("expected true, false or a section with candidates")
+    return read_switch(value, Soup, field="candidates")
 
 
 def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimension] | None:
