@@ -20,8 +20,8 @@ _MOST_CUT = 0.35  # a square of a photo of 3 : 2 cuts off a third
 def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
     """Chooses how the images of a folder or table are resized to a square.
 
-    Where their proportions differ, a network on cropped photos was better than one on stretched
-    or padded ones (benchmarks/resizing.py). A crop may lose what lies at the border, though.
+    Where their proportions differ, a probe on cropped photos had a lower loss than on stretched
+    ones (benchmarks/resizing.py). A crop may lose what lies at the border, though.
 
     Args:
         source: A folder with images somewhere below it, or a table with the column path.
