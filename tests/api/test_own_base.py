@@ -261,7 +261,11 @@ def test_a_filled_store_changes_nothing_for_another_model_of_the_same_names(reci
     alone = tl.finetune(recipe | head | {"features": {"store": "never"}}, base=other, out="alone")
 
     assert "ran once for" in " ".join(event.text for event in events)
-    assert stored.metrics["test"] == alone.metrics["test"]
+    yardsticks = {"neighbors", "probe", "against"}  # which only stored features give here
+    metrics = stored.metrics["test"]
+    assert {name: metrics[name] for name in metrics if name not in yardsticks} == alone.metrics[
+        "test"
+    ]
 
 
 @pytest.mark.parametrize("fault", [NotImplementedError("no config"), ValueError("not plain")])

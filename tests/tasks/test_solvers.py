@@ -116,6 +116,17 @@ def test_a_feature_that_does_not_vary_has_no_weight():
     assert not solution.kernel[3].any()
 
 
+@pytest.mark.parametrize("solver", ["ridge", "logistic", "auto"])
+@pytest.mark.parametrize("features", [3, 300], ids=["fewer features", "more features"])
+def test_features_of_which_none_varies_leave_the_shares_of_the_classes(solver, features):
+    labels = np.array([0, 0, 0, 1, 1, 2] * 4)
+
+    solution = solve_classes(np.full((24, features), 7.0), labels, 3, solver)
+
+    assert not solution.kernel.any()
+    assert list(np.argsort(-solution.bias)) == [0, 1, 2]
+
+
 def test_values_are_predicted():
     x, _ = make_classes()
     values = np.stack([standardize(x)[:, 0], standardize(x)[:, 1] * 2 + 1], axis=1)

@@ -147,9 +147,10 @@ def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution
     if x.shape[1] > x.shape[0]:
         values, vectors = np.linalg.eigh(x @ x.T)
         kept = values > values[-1] * len(x) * np.finfo(np.float64).eps
-        roots = np.sqrt(values[kept])
-        basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
-        x = vectors[:, kept] * roots
+        if kept.any():  # else every image has the same features, and any basis is as good
+            roots = np.sqrt(values[kept])
+            basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
+            x = vectors[:, kept] * roots
     best = _average([attempt(x) for attempt in attempts])
     kernel = best.kernel if basis is None else basis @ best.kernel
     kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
