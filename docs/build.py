@@ -117,7 +117,7 @@ STATES = """
 
 `latest` means finished runs; `tltool evaluate latest --any` takes an interrupted one that holds a
 model. A command that finds no model in a run says which of these became of it, and what to type.
-An interrupted search is resumed by `--resume`; a fine-tune is not (`finetune --resume` is refused).
+[Resuming](resume.md) says how an interrupted run or search goes on.
 
 ## Exit codes
 
@@ -131,7 +131,8 @@ An interrupted search is resumed by `--resume`; a fine-tune is not (`finetune --
 | 5 | a search without one completed trial | `SearchError` |
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |
-| 130 | interrupted; the best weights so far are kept | |
+| 130 | interrupted; the best weights so far are kept, and `--resume` goes on | |
+| 128 + N | signal N ended the process that trains: out of memory, or a crash in TensorFlow; `--resume` goes on | |
 | 141 | the reader of stdout ended first, as `head` does: no failure, and no message | |
 """  # noqa: E501  rows of a table are lines
 

@@ -97,8 +97,12 @@ def test_an_unwritable_output(tmp_path, recipe):
     assert_told(done, 7, "cannot be written", "--out")
 
 
-def test_resume_is_refused_with_a_plain_sentence(tmp_path, recipe):
-    assert_told(tltool("finetune", recipe, "--resume", cwd=tmp_path), 2, "is not built yet")
+def test_a_resume_with_another_seed_is_refused_with_what_to_type(tmp_path, recipe):
+    tltool("finetune", recipe, "--out", "run", cwd=tmp_path)
+
+    done = tltool("finetune", recipe, "--out", "run", "--resume", "seed=7", cwd=tmp_path)
+
+    assert_told(done, 2, "was begun with another seed (0 before, 7 now)", "--resume --out")
 
 
 def test_a_loss_that_is_not_finite(tmp_path, recipe):
@@ -224,7 +228,7 @@ def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_pat
 
     assert process.returncode == 130
     assert "Interrupted. The best weights so far are kept in" in rest and "Traceback" not in rest
-    assert f"Try: tltool evaluate {tmp_path / 'run'}\n" in rest
+    assert f"Try: tltool {shlex.join(map(str, arguments))} --resume\n" in rest
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
     assert (tmp_path / "run" / "model.keras").is_file()
 

@@ -1,7 +1,5 @@
 """Paused and gone on is the same as never paused, whatever is trained in between."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.runtime import numerics, start_tensorflow
-from tl_toolkit.training.state import load_state, save_state
+from tl_toolkit.training.resume import load_paused, save_paused
 
 RECIPE = {
     "version": 1,
@@ -137,11 +135,11 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
     whole = trainer.train(settings_of(recipe))
     paused = trainer.train(settings_of(recipe), pause_after=2).paused
 
-    save_state(paused.phase, tmp_path / "state.npz")
-    loaded = load_state(tmp_path / "state.npz")
-    last = make_trainer(recipe).train(settings_of(recipe), paused=replace(paused, phase=loaded))
+    save_paused(paused, tmp_path / "state.npz")
+    loaded = load_paused(tmp_path / "state.npz")
+    last = make_trainer(recipe).train(settings_of(recipe), paused=loaded)
 
-    assert loaded.epochs == paused.phase.epochs and loaded.digests == paused.phase.digests
+    assert loaded.epochs == paused.epochs and loaded.phase.digests == paused.phase.digests
     assert outcome(last) == outcome(whole)
     if schedule == PLATEAU:  # no epoch is better by 0.9
         rates = [epoch.learning_rate for epoch in whole.history if epoch.phase == "tune"]
@@ -153,21 +151,21 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
     path = tmp_path / "state.npz"
-    save_state(paused.phase, path)
+    save_paused(paused, path)
 
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     kinds = {name.partition("/")[0] for name in arrays}
-    assert kinds == {"metadata", "weights", "optimizer", "streams"}
-    name = next(name for name in arrays if name.startswith("weights/"))
+    assert kinds == {"metadata", "best", "done", "phase"}
+    name = next(name for name in arrays if name.startswith("phase/weights/"))
     np.savez(path, **arrays | {name: arrays[name] + 1e-7})
     with pytest.raises(DataError, match="its checksum or its version differs"):
-        load_state(path)
+        load_paused(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="holds no state of a phase"):
-        load_state(path)
+    with pytest.raises(DataError, match="holds no state of a training"):
+        load_paused(path)
     with pytest.raises(DataError, match=r"missing\.npz"):
-        load_state(tmp_path / "missing.npz")
+        load_paused(tmp_path / "missing.npz")
 
 
 def test_a_paused_training_is_judged_by_its_best_state_so_far(trainer):

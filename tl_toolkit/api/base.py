@@ -166,8 +166,8 @@ def _compare(path: Path, folder: RunFolder) -> None:
         raise RecipeError(
             Problem(
                 where=f"--resume {folder.path}",
-                what="the search was begun with another base",
-                expected="Scores of a search can be compared only if all else stays the same.",
-                hint="without --resume for a new search",
+                what=f"the {folder.kind} was begun with another base",
+                expected=f"A {folder.kind} goes on with the base that it began with.",
+                hint=f"without --resume for a new {folder.kind}",
             )
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
+from tl_toolkit.api.resume import Resumed, check_lock, find_resumed, read_state, resume_plan
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import add_override, add_start, refuse_replaced_runs
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
@@ -25,7 +26,7 @@ from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.places import create_run, point_latest
+from tl_toolkit.runs.places import create_run, point_latest, resume_run
 from tl_toolkit.runtime import (
     describe_threads,
     numerics,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
-    from tl_toolkit.training.loop import Trainer, Training
+    from tl_toolkit.training.loop import Paused, Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
 _PATIENCE_SECONDS = 60.0  # tracing takes a few; only a stalled connection takes longer
@@ -54,6 +55,7 @@ def finetune(
     start: str | Path | Run | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     versus: Literal["scratch"] | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
@@ -74,6 +76,11 @@ def finetune(
             with the means of their features. It becomes the recipe's `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
+        resume: Go on with the run that `out` holds, by default the newest one of the recipe, from
+            its last state: the result is that of a run without a pause, bit for bit. Without such a
+            run a new one begins; a finished one is returned as it is. `overrides` may change
+            `data.batch_size` of an interrupted run, whose phase begins again, lengthen the last
+            phase of a finished one, and change what the training does not depend on.
         versus: With "scratch" the same network is trained from random weights beside the run, in
             place of the recipe's baseline, as by the override `baseline=scratch`.
         root: Folder of all runs.
@@ -101,7 +108,7 @@ def finetune(
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
         )
-        if overwrite and out is None:
+        if overwrite and (resume or out is None):
             hint = "--out DIR --overwrite"
             raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
@@ -109,9 +116,17 @@ def finetune(
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
         place = Path(out) if out else None
-        folder = stack.enter_context(
-            create_run(loaded.recipe.name, root=Path(root), out=place, overwrite=overwrite)
-        )
+        name, resumed = loaded.recipe.name, None
+        if resume and (before := find_resumed(name, Path(root), place)) is not None:
+            plan, resumed = resume_plan(plan, before)
+            if resumed.is_done and not resumed.changes:
+                handle(message(f"{before.path} is finished: there is nothing to resume"))
+                return Run(before)
+            folder = stack.enter_context(resume_run(before))
+        else:
+            folder = stack.enter_context(
+                create_run(name, root=Path(root), out=place, overwrite=overwrite)
+            )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
@@ -124,8 +139,8 @@ def finetune(
                 handle(message(f"start: {plan.start.describe()}"))
             for text in plan.warnings:
                 handle(warning(text))
-            run = _Finetuning(plan, folder, handle, callbacks).run()
-        if reason := point_latest(folder, root=Path(root), name=loaded.recipe.name):
+            run = _Finetuning(plan, folder, handle, callbacks, resumed).run()
+        if reason := point_latest(folder, root=Path(root), name=name):
             handle(warning(reason))
     return run
 
@@ -150,9 +165,11 @@ class _Finetuning:
         folder: RunFolder,
         progress: Handler,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        resumed: Resumed | None = None,
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
+        self._resumed = resumed
         self._settings = training_settings(plan)
         self._callbacks = callbacks
         self.folder = folder
@@ -190,12 +207,14 @@ class _Finetuning:
 
         if self.plan.reasons:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
-        self._write_recipe()
+        if self._resumed is None:
+            self._write_recipe()
         # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
         wait_for_model = start_aside(lambda: self._compile(task))
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            self._check_resumed({"data_sha256": manifest.digest})
             write_manifest(manifest, self.folder)
             compiled = self._settle_precision(wait_for_model())
         except BaseException:  # interrupts too
@@ -207,11 +226,12 @@ class _Finetuning:
             raise
         transfer = compiled.transfer
         self._note(transfer, manifest)
+        paused = self._read_state(len(images["train"]))
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
         folds = self._cross_validate(trainer, task, images)
-        training = self._train(trainer, transfer, folds)
+        training = self._train(trainer, transfer, folds, paused)
         self._lap("train")
         measured = self._evaluate(trainer, task, images, training, folds)
         metrics: dict[str, Any] = {
@@ -275,11 +295,30 @@ class _Finetuning:
     def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
         """Writes the lock, and reports what each phase will train."""
         from tl_toolkit.training.loop import plan_phases
-        from tl_toolkit.training.prepare import write_lock
+        from tl_toolkit.training.prepare import describe_lock
 
-        write_lock(self.plan, transfer, manifest, self.folder)
+        lock = describe_lock(self.plan, transfer, manifest)
+        self._check_resumed(lock)
+        self.folder.write_status("running")
+        write_json(self.folder.lock, lock)
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
+
+    def _check_resumed(self, lock: Mapping[str, Any]) -> None:
+        """Refuses to go on with a run whose lock says something else."""
+        if self._resumed is not None and self.folder.lock.is_file():
+            before = self.folder.read_json(self.folder.lock)
+            check_lock(before, before | lock, self.folder)
+
+    def _read_state(self, images: int) -> Paused | None:
+        """Returns the state that a resumed run goes on from, and writes its recipe."""
+        if self._resumed is None:
+            return None
+        paused, texts = read_state(self.plan, self._resumed, images)
+        for text in texts:
+            self._handle(message(text))
+        self._write_recipe()
+        return paused
 
     def _cross_validate(
         self, trainer: Trainer, task: Task, images: Mapping[str, Images]
@@ -296,13 +335,23 @@ class _Finetuning:
         return folds
 
     def _train(
-        self, trainer: Trainer, transfer: TransferModel, folds: CrossValidation | None
+        self,
+        trainer: Trainer,
+        transfer: TransferModel,
+        folds: CrossValidation | None,
+        paused: Paused | None,
     ) -> Training:
         judged = folds.trainings.judge(self._settings) if folds else None
+        checkpoints = None
+        if self.recipe.checkpoint:
+            from tl_toolkit.training.resume import Checkpoints
+
+            checkpoints = Checkpoints(self.folder.states, every=self.recipe.checkpoint.every)
         try:
             training = trainer.train(
-                self._settings, self.folder, callbacks=self._callbacks, judged=judged
-            )
+                self._settings, self.folder, callbacks=self._callbacks, paused=paused,
+                checkpoints=checkpoints, judged=judged,
+            )  # fmt: skip
         except BaseException:  # of a callback or handler too
             if self.folder.checkpoint.is_file():  # there was a best state, and it is restored
                 with contextlib.suppress(OSError, OutputError):  # else a full disk hides the reason

@@ -42,7 +42,7 @@ def make_soup(
         Folder, members, score, and the candidates; None where the search keeps no weights.
     """
     from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
-    from tl_toolkit.training.prepare import save_model, write_lock, write_manifest
+    from tl_toolkit.training.prepare import describe_lock, save_model, write_manifest
 
     place = RunFolder(folder.soup)
     began = time.perf_counter()
@@ -58,7 +58,7 @@ def make_soup(
     remark = f"soup: the recipe of trial {averaged.members[0]}; model.keras is {model}"
     write_atomically(place.recipe, dump_recipe(plan.recipe, [remark]))
     write_manifest(manifest, place)
-    write_lock(plan, transfer, manifest, place)
+    write_json(place.lock, describe_lock(plan, transfer, manifest))
     measured = evaluate_trained(averaged.trainer, transfer.task, images)
     write_predictions(place.predictions, measured.predictions)
     save_model(transfer, place)

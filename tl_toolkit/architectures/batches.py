@@ -22,6 +22,7 @@ __all__ = [
     "in_batches",
     "join_batches",
     "pad_batch",
+    "skip_examples",
     "take_examples",
 ]
 
@@ -193,3 +194,20 @@ def in_batches(
     for features, targets in chunks:
         for start in range(0, len(targets), size):
             yield take_examples(features, start, start + size), targets[start : start + size]
+
+
+def skip_examples(
+    chunks: Iterator[tuple[Batch, np.ndarray]], count: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields the same examples without the first ones.
+
+    Args:
+        chunks: Inputs and targets.
+        count: How many to leave out.
+    """
+    for features, targets in chunks:
+        if count < len(targets):
+            yield (
+                (take_examples(features, count), targets[count:]) if count else (features, targets)
+            )
+        count = max(0, count - len(targets))

@@ -10,7 +10,6 @@ import click
 from tl_toolkit.cli.arguments import takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import show_json
-from tl_toolkit.errors import Problem, RecipeError
 
 
 @click.command("finetune")
@@ -23,7 +22,9 @@ from tl_toolkit.errors import Problem, RecipeError
     "--versus", type=click.Choice(["scratch"]),
     help="Train the same network from random weights beside it.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Resume an interrupted run (not built yet).")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out, by default the recipe's newest."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
@@ -42,15 +43,6 @@ def finetune_command(
     RECIPE is a file, or the name of a shipped recipe (tltool recipes list), as quickstart.
     OVERRIDES replace fields: phases.head.epochs=3, model.weights=random, ~data.test.
     """
-    if resume:
-        raise RecipeError(
-            Problem(
-                where="--resume",
-                what="is not built yet",
-                expected="A run starts anew; an interrupted one has kept its best weights.",
-                hint="the same command without --resume",
-            )
-        )
     from tl_toolkit.api.finetune import finetune
 
     run = finetune(
@@ -59,6 +51,7 @@ def finetune_command(
         start=start,
         out=out,
         overwrite=overwrite,
+        resume=resume,
         versus=versus,
         threads=threads,
         progress=current.print_run(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,15 @@ from typing import Any
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, ExportFormat, split_formats
-from tl_toolkit.runs.files import drafted, reporting_unwritable, write_json
+from tl_toolkit.runs.files import (
+    drafted,
+    name_draft,
+    remove_drafts,
+    reporting_unwritable,
+    write_json,
+)
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.locks import hold
 
 __all__ = ["publish"]
 
@@ -39,13 +46,17 @@ def publish(
 
     Raises:
         ParityError: An exported model differs from the model; earlier exports stay.
-        RecipeError: A format is unknown.
+        RecipeError: A format is unknown, or another process exports this run.
         OutputError: The export folder cannot be written, or the disk is full.
     """
-    return {
-        name: _publish(finished, folder.export, EXPORT_FORMATS[name], find_format(name), files)
-        for name in split_formats(formats)
-    }
+    with reporting_unwritable(folder.export):
+        folder.export.mkdir(exist_ok=True)
+    with hold(folder.export):
+        remove_drafts(folder.export)
+        return {
+            name: _publish(finished, folder.export, EXPORT_FORMATS[name], find_format(name), files)
+            for name in split_formats(formats)
+        }
 
 
 def _publish(
@@ -56,7 +67,7 @@ def _publish(
     files: Mapping[str, bytes],
 ) -> Path:
     path, proof = folder / line.path, folder / line.proof if form.ask is not None else None
-    with _open_scratch(folder, line.name) as scratch:
+    with _open_scratch(folder, path) as scratch:
         draft = scratch / path.name
         with reporting_unwritable(path):
             form.write(finished, draft)
@@ -74,15 +85,15 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _open_scratch(folder: Path, name: str) -> Iterator[Path]:
+def _open_scratch(folder: Path, path: Path) -> Iterator[Path]:
     """Gives a folder to write a model to; not beside its place, which servers watch."""
+    scratch = name_draft(Path(path.stem), folder)
     with reporting_unwritable(folder):
-        folder.mkdir(exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(
-            prefix=f".{name}.", dir=folder, ignore_cleanup_errors=True
-        )
-    with scratch as path:
-        yield Path(path)
+        scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _compare(

@@ -20,6 +20,7 @@ from tl_toolkit.recipe.anchors import (
     TeacherField,
     find_interpolation_conflicts,
 )
+from tl_toolkit.recipe.checkpoint import Checkpoint, CheckpointField
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
 from tl_toolkit.recipe.fields import (
@@ -48,6 +49,7 @@ from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeGradual, Unf
 
 __all__ = [
     "Augment",
+    "Checkpoint",
     "Data",
     "Dimension",
     "EarlyStopping",
@@ -196,6 +198,11 @@ class Recipe(Section):
     export: Annotated[
         Export | Literal[False], BeforeValidator(_as_export, json_schema_input_type=Export | bool)
     ] = Field(default=Export(), description="Exports at the end of the run; false for none.")
+    checkpoint: CheckpointField = Field(
+        default=Checkpoint(),
+        description="How often the exact state of training is written, which `--resume` goes on "
+        "from after a kill or an interrupt, bit for bit; false for never.",
+    )
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )

@@ -42,8 +42,7 @@ def drafted(path: Path) -> Iterator[Path]:
             of a folder or a folder that of a file: neither is replaced.
     """
     path = follow_link(Path(path))
-    # The suffix stays last: Keras picks the format from it.
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}")
+    draft = name_draft(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
@@ -65,6 +64,29 @@ def is_draft(name: str) -> bool:
         name: A file's or folder's name.
     """
     return _DRAFT.match(name) is not None
+
+
+def name_draft(path: Path, folder: Path | None = None) -> Path:
+    """Returns a path that nobody uses, for what will become another one.
+
+    Args:
+        path: What it will become. The suffix stays last: Keras picks the format from it.
+        folder: Where to write it; by default beside its place.
+    """
+    name = f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
+    return (folder or path.parent) / name
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes what killed writers left in a folder, and in those below; its lock must be held.
+
+    Args:
+        folder: The folder.
+    """
+    for path in sorted(folder.rglob(".*")):
+        if is_draft(path.name):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _put(draft: Path, path: Path) -> None:

@@ -46,6 +46,10 @@ class RunFolder:
         "rates; learning_rate.json and .svg where the rate was found.",
     )
     checkpoint = Artifact("checkpoints/best.npz", "The best state so far, as arrays.")
+    states = Artifact(
+        "checkpoints/states",
+        "The last two exact states of training, which `--resume` goes on from.",
+    )
     task_state = Artifact(
         "task.json", "What the task learned from data, as thresholds; some tasks write none."
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError, nearest
-from tl_toolkit.runs.files import describe_unwritable
+from tl_toolkit.runs.files import describe_unwritable, remove_drafts
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.runs.states import describe_unfinished
@@ -107,6 +107,7 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
             stack.enter_context(hold(folder.path))
         except OSError as error:
             raise describe_unwritable(folder.path, error) from error
+        remove_drafts(folder.path)
         with _recorded(folder, resumed=True):
             yield folder
 

@@ -66,9 +66,13 @@ def describe_interrupted(folder: RunFolder) -> str:
             return f"interrupted; {name} holds no trial"
         resumed = f"tl.{folder.kind}(..., out={str(folder.path)!r}, resume=True)"
         return f"interrupted; trials that are done are kept in {name}: {resumed}"
+    resumed = f"tl.finetune(..., out={str(folder.path)!r}, resume=True)"
     if folder.model.is_file():
-        return f"interrupted; the best weights so far are in {name}: tl.load_run({name!r})"
-    return f"interrupted; {name} holds no model: its first evaluation was not over"
+        return (
+            f"interrupted; the best weights so far are in {name}: tl.load_run({name!r}), or go on "
+            f"with {resumed}"
+        )
+    return f"interrupted; {name} holds no model yet; go on with {resumed}"
 
 
 def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
@@ -122,13 +126,12 @@ def _describe_run(folder: RunFolder) -> tuple[str, str, str]:
     reason = (str(status.get("error") or "").splitlines() or ["command.log may say why."])[0]
     left = {
         "killed": "It left no model: that is written when training ends, or when Ctrl-C or `kill` "
-        "without -9 interrupts it.",
-        "interrupted": "It left no model: its first evaluation was not over.",
+        "without -9 interrupts it. It can go on.",
+        "interrupted": "It left no model: its first evaluation was not over. It can go on.",
         "failed": f"It left no model: {reason}",
         "done": "A finished run holds this file; it was removed later.",
     }.get(state, "It left no model.")
-    recipe = shlex.quote(str(folder.recipe)) if folder.recipe.is_file() else "RECIPE"
-    return what, left, f"tltool finetune {recipe}"
+    return what, left, describe_resume(folder)
 
 
 def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
@@ -154,12 +157,14 @@ def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
 
 
 def describe_resume(folder: RunFolder) -> str:
-    """Returns the command that resumes a search by its own recipe, overrides included.
+    """Returns the command that resumes a run or search by its own recipe, overrides included.
 
     Args:
-        folder: The search's folder.
+        folder: Its folder.
     """
-    command = ["tltool", folder.kind, str(folder.recipe), "--resume", "--out", str(folder.path)]
+    recipe = str(folder.recipe) if folder.recipe.is_file() else "RECIPE"
+    verb = "finetune" if folder.kind == "run" else folder.kind
+    command = ["tltool", verb, recipe, "--resume", "--out", str(folder.path)]
     return shlex.join([*command, *(_list_depths(folder) if folder.kind == "sweep" else ())])
 
 

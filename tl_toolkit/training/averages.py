@@ -46,6 +46,11 @@ class Averages:
             value = momentum * average + (1 - momentum) * weight.value
             average.assign(tf.where(is_new, value, average))
 
+    @property
+    def are_lent(self) -> bool:
+        """Whether the model has the averages in place of its weights."""
+        return bool(self._lent)
+
     def swap_in(self) -> None:
         """Gives the model the averages, and keeps its weights."""
         if self._lent:

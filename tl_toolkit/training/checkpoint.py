@@ -178,6 +178,26 @@ class BestState:
         self._keep_start = keep_start
         self._kept = _Kept()
 
+    @classmethod
+    def of(
+        cls, epoch: Epoch | None, arrays: Mapping[str, np.ndarray], *, keep_start: bool
+    ) -> BestState:
+        """Returns the state of weights that were kept before.
+
+        Args:
+            epoch: The epoch that they belong to, if there was any.
+            arrays: The weights, by canonical name.
+            keep_start: As in the class.
+        """
+        state = cls(keep_start=keep_start)
+        state._kept = _Kept(epoch, arrays)
+        return state
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether epoch 0 may be the best."""
+        return self._keep_start
+
     @property
     def epoch(self) -> Epoch | None:
         """The epoch that the weights are from.
@@ -187,9 +207,13 @@ class BestState:
         """
         return self._kept.epoch
 
-    def copy(self) -> BestState:
-        """Returns the state as it is now; what is kept later does not change it."""
-        state = BestState(keep_start=self._keep_start)
+    def copy(self, path: Path | None = None) -> BestState:
+        """Returns the state as it is now; what is kept later does not change it.
+
+        Args:
+            path: File of the copy, as in the class; it is not written yet.
+        """
+        state = BestState(path, keep_start=self._keep_start)
         state._kept = self._kept
         return state
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,14 +16,19 @@ class TensorBoardLog:
 
     Args:
         path: Folder of the run's logs; training and validation get a folder each, so that
-            TensorBoard plots them in one chart.
+            TensorBoard plots them in one chart. Logs of an interrupted training are replaced, as
+            they may hold epochs that come again.
+        before: The epochs of a training that is resumed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: Sequence[Epoch] = ()) -> None:
+        shutil.rmtree(path, ignore_errors=True)
         self._writers = {
             name: tf.summary.create_file_writer(str(path / name))
             for name in ("train", "validation")
         }
+        for step, epoch in enumerate(before):
+            self.write(step, epoch)
 
     def write(self, step: int, epoch: Epoch) -> None:
         """Adds an epoch; `step` counts epochs over all phases.

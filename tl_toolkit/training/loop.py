@@ -51,6 +51,7 @@ from tl_toolkit.training.outcome import (
 )
 from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.training.rates import find_rate_factors
+from tl_toolkit.training.resume import Checkpoints
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.soup import SOUP, Soup, Weights, average_greedily
@@ -158,6 +159,7 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         pause_after: int | None = None,
         paused: Paused | None = None,
+        checkpoints: Checkpoints | None = None,
         keep_head: bool = False,
         judged: Sequence[Sequence[tuple[float, float]]] | None = None,
     ) -> Training:
@@ -175,6 +177,8 @@ class Trainer:
             pause_after: Number of epochs after which the last phase pauses, if it has more.
             paused: The paused training to resume, with the same settings; the result is the same,
                 bit for bit, as without a pause.
+            checkpoints: Receive the state of the training when one is due, at the end of the last
+                phase, and at an interrupt.
             keep_head: Begin with the head as it is, trained before, and not with a new one, as
                 settings with a carried head do.
             judged: For each phase, loss and score of each epoch that stand for those on validation
@@ -203,14 +207,19 @@ class Trainer:
         best = BestState(folder.checkpoint if folder else None, keep_start=is_carried)
         done: list[FinishedPhase] = []
         if paused is not None:
-            best, done = paused.best.copy(), list(paused.done)
+            best = paused.best.copy(folder.checkpoint if folder else None)
+            done = list(paused.done)
             # A trainer that never trained these weights returns to their current values.
             self._initial.watch_named(self._transfer, best.names)
-        log = TensorBoardLog(folder.tensorboard) if folder else None
+        log = (
+            TensorBoardLog(folder.tensorboard, paused.epochs if paused else ()) if folder else None
+        )
         pause: Paused | None = None
+        run: PhaseRun | None = None
         try:
             for index in range(len(done), len(settings.phases)):
                 is_last = index + 1 == len(settings.phases)
+                run = None
                 best.restore(self._transfer)
                 finished = None if folder else self._finished.get(settings.descriptions[index])
                 if finished is not None:
@@ -220,16 +229,20 @@ class Trainer:
                 phase = settings.phases[index]
                 path = folder.phase(index, phase.name) if folder else None
                 before = join_epochs(done)
-                run = self._prepare(
+                state = paused.phase if paused and index == len(paused.done) else None
+                if checkpoints is not None:
+                    checkpoints.done = tuple(done)
+                prepared = self._prepare(
                     settings, index, best, is_new=not keep_head and is_untrained(before),
                     diverged=find_diverged(settings, done), path=path,
-                    found=paused.phase.learning_rate if paused else None,
-                    judged=None if judged is None else judged[index],
+                    found=state.learning_rate if state else None,
+                    judged=None if judged is None else judged[index], checkpoints=checkpoints,
                 )  # fmt: skip
                 epochs: list[Epoch] = []
-                if paused is not None:
-                    run.resume(paused.phase)
-                    epochs += paused.phase.epochs
+                if state is not None:
+                    prepared.resume(state)
+                    epochs += state.epochs
+                run = prepared
                 until = pause_after if is_last else None
                 for epoch in run.epochs(
                     best, stopping=settings.stopping, path=path, callbacks=callbacks,
@@ -241,6 +254,8 @@ class Trainer:
                 if until is not None and run.is_paused:
                     pause = Paused(tuple(done), best.copy(), run.save(best.names))
                     break
+                if is_last and checkpoints is not None:  # a longer phase goes on from here
+                    checkpoints.write(best, run.save(best.names))
                 done.append(
                     FinishedPhase(tuple(epochs), run.receipt(path), best.copy(), run.failure)
                 )
@@ -248,11 +263,15 @@ class Trainer:
                     self._finished.add(settings.descriptions[index], done[-1])
             if pause is None and settings.mixtures:
                 done += self._interpolate(settings, done, best, folder, start)
+        except KeyboardInterrupt:
+            if checkpoints is not None and run is not None and run.is_whole:
+                _write_interrupted(checkpoints, done, best, run, len(settings.phases))
+            raise
         finally:
             best.restore(self._transfer)
             if log:
                 log.close()
-        history = [*join_epochs(done), *(pause.phase.epochs if pause else ())]
+        history = pause.epochs if pause else join_epochs(done)
         if best.epoch is None:
             raise ValueError("A phase has at least its epoch 0.")
         failures = [phase.failure for phase in done if phase.failure is not None]
@@ -478,6 +497,7 @@ class Trainer:
         diverged: PhaseSettings | None = None, path: Path | None = None,
         found: float | None = None,
         judged: Sequence[tuple[float, float]] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> PhaseRun:  # fmt: skip
         phase = settings.phases[index]
         split, steps = self._compiled.get(phase, settings.batch_size)
@@ -528,7 +548,7 @@ class Trainer:
             order_seed=order_seed, order=order,
             batch_size=settings.batch_size, progress=self._progress,
             sizes={name: len(images) for name, images in self._images.items()}, is_new=is_new,
-            diverged=diverged, judged=judged,
+            diverged=diverged, judged=judged, checkpoints=checkpoints,
         )  # fmt: skip
 
     def _join_targets(
@@ -568,6 +588,21 @@ class Trainer:
     def _digest(self) -> str:
         lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _write_interrupted(
+    checkpoints: Checkpoints,
+    done: Sequence[FinishedPhase],
+    best: BestState,
+    run: PhaseRun,
+    phases: int,
+) -> None:
+    """Writes the state of a training that is interrupted in a phase, or between two of them."""
+    is_between = len(done) > len(checkpoints.done)
+    if is_between and len(done) == phases:
+        return  # the state at the end of the last phase was written
+    checkpoints.done = tuple(done)
+    checkpoints.write(best, None if is_between else run.save(best.names))
 
 
 def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:

@@ -49,22 +49,27 @@ class FinishedPhase:
 
 @dataclass(frozen=True)
 class Paused:
-    """A training that was paused in its last phase; any trainer of the same model can resume it.
+    """A training that was paused in one of its phases; any trainer of the same model resumes it.
 
     Attributes:
         done: The phases before.
         best: The best state so far.
-        phase: The last phase.
+        phase: The phase that was paused; None before the next has begun.
     """
 
     done: tuple[FinishedPhase, ...]
     best: BestState
-    phase: PhaseState
+    phase: PhaseState | None
 
     @property
     def size(self) -> int:
         """Bytes that only this training needs, roughly: it may share its earlier phases."""
-        return self.best.size + self.phase.size
+        return self.best.size + (self.phase.size if self.phase else 0)
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """All epochs so far, of finished phases and of this one."""
+        return [*join_epochs(self.done), *(self.phase.epochs if self.phase else ())]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch, in_batches
+from tl_toolkit.architectures.batches import Batch, in_batches, skip_examples
 from tl_toolkit.errors import NonFiniteError, Problem
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.training import PhaseSettings, StoppingRule
@@ -18,10 +18,12 @@ from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.types import ExampleSource
 from tl_toolkit.training.callbacks import PhaseCallbacks
 from tl_toolkit.training.checkpoint import BestState, Epoch, Patience, monitored, write_history
+from tl_toolkit.training.interrupts import holding_interrupts
 from tl_toolkit.training.optimizers import first_rate, lower_rate, name_rate, scale_rate
 from tl_toolkit.training.rates import PartRates
+from tl_toolkit.training.resume import Checkpoints
 from tl_toolkit.training.solving import solve_head
-from tl_toolkit.training.state import PhaseState, take_state
+from tl_toolkit.training.state import EpochProgress, PhaseState, take_state
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Split
@@ -49,6 +51,7 @@ class PhaseRun:
         diverged: An earlier phase that left the loss far above what it found, if any.
         judged: Loss and score of each epoch, from 0, that stand for those on validation images,
             where there are none; the phase ends with them.
+        checkpoints: Receive the state of the phase when one is due; None for no files.
 
     Attributes:
         split: As in the arguments.
@@ -73,6 +76,7 @@ class PhaseRun:
         is_new: bool,
         diverged: PhaseSettings | None = None,
         judged: Sequence[tuple[float, float]] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.split = split
         self.steps = steps
@@ -88,6 +92,9 @@ class PhaseRun:
         self._is_new = is_new
         self._diverged = diverged
         self._judged = judged
+        self._checkpoints = checkpoints
+        self._progress_of_epoch: EpochProgress | None = None
+        self._is_whole = True
         self._steps_taken = 0
         self._rows: list[Epoch] = []
         self._is_over = False
@@ -99,20 +106,35 @@ class PhaseRun:
         """Whether epochs are left only because of a pause."""
         return not self._is_over and len(self._rows) <= self._phase.epochs
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model is between two steps, as it is but for an interrupt within one."""
+        return self._is_whole
+
     def save(self, names: Set[str]) -> PhaseState:
-        """Returns the state after the last epoch.
+        """Returns the state after the last step.
 
         Args:
             names: Canonical names of the weights that it holds.
         """
+        has_averages = self.steps.uses_averages
         self.steps.use_weights()
-        return take_state(
+        state = take_state(
             self._transfer, self.steps, names, epochs=self._rows, digests=self._digests,
             steps_taken=self._steps_taken, learning_rate=first_rate(self._phase.learning_rate),
+            progress=self._find_progress(),
         )  # fmt: skip
+        if has_averages:
+            self.steps.use_averages()
+        return state
+
+    def _find_progress(self) -> EpochProgress | None:
+        """Returns how far the next epoch is; None if none of its steps was taken."""
+        progress = self._progress_of_epoch
+        return progress if progress and progress.epoch == len(self._rows) else None
 
     def resume(self, state: PhaseState) -> None:
-        """Restores a state; the next epoch is the one after its last.
+        """Restores a state; the next step is the one after its last.
 
         Args:
             state: State of the same phase.
@@ -121,6 +143,7 @@ class PhaseRun:
         self._rows = list(state.epochs)
         self._digests = state.digests
         self._steps_taken = state.steps_taken
+        self._progress_of_epoch = state.progress
 
     def epochs(
         self,
@@ -152,12 +175,15 @@ class PhaseRun:
         self._progress(Event("phase_began", facts={**facts, "rates": rates.rows}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)
-        for row in self._rows:
-            self._is_out_of_patience(patience, row)
+        is_over = [self._is_out_of_patience(patience, row) for row in self._rows]
         last = self._phase.epochs if pause_after is None else pause_after
         if self._judged is not None:
             last = min(last, len(self._judged) - 1)
         numbers = range(len(self._rows), min(last, self._phase.epochs) + 1)
+        if any(is_over):
+            self._is_over, numbers = True, range(0)
+        if self._rows and not numbers:
+            self._return_to_last_epoch()
         listeners = PhaseCallbacks(
             callbacks, self._transfer.model, self.steps.optimizer,
             epochs=self._phase.epochs, steps=steps,
@@ -166,14 +192,16 @@ class PhaseRun:
             for number in numbers:
                 self._scale_rates(stopping)
                 rates.set(number, self._order(number))
-                epoch = self._run_epoch(number, listeners)
+                epoch = self._run_epoch(number, best, listeners)
                 if epoch is None:
                     self._end_early(_describe_stop(number, best))
                     break
-                self._rows.append(epoch)
-                is_better = best.is_beaten_by(epoch, stopping)
-                if is_better:
-                    best.keep(self._transfer, epoch)
+                with holding_interrupts():  # a state holds both or neither
+                    is_better = best.is_beaten_by(epoch, stopping)
+                    if is_better:
+                        best.keep(self._transfer, epoch)
+                    self._rows.append(epoch)
+                    self._is_whole = True
                 if path is not None:
                     write_history(path / "history.csv", self._rows)
                 is_best = is_better and number > 0
@@ -181,6 +209,7 @@ class PhaseRun:
                 if number:
                     listeners.call("on_epoch_end", number - 1, epoch.as_logs())
                 yield epoch
+                self._keep(best, epochs=min(number, 1))
                 if self._is_out_of_patience(patience, epoch):
                     self._end_early(
                         f"stopped early after epoch {number}, no better {patience.rule.monitor} "
@@ -191,6 +220,17 @@ class PhaseRun:
                 if self._is_over:
                     break
             listeners.call("on_train_end", self._rows[-1].as_logs() if self._rows else None)
+
+    def _return_to_last_epoch(self) -> None:
+        """Gives a phase that is over what its last evaluation left, for the receipt."""
+        if len(self._rows) > 1:
+            self.steps.use_averages()
+            self._evaluate(len(self._rows) - 1, None)
+
+    def _keep(self, best: BestState, **passed: int) -> None:
+        """Writes the state of the phase, if one is due."""
+        if self._checkpoints is not None and self._checkpoints.is_due(**passed):
+            self._checkpoints.write(best, self.save(best.names))
 
     def _end_early(self, reason: str) -> None:
         self._is_over = True
@@ -208,7 +248,7 @@ class PhaseRun:
         results = [monitored(epoch, stopping) for epoch in self._rows if self._counts(epoch)]
         self.steps.scale_rates(scale_rate(self._phase.learning_rate, results))
 
-    def _run_epoch(self, number: int, listeners: PhaseCallbacks) -> Epoch | None:
+    def _run_epoch(self, number: int, best: BestState, listeners: PhaseCallbacks) -> Epoch | None:
         """Trains and evaluates an epoch; epoch 0 is evaluated without training.
 
         Returns None if a callback ended the phase at a loss that is not finite.
@@ -219,7 +259,7 @@ class PhaseRun:
         if number and self._phase.solver:
             loss, score = self._solve(self._phase.solver)
         elif number:
-            trained = self._train_epoch(number, listeners)
+            trained = self._train_epoch(number, best, listeners)
             if trained is None:
                 return None
             loss, score = trained
@@ -233,6 +273,7 @@ class PhaseRun:
 
     def _solve(self, solver: str) -> tuple[float, float]:
         """Solves the head in place of steps; returns its loss and score on training images."""
+        self._is_whole = False  # until the epoch is among the rows
         order = np.arange(self._sizes["train"])
         chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
         solution = solve_head(self._transfer, chunks, solver)
@@ -244,34 +285,43 @@ class PhaseRun:
         """Returns the order of training images in an epoch."""
         return self._sample(np.random.default_rng((self._order_seed, number)))
 
-    def _train_epoch(self, number: int, listeners: PhaseCallbacks) -> tuple[float, float] | None:
-        self.steps.use_weights()
+    def _open_steps(
+        self, number: int, done: EpochProgress, *, wants_batches: bool
+    ) -> Iterator[tuple[Batch, Any]]:
+        """Returns the examples of an epoch that are left, for so many steps in a call as can be."""
         chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
-        if listeners.wants_batches:  # one batch a call: the steps are the same, bit for bit
-            chunks = in_batches(chunks, self._batch_size)
-        step = examples = 0
-        total = 0.0
-        state: Any = 0
+        chunks = skip_examples(chunks, done.examples)
+        most = self._checkpoints.most_steps if self._checkpoints is not None else None
+        if wants_batches:  # one batch a call: the steps are the same, bit for bit
+            most = 1
+        return chunks if most is None else in_batches(chunks, most * self._batch_size)
+
+    def _train_epoch(
+        self, number: int, best: BestState, listeners: PhaseCallbacks
+    ) -> tuple[float, float] | None:
+        self.steps.use_weights()
+        done = self._find_progress() or EpochProgress(number)
+        chunks = self._open_steps(number, done, wants_batches=listeners.wants_batches)
         for features, targets in chunks:
             if listeners.wants_batches:
-                listeners.call("on_train_batch_begin", step)
-            losses, state = self.steps.train(features, targets, state)
-            fault = None
-            for loss, start in zip(losses, range(0, len(targets), self._batch_size), strict=True):
-                step += 1
-                if fault is None and not math.isfinite(loss):
-                    fault = f"the loss of step {step} is {loss}"
-                size = min(self._batch_size, len(targets) - start)
-                total += float(loss) * size
-                examples += size
-                if fault is None:
-                    event = Event("step_ended", done=step, facts={"loss": float(loss)})
-                    self._progress(event)
-            self._steps_taken += len(losses)
+                listeners.call("on_train_batch_begin", done.steps)
+            before = done.steps
+            with holding_interrupts():  # weights and progress belong to the same step
+                self._is_whole = False
+                losses, score = self.steps.train(features, targets, done.score)
+                done = done.add(losses, len(targets), self._batch_size, score)
+                self._progress_of_epoch = done
+                self._steps_taken += len(losses)
+                self._is_whole = True
+            finite = np.isfinite(losses)
+            count = len(losses) if finite.all() else int(finite.argmin())
+            for step, loss in enumerate(losses[:count], before + 1):
+                self._progress(Event("step_ended", done=step, facts={"loss": float(loss)}))
             if listeners.wants_batches:
-                logs = self._as_logs(total / examples, self.steps.task.score_of(state))
-                listeners.call("on_train_batch_end", step - 1, logs)
-            if fault is not None:
+                logs = self._as_logs(done.loss / done.examples, self._score_of(done))
+                listeners.call("on_train_batch_end", done.steps - 1, logs)
+            if count < len(losses):
+                fault = f"the loss of step {before + count + 1} is {losses[count]}"
                 failure = self._not_finite(number, fault)
                 if listeners.want_to_stop:  # as TerminateOnNaN asks for
                     self.failure = failure
@@ -279,7 +329,12 @@ class PhaseRun:
                 raise failure
             if listeners.want_to_stop:
                 break
-        return total / examples, self.steps.task.score_of(state)
+            if not self._phase.weighs_gradients:  # else the rates of the epoch would be others
+                self._keep(best, steps=len(losses))
+        return done.loss / done.examples, self._score_of(done)
+
+    def _score_of(self, done: EpochProgress) -> float:
+        return self.steps.task.score_of(np.asarray(done.score))
 
     def _evaluate(self, number: int, listeners: PhaseCallbacks | None) -> tuple[float, float]:
         if self._judged is not None:

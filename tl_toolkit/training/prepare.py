@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 
@@ -135,33 +135,29 @@ def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
     write_json(folder.classes, list(manifest.classes))
 
 
-def write_lock(plan: Plan, transfer: TransferModel, manifest: Manifest, folder: RunFolder) -> None:
-    """Writes lock.json: seeds, versions, and digests of data and weights.
+def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> dict[str, Any]:
+    """Returns what lock.json holds: seeds, versions, and digests of data and weights.
 
     Args:
         plan: The plan.
         transfer: Its model.
         manifest: Its images.
-        folder: The run.
     """
     recipe = plan.recipe
     loaded = transfer.weights
     weights = loaded.path if loaded else recipe.model.own_file
-    write_json(
-        folder.lock,
-        {
-            "seed": recipe.seed,
-            "split_seed": recipe.data.split_seed,
-            "data_sha256": manifest.digest,
-            "weights": str(weights) if weights else recipe.model.weights,
-            "weights_sha256": hash_file(weights) if weights else None,
-            "weights_matched_by": loaded.by if loaded else None,
-            "weights_left_out": list(loaded.left_out) if loaded else [],
-            "start": plan.start.as_json() if plan.start else None,
-            "teacher": _describe_teacher(plan),
-            "numerics": {**describe_numerics(), "precision": recipe.precision},
-        },
-    )
+    return {
+        "seed": recipe.seed,
+        "split_seed": recipe.data.split_seed,
+        "data_sha256": manifest.digest,
+        "weights": str(weights) if weights else recipe.model.weights,
+        "weights_sha256": hash_file(weights) if weights else None,
+        "weights_matched_by": loaded.by if loaded else None,
+        "weights_left_out": list(loaded.left_out) if loaded else [],
+        "start": plan.start.as_json() if plan.start else None,
+        "teacher": _describe_teacher(plan),
+        "numerics": {**describe_numerics(), "precision": recipe.precision},
+    }
 
 
 def _describe_teacher(plan: Plan) -> dict[str, str] | None:

@@ -1,35 +1,62 @@
-"""The exact state of a phase: in memory, as plain arrays, and in a file."""
+"""The exact state of a phase: in memory, and as plain arrays."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.keras_private import flatten_layers
-from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.training.checkpoint import Epoch, assign_weights, read_weights
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 
-__all__ = ["PhaseState", "load_state", "random_streams", "save_state", "take_state"]
+__all__ = ["EpochProgress", "PhaseState", "random_streams", "take_state"]
 
-_VERSION = 2
-_METADATA = "metadata"
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """How far an epoch is that is not over.
+
+    Attributes:
+        epoch: Its number, from 1.
+        steps: Steps of it that were taken.
+        examples: Examples of these steps.
+        loss: Sum of their losses.
+        score: The metric state of these examples.
+    """
+
+    epoch: int
+    steps: int = 0
+    examples: int = 0
+    loss: float = 0.0
+    score: np.ndarray | int = 0
+
+    def add(
+        self, losses: np.ndarray, examples: int, batch_size: int, score: np.ndarray
+    ) -> EpochProgress:
+        """Returns the progress after more steps.
+
+        Args:
+            losses: The mean loss of each step.
+            examples: The number of their examples.
+            batch_size: Examples in each step but the last.
+            score: The metric state of all examples so far.
+        """
+        total = self.loss
+        for loss, start in zip(losses, range(0, examples, batch_size), strict=True):
+            total += float(loss) * min(batch_size, examples - start)
+        return EpochProgress(
+            self.epoch, self.steps + len(losses), self.examples + examples, total, score
+        )
 
 
 @dataclass(frozen=True)
 class PhaseState:
-    """The state of a phase after one of its epochs, from which it resumes without a difference.
+    """The state of a phase between two of its steps, from which it resumes without a difference.
 
     The state does not hold the order of images and views, which follow from the seed, the phase's
     place and an epoch's number, nor the patience, which follows from the epochs, nor the rates of a
@@ -43,6 +70,7 @@ class PhaseState:
         digests: Digests of all weights before the first step, for the receipt.
         steps_taken: Steps so far, for the receipt.
         learning_rate: The phase's own rate, which may have been found before the first step.
+        progress: Of the epoch that is not over; None between two epochs.
     """
 
     epochs: tuple[Epoch, ...]
@@ -52,6 +80,7 @@ class PhaseState:
     digests: Mapping[tuple[str, str], str]
     steps_taken: int
     learning_rate: float
+    progress: EpochProgress | None = None
 
     @property
     def size(self) -> int:
@@ -76,13 +105,15 @@ class PhaseState:
         arrays = {f"weights/{name}": array for name, array in self.weights.items()}
         arrays |= {f"optimizer/{index}": array for index, array in enumerate(self.optimizer)}
         arrays |= {f"streams/{name}": array for name, array in self.streams.items()}
-        rest = {
-            "version": _VERSION,
+        rest: dict[str, Any] = {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "digests": [[*key, sha256] for key, sha256 in self.digests.items()],
             "steps_taken": self.steps_taken,
             "learning_rate": self.learning_rate,
         }
+        if self.progress is not None:
+            rest["progress"] = asdict(self.progress)
+            arrays["progress/score"] = np.asarray(rest["progress"].pop("score"))
         return arrays, rest
 
     @classmethod
@@ -93,7 +124,8 @@ class PhaseState:
             arrays: The named arrays.
             rest: The other values.
         """
-        kinds: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}, "streams": {}}
+        groups = ("weights", "optimizer", "streams", "progress")
+        kinds: dict[str, dict[str, np.ndarray]] = {group: {} for group in groups}
         for name, array in arrays.items():
             kind, _, own_name = name.partition("/")
             kinds[kind][own_name] = array
@@ -105,7 +137,14 @@ class PhaseState:
             {(part, name): sha256 for part, name, sha256 in rest["digests"]},
             rest["steps_taken"],
             rest["learning_rate"],
+            _unpack_progress(rest.get("progress"), kinds["progress"]),
         )
+
+
+def _unpack_progress(
+    rest: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]
+) -> EpochProgress | None:
+    return None if rest is None else EpochProgress(**rest, score=arrays["score"])
 
 
 def take_state(
@@ -117,6 +156,7 @@ def take_state(
     digests: Mapping[tuple[str, str], str],
     steps_taken: int,
     learning_rate: float,
+    progress: EpochProgress | None = None,
 ) -> PhaseState:
     """Returns the state of a phase as it is now.
 
@@ -128,6 +168,7 @@ def take_state(
         digests: As in `PhaseState`.
         steps_taken: As in `PhaseState`.
         learning_rate: As in `PhaseState`.
+        progress: As in `PhaseState`.
     """
     return PhaseState(
         tuple(epochs),
@@ -137,54 +178,8 @@ def take_state(
         digests,
         steps_taken,
         learning_rate,
+        progress,
     )
-
-
-def save_state(state: PhaseState, path: Path) -> None:
-    """Writes a state to a file, whole or not at all.
-
-    Args:
-        state: The state.
-        path: The file: a NumPy archive without pickled objects, as `*.npz`.
-    """
-    arrays, rest = state.as_arrays()
-    # Without the digest a bit that flips in an array would show nowhere.
-    metadata = json.dumps({**rest, "sha256": _digest(arrays, rest)}).encode()
-    buffer = io.BytesIO()
-    named: Any = {_METADATA: np.frombuffer(metadata, np.uint8), **arrays}
-    np.savez(buffer, **named)
-    write_atomically(path, buffer.getvalue())
-
-
-def load_state(path: Path) -> PhaseState:
-    """Returns the state that `save_state` wrote.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataError: It is missing, damaged, or of another version.
-    """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        rest = json.loads(arrays.pop(_METADATA).tobytes())
-        sha256 = rest.pop("sha256")
-        if rest["version"] != _VERSION or sha256 != _digest(arrays, rest):
-            raise ValueError("its checksum or its version differs")
-        return PhaseState.from_arrays(arrays, rest)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        what = f"holds no state of a phase: {error}"
-        raise DataError(Problem(str(path), what, "expected the file as it was written.")) from error
-
-
-def _digest(arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:

@@ -137,6 +137,11 @@ class Steps:
         """The variables of optimizer and averages, which a pause must keep."""
         return [*self.optimizer.variables, *self._averages.variables]
 
+    @property
+    def uses_averages(self) -> bool:
+        """Whether the model has the averages of its weights now."""
+        return self._averages.are_lent
+
     def use_averages(self) -> None:
         """Gives the model the averages of its weights, if there are any, until `use_weights`."""
         self._averages.swap_in()

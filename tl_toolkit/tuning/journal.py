@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs.differences import find_differences
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import describe_resume
@@ -82,9 +83,8 @@ class Journal:
             write_json(self._identity, now)
             return
         before = self._folder.read_json(self._identity)
-        keys = sorted(_flatten(before).items() ^ _flatten(now).items())
-        if keys:
-            names = list(dict.fromkeys(key for key, _ in keys))
+        names = list(find_differences(before, now))
+        if names:
             hint = "without --resume for a new search, or undo the changes"
             is_of_recipe = all(name.startswith(("recipe", "search")) for name in names)
             if is_of_recipe and self._folder.recipe.is_file():  # with its overrides
@@ -138,15 +138,3 @@ def _name_fields(leaves: Sequence[str], identity: Mapping[str, Any]) -> str:
     sections = list(dict.fromkeys(name.partition(".")[0] for name in fields))
     more = f" and {len(sections) - _MOST_NAMED} more" if len(sections) > _MOST_NAMED else ""
     return f"{', '.join(sections[:_MOST_NAMED])}{more} ({len(fields)} fields)"
-
-
-def _flatten(values: Any, name: str = "") -> dict[str, str]:
-    """Returns the leaves of nested values by dotted name, as text."""
-    if isinstance(values, dict) and values:
-        leaves: dict[str, str] = {}
-        for key, value in values.items():
-            leaves |= _flatten(value, f"{name}.{key}" if name else str(key))
-        return leaves
-    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
-        return _flatten({str(index): item for index, item in enumerate(values)}, name)
-    return {name: json.dumps(values, sort_keys=True)}

@@ -1,0 +1,224 @@
+"""A run that was interrupted anywhere and resumed is the run without a pause, bit for bit."""
+
+import json
+import shutil
+
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.training.resume import Checkpoints, load_paused
+
+RECIPE = {
+    "version": 1,
+    "name": "digits",
+    "data": {
+        "builtin": "digits",
+        "classes": ["3", "5", "8"],
+        "examples_per_class": 8,
+        "validation": 0.1,
+        "test": 0.05,
+        "image_size": 32,
+        "batch_size": 8,
+    },
+    "model": {"base": "lenet5", "weights": "random", "head": {"dropout": 0.3}},
+    "phases": [
+        {"name": "head", "epochs": 2, "learning_rate": 1e-2},
+        {
+            "name": "tune",
+            "epochs": 3,
+            "unfreeze": 2,
+            "learning_rate": 3e-3,
+            "optimizer": {"kind": "adam", "ema": 0.9},
+        },
+    ],
+    "augment": {"rotation": 0.05},
+    "early_stopping": {"patience": 4},
+    "export": False,
+    "yardsticks": False,
+    "checkpoint": {"every": "2 steps"},
+}
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill does: nobody writes anything for it."""
+
+
+def stop_at(step, error):
+    """Returns a handler that raises an error at the so many-th step."""
+    steps = 0
+
+    def handle(event):
+        nonlocal steps
+        steps += event.kind == "step_ended"
+        if event.kind == "step_ended" and steps == step:
+            raise error
+
+    return handle
+
+
+def train(out, **changes):
+    return tl.finetune(RECIPE, out=out, **changes)
+
+
+def outcome(run):
+    """Returns all that must not depend on a pause."""
+    files = [run.path / "predictions.csv"]
+    for phase in sorted((run.path / "phases").iterdir()):
+        files += [phase / "history.csv", phase / "receipt.json"]
+    return run.metrics["weights_sha256"], run.metrics["best"], [f.read_bytes() for f in files]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run without a pause."""
+    return train(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that was killed in the middle of its second phase."""
+    out = tmp_path_factory.mktemp("killed") / "run"
+    with pytest.raises(Killed):
+        train(out, progress=stop_at(11, Killed))
+    return out
+
+
+@pytest.fixture
+def copied(killed, tmp_path):
+    """A copy of the killed run, for a test to go on with."""
+    return shutil.copytree(killed, tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [Killed, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
+def test_a_run_that_is_stopped_twice_is_the_run_without_a_pause(whole, tmp_path, error):
+    out = tmp_path / "run"
+    with pytest.raises(error):
+        train(out, progress=stop_at(5, error))
+    with pytest.raises(error):
+        train(out, progress=stop_at(5, error), resume=True)
+
+    run = train(out, resume=True)
+
+    assert outcome(run) == outcome(whole)
+
+
+def test_an_interrupt_loses_no_step(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(
+            RECIPE | {"checkpoint": {"every": "1 epoch"}},
+            out=tmp_path / "run",
+            progress=stop_at(5, KeyboardInterrupt),
+        )
+
+    states = sorted((tmp_path / "run/checkpoints/states").iterdir())
+    paused = load_paused(states[-1])
+
+    assert paused.phase.progress.epoch == 2 and paused.phase.progress.steps == 2
+    assert paused.phase.steps_taken == 5
+
+
+def test_the_state_before_stands_in_for_a_damaged_one(whole, copied):
+    *_, state = sorted((copied / "checkpoints/states").iterdir())
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    texts = []
+
+    run = train(copied, resume=True, progress=lambda event: texts.append(event.text))
+
+    assert any(text.startswith(f"passed over: {state}") for text in texts)
+    assert outcome(run) == outcome(whole)
+
+
+def test_a_finished_run_is_returned_and_a_longer_phase_goes_on_from_it(whole, tmp_path):
+    out = shutil.copytree(whole.path, tmp_path / "run")
+    before = (out / "metrics.json").read_bytes()
+
+    again = train(out, resume=True)
+    assert (out / "metrics.json").read_bytes() == before and again.path == out
+    longer = train(out, resume=True, overrides={"phases.tune.epochs": 5})
+
+    asked = train(tmp_path / "asked", overrides={"phases.tune.epochs": 5})
+    assert outcome(longer) == outcome(asked)
+    assert len(longer.history) == len(whole.history) + 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"phases.tune.learning_rate": 1e-3}, r"phases\.tune\.learning_rate \(0\.003 before, 0"),
+        ({"phases.head.epochs": 3}, r"phases\.head\.epochs"),
+        ({"phases.tune.epochs": 2}, r"phases\.tune\.epochs"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_what_would_change_the_result_is_refused_by_name(copied, overrides, named):
+    status = (copied / "status.json").read_bytes()
+
+    with pytest.raises(RecipeError, match=f"was begun with another {named}"):
+        train(copied, resume=True, overrides=overrides)
+
+    assert (copied / "status.json").read_bytes() == status
+
+
+def test_a_schedule_over_all_epochs_cannot_be_lengthened(tmp_path):
+    recipe = RECIPE | {
+        "phases": [
+            {"name": "head", "epochs": 1, "learning_rate": {"kind": "cosine", "initial": 1e-2}}
+        ]
+    }
+    tl.finetune(recipe, out=tmp_path / "run")
+
+    with pytest.raises(RecipeError, match="spreads over all epochs"):
+        tl.finetune(recipe, overrides={"phases.head.epochs": 2}, out=tmp_path / "run", resume=True)
+
+
+def test_another_batch_size_begins_the_phase_again(copied):
+    texts = []
+
+    run = train(
+        copied,
+        resume=True,
+        overrides={"data.batch_size": 4},
+        progress=lambda event: texts.append(event.text),
+    )
+
+    assert "resuming at the beginning of phase tune" in texts
+    assert run.recipe.data.batch_size == 4
+    receipts = sorted((copied / "phases").glob("*/receipt.json"))
+    assert [json.loads(path.read_text())["steps"] for path in receipts] == [2 * 3, 3 * 6]
+
+
+def test_other_images_are_refused_before_anything_is_written(copied):
+    lock = copied / "lock.json"
+    values = json.loads(lock.read_text())
+    lock.write_text(json.dumps(values | {"data_sha256": "0" * 64}))
+    status = (copied / "status.json").read_bytes()
+
+    with pytest.raises(DataError, match="another state of: images or their labels"):
+        train(copied, resume=True)
+
+    assert (copied / "status.json").read_bytes() == status
+
+
+def test_nothing_to_resume_is_a_new_run(tmp_path):
+    run = tl.finetune(RECIPE, overrides={"phases.tune.epochs": 1}, root=tmp_path, resume=True)
+
+    assert run.path == tmp_path / "digits/001"
+    with pytest.raises(RecipeError, match="overwrite=True  goes with out"):
+        tl.finetune(RECIPE, root=tmp_path, resume=True, overwrite=True)
+
+
+def test_states_are_due_by_epochs_steps_and_minutes(tmp_path):
+    now = 0.0
+    epochs = Checkpoints(tmp_path, every="2 epochs")
+    steps = Checkpoints(tmp_path, every="3 steps")
+    minutes = Checkpoints(tmp_path, every="1 minute", clock=lambda: now)
+
+    assert [epochs.is_due(epochs=1, steps=9) for _ in range(2)] == [False, True]
+    assert [steps.is_due(steps=2) for _ in range(2)] == [False, True]
+    assert steps.most_steps == 3 and epochs.most_steps is None
+    assert not minutes.is_due(steps=1)
+    now = 60.0
+    assert minutes.is_due()
