@@ -48,8 +48,10 @@ def test_what_is_written_before_a_process_dies_is_in_the_log_of_the_run(tmp_path
     done = run_process(DYING % (BEFORE, death), tmp_path)
 
     log = RunFolder(tmp_path / "run").log.read_text()
-    assert done.returncode == -number
-    assert done.stderr == f"run {tmp_path / 'run'}\n"
+    assert done.returncode == 128 + number
+    first, rest = done.stderr.split("\n", 1)
+    assert first == f"run {tmp_path / 'run'}"
+    assert f"The process that trains was ended by {number.name}, as " in rest
     assert log.startswith("$ tltool finetune recipe.yaml\n") and BEFORE in log
     if number != signal.SIGKILL:
         assert "Fatal Python error" in log and "in die" in log

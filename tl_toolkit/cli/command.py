@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from tl_toolkit.cli.supervise import report_run
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.runs.folder import RunFolder
 
@@ -61,6 +62,7 @@ class Command:
         def handle(event: Event) -> None:
             if event.kind == "run_began":
                 self.run = RunFolder(event.facts["folder"])
+                report_run(self.run.path)
                 self._divert(self.run.log)
                 self._printer = Printer(self.terminal, command=_command_line())
             if self._printer is not None:

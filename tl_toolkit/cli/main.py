@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -23,10 +24,11 @@ import click
 
 from tl_toolkit import __version__
 from tl_toolkit.cli.command import current
+from tl_toolkit.cli.supervise import supervise
 from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.states import name_run
+from tl_toolkit.runs.states import find_state
 from tl_toolkit.runtime import claim_process
 
 
@@ -55,6 +57,9 @@ _VERBS = {
     "env": _Verb("env", "Print versions and devices."),
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
+
+_TRAINING = ("finetune", "search", "sweep", "curve")
+"""Verbs that train, in a process of their own: memory that runs out ends it without an error."""
 
 _SYNONYMS = {
     **dict.fromkeys(("train", "fit", "fine-tune", "run"), "finetune"),
@@ -132,7 +137,10 @@ def main() -> None:
     name_stdout()
     handle_signals()
     claim_process()
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in _TRAINING:
+        sys.exit(supervise(lambda: run(arguments), partial(_report_death, arguments)))
+    sys.exit(run(arguments))
 
 
 def open_missing_streams() -> None:
@@ -234,18 +242,37 @@ def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
     """Returns a sentence on what an interrupted command leaves to continue from, "" for nothing."""
     if run is None:
         return ""
-    if run.model.is_file():
-        command = f"tltool evaluate {name_run(run.path)}"
-        return f" The best weights so far are kept in {run.path}\n  Try: {command}"
-    if run.checkpoint.is_file() and not run.search.is_file():
-        return f" The best weights so far are kept in {run.checkpoint}"
-    if not run.search.is_file():
+    kept = "Trials that are done are kept"
+    if run.kind == "run":
+        if not run.has_begun() or find_state(run) not in ("interrupted", "killed"):
+            return ""
+        kept = "What was done is kept"
+        if run.checkpoint.is_file():
+            kept = "The best weights so far are kept"
+    elif not run.search.is_file():
         return ""
     resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
     if not any(argument.partition("=")[0] == "--out" for argument in arguments):
         resumed += ["--out", str(run.path)]
     command = shlex.join(["tltool", *resumed, "--resume"])
-    return f" Trials that are done are kept in {run.path}\n  Try: {command}"
+    return f" {kept} in {run.path}\n  Try: {command}"
+
+
+def _report_death(arguments: list[str], number: int, place: Path | None) -> None:
+    """Says what a signal that ended the process of a run may mean, and how to go on."""
+    name = signal.Signals(number).name
+    cause = {
+        signal.SIGKILL: "as the system does when memory runs out",
+        signal.SIGSEGV: "as TensorFlow does when it gets no memory",
+        signal.SIGABRT: "as TensorFlow does at an error of its own",
+    }.get(signal.Signals(number), "")
+    run = None if place is None else RunFolder(place)
+    kept = _describe_kept(run, arguments)
+    if kept and run is not None and run.kind == "run" and number != signal.SIGABRT:
+        kept += " data.batch_size=N, with a smaller N if memory ran out"
+    log = f" command.log in {place} may say more." if place and number != signal.SIGKILL else ""
+    text = f"The process that trains was ended by {name}{cause and f', {cause}'}.{log}{kept}"
+    _warn(text, 128 + number)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
