@@ -29,6 +29,7 @@ from tl_toolkit.tasks.types import ExampleSource, Transform
 from tl_toolkit.training.changes import TaughtExamples, change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
+from tl_toolkit.training.course import Course
 from tl_toolkit.training.finder import find_phase_rate, stream_batches
 from tl_toolkit.training.interpolation import (
     find_ends,
@@ -36,7 +37,6 @@ from tl_toolkit.training.interpolation import (
     widest_phase,
     write_mixture_receipt,
 )
-from tl_toolkit.training.logs import TensorBoardLog
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.training.outcome import (
     FinishedPhase,
@@ -204,91 +204,76 @@ class Trainer:
             self._standardize(settings)
         keep_head = keep_head or is_carried
         start = read_weights(self._transfer, self._head_names) if is_carried else {}
-        best = BestState(folder.checkpoint if folder else None, keep_start=is_carried)
-        done: list[FinishedPhase] = []
-        if paused is not None:
-            best = paused.best.copy(folder.checkpoint if folder else None)
-            done = list(paused.done)
-            # A trainer that never trained these weights returns to their current values.
-            self._initial.watch_named(self._transfer, best.names)
-        log = (
-            TensorBoardLog(folder.tensorboard, paused.epochs if paused else ()) if folder else None
+        course = Course(
+            settings, folder, paused=paused, checkpoints=checkpoints, keep_start=is_carried
         )
-        pause: Paused | None = None
-        run: PhaseRun | None = None
+        # A trainer that never trained these weights returns to their current values.
+        self._initial.watch_named(self._transfer, course.best.names)
         try:
-            for index in range(len(done), len(settings.phases)):
-                is_last = index + 1 == len(settings.phases)
-                run = None
-                best.restore(self._transfer)
-                finished = None if folder else self._finished.get(settings.descriptions[index])
-                if finished is not None:
-                    best = finished.best.copy()
-                    done.append(finished)
-                    continue
-                phase = settings.phases[index]
-                path = folder.phase(index, phase.name) if folder else None
-                before = join_epochs(done)
-                state = paused.phase if paused and index == len(paused.done) else None
-                if checkpoints is not None:
-                    checkpoints.done = tuple(done)
-                prepared = self._prepare(
-                    settings, index, best, is_new=not keep_head and is_untrained(before),
-                    diverged=find_diverged(settings, done), path=path,
-                    found=state.learning_rate if state else None,
-                    judged=None if judged is None else judged[index], checkpoints=checkpoints,
-                )  # fmt: skip
-                epochs: list[Epoch] = []
-                if state is not None:
-                    prepared.resume(state)
-                    epochs += state.epochs
-                run = prepared
-                until = pause_after if is_last else None
-                for epoch in run.epochs(
-                    best, stopping=settings.stopping, path=path, callbacks=callbacks,
-                    pause_after=until,
-                ):  # fmt: skip
-                    if log:
-                        log.write(len(before) + len(epochs), epoch)
-                    epochs.append(epoch)
-                if until is not None and run.is_paused:
-                    pause = Paused(tuple(done), best.copy(), run.save(best.names))
-                    break
-                if is_last and checkpoints is not None:  # a longer phase goes on from here
-                    checkpoints.write(best, run.save(best.names))
-                done.append(
-                    FinishedPhase(tuple(epochs), run.receipt(path), best.copy(), run.failure)
-                )
-                if not is_last and not folder:
-                    self._finished.add(settings.descriptions[index], done[-1])
-            if pause is None and settings.mixtures:
-                done += self._interpolate(settings, done, best, folder, start)
+            self._train_phases(course, callbacks, pause_after, judged, is_trained=keep_head)
+            if course.pause is None and settings.mixtures:
+                course.done += self._interpolate(settings, course.done, course.best, folder, start)
         except KeyboardInterrupt:
-            if checkpoints is not None and run is not None and run.is_whole:
-                _write_interrupted(checkpoints, done, best, run, len(settings.phases))
+            course.write_interrupted()
             raise
         finally:
-            best.restore(self._transfer)
-            if log:
-                log.close()
-        history = pause.epochs if pause else join_epochs(done)
-        if best.epoch is None:
+            course.best.restore(self._transfer)
+            course.close()
+        return self._conclude(course)
+
+    def _train_phases(
+        self, course: Course, callbacks: Sequence[keras.callbacks.Callback],
+        pause_after: int | None, judged: Sequence[Sequence[tuple[float, float]]] | None,
+        *, is_trained: bool,
+    ) -> None:  # fmt: skip
+        """Trains the phases that are left, until a pause."""
+        settings = course.settings
+        for index in course.left:
+            course.run = None
+            course.best.restore(self._transfer)
+            finished = None if course.folder else self._finished.get(settings.descriptions[index])
+            if finished is not None:
+                course.best = finished.best.copy()
+                course.done.append(finished)
+                continue
+            before, state = join_epochs(course.done), course.find_state(index)
+            run = self._prepare(
+                settings, index, course.best, is_new=not is_trained and is_untrained(before),
+                diverged=find_diverged(settings, course.done), path=course.find_path(index),
+                found=state.learning_rate if state else None,
+                judged=None if judged is None else judged[index], checkpoints=course.checkpoints,
+            )  # fmt: skip
+            epochs = course.begin(run, state)
+            until = pause_after if course.is_last(index) else None
+            for epoch in run.epochs(
+                course.best, stopping=settings.stopping, path=course.find_path(index),
+                callbacks=callbacks, pause_after=until,
+            ):  # fmt: skip
+                course.log(len(before) + len(epochs), epoch)
+                epochs.append(epoch)
+            if until is not None and run.is_paused:
+                best = course.best.copy()
+                course.pause = Paused(tuple(course.done), best, run.save(best.names))
+                return
+            finished = course.finish(run, index, epochs)
+            if not course.folder and not course.is_last(index):
+                self._finished.add(settings.descriptions[index], finished)
+
+    def _conclude(self, course: Course) -> Training:
+        """Returns the outcome, and reports a training that gained nothing."""
+        settings, best, history = course.settings, course.best.epoch, course.epochs
+        if best is None:
             raise ValueError("A phase has at least its epoch 0.")
-        failures = [phase.failure for phase in done if phase.failure is not None]
-        if failures and best.epoch.epoch == 0:
+        failures = [phase.failure for phase in course.done if phase.failure is not None]
+        if failures and best.epoch == 0:
             raise failures[-1]  # a callback ended the phases, which trained nothing
-        text = describe_untrained(history[0], best.epoch, settings)
-        if is_carried:
-            text = describe_start(best.epoch, settings)
+        text = describe_untrained(history[0], best, settings)
+        if settings.carried is not None:
+            text = describe_start(best, settings)
         if text:
             self._progress(message(text))
-        return Training(
-            best.epoch,
-            tuple(history),
-            tuple(phase.receipt for phase in done),
-            self._digest(),
-            pause,
-        )
+        receipts = tuple(phase.receipt for phase in course.done)
+        return Training(best, tuple(history), receipts, self._digest(), course.pause)
 
     @property
     def progress(self) -> Handler:
@@ -588,21 +573,6 @@ class Trainer:
     def _digest(self) -> str:
         lines = (f"{name} {sha256}" for (_, name), sha256 in self._refresh_digests().items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _write_interrupted(
-    checkpoints: Checkpoints,
-    done: Sequence[FinishedPhase],
-    best: BestState,
-    run: PhaseRun,
-    phases: int,
-) -> None:
-    """Writes the state of a training that is interrupted in a phase, or between two of them."""
-    is_between = len(done) > len(checkpoints.done)
-    if is_between and len(done) == phases:
-        return  # the state at the end of the last phase was written
-    checkpoints.done = tuple(done)
-    checkpoints.write(best, None if is_between else run.save(best.names))
 
 
 def _refuse_accumulation(phase: PhaseSettings, steps_per_epoch: int) -> None:
