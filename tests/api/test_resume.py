@@ -1,12 +1,14 @@
 """A run that was interrupted anywhere and resumed is the run without a pause, bit for bit."""
 
+import errno
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import tl_toolkit as tl
-from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.errors import DataError, OutputError, RecipeError
 from tl_toolkit.training.resume import Checkpoints, load_paused
 
 RECIPE = {
@@ -91,10 +93,22 @@ def copied(killed, tmp_path):
 
 
 @pytest.mark.parametrize("error", [Killed, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
-def test_a_run_that_is_stopped_twice_is_the_run_without_a_pause(whole, tmp_path, error):
-    out = tmp_path / "run"
-    with pytest.raises(error):
-        train(out, progress=stop_at(5, error))
+def test_a_run_that_is_stopped_twice_is_the_run_without_a_pause(
+    whole, tmp_path, error, monkeypatch
+):
+    out, save = tmp_path / "run", np.savez
+
+    def fill_disk(file, **arrays):
+        name = getattr(file, "name", "")
+        if "states" in str(name) and any((out / "checkpoints/states").glob("00*")):
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        save(file, **arrays)
+
+    monkeypatch.setattr("numpy.savez", fill_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        train(out)
+    monkeypatch.undo()
+    assert [path.name for path in (out / "checkpoints/states").iterdir()] == ["000001.npz"]
     with pytest.raises(error):
         train(out, progress=stop_at(5, error), resume=True)
 

@@ -265,6 +265,8 @@ class PhaseRun:
             loss, score = trained
             self.steps.use_averages()
         val_loss, val_score = self._evaluate(number, listeners if number else None)
+        if number and (name := self.steps.find_non_finite()):
+            raise self._not_finite(number, f"{name} holds a number that is not finite")
         rate = 0.0 if self._phase.solver else self.steps.learning_rate
         return Epoch(
             self._phase.name, number, rate, loss, score, val_loss, val_score,

@@ -304,6 +304,14 @@ class Steps:
     def _widen(self, state: np.ndarray | int) -> tf.Tensor:
         return tf.constant(state, self._wide)
 
+    def find_non_finite(self) -> str:
+        """Returns the path of a variable with an infinite number, or with none; "" without one."""
+        floats = [each for each in self.model.variables if each.dtype.startswith("float")]
+        for variable in floats:
+            if not np.isfinite(variable.numpy()).all():
+                return str(variable.path)
+        return ""
+
     def regularization_loss(self) -> float:
         """Returns the L1 and L2 loss of the trainable weights, which a step's gradient includes."""
         has_any = self.model.losses or self.starting_point is not None
