@@ -146,6 +146,16 @@ def test_a_class_of_one_image_is_solved_too(solver):
     assert ((x @ solution.kernel + solution.bias).argmax(axis=1) == labels).mean() > 0.9
 
 
+def test_auto_takes_logistic_where_most_classes_have_one_example():
+    x, _ = make_classes(features=40)
+    rare = np.arange(90) // 88 + 1
+    rare[0] = 0
+
+    assert solve_classes(x[:6], np.arange(6), 6, "auto").solver == "logistic"
+    assert solve_classes(x[:6], np.arange(6), 6, "auto").partner is None
+    assert solve_classes(x, rare, 3, "auto").solver == "ridge"
+
+
 def test_whole_weights_are_repeated_examples():
     x, labels = make_classes(noise=2.0)
     counts = 1 + np.arange(len(labels)) % 3

@@ -72,7 +72,8 @@ def train_baseline(
     chosen = plan.recipe.baseline
     name = chosen if isinstance(chosen, str) else "baseline"
     compare_runs(run, measured, name, task.final_score or task.score)
-    changes = {"word": chosen} if isinstance(chosen, str) else {"changes": dict(chosen or {})}
+    plain = plan.recipe.model_dump(mode="json", include={"baseline"})["baseline"]
+    changes = {"word" if isinstance(chosen, str) else "changes": plain}
     return {**changes, "best": training.best.as_row(), **measured.metrics}
 
 

@@ -53,7 +53,10 @@ class Solution:
 
     def describe(self) -> str:
         """Returns solver, penalty and cross-validated loss in a line."""
-        words = f"{self.solver}, penalty {self.penalty:.3g}, cross-validated loss {self.loss:.4f}"
+        loss = f"cross-validated loss {self.loss:.4f}"
+        if np.isinf(self.loss):
+            loss = "not cross-validated, as a class has one image"
+        words = f"{self.solver}, penalty {self.penalty:.3g}, {loss}"
         return f"mean of {words}; {self.partner.describe()}" if self.partner else words
 
 
@@ -75,10 +78,16 @@ def solve_classes(
         features: (n, features).
         labels: (n,), indices into the classes; each class may be absent.
         classes: Number of classes.
-        solver: ridge, logistic, or auto for the mean of both.
+        solver: ridge, logistic, or auto for the mean of both, and for logistic where at least half
+            of the examples are the only ones of their class.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
     """
     targets = np.eye(classes)[labels]
+    counts = np.unique(labels, return_counts=True)[1]
+    if solver == "auto" and 2 * (counts == 1).sum() >= len(labels):
+        solver = (
+            "logistic"  # most images leave no other of their class to choose ridge's penalty by
+        )
     attempts: dict[str, _Attempt] = {
         "ridge": lambda x: _ridge_classes(x, targets, weights),
         "logistic": lambda x: _logistic_classes(x, labels, classes, weights),
