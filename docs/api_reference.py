@@ -26,6 +26,7 @@ starts it.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
+    "What lies under runs/": ("list_runs", "RunInfo", "describe_run", "RunDescription"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (

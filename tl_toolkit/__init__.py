@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         probe_architecture,
         render_architecture,
     )
+    from tl_toolkit.api.listing import RunDescription, RunInfo, describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
@@ -45,15 +46,19 @@ __all__ = [
     "LoadedRecipe",
     "Recipe",
     "Run",
+    "RunDescription",
+    "RunInfo",
     "SearchRun",
     "ToolkitError",
     "build_model",
     "curve",
     "describe_architecture",
+    "describe_run",
     "errors",
     "finetune",
     "hypermodel",
     "list_architectures",
+    "list_runs",
     "load_model",
     "load_recipe",
     "load_run",
@@ -76,6 +81,7 @@ _NAMES_IN = {
         "probe_architecture",
         "render_architecture",
     ),
+    "api.listing": ("RunDescription", "RunInfo", "describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),

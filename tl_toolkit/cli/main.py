@@ -46,6 +46,7 @@ _VERBS = {
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
+    "runs": _Verb("runs", "List, show, compare and remove runs."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
