@@ -26,7 +26,15 @@ starts it.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
-    "What lies under runs/": ("list_runs", "RunInfo", "describe_run", "RunDescription"),
+    "What lies under runs/": (
+        "list_runs",
+        "RunInfo",
+        "describe_run",
+        "RunDescription",
+        "remove_runs",
+        "prune_runs",
+        "Pruned",
+    ),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (

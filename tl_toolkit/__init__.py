@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from tl_toolkit.api.listing import RunDescription, RunInfo, describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.removal import Pruned, prune_runs, remove_runs
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
@@ -44,6 +45,7 @@ __all__ = [
     "Event",
     "FeatureCache",
     "LoadedRecipe",
+    "Pruned",
     "Recipe",
     "Run",
     "RunDescription",
@@ -63,7 +65,9 @@ __all__ = [
     "load_recipe",
     "load_run",
     "probe_architecture",
+    "prune_runs",
     "recipe",
+    "remove_runs",
     "render_architecture",
     "search",
     "sweep",
@@ -83,6 +87,7 @@ _NAMES_IN = {
     ),
     "api.listing": ("RunDescription", "RunInfo", "describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
+    "api.removal": ("Pruned", "prune_runs", "remove_runs"),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),

@@ -158,6 +158,7 @@ def closest(name: str, choices: Iterable[str]) -> str:
 _PARAMETERS = {
     "any": "unfinished=True",
     "data": "data",
+    "keep": "keep",
     "native": "native=True",
     "out": "out",
     "overwrite": "overwrite=True",
@@ -186,7 +187,7 @@ def _name_parameter(option: re.Match[str]) -> str:
     name, value = _PARAMETERS[option[1]], option[2]
     if value is None:
         return name
-    takes_value = option[1] in ("out", "phase", "to", "tta-views")
+    takes_value = option[1] in ("keep", "out", "phase", "to", "tta-views")
     return f"{name}={value}" if takes_value else f"{name} {value}"
 
 

@@ -1,6 +1,5 @@
 """`tl.list_runs` and `tl.describe_run`: what lies under runs/, read from files alone."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -9,44 +8,12 @@ import pytest
 
 import tl_toolkit as tl
 from tests.command import tltool
+from tests.runs.written import HISTORY, write_run
 from tl_toolkit.errors import DataError
-from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import describe_process
-from tl_toolkit.runs.places import create_run, point_latest
-
-HISTORY = """phase,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,regularization_loss
-head,0,0.001,,,1.2,0.25,0.0
-head,1,0.001,1.1,0.5,0.9,0.75,0.0
-head,2,0.0005,0.9,0.5,1.0,0.5,0.0
-"""
-
-
-def write_run(root, name="photos", *, accuracy=0.75, error=None, **options):
-    """A run's files, as a fine-tune of LeNet-5 writes them."""
-    recipe = build_recipe(
-        {
-            "version": 1,
-            "name": name,
-            "data": {"train": "photos", "image_size": 32},
-            "model": {"base": "lenet5", "weights": "random"},
-            "phases": [{"name": "head", "epochs": 3}],
-        }
-    ).recipe
-    ended = contextlib.nullcontext() if error is None else contextlib.suppress(type(error))
-    with ended, create_run(name, root=root, **options) as folder:
-        folder.recipe.write_text(dump_recipe(recipe))
-        folder.phase(0, "head").mkdir(parents=True)
-        folder.history(0, "head").write_text(HISTORY)
-        write_json(folder.lock, {"seed": 7, "numerics": {"versions": {"keras": "3.15.1"}}})
-        if error is not None:
-            raise error
-        folder.model.write_bytes(b"x" * 1000)
-        measured = {"images": 4, "accuracy": accuracy, "intervals": {"accuracy": [0.3, 0.95]}}
-        write_json(folder.metrics, {"best": {"phase": "head", "epoch": 1}, "validation": measured})
-    point_latest(folder, root=root, name=name)
-    return folder
+from tl_toolkit.runs.places import create_run
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from tl_toolkit.recipe.tasks import find_task
 
 if TYPE_CHECKING:
     from tl_toolkit.api.listing import RunDescription, RunInfo
+    from tl_toolkit.api.removal import Pruned
 
-__all__ = ["build_list", "show_description"]
+__all__ = ["build_list", "build_pruned", "show_description"]
 
 
 def build_list(infos: Sequence[RunInfo]) -> FittedTable:
@@ -38,6 +39,24 @@ def build_list(infos: Sequence[RunInfo]) -> FittedTable:
     ]
     columns = ["run", "state", "task", "base", "metric", "validation", "test", "size", "updated"]
     return build_table(columns, rows)
+
+
+def build_pruned(pruned: Sequence[Pruned]) -> FittedTable:
+    """Returns a table with a row for each run that may go, and why.
+
+    Args:
+        pruned: The runs.
+    """
+    rows = [
+        [
+            each.info.name,
+            each.reason,
+            Figure(describe_size(each.info.bytes)),
+            describe_age(each.info.updated) if each.info.updated else "",
+        ]
+        for each in pruned
+    ]
+    return build_table(["run", "why it may go", "size", "updated"], rows)
 
 
 def show_description(description: RunDescription) -> None:

@@ -14,6 +14,7 @@ from tl_toolkit.runs.states import find_state
 __all__ = [
     "STATES",
     "UNFINISHED",
+    "is_run",
     "judge_state",
     "list_folders",
     "measure_artifacts",
@@ -43,7 +44,7 @@ def list_folders(root: Path) -> list[RunFolder]:
     """
     folders = []
     for family in _list_real_folders(root):
-        inside = [family] if _is_run(family) else filter(_is_run, _list_real_folders(family))
+        inside = [family] if is_run(family) else filter(is_run, _list_real_folders(family))
         folders += [RunFolder(path) for path in inside]
     return sorted(folders, key=lambda folder: _key(folder.path.relative_to(root)))
 
@@ -56,7 +57,12 @@ def _list_real_folders(path: Path) -> list[Path]:
         return []
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Returns whether a folder is a run, or a numbered one that a process was killed in.
+
+    Args:
+        path: The folder; must exist.
+    """
     folder = RunFolder(path)
     return folder.status.is_file() or (path.name.isdecimal() and folder.is_empty())
 

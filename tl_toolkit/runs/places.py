@@ -187,14 +187,23 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
     if folder.path.parent != root / name:
         return ""
     try:
-        _point(root / name / "latest", folder.path.name)
-        _point(root / "latest", f"{name}/{folder.path.name}")
+        point(root / name / "latest", folder.path.name)
+        point(root / "latest", f"{name}/{folder.path.name}")
     except OSError as error:
         return f"`latest` does not mean this run: {error.strerror or error}"
     return ""
 
 
-def _point(link: Path, target: str) -> None:
+def point(link: Path, target: str) -> None:
+    """Makes a symbolic link, atomically; one of that name is replaced.
+
+    Args:
+        link: The link.
+        target: What it stands for, as it is written in it.
+
+    Raises:
+        OSError: The link cannot be made.
+    """
     draft = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
     os.symlink(target, draft)
     try:
