@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.comparing import PairedTest, RunComparison, compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
@@ -45,14 +46,17 @@ __all__ = [
     "Event",
     "FeatureCache",
     "LoadedRecipe",
+    "PairedTest",
     "Pruned",
     "Recipe",
     "Run",
+    "RunComparison",
     "RunDescription",
     "RunInfo",
     "SearchRun",
     "ToolkitError",
     "build_model",
+    "compare_runs",
     "curve",
     "describe_architecture",
     "describe_run",
@@ -77,6 +81,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.comparing": ("PairedTest", "RunComparison", "compare_runs"),
     "api.curve": ("CurveRun", "curve"),
     "api.finetune": ("finetune",),
     "api.inspect": (

@@ -145,3 +145,23 @@ def _ask(question: str) -> bool:
 
 def _count(runs: Sequence[object]) -> str:
     return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+
+
+@runs_command.command("compare", short_help="Compare recipes and scores of runs.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@_root_option
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
+def compare_runs(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
+    """Compare RUNs: the fields of their recipes that differ, data, versions, and scores.
+
+    The first is tested against each other one on the images that both predicted: by McNemar's exact
+    test where a prediction is right or wrong, else by a paired bootstrap.
+    """
+    from tl_toolkit.api import comparing
+    from tl_toolkit.cli.run_tables import show_comparison
+
+    comparison = comparing.compare_runs(runs, root=root)
+    if as_json:
+        show_json(comparison.as_json())
+    else:
+        show_comparison(comparison)
