@@ -52,7 +52,7 @@ def predict(right, labels="ab" * 5):
 
 def test_two_runs_are_tested_on_the_images_that_both_predicted(tmp_path):
     first, second = write_run(tmp_path), write_run(tmp_path)
-    write_predictions(first, predict(right=range(10)))
+    write_predictions(first, predict(right=range(7)))
     # In another order, under other paths, and without image 9.
     write_predictions(second, predict(right=range(5, 10))[8::-1])
 
@@ -61,9 +61,9 @@ def test_two_runs_are_tested_on_the_images_that_both_predicted(tmp_path):
     assert (test.run, test.other, test.split, test.images) == (
         "photos/001", "photos/002", "test", 9,
     )  # fmt: skip
-    # 0 to 4 are right in the first alone: of 5, none in the other, 2 * 0.5 ** 5.
-    assert test.result["only_run"] == 5 and test.result["only_other"] == 0
-    assert test.result["p"] == pytest.approx(0.0625)
+    # 0 to 4 are right in the first alone, 7 and 8 in the other: of 7 coins 2 or fewer, twice.
+    assert test.result["only_run"] == 5 and test.result["only_other"] == 2
+    assert test.result["p"] == pytest.approx(2 * (1 + 7 + 21) / 2**7)
     assert test.result["verdict"] == "open"
 
 
@@ -92,13 +92,13 @@ def test_runs_without_an_image_in_common_are_not_tested_and_it_is_said(tmp_path)
     ]
 
 
-def test_an_image_that_is_there_twice_counts_twice(tmp_path):
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_image_that_is_there_twice_in_both_counts_twice(tmp_path, times):
     first, second = write_run(tmp_path), write_run(tmp_path)
-    twice = predict(right=range(10)) + predict(right=range(10))
-    write_predictions(first, twice)
-    write_predictions(second, twice)
+    write_predictions(first, 2 * predict(right=range(10)))
+    write_predictions(second, times * predict(right=range(10)))
 
-    assert tl.compare_runs([first.path, second.path]).tests[0].images == 20
+    assert tl.compare_runs([first.path, second.path]).tests[0].images == 10 * times
 
 
 def test_fields_and_conditions_that_differ_are_named(tmp_path):
