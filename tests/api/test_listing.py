@@ -12,8 +12,8 @@ from tests.runs.written import HISTORY, write_run
 from tl_toolkit.errors import DataError
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.locks import describe_process
 from tl_toolkit.runs.places import create_run
+from tl_toolkit.runs.processes import describe_process
 
 
 @pytest.fixture(scope="module")
