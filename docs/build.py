@@ -138,7 +138,7 @@ host holds the folder, since when, and leaves. The lock of a process that has en
 | 1 | an unexpected failure; the traceback is in command.log | |
 | 2 | usage or recipe | `RecipeError` |
 | 3 | data or weights | `DataError`, `WeightsError` |
-| 4 | a requested check failed | `ThresholdError`, `ParityError`, `ReceiptError` |
+| 4 | a requested check failed | `ThresholdError`, `ParityError`, `ReceiptError`, `ReproductionError` |
 | 5 | a search without one completed trial | `SearchError` |
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |

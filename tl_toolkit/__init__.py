@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.listing import RunDescription, RunInfo, describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.removal import Pruned, prune_runs, remove_runs
+    from tl_toolkit.api.reproducing import ComparedPart, Reproduction, reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "ComparedPart",
     "CurveRun",
     "Event",
     "FeatureCache",
@@ -49,6 +51,7 @@ __all__ = [
     "PairedTest",
     "Pruned",
     "Recipe",
+    "Reproduction",
     "Run",
     "RunComparison",
     "RunDescription",
@@ -73,6 +76,7 @@ __all__ = [
     "recipe",
     "remove_runs",
     "render_architecture",
+    "reproduce",
     "search",
     "sweep",
     "tasks",
@@ -93,6 +97,7 @@ _NAMES_IN = {
     "api.listing": ("RunDescription", "RunInfo", "describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
     "api.removal": ("Pruned", "prune_runs", "remove_runs"),
+    "api.reproducing": ("ComparedPart", "Reproduction", "reproduce"),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),

@@ -18,6 +18,7 @@ __all__ = [
     "Problem",
     "ReceiptError",
     "RecipeError",
+    "ReproductionError",
     "SearchError",
     "ThresholdError",
     "ToolkitError",
@@ -107,6 +108,10 @@ class ParityError(CheckFailedError):
 
 class ReceiptError(CheckFailedError):
     """A frozen tensor changed, or no tensor of a trainable block did."""
+
+
+class ReproductionError(CheckFailedError):
+    """A run that was trained again has other weights, metrics or predictions than the first."""
 
 
 class ThresholdError(CheckFailedError):

@@ -148,6 +148,8 @@ def list_conditions(folder: RunFolder) -> dict[str, Any]:
     """
     lock = read_json(folder.lock)
     digests = {name: lock.get(name) for name in ("data_sha256", "weights_sha256")}
+    if teacher := lock.get("teacher"):
+        digests["teacher_sha256"] = teacher.get("sha256")
     return {**digests, **lock.get("numerics", {})}
 
 

@@ -47,6 +47,7 @@ _VERBS = {
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
     "runs": _Verb("runs", "List, show, compare and remove runs."),
+    "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
@@ -66,6 +67,8 @@ _SYNONYMS = {
     **dict.fromkeys(("new", "create"), "init"),
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
+    **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
+    **dict.fromkeys(("ls", "list", "history"), "runs"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 

@@ -52,7 +52,7 @@ def create_run(
         stack.callback(_remove_empty, refused)  # when the lock is released
         try:
             if out is None:
-                folder = _create_numbered(Path(root).absolute(), name)
+                folder = create_numbered(Path(root).absolute(), name)
                 stack.enter_context(hold(folder.path))
             else:
                 folder = RunFolder(Path(out).resolve())
@@ -144,7 +144,16 @@ def _read_status(folder: RunFolder) -> bytes:
         return b""
 
 
-def _create_numbered(root: Path, name: str) -> RunFolder:
+def create_numbered(root: Path, name: str) -> RunFolder:
+    """Creates the next numbered folder of a name, which no other process gets.
+
+    Args:
+        root: Folder of all runs.
+        name: The name.
+
+    Raises:
+        OSError: It cannot be created.
+    """
     family = root / name
     family.mkdir(parents=True, exist_ok=True)
     numbered = list_numbered(family)
