@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "probe_architecture",
     ),
     "Events": ("Event",),
+    "The machine": ("describe_environment",),
     "The feature store": ("FeatureCache",),
 }
 ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.comparing import PairedTest, RunComparison, compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
+    from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -62,6 +63,7 @@ __all__ = [
     "compare_runs",
     "curve",
     "describe_architecture",
+    "describe_environment",
     "describe_run",
     "errors",
     "finetune",
@@ -87,6 +89,7 @@ __all__ = [
 _NAMES_IN = {
     "api.comparing": ("PairedTest", "RunComparison", "compare_runs"),
     "api.curve": ("CurveRun", "curve"),
+    "api.environment": ("describe_environment",),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",

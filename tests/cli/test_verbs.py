@@ -207,7 +207,7 @@ def test_show_refuses_what_the_architecture_does_not_have(place):
 
 
 def test_env_and_schema_are_json(place):
-    assert json.loads(tltool("env", cwd=place).stdout)["device"] in ("CPU", "GPU")
+    assert json.loads(tltool("env", "--json", cwd=place).stdout)["device"] in ("CPU", "GPU")
     assert json.loads(tltool("schema", cwd=place).stdout)["title"] == "Recipe"
 
 

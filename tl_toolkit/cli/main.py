@@ -54,7 +54,7 @@ _VERBS = {
     "models": _Verb("models", "List, show, draw and probe architectures."),
     "cache": _Verb("cache", "Show and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
-    "env": _Verb("env", "Print versions and devices."),
+    "env": _Verb("env", "Print what a bug report needs."),
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
