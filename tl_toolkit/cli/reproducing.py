@@ -11,6 +11,7 @@ from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.errors import ReproductionError
 from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import build_table
+from tl_toolkit.runs.states import name_run
 
 
 @click.command("reproduce")
@@ -37,7 +38,8 @@ def reproduce_command(run: str, out: Path | None, threads: int | None, as_json: 
         show_json(found.as_json())
     else:
         rows = [[part.name, "equal" if part.is_equal else part.text] for part in found.parts]
-        show(build_table(["", f"of {found.again}"], rows))
+        title = f"{name_run(found.original)} and {name_run(found.again)}"
+        show(build_table(["", title], rows))
     if found.conditions and not as_json:
         pairs = found.conditions.items()
         rows = [[name, *map(describe_value, values)] for name, values in pairs]
