@@ -159,13 +159,16 @@ def test_what_a_classification_predicted_tells_its_metrics_again(units):
 
 
 def test_maps_are_compared_by_the_mean_of_their_images():
-    columns = {"mean_iou": ["0.5", "", "1.0", "0.0"]}  # a crop left nothing of the second
+    paths = ["a.png", "b.png", "c.png", "d.png"]
+    columns = {"path": paths, "mean_iou": ["0.5", "", "1.0", "0.0"]}  # a crop left nothing of b
 
     sample = sample_maps(columns, (), {}, SegmentationSection())
 
     counts = np.array([[1, 1, 1, 1], [2, 1, 0, 0]], np.float64)
     assert sample.measure(counts)["mean_iou"].tolist() == [0.5, 0.5]
     assert sample.images == 4
+    unscored = sample_maps({"path": paths}, (), {}, SegmentationSection())
+    assert unscored.measure(counts)["mean_iou"].tolist() == [0.0, 0.0]
 
 
 def test_the_command_prints_what_differs_and_the_verdict(tmp_path):

@@ -96,9 +96,11 @@ def test_a_search_is_listed_with_the_score_of_its_winner(tmp_path):
     folder.best_recipe.touch()
 
     (info,) = tl.list_runs(tmp_path)
+    shown = tltool("runs", "show", "photos-search/001", "--root", ".", cwd=tmp_path).stdout
 
     assert (info.kind, info.state) == ("search", "done")
     assert (info.metric, info.scores) == ("val_accuracy", {"validation": 0.875})
+    assert "val_accuracy 0.8750" in shown
 
 
 def test_a_run_of_a_recipe_that_this_version_refuses_is_listed_all_the_same(tmp_path):

@@ -97,6 +97,9 @@ def _list_facts(description: RunDescription) -> Iterator[tuple[str, str]]:
             f"{began}, {'and took' if info.state == 'done' else 'last heard of after'} {took}",
         )
     yield "kept", describe_kept(best) if best else ""
+    if info.kind != "run":
+        scores = (f"{info.metric} {score:.4f}" for score in info.scores.values())
+        yield "winner", ", ".join(scores)
     seeds = {name: lock[name] for name in ("seed", "split_seed") if name in lock}
     yield "seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())
     numerics = lock.get("numerics", {})

@@ -29,7 +29,8 @@ def sample_predictions(
         section: The task's section.
     """
     name = section.score
-    scores = read_numbers({name: [cell or "nan" for cell in columns[name]]}, [name])[:, 0]
+    cells = columns.get(name, [""] * len(columns["path"]))  # of a split without any score
+    scores = read_numbers({name: [cell or "nan" for cell in cells]}, [name])[:, 0]
     scored = np.isfinite(scores)  # an image of which a crop left nothing has none
     values = np.where(scored, scores, 0.0).astype(np.float64)
 
