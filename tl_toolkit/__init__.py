@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
-    from tl_toolkit.api.comparing import PairedTest, RunComparison, compare_runs
+    from tl_toolkit.api.comparing import compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.finetune import finetune
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         probe_architecture,
         render_architecture,
     )
-    from tl_toolkit.api.listing import RunDescription, RunInfo, describe_run, list_runs
+    from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
-    from tl_toolkit.api.removal import Pruned, prune_runs, remove_runs
-    from tl_toolkit.api.reproducing import ComparedPart, Reproduction, reproduce
+    from tl_toolkit.api.removal import prune_runs, remove_runs
+    from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
@@ -44,19 +44,12 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
-    "ComparedPart",
     "CurveRun",
     "Event",
     "FeatureCache",
     "LoadedRecipe",
-    "PairedTest",
-    "Pruned",
     "Recipe",
-    "Reproduction",
     "Run",
-    "RunComparison",
-    "RunDescription",
-    "RunInfo",
     "SearchRun",
     "ToolkitError",
     "build_model",
@@ -87,7 +80,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
-    "api.comparing": ("PairedTest", "RunComparison", "compare_runs"),
+    "api.comparing": ("compare_runs",),
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),
     "api.finetune": ("finetune",),
@@ -97,10 +90,10 @@ _NAMES_IN = {
         "probe_architecture",
         "render_architecture",
     ),
-    "api.listing": ("RunDescription", "RunInfo", "describe_run", "list_runs"),
+    "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
-    "api.removal": ("Pruned", "prune_runs", "remove_runs"),
-    "api.reproducing": ("ComparedPart", "Reproduction", "reproduce"),
+    "api.removal": ("prune_runs", "remove_runs"),
+    "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),
