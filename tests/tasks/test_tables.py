@@ -89,6 +89,8 @@ def test_the_metrics_follow_from_what_a_run_has_written(run):
     for name, values in measured.items():
         assert values[0] == pytest.approx(expected[name], abs=1e-6), name
     assert SCORES[task.kind] in measured
+    (test,) = tl.compare_runs([run, run]).tests
+    assert (test.result["metric"], test.result["difference"]) == (SCORES[task.kind], 0.0)
 
 
 def test_the_model_before_training_gives_the_units_of_the_table(runs, tables):
