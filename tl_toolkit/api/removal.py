@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_toolkit.api.listing import RunInfo, list_runs, read_info, read_json
+from tl_toolkit.api.listing import RunInfo, list_runs, name_below, read_info, read_json
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import InFolder, RunFolder
+from tl_toolkit.runs.listing import list_folders
 from tl_toolkit.runs.removal import Removed, find_removable, remove_folder
 
 __all__ = ["Pruned", "find_needing", "plan_removal", "prune_runs", "remove_runs"]
@@ -82,18 +83,19 @@ def find_needing(infos: Iterable[RunInfo], *, root: str | Path = "runs") -> list
         root: Folder of all runs.
     """
     gone = {info.path.resolve(): info.name for info in infos}
+    top = Path(os.path.abspath(root))
     return [
-        (info.name, gone[needed])
-        for info in list_runs(root)
-        if info.path.resolve() not in gone
-        for needed in _list_needed(info.path)
+        (name_below(folder.path, top), gone[needed])
+        for folder in list_folders(top)
+        if folder.path.resolve() not in gone
+        for needed in _list_needed(folder)
         if needed in gone
     ]
 
 
-def _list_needed(path: Path) -> list[Path]:
+def _list_needed(folder: RunFolder) -> list[Path]:
     """Returns the runs that lock.json says a run started from, and learned from."""
-    lock = read_json(RunFolder(path).lock)
+    lock = read_json(folder.lock)
     sections = (lock.get("start"), lock.get("teacher"))
     return [Path(section["run"]).resolve() for section in sections if section]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,10 +115,10 @@ def remove_folder(folder: RunFolder, *, root: Path) -> Removed:
     kept = _remove_empty(folder.path)
     family = folder.path.parent
     if family.parent == Path(os.path.abspath(root)):
-        _repair_latest(family, list_numbered(family))
+        _repair_latest(family, lambda: list_numbered(family))
         with contextlib.suppress(OSError):
             family.rmdir()
-    _repair_latest(Path(root), [each.path for each in list_folders(Path(root))])
+    _repair_latest(Path(root), lambda: [each.path for each in list_folders(Path(root))])
     return Removed(folder.path, kept)
 
 
@@ -131,14 +131,14 @@ def _remove_empty(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def _repair_latest(folder: Path, runs: Sequence[Path]) -> None:
+def _repair_latest(folder: Path, list_runs: Callable[[], Sequence[Path]]) -> None:
     """Points a link `latest` that leads nowhere to the newest run that is done, or removes it."""
     link = folder / _LATEST
     if not link.is_symlink() or link.exists():
         return
     done = [
         path
-        for path in runs
+        for path in list_runs()
         if path.name.isdecimal()
         and RunFolder(path).kind == "run"
         and judge_state(RunFolder(path)) == "done"
