@@ -68,7 +68,7 @@ _SYNONYMS = {
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
     **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
-    **dict.fromkeys(("ls", "list", "history"), "runs"),
+    **dict.fromkeys(("ls", "list", "history", "compare", "remove", "prune"), "runs"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 

@@ -206,9 +206,10 @@ class TaskSection(KindSection):
         if found["verdict"] == "open":
             verdict = f"not to be told apart from {other}"
         if found["test"] == "mcnemar":
+            images = "image" if found["only_other"] == 1 else "images"
             return (
                 f"{verdict}: this run alone is right on {found['only_run']}, that alone on "
-                f"{found['only_other']} images (McNemar's exact p = {found['p']:.2g})"
+                f"{found['only_other']} {images} (McNemar's exact p = {found['p']:.2g})"
             )
         low, high = found["interval"]
         return (
