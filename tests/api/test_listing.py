@@ -104,11 +104,13 @@ def test_a_search_is_listed_with_the_score_of_its_winner(tmp_path):
 
 
 def test_a_run_of_a_recipe_that_this_version_refuses_is_listed_all_the_same(tmp_path):
-    write_run(tmp_path).recipe.write_text("version: 1\nname: photos\nfuture: yes\n")
+    recipe = write_run(tmp_path).recipe
+    recipe.write_text(recipe.read_text() + "future: yes\n")
 
     (info,) = tl.list_runs(tmp_path)
 
-    assert (info.state, info.recipe, info.base, info.scores) == ("done", "", "", {})
+    assert (info.state, info.recipe, info.base) == ("done", "photos", "lenet5")
+    assert info.scores == {"validation": 0.75}
     assert tl.describe_run("photos/001", root=tmp_path).phases == []
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.summary import read_summary
+from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.listing import judge_state, list_folders, measure_artifacts, measure_size
 from tl_toolkit.runs.places import find_run
@@ -166,17 +168,18 @@ def read_info(folder: RunFolder, root: Path) -> RunInfo:
         folder: The folder.
         root: Absolute path of the folder of all runs.
     """
-    recipe, status, kind = read_recipe_of(folder), folder.read_status(), folder.kind
-    score = "" if recipe is None else recipe.task.final_score or recipe.task.score
+    recipe, status, kind = read_summary(folder.recipe), folder.read_status(), folder.kind
+    task = find_task(recipe.task) if recipe.task else None
+    score = "" if task is None else task.final_score or task.score
     metric, scores = _read_scores(folder, kind, score)
     return RunInfo(
         name=name_below(folder.path, root),
         path=folder.path,
         kind=kind,
         state=judge_state(folder),
-        recipe=recipe.name if recipe else "",
-        task=recipe.task.kind if recipe else "",
-        base=_name_base(recipe) if recipe else "",
+        recipe=recipe.name,
+        task=recipe.task,
+        base=recipe.base,
         metric=metric,
         scores=scores,
         bytes=measure_size(folder.path),
@@ -221,11 +224,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _name_base(recipe: Recipe) -> str:
-    own = recipe.model.own_file
-    return str(recipe.model.base) if own is None else own.name
 
 
 def _read_scores(folder: RunFolder, kind: str, score: str) -> tuple[str, dict[str, float]]:
