@@ -130,6 +130,8 @@ host holds the folder, since when, and leaves. The lock of a process that has en
 - on another host when it has given no sign of life for five minutes: a thread of the process sets the time of `.writing` every 15
   seconds. Until then a run of another host counts as running, and is neither replaced nor removed.
 
+A process that was suspended for longer, and finds its folder taken over when it wakes, ends with exit code 7 before it writes its status.
+
 ## Exit codes
 
 | code | meaning | class in `tl.errors` |

@@ -359,6 +359,20 @@ def test_a_run_of_another_host_is_replaced_only_without_a_sign_of_life(tmp_path,
     assert folder.model.exists() != is_replaced
 
 
+def test_a_run_whose_folder_was_taken_over_ends_and_leaves_the_status_of_its_follower(tmp_path):
+    follower = {**describe_process(), "host": "elsewhere", "boot": "b", "flock": True}
+
+    with pytest.raises(OutputError, match=r"by process \d+ on elsewhere by now\n.*5 minutes"):
+        with create_run("flowers", root=tmp_path) as folder:
+            (folder.path / ".writing").unlink()  # this process was suspended meanwhile
+            (folder.path / ".writing").write_text(json.dumps(follower))
+            write_json(folder.status, {"state": "running", **follower})
+            folder.write_status("running", epoch=3)
+
+    assert folder.read_status() == {"state": "running", **follower}
+    assert (folder.path / ".writing").is_file()
+
+
 @pytest.mark.parametrize("pid", [1, os.getppid()])
 def test_a_killed_run_is_replaced_although_its_number_is_now_somebody_elses(tmp_path, pid):
     folder = RunFolder(tmp_path / "here")

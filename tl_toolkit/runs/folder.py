@@ -14,6 +14,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.artifacts import Artifact
 from tl_toolkit.runs.files import is_draft, write_json
 from tl_toolkit.runs.lock_files import LOCK, is_lock
+from tl_toolkit.runs.locks import refuse_follower
 from tl_toolkit.runs.processes import describe_process
 
 
@@ -149,7 +150,11 @@ class RunFolder:
         Args:
             state: running, done, failed or interrupted.
             **facts: Further facts, as JSON can hold them.
+
+        Raises:
+            OutputError: It cannot be written, or another process has taken the folder over.
         """
+        refuse_follower(self.path)
         before = self.read_status()
         kept = {"started": before.get("started", time.time()), "kind": before.get("kind", "run")}
         now = {"state": state, **describe_process(), **kept, "updated": time.time()}

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.errors import OutputError, Problem, RecipeError
 from tl_toolkit.runs.lock_files import (
     CLAIM,
     LOCK,
@@ -35,7 +35,7 @@ from tl_toolkit.runs.lock_files import (
 )
 from tl_toolkit.runs.processes import describe_process, is_gone, shares_kernel
 
-__all__ = ["find_holder", "hold", "is_abandoned"]
+__all__ = ["find_holder", "hold", "is_abandoned", "is_taken_over", "refuse_follower"]
 
 _BEAT_SECONDS = 15.0
 _PATIENCE_SECONDS = 5.0  # the moment before a holder has named itself is shorter
@@ -101,6 +101,36 @@ def find_holder(folder: Path) -> dict[str, Any] | None:
         return None if seen.is_dead(time.time()) else seen.holder
     claim = inspect(Path(folder) / CLAIM)
     return None if claim is None or claim.is_dead(time.time()) else claim.holder
+
+
+def is_taken_over(folder: Path) -> bool:
+    """Returns whether another process holds a folder by now.
+
+    A process that was suspended for minutes, as with a laptop's lid, finds that when it wakes.
+
+    Args:
+        folder: A folder that this process has held.
+    """
+    holder, here = find_holder(folder), describe_process()
+    return bool(holder) and {name: (holder or {}).get(name) for name in here} != here
+
+
+def refuse_follower(folder: Path) -> None:
+    """Refuses to write to a folder that another process has taken over.
+
+    Args:
+        folder: As in `is_taken_over`.
+
+    Raises:
+        OutputError: It has.
+    """
+    if is_taken_over(folder):
+        what = f"is being written by {_name(find_holder(folder) or {})} by now"
+        expected = (
+            f"This process gave no sign of life for {STALE_SECONDS / 60:.0f} minutes, and its "
+            "folder was taken over."
+        )
+        raise OutputError(Problem(str(folder), what, expected, "another --out"))
 
 
 def _acquire(path: Path) -> int:

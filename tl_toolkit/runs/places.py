@@ -11,7 +11,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError, nearest
 from tl_toolkit.runs.files import describe_unwritable
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.locks import hold, is_taken_over
 from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
@@ -69,7 +69,7 @@ def create_run(
             with _recorded(folder, kind=kind):
                 yield folder
         except ToolkitError:
-            if not folder.has_begun():
+            if not folder.has_begun() and not is_taken_over(folder.path):
                 folder.remove_artifacts()
                 if not existed:
                     refused.append(folder.path)
