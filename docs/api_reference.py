@@ -26,6 +26,14 @@ starts it.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
+    "What lies under runs/": (
+        "list_runs",
+        "describe_run",
+        "compare_runs",
+        "reproduce",
+        "remove_runs",
+        "prune_runs",
+    ),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (
@@ -35,6 +43,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "probe_architecture",
     ),
     "Events": ("Event",),
+    "The machine": ("describe_environment",),
     "The feature store": ("FeatureCache",),
 }
 ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")
@@ -49,6 +58,15 @@ RETURNED = {
     "`Run.predict` of a multilabel task": ("tasks.multilabel.task", ("LabelsPrediction",)),
     "`Run.predict` of a regression": ("tasks.regression.task", ("ValuesPrediction",)),
     "`Run.predict` of a dense task": ("tasks.dense.evaluation", ("MapPrediction",)),
+    "`tl.list_runs` returns what is known of each run": ("api.listing", ("RunInfo",)),
+    "`tl.describe_run` returns a description": ("api.listing", ("RunDescription", "PhaseRecord")),
+    "`tl.compare_runs` returns a comparison": ("api.comparing", ("RunComparison", "PairedTest")),
+    "`tl.reproduce` returns both runs, compared": (
+        "api.reproducing",
+        ("Reproduction", "ComparedPart"),
+    ),
+    "`tl.remove_runs` returns what was removed": ("runs.removal", ("Removed",)),
+    "`tl.prune_runs` returns what may go": ("api.removal", ("Pruned",)),
     "`SearchRun.trials` holds trials": ("tuning.journal", ("Trial",)),
     "`tl.describe_architecture` returns a description": (
         "inspect.describe",
@@ -65,6 +83,8 @@ _TYPES = """## Words in the signatures
 | `Overrides` | Texts, `["phases.head.epochs=3", "~data.test"]`, or a mapping of dotted fields to \
 values, `{"phases.head.epochs": 3}`. |
 | `Handler` | A function that receives each `tl.Event`; several threads call it. |
+| `InFolder` | What `tl.load_run`, `tl.search`, `tl.sweep` and `tl.curve` return. |
+| `Runs` | A run, or a list of runs: folders, NAME/NNN, or what `tl.load_run` returns. |
 | `Image` | A path, or an array: uint8 (h, w, 3), (h, w) or (n, h, w, 3). |
 """
 _WIDTH = 88

@@ -114,10 +114,23 @@ STATES = """
 | `interrupted` | Ctrl-C, `kill` or a closed terminal ended it. After its first evaluation it writes its best model all the same. |
 | `failed` | An error ended it; `status.json` has its type and sentence, `command.log` the traceback of an unexpected one. The model of the best epoch is kept, if there was one. |
 | killed | `status.json` says `running`, but the process is gone (`kill -9`, a crash): no model is left. |
+| damaged | It was done, and a file that it held is gone; or `status.json` cannot be read (`tltool runs list`). |
 
 `latest` means finished runs; `tltool evaluate latest --any` takes an interrupted one that holds a
 model. A command that finds no model in a run says which of these became of it, and what to type.
 [Resuming](resume.md) says how an interrupted run or search goes on.
+
+## One writer
+
+A process that writes to a folder holds `.writing` in it, of all hosts that share the disk: a second one says which process of which
+host holds the folder, since when, and leaves. The lock of a process that has ended is taken over, of several processes by one:
+
+- on the same machine as soon as it has ended, however it ended: the kernel drops its `flock`; where a disk has none, its process id and
+  start time tell;
+- on another host when it has given no sign of life for five minutes: a thread of the process sets the time of `.writing` every 15
+  seconds. Until then a run of another host counts as running, and is neither replaced nor removed.
+
+A process that was suspended for longer, and finds its folder taken over when it wakes, ends with exit code 7 before it writes its status.
 
 ## Exit codes
 
@@ -127,7 +140,7 @@ model. A command that finds no model in a run says which of these became of it, 
 | 1 | an unexpected failure; the traceback is in command.log | |
 | 2 | usage or recipe | `RecipeError` |
 | 3 | data or weights | `DataError`, `WeightsError` |
-| 4 | a requested check failed | `ThresholdError`, `ParityError`, `ReceiptError` |
+| 4 | a requested check failed | `ThresholdError`, `ParityError`, `ReceiptError`, `ReproductionError` |
 | 5 | a search without one completed trial | `SearchError` |
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |

@@ -15,8 +15,10 @@ from tl_toolkit.cli.main import run
 TLTOOL = Path(sys.executable).with_name("tltool")
 
 
-def tltool(*arguments, cwd, code=0):
+def tltool(*arguments, cwd, code=0, answer=None):
     """Runs it in this process, and sees it end with an exit code; None leaves that to the caller.
+
+    With an answer it is asked as at a terminal.
 
     TensorFlow is imported once for all tests, and its functions stay compiled; `--threads` has no
     effect, because TensorFlow runs already.
@@ -25,8 +27,9 @@ def tltool(*arguments, cwd, code=0):
     with (
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["tltool", *arguments]),
-        CliRunner().isolation() as (out, err, _),
+        CliRunner().isolation(answer) as (out, err, _),
     ):
+        sys.stdin.isatty = lambda: answer is not None
         returncode = run(arguments)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,6 +15,7 @@ EXIT_CODES = {
     "CheckFailedError": 4,
     "ParityError": 4,
     "ReceiptError": 4,
+    "ReproductionError": 4,
     "ThresholdError": 4,
     "SearchError": 5,
     "NonFiniteError": 6,

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.comparing import compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
+    from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
         probe_architecture,
         render_architecture,
     )
+    from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.removal import prune_runs, remove_runs
+    from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
@@ -48,18 +53,25 @@ __all__ = [
     "SearchRun",
     "ToolkitError",
     "build_model",
+    "compare_runs",
     "curve",
     "describe_architecture",
+    "describe_environment",
+    "describe_run",
     "errors",
     "finetune",
     "hypermodel",
     "list_architectures",
+    "list_runs",
     "load_model",
     "load_recipe",
     "load_run",
     "probe_architecture",
+    "prune_runs",
     "recipe",
+    "remove_runs",
     "render_architecture",
+    "reproduce",
     "search",
     "sweep",
     "tasks",
@@ -68,7 +80,9 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.comparing": ("compare_runs",),
     "api.curve": ("CurveRun", "curve"),
+    "api.environment": ("describe_environment",),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",
@@ -76,7 +90,10 @@ _NAMES_IN = {
         "probe_architecture",
         "render_architecture",
     ),
+    "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
+    "api.removal": ("prune_runs", "remove_runs"),
+    "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),

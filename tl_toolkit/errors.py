@@ -18,6 +18,7 @@ __all__ = [
     "Problem",
     "ReceiptError",
     "RecipeError",
+    "ReproductionError",
     "SearchError",
     "ThresholdError",
     "ToolkitError",
@@ -109,6 +110,10 @@ class ReceiptError(CheckFailedError):
     """A frozen tensor changed, or no tensor of a trainable block did."""
 
 
+class ReproductionError(CheckFailedError):
+    """A run that was trained again has other weights, metrics or predictions than the first."""
+
+
 class ThresholdError(CheckFailedError):
     """A metric is worse than the limit given with `--fail-under`."""
 
@@ -158,6 +163,7 @@ def closest(name: str, choices: Iterable[str]) -> str:
 _PARAMETERS = {
     "any": "unfinished=True",
     "data": "data",
+    "keep": "keep",
     "native": "native=True",
     "out": "out",
     "overwrite": "overwrite=True",
@@ -186,7 +192,7 @@ def _name_parameter(option: re.Match[str]) -> str:
     name, value = _PARAMETERS[option[1]], option[2]
     if value is None:
         return name
-    takes_value = option[1] in ("out", "phase", "to", "tta-views")
+    takes_value = option[1] in ("keep", "out", "phase", "to", "tta-views")
     return f"{name}={value}" if takes_value else f"{name} {value}"
 
 

@@ -8,9 +8,9 @@ import click
 import pytest
 
 from tests.command import tltool
-from tl_toolkit.cli.cache import _describe_size
 from tl_toolkit.cli.main import _VERBS
 from tl_toolkit.cli.main import tltool as group
+from tl_toolkit.printing.words import describe_size
 
 
 @pytest.mark.parametrize("name", _VERBS)
@@ -58,7 +58,7 @@ def test_the_package_is_the_command_and_completes_its_words():
     assert words.split() == ["plain,predict"]
 
 
-@pytest.mark.parametrize("group", ["models", "cache", "recipes"])
+@pytest.mark.parametrize("group", ["models", "cache", "recipes", "runs"])
 def test_no_line_of_the_help_of_a_group_is_cut(tmp_path, group):
     commands = tltool(group, "--help", cwd=tmp_path).stdout.partition("Commands:")[2]
 
@@ -70,6 +70,8 @@ def test_the_help_of_a_search_names_its_own_folder(tmp_path, verb):
     assert f"[runs/NAME-{verb}/NNN]" in tltool(verb, "--help", cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize(("size", "told"), [(1_500_000, "1.5 MB"), (2_340_000_000, "2.34 GB")])
-def test_sizes_below_a_gigabyte_are_told_in_megabytes(size, told):
-    assert _describe_size(size) == told
+@pytest.mark.parametrize(
+    ("size", "told"), [(940, "0.9 kB"), (1_500_000, "1.5 MB"), (2_340_000_000, "2.34 GB")]
+)
+def test_sizes_are_told_in_units_that_fit_them(size, told):
+    assert describe_size(size) == told

@@ -207,7 +207,7 @@ def test_show_refuses_what_the_architecture_does_not_have(place):
 
 
 def test_env_and_schema_are_json(place):
-    assert json.loads(tltool("env", cwd=place).stdout)["device"] in ("CPU", "GPU")
+    assert json.loads(tltool("env", "--json", cwd=place).stdout)["device"] in ("CPU", "GPU")
     assert json.loads(tltool("schema", cwd=place).stdout)["title"] == "Recipe"
 
 
@@ -215,11 +215,13 @@ def test_env_and_schema_are_json(place):
     "arguments",
     [
         ["--help"],
+        ["runs", "list"],
+        ["runs", "show", "photos"],
         ["validate", "photos.yaml"],
         ["validate", "photos.yaml", "phases.head.unfreeze={from: c9}", "model.weights=no.h5"],
     ],
 )
-def test_help_and_validate_import_no_tensorflow(place, arguments):
+def test_what_must_answer_at_once_imports_no_tensorflow(place, arguments):
     code = (
         "import sys; from tl_toolkit.cli.main import run; "
         f"run({arguments!r}); print('tensorflow' in sys.modules, 'keras' in sys.modules)"

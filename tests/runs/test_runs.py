@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import ARTIFACTS, RunFolder
 from tl_toolkit.runs.places import create_run, find_run, point_latest, resume_run
+from tl_toolkit.runs.processes import describe_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -340,11 +342,42 @@ def test_of_runs_that_begin_at_once_in_one_folder_one_may_have_it(tmp_path):
     assert sorted(ends) == ["done", "refused", "refused", "refused"]
 
 
+@pytest.mark.parametrize(("age", "is_replaced"), [(100, False), (400, True)])
+def test_a_run_of_another_host_is_replaced_only_without_a_sign_of_life(tmp_path, age, is_replaced):
+    folder = finished_run(tmp_path, out=tmp_path / "here")
+    touch(folder.model)
+    lock = folder.path / ".writing"
+    lock.write_text(json.dumps({"host": "elsewhere", "boot": "b", "pid": 1, "flock": True}))
+    os.utime(lock, (time.time() - age, time.time() - age))
+
+    if is_replaced:
+        finished_run(tmp_path, out=folder.path, overwrite=True)
+    else:
+        with pytest.raises(RecipeError, match="is being written by process 1 on elsewhere"):
+            finished_run(tmp_path, out=folder.path, overwrite=True)
+
+    assert folder.model.exists() != is_replaced
+
+
+def test_a_run_whose_folder_was_taken_over_ends_and_leaves_the_status_of_its_follower(tmp_path):
+    follower = {**describe_process(), "host": "elsewhere", "boot": "b", "flock": True}
+
+    with pytest.raises(OutputError, match=r"by process \d+ on elsewhere by now\n.*5 minutes"):
+        with create_run("flowers", root=tmp_path) as folder:
+            (folder.path / ".writing").unlink()  # this process was suspended meanwhile
+            (folder.path / ".writing").write_text(json.dumps(follower))
+            write_json(folder.status, {"state": "running", **follower})
+            folder.write_status("running", epoch=3)
+
+    assert folder.read_status() == {"state": "running", **follower}
+    assert (folder.path / ".writing").is_file()
+
+
 @pytest.mark.parametrize("pid", [1, os.getppid()])
 def test_a_killed_run_is_replaced_although_its_number_is_now_somebody_elses(tmp_path, pid):
     folder = RunFolder(tmp_path / "here")
     write_json(folder.status, {"state": "running", "pid": pid, "started": 0})
-    (folder.path / ".writing").write_text(json.dumps({"pid": pid, "host": "here"}))
+    (folder.path / ".writing").write_text(json.dumps({**describe_process(), "pid": pid}))
 
     finished_run(tmp_path, out=folder.path, overwrite=True)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,7 +12,8 @@ from tl_toolkit.api.run import load_run
 from tl_toolkit.api.search import SearchRun
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.locks import describe_process, hold
+from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.processes import describe_process
 from tl_toolkit.runs.states import find_state
 
 
@@ -59,10 +61,16 @@ def test_a_run_whose_process_has_ended_was_killed(folder, ended):
     assert "It left no model" in told and f"Try: tltool finetune {folder.recipe}" in told
 
 
-def test_a_running_process_of_another_host_is_believed(folder, ended):
-    folder.status.write_text(json.dumps({"state": "running", **ended, "host": "elsewhere"}))
+@pytest.mark.parametrize(("age", "state"), [(10, "running"), (400, "killed"), (None, "killed")])
+def test_a_process_of_another_host_is_running_as_long_as_its_lock_shows_life(folder, age, state):
+    holder = {"host": "elsewhere", "boot": "another", "pid": 1, "flock": True}
+    folder.status.write_text(json.dumps({"state": "running", **holder}))
+    if age is not None:
+        lock = folder.path / ".writing"
+        lock.write_text(json.dumps(holder))
+        os.utime(lock, (time.time() - age, time.time() - age))
 
-    assert find_state(folder) == "running"
+    assert find_state(folder) == state
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.tables import CLASSES, draw_tables, make_recipe, write_table
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
+from tl_toolkit.evaluation.pairing import read_predictions
 from tl_toolkit.export.asking import ask
 
 TABLES = {"multilabel": "labels", "regression": "numbers"}
@@ -74,6 +75,22 @@ def test_a_run_learns_and_tells_the_metrics_of_its_task(run):
         assert {name: row["images"] for name, row in metrics["per_class"].items()}
         assert 0 < metrics["micro_f1"] <= 1
     assert metrics["loss"] == run.metrics["best"]["val_loss"]
+
+
+def test_the_metrics_follow_from_what_a_run_has_written(run):
+    saved = read_predictions(run.folder)["validation"]
+    task, state = run.recipe.task, json.loads(run.folder.task_state.read_text())
+
+    columns = saved.select(saved.images)
+    sample = task.open("metrics").sample_predictions(columns, run.classes, state, task)
+
+    measured = sample.measure(np.ones((1, sample.images)))
+    expected = run.metrics["validation"]
+    for name, values in measured.items():
+        assert values[0] == pytest.approx(expected[name], abs=1e-6), name
+    assert SCORES[task.kind] in measured
+    (test,) = tl.compare_runs([run, run]).tests
+    assert (test.result["metric"], test.result["difference"]) == (SCORES[task.kind], 0.0)
 
 
 def test_the_model_before_training_gives_the_units_of_the_table(runs, tables):

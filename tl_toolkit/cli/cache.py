@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import Figure, build_table
+from tl_toolkit.printing.words import describe_age, describe_size
 
 if TYPE_CHECKING:
     from tl_toolkit.features.shards import Shard
@@ -53,14 +53,14 @@ def show_info(as_json: bool) -> None:
             base,
             data or "unknown",
             len(group),
-            Figure(_describe_size(sum(shard.size for shard in group))),
-            _describe_age(group[-1].used),
+            Figure(describe_size(sum(shard.size for shard in group))),
+            describe_age(group[-1].used),
         ]
         for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)
     ]
     if rows:
         show(build_table(["base", "images of", "entries", "size", "last used"], rows))
-    print_message(f"{_describe_size(total)} in {cache.root}")
+    print_message(f"{describe_size(total)} in {cache.root}")
 
 
 @cache_command.command("clear", short_help="Delete all that is stored.")
@@ -71,16 +71,4 @@ def clear_cache() -> None:
     cache = FeatureCache()
     count, size = cache.clear()
     entries = "1 entry" if count == 1 else f"{count} entries"
-    print_message(f"{entries} deleted, {_describe_size(size)}, from {cache.root}")
-
-
-def _describe_size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def _describe_age(used: float) -> str:
-    seconds = max(0.0, time.time() - used)
-    for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {name} ago"
-    return "just now"
+    print_message(f"{entries} deleted, {describe_size(size)}, from {cache.root}")

@@ -48,13 +48,15 @@ _VERBS = {
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
+    "runs": _Verb("runs", "List, show, compare and remove runs."),
+    "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),
     "cache": _Verb("cache", "Show and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
-    "env": _Verb("env", "Print versions and devices."),
+    "env": _Verb("env", "Print what a bug report needs."),
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
@@ -70,6 +72,8 @@ _SYNONYMS = {
     **dict.fromkeys(("new", "create"), "init"),
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
+    **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
+    **dict.fromkeys(("ls", "list", "history", "compare", "remove", "prune"), "runs"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 

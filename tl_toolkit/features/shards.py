@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tl_toolkit.runs.locks import LOCK_NAMES
+from tl_toolkit.runs.lock_files import is_lock
 
 __all__ = [
     "DRAFT_PREFIX",
@@ -157,7 +157,7 @@ class ShardWriter:
         self.close()
         digests = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), -1)
         np.save(self._folder / _IMAGES, digests)
-        files = [path for path in self._folder.iterdir() if path.name not in LOCK_NAMES]
+        files = [path for path in self._folder.iterdir() if not is_lock(path.name)]
         sizes = {path.name: path.stat().st_size for path in files}
         about = {"made_by": made_by, "data": data, "images": self._count, "sizes": sizes}
         (self._folder / _WHOLE).write_text(json.dumps(about))

@@ -30,7 +30,8 @@ from tl_toolkit.features.shards import (
     read_images,
 )
 from tl_toolkit.runs.files import default_cache_dir
-from tl_toolkit.runs.locks import LOCK_NAMES, hold, is_abandoned
+from tl_toolkit.runs.lock_files import is_lock
+from tl_toolkit.runs.locks import hold, is_abandoned
 
 __all__ = ["Entry", "FeatureCache"]
 
@@ -210,7 +211,7 @@ def _is_left(draft: Path) -> bool:
         changed = max(path.stat().st_mtime for path in (draft, *paths))
     except OSError:  # published or removed by another process
         return False
-    is_locked = any(path.name in LOCK_NAMES for path in paths)
+    is_locked = any(is_lock(path.name) for path in paths)
     return not is_locked and time.time() - changed > _STALE_SECONDS
 
 

@@ -114,7 +114,7 @@ class Manifest:
             if not entry.usable:
                 continue
             earlier = first.setdefault(entry.sha256, entry)
-            for place in self._places_of_targets:
+            for place in self.places_of_targets:
                 if earlier.targets[place] != entry.targets[place]:
                     pairs.append((earlier, entry, self.columns[place].removesuffix("_sha256")))
                     break
@@ -147,7 +147,7 @@ class Manifest:
         return pair
 
     @property
-    def _places_of_targets(self) -> list[int]:
+    def places_of_targets(self) -> list[int]:
         """Places of the columns that hold targets, or the content of files of targets."""
         return [
             place for place, name in enumerate(self.columns) if f"{name}_sha256" not in self.columns
@@ -160,7 +160,7 @@ class Manifest:
         Files of targets count with their content, not with their paths.
         """
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
-        counted = self._places_of_targets
+        counted = self.places_of_targets
         for entry in self.examples:
             if entry.usable:
                 facts = (entry.sha256, *(entry.targets[place] for place in counted), entry.split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from tl_toolkit.plan.values import describe_value, shorten_fields
 
 __all__ = [
+    "describe_age",
     "describe_kept",
     "describe_rate",
     "describe_refit",
     "describe_search",
     "describe_seconds",
+    "describe_size",
     "describe_soup",
     "describe_trial",
     "score_of",
@@ -51,6 +54,30 @@ def describe_seconds(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def describe_size(size: int) -> str:
+    """Returns bytes in kB, MB or GB, by how many there are.
+
+    Args:
+        size: The bytes.
+    """
+    if size < 100_000:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def describe_age(moment: float) -> str:
+    """Returns how long ago something was, as "3 hours ago".
+
+    Args:
+        moment: In seconds since 1970.
+    """
+    seconds = max(0.0, time.time() - moment)
+    for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name} ago"
+    return "just now"
 
 
 def score_of(row: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "dump_recipe",
     "find_baseline_problems",
     "json_schema",
+    "list_values",
     "load_recipe",
     "read_recipe",
     "replace_fields",
@@ -114,7 +115,7 @@ def build_recipe(
     Raises:
         RecipeError: The recipe has problems; all are named.
     """
-    values = _as_values(values) if isinstance(values, Recipe) else values
+    values = list_values(values) if isinstance(values, Recipe) else values
     return _finish(build_tree(values, "recipe"), Path("recipe"), Path(), overrides, base)
 
 
@@ -204,7 +205,7 @@ def dump_recipe(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
     yaml.representer.add_representer(list, _represent_list)
     stream = io.StringIO()
     stream.writelines(f"# {remark}\n" for remark in remarks)
-    yaml.dump(_as_values(recipe), stream)
+    yaml.dump(list_values(recipe), stream)
     return stream.getvalue()
 
 
@@ -316,7 +317,12 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
         node.value = os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
 
 
-def _as_values(recipe: Recipe) -> dict[str, Any]:
+def list_values(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a recipe's file holds, as plain values: the fields that are set, in sections.
+
+    Args:
+        recipe: A validated recipe.
+    """
     # Fields that are None are left out, as None stands for "not set". Those of pixels are not left
     # out: null may turn off a default of the task.
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -188,19 +188,28 @@ class TaskSection(KindSection):
             metrics: Metrics of the split.
         """
         return [
-            cls._describe_comparison(cls.baselines.get(name) or _RIVALS.get(name, name), found)
+            cls.describe_comparison(
+                f"the {cls.baselines.get(name) or _RIVALS.get(name, name)}", found
+            )
             for name, found in metrics.get("against", {}).items()
         ]
 
     @classmethod
-    def _describe_comparison(cls, other: str, found: Mapping[str, Any]) -> str:
-        verdict = f"{found['verdict']} than the {other}"
+    def describe_comparison(cls, other: str, found: Mapping[str, Any]) -> str:
+        """Returns the result of a test of two predictors on the same images, in words.
+
+        Args:
+            other: What the run was compared with, as "the baseline".
+            found: From `tl_toolkit.tasks.resampling.compare_samples`.
+        """
+        verdict = f"{found['verdict']} than {other}"
         if found["verdict"] == "open":
-            verdict = f"not to be told apart from the {other}"
+            verdict = f"not to be told apart from {other}"
         if found["test"] == "mcnemar":
+            images = "image" if found["only_other"] == 1 else "images"
             return (
                 f"{verdict}: this run alone is right on {found['only_run']}, that alone on "
-                f"{found['only_other']} images (McNemar's exact p = {found['p']:.2g})"
+                f"{found['only_other']} {images} (McNemar's exact p = {found['p']:.2g})"
             )
         low, high = found["interval"]
         return (

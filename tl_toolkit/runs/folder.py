@@ -13,7 +13,9 @@ from typing import Any, TextIO
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.artifacts import Artifact
 from tl_toolkit.runs.files import is_draft, write_json
-from tl_toolkit.runs.locks import LOCK_NAMES, describe_process
+from tl_toolkit.runs.lock_files import LOCK, is_lock
+from tl_toolkit.runs.locks import refuse_follower
+from tl_toolkit.runs.processes import describe_process
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,16 @@ class RunFolder:
     def is_empty(self) -> bool:
         """Returns whether the folder holds nothing but locks, and drafts of a killed writer."""
         names = [entry.name for entry in self.path.iterdir()]
-        return all(name in LOCK_NAMES or is_draft(name) for name in names)
+        return all(is_lock(name) or is_draft(name) for name in names)
 
     def remove_artifacts(self) -> None:
         """Deletes all artifacts, and the drafts of interrupted writers; all else stays."""
         names = {artifact.relative.split("/")[0] for artifact in ARTIFACTS}
         # The status comes last, so that a folder that is half removed is still known as a run.
         names.discard(RunFolder.status.relative)
-        drafts = {entry.name for entry in self.path.iterdir() if is_draft(entry.name)}
-        for name in (*sorted(names | drafts), RunFolder.status.relative):
+        there = [entry.name for entry in self.path.iterdir()]
+        left = {name for name in there if is_draft(name) or (is_lock(name) and name != LOCK)}
+        for name in (*sorted(names | left), RunFolder.status.relative):
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -151,7 +154,11 @@ class RunFolder:
         Args:
             state: running, done, failed or interrupted.
             **facts: Further facts, as JSON can hold them.
+
+        Raises:
+            OutputError: It cannot be written, or another process has taken the folder over.
         """
+        refuse_follower(self.path)
         before = self.read_status()
         kept = {"started": before.get("started", time.time()), "kind": before.get("kind", "run")}
         now = {"state": state, **describe_process(), **kept, "updated": time.time()}

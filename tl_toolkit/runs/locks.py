@@ -1,39 +1,54 @@
-"""One writer a folder: a lock that ends with the process that holds it.
+"""One writer a folder: a lock file that names its holder, and whose time shows that it lives.
 
-The lock is `flock` on a file in the folder. The kernel drops it when its process ends, however it
-ends, so that a process id that now belongs to another program blocks nobody. Where a file system
-has no `flock`, a file names the writer by host, boot, process id and start time instead.
+The file is created by an exclusive open, which one process succeeds in, of all hosts that share the
+disk. It names its holder by host, boot, process id and start time. The holder locks it by `flock`
+too, which the kernel drops when the process ends, however it ends: so a process id that belongs to
+another program by now blocks nobody. To processes of other hosts neither says anything: a process
+id means nothing there, and `flock` may not reach them. For them a thread of the holder sets the
+file's time again and again, and a file whose time is old has lost its holder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import hashlib
 import json
+import logging
 import os
-import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.errors import OutputError, Problem, RecipeError
+from tl_toolkit.runs.lock_files import (
+    CLAIM,
+    LOCK,
+    STALE_SECONDS,
+    UNNAMED_SECONDS,
+    LockFile,
+    inspect,
+    read_lock_file,
+    try_flock,
+)
+from tl_toolkit.runs.processes import describe_process, is_gone, shares_kernel
 
-__all__ = ["LOCK_NAMES", "describe_process", "hold", "is_abandoned", "is_gone"]
+__all__ = ["find_holder", "hold", "is_abandoned", "is_taken_over", "refuse_follower"]
 
-_LOCK, _CLAIM = ".writing", ".writing-by"
-LOCK_NAMES = (_LOCK, _CLAIM)
-"""Names of lock files; they exist while a folder is written, and after a kill."""
+_BEAT_SECONDS = 15.0
+_PATIENCE_SECONDS = 5.0  # the moment before a holder has named itself is shorter
 
-_CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-_PATIENCE_SECONDS = 5.0  # a question, or the moment before a writer has named itself, is shorter
-_STALE_SECONDS = 60.0  # after which a file that names no writer was left by a kill
+_logger = logging.getLogger("tl_toolkit")
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Holds a folder alone while the block writes to it. Threads exclude each other as well.
+
+    The lock of a process that has ended is taken over: on this host at once, on another one when it
+    has given no sign of life for five minutes.
 
     Args:
         folder: The folder; must exist.
@@ -42,109 +57,177 @@ def hold(folder: Path) -> Iterator[None]:
         RecipeError: Another process, or another thread, holds it.
         OSError: The lock file cannot be created.
     """
-    path, descriptor = _acquire(Path(folder))
+    path = Path(folder) / LOCK
+    descriptor = _acquire(path)
+    heart = _Heart(path, descriptor)
     try:
         yield
     finally:
+        is_still = heart.stop()
         # Removed while it is locked: a process that has opened it by now sees that it is gone.
         with contextlib.suppress(OSError):
             if _is_same(descriptor, path):
                 path.unlink()
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may share the descriptor
-        os.close(descriptor)
+        if is_still:  # else the thread may use it yet, on a disk that does not answer
+            os.close(descriptor)
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Returns whether a killed writer left a lock in a folder, which nobody holds.
+    """Returns whether a writer that has ended left a lock in a folder, which nobody holds.
 
-    A lock file is empty for a moment, until its writer has locked it: an empty one counts as held
-    unless it is old.
+    A lock file is empty for a moment, until its writer has named itself: an empty one counts as
+    held unless it is old.
 
     Args:
         folder: The folder.
     """
-    claim, path = Path(folder) / _CLAIM, Path(folder) / _LOCK
-    if holder := _read_holder(claim):
-        return is_gone(holder)
-    if claim.exists():
-        return not _is_fresh(claim)
-    if _is_fresh(path):
-        return False
+    seen = inspect(Path(folder) / LOCK)
+    return seen is not None and seen.is_dead(time.time())
+
+
+def find_holder(folder: Path) -> dict[str, Any] | None:
+    """Returns what identifies the process that holds a folder, and None where none does.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        As `describe_process`, and `since`; {} for one that has not named itself.
+    """
+    seen = inspect(Path(folder) / LOCK)
+    if seen is not None:
+        return None if seen.is_dead(time.time()) else seen.holder
+    claim = inspect(Path(folder) / CLAIM)
+    return None if claim is None or claim.is_dead(time.time()) else claim.holder
+
+
+def is_taken_over(folder: Path) -> bool:
+    """Returns whether another process holds a folder by now.
+
+    A process that was suspended for minutes, as with a laptop's lid, finds that when it wakes.
+
+    Args:
+        folder: A folder that this process has held.
+    """
+    holder, here = find_holder(folder), describe_process()
+    return bool(holder) and {name: (holder or {}).get(name) for name in here} != here
+
+
+def refuse_follower(folder: Path) -> None:
+    """Refuses to write to a folder that another process has taken over.
+
+    Args:
+        folder: As in `is_taken_over`.
+
+    Raises:
+        OutputError: It has.
+    """
+    if is_taken_over(folder):
+        what = f"is being written by {_name(find_holder(folder) or {})} by now"
+        expected = (
+            f"This process gave no sign of life for {STALE_SECONDS / 60:.0f} minutes, and its "
+            "folder was taken over."
+        )
+        raise OutputError(Problem(str(folder), what, expected, "another --out"))
+
+
+def _acquire(path: Path) -> int:
+    """Creates the lock file; returns its open descriptor."""
+    _refuse_claim(path.with_name(CLAIM))
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return _create(path)
+        seen = inspect(path)
+        if seen is None:  # released by now
+            continue
+        if seen.is_dead(_read_clock(path)):
+            _remove(seen)
+        elif seen.holder and not (seen.is_here and is_gone(seen.holder)):
+            raise _refuse(seen)
+        # Else its holder is about to name itself, or somebody is about to take it over.
+        if time.monotonic() > deadline:
+            raise _refuse(seen)
+        time.sleep(0.01)
+
+
+def _refuse_claim(path: Path) -> None:
+    """Refuses a folder that a process of version 0.3 holds."""
+    claim = inspect(path)
+    if claim is not None:
+        if not claim.is_dead(time.time()):
+            raise _refuse(claim)
+        path.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:  # never locked, released by now, or not ours to lock
-        return False
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        # Somebody who asks whether it is locked holds it for a moment.
+        while (is_locked := try_flock(descriptor, fcntl.LOCK_EX)) is False:
+            if time.monotonic() > deadline:  # a disk whose locks are none: beats do without
+                break
+            time.sleep(0.001)
+        facts = {"since": time.time(), "flock": bool(is_locked), "key": os.urandom(8).hex()}
+        os.write(descriptor, json.dumps({**describe_process(), **facts}).encode())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove(seen: LockFile) -> None:
+    """Removes the lock file of a process that has ended, if it is still the same one.
+
+    Of several processes that see it, one may do so: the one that creates a file which is named by
+    what they have seen. Without that, the second would remove the lock that the first has created.
+    """
+    key = hashlib.sha256(seen.identity).hexdigest()[:16]
+    token = seen.path.with_name(f"{LOCK}.{key}")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _is_same(descriptor, path)
-    except OSError:
-        return False
+        os.close(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):  # its owner was killed in this moment
+            if time.time() - token.stat().st_mtime > UNNAMED_SECONDS:
+                token.unlink()
+        return
+    try:
+        _remove_same(seen)
+    finally:
+        token.unlink(missing_ok=True)
+
+
+def _remove_same(seen: LockFile) -> None:
+    try:
+        descriptor = os.open(seen.path, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        now = read_lock_file(seen.path, descriptor, fcntl.LOCK_EX)
+        is_same = (now.identity, now.beat) == (seen.identity, seen.beat)
+        # An old lock of another host's may outlive it on a server; here it was free, or is dead.
+        if is_same and now.is_locked == seen.is_locked and _is_same(descriptor, seen.path):
+            seen.path.unlink()
     finally:
         os.close(descriptor)
 
 
-def describe_process() -> dict[str, Any]:
-    """Returns what identifies this process: host, boot, process id and start time."""
-    return {
-        "host": socket.gethostname(),
-        "boot": _read_boot(),
-        "pid": os.getpid(),
-        "process_started": _read_start(os.getpid()),
-    }
-
-
-def _acquire(folder: Path) -> tuple[Path, int]:
-    """Returns the lock file and its open descriptor."""
-    path = folder / _LOCK
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(descriptor, path):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, json.dumps(describe_process()).encode())
-                return path, descriptor
-        except BlockingIOError as error:
-            os.close(descriptor)
-            holder = _read_holder(path)
-            if (holder and not is_gone(holder)) or time.monotonic() > deadline:
-                raise _refuse(folder, path) from error
-            time.sleep(0.01)  # it is held by somebody who asks whether the folder is abandoned
-            continue
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in _CANNOT_LOCK:
-                raise
-            path.unlink(missing_ok=True)
-            return _claim(folder)
-        os.close(descriptor)  # its holder removed it after it was opened here
-
-
-def _claim(folder: Path) -> tuple[Path, int]:
-    """Creates the file that names the writer, where there is no `flock`."""
-    path = folder / _CLAIM
-    holder = _read_holder(path)
-    if holder and is_gone(holder):
-        _remove_claim(path, holder)
+def _read_clock(path: Path) -> float:
+    """Returns the time of the disk's own clock, which may differ from this host's."""
+    probe = path.with_name(f"{LOCK}.{os.urandom(8).hex()}")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError as error:
-        raise _refuse(folder, path) from error
-    os.write(descriptor, json.dumps(describe_process()).encode())
-    return path, descriptor
-
-
-def _remove_claim(path: Path, holder: Mapping[str, Any]) -> None:
-    """Removes a dead writer's claim, and puts it back if another process was faster to claim."""
-    aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside)
-        if _read_holder(aside) == holder:
-            aside.unlink()
-        else:
-            os.rename(aside, path)
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+            probe.unlink()
+    except OSError:
+        return time.time()
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
@@ -154,70 +237,63 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _is_fresh(path: Path) -> bool:
-    """Tells whether a lock file was made a moment ago, and names no writer yet."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return False
-    return not stat.st_size and time.time() - stat.st_mtime < _STALE_SECONDS
-
-
-def _refuse(folder: Path, path: Path) -> RecipeError:
-    holder = _read_holder(path)
-    writer = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-    return RecipeError(
-        Problem(
-            where=str(folder),
-            what=f"is being written by {writer}",
-            expected="A folder has one writer at a time, and a run in progress is not replaced.",
-            hint="wait for it, or another --out"
-            + (f"; if it is gone: rm {path}" if path.name == _CLAIM else ""),
-        )
-    )
-
-
-def _read_holder(path: Path) -> dict[str, Any]:
-    """Returns the process that a lock file names; empty if it cannot be read."""
-    try:
-        holder = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) and {"pid", "host"} <= set(holder) else {}
-
-
-def is_gone(holder: Mapping[str, Any]) -> bool:
-    """Returns whether a process has surely ended; False for a process of another host.
+class _Heart:
+    """Sets the time of a lock file again and again, in a thread that ends with its process.
 
     Args:
-        holder: What `describe_process` returned in that process.
+        path: The lock file.
+        descriptor: The same, as it was created.
     """
-    here = describe_process()
-    if holder["host"] != here["host"]:
-        return False
-    if holder.get("boot") != here["boot"]:
-        return True
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it exists, and belongs to another user
-        pass
-    return bool(_read_start(holder["pid"]) != holder.get("process_started"))
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._is_ended = threading.Event()
+        self._beating = threading.Lock()
+        with contextlib.suppress(RuntimeError):  # no more threads: this host needs none
+            threading.Thread(target=self._beat, daemon=True, name="tl_toolkit lock").start()
+
+    def stop(self) -> bool:
+        """Ends the beats; returns whether the thread has left the file alone by now."""
+        self._is_ended.set()
+        return self._beating.acquire(timeout=1.0)
+
+    def _beat(self) -> None:
+        while not self._is_ended.wait(_BEAT_SECONDS):
+            with self._beating:
+                if self._is_ended.is_set():
+                    return
+                with contextlib.suppress(OSError):
+                    if not _is_same(self._descriptor, self._path):
+                        _logger.warning("%s is no longer ours: another process took it", self._path)
+                        return
+                    os.utime(self._descriptor)
 
 
-def _read_boot() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # not Linux
-        return None
+def _refuse(seen: LockFile) -> RecipeError:
+    """Returns the error that names who holds a folder, since when, and what can be done."""
+    what = f"is being written by {_name(seen.holder)}"
+    expected = "A folder has one writer at a time, and a run in progress is not replaced."
+    hint = "wait for it, or another --out"
+    holder = seen.holder
+    if holder and seen.is_here and shares_kernel(holder):
+        hint += f"; `kill {holder['pid']}` ends it"
+    elif holder and seen.beats:
+        seconds = max(0.0, time.time() - seen.beat)
+        expected += (
+            f" It gave a sign of life {seconds:.0f} s ago; after {STALE_SECONDS / 60:.0f} minutes "
+            "without one its folder is free."
+        )
+        hint += f"; `kill {holder['pid']}` on {holder['host']} ends it"
+    elif holder:
+        hint += f"; if it is gone: rm {seen.path}"
+    return RecipeError(Problem(str(seen.path.parent), what, expected, hint))
 
 
-def _read_start(pid: int) -> int | None:
-    """Returns when a process started, in clock ticks since the boot; None where that is unknown."""
-    try:
-        # Its second field is the program's name, which may hold spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19])  # field 22 of proc(5)
+def _name(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    name = f"process {holder['pid']} on {holder['host']}"
+    if not isinstance(holder.get("since"), int | float):
+        return name
+    return f"{name} since {time.strftime('%Y-%m-%d %H:%M', time.localtime(holder['since']))}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, ToolkitError, nearest
 from tl_toolkit.runs.files import describe_unwritable, remove_drafts
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.locks import hold, is_taken_over
 from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
@@ -52,7 +52,7 @@ def create_run(
         stack.callback(_remove_empty, refused)  # when the lock is released
         try:
             if out is None:
-                folder = _create_numbered(Path(root).absolute(), name)
+                folder = create_numbered(Path(root).absolute(), name)
                 stack.enter_context(hold(folder.path))
             else:
                 folder = RunFolder(Path(out).resolve())
@@ -69,7 +69,7 @@ def create_run(
             with _recorded(folder, kind=kind):
                 yield folder
         except ToolkitError:
-            if not folder.has_begun():
+            if not folder.has_begun() and not is_taken_over(folder.path):
                 folder.remove_artifacts()
                 if not existed:
                     refused.append(folder.path)
@@ -145,7 +145,16 @@ def _read_status(folder: RunFolder) -> bytes:
         return b""
 
 
-def _create_numbered(root: Path, name: str) -> RunFolder:
+def create_numbered(root: Path, name: str) -> RunFolder:
+    """Creates the next numbered folder of a name, which no other process gets.
+
+    Args:
+        root: Folder of all runs.
+        name: The name.
+
+    Raises:
+        OSError: It cannot be created.
+    """
     family = root / name
     family.mkdir(parents=True, exist_ok=True)
     numbered = list_numbered(family)
@@ -188,14 +197,23 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
     if folder.path.parent != root / name:
         return ""
     try:
-        _point(root / name / "latest", folder.path.name)
-        _point(root / "latest", f"{name}/{folder.path.name}")
+        point(root / name / "latest", folder.path.name)
+        point(root / "latest", f"{name}/{folder.path.name}")
     except OSError as error:
         return f"`latest` does not mean this run: {error.strerror or error}"
     return ""
 
 
-def _point(link: Path, target: str) -> None:
+def point(link: Path, target: str) -> None:
+    """Makes a symbolic link, atomically; one of that name is replaced.
+
+    Args:
+        link: The link.
+        target: What it stands for, as it is written in it.
+
+    Raises:
+        OSError: The link cannot be made.
+    """
     draft = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
     os.symlink(target, draft)
     try:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.locks import is_abandoned, is_gone
+from tl_toolkit.runs.locks import find_holder, is_abandoned
+from tl_toolkit.runs.processes import is_gone, shares_kernel
 
 __all__ = [
     "describe_absent",
@@ -23,19 +24,23 @@ __all__ = [
 def find_state(folder: RunFolder) -> str:
     """Returns running, killed, interrupted, failed or done; "" where status.json cannot be read.
 
-    A run whose process ended without a word is `killed`, though its status.json says `running`.
-    For a process of another host, status.json is believed.
+    A run whose process ended without a word is `killed`, though its status.json says `running`. A
+    process of another host lives as long as its lock shows signs of life.
 
     Args:
         folder: A run or a search.
     """
     status = folder.read_status()
     state = str(status.get("state", ""))
-    if state != "running":
+    if state != "running" or find_holder(folder.path) is not None:
         return state
+    if is_abandoned(folder.path):
+        return "killed"
     is_named = {"pid", "host"} <= set(status)
-    gone = is_abandoned(folder.path) or (is_named and is_gone(status))
-    return "killed" if gone else "running"
+    if is_named and (is_gone(status) or not shares_kernel(status)):
+        # It may have ended between the two looks, and has said how.
+        return "killed" if folder.read_status() == status else find_state(folder)
+    return "running"
 
 
 def name_run(path: Path) -> str:

@@ -17,6 +17,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
+from tl_toolkit.tasks.predictions import name_columns
 from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
@@ -118,16 +119,6 @@ class Table:
 
     columns: list[str]
     rows: list[list[Any]]
-
-
-def name_columns(prefix: str, names: Sequence[str]) -> list[str]:
-    """Returns columns of a CSV file for classes, which may be called `path`, `label` or `error`.
-
-    Args:
-        prefix: What the numbers are: probability, share or predicted.
-        names: Names of the classes.
-    """
-    return [f"{prefix}_{name}" for name in names]
 
 
 @dataclass(frozen=True)

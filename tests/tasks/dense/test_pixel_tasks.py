@@ -16,6 +16,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.pixels import TASKS, draw_balls, make_recipe
 from tl_toolkit.errors import OutputError
+from tl_toolkit.runs.folder import RunFolder
 
 SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
 METRICS = {"segmentation": "mean_iou", "edges": "ods", "normals": "within_22_5"}
@@ -74,6 +75,25 @@ def test_a_kept_model_measures_as_the_run_did(run):
     for name, value in run.metrics["validation"].items():
         if isinstance(value, float):
             assert again[name] == pytest.approx(value, abs=1e-4), name
+
+
+def test_runs_are_compared_by_the_mean_of_their_images(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "worse")
+    other = RunFolder(tmp_path / "worse")
+    with open(other.predictions, newline="") as file:
+        rows = list(csv.DictReader(file))
+    score = SCORES[run.recipe.task.kind]
+    lowered = [row | {score: float(row[score]) - 0.125} for row in rows]
+    with open(other.predictions, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(lowered)
+
+    (test,) = tl.compare_runs([run, other.path]).tests
+
+    assert (test.split, test.images, test.result["metric"]) == ("validation", 4, score)
+    assert test.result["difference"] == pytest.approx(0.125)
+    assert test.result["verdict"] == "better"
 
 
 @pytest.mark.slow

@@ -37,7 +37,10 @@ class DenseSection(TaskSection):
     is_dense: ClassVar[bool] = True
     ignores_colors: ClassVar[bool] = True
     balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    shared_modules: ClassVar[Mapping[str, str]] = {"planning": "tl_toolkit.tasks.dense.planning"}
+    shared_modules: ClassVar[Mapping[str, str]] = {
+        "planning": "tl_toolkit.tasks.dense.planning",
+        "metrics": "tl_toolkit.tasks.dense.metrics",
+    }
 
     @property
     def balanced_pixels(self) -> Mapping[str, Any]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
+from tl_toolkit.tasks.multilabel.spec import MultilabelSection
+from tl_toolkit.tasks.predictions import Columns, name_columns, read_numbers
 from tl_toolkit.tasks.resampling import Sample
 
-__all__ = ["DEFAULT_THRESHOLD", "choose_thresholds", "measure_multilabel", "sample_labels"]
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "choose_thresholds",
+    "measure_multilabel",
+    "sample_labels",
+    "sample_predictions",
+]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -97,6 +105,27 @@ def sample_labels(
         return values
 
     return Sample(len(targets), measure)
+
+
+def sample_predictions(
+    columns: Columns,
+    classes: Sequence[str],
+    state: Mapping[str, Any],
+    section: MultilabelSection,
+) -> Sample:
+    """Returns images of predictions.csv as `sample_labels` does, without the loss.
+
+    Args:
+        columns: As in `tl_toolkit.tasks.predictions`.
+        classes: Class names in the order of the model's outputs.
+        state: What the task learned from data: a threshold for each class.
+        section: The task's section, which says what stands between names.
+    """
+    named = [set(cell.split(section.separator)) for cell in columns["labels"]]
+    targets = np.array([[name in names for name in classes] for names in named])
+    probabilities = read_numbers(columns, name_columns("probability", classes))
+    thresholds = np.array([state["thresholds"][name] for name in classes], np.float32)
+    return sample_labels(targets, probabilities, thresholds)
 
 
 def _average_precisions(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
+from tl_toolkit.tasks.predictions import Columns, name_columns, read_numbers
 from tl_toolkit.tasks.resampling import Sample
 
-__all__ = ["measure_regression", "sample_values"]
+__all__ = ["measure_regression", "sample_predictions", "sample_values"]
 
 
 def measure_regression(
@@ -71,6 +72,21 @@ def sample_values(
         return measured
 
     return Sample(len(targets), measure)
+
+
+def sample_predictions(
+    columns: Columns, classes: Sequence[str], state: Mapping[str, Any], section: Any
+) -> Sample:
+    """Returns images of predictions.csv as `sample_values` does, without the loss.
+
+    Args:
+        columns: As in `tl_toolkit.tasks.predictions`.
+        classes: Names of the table's columns, in the order of the model's outputs.
+        state: Not used.
+        section: Not used.
+    """
+    predicted = read_numbers(columns, name_columns("predicted", classes))
+    return sample_values(read_numbers(columns, classes), predicted)
 
 
 def _measure(

@@ -1,0 +1,215 @@
+"""The tables of `tltool runs`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.cli.console import show
+from tl_toolkit.plan.values import describe_value
+from tl_toolkit.printing.tables import Figure, FittedTable, build_table
+from tl_toolkit.printing.words import describe_age, describe_kept, describe_seconds, describe_size
+from tl_toolkit.recipe.tasks import DEFAULT_TASK, find_task
+
+if TYPE_CHECKING:
+    from tl_toolkit.api.comparing import RunComparison
+    from tl_toolkit.api.listing import RunDescription, RunInfo
+    from tl_toolkit.api.removal import Pruned
+
+__all__ = ["build_list", "build_pruned", "show_comparison", "show_description"]
+
+
+def build_list(infos: Sequence[RunInfo]) -> FittedTable:
+    """Returns a table with a row for each run.
+
+    Args:
+        infos: The runs.
+    """
+    rows = [
+        [
+            info.name,
+            info.state if info.kind == "run" else f"{info.kind}, {info.state}",
+            info.task,
+            info.base,
+            info.metric.replace("_", " "),
+            *(info.scores.get(split) for split in ("validation", "test")),
+            Figure(describe_size(info.bytes)),
+            describe_age(info.updated) if info.updated else "",
+        ]
+        for info in infos
+    ]
+    columns = ["run", "state", "task", "base", "metric", "validation", "test", "size", "updated"]
+    return build_table(columns, rows)
+
+
+def build_pruned(pruned: Sequence[Pruned]) -> FittedTable:
+    """Returns a table with a row for each run that may go, and why.
+
+    Args:
+        pruned: The runs.
+    """
+    rows = [
+        [
+            each.info.name,
+            each.reason,
+            Figure(describe_size(each.info.bytes)),
+            describe_age(each.info.updated) if each.info.updated else "",
+        ]
+        for each in pruned
+    ]
+    return build_table(["run", "why it may go", "size", "updated"], rows)
+
+
+def show_description(description: RunDescription) -> None:
+    """Prints all that is known of a run.
+
+    Args:
+        description: Of the run.
+    """
+    facts = {name: text for name, text in _list_facts(description) if text}
+    width = max(map(len, facts))
+    show("\n".join(f"{name:{width}}  {text}" for name, text in facts.items()))
+    for table in (_build_phases(description), _build_scores(description)):
+        if table is not None:
+            show("")
+            show(table)
+    files = [[path, Figure(describe_size(size))] for path, size in description.artifacts.items()]
+    show("")
+    show(build_table(["file", "size"], files))
+
+
+def _list_facts(description: RunDescription) -> Iterator[tuple[str, str]]:
+    info, lock, best = description.info, description.lock, description.best
+    yield info.kind, f"{info.path} ({info.state})"
+    if info.state in ("running", "killed") and description.process:
+        yield "process", "{pid} on {host}".format_map({"host": "?", **description.process})
+    yield "error", description.error
+    yield "recipe", ", ".join(filter(None, (info.recipe, info.task)))
+    weights = lock.get("weights")
+    yield "base", info.base + (f"; weights {weights}" if weights else "")
+    if info.started:
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.started))
+        took = describe_seconds(max(0.0, (info.updated or info.started) - info.started))
+        yield (
+            "began",
+            f"{began}, {'and took' if info.state == 'done' else 'last heard of after'} {took}",
+        )
+    yield "kept", describe_kept(best) if best else ""
+    if info.kind != "run":
+        scores = (f"{info.metric} {score:.4f}" for score in info.scores.values())
+        yield "winner", ", ".join(scores)
+    seeds = {name: lock[name] for name in ("seed", "split_seed") if name in lock}
+    yield "seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())
+    numerics = lock.get("numerics", {})
+    versions = {"python": numerics.get("python"), **numerics.get("versions", {})}
+    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)
+    yield (
+        "machine",
+        ", ".join(str(numerics[key]) for key in ("machine", "device") if key in numerics),
+    )
+    yield "data", f"SHA-256 {lock['data_sha256']}" if "data_sha256" in lock else ""
+
+
+def _build_phases(description: RunDescription) -> FittedTable | None:
+    if not description.phases:
+        return None
+    task = find_task(description.info.task)
+    columns = ["phase", "epochs", "of", "last rate", f"best val {task.title_of(task.score)}"]
+    rows = [
+        [
+            phase.name,
+            phase.epochs,
+            phase.planned,
+            None if phase.learning_rate is None else Figure(f"{phase.learning_rate:.3g}"),
+            phase.best,
+        ]
+        for phase in description.phases
+    ]
+    return build_table(columns, rows)
+
+
+def _build_scores(description: RunDescription) -> FittedTable | None:
+    """Returns the headline metrics of each split, with the bounds of their intervals."""
+    if not description.splits:
+        return None
+    task = find_task(description.info.task)
+    columns = max(map(task.select_headlines, description.splits.values()), key=len)
+    rows: list[list[Any]] = []
+    for split, metrics in description.splits.items():
+        rows.append([split, *map(metrics.get, columns)])
+        intervals = metrics.get("intervals", {})
+        for title, place in (("  95 % from", 0), ("  to", 1)) if intervals else ():
+            bounds = [intervals[name][place] if name in intervals else None for name in columns]
+            rows.append([title, *bounds])
+    return build_table(["", *map(task.title_of, columns)], rows)
+
+
+def show_comparison(comparison: RunComparison) -> None:
+    """Prints what differs between runs, their scores, and whether they can be told apart.
+
+    Args:
+        comparison: Of the runs.
+    """
+    names = [info.name for info in comparison.infos]
+    for title, found in (
+        ("field of the recipe", comparison.fields),
+        ("in lock.json", comparison.conditions),
+    ):
+        rows = [[field, *_describe_values(values)] for field, values in found.items()]
+        if rows:
+            show(build_table([title, *names], rows))
+            show("")
+    if not comparison.fields:
+        show("the recipes are equal\n")
+    if comparison.splits:
+        show(_build_all_scores(comparison))
+    for sentence in _list_verdicts(comparison):
+        show(sentence)
+
+
+def _describe_values(values: Sequence[Any]) -> list[str]:
+    """Returns values that differ in words which differ; a digest by its first digits."""
+    texts = ["" if value is None else _shorten(describe_value(value)) for value in values]
+    return texts if len(set(texts)) > 1 else [repr(value) for value in values]
+
+
+def _shorten(text: str) -> str:
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+def _build_all_scores(comparison: RunComparison) -> FittedTable:
+    """Returns the headline metrics of each run on each split, and the interval of its score."""
+    measured = [
+        (info, split, metrics)
+        for split, all_metrics in comparison.splits.items()
+        for info, metrics in zip(comparison.infos, all_metrics, strict=True)
+        if metrics and info.task
+    ]
+    headlines = (find_task(info.task).select_headlines(metrics) for info, _, metrics in measured)
+    columns = list(dict.fromkeys(name for names in headlines for name in names))
+    rows = [
+        [
+            info.name,
+            split,
+            *map(metrics.get, columns),
+            *metrics.get("intervals", {}).get(info.metric, (None, None)),
+        ]
+        for info, split, metrics in measured
+    ]
+    task = find_task(comparison.infos[0].task or DEFAULT_TASK)
+    title = task.title_of(comparison.infos[0].metric)
+    titles = [*map(task.title_of, columns), f"{title} from", "to"]
+    return build_table(["", "split", *titles], rows, keys=2)
+
+
+def _list_verdicts(comparison: RunComparison) -> Iterator[str]:
+    if comparison.tests or comparison.untested:
+        yield ""
+    task = find_task(comparison.infos[0].task or DEFAULT_TASK)
+    for test in comparison.tests:
+        verdict = task.describe_comparison(test.other, test.result)
+        yield f"{test.run} on {test.images:,} images ({test.split}): {verdict}"
+    for reason in comparison.untested:
+        yield f"not tested: {reason}"
