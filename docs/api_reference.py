@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "render_architecture",
         "probe_architecture",
     ),
+    "Weight files": ("list_weights", "pull_weights", "verify_weights", "import_weights"),
     "Events": ("Event",),
     "The feature store": ("FeatureCache",),
 }
@@ -54,6 +55,8 @@ RETURNED = {
         "inspect.describe",
         ("Description", "Row"),
     ),
+    "`tl.list_weights` returns published files": ("catalog.published", ("PublishedFile",)),
+    "`tl.verify_weights` returns verdicts": ("transfer.weight_cache", ("Verdict",)),
     "`tl.probe_architecture` returns a probe": ("inspect.probe", ("Probe", "BlockProbe")),
 }
 """Classes that no one builds: a title, their module, their names."""

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
+    from tl_toolkit.api.weights import (
+        import_weights,
+        list_weights,
+        pull_weights,
+        verify_weights,
+    )
     from tl_toolkit.errors import ToolkitError
     from tl_toolkit.events import Event
     from tl_toolkit.features.store import FeatureCache
@@ -53,17 +59,21 @@ __all__ = [
     "errors",
     "finetune",
     "hypermodel",
+    "import_weights",
     "list_architectures",
+    "list_weights",
     "load_model",
     "load_recipe",
     "load_run",
     "probe_architecture",
+    "pull_weights",
     "recipe",
     "render_architecture",
     "search",
     "sweep",
     "tasks",
     "validate",
+    "verify_weights",
 ]
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
@@ -81,6 +91,7 @@ _NAMES_IN = {
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),
+    "api.weights": ("import_weights", "list_weights", "pull_weights", "verify_weights"),
     "errors": ("ToolkitError",),
     "events": ("Event",),
     "features.store": ("FeatureCache",),

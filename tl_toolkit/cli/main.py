@@ -52,6 +52,7 @@ _VERBS = {
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),
+    "weights": _Verb("weights", "List, pull, verify and import published weight files."),
     "cache": _Verb("cache", "Show and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
     "env": _Verb("env", "Print versions and devices."),
@@ -70,6 +71,7 @@ _SYNONYMS = {
     **dict.fromkeys(("new", "create"), "init"),
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
+    **dict.fromkeys(("pull", "download", "fetch"), "weights"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 
