@@ -42,6 +42,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "render_architecture",
         "probe_architecture",
     ),
+    "Weight files": ("list_weights", "pull_weights", "verify_weights", "import_weights"),
     "Events": ("Event",),
     "The machine": ("describe_environment",),
     "The feature store": ("FeatureCache",),
@@ -72,6 +73,8 @@ RETURNED = {
         "inspect.describe",
         ("Description", "Row"),
     ),
+    "`tl.list_weights` returns published files": ("catalog.published", ("PublishedFile",)),
+    "`tl.verify_weights` returns verdicts": ("transfer.weight_cache", ("Verdict",)),
     "`tl.probe_architecture` returns a probe": ("inspect.probe", ("Probe", "BlockProbe")),
 }
 """Classes that no one builds: a title, their module, their names."""

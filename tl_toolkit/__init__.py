@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
+    from tl_toolkit.api.weights import (
+        import_weights,
+        list_weights,
+        pull_weights,
+        verify_weights,
+    )
     from tl_toolkit.errors import ToolkitError
     from tl_toolkit.events import Event
     from tl_toolkit.features.store import FeatureCache
@@ -61,13 +67,16 @@ __all__ = [
     "errors",
     "finetune",
     "hypermodel",
+    "import_weights",
     "list_architectures",
     "list_runs",
+    "list_weights",
     "load_model",
     "load_recipe",
     "load_run",
     "probe_architecture",
     "prune_runs",
+    "pull_weights",
     "recipe",
     "remove_runs",
     "render_architecture",
@@ -76,6 +85,7 @@ __all__ = [
     "sweep",
     "tasks",
     "validate",
+    "verify_weights",
 ]
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
@@ -98,6 +108,7 @@ _NAMES_IN = {
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),
+    "api.weights": ("import_weights", "list_weights", "pull_weights", "verify_weights"),
     "errors": ("ToolkitError",),
     "events": ("Event",),
     "features.store": ("FeatureCache",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,34 @@ def _find_recipe(context: click.Context, parameter: click.Parameter, path: Path)
     return find_recipe(path)
 
 
+def read_arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """Returns the arguments of a builder, as they were typed: KEY=VALUE.
+
+    Args:
+        texts: The words.
+    """
+    from tl_toolkit.recipe.yaml_reader import read_scalar
+
+    malformed = [text for text in texts if "=" not in text]
+    if malformed:
+        raise click.BadParameter(f"{malformed[0]!r}: expected KEY=VALUE, as alpha=0.25")
+    return {key: read_scalar(value) for key, _, value in (text.partition("=") for text in texts)}
+
+
+def _go_offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from tl_toolkit.catalog.published import going_offline  # `--help` must not pay for it
+
+        context.with_resource(going_offline())
+
+
 takes_recipe: Callable[[Any], Any] = click.argument(
     "recipe", type=click.Path(path_type=Path), callback=_find_recipe
 )
 """Adds RECIPE: a file, or the name of a shipped recipe."""
+
+takes_offline: Callable[[Any], Any] = click.option(
+    "--offline", is_flag=True, expose_value=False, is_eager=True, callback=_go_offline,
+    help="Fetch nothing: a weight file that is not here is an error.",
+)  # fmt: skip
+"""Adds --offline, to a command that may fetch a weight file; TL_TOOLKIT_OFFLINE=1 is the same."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.cli.arguments import takes_recipe
+from tl_toolkit.cli.arguments import takes_offline, takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import Figure, build_table
@@ -31,6 +31,7 @@ def _read_fractions(context: click.Context, parameter: click.Parameter, text: st
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-curve/NNN]")
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
+@takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print the points as JSON on stdout.")
 def curve_command(as_json: bool, **options: Any) -> None:
     """Train RECIPE on parts of its training images: with transfer, as a probe, from scratch.

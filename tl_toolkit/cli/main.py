@@ -54,6 +54,7 @@ _VERBS = {
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),
+    "weights": _Verb("weights", "List, pull, verify and import published weight files."),
     "cache": _Verb("cache", "Show and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
     "env": _Verb("env", "Print what a bug report needs."),
@@ -74,6 +75,7 @@ _SYNONYMS = {
     **dict.fromkeys(("info", "doctor"), "env"),
     **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
     **dict.fromkeys(("ls", "list", "history", "compare", "remove", "prune"), "runs"),
+    **dict.fromkeys(("pull", "download", "fetch"), "weights"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture
+from tl_toolkit.cli.arguments import read_arguments, takes_offline
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.cli.model_tables import (
     describe_json,
@@ -20,7 +20,6 @@ from tl_toolkit.cli.model_tables import (
 from tl_toolkit.plan.bases import find_record
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.recipe.schema import UnfreezeFrom
-from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.runs.files import check_place, is_stream
 
 
@@ -107,7 +106,7 @@ def show_model(
 
     description = describe_architecture(
         name,
-        _read_arguments([*arguments, *set_arguments]),
+        read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
@@ -116,13 +115,6 @@ def show_model(
         show_json(describe_json(record, description))
         return
     show_description(record, description, level or "blocks")
-
-
-def _read_arguments(texts: Sequence[str]) -> dict[str, Any]:
-    malformed = [text for text in texts if "=" not in text]
-    if malformed:
-        raise click.BadParameter(f"{malformed[0]!r}: expected KEY=VALUE, as alpha=0.25")
-    return {key: read_scalar(value) for key, _, value in (text.partition("=") for text in texts)}
 
 
 def _is_argument(word: str) -> bool:
@@ -178,7 +170,7 @@ def draw_model(
 
     diagram = render_diagram_of(
         name,
-        _read_arguments([*arguments, *set_arguments]),
+        read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         num_classes=classes,
         unfreeze=_read_unfreeze(unfreeze, record),
@@ -201,6 +193,7 @@ def draw_model(
 @click.option(
     "--seed", default=0, show_default=True, help="Of random weights and synthetic images."
 )
+@takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def probe_model(
     name: str,
@@ -227,7 +220,7 @@ def probe_model(
     probe = probe_architecture(
         name,
         [word for word in words if not _is_argument(word)],
-        _read_arguments([*arguments, *set_arguments]),
+        read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         weights=weights,
         seed=seed,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.arguments import takes_recipe
+from tl_toolkit.cli.arguments import takes_offline, takes_recipe
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.printing.tables import build_table
@@ -17,6 +17,7 @@ from tl_toolkit.runs.files import is_stream, write_atomically
 @click.command("validate")
 @takes_recipe
 @click.argument("overrides", nargs=-1)
+@takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def validate_command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check RECIPE, its data and its weights, and name all problems at once.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.cli.arguments import takes_recipe
+from tl_toolkit.cli.arguments import takes_offline, takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.plan.values import describe_value
@@ -23,6 +23,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools."
     ),
+    takes_offline,
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."),
 )
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from tl_toolkit.cli.arguments import takes_recipe
+from tl_toolkit.cli.arguments import takes_offline, takes_recipe
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import show_json
 
@@ -26,6 +26,7 @@ from tl_toolkit.cli.console import show_json
     "--resume", is_flag=True, help="Go on with the run in --out, by default the recipe's newest."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
+@takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
     recipe: Path,

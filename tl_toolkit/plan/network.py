@@ -16,6 +16,7 @@ from tl_toolkit.catalog.lookup import (
     find_weight_file,
     resolve_unfreeze,
 )
+from tl_toolkit.catalog.published import describe_absent, is_offline
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.catalog.taps import check_taps
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
@@ -245,7 +246,13 @@ def _check_weights(recipe: Recipe, network: Network) -> Findings:
     path = network.weights_file
     if recipe.model.own_file is not None:
         return  # loading compares them: the catalog knows no shapes of a user's own base
-    if path is None or (network.published is not None and not exists(path)):
+    if path is None:
+        return
+    if network.published is not None and not exists(path):
+        if is_offline():
+            problem = describe_absent(network.published, path)
+            what = f"model.weights: {problem.where!r} {problem.what}"
+            yield Finding(("model", "weights"), replace(problem, what=what), WeightsError)
         return
     what, expected, hint = "", "", ""
     try:

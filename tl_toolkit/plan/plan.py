@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.published import spell_size
 from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.start import Start
@@ -151,11 +152,10 @@ class Plan:
         model = self.recipe.model
         arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
         weights = str(self.weights_file or model.weights or "its own")
-        size = self.published and self.published.bytes
-        megabytes = f", {size / 1e6:.1f} MB" if size else ""
         fetch = " (is here)" if self.published else ""
-        if not self.is_fetched:
-            fetch = f" (is not here: will be fetched{megabytes}, which takes a network)"
+        if self.published and not self.is_fetched:
+            megabytes = spell_size(self.architecture, self.published)
+            fetch = f" (is not here: will be fetched, {megabytes}, which takes a network)"
         names = ", ".join(self.classes[:_NAMED_CLASSES])
         more = ", ..." if len(self.classes) > _NAMED_CLASSES else ""
         images = ", ".join(f"{sum(n.values()):,} {split}" for split, n in self.images.items())
