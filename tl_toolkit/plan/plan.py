@@ -9,8 +9,9 @@ from os.path import exists  # unlike Path.exists it raises for no path
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.catalog.bands import BandStatistics, build_band_rule, without_color
 from tl_toolkit.catalog.lookup import Architecture
-from tl_toolkit.catalog.records import WeightFile
+from tl_toolkit.catalog.records import RGB, PixelRule, WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
@@ -42,6 +43,8 @@ class Plan:
         published: The record of the weight file, if it is one that can be fetched.
         start: The run that training starts from; None where there is none.
         reasons: For each value that a preset chose, what it is and why.
+        bands: Statistics of the training images' bands, where the base needs them; None until they
+            are measured, and for RGB.
     """
 
     recipe: Recipe
@@ -52,6 +55,7 @@ class Plan:
     published: WeightFile | None
     start: Start | None = None
     reasons: tuple[str, ...] = ()
+    bands: BandStatistics | None = None
 
     def __repr__(self) -> str:
         """Returns name, images and phases: the fields hold every image of the data."""
@@ -75,6 +79,27 @@ class Plan:
     def images(self) -> dict[str, Mapping[str, int]]:
         """Images by class for each split, and for those still "to be split" by fractions."""
         return {split or OPEN: counts for split, counts in self.survey.counts.items()}
+
+    @property
+    def needs_bands(self) -> bool:
+        """Whether the base reads bands, which statistics bring to the range that it expects."""
+        return self.recipe.data.channels != RGB and self.recipe.model.own_file is None
+
+    @property
+    def pixels(self) -> PixelRule | None:
+        """The rule of the pixels where it is not the record's, which is for RGB.
+
+        Raises:
+            ValueError: The bands are not measured yet.
+        """
+        if self.recipe.data.channels == RGB:
+            return None
+        if not self.needs_bands:
+            return without_color(self.architecture.pixels)
+        if self.bands is None:
+            raise ValueError("expected the statistics of the bands")
+        is_random = self.weights_file is None
+        return build_band_rule(self.bands, self.architecture, is_random=is_random)
 
     @property
     def is_fetched(self) -> bool:

@@ -12,7 +12,7 @@ from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
 from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import FieldProblem, Listing
+from tl_toolkit.sources.listing import FieldProblem, Listing, suffixes_of
 from tl_toolkit.sources.survey import Splits
 
 __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
@@ -185,4 +185,5 @@ def splits_of(data: Data) -> Splits:
         data: The section.
     """
     validation = data.validation if data.folds is None else None
-    return Splits(data.train, validation, data.test, data.links, data.group or "")
+    suffixes = suffixes_of(data.channels)
+    return Splits(data.train, validation, data.test, data.links, data.group or "", suffixes)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import keras
 
+from tl_toolkit.catalog.bands import BandStatistics
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.geometry import Resize, build_resize
-from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
+from tl_toolkit.images.statistics import measure_bands
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
@@ -93,7 +96,7 @@ def survey_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    decoded = DecodedImages(data.image_size, _resize_of(plan))
+    decoded = DecodedImages(data.image_size, _resize_of(plan), channels=data.channels)
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     for example in manifest.examples:
         if example.verdict == "broken":
@@ -119,6 +122,70 @@ def survey_images(
     if text := task.describe_imbalance(manifest):
         progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
+
+
+def settle_bands(
+    plan: Plan, examples: Sequence[Example], progress: Handler, folder: RunFolder | None = None
+) -> Plan:
+    """Returns a plan with the statistics of its bands, where its base needs them.
+
+    A run that starts from another keeps the statistics that its weights were trained with.
+
+    Args:
+        plan: The plan.
+        examples: Its training images.
+        progress: Receives the statistics as a message, and a warning of a band that is constant.
+        folder: Receives bands.json; None writes none.
+
+    Raises:
+        DataError: An image cannot be read any more, or the run to start from has no statistics.
+    """
+    channels = plan.recipe.data.channels
+    if not plan.needs_bands or plan.bands is not None:
+        return plan
+    if plan.start is not None:
+        before = RunFolder(plan.start.run)
+        bands = BandStatistics.from_values(before.read_json(before.bands))
+        source = "of the run that training starts from"
+    else:
+        bands = measure_bands(examples, channels)
+        source = f"over {bands.images:,} training images"
+    each = ", ".join(
+        f"{m:.4g} +- {d:.4g}" for m, d in zip(bands.mean, bands.deviation, strict=True)
+    )
+    progress(message(f"bands: mean and deviation {source} normalize them: {each}"))
+    constant = [str(band) for band, deviation in enumerate(bands.deviation, 1) if not deviation]
+    if constant:
+        progress(warning(f"band {', '.join(constant)} is the same in all pixels: it tells nothing"))
+    if folder is not None:
+        write_json(folder.bands, bands.as_json())
+    return replace(plan, bands=bands)
+
+
+def scan_bands(plan: Plan, task: Task, progress: Handler) -> Plan:
+    """Returns a plan with the statistics of its bands, for a model that is built without a run.
+
+    Args:
+        plan: Says which images there are.
+        task: Inspects files of targets.
+        progress: As in `settle_bands`, and receives the number of images inspected.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
+    if not plan.needs_bands:
+        return plan
+    with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
+        manifest = scan_images(plan, task, RunFolder(Path(folder)), progress)
+        return settle_bands(plan, manifest.of("train"), progress)
+
+
+def _describe_widened(layer: str, channels: int) -> str:
+    bands = "the one channel" if channels == 1 else f"each of {channels} channels"
+    return (
+        f"weights of RGB are widened: in {layer} {bands} gets the mean of the three kernels, "
+        f"times 3/{channels}, so that the sum of the responses keeps its size"
+    )
 
 
 def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
@@ -157,6 +224,7 @@ def write_lock(plan: Plan, transfer: TransferModel, manifest: Manifest, folder: 
             "weights_sha256": hash_file(weights) if weights else None,
             "weights_matched_by": loaded.by if loaded else None,
             "weights_left_out": list(loaded.left_out) if loaded else [],
+            **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),
             "start": plan.start.as_json() if plan.start else None,
             "teacher": _describe_teacher(plan),
             "numerics": {**describe_numerics(), "precision": recipe.precision},
@@ -212,7 +280,12 @@ def scan_images(
     """
     data = plan.recipe.data
     settings = ScanSettings(
-        data.broken, data.convert, data.split_seed, data.examples_per_class, data.folds
+        data.broken,
+        data.convert,
+        data.split_seed,
+        data.examples_per_class,
+        data.folds,
+        data.channels,
     )
     return scan(
         plan.listing,
@@ -287,6 +360,7 @@ def load_images(
             examples,
             image_size=size,
             resize=resize,
+            channels=plan.recipe.data.channels,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
             targets=task.load_targets(examples, size, resize),
@@ -297,7 +371,8 @@ def load_images(
 
 
 def _resize_of(plan: Plan) -> Resize:
-    return build_resize(plan.recipe.data.resize, plan.recipe.data.pad_color)
+    data = plan.recipe.data
+    return build_resize(data.resize, data.pad_color, data.channels)
 
 
 def split_folds(plan: Plan, task: Task, images: Images) -> list[dict[str, Images]]:
@@ -370,12 +445,16 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
             model.l2,
             model.edge_filter,
             plan.architecture,
+            recipe.data.channels,
+            plan.pixels,
         ),
         task,
         image_size=recipe.data.image_size,
         seed=recipe.seed,
     )
     loaded = transfer.weights
+    if loaded is not None and loaded.widened:
+        progress(message(_describe_widened(loaded.widened, recipe.data.channels)))
     if plan.start is not None and path is not None:
         head = transfer.parts[-1].layers
         carry_head(head, path, before=plan.start.classes, classes=plan.classes)

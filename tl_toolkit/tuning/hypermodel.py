@@ -40,6 +40,7 @@ from tl_toolkit.training.prepare import (
     assemble_model,
     build_trainer,
     load_images,
+    settle_bands,
     survey_images,
 )
 from tl_toolkit.transfer.assemble import TransferModel
@@ -68,6 +69,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         task = build_task(plan.recipe, plan.classes)
         self._manifest, images = survey_images(plan, task, RunFolder(folder), progress)
+        self._plan = settle_bands(plan, self._manifest.of("train"), progress)
         self._images = {_size_of(plan.recipe): images}
         self._has_warned = False
         self._built: tuple[keras.Model, TransferModel, Plan] | None = None
@@ -287,4 +289,4 @@ def _save_kept(
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], Resize]:
     data = recipe.data
-    return data.image_size, build_resize(data.resize, data.pad_color)
+    return data.image_size, build_resize(data.resize, data.pad_color, data.channels)

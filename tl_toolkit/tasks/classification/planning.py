@@ -15,7 +15,7 @@ from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folder_checks import check_unused
 from tl_toolkit.sources.folders import read_folders
-from tl_toolkit.sources.listing import FieldProblem, Listing, name_some
+from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixes_of
 from tl_toolkit.sources.survey import (
     Splits,
     check_builtin,
@@ -72,7 +72,10 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
-            return list_class_folders(source, classes=classes, links=self.data.links)
+            suffixes = suffixes_of(self.data.channels)
+            return list_class_folders(
+                source, classes=classes, links=self.data.links, suffixes=suffixes
+            )
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))

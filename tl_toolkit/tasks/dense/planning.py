@@ -20,6 +20,7 @@ from tl_toolkit.sources.listing import (
     Listing,
     SourceFile,
     find_fractions,
+    suffixes_of,
 )
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
@@ -75,7 +76,8 @@ class Planning(TaskPlanning):
     @property
     def _pair_folders(self) -> PairFolders:
         masks = self.data.masks or Masks()
-        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links)
+        suffixes = suffixes_of(self.data.channels)
+        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links, suffixes)
 
     @property
     def _pixels(self) -> Pixels:

@@ -76,6 +76,7 @@ class DensePredictor:
         self._mode = mode
         self._tile_bytes = tile_bytes
         self.image_size = tuple(model.inputs[0].shape[1:3])
+        self.channels = model.inputs[0].shape[-1]
         self._model = model
         self._run = connect(
             model.inputs[0] if source is None else source,
