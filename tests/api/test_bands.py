@@ -141,6 +141,7 @@ def test_keys_of_features_hold_channels_and_statistics():
     assert len({key(0.5), key(0.25), key(0.5, 3), key(0.5, 1), key(0.5, channels_read=4)}) == 5
 
 
+@pytest.mark.slow
 def test_features_of_other_statistics_are_not_read(folder, tmp_path, monkeypatch):
     """Both runs read the same images by the same frozen weights: the statistics alone differ."""
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
@@ -157,6 +158,7 @@ def test_features_of_other_statistics_are_not_read(folder, tmp_path, monkeypatch
     assert "ran once for" in tell(less, "less")
 
 
+@pytest.mark.slow
 def test_grey_digits_train_with_one_channel(tmp_path):
     recipe = recipe_of("", 1, phases=[PHASE | {"epochs": 2}])
     recipe["data"] |= {"builtin": "digits", "classes": ["0", "1"], "train": None}

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.decoder import DECODER_VERSION, REFUSED, decode_image, turn_upright
 from tl_toolkit.images.exif import choose, read_orientation, spells
 from tl_toolkit.images.headers import KINDS, pad_bytes, read_header
 from tl_toolkit.images.npy import NPY_MAGIC, decode_npy, read_npy_header
-from tl_toolkit.images.tiff import TIFF_MAGICS, describe_reader, read_tiff
+from tl_toolkit.images.tiff import TIFF_MAGICS, describe_reader, read_tiff, read_tiff_size
+from tl_toolkit.images.upright import is_sideways
 
 __all__ = [
     "as_channels",
@@ -29,6 +31,7 @@ __all__ = [
     "dtype_of",
     "encode_npy",
     "find_decoder",
+    "read_size",
 ]
 
 # Raise this number when bands get other pixels or verdicts.
@@ -127,6 +130,29 @@ def encode_npy(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, pixels, allow_pickle=False)
     return buffer.getvalue()
+
+
+def read_size(path: str) -> tuple[int, int]:
+    """Returns height and width of an image that was scanned, upright, without its pixels.
+
+    Args:
+        path: Its file.
+    """
+    with open(path, "rb") as file:
+        head = file.read(len(NPY_MAGIC))
+        file.seek(0)
+        if head == NPY_MAGIC:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            height, width = read(file)[0][:2]
+            return height, width
+        if head.startswith(TIFF_MAGICS):
+            return read_tiff_size(file.read())
+        with Image.open(file) as image:
+            width, height = image.size
+            return (width, height) if is_sideways(image) else (height, width)
 
 
 @functools.cache
