@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
 from tl_toolkit.recipe.schema import Data, Head, Recipe
@@ -141,13 +142,14 @@ class TaskPlanning:
         return None
 
     @staticmethod
-    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+    def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
         """Returns what `init` writes for a folder or table, None if it is not this task's.
 
         Args:
             source: The folder or table.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+            channels: Channels of the images.
 
         Raises:
             DataError: It is this task's, and something in it is wrong.
