@@ -149,7 +149,7 @@ def test_tiff_bands_are_read_by_pixel_by_plane_and_by_page(kind):
 def test_tiff_without_its_reader_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
 
-    assert "pip install 'tl-toolkit[tiff]'" in why(b"II*\0junk")
+    assert "pip install tifffile imagecodecs" in why(b"II*\0junk")
 
 
 # --- scan --------------------------------------------------------------------------------------

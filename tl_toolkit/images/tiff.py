@@ -14,7 +14,7 @@ __all__ = ["TIFF_MAGICS", "describe_reader", "read_tiff", "read_tiff_size"]
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a file; those with + are BigTIFF."""
 
-_MISSING = "a TIFF image, which the package tifffile reads: pip install 'tl-toolkit[tiff]'"
+_MISSING = "a TIFF image, which the package tifffile reads: pip install tifffile imagecodecs"
 _MOST_BYTES = 1 << 31
 _ORIENTATION = 274
 

@@ -33,7 +33,7 @@ from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
-from tl_toolkit.transfer.weights import hash_file
+from tl_toolkit.transfer.weights import LoadedWeights, hash_file
 
 _T = TypeVar("_T")
 
@@ -180,11 +180,14 @@ def scan_bands(plan: Plan, task: Task, progress: Handler) -> Plan:
         return settle_bands(plan, manifest.of("train"), progress)
 
 
-def _describe_widened(layer: str, channels: int) -> str:
+def _describe_widened(loaded: LoadedWeights, channels: int) -> str:
+    before = loaded.widened_from
     bands = "the one channel" if channels == 1 else f"each of {channels} channels"
+    kernel = "the kernel" if before == 1 else f"the mean of the {before} kernels"
     return (
-        f"weights of RGB are widened: in {layer} {bands} gets the mean of the three kernels, "
-        f"times 3/{channels}, so that the sum of the responses keeps its size"
+        f"weights are widened: in {loaded.widened} {bands} gets {kernel} of "
+        f"{'grey' if before == 1 else 'RGB'}, times {before}/{channels}, so that the sum of the "
+        "responses keeps its size"
     )
 
 
@@ -454,7 +457,7 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
     )
     loaded = transfer.weights
     if loaded is not None and loaded.widened:
-        progress(message(_describe_widened(loaded.widened, recipe.data.channels)))
+        progress(message(_describe_widened(loaded, recipe.data.channels)))
     if plan.start is not None and path is not None:
         head = transfer.parts[-1].layers
         carry_head(head, path, before=plan.start.classes, classes=plan.classes)

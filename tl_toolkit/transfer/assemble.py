@@ -220,7 +220,8 @@ def _load(
     pixels = PIXEL_RULES[architecture.pixels]
     source = _list_layers(_build(base, architecture, pixels, task, image)[2])
     loaded = load_weights(source, path)
-    return dataclasses.replace(loaded, widened=copy_widened(source, layers))
+    layer, before = copy_widened(source, layers)
+    return dataclasses.replace(loaded, widened=layer, widened_from=before)
 
 
 def _cross_pooled(

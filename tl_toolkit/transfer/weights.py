@@ -40,6 +40,7 @@ class LoadedWeights:
         num_tensors: How many tensors were assigned.
         left_out: Layers of the file's classifier, which have no place in a base.
         widened: The layer whose kernel was widened to other channels; "" for none.
+        widened_from: How many channels it had: 3 for RGB, 1 for grey.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class LoadedWeights:
     num_tensors: int
     left_out: tuple[str, ...]
     widened: str = ""
+    widened_from: int = 0
 
 
 def load_weights(

@@ -1,8 +1,8 @@
 """Weights of RGB in a network of other channels: the first convolution is widened.
 
-As in timm's `adapt_input_conv` (Wightman, 2019), after Wang et al. (TSN, ECCV 2016), who averaged
-the first layer's weights over RGB: each channel gets the mean of the kernels of all, times their
-number by that of the channels. Where all channels are equal, so are the responses.
+Each channel gets the mean of the kernels, as Wang et al. (Temporal Segment Networks, ECCV 2016) did
+for optical flow, times their number by that of the channels, as timm's `adapt_input_conv` scales
+the kernels that it repeats: where all channels are equal, the responses are those to grey.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def widen_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
     return widened.astype(np.float32)
 
 
-def copy_widened(source: Sequence[keras.layers.Layer], target: Sequence[keras.layers.Layer]) -> str:
+def copy_widened(
+    source: Sequence[keras.layers.Layer], target: Sequence[keras.layers.Layer]
+) -> tuple[str, int]:
     """Copies the weights of a base to the same base of other channels.
 
     Args:
@@ -40,18 +42,19 @@ def copy_widened(source: Sequence[keras.layers.Layer], target: Sequence[keras.la
         target: Layers of the base of other channels.
 
     Returns:
-        Name of the layer whose kernel was widened; "" where all have the same shape.
+        Name of the layer whose kernel was widened, and how many channels it had; ("", 0) where all
+        have the same shape.
     """
     weights = {
         (entry.layer, entry.index): entry.variable.numpy()
         for layer in source
         for entry in layer_variables(layer)
     }
-    widened = ""
+    widened = ("", 0)
     for entry in (entry for layer in target for entry in layer_variables(layer)):
         value = weights[entry.layer, entry.index]
         if value.shape != entry.shape:
+            widened = (entry.layer, value.shape[2])
             value = widen_kernel(value, entry.shape[2])
-            widened = entry.layer
         entry.variable.assign(value)
     return widened

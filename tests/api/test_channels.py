@@ -176,6 +176,29 @@ def test_grey_digits_train_with_one_channel(tmp_path):
     assert image.probabilities == array.probabilities == file.probabilities
 
 
+def test_base_of_ones_own_takes_as_many_bands_by_its_own_preprocessing(folder, tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 4))
+    base = keras.Model(inputs, keras.layers.Conv2D(8, 5, strides=4, name="conv")(inputs))
+    recipe = recipe_of(folder, phases=[{"name": "head", "epochs": 1}])
+    base.save(tmp_path / "own.keras")
+    recipe["model"] = {"base": {"model": str(tmp_path / "own.keras"), "preprocessing": "unit"}}
+
+    run = tl.finetune(recipe, out=tmp_path / "run")
+
+    assert not (run.path / "bands.json").exists()
+    assert run.model.get_layer("pixels_rescale").scale == pytest.approx(1 / 255)
+    recipe["data"]["channels"] = 3
+    with pytest.raises(RecipeError, match=r"takes images of 4 channels(.|\n)*data.channels=4"):
+        plan_values(recipe)
+    torch = recipe["model"]["base"] | {"preprocessing": "torch"}
+    recipe["data"]["channels"], recipe["model"] = 4, {"base": torch}
+    with pytest.raises(RecipeError, match="expected one of raw, unit, tf for other channels"):
+        plan_values(recipe)
+
+
 def test_what_has_no_meaning_for_bands_is_refused(folder):
     def refused(**sections):
         with pytest.raises(RecipeError) as caught:
