@@ -12,7 +12,8 @@ from tests.models import build_transfer, plan_values
 from tl_toolkit.catalog.records import PixelRule
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.features.fingerprint import PrefixKeys
-from tl_toolkit.images.bands import encode_npy
+from tl_toolkit.images.bands import describe_pixels, encode_npy
+from tl_toolkit.images.decoder import DECODER_VERSION
 from tl_toolkit.transfer.freezing import digest_variables
 
 PHASE = {"name": "all", "epochs": 4, "unfreeze": 4, "learning_rate": 1e-2}
@@ -131,14 +132,16 @@ def test_training_starts_from_a_run_with_its_statistics(run, folder, tmp_path):
 
 
 def test_keys_of_features_hold_channels_and_statistics():
-    def key(scale, channels=2, **more):
+    def key(scale, channels=2):
         rule = PixelRule("bands", "rgb", (scale,) * channels, (0.0,) * channels, "")
         transfer = build_transfer("lenet5", channels=channels, pixels=rule)
-        keys = PrefixKeys(transfer, more)
+        keys = PrefixKeys(transfer, describe_pixels(channels))
         return keys.key(transfer.parts[-1].inputs, digest_variables(transfer))
 
     assert key(0.5) == key(0.5)
-    assert len({key(0.5), key(0.25), key(0.5, 3), key(0.5, 1), key(0.5, channels_read=4)}) == 5
+    assert len({key(0.5), key(0.25), key(0.5, 3), key(0.5, 1)}) == 4
+    assert describe_pixels(3) == {"decoder": DECODER_VERSION}  # as keys of photos were before
+    assert describe_pixels(4) != describe_pixels(5)
 
 
 @pytest.mark.slow
@@ -197,6 +200,19 @@ def test_base_of_ones_own_takes_as_many_bands_by_its_own_preprocessing(folder, t
     recipe["data"]["channels"], recipe["model"] = 4, {"base": torch}
     with pytest.raises(RecipeError, match="expected one of raw, unit, tf for other channels"):
         plan_values(recipe)
+
+
+def test_plan_says_the_channels_and_warns_of_bands_that_stay_one_sum(folder):
+    model = {"base": "mobilenet", "arguments": {"alpha": 0.25}, "weights": "imagenet"}
+    tune = {"name": "tune", "epochs": 1, "unfreeze": 1}
+
+    plan, _ = plan_values(recipe_of(folder, model=model, phases=[tune]))
+    whole, _ = plan_values(recipe_of(folder, model=model, phases=[tune | {"unfreeze": 5}]))
+
+    assert "; 4 channels, normalized by those to train from" in plan.describe()
+    assert plan.as_json()["channels"] == 4
+    assert ["no phase trains conv1" in text for text in plan.warnings] == [True]
+    assert whole.warnings == []
 
 
 def test_what_has_no_meaning_for_bands_is_refused(folder):

@@ -136,7 +136,8 @@ def _check_plan(plan: Plan) -> None:
 def _measure(plan: Plan, folder: RunFolder, fractions: Sequence[float], progress: Handler) -> None:
     from tl_toolkit.evaluation.curve import measure_curve
     from tl_toolkit.tasks.registry import build_task
-    from tl_toolkit.training.prepare import settle_bands, survey_images, write_manifest
+    from tl_toolkit.training.bands import settle_bands
+    from tl_toolkit.training.prepare import survey_images, write_manifest
 
     task = build_task(plan.recipe, plan.classes)
     write_atomically(folder.recipe, dump_recipe(plan.recipe))

@@ -181,9 +181,9 @@ class _Finetuning:
     def run(self) -> Run:
         from tl_toolkit.features.settings import FeatureSettings
         from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.bands import settle_bands
         from tl_toolkit.training.prepare import (
             build_trainer,
-            settle_bands,
             start_aside,
             survey_images,
             write_manifest,

@@ -61,7 +61,8 @@ def build_model(
     ):
         plan = check_recipe(loaded)
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import assemble_model, prepare_model, scan_bands
+        from tl_toolkit.training.bands import scan_bands
+        from tl_toolkit.training.prepare import assemble_model, prepare_model
         from tl_toolkit.training.seeds import phase_seed
         from tl_toolkit.transfer.heads import initialize_head
 

@@ -300,7 +300,8 @@ class Searching:
     def _begin(self) -> tuple[Engine, list[Trial]]:
         """Returns the engine, and the trials that are done; a refused resume changes nothing."""
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.prepare import settle_bands, survey_images, write_manifest
+        from tl_toolkit.training.bands import settle_bands
+        from tl_toolkit.training.prepare import survey_images, write_manifest
         from tl_toolkit.tuning.engine import Engine
 
         task = build_task(self.recipe, self.plan.classes)

@@ -116,6 +116,7 @@ class Plan:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
         doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
+        doubts.append(self._describe_joined())
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
@@ -129,6 +130,18 @@ class Plan:
         return (
             "augment.mixup and cutmix change nothing: the head is solved on images as they are, "
             "and no phase trains by steps"
+        )
+
+    def _describe_joined(self) -> str:
+        """Describes widened weights that no phase trains: bands stay one sum."""
+        first = self.architecture.blocks[0].units[0].name
+        is_widened = self.published is not None and self.recipe.data.channels > RGB
+        if not is_widened or any(first in units for units in self.units.values()):
+            return ""
+        count = len(self.architecture.blocks)
+        return (
+            f"no phase trains {first}, which weights of RGB let see the sum of the bands alone: "
+            f"what one of them tells is lost. Try: a phase with unfreeze={count}"
         )
 
     def _describe_dropped(self) -> str:
@@ -155,6 +168,7 @@ class Plan:
             "start": None if self.start is None else self.start.as_json(),
             "classes": list(self.classes),
             "images": {split: dict(counts) for split, counts in self.images.items()},
+            "channels": self.recipe.data.channels,
             "ignored": self.ignored,
             "warnings": self.warnings,
             "reasons": list(self.reasons),
@@ -191,7 +205,7 @@ class Plan:
                 f"base     {base}{arguments}; weights {weights}{fetch}",
                 *([f"start    {self.start.describe()}"] if self.start else []),
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
-                f"images   {images}",
+                f"images   {images}{self._describe_channels()}",
                 *([f"folds    {self._describe_folds()}"] if self.recipe.data.folds else []),
                 f"phases   {'; '.join(self._list_phases())}",
                 *(f"chosen   {reason}" for reason in self.reasons),
@@ -200,6 +214,11 @@ class Plan:
                 *(f"warning  {text}" for text in self.warnings),
             )
         )
+
+    def _describe_channels(self) -> str:
+        channels = self.recipe.data.channels
+        how = ", normalized by those to train from" if self.needs_bands else ""
+        return f"; {channels} channel{'s' if channels > 1 else ''}{how}" if channels != RGB else ""
 
     def _describe_folds(self) -> str:
         group = self.recipe.data.group

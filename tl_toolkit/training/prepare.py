@@ -5,23 +5,20 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import keras
 
-from tl_toolkit.catalog.bands import BandStatistics
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.geometry import Resize, build_resize
-from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
-from tl_toolkit.images.statistics import measure_bands
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
@@ -33,7 +30,8 @@ from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
-from tl_toolkit.transfer.weights import LoadedWeights, hash_file
+from tl_toolkit.transfer.weights import hash_file
+from tl_toolkit.transfer.widening import describe_widened
 
 _T = TypeVar("_T")
 
@@ -122,73 +120,6 @@ def survey_images(
     if text := task.describe_imbalance(manifest):
         progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
-
-
-def settle_bands(
-    plan: Plan, examples: Sequence[Example], progress: Handler, folder: RunFolder | None = None
-) -> Plan:
-    """Returns a plan with the statistics of its bands, where its base needs them.
-
-    A run that starts from another keeps the statistics that its weights were trained with.
-
-    Args:
-        plan: The plan.
-        examples: Its training images.
-        progress: Receives the statistics as a message, and a warning of a band that is constant.
-        folder: Receives bands.json; None writes none.
-
-    Raises:
-        DataError: An image cannot be read any more, or the run to start from has no statistics.
-    """
-    channels = plan.recipe.data.channels
-    if not plan.needs_bands or plan.bands is not None:
-        return plan
-    if plan.start is not None:
-        before = RunFolder(plan.start.run)
-        bands = BandStatistics.from_values(before.read_json(before.bands))
-        source = "of the run that training starts from"
-    else:
-        bands = measure_bands(examples, channels)
-        source = f"over {bands.images:,} training images"
-    each = ", ".join(
-        f"{m:.4g} +- {d:.4g}" for m, d in zip(bands.mean, bands.deviation, strict=True)
-    )
-    progress(message(f"bands: mean and deviation {source} normalize them: {each}"))
-    constant = [str(band) for band, deviation in enumerate(bands.deviation, 1) if not deviation]
-    if constant:
-        progress(warning(f"band {', '.join(constant)} is the same in all pixels: it tells nothing"))
-    if folder is not None:
-        write_json(folder.bands, bands.as_json())
-    return replace(plan, bands=bands)
-
-
-def scan_bands(plan: Plan, task: Task, progress: Handler) -> Plan:
-    """Returns a plan with the statistics of its bands, for a model that is built without a run.
-
-    Args:
-        plan: Says which images there are.
-        task: Inspects files of targets.
-        progress: As in `settle_bands`, and receives the number of images inspected.
-
-    Raises:
-        DataError: Images cannot be used.
-    """
-    if not plan.needs_bands:
-        return plan
-    with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
-        manifest = scan_images(plan, task, RunFolder(Path(folder)), progress)
-        return settle_bands(plan, manifest.of("train"), progress)
-
-
-def _describe_widened(loaded: LoadedWeights, channels: int) -> str:
-    before = loaded.widened_from
-    bands = "the one channel" if channels == 1 else f"each of {channels} channels"
-    kernel = "the kernel" if before == 1 else f"the mean of the {before} kernels"
-    return (
-        f"weights are widened: in {loaded.widened} {bands} gets {kernel} of "
-        f"{'grey' if before == 1 else 'RGB'}, times {before}/{channels}, so that the sum of the "
-        "responses keeps its size"
-    )
 
 
 def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
@@ -457,7 +388,9 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
     )
     loaded = transfer.weights
     if loaded is not None and loaded.widened:
-        progress(message(_describe_widened(loaded, recipe.data.channels)))
+        progress(
+            message(describe_widened(loaded.widened, loaded.widened_from, recipe.data.channels))
+        )
     if plan.start is not None and path is not None:
         head = transfer.parts[-1].layers
         carry_head(head, path, before=plan.start.classes, classes=plan.classes)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tl_toolkit.architectures.graph import layer_variables
 
-__all__ = ["copy_widened", "widen_kernel"]
+__all__ = ["copy_widened", "describe_widened", "widen_kernel"]
 
 
 def widen_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -58,3 +58,19 @@ def copy_widened(
             value = widen_kernel(value, entry.shape[2])
         entry.variable.assign(value)
     return widened
+
+
+def describe_widened(layer: str, before: int, channels: int) -> str:
+    """Returns what became of a kernel, as a sentence.
+
+    Args:
+        layer: The layer that holds it.
+        before: Channels that it had, 3 for RGB and 1 for grey.
+        channels: Channels that it has.
+    """
+    bands = "the one channel" if channels == 1 else f"each of {channels} channels"
+    kernel = "the kernel of grey" if before == 1 else f"the mean of the {before} kernels of RGB"
+    return (
+        f"weights are widened: in {layer} {bands} gets {kernel}, times {before}/{channels}, so "
+        "that the sum of the responses keeps its size"
+    )

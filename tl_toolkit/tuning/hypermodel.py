@@ -34,13 +34,13 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.bands import settle_bands
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer, tabulate_rate
 from tl_toolkit.training.prepare import (
     assemble_model,
     build_trainer,
     load_images,
-    settle_bands,
     survey_images,
 )
 from tl_toolkit.transfer.assemble import TransferModel
