@@ -190,7 +190,12 @@ def test_other_bands_are_named_for_each_file_with_what_to_type(tmp_path):
 
     (problem,) = caught.value.problems
     assert f"{paths[1]}: an array of 6 bands where data.channels is 4" in problem.expected
-    assert problem.hint.startswith("data.channels=6")
+    assert problem.hint == "data.channels=6"
+
+    np.save(tmp_path / "fits.npy", np.zeros((6, 7, 4)))
+    files.append(SourceFile(str(tmp_path / "fits.npy"), None, ("a",)))
+    with pytest.raises(DataError, match="data.broken=skip"):
+        scan_files(files, channels=4, cache_dir=tmp_path / "cache")
 
 
 def test_only_what_stands_for_rgb_is_converted(draw, encode):

@@ -5,8 +5,11 @@ import pytest
 from PIL import Image
 
 import tl_toolkit as tl
+from tests.export.unequal import compare_exported
 from tests.models import build_transfer
 from tl_toolkit.catalog.records import PixelRule
+from tl_toolkit.export.formats import FinishedModel
+from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.images.bands import encode_npy, read_size
 from tl_toolkit.images.geometry import Padding
 from tl_toolkit.tasks.classification.task import Classification
@@ -70,6 +73,20 @@ def test_export_of_bands_equals_the_model_from_pixels_and_from_arrays(resize):
     assert not task.compare_served(
         model, draw_files(), resize, ask_here(other, wrong, resize), Limits()
     )["holds"]
+
+
+@pytest.mark.slow
+def test_saved_model_of_bands_equals_the_model_in_a_process_of_its_own(tmp_path):
+    """The process cannot import the toolkit: what decodes arrays is inside the saved model."""
+    task = Classification(("a", "b"))
+    model = build_transfer("lenet5", channels=4, pixels=BANDS, task=task).model
+    finished = FinishedModel(model, task, "crop")
+    write_saved_model(finished, tmp_path / "saved")
+
+    report = compare_exported(finished, tmp_path / "saved", draw_files())
+
+    assert report["holds"]
+    assert report["bytes"]["largest_difference"] <= 1e-5
 
 
 def test_export_of_grey_photos_is_compared_on_turned_ones(draw_jpeg):

@@ -308,7 +308,8 @@ def _refuse(inspections: Sequence[Inspection], *, skip_broken: bool) -> None:
     problems = []
     if broken:
         what = f"{_count(broken)} cannot be read"
-        hint = _suggest_channels(broken) or "data.broken=skip to leave them out"
+        is_whole = len(broken) == len(inspections)
+        hint = (is_whole and _suggest_channels(broken)) or "data.broken=skip to leave them out"
         problems.append(Problem("data", what, _name(broken), hint))
     if convertible:
         what = f"{_count(convertible)} must be converted before use"
@@ -319,13 +320,10 @@ def _refuse(inspections: Sequence[Inspection], *, skip_broken: bool) -> None:
 
 
 def _suggest_channels(broken: Sequence[Inspection]) -> str:
-    """Returns the channels that all images have which are refused for theirs, or ""."""
+    """Returns the channels that all images have, where they are refused for theirs; else ""."""
     found = [re.search(r" of (\d+) bands where data\.channels is", it.reason) for it in broken]
-    counts = {match[1] for match in found if match}
-    is_alike = len(counts) == 1 and all(found)
-    return (
-        f"data.channels={counts.pop()}, or data.broken=skip to leave them out" if is_alike else ""
-    )
+    counts = {match[1] if match else "" for match in found}
+    return f"data.channels={counts.pop()}" if len(counts) == 1 and all(found) else ""
 
 
 def _count(inspections: Sequence[Inspection]) -> str:
