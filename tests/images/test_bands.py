@@ -179,6 +179,7 @@ def test_verdicts_depend_on_the_channels(tmp_path):
         assert four.verdict == "good"
         assert five.verdict == "broken" and "4 bands" in five.reason
         assert rgb.verdict == "broken"
+        assert rgb.reason == "a .npy array, which is read with its data.channels"
 
 
 def test_other_bands_are_named_for_each_file_with_what_to_type(tmp_path):

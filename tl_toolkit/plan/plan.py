@@ -135,7 +135,7 @@ class Plan:
     def _describe_joined(self) -> str:
         """Describes widened weights that no phase trains: bands stay one sum."""
         first = self.architecture.blocks[0].units[0].name
-        is_widened = self.published is not None and self.recipe.data.channels > RGB
+        is_widened = self.published is not None and self.recipe.data.channels not in (1, RGB)
         if not is_widened or any(first in units for units in self.units.values()):
             return ""
         count = len(self.architecture.blocks)
