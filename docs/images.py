@@ -3,6 +3,7 @@
     python docs/images.py photos        # photos/ball/00.png, ... and unseen/: images of one thing
     python docs/images.py tables        # tables/photos/ with labels.csv and numbers.csv
     python docs/images.py scenes        # scenes/train, val, test: images/, masks/, edges/, normals/
+    python docs/images.py fields        # fields/dry/00.npy, ...: blue, green, red, near infrared
 
 The same images each time.
 """
@@ -227,6 +228,18 @@ def write_scenes(folder: Path) -> None:
                 _write(folder / split / kind / f"{number:02}.png", pixels)
 
 
+def write_fields(folder: Path, *, count: int = 40) -> None:
+    """Writes arrays of four bands: plants are brighter in near infrared, and else like dry soil."""
+    random = np.random.default_rng(3)
+    for kind, infrared in (("dry", 2400), ("plants", 3000)):
+        for number in range(count):
+            parcels = random.normal(0, 250, (6, 6, 4)) + (600, 800, 900, infrared)
+            bands = np.kron(parcels, np.ones((8, 8, 1))) + random.normal(0, 60, (48, 48, 4))
+            path = folder / kind / f"{number:02}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, bands.clip(0, 10_000).astype(np.uint16))
+
+
 def _find_edges(things: np.ndarray) -> np.ndarray:
     """Returns 255 where a pixel and the one right of it or below show different things."""
     right, below = np.roll(things, -1, axis=1), np.roll(things, -1, axis=0)
@@ -240,7 +253,12 @@ def _write(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-WRITERS = {"photos": write_photos, "tables": write_tables, "scenes": write_scenes}
+WRITERS = {
+    "photos": write_photos,
+    "tables": write_tables,
+    "scenes": write_scenes,
+    "fields": write_fields,
+}
 
 
 if __name__ == "__main__":

@@ -296,7 +296,7 @@ def build_nested_activity():
         (lambda: sequential(layers.Dense(4), shape=(8,)), r"takes inputs of shape \(None, 8\)"),
         (
             lambda: sequential(layers.Conv2D(4, 3), shape=(8, 8, 4)),
-            r"takes inputs of shape \(None, 8, 8, 4\)\n  expected images \(batch, height, width, 3",
+            r"takes images of 4 channels\n  expected those of the images, data.channels = 3",
         ),
         (
             lambda: sequential(layers.Reshape((64, 3)), shape=(8, 8, 3)),

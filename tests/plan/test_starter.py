@@ -1,5 +1,8 @@
 """What `init` says of tables: wrong cells, misnamed columns, separators, and its own choices."""
 
+import struct
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -9,6 +12,7 @@ from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.starter import write_starter
 from tl_toolkit.recipe.load import build_recipe, load_recipe
+from tl_toolkit.sources.arrays import read_shape
 
 COUNT = 8
 FLAGS = {"cat": [0, 1] * 4, "dog": [1, 0, 0, 1] * 2}
@@ -309,3 +313,66 @@ def test_init_writes_what_a_recipe_without_phases_gets(tmp_path, draw_photos, co
     assert written == chosen and written.preset is None
     assert [phase.name for phase in written.phases] == phases
     assert "could not tell" in text if count == 8 else "kept where it is better" in text
+
+
+def save_arrays(folder, shape, count=6, classes=("a", "b")):
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            np.save(folder / name / f"{number}.npy", np.full(shape, number, np.uint16))
+    return folder
+
+
+def test_init_reads_the_channels_of_arrays(tmp_path):
+    folder = save_arrays(tmp_path / "fields", (24, 32, 6))
+
+    starter = write_starter(folder, base="mobilenet", place=tmp_path)
+
+    assert "  channels: 6 " in starter.text
+    reason = "12 arrays that were opened have 6 bands"
+    assert f"data.channels: 6, as {reason}" in starter.choices
+    assert any("width / height 1.33" in choice for choice in starter.choices)
+    (tmp_path / "r.yaml").write_text(starter.text.replace("imagenet", "random"))
+    plan = check_recipe(load_recipe(tmp_path / "r.yaml"))
+    assert plan.recipe.data.channels == 6
+    assert plan.images == {"to be split": {"a": 6, "b": 6}}
+
+
+def test_init_reads_the_channels_of_arrays_in_pairs_and_tables(tmp_path):
+    save_arrays(tmp_path / "pairs", (8, 8), classes=("images",))
+    (tmp_path / "pairs" / "masks").mkdir()
+    for number in range(6):
+        Image.new("L", (8, 8), number % 2).save(tmp_path / "pairs" / "masks" / f"{number}.png")
+    save_arrays(tmp_path / "table", (8, 8, 5), count=2)
+    rows = [(f"table/{name}/{n}.npy", name) for name in "ab" for n in (0, 1)]
+    table = write_table(tmp_path / "t.csv", [("path", "label"), *rows])
+
+    # Masks are photos, as many as the arrays.
+    assert "  channels: 1 " in write_starter(tmp_path / "pairs", base="unet").text
+    assert "  channels: 5 " in write_starter(table, base="lenet5").text
+
+
+def encode_tiff_header(bands, order="<"):
+    """The tags of a TIFF file: 12 x 8 pixels, black is zero."""
+    tags = [(256, 12), (257, 8), (262, 1), (277, bands)]
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(tags))
+    return head + b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, it, 0) for tag, it in tags)
+
+
+def test_init_reads_the_bands_of_tiff_files_and_leaves_photos_alone(tmp_path, draw_photos):
+    photos = draw_photos(tmp_path / "photos", classes=("a", "b"), count=3)
+    assert "channels" not in write_starter(photos, base="mobilenet").text
+
+    for mode in ("RGBA", "CMYK", "RGB", "L"):
+        for number in range(3):
+            for name in "ab":
+                Image.new(mode, (8, 8)).save(photos / name / f"{number}.tif")
+                (photos / name / f"{number}.jpg").unlink(missing_ok=True)
+        assert "channels" not in write_starter(photos, base="mobilenet").text
+
+    for order in "<>":
+        for number in range(3):
+            for name in "ab":
+                (photos / name / f"{number}.tif").write_bytes(encode_tiff_header(4, order))
+        assert "  channels: 4 " in write_starter(photos, base="mobilenet").text
+        assert read_shape(photos / "a" / "0.tif") == (8, 12, 4)

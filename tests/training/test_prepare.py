@@ -22,7 +22,9 @@ from tl_toolkit.training.prepare import start_aside
 )
 def test_settings_have_the_fields_of_their_section(section, settings):
     fields = {field.name: field.default for field in dataclasses.fields(settings)}
-    beside = {"augment", "image_size", "resize", "seed"} if section is Features else set()
+    beside = (
+        {"augment", "channels", "image_size", "resize", "seed"} if section is Features else set()
+    )
 
     assert set(fields) - beside == set(section.model_fields)
     assert all(fields[name] == field.default for name, field in section.model_fields.items())
@@ -30,7 +32,7 @@ def test_settings_have_the_fields_of_their_section(section, settings):
 
 @pytest.mark.parametrize(
     "values, color", [({}, (114, 114, 114)), ({"pad_color": 0}, (0, 0, 0)),
-                      ({"pad_color": [1, 20, 255]}, (1, 20, 255))],
+                      ({"pad_color": [1, 20, 255]}, (1, 20, 255)), ({"channels": 1}, (0, 0, 0))],
 )  # fmt: skip
 def test_the_colour_of_a_padding_reaches_the_features(values, color):
     recipe = build_recipe(

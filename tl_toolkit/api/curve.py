@@ -136,11 +136,13 @@ def _check_plan(plan: Plan) -> None:
 def _measure(plan: Plan, folder: RunFolder, fractions: Sequence[float], progress: Handler) -> None:
     from tl_toolkit.evaluation.curve import measure_curve
     from tl_toolkit.tasks.registry import build_task
+    from tl_toolkit.training.bands import settle_bands
     from tl_toolkit.training.prepare import survey_images, write_manifest
 
     task = build_task(plan.recipe, plan.classes)
     write_atomically(folder.recipe, dump_recipe(plan.recipe))
     manifest, _ = survey_images(plan, task, folder, progress)
+    plan = settle_bands(plan, manifest.of("train"), progress, folder)
     write_manifest(manifest, folder)
     split = "test" if manifest.of("test") else "validation"
     points: list[CurvePoint] = []

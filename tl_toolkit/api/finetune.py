@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -198,6 +198,7 @@ class _Finetuning:
     def run(self) -> Run:
         from tl_toolkit.features.settings import FeatureSettings
         from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.bands import settle_bands
         from tl_toolkit.training.prepare import (
             build_trainer,
             start_aside,
@@ -209,20 +210,32 @@ class _Finetuning:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
         if self._resumed is None:
             self._write_recipe()
-        # Building and tracing keep Python busy, decoding does not: they run side by side.
         task = build_task(self.recipe, self.plan.classes)
-        wait_for_model = start_aside(lambda: self._compile(task))
+        waiting: list[Callable[..., CompiledPhases]] = []
+
+        def start() -> None:
+            waiting.append(start_aside(lambda: self._compile(task)))
+
+        # Building and tracing keep Python busy, decoding does not: they run side by side. Only a
+        # model of bands waits for their statistics.
+        if not self.plan.needs_bands:
+            start()
         try:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             self._check_resumed({"data_sha256": manifest.digest})
             write_manifest(manifest, self.folder)
-            compiled = self._settle_precision(wait_for_model())
+            if not waiting:
+                examples = manifest.of("train")
+                self.plan = settle_bands(self.plan, examples, self.progress, self.folder)
+                start()
+            compiled = self._settle_precision(waiting[0]())
         except BaseException:  # interrupts too
             self._is_ending.set()
             # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
             # be stopped; a second interrupt ends the wait.
             with contextlib.suppress(Exception, HandlerFailed):
-                wait_for_model(_PATIENCE_SECONDS)
+                for wait_for_model in waiting:
+                    wait_for_model(_PATIENCE_SECONDS)
             raise
         transfer = compiled.transfer
         self._note(transfer, manifest)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.recipe.tree import show
-from tl_toolkit.sources.listing import name_some
+from tl_toolkit.sources.listing import name_some, suffixes_of
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Inputs:
 
     Attributes:
         files: The paths of all in order; those of arrays are their names.
-        arrays: Pixels of the arrays, uint8 (h, w, 3).
+        arrays: Pixels of the arrays, (h, w, channels).
         missing: Problems of paths that hold no image.
     """
 
@@ -50,7 +51,9 @@ class Inputs:
     missing: dict[Path, Problem] = field(default_factory=dict)
 
 
-def list_inputs(paths: Image | Iterable[Image], out: Path | None, report: Handler) -> Inputs:
+def list_inputs(
+    paths: Image | Iterable[Image], out: Path | None, report: Handler, channels: int = RGB
+) -> Inputs:
     """Lists the images to predict, without those in `out`, which holds predictions.
 
     Images that `paths` names are listed even there.
@@ -59,6 +62,7 @@ def list_inputs(paths: Image | Iterable[Image], out: Path | None, report: Handle
         paths: As in `Run.predict`.
         out: The folder that receives predictions.
         report: Receives a message on images that are left out.
+        channels: Channels of the images.
 
     Raises:
         DataError: No path holds an image, or an array has another type or shape.
@@ -73,11 +77,11 @@ def list_inputs(paths: Image | Iterable[Image], out: Path | None, report: Handle
         raise DataError(Problem("paths", f"holds nothing to predict: {show(paths)}", expected))
     for place, item in enumerate(items):
         if not isinstance(item, str | os.PathLike):
-            _add_arrays(item, inputs, f"paths[{place}]")
+            _add_arrays(item, inputs, f"paths[{place}]", channels)
             continue
         path = _check_path(item, f"paths[{place}]")
         try:
-            images = list_images(path, left_out=lost)
+            images = list_images(path, left_out=lost, suffixes=suffixes_of(channels))
         except DataError as error:
             inputs.missing[path] = error.problems[0]
             images = [path]
@@ -134,7 +138,7 @@ def _is_pillow(item: object) -> bool:
     return module is not None and isinstance(item, module.Image)
 
 
-def _add_arrays(item: Any, inputs: Inputs, where: str) -> None:
+def _add_arrays(item: Any, inputs: Inputs, where: str, channels: int) -> None:
     """Adds the image of an array or of Pillow, or those of a batch."""
     import numpy as np
 
@@ -142,9 +146,9 @@ def _add_arrays(item: Any, inputs: Inputs, where: str) -> None:
         from tl_toolkit.images.convert import read_pillow
 
         try:
-            pixels = read_pillow(item)
+            pixels = read_pillow(item, channels)
         except ValueError as error:
-            hint = 'image.convert("RGB"), or the path of its file'
+            hint = 'image.convert("RGB"), or the path of its file' if channels == RGB else ""
             what = f"an image of mode {item.mode!r} cannot be read: {error}"
             raise DataError(Problem(where, what, hint=hint)) from error
     else:
@@ -152,7 +156,10 @@ def _add_arrays(item: Any, inputs: Inputs, where: str) -> None:
             pixels = np.asarray(item)
         except Exception:  # whatever the class of a tensor or a list raises
             pixels = np.empty(0, object)
-        pixels = _as_rgb(pixels, item, where)
+        if channels == RGB:
+            pixels = _as_rgb(pixels, item, where)
+        else:
+            pixels = _as_bands(pixels, item, where, channels)
     for image in pixels if pixels.ndim == 4 else [pixels]:
         name = Path(f"array[{len(inputs.arrays)}]")
         inputs.arrays[name] = image
@@ -180,6 +187,24 @@ def _as_rgb(pixels: np.ndarray, item: object, where: str) -> np.ndarray:
             _describe_change(grey),
         )
     )
+
+
+def _as_bands(pixels: np.ndarray, item: object, where: str, channels: int) -> np.ndarray:
+    """Returns pixels as float32 (h, w, channels) or (n, h, w, channels)."""
+    import numpy as np
+
+    bands = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    is_numeric = pixels.dtype.kind in "biuf" and bands.ndim in (3, 4) and bands.size > 0
+    if is_numeric and bands.shape[-1] == channels and np.isfinite(bands).all():
+        return bands.astype(np.float32)
+    what = f"= {show(item)}, of type {type(item).__name__}"
+    if is_numeric:
+        what = f"has dtype {pixels.dtype} and shape {pixels.shape}"
+    expected = (
+        f"Expected (h, w, {channels}) or a batch (n, h, w, {channels}) of finite numbers, those of "
+        "the files."
+    )
+    raise DataError(Problem(where, what, expected))
 
 
 def _describe_change(pixels: np.ndarray) -> str:
@@ -213,7 +238,9 @@ def _is_same(folder: Path, out: Path) -> bool:
     return out.exists() and folder.samefile(out)
 
 
-def read_parity_images(manifest: Manifest, report: Handler) -> dict[str, bytes]:
+def read_parity_images(
+    manifest: Manifest, report: Handler, channels: int = RGB
+) -> dict[str, bytes]:
     """Returns validation images, spread over the classes: those that are still as they were.
 
     Where folds took turns at validation, all training images were validation images once.
@@ -221,6 +248,7 @@ def read_parity_images(manifest: Manifest, report: Handler) -> dict[str, bytes]:
     Args:
         manifest: The run's images.
         report: Receives a warning if some have moved or changed.
+        channels: Channels of the images.
     """
     from tl_toolkit.images.pipeline import read_encoded
 
@@ -231,7 +259,7 @@ def read_parity_images(manifest: Manifest, report: Handler) -> dict[str, bytes]:
     # The manifest is ordered by class, so that equal steps go through all of them.
     for example in (examples[index * len(examples) // count] for index in range(count)):
         try:
-            files[example.path] = read_encoded(example)
+            files[example.path] = read_encoded(example, channels)
         except DataError as error:
             reasons.append(f"{example.path} {error.problems[0].what}")
     if reasons:

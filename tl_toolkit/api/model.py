@@ -47,8 +47,9 @@ def build_model(
         progress: As in `tl.finetune`; a weight file may have to be fetched.
 
     Returns:
-        One flat functional model: float32 RGB (batch, h, w, 3) in 0..255 to the task's outputs;
-        for a dense task [images, pixels] to outputs (batch, n, units), as `Run.model`.
+        One flat functional model: float32 RGB (batch, h, w, 3) in 0..255, or bands in the numbers
+        of their files, to the task's outputs; for a dense task [images, pixels] to outputs (batch,
+        n, units), as `Run.model`.
 
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights.
@@ -60,11 +61,13 @@ def build_model(
     ):
         plan = check_recipe(loaded)
         from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.bands import scan_bands
         from tl_toolkit.training.prepare import assemble_model, prepare_model
         from tl_toolkit.training.seeds import phase_seed
         from tl_toolkit.transfer.heads import initialize_head
 
         task = build_task(plan.recipe, plan.classes)
+        plan = scan_bands(plan, task, handle)
         transfer = assemble_model(plan, task, handle)
         prepare_model(plan, task, handle)
         if plan.start is None:

@@ -80,7 +80,8 @@ class Run(InFolder):
         """How images are resized to the model's size."""
         from tl_toolkit.images.geometry import build_resize
 
-        return build_resize(self.recipe.data.resize, self.recipe.data.pad_color)
+        data = self.recipe.data
+        return build_resize(data.resize, data.pad_color, data.channels)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Run(InFolder):
 
     @cached_property
     def model(self) -> keras.Model:
-        """The kept model: float32 RGB (batch, h, w, 3) in 0..255 to (batch, outputs).
+        """The kept model: float32 (batch, h, w, channels), RGB in 0..255, to (batch, outputs).
 
         Outputs are probabilities, or numbers in the units of the table for a regression.
         For a dense task (an output per pixel): [images, pixels] to outputs (batch, n, units), where
@@ -215,7 +216,13 @@ class Run(InFolder):
             raise DataError(Problem(str(self.path), what, expected, hint))
         targets = task.load_targets(examples, settings.image_size, self._resize)
         images = {
-            size: Images(examples, image_size=size, resize=self._resize, targets=targets)
+            size: Images(
+                examples,
+                image_size=size,
+                resize=self._resize,
+                channels=settings.channels,
+                targets=targets,
+            )
             for size in find_sizes(settings.image_size, views)
         }
         _report_views(views, progress)
@@ -258,6 +265,7 @@ class Run(InFolder):
             [file.path for file in listing.files],
             convert_dir=convert_dir,
             progress=report_counts(progress, "images_inspected"),
+            channels=self.recipe.data.channels,
         )
         examples = [
             Example(*inspection[:2], "test", file.targets, *inspection[2:])
@@ -285,9 +293,10 @@ class Run(InFolder):
         Args:
             paths: A file, folder, array or image of Pillow, or several: a list, a generator, a
                 column of a DataFrame. An array is uint8 (h, w, 3), RGB in 0..255, grey (h, w) or
-                (h, w, 1), or a batch (n, h, w, 3). An image of Pillow is read as its file is:
-                upright, alpha dropped. Predictions of both have the paths `array[0]`, `array[1]`,
-                ...
+                (h, w, 1), or a batch (n, h, w, 3); of other `data.channels` (h, w, channels) in
+                the numbers of the files, or a batch of them. An image of Pillow is read as its
+                file is: upright, alpha dropped. Predictions of both have the paths `array[0]`,
+                `array[1]`, ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps
@@ -317,7 +326,7 @@ class Run(InFolder):
         self._require(self.folder.model)
         self._check_use(folder, native=native)
         with handling(progress) as handle:
-            inputs = list_inputs(paths, folder, handle)
+            inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
             with self.numerics():
                 return self._predict(inputs, folder, views, native=native, report=handle)
@@ -339,7 +348,8 @@ class Run(InFolder):
                 raise DataError(inputs.missing[path])
             if path in inputs.arrays:
                 return inputs.arrays[path]
-            return read_pixels(path, convert=self.recipe.data.convert)
+            data = self.recipe.data
+            return read_pixels(path, convert=data.convert, channels=data.channels)
 
         files = inputs.files
         options = PredictionOptions(
@@ -427,7 +437,7 @@ class Run(InFolder):
         files = {}
         if is_proved:
             manifest = Manifest.load(self.folder.manifest, classes=self.classes)
-            files = read_parity_images(manifest, report)
+            files = read_parity_images(manifest, report, self.recipe.data.channels)
         return publish(
             FinishedModel(self._find_model(report), self._task, self._resize),
             self.folder,

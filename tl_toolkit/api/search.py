@@ -300,14 +300,19 @@ class Searching:
     def _begin(self) -> tuple[Engine, list[Trial]]:
         """Returns the engine, and the trials that are done; a refused resume changes nothing."""
         from tl_toolkit.tasks.registry import build_task
+        from tl_toolkit.training.bands import settle_bands
         from tl_toolkit.training.prepare import survey_images, write_manifest
         from tl_toolkit.tuning.engine import Engine
 
         task = build_task(self.recipe, self.plan.classes)
-        if self.recipe.precision == "auto":
+        is_open = self.recipe.precision == "auto"
+        if is_open and not self.plan.needs_bands:
             self._choose_precision(task)
         with _undoing_additions(self.folder.converted):
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
+            if is_open and self.plan.needs_bands:
+                self._choose_precision(task)
             engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()

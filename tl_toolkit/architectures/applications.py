@@ -4,6 +4,7 @@ Keras numbers the layers that it does not name by counters of the process, so th
 differ from build to build. Here each gets the name of its unit and its kind: `mixed3_conv2`.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import keras
 
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.catalog.imagenet import UNIT_NAMES
-from tl_toolkit.catalog.records import rename
+from tl_toolkit.catalog.records import RGB, rename
 from tl_toolkit.keras_private import counted_name, rebuild_graph
 
 __all__ = ["build_application"]
@@ -36,6 +37,8 @@ _WORDS = {
 _STEM_ENDS = {"InceptionV3": 2, "InceptionResNetV2": 2}
 """Bases whose first layers have no names: the stem ends at the max pooling of this number."""
 
+_PREPROCESSING = "include_preprocessing"
+_OF_RGB = (keras.layers.Rescaling, keras.layers.Normalization)
 _EFFICIENTNET_DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -46,10 +49,11 @@ def build_application(
 
     EfficientNet B0 to B7 is built as Keras builds it for its ImageNet files: with a second
     rescaling behind the normalization, which `weights=None` leaves out. `imagenet_rescaling=False`
-    leaves it out too.
+    leaves it out too. For other channels than RGB the base has none of the layers that preprocess
+    RGB: what enters them is preprocessed as a whole.
 
     Args:
-        inputs: float32 (batch, h, w, 3), preprocessed as the base's record says.
+        inputs: float32 (batch, h, w, c), preprocessed as the base's record says.
         application: Name of the function in keras.applications, as "Xception".
         **arguments: Further arguments of that function, as alpha.
 
@@ -57,9 +61,13 @@ def build_application(
         The feature map (batch, h', w', c).
     """
     build = getattr(keras.applications, application)
-    if arguments.pop("imagenet_rescaling", False):
+    is_rescaled = arguments.pop("imagenet_rescaling", None)
+    is_rgb = inputs.shape[-1] == RGB
+    if is_rescaled or (is_rescaled is not None and not is_rgb):
         outputs = _build_efficientnet(build, inputs, arguments)
     else:
+        if not is_rgb and _PREPROCESSING in inspect.signature(build).parameters:
+            arguments[_PREPROCESSING] = False
         model = build(input_tensor=inputs, include_top=False, weights=None, **arguments)
         outputs = model.output
     _name_layers(application, keras.Function(inputs, outputs))
@@ -67,13 +75,19 @@ def build_application(
 
 
 def _build_efficientnet(build: Any, inputs: keras.KerasTensor, arguments: Any) -> keras.KerasTensor:
-    """Builds EfficientNet with the rescaling that its files need (tensorflow issue 49930)."""
+    """Builds EfficientNet with the rescaling that its files need (tensorflow issue 49930).
+
+    Other channels than RGB enter behind the layers that preprocess RGB.
+    """
+    is_rgb = inputs.shape[-1] == RGB
     scratch = keras.Input(inputs.shape[1:])
     model = build(input_tensor=scratch, include_top=False, weights=None, **arguments)
     scale = [1 / math.sqrt(deviation) for deviation in _EFFICIENTNET_DEVIATION]
     rescale = keras.layers.Rescaling(scale, name="stem_rescaling2")
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_rgb and isinstance(layer, _OF_RGB):
+            return args[0]
         outputs = layer(*args, **kwargs)
         return rescale(outputs) if isinstance(layer, keras.layers.Normalization) else outputs
 

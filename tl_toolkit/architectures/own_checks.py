@@ -65,8 +65,8 @@ def _find_faults(model: Any) -> Iterator[tuple[str, str, str]]:
 
 def _find_wrong_shapes(graph: keras.Function) -> Iterator[tuple[str, str, str]]:
     shape, result = graph.inputs[0].shape, graph.outputs[0].shape
-    if len(shape) != 4 or shape[-1] not in (1, 3):
-        expected = "expected images (batch, height, width, 3), or 1 channel."
+    if len(shape) != 4 or shape[-1] is None:
+        expected = "expected images (batch, height, width, channels)."
         yield f"takes inputs of shape {shape}", expected, ""
     if (shape[1] is None) != (shape[2] is None):
         yield f"takes inputs of shape {shape}", "expected height and width both, or neither.", ""

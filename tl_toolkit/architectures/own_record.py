@@ -18,8 +18,9 @@ from tl_toolkit.architectures.own import (
 from tl_toolkit.architectures.own_checks import check_calls, graph_of, list_regularized
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.architectures.taps import find_taps
+from tl_toolkit.catalog.bands import without_color
 from tl_toolkit.catalog.lookup import PIXEL_RULES, PIXEL_STEP, Architecture
-from tl_toolkit.catalog.records import Block, Unit
+from tl_toolkit.catalog.records import RGB, Block, Unit
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import Call, producer_of
 
@@ -32,7 +33,11 @@ _IMAGENET_CLASSES = (1000, 1001, 21841, 21843)
 
 
 def describe_own_base(
-    path: Path, *, preprocessing: str = "raw", image_size: tuple[int, int] | None = None
+    path: Path,
+    *,
+    preprocessing: str = "raw",
+    image_size: tuple[int, int] | None = None,
+    channels: int = RGB,
 ) -> Architecture:
     """Returns the record of a model, as the catalog has one of each architecture.
 
@@ -44,18 +49,20 @@ def describe_own_base(
         path: The model's file.
         preprocessing: A word of `PIXEL_RULES`.
         image_size: (height, width) of the images; by default the model's own, else 224 x 224.
+        channels: Channels of the images.
 
     Raises:
         WeightsError: The file is missing or damaged.
         RecipeError: The model cannot be a base, or not for images of this size.
     """
     model = load_own_model(path)
-    _, height, width, channels = graph_of(model).inputs[0].shape
+    _, height, width, own_channels = graph_of(model).inputs[0].shape
+    _check_channels(path, own_channels, channels)
     fixed = None if height is None else (height, width)
     size = fixed or image_size or _USUAL_SIZE
     check_calls(model, size)
-    rule = _choose_rule(preprocessing, channels)
-    entering = apply_pixel_rule(keras.Input((*size, 3), name="image"), rule)
+    rule = _choose_rule(preprocessing, own_channels, is_rgb=channels == RGB)
+    entering = _enter(size, channels, rule)
     outputs = connect_own_model(model, entering)
     units = _find_units(entering, outputs)
     blocks = _group_blocks(units)
@@ -80,7 +87,27 @@ def describe_own_base(
         doubt=_describe_classifier(graph_of(model)),
         regularized=list_regularized(model),
     )
-    return replace(record, taps=_name_taps(record, model, size))
+    return replace(record, taps=_name_taps(record, model, size, channels))
+
+
+def _enter(size: tuple[int, int], channels: int, rule: str) -> keras.KerasTensor:
+    """Returns the tensor that enters a base, from images of a size."""
+    image = keras.Input((*size, channels), name="image")
+    return apply_pixel_rule(image, rule if channels == RGB else without_color(rule))
+
+
+def _check_channels(path: Path, own_channels: int, channels: int) -> None:
+    """Refuses a model that takes other channels than the images have; grey is made of RGB.
+
+    Raises:
+        RecipeError: It does.
+    """
+    if own_channels == channels or (channels == RGB and own_channels == 1):
+        return
+    what = f"model.base: {path} takes images of {own_channels} channels"
+    expected = f"expected those of the images, data.channels = {channels}: it is used as it is."
+    hint = f"data.channels={own_channels}"
+    raise RecipeError(Problem("", what, expected, hint))
 
 
 def _describe_classifier(graph: keras.Function) -> str:
@@ -109,8 +136,14 @@ def _describe_classifier(graph: keras.Function) -> str:
     )
 
 
-def _choose_rule(preprocessing: str, channels: int) -> str:
-    """Returns the pixel rule for a word and a number of channels."""
+def _choose_rule(preprocessing: str, channels: int, *, is_rgb: bool) -> str:
+    """Returns the pixel rule for a word and the number of channels that a model takes."""
+    if not is_rgb:
+        if preprocessing not in _GREY:
+            what = f"model.base.preprocessing = {preprocessing!r}"
+            expected = f"expected one of {', '.join(_GREY)} for other channels than RGB."
+            raise RecipeError(Problem("", what, expected))
+        return preprocessing
     colors = [name for name, rule in PIXEL_RULES.items() if rule.color != "grey"]
     known = list(_GREY) if channels == 1 else colors
     if channels == 1 and preprocessing in _GREY.values():
@@ -124,12 +157,15 @@ def _choose_rule(preprocessing: str, channels: int) -> str:
     return _GREY[preprocessing] if channels == 1 else preprocessing
 
 
-def _name_taps(record: Architecture, model: keras.Model, size: tuple[int, int]) -> tuple[str, ...]:
+def _name_taps(
+    record: Architecture, model: keras.Model, size: tuple[int, int], channels: int
+) -> tuple[str, ...]:
     """Names the layers that single pixels are read from, at a size that has whole cells."""
-    padded = tuple(-(-side // PIXEL_STEP) * PIXEL_STEP for side in size)
+    height, width = (-(-side // PIXEL_STEP) * PIXEL_STEP for side in size)
+    padded = (height, width)
     if record.fixed_size not in (None, padded):
         return ()
-    entering = apply_pixel_rule(keras.Input((*padded, 3), name="image"), record.pixels)
+    entering = _enter(padded, channels, record.pixels)
     try:
         outputs = connect_own_model(model, entering)
     except RecipeError:  # the base takes the image, but not a padded one

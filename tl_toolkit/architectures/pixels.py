@@ -15,11 +15,11 @@ def apply_pixel_rule(image: keras.KerasTensor, rule: str | PixelRule) -> keras.K
     `pixels_bgr`, `pixels_grey` and `pixels_rescale`; what a rule does not need is left out.
 
     Args:
-        image: float32 (batch, h, w, 3), RGB in 0..255.
+        image: float32 (batch, h, w, 3), RGB in 0..255; or (batch, h, w, c) for a rule of bands.
         rule: A rule, or its name in `PIXEL_RULES`.
 
     Returns:
-        float32 (batch, h, w, 3), or (batch, h, w, 1) for a grey rule, in the range that the
+        float32 (batch, h, w, c), or (batch, h, w, 1) for a grey rule, in the range that the
         rule's `help` says.
     """
     rule = PIXEL_RULES[rule] if isinstance(rule, str) else rule

@@ -7,6 +7,7 @@ import keras
 from tl_toolkit.architectures.costs import measure_graph
 from tl_toolkit.architectures.graph import find_blocks, find_cuts, sorted_calls
 from tl_toolkit.catalog.lookup import PIXEL_STEP, Architecture
+from tl_toolkit.catalog.records import RGB
 
 __all__ = ["find_maps", "find_stride", "find_taps", "pad_to_cells"]
 
@@ -29,7 +30,7 @@ def find_taps(
     """Finds the maps that single pixels are read from by default.
 
     These are the ends of the record's `tap_units`. Without any, they are the last map of each size
-    that every path runs through, if it has more channels than the image.
+    that every path runs through, if it has more channels than the image, or than RGB.
 
     Args:
         architecture: The base's record.
@@ -47,7 +48,8 @@ def find_taps(
     last = {
         cut.tensor.shape[1:3]: cut.tensor
         for cut in find_cuts(keras.Function(inputs, outputs))
-        if id(cut.tensor) in maps and cut.tensor.shape[-1] > inputs.shape[-1]
+        # An image of many bands has as many channels as the first maps of a base.
+        if id(cut.tensor) in maps and cut.tensor.shape[-1] > min(inputs.shape[-1], RGB)
     }
     return tuple(sorted(last.values(), key=lambda tensor: -tensor.shape[1]))
 

@@ -258,6 +258,7 @@ def _mobilenets() -> Iterator[Architecture]:
             paper="Howard et al., ICCV 2019, arXiv:1905.02244",
             family="mobilenet_v3",
             pixels="raw",
+            bands="tf",
             arguments=_V3_ARGUMENTS,
             unit_names=_MOBILENET_V3_UNITS,
             block_names=blocks,
@@ -326,6 +327,7 @@ def _efficientnets() -> Iterator[Architecture]:
             family="efficientnet",
             default_size=side,
             pixels="raw",
+            bands="torch",
             unit_names=_EFFICIENTNET_UNITS,
             block_names=_EFFICIENTNET_BLOCKS,
             weight_files=(
@@ -356,6 +358,7 @@ def _efficientnets() -> Iterator[Architecture]:
             family="efficientnet_v2",
             default_size=side,
             pixels="raw",
+            bands="torch" if size.startswith("B") else "tf",
             unit_names=_EFFICIENTNET_UNITS,
             block_names=_EFFICIENTNET_BLOCKS,
             weight_files=(
@@ -391,6 +394,7 @@ def _residuals() -> Iterator[Architecture]:
             paper="Liu et al., CVPR 2022, arXiv:2201.03545",
             family="convnext",
             pixels="raw",
+            bands="torch",
             unit_names=_CONVNEXT_UNITS,
             block_names=_CONVNEXT_BLOCKS,
             weight_files=(keras_file(f"convnext/convnext_{size.lower()}_notop.h5", digest, 224),),

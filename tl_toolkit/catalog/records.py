@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "RGB",
     "EACH_UNIT_A_BLOCK",
     "Architecture",
     "Argument",
@@ -18,6 +19,9 @@ __all__ = [
     "WeightFile",
     "rename",
 ]
+
+RGB = 3
+"""The channels of a photo."""
 
 Value = bool | int | float | str
 """What a builder's argument may be in a recipe."""
@@ -162,6 +166,8 @@ class Architecture:
         size_step: Heights and widths are the minimum plus a multiple of this.
         default_size: Height and width that `parameters` and the catalog's shapes are for.
         pixels: Name of its pixel rule.
+        bands: Name of the rule that stands for all preprocessing, also of layers of the base that
+            are left out for other channels than RGB; "" where the base has no such layers.
         arguments: What a recipe may set, by name.
         unit_names: Rules from layer names to unit names. A layer without a rule belongs to the unit
             around it.
@@ -197,6 +203,7 @@ class Architecture:
     unit_names: NameRules
     block_names: NameRules
     family: str = ""
+    bands: str = ""
     settings: Mapping[str, Value] = field(default_factory=dict)
     size_step: int = 1
     cut_width: int = 1

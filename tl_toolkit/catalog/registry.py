@@ -15,11 +15,11 @@ from tl_toolkit.catalog.records import (
     WeightFile,
 )
 
-__all__ = ["PIXEL_RULES", "RECORDS"]
+__all__ = ["IMAGENET_DEVIATION", "IMAGENET_MEAN", "PIXEL_RULES", "RECORDS"]
 
 # Mean and deviation of ImageNet's training images, RGB in 0..1, as torchvision has them.
-_TORCH_MEAN = (0.485, 0.456, 0.406)
-_TORCH_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 PIXEL_RULES = {
     rule.name: rule
@@ -30,8 +30,8 @@ PIXEL_RULES = {
         PixelRule(
             "torch",
             "rgb",
-            tuple(1 / (255 * deviation) for deviation in _TORCH_DEVIATION),
-            tuple(-m / d for m, d in zip(_TORCH_MEAN, _TORCH_DEVIATION, strict=True)),
+            tuple(1 / (255 * deviation) for deviation in IMAGENET_DEVIATION),
+            tuple(-m / d for m, d in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
             "RGB in 0..1, minus ImageNet's mean, divided by its deviation",
         ),
         PixelRule(

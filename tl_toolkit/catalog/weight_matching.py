@@ -21,7 +21,7 @@ from tl_toolkit.catalog.lookup import (
     complete_arguments,
     read_variants,
 )
-from tl_toolkit.catalog.records import Value
+from tl_toolkit.catalog.records import RGB, Value
 from tl_toolkit.catalog.weight_counted import match_counted
 from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo
 from tl_toolkit.catalog.weight_pairing import NamedShape, pair_weights
@@ -32,6 +32,9 @@ _CLASSIFIER = re.compile(
     r"fc\d*|dense(_\d+)?|predictions|conv_preds|probs|logits|(head|classifier)(_\w+)?"
 )
 """Names of the layers of a classifier, in keras.applications and in this toolkit."""
+
+_NORMALIZES_RGB = "stem_normalization"
+"""The layer of EfficientNet that a base of other channels does not have."""
 
 _Saved = tuple[int, str, tuple[SavedWeight, ...]]
 """A layer of a file: its place, its name, its tensors."""
@@ -268,6 +271,7 @@ def describe_misfit(
     info: WeightsInfo,
     *,
     image_size: tuple[int, int] | None = None,
+    channels: int = RGB,
 ) -> str | None:
     """Describes why a file does not fit a base, before the base is built; None if it may fit.
 
@@ -280,9 +284,12 @@ def describe_misfit(
         arguments: Arguments of its builder; they must be valid.
         info: What the file holds.
         image_size: (height, width) of the recipe.
+        channels: Channels of the recipe's images. Weights of RGB fit others too: they are widened.
     """
     network = _known_shapes(architecture, arguments, image_size)
     if network is None:
+        return None
+    if channels != RGB and match_layers(_of_channels(network, channels), info).fits:
         return None
     if info.kind == "counted" and any(
         s is None for weights in network.values() for _, s in weights
@@ -298,6 +305,23 @@ def describe_misfit(
         why = f": {match}" if lacks_only else ""
         return f"holds the weights of {actual}, not of {expected}{why}"
     return f"does not fit {expected}: {match}"
+
+
+def _of_channels(
+    network: Mapping[str, Sequence[NamedShape]], channels: int
+) -> dict[str, list[NamedShape]]:
+    """Returns the weights of a base for other channels: its first kernel has as many."""
+    widened: dict[str, list[NamedShape]] = {}
+    is_first = True
+    for layer, weights in network.items():
+        if layer.startswith(_NORMALIZES_RGB):
+            continue
+        widened[layer] = []
+        for name, shape in weights:
+            if is_first and shape is not None and len(shape) == 4:
+                shape, is_first = (*shape[:2], channels, shape[3]), False
+            widened[layer].append((name, shape))
+    return widened
 
 
 def _is_nested(network: Mapping[str, Sequence[NamedShape]], info: WeightsInfo) -> bool:

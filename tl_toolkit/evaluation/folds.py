@@ -103,7 +103,7 @@ def _measure_jointly(
              enumerate(images.examples) if example.fold == number]  # fmt: skip
     examples = [images.examples[place] for place in order]
     data = plan.recipe.data
-    resize = build_resize(data.resize, data.pad_color)
+    resize = build_resize(data.resize, data.pad_color, data.channels)
     targets = task.load_targets(examples, data.image_size, resize)
     view = _FoldedView(folds, trainer)
     task.finish(view, targets)

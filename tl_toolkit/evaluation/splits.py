@@ -262,7 +262,7 @@ class _AveragedView(SplitView):
 
 
 class _Views:
-    """Yields several views of each image, uint8 (n, views, h, w, 3)."""
+    """Yields several views of each image, (n, views, h, w, channels)."""
 
     def __init__(self, images: Mapping[Size, Images], views: Sequence[View]) -> None:
         self._images = images

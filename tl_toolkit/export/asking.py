@@ -29,7 +29,7 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
 
     Args:
         saved_model: Its folder.
-        batches: Images, uint8 (n, h, w, 3) each.
+        batches: Images, (n, h, w, channels) each.
         encoded: Image files, sent in one call.
 
     Raises:

@@ -2,7 +2,7 @@
 
     python -I serving_process.py SAVED_MODEL INPUTS.npz OUTPUTS.npz [SETTINGS]
 
-INPUTS holds batches of images, `image/0`, `image/1`, ..., uint8 (n, h, w, 3), and `bytes`, uint8:
+INPUTS holds batches of images, `image/0`, `image/1`, ..., (n, h, w, channels), and `bytes`, uint8:
 the files one after the other, whose sizes are in `lengths`. OUTPUTS holds each output of the model
 by its name, for each batch as `pixels/0/NAME` and for each file as `bytes/0/NAME`; outputs that are
 PNG files are decoded. SETTINGS is a JSON object: `path` is the search path for modules,

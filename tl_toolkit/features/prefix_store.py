@@ -20,7 +20,7 @@ from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.shards import ShardWriter, StoredExamples
 from tl_toolkit.features.store import Entry, FeatureCache
 from tl_toolkit.features.views import TrainingViews
-from tl_toolkit.images.decoder import DECODER_VERSION
+from tl_toolkit.images.bands import describe_pixels
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.sources.builtin import BUILTIN
@@ -111,7 +111,7 @@ class PrefixStore:
         return {
             "image_size": list(self._settings.image_size),
             "resize": str(self._settings.resize),
-            "decoder": DECODER_VERSION,
+            **describe_pixels(self._settings.channels),
             "batch": self._transfer.batch_size,
             "constant_folded": self._settings.folded,
             "dtype": self._settings.dtype,

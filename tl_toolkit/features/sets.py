@@ -23,7 +23,7 @@ CHUNK_BYTES = 64 << 20
 """Number of stored examples that are yielded at a time."""
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.ndarray, int], tf.Tensor]
-"""Turns uint8 images (n, h, w, 3), their indices and the epoch (from 1) into float32 images."""
+"""Turns images (n, h, w, channels), their indices and the epoch (from 1) into float32 images."""
 
 
 class LiveFeatures:

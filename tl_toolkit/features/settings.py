@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.augment import AugmentSettings
 from tl_toolkit.images.geometry import Resize, build_resize
 
@@ -28,6 +29,7 @@ class FeatureSettings:
         dtype: "float32" or "float16", to which features are rounded, stored or not.
         folded: Use the prefix's weights as constants: faster, and different in the last digits.
         max_gb: Size of the whole store in GB (10^9 bytes).
+        channels: Channels of the images.
     """
 
     image_size: tuple[int, int]
@@ -39,6 +41,7 @@ class FeatureSettings:
     dtype: str = "float32"
     folded: bool = False
     max_gb: float = 20.0
+    channels: int = RGB
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> FeatureSettings:
@@ -51,7 +54,8 @@ class FeatureSettings:
         own = dict(values)
         augment = own.get("augment")
         changes = None if augment is None else AugmentSettings.from_values(augment)
-        resize = build_resize(own.pop("resize"), own.pop("pad_color", None))
+        channels = own.get("channels", RGB)
+        resize = build_resize(own.pop("resize"), own.pop("pad_color", None), channels)
         return cls(**{**own, "resize": resize, "augment": changes})
 
     @property

@@ -111,6 +111,11 @@ class FeatureSource:
         self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self._settings.channels
+
     def find_outputs(
         self, path: Path, *, image_size: tuple[int, int], resize: Resize
     ) -> np.ndarray:

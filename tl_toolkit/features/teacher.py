@@ -13,7 +13,7 @@ import numpy as np
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.events import Handler, message
 from tl_toolkit.features.store import Entry, FeatureCache
-from tl_toolkit.images.decoder import DECODER_VERSION
+from tl_toolkit.images.bands import describe_pixels
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, Images
 from tl_toolkit.runs.files import hash_file
@@ -53,7 +53,7 @@ def find_outputs(
         "teacher": hash_file(path),
         "image_size": list(image_size),
         "resize": str(resize),
-        "decoder": DECODER_VERSION,
+        **describe_pixels(images.channels),
         **describe_arithmetic(),
     }
     key = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:32]
@@ -63,7 +63,11 @@ def find_outputs(
         progress(message(f"teacher: outputs of {path.parent} are read from the store"))
         return np.asarray(stored.take(np.arange(len(contents)))[0])
     resized = Images(
-        images.examples, image_size=image_size, resize=resize, memory_budget=MEMORY_BUDGET // 3
+        images.examples,
+        image_size=image_size,
+        resize=resize,
+        channels=images.channels,
+        memory_budget=MEMORY_BUDGET // 3,
     )
     outputs = np.concatenate(list(_compute(path, resized)))
     progress(message(f"teacher: outputs of {path.parent} for {len(outputs)} images are computed"))

@@ -57,14 +57,14 @@ class TrainingViews:
         """Changes images as an epoch sees them.
 
         Args:
-            pixels: uint8 (n, h, w, 3), RGB in 0..255.
+            pixels: (n, h, w, channels): uint8 RGB, or float32 bands.
             indices: Their places among the training images.
             epoch: Counts from 1, in each phase.
             phase_seed: Decides new views in place of the settings' seed, so that no phase sees
                 those of another; of no use where views are kept.
 
         Returns:
-            float32 (n, h, w, 3) in 0..255.
+            float32 (n, h, w, channels), RGB in 0..255.
         """
         keys = self._keys[indices]
         return self._change(pixels, self._choose_seed(phase_seed), self.number(epoch), keys)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.geometry import GeometricTransform
 from tl_toolkit.keras_private import (
     rand_augment_layers,
@@ -162,6 +163,7 @@ def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
     Returns:
         A function of uint8 or float images (n, h, w, 3) in 0..255, the run's seed, the epoch, and
         int64 keys (n,), one for each image. It gives float32 images of the same shape in 0..255.
+        Images with other channels than 3 have no range, and are not cut to one.
     """
     seeds = _ImageSeeds()
     layers = _build_layers(augment, seeds) if augment is not None else []
@@ -169,17 +171,17 @@ def build_augment(augment: AugmentSettings | None) -> AugmentFunction:
         return lambda images, seed, epoch, keys: tf.cast(images, tf.float32)
     functions: dict[
         tuple[int, ...], Callable[..., tf.Tensor]
-    ] = {}  # One trace for each image size.
+    ] = {}  # One trace for each shape of images.
 
     def run(images: np.ndarray | tf.Tensor, seed: int, epoch: int, keys: np.ndarray) -> tf.Tensor:
         # On the CPU: some of the operations have no deterministic form on a GPU.
         with tf.device("CPU:0"):
             images = tf.cast(images, tf.float32)
-            size = tuple(images.shape[1:3])
-            if size not in functions:
-                functions[size] = _compile(layers, seeds, size)
+            shape = tuple(images.shape[1:])
+            if shape not in functions:
+                functions[shape] = _compile(_release(layers, shape), seeds, shape)
             start = tf.constant([seed, epoch], tf.int64)
-            return functions[size](images, start, tf.constant(keys, tf.int64))
+            return functions[shape](images, start, tf.constant(keys, tf.int64))
 
     return run
 
@@ -255,10 +257,19 @@ def _build_layers(augment: AugmentSettings, seeds: _ImageSeeds) -> list[keras.La
     return layers
 
 
+def _release(layers: Sequence[keras.Layer], shape: tuple[int, ...]) -> Sequence[keras.Layer]:
+    """Lets layers that cut to a range leave the values of bands, which have none, as they are."""
+    if shape[-1] != RGB:
+        for layer in layers:
+            if hasattr(layer, "value_range"):
+                layer.value_range = (tf.float32.min, tf.float32.max)
+    return layers
+
+
 def _compile(
-    layers: Sequence[keras.Layer], seeds: _ImageSeeds, size: tuple[int, int]
+    layers: Sequence[keras.Layer], seeds: _ImageSeeds, shape: tuple[int, ...]
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    image_spec = tf.TensorSpec([*size, 3], tf.float32)
+    image_spec = tf.TensorSpec(shape, tf.float32)
 
     def change(image: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         seeds.start(tf.random.fold_in(start, key, alg="philox"))
@@ -266,11 +277,11 @@ def _compile(
         images = image[tf.newaxis]
         for layer in layers:
             images = layer(images, training=True)
-        return tf.clip_by_value(images[0], *_RANGE)
+        return tf.clip_by_value(images[0], *_RANGE) if shape[-1] == RGB else images[0]
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None, *size, 3], tf.float32),
+            tf.TensorSpec([None, *shape], tf.float32),
             tf.TensorSpec([2], tf.int64),
             tf.TensorSpec([None], tf.int64),
         ],

@@ -9,9 +9,14 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.images.bands import as_channels
 from tl_toolkit.images.upright import turn_by_exif
 
-__all__ = ["convert_to_png", "read_pillow"]
+__all__ = ["CONVERTED", "convert_to_png", "read_pillow"]
+
+CONVERTED = (1, 3)
+"""Channels of images that a PNG file of RGB can stand for."""
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -52,14 +57,16 @@ def convert_to_png(encoded: bytes) -> bytes:
     return output.getvalue()
 
 
-def read_pillow(image: Image.Image) -> np.ndarray:
-    """Returns the pixels of an image that Pillow has opened, as `decode_image` reads its file.
+def read_pillow(image: Image.Image, channels: int = RGB) -> np.ndarray:
+    """Returns the pixels of an image that Pillow has opened, as the decoder reads its file.
 
     Args:
         image: Of any mode with a fixed range, at the frame that is shown.
+        channels: Channels of the images that are read.
 
     Returns:
-        uint8 (h, w, 3), RGB in 0..255: upright, alpha dropped, 16 bits cut to the upper 8.
+        uint8 (h, w, 3), RGB in 0..255: upright, alpha dropped, 16 bits cut to the upper 8. With
+        other channels float32 (h, w, channels).
 
     Raises:
         ValueError: It cannot be read, or its pixels have no fixed range.
@@ -68,7 +75,13 @@ def read_pillow(image: Image.Image) -> np.ndarray:
         warnings.simplefilter("ignore")
         try:
             image.load()
-            return np.asarray(_as_rgb(turn_by_exif(image)))
+            upright = turn_by_exif(image)
+            if channels in CONVERTED:
+                return as_channels(np.asarray(_as_rgb(upright)), channels)
+            if len(image.getbands()) != channels:
+                bands = len(image.getbands())
+                raise ValueError(f"it has {bands} bands where data.channels is {channels}")
+            return np.asarray(upright, np.float32)
         except Exception as error:  # as in `convert_to_png`; its file may be closed, too
             raise ValueError(str(error) or type(error).__name__) from error
 

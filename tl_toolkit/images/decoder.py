@@ -15,17 +15,19 @@ from tl_toolkit.sources.listing import MAX_BYTES
 __all__ = [
     "DECODER_VERSION",
     "MAX_PIXELS",
+    "REFUSED",
     "decode_image",
     "explain",
     "fit_inside",
     "resize_image",
+    "turn_upright",
 ]
 
 # Raise this number when images get other pixels or verdicts: stored results depend on it.
 DECODER_VERSION = 1
 
 _ADOBE_MARKER = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # version 100, no flags, no transform
-_REFUSED = "cannot decode "
+REFUSED = "cannot decode "
 
 # Pillow's ImageOps.exif_transpose, in terms of a transposition and then two reversals.
 _TRANSPOSED = (5, 6, 7, 8)
@@ -55,7 +57,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     with tf.device("CPU:0"):
         data = pad_bytes(encoded)
         header = read_header(encoded, data)
-        message = tf.strings.join([_REFUSED, header.refusal])
+        message = tf.strings.join([REFUSED, header.refusal])
         check = tf.debugging.Assert(tf.equal(header.refusal, ""), [message])
         with tf.control_dependencies([check]):
             encoded = tf.identity(encoded)
@@ -127,11 +129,11 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Undoes an EXIF orientation, as Pillow's ImageOps.exif_transpose does.
 
     Args:
-        image: uint8 (h, w, 3), as stored.
+        image: (h, w, c), as stored.
         orientation: int64 (), 1 to 8.
 
     Returns:
-        uint8 (h, w, 3), or (w, h, 3) for orientations 5 to 8.
+        (h, w, c), or (w, h, c) for orientations 5 to 8.
     """
 
     def is_one_of(values: tuple[int, ...]) -> tf.Tensor:
@@ -145,20 +147,20 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         return tf.cond(is_one_of(_UPSIDE_DOWN), lambda: tf.reverse(turned, [0]), lambda: turned)
 
     turned = tf.cond(orientation > 1, turn, lambda: image)
-    return tf.ensure_shape(turned, [None, None, 3])
+    return tf.ensure_shape(turned, [None, None, image.shape[-1]])
 
 
 def resize_image(image: tf.Tensor, size: tuple[int, int], mode: Resize = "stretch") -> tf.Tensor:
-    """Resizes bilinearly with antialiasing, and rounds. An image of that size is not changed.
+    """Resizes bilinearly with antialiasing. An image of that size is not changed.
 
     Args:
-        image: uint8 (h, w, 3) or (n, h, w, 3).
+        image: uint8, whose result is rounded, or float32; (h, w, c) or (n, h, w, c).
         size: Height and width of the result.
         mode: "stretch" changes the proportions; "crop" scales to cover and keeps the centre; a
             padding scales to fit, to whole pixels, and puts the image in the centre.
 
     Returns:
-        uint8 (height, width, 3) or (n, height, width, 3).
+        (height, width, c) or (n, height, width, c), of the same type.
     """
     image = tf.convert_to_tensor(image)
     if image.shape.rank == 3:
@@ -166,7 +168,7 @@ def resize_image(image: tf.Tensor, size: tuple[int, int], mode: Resize = "stretc
     with tf.device("CPU:0"):
         is_same = tf.reduce_all(tf.shape(image)[1:3] == tf.constant(size))
         resized = tf.cond(is_same, lambda: image, lambda: _resize(image, size, mode))
-        return tf.ensure_shape(resized, [image.shape[0], *size, 3])
+        return tf.ensure_shape(resized, [image.shape[0], *size, image.shape[-1]])
 
 
 def fit_inside(source: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -206,7 +208,8 @@ def _pad(image: tf.Tensor, size: tuple[int, int], padding: Padding) -> tf.Tensor
         for axis in (0, 1)
     )
     is_image = (rows[:, tf.newaxis] & columns)[..., tf.newaxis]
-    return tf.where(is_image, resized, tf.constant(padding.color, tf.uint8))
+    color = padding.color if image.shape[-1] == len(padding.color) else padding.color[0]
+    return tf.where(is_image, resized, tf.constant(color, image.dtype))
 
 
 def _scale(
@@ -222,7 +225,7 @@ def _scale(
         kernel_type="triangle",
         antialias=True,
     )
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
+    return resized if image.dtype.is_floating else tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
 def explain(error: tf.errors.OpError) -> str:
@@ -232,7 +235,7 @@ def explain(error: tf.errors.OpError) -> str:
         error: What it raised.
     """
     text = str(error)
-    refusal = re.search(rf"\[{_REFUSED}(.*?)\]\s*(?:\[\[|$)", text)
+    refusal = re.search(rf"\[{REFUSED}(.*?)\]\s*(?:\[\[|$)", text)
     if refusal:
         return refusal[1]
     for kind in KINDS:

@@ -17,7 +17,7 @@ class Padding:
     """A resize that scales an image to fit, and pads it on both sides to the size.
 
     Attributes:
-        color: RGB of the padding, each in 0..255.
+        color: RGB of the padding, each in 0..255; for other channels the first is that of all.
     """
 
     color: tuple[int, int, int] = (_GREY, _GREY, _GREY)
@@ -29,19 +29,24 @@ and a padding scales to fit."""
 
 
 def build_resize(
-    resize: Literal["stretch", "crop", "pad"], pad_color: int | tuple[int, int, int] | None
+    resize: Literal["stretch", "crop", "pad"],
+    pad_color: int | tuple[int, int, int] | None,
+    channels: int = 3,
 ) -> Resize:
     """Returns how images are resized, from a recipe's values.
 
     Args:
         resize: A word.
-        pad_color: Grey level or RGB of the padding for "pad"; None for grey.
+        pad_color: Grey level or RGB of the padding for "pad"; None for grey, or 0 with other
+            channels than 3.
+        channels: Channels of the images.
     """
     if resize != "pad":
         return resize
     if isinstance(pad_color, tuple):
         return Padding(pad_color)
-    level = _GREY if pad_color is None else pad_color
+    default = _GREY if channels == 3 else 0
+    level = default if pad_color is None else pad_color
     return Padding((level, level, level))
 
 

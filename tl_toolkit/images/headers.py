@@ -166,6 +166,7 @@ def _refuse_unknown(data: tf.Tensor, size: tf.Tensor) -> _Fields:
             (size == 0, "an empty file"),
             (is_tiff, "a TIFF image"),
             (_starts(data, b"ftyp", 4), "an HEIC or AVIF image"),
+            (_starts(data, b"\x93NUMPY"), "a .npy array, which is read with its data.channels"),
             (_starts(data, b"version https://git-lfs"), "a Git LFS pointer in place of the image"),
             (is_text, "a text file, as a saved web page, in place of an image"),
             (size > 0, "a file that is no JPEG, PNG, GIF, BMP or WebP by its first bytes"),

@@ -101,13 +101,13 @@ def mix_images(
     """Returns images that are mixed with others.
 
     Args:
-        images: (n, h, w, 3), in 0..255.
+        images: (n, h, w, channels), RGB in 0..255.
         others: The images that they are mixed with, likewise.
         shares: float32 (n,), as in `Mixes`.
         boxes: int (n, 4), as in `Mixes`.
 
     Returns:
-        float32 (n, h, w, 3), in 0..255.
+        float32 (n, h, w, channels).
     """
     own, other = np.asarray(images, np.float32), np.asarray(others, np.float32)
     weights = shares[:, np.newaxis, np.newaxis, np.newaxis]

@@ -17,11 +17,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.images.convert import convert_to_png
-from tl_toolkit.images.decoder import decode_image, explain, resize_image
+from tl_toolkit.images.bands import as_channels, decode_file, dtype_of, encode_npy
+from tl_toolkit.images.convert import CONVERTED, convert_to_png
+from tl_toolkit.images.decoder import explain, resize_image
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
+from tl_toolkit.images.tiff import TIFF_MAGICS
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import MAX_BYTES, count_threads
 
@@ -29,6 +32,7 @@ __all__ = [
     "MEMORY_BUDGET",
     "DecodedImages",
     "Images",
+    "decode_example",
     "read_encoded",
     "read_image",
     "read_pixels",
@@ -44,6 +48,7 @@ class DecodedImages:
     Args:
         image_size: Height and width to resize to.
         resize: As in `resize_image`.
+        channels: Channels of the images.
         memory_budget: Bytes that they may take; later images are not kept.
     """
 
@@ -52,24 +57,25 @@ class DecodedImages:
         image_size: tuple[int, int],
         resize: Resize = "stretch",
         *,
+        channels: int = RGB,
         memory_budget: int = MEMORY_BUDGET // 2,
     ) -> None:
-        self._resize = _compile_resize(tuple(image_size), resize)
+        self._resize = _compile_resize(tuple(image_size), resize, channels)
         self._pixels: dict[str, np.ndarray] = {}
-        self._room = memory_budget // int(np.prod((*image_size, 3)))
+        self._room = memory_budget // _count_bytes((*image_size, channels))
 
     def add(self, sha256: str, pixels: tf.Tensor) -> None:
         """Keeps a decoded image if there is room; may be called by several threads.
 
         Args:
             sha256: SHA-256 of its file.
-            pixels: uint8 (h, w, 3), RGB in 0..255.
+            pixels: (h, w, channels), as `decode_file` gives them.
         """
         if len(self._pixels) < self._room:
             self._pixels[sha256] = self._resize(pixels).numpy()
 
     def get(self, sha256: str) -> np.ndarray | None:
-        """Returns an image, uint8 (height, width, 3), or None if it is not here.
+        """Returns an image, (height, width, channels), or None if it is not here.
 
         Args:
             sha256: SHA-256 of its file.
@@ -80,7 +86,8 @@ class DecodedImages:
 class Images:
     """The images of one split, each decoded when it is first asked for.
 
-    They are kept in memory as uint8 if all of them fit into the budget, else decoded at each call.
+    They are kept in memory if all of them fit into the budget, else decoded at each call. Pixels
+    are uint8, RGB in 0..255, or with other channels than 3 float32 in the numbers of the file.
     Python threads call the compiled decoder: measured faster than tf.data, which op determinism
     slows down further.
 
@@ -88,6 +95,7 @@ class Images:
         examples: Usable images of a manifest.
         image_size: Height and width to resize to.
         resize: As in `resize_image`.
+        channels: Channels of the images.
         memory_budget: Bytes that decoded images may take.
         decoded: Images that are already decoded and resized.
         targets: Targets of the same images, as their task loads them.
@@ -99,15 +107,16 @@ class Images:
         *,
         image_size: tuple[int, int],
         resize: Resize = "stretch",
+        channels: int = RGB,
         memory_budget: int = MEMORY_BUDGET,
         decoded: DecodedImages | None = None,
         targets: Any = None,
     ) -> None:
         self.examples = tuple(examples)
         self.targets = targets
-        self._shape = (*image_size, 3)
-        self._resize = _compile_resize(tuple(image_size), resize)
-        self._keeps = len(self.examples) * int(np.prod(self._shape)) <= memory_budget
+        self._shape = (*image_size, channels)
+        self._resize = _compile_resize(tuple(image_size), resize, channels)
+        self._keeps = len(self.examples) * _count_bytes(self._shape) <= memory_budget
         self._kept: dict[str, np.ndarray] = {}
         if decoded is not None and self._keeps:
             # The same arrays, not a copy: all images would be in memory twice for a while.
@@ -116,6 +125,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self._shape[-1]
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
@@ -143,12 +157,12 @@ class Images:
             indices: Places among the examples.
 
         Returns:
-            uint8 (n, h, w, 3), RGB in 0..255, which the caller may change.
+            (n, h, w, channels), which the caller may change.
 
         Raises:
             DataError: A file is gone, or is not the one that was scanned.
         """
-        pixels = np.empty((len(indices), *self._shape), np.uint8)
+        pixels = np.empty((len(indices), *self._shape), dtype_of(self._shape[-1]))
         missing = []
         for place, index in enumerate(np.asarray(indices, np.int64).tolist()):
             kept = self._kept.get(self.examples[index].sha256)
@@ -170,7 +184,7 @@ class Images:
             batch_size: Images in each batch; the last one may be shorter.
 
         Yields:
-            uint8 images (n, h, w, 3), and their indices (n,).
+            Images (n, h, w, channels), and their indices (n,).
         """
         order = np.asarray(order, np.int64)
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -196,19 +210,44 @@ class Images:
                 pass  # takes each result, so that an error is raised here
 
     def _decode(self, example: Example) -> np.ndarray:
-        if example.path.startswith(BUILTIN):
-            return _as_array(self._resize(load_builtin_image(example.path)))
-        encoded = _read_unchanged(example)
-        try:
-            return _as_array(self._resize(decode_image(encoded)))
-        except tf.errors.InvalidArgumentError as error:
-            raise _changed(example, f"cannot be decoded: {explain(error)}") from error
+        return _as_array(self._resize(decode_example(example, self._shape[-1])))
+
+
+def decode_example(example: Example, channels: int) -> tf.Tensor:
+    """Decodes an image of a manifest at its own size.
+
+    Args:
+        example: The image.
+        channels: Channels of the images.
+
+    Returns:
+        (h, w, channels), as `decode_file` gives them.
+
+    Raises:
+        DataError: The file is gone, or is not the one that was scanned.
+    """
+    if example.path.startswith(BUILTIN):
+        return tf.constant(as_channels(load_builtin_image(example.path), channels))
+    encoded = _read_unchanged(example)
+    try:
+        return decode_file(encoded, channels)
+    except tf.errors.InvalidArgumentError as error:
+        raise _changed(example, f"cannot be decoded: {explain(error)}") from error
+
+
+def _count_bytes(shape: tuple[int, ...]) -> int:
+    """Returns the bytes of an image (h, w, channels)."""
+    return int(np.prod(shape)) * np.dtype(dtype_of(shape[-1])).itemsize
 
 
 @functools.cache
-def _compile_resize(image_size: tuple[int, int], mode: Resize) -> Callable[..., tf.Tensor]:
+def _compile_resize(
+    image_size: tuple[int, int], mode: Resize, channels: int
+) -> Callable[..., tf.Tensor]:
+    spec = tf.TensorSpec([None, None, channels], tf.as_dtype(dtype_of(channels)))
+
     # Not together with decode_image, whose graph takes a second to prepare in each function.
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
+    @tf.function(input_signature=[spec], autograph=False)
     def resize(image: tf.Tensor) -> tf.Tensor:
         return resize_image(image, image_size, mode)
 
@@ -261,25 +300,29 @@ def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: Resiz
     """Resizes a decoded image as training does.
 
     Args:
-        pixels: uint8 (h, w, 3).
+        pixels: (h, w, channels), as `decode_file` gives them.
         image_size: Height and width to resize to.
         resize: As in `resize_image`.
 
     Returns:
-        uint8 (height, width, 3).
+        (height, width, channels).
     """
-    return _as_array(_compile_resize(tuple(image_size), resize)(pixels))
+    return _as_array(_compile_resize(tuple(image_size), resize, pixels.shape[-1])(pixels))
 
 
-def read_pixels(path: str | os.PathLike[str], *, convert: bool = False) -> np.ndarray:
+def read_pixels(
+    path: str | os.PathLike[str], *, convert: bool = False, channels: int = RGB
+) -> np.ndarray:
     """Decodes one file at its own size, upright.
 
     Args:
         path: The file.
         convert: Read what only Pillow can read, as `data.convert` does for training.
+        channels: Channels of the image.
 
     Returns:
-        uint8 (h, w, 3), RGB in 0..255.
+        uint8 (h, w, 3), RGB in 0..255; with other channels float32 (h, w, channels), in the
+        numbers of the file.
 
     Raises:
         DataError: The file cannot be read or decoded; its problem's `what` says why.
@@ -293,26 +336,29 @@ def read_pixels(path: str | os.PathLike[str], *, convert: bool = False) -> np.nd
         what = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(str(path), what)) from error
     try:
-        return _as_array(decode_image(encoded))
+        return _as_array(decode_file(encoded, channels))
     except tf.errors.InvalidArgumentError as error:
         reason = explain(error)
-        if convert:
+        if convert and channels in CONVERTED:
             with contextlib.suppress(ValueError):
-                return _as_array(decode_image(convert_to_png(encoded)))
+                return _as_array(decode_file(convert_to_png(encoded), channels))
         raise DataError(Problem(str(path), reason)) from error
 
 
-def read_encoded(example: Example) -> bytes:
-    """Returns an image as an encoded file; a built-in one as PNG.
+def read_encoded(example: Example, channels: int = RGB) -> bytes:
+    """Returns an image as a file that exported models decode: a built-in one as PNG, TIFF as .npy.
 
     Args:
         example: An entry of the manifest.
+        channels: Channels of the image.
 
     Raises:
         DataError: The file is gone, or is not the one that was scanned.
     """
     if not example.path.startswith(BUILTIN):
-        return _read_unchanged(example)
+        encoded = _read_unchanged(example)
+        is_tiff = channels != RGB and encoded.startswith(TIFF_MAGICS)
+        return encode_npy(decode_example(example, channels).numpy()) if is_tiff else encoded
     buffer = io.BytesIO()
     Image.fromarray(load_builtin_image(example.path)).save(buffer, format="PNG")
     return buffer.getvalue()

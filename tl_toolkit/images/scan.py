@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from typing import Literal, NamedTuple
 import PIL
 import tensorflow as tf
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.images.convert import convert_to_png
-from tl_toolkit.images.decoder import DECODER_VERSION, decode_image, explain
+from tl_toolkit.images.bands import as_channels, decode_file, describe_decoder
+from tl_toolkit.images.convert import CONVERTED, convert_to_png
+from tl_toolkit.images.decoder import explain
 from tl_toolkit.images.folds import assign_folds
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.splits import check_groups, keep_few, sample_splits
@@ -36,7 +39,7 @@ __all__ = ["Inspection", "judge", "inspect_images", "ScanSettings", "scan", "sca
 
 # (images inspected, all images); called by the thread that scans.
 Progress = Callable[[int, int], None]
-# (SHA-256 of the file, uint8 pixels (h, w, 3)); called by several threads.
+# (SHA-256 of the file, pixels (h, w, channels)); called by several threads.
 Keep = Callable[[str, tf.Tensor], None]
 
 
@@ -66,6 +69,7 @@ class ScanSettings:
         split_seed: Seed of the splits that are sampled by fractions.
         examples_per_class: Training images to keep of each class; None for all.
         folds: Folds of a cross-validation that the training images are given; None for none.
+        channels: Channels of the images.
     """
 
     broken: Literal["skip", "refuse"] = "refuse"
@@ -73,6 +77,7 @@ class ScanSettings:
     split_seed: int = 0
     examples_per_class: int | None = None
     folds: int | None = None
+    channels: int = RGB
 
 
 def scan(
@@ -112,6 +117,7 @@ def scan(
         cache_dir=cache_dir,
         progress=progress,
         keep=keep,
+        channels=settings.channels,
     )
     manifest = inspect_targets(Manifest(tuple(examples), listing.classes, listing.columns))
     examples = list(manifest.examples)
@@ -146,6 +152,7 @@ def scan_files(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    channels: int = RGB,
 ) -> list[Example]:
     """Inspects listed images, in their order; one without a split goes into "train".
 
@@ -156,6 +163,7 @@ def scan_files(
         cache_dir: As in `scan`.
         progress: As in `scan`.
         keep: As in `scan`.
+        channels: Channels of the images.
 
     Raises:
         DataError: With the names of images that cannot be used and may not be skipped.
@@ -166,6 +174,7 @@ def scan_files(
         cache_dir=cache_dir,
         progress=progress,
         keep=keep,
+        channels=channels,
     )
     _refuse(inspections, skip_broken=broken == "skip")
     return [
@@ -181,6 +190,7 @@ def inspect_images(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    channels: int = RGB,
 ) -> list[Inspection]:
     """Inspects images in parallel and never raises for their content.
 
@@ -191,6 +201,7 @@ def inspect_images(
         cache_dir: As in `scan`.
         progress: As in `scan`.
         keep: As in `scan`.
+        channels: Channels of the images.
 
     Returns:
         An inspection for each path, in their order.
@@ -198,14 +209,14 @@ def inspect_images(
     Raises:
         OutputError: `convert_dir` cannot be written.
     """
-    version = f"{DECODER_VERSION}-{tf.__version__}-{PIL.__version__}"
+    version = f"{describe_decoder(channels)}-{tf.__version__}-{PIL.__version__}"
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
     inspections: list[Inspection] = []
     pool = ThreadPoolExecutor(count_threads())
     try:
         for inspection in pool.map(
-            lambda path: _inspect(path, verdicts, files, convert_dir, keep), paths
+            lambda path: _inspect(path, verdicts, files, convert_dir, keep, channels), paths
         ):
             inspections.append(inspection)
             if progress is not None:
@@ -224,9 +235,10 @@ def _inspect(
     files: KnownFiles,
     convert_dir: Path | None,
     keep: Keep | None,
+    channels: int,
 ) -> Inspection:
     if path.startswith(BUILTIN):
-        pixels = load_builtin_image(path)
+        pixels = as_channels(load_builtin_image(path), channels)
         return Inspection(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
     try:
         stat = os.stat(path)
@@ -243,7 +255,7 @@ def _inspect(
     sha256 = hashlib.sha256(encoded).hexdigest()
     known = verdicts.get(sha256)
     if known is None:
-        known = judge(encoded, keep=keep and functools.partial(keep, sha256))
+        known = judge(encoded, channels, keep=keep and functools.partial(keep, sha256))
         verdicts.add(sha256, *known)
     files.add(path, stat, sha256)
     inspection = Inspection(path, sha256, *known)
@@ -252,21 +264,26 @@ def _inspect(
     return inspection
 
 
-def judge(encoded: bytes, *, keep: Callable[[tf.Tensor], None] | None = None) -> tuple[str, str]:
-    """Returns the verdict of `decode_image` on an image, and the reason.
+def judge(
+    encoded: bytes, channels: int = RGB, *, keep: Callable[[tf.Tensor], None] | None = None
+) -> tuple[str, str]:
+    """Returns the verdict of the decoder on an image, and the reason.
 
     Args:
         encoded: The bytes of its file.
+        channels: Channels of the images.
         keep: Receives the pixels of a good image.
     """
     try:
-        pixels = decode_image(tf.constant(encoded))
+        pixels = decode_file(encoded, channels)
     except tf.errors.InvalidArgumentError as error:
         reason = explain(error)
     else:
         if keep is not None:
             keep(pixels)
         return "good", ""
+    if channels not in CONVERTED:
+        return "broken", reason
     try:
         convert_to_png(encoded)
     except ValueError as error:
@@ -291,13 +308,22 @@ def _refuse(inspections: Sequence[Inspection], *, skip_broken: bool) -> None:
     problems = []
     if broken:
         what = f"{_count(broken)} cannot be read"
-        problems.append(Problem("data", what, _name(broken), "data.broken=skip to leave them out"))
+        is_whole = len(broken) == len(inspections)
+        hint = (is_whole and _suggest_channels(broken)) or "data.broken=skip to leave them out"
+        problems.append(Problem("data", what, _name(broken), hint))
     if convertible:
         what = f"{_count(convertible)} must be converted before use"
         hint = "data.convert=true to have copies made in PNG"
         problems.append(Problem("data", what, _name(convertible), hint))
     if problems:
         raise DataError(problems)
+
+
+def _suggest_channels(broken: Sequence[Inspection]) -> str:
+    """Returns the channels that all images have, where they are refused for theirs; else ""."""
+    found = [re.search(r" of (\d+) bands where data\.channels is", it.reason) for it in broken]
+    counts = {match[1] if match else "" for match in found}
+    return f"data.channels={counts.pop()}" if len(counts) == 1 and all(found) else ""
 
 
 def _count(inspections: Sequence[Inspection]) -> str:

@@ -82,12 +82,12 @@ def build_views(
     """Cuts and mirrors resized images.
 
     Args:
-        resized: uint8 (n, h, w, 3) for each of `find_sizes`, the same images in the same order.
+        resized: (n, h, w, channels) for each of `find_sizes`, the same images in the same order.
         image_size: (height, width) that the model takes.
         views: The views, at least one.
 
     Returns:
-        uint8 (n, views, height, width, 3).
+        (n, views, height, width, channels).
     """
     import numpy as np  # not above: views are chosen before it is needed
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.recipe.schema import OwnBase, Recipe
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runtime import start_tensorflow
@@ -20,7 +21,7 @@ from tl_toolkit.runtime import start_tensorflow
 __all__ = ["describe_file", "find_base", "find_record", "open_own_bases"]
 
 _KEPT = 16
-_records: dict[tuple[str, str, tuple[int, int] | None], Architecture] = {}
+_records: dict[tuple[str, str, tuple[int, int] | None, int], Architecture] = {}
 
 
 def find_base(recipe: Recipe) -> Architecture:
@@ -35,12 +36,16 @@ def find_base(recipe: Recipe) -> Architecture:
     """
     base = recipe.model.base
     if isinstance(base, OwnBase):
-        return describe_file(base.model, base.preprocessing, recipe.data.image_size)
+        data = recipe.data
+        return describe_file(base.model, base.preprocessing, data.image_size, data.channels)
     return find_architecture(base)
 
 
 def describe_file(
-    path: Path, preprocessing: str = "raw", image_size: tuple[int, int] | None = None
+    path: Path,
+    preprocessing: str = "raw",
+    image_size: tuple[int, int] | None = None,
+    channels: int = RGB,
 ) -> Architecture:
     """Returns the record of a Keras model in a file; the copy of a known file is not read.
 
@@ -48,20 +53,23 @@ def describe_file(
         path: The file.
         preprocessing: Name of a pixel rule.
         image_size: (height, width) of the images; by default the model's own.
+        channels: Channels of the images.
 
     Raises:
         RecipeError: The model cannot be a base.
         WeightsError: The file is missing or damaged.
     """
     if not path.is_file():
-        return _describe(path, preprocessing, image_size)  # raises the error that explains it
+        return _describe(
+            path, preprocessing, image_size, channels
+        )  # raises the error that explains it
     status = path.stat()
     sha256 = _hash(path, status.st_mtime_ns, status.st_size, status.st_ino)
-    key = sha256, preprocessing, image_size
+    key = sha256, preprocessing, image_size, channels
     if key not in _records:
         while len(_records) >= _KEPT:
             del _records[next(iter(_records))]
-        _records[key] = _describe(path, preprocessing, image_size)
+        _records[key] = _describe(path, preprocessing, image_size, channels)
     record = _records[key]
     return replace(record, file=str(path), settings={**record.settings, "path": str(path)})
 
@@ -93,10 +101,12 @@ def _hash(path: Path, mtime_ns: int, size: int, inode: int) -> str:
     return hash_file(path)
 
 
-def _describe(path: Path, preprocessing: str, image_size: tuple[int, int] | None) -> Architecture:
+def _describe(
+    path: Path, preprocessing: str, image_size: tuple[int, int] | None, channels: int
+) -> Architecture:
     records = _open("own_record")
     record: Architecture = records.describe_own_base(
-        path, preprocessing=preprocessing, image_size=image_size
+        path, preprocessing=preprocessing, image_size=image_size, channels=channels
     )
     return record
 

@@ -92,7 +92,7 @@ def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None
         WeightsError: There are no such weights.
     """
     recipe = trial_recipe(plan.recipe, values, seed=seed)
-    return _make_plan(recipe, plan.survey, resolve_network(recipe))
+    return replace(_make_plan(recipe, plan.survey, resolve_network(recipe)), bands=plan.bands)
 
 
 def plan_baseline(plan: Plan) -> Plan | None:
@@ -104,7 +104,7 @@ def plan_baseline(plan: Plan) -> Plan | None:
     baseline = _build_baseline(plan.recipe, plan.architecture)
     if baseline is None:
         return None
-    return _make_plan(baseline, plan.survey, resolve_network(baseline))
+    return replace(_make_plan(baseline, plan.survey, resolve_network(baseline)), bands=plan.bands)
 
 
 def _make_plan(recipe: Recipe, survey: Survey, network: Network) -> Plan:

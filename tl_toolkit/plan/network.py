@@ -264,7 +264,11 @@ def _check_weights(recipe: Recipe, network: Network) -> Findings:
             hint = f"weights: {word}"
     else:
         misfit = describe_misfit(
-            network.architecture, recipe.model.arguments, info, image_size=recipe.data.image_size
+            network.architecture,
+            recipe.model.arguments,
+            info,
+            image_size=recipe.data.image_size,
+            channels=recipe.data.channels,
         )
         what = misfit or ""
         if misfit:

@@ -9,9 +9,10 @@ from os.path import exists  # unlike Path.exists it raises for no path
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.catalog.bands import BandStatistics, build_band_rule, without_color
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.published import spell_size
-from tl_toolkit.catalog.records import WeightFile
+from tl_toolkit.catalog.records import RGB, PixelRule, WeightFile
 from tl_toolkit.plan.space import count_trials, resolve_space
 from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
@@ -43,6 +44,8 @@ class Plan:
         published: The record of the weight file, if it is one that can be fetched.
         start: The run that training starts from; None where there is none.
         reasons: For each value that a preset chose, what it is and why.
+        bands: Statistics of the training images' bands, where the base needs them; None until they
+            are measured, and for RGB.
     """
 
     recipe: Recipe
@@ -53,6 +56,7 @@ class Plan:
     published: WeightFile | None
     start: Start | None = None
     reasons: tuple[str, ...] = ()
+    bands: BandStatistics | None = None
 
     def __repr__(self) -> str:
         """Returns name, images and phases: the fields hold every image of the data."""
@@ -78,6 +82,27 @@ class Plan:
         return {split or OPEN: counts for split, counts in self.survey.counts.items()}
 
     @property
+    def needs_bands(self) -> bool:
+        """Whether the base reads bands, which statistics bring to the range that it expects."""
+        return self.recipe.data.channels != RGB and self.recipe.model.own_file is None
+
+    @property
+    def pixels(self) -> PixelRule | None:
+        """The rule of the pixels where it is not the record's, which is for RGB.
+
+        Raises:
+            ValueError: The bands are not measured yet.
+        """
+        if self.recipe.data.channels == RGB:
+            return None
+        if not self.needs_bands:
+            return without_color(self.architecture.pixels)
+        if self.bands is None:
+            raise ValueError("expected the statistics of the bands")
+        is_random = self.weights_file is None
+        return build_band_rule(self.bands, self.architecture, is_random=is_random)
+
+    @property
     def is_fetched(self) -> bool:
         """Whether the weight file is on this machine."""
         return self.weights_file is None or exists(self.weights_file)
@@ -92,6 +117,7 @@ class Plan:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
         doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
+        doubts.append(self._describe_joined())
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
@@ -105,6 +131,18 @@ class Plan:
         return (
             "augment.mixup and cutmix change nothing: the head is solved on images as they are, "
             "and no phase trains by steps"
+        )
+
+    def _describe_joined(self) -> str:
+        """Describes widened weights that no phase trains: bands stay one sum."""
+        first = self.architecture.blocks[0].units[0].name
+        is_widened = self.published is not None and self.recipe.data.channels not in (1, RGB)
+        if not is_widened or any(first in units for units in self.units.values()):
+            return ""
+        count = len(self.architecture.blocks)
+        return (
+            f"no phase trains {first}, which weights of RGB let see the sum of the bands alone: "
+            f"what one of them tells is lost. Try: a phase with unfreeze={count}"
         )
 
     def _describe_dropped(self) -> str:
@@ -131,6 +169,7 @@ class Plan:
             "start": None if self.start is None else self.start.as_json(),
             "classes": list(self.classes),
             "images": {split: dict(counts) for split, counts in self.images.items()},
+            "channels": self.recipe.data.channels,
             "ignored": self.ignored,
             "warnings": self.warnings,
             "reasons": list(self.reasons),
@@ -166,7 +205,7 @@ class Plan:
                 f"base     {base}{arguments}; weights {weights}{fetch}",
                 *([f"start    {self.start.describe()}"] if self.start else []),
                 *([f"{outputs}  {len(self.classes)}: {names}{more}"] if self.classes else []),
-                f"images   {images}",
+                f"images   {images}{self._describe_channels()}",
                 *([f"folds    {self._describe_folds()}"] if self.recipe.data.folds else []),
                 f"phases   {'; '.join(self._list_phases())}",
                 *(f"chosen   {reason}" for reason in self.reasons),
@@ -175,6 +214,11 @@ class Plan:
                 *(f"warning  {text}" for text in self.warnings),
             )
         )
+
+    def _describe_channels(self) -> str:
+        channels = self.recipe.data.channels
+        how = ", normalized by those to train from" if self.needs_bands else ""
+        return f"; {channels} channel{'s' if channels > 1 else ''}{how}" if channels != RGB else ""
 
     def _describe_folds(self) -> str:
         group = self.recipe.data.group

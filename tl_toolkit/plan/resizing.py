@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.sources.listing import suffixes_of
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
 from tl_toolkit.sources.tables import read_columns
 
-__all__ = ["choose_resize"]
+__all__ = ["choose_resize", "list_files"]
 
 _ALIKE = 1.25
 """Spread of proportions up to which a stretch changes the shapes of all images about alike."""
@@ -17,7 +20,7 @@ _MOST_CUT = 0.35  # a square of a photo of 3 : 2 cuts off a third
 """Share of an image above which a crop of its centre is no longer most of it."""
 
 
-def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
+def choose_resize(source: Path, *, is_centred: bool, channels: int = RGB) -> tuple[str, str] | None:
     """Chooses how the images of a folder or table are resized to a square.
 
     Where their proportions differ, a probe on cropped photos had a lower loss than on stretched
@@ -26,11 +29,12 @@ def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
     Args:
         source: A folder with images somewhere below it, or a table with the column path.
         is_centred: Whether what an image is labelled for is in its centre.
+        channels: Channels of the images.
 
     Returns:
         A word for `data.resize`, and the reason; None where too few images can be read.
     """
-    measured = measure_proportions(_list_files(source))
+    measured = measure_proportions(list_files(source, suffixes_of(channels)))
     if measured is None:
         return None
     low, high = f"{measured.low:.2f}", f"{measured.high:.2f}"
@@ -42,7 +46,16 @@ def choose_resize(source: Path, *, is_centred: bool) -> tuple[str, str] | None:
     return "pad", f"proportions differ, {sides}; nothing is cut off, shapes stay"
 
 
-def _list_files(source: Path) -> list[Path]:
+def list_files(source: Path, suffixes: Set[str]) -> list[Path]:
+    """Returns the images below a folder, or those that a table names.
+
+    Args:
+        source: The folder or table.
+        suffixes: Endings of the images' names in a folder.
+
+    Raises:
+        DataError: There are none.
+    """
     if source.is_dir():
-        return list_images(source)
+        return list_images(source, suffixes=suffixes)
     return [source.parent / cell.value for cell in read_columns(source, ["path"])["path"]]

@@ -134,6 +134,7 @@ def check_start(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
     if wrong := _check_task(recipe, before):
         return wrong
     wrong = [*_compare_bases(recipe, before), *_compare_heads(recipe, before)]
+    wrong += _compare_channels(recipe, before)
     head = recipe.model.head
     is_single = isinstance(head, Head) and head.activation == "sigmoid"
     if is_single and start and classes and tuple(classes) != start.classes:
@@ -188,6 +189,14 @@ def _compare_bases(recipe: Recipe, before: Recipe) -> list[Finding]:
 def _name_base(recipe: Recipe) -> str:
     base = recipe.model.base
     return "of the user's own" if isinstance(base, OwnBase) else base
+
+
+def _compare_channels(recipe: Recipe, before: Recipe) -> list[Finding]:
+    own, other = recipe.data.channels, before.data.channels
+    if own == other:
+        return []
+    what, expected = f"is a run on images of {other} channels", f"expected the recipe's, {own}."
+    return [_find(recipe, what, expected, f"data.channels={other}")]
 
 
 def _compare_heads(recipe: Recipe, before: Recipe) -> list[Finding]:

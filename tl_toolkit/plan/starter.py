@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
-from tl_toolkit.plan.resizing import choose_resize
+from tl_toolkit.plan.resizing import choose_resize, list_files
 from tl_toolkit.plan.starter_lines import NAMED_COUNTS, SPLIT_NAMES, remark
 from tl_toolkit.plan.starter_model import write_training
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.arrays import find_channels
+from tl_toolkit.sources.listing import ARRAY_SUFFIXES
 from tl_toolkit.sources.tables import NOT_TARGETS, mend_decimal, read_columns, read_header
 
 __all__ = ["Starter", "write_starter"]
@@ -80,25 +83,39 @@ def write_starter(
                 hint="tltool init DATA_DIR",
             )
         )
-    kind, proposal = _find_proposal(data_dir, place, record.default_size, task)
+    channels = _choose_channels(data_dir)
+    count = channels[0] if channels else RGB
+    kind, proposal = _find_proposal(data_dir, place, record.default_size, task, count)
     name = _name_recipe(proposal.folder.resolve())
-    resize = choose_resize(data_dir, is_centred=proposal.is_centred)
+    resize = choose_resize(data_dir, is_centred=proposal.is_centred, channels=count)
     choices = (
         f"task: {kind}, by {proposal.reason}",
+        *([f"data.channels: {channels[0]}, as {channels[1]}"] if channels else []),
         *([f"data.resize: {resize[0]}, as {resize[1]}"] if resize else []),
         *(f"not used: {it}" for it in proposal.ignored),
         *(f"warning: {it}" for it in proposal.doubts),
     )
-    return Starter(_compose(name, record, proposal, resize), name, proposal.next_step, choices)
+    text = _compose(name, record, proposal, resize, channels)
+    return Starter(text, name, proposal.next_step, choices)
 
 
-def _find_proposal(source: Path, place: Path, image_size: int, task: str) -> tuple[str, Proposal]:
+def _choose_channels(source: Path) -> tuple[int, str] | None:
+    """Returns the channels of images that are arrays or TIFF files of bands, and the reason."""
+    try:
+        return find_channels(list_files(source, ARRAY_SUFFIXES))
+    except DataError:  # no images: the tasks say what they expect
+        return None
+
+
+def _find_proposal(
+    source: Path, place: Path, image_size: int, task: str, channels: int
+) -> tuple[str, Proposal]:
     """Asks each task in turn, or the one that was named; last those that take any folder."""
     header = _read_header(source) if source.is_file() else ()
     plannings = {task: _open_planning(task)} if task else _list_plannings()
     for kind, planning in sorted(plannings.items(), key=lambda item: item[1].takes_any_folder):
         try:
-            proposal = planning.propose(source, place, image_size)
+            proposal = planning.propose(source, place, image_size, channels)
         except DataError as error:  # there is no recipe yet whose data.csv could be named
             raise DataError(
                 [replace(problem, where="") if problem.where == "data.csv" else problem
@@ -177,7 +194,11 @@ def _name_recipe(folder: Path) -> str:
 
 
 def _compose(
-    name: str, record: Architecture, proposal: Proposal, resize: tuple[str, str] | None
+    name: str,
+    record: Architecture,
+    proposal: Proposal,
+    resize: tuple[str, str] | None,
+    channels: tuple[int, str] | None,
 ) -> str:
     lines = [
         f"# {name}: {proposal.opening}.",
@@ -196,6 +217,7 @@ def _compose(
         "data:",
         *proposal.data,
         remark(f"  image_size: {record.default_size}", f"{record.minimum_size} or more"),
+        *([remark(f"  channels: {channels[0]}", channels[1])] if channels else []),
         *([remark(f"  resize: {resize[0]}", resize[1])] if resize else []),
         f"  batch_size: {proposal.batch_size}",
         remark("  broken: skip", "damaged images are named and left out; or refuse"),

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
 from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import FieldProblem, Listing
+from tl_toolkit.sources.listing import FieldProblem, Listing, suffixes_of
 from tl_toolkit.sources.survey import Splits
 
 __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
@@ -141,13 +142,14 @@ class TaskPlanning:
         return None
 
     @staticmethod
-    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+    def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
         """Returns what `init` writes for a folder or table, None if it is not this task's.
 
         Args:
             source: The folder or table.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+            channels: Channels of the images.
 
         Raises:
             DataError: It is this task's, and something in it is wrong.
@@ -185,4 +187,5 @@ def splits_of(data: Data) -> Splits:
         data: The section.
     """
     validation = data.validation if data.folds is None else None
-    return Splits(data.train, validation, data.test, data.links, data.group or "")
+    suffixes = suffixes_of(data.channels)
+    return Splits(data.train, validation, data.test, data.links, data.group or "", suffixes)

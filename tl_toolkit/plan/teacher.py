@@ -70,6 +70,10 @@ def check_teacher(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
     if before.task.kind != recipe.task.kind:
         expected = f"expected a run of {recipe.task.kind}."
         return [Finding(_FIELD, Problem("", f"{name} is a run of {before.task.kind}", expected))]
+    if before.data.channels != recipe.data.channels:
+        what = f"{name} is a run on images of {before.data.channels} channels"
+        expected = f"expected the recipe's, {recipe.data.channels}."
+        return [Finding(_FIELD, Problem("", what, expected, "~teacher"))]
     if classes and sorted(known) != sorted(classes):
         expected = f"expected the recipe's, {name_some(classes)}, in any order."
         hint = f"data.classes=[{', '.join(known)}]"

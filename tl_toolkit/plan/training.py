@@ -116,6 +116,7 @@ def feature_values(recipe: Recipe) -> dict[str, Any]:
         "image_size": recipe.data.image_size,
         "resize": recipe.data.resize,
         "pad_color": recipe.data.pad_color,
+        "channels": recipe.data.channels,
         "seed": recipe.seed,
     }
 

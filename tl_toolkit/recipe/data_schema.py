@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tl_toolkit.recipe.bands import RGB, find_conflicts_of_channels
 from tl_toolkit.recipe.fields import (
     Conflict,
     Fraction,
@@ -130,6 +131,14 @@ class Data(Section):
         "number for a square, or [height, width].",
         examples=[224],
     )
+    channels: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=RGB,
+        examples=[1, 4],
+        description="Channels of an image: 3 for RGB, 1 for grey, or as many bands as .npy arrays "
+        "(height, width, bands) and TIFF files hold, 1 to 256. But for 3, bands are brought to "
+        "the same mean and deviation by those of the training images, and the first convolution "
+        "of pretrained weights is widened.",
+    )
     resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
         description="stretch changes proportions; crop scales to cover and keeps the centre; pad "
@@ -141,7 +150,8 @@ class Data(Section):
     ] = Field(
         default=None,
         description="Colour of the padding with resize: pad, a grey level or [red, green, blue]; "
-        "114 by default, about the mean of photos.",
+        "114 by default, about the mean of photos; with other channels than 3 one value for all of "
+        "them, 0 by default.",
         examples=[0, [124, 116, 104]],
     )
     batch_size: int = Field(
@@ -195,6 +205,7 @@ class Data(Section):
         if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":
             expected = "expected none without resize: pad"
             yield Conflict(("pad_color",), expected, "resize: pad")
+        yield from find_conflicts_of_channels(values)
         yield from _find_conflicts_of_masks(values)
 
 

@@ -20,6 +20,7 @@ from tl_toolkit.recipe.anchors import (
     TeacherField,
     find_interpolation_conflicts,
 )
+from tl_toolkit.recipe.bands import find_conflicts_of_bands
 from tl_toolkit.recipe.checkpoint import Checkpoint, CheckpointField
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, describe_formats
@@ -306,6 +307,7 @@ class Recipe(Section):
                     expected = f"expected another name: {PROBE} is the phase of model.head.solver"
                     yield Conflict(("phases", index, "name"), expected)
         yield from find_interpolation_conflicts(values)
+        yield from find_conflicts_of_bands(values)
         base = field_of(values.get("model"), "base")
         if values.get("precision") not in (None, "float32") and not isinstance(base, str):
             expected = "expected float32 with a base of your own: its layers may need it"

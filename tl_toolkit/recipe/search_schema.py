@@ -284,7 +284,7 @@ class Search(Section):
 
 _FIXED_DATA = (
     "train", "csv", "builtin", "validation", "test", "folds", "group", "classes", "split_seed",
-    "broken",
+    "broken", "channels",
 )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ class TaskSection(KindSection):
         choices: Values that the task takes for fields of `pixels`; the first is its default.
         remarks: What the descriptions of these fields say of the task.
         shared_modules: Modules of the task that are in another folder, by their name in its own.
+        why_rgb: Why images must be RGB; "" if they may have any channels.
     """
 
     kind: str = Field(default="", description="Name of the task.")
@@ -109,6 +110,7 @@ class TaskSection(KindSection):
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     remarks: ClassVar[Mapping[str, str]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {}
+    why_rgb: ClassVar[str] = ""
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
@@ -265,6 +267,10 @@ class TaskSection(KindSection):
             expected = f"expected {score} or val_loss for {name}, got {column!r}"
             yield Conflict(("search", "objective"), expected, f"objective: {score}")
         yield from cls._find_untunable(values)
+        channels = field_of(values.get("data"), "channels")
+        if cls.why_rgb and channels not in (None, 3):
+            expected = f"expected 3 for {name}, got {channels!r}: {cls.why_rgb}"
+            yield Conflict(("data", "channels"), expected, "~data.channels")
         if not cls.is_dense:
             yield from _refuse_dense_sections(name, values)
 

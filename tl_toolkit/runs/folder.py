@@ -41,6 +41,10 @@ class RunFolder:
 
     # Of runs.
     lock = Artifact("lock.json", "Versions, seeds, and digests of data and weights.")
+    bands = Artifact(
+        "bands.json",
+        "Mean and deviation of each band over the training images; for other channels than RGB.",
+    )
     classes = Artifact("classes.json", "Class names in the order of the model's outputs.")
     phases = Artifact(
         "phases",

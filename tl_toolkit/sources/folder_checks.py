@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from tl_toolkit.errors import Problem, closest
@@ -25,15 +25,18 @@ _OPENED_FOLDERS = 1000
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
-def describe_unused(ignored: Sequence[Ignored], where: str) -> Iterator[Problem]:
+def describe_unused(
+    ignored: Sequence[Ignored], where: str, suffixes: Set[str] = IMAGE_SUFFIXES
+) -> Iterator[Problem]:
     """Yields problems of folders with images that would be left out: linked, or not readable.
 
     Args:
         ignored: What was not listed.
         where: Name of the folder in messages, as "data.train".
+        suffixes: Endings of the images' names.
     """
     linked = [entry.path for entry in ignored if entry.reason == LINKED_FOLDER]
-    if linked := [path for path in linked if _may_hold_images(path)]:
+    if linked := [path for path in linked if _may_hold_images(path, suffixes)]:
         named = name_some(f"{path} (to {os.path.realpath(path)})" for path in linked)
         what = f"linked folders are not followed: {named}"
         expected = "Images in them would be left out."
@@ -46,7 +49,7 @@ def describe_unused(ignored: Sequence[Ignored], where: str) -> Iterator[Problem]
         yield Problem(where, what, "Images in them would be left out.", "chmod u+rx FOLDER")
 
 
-def _may_hold_images(folder: str) -> bool:
+def _may_hold_images(folder: str, suffixes: Set[str]) -> bool:
     """Returns whether there is an image below a folder, or more folders than are opened here."""
     waiting = [folder]
     for _ in range(_OPENED_FOLDERS):
@@ -57,7 +60,7 @@ def _may_hold_images(folder: str) -> bool:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif suffix_of(entry.name) in IMAGE_SUFFIXES:
+                    elif suffix_of(entry.name) in suffixes:
                         return True
         except OSError:
             return True
@@ -84,7 +87,10 @@ def check_unused(contents: ClassFolders, classes: Sequence[str] | None) -> list[
         is_again = is_link and is_below(os.path.realpath(entry.path), own)
         if not is_again and (wanted is None or normalize(name) in wanted):
             used.append(entry)
-    return [(contents.split, problem) for problem in describe_unused(used, contents.where)]
+    return [
+        (contents.split, problem)
+        for problem in describe_unused(used, contents.where, contents.suffixes)
+    ]
 
 
 def check_distinct(folders: Mapping[str, Path]) -> Iterator[FieldProblem]:
@@ -126,13 +132,13 @@ def check_training(
 
 def _hint_classes(contents: ClassFolders) -> str:
     """Returns what to do with images of all classes in one folder."""
-    if not any(suffix_of(path) in IMAGE_SUFFIXES for path in contents.loose):
+    if not any(suffix_of(path) in contents.suffixes for path in contents.loose):
         return ""
     return "a folder per class with its images, or a table (data.csv) with columns path and label"
 
 
 def _describe_no_class(contents: ClassFolders) -> str:
-    images = [path for path in contents.loose if suffix_of(path) in IMAGE_SUFFIXES]
+    images = [path for path in contents.loose if suffix_of(path) in contents.suffixes]
     content = f"{len(images)} image{'s' if len(images) != 1 else ''}" if images else "nothing"
     return f"{str(contents.folder)!r} holds {content} and no folder per class"
 
@@ -182,5 +188,7 @@ def _describe_empty(contents: ClassFolders, empty: Sequence[str]) -> Problem:
         [entry for entry in contents.ignored if entry.path.startswith(folders)]
     )
     what = f"{str(contents.folder)!r} has no images of {name_some(map(repr, empty))}"
-    expected = f"Images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-    return Problem(contents.where, what, f"{expected} ({beside})." if beside else f"{expected}.")
+    expected = f"Images are files that end in {', '.join(sorted(contents.suffixes))}"
+    hint = "data.channels=N where arrays of N bands are the images" if ".npy" in beside else ""
+    beside = f" ({beside})" if beside else ""
+    return Problem(contents.where, what, f"{expected}{beside}.", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class ClassFolders:
         split: Its split, which is also the recipe's field that names the folder.
         where: Its name in messages, as "data.train".
         links: As in `read_folders`.
+        suffixes: Endings of the images' names.
         classes: Paths of images by class folder, sorted.
         loose: Files beside the class folders.
         ignored: Files and folders that are not listed.
@@ -46,6 +47,7 @@ class ClassFolders:
     split: str
     where: str
     links: Links = "refuse"
+    suffixes: Set[str] = IMAGE_SUFFIXES
     classes: dict[str, list[str]] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
@@ -63,7 +65,12 @@ class ClassFolders:
 
 
 def read_folders(
-    folder: Path, split: str, where: str, *, links: Links = "refuse"
+    folder: Path,
+    split: str,
+    where: str,
+    *,
+    links: Links = "refuse",
+    suffixes: Set[str] = IMAGE_SUFFIXES,
 ) -> tuple[ClassFolders, list[FieldProblem]]:
     """Lists the images below each class folder, and problems that keep it from being listed.
 
@@ -76,20 +83,21 @@ def read_folders(
         where: Name of the folder in messages, as "data.train".
         links: Whether linked folders, and linked files outside the folder, are listed; "refuse"
             leaves them out as "ignore" does, see `folder_checks.check_unused`.
+        suffixes: Endings of the images' names.
     """
-    contents = ClassFolders(Path(os.path.abspath(folder)), split, where, links)
+    contents = ClassFolders(Path(os.path.abspath(folder)), split, where, links, suffixes)
     try:
         with os.scandir(contents.folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         return contents, [(split, describe_unreadable(contents.folder, where, EXPECTED, error))]
-    walk = _Walk(os.path.realpath(contents.folder), links, contents.ignored)
+    walk = _Walk(os.path.realpath(contents.folder), links, contents.ignored, suffixes)
     problems: list[FieldProblem] = []
     for entry in ordered:
         if not entry.is_dir():
             if entry.name.startswith("."):
                 continue
-            if suffix_of(entry.name) not in IMAGE_SUFFIXES and not os.path.exists(entry.path):
+            if suffix_of(entry.name) not in suffixes and not os.path.exists(entry.path):
                 contents.ignored.append(Ignored(entry.path, LINKED_FOLDER))  # of a missing disk
             else:
                 contents.loose.append(entry.path)
@@ -106,7 +114,7 @@ def read_folders(
     contents.ignored.extend(
         Ignored(path, "image beside the class folders")
         for path in contents.loose
-        if contents.classes and suffix_of(path) in IMAGE_SUFFIXES
+        if contents.classes and suffix_of(path) in suffixes
     )
     contents.ignored.sort()
     return contents, problems
@@ -120,11 +128,13 @@ class _Walk:
         root: Real path of the folder of all; files outside it are reached by links only.
         links: As in `read_folders`.
         ignored: Receives what is not listed.
+        suffixes: Endings of the images' names.
     """
 
     root: str
     links: Links
     ignored: list[Ignored]
+    suffixes: Set[str]
 
     def list_images(self, folder: str) -> Iterator[str]:
         """Yields the images below a folder, in no order.
@@ -179,17 +189,21 @@ class _Walk:
             if (
                 not is_below(target, self.root)
                 and self.links != "follow"
-                and suffix_of(entry.name) in IMAGE_SUFFIXES
+                and suffix_of(entry.name) in self.suffixes
             ):
                 return LINK_OUT
         elif not entry.is_file(follow_symlinks=False):
             return "special file"
         suffix = suffix_of(entry.name)
-        return "" if suffix in IMAGE_SUFFIXES else suffix or "file without extension"
+        return "" if suffix in self.suffixes else suffix or "file without extension"
 
 
 def list_below(
-    folder: str, *, links: Links = "refuse", ignored: list[Ignored] | None = None
+    folder: str,
+    *,
+    links: Links = "refuse",
+    ignored: list[Ignored] | None = None,
+    suffixes: Set[str] = IMAGE_SUFFIXES,
 ) -> list[str]:
     """Returns the images below a folder, whatever class they are of, sorted by path.
 
@@ -197,8 +211,9 @@ def list_below(
         folder: The folder.
         links: As in `read_folders`.
         ignored: Receives what is not listed.
+        suffixes: Endings of the images' names.
     """
-    walk = _Walk(os.path.realpath(folder), links, [] if ignored is None else ignored)
+    walk = _Walk(os.path.realpath(folder), links, [] if ignored is None else ignored, suffixes)
     return sorted(walk.list_images(folder))
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import collections
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import Problem
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+ARRAY_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+"""Endings of images with other channels than RGB, arrays among them."""
+
 JUNK_FOLDERS = frozenset(
     {
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
@@ -206,6 +210,15 @@ def is_below(path: str, folder: str) -> bool:
     """
     real = os.path.realpath(folder)
     return os.path.commonpath([path, real]) == real
+
+
+def suffixes_of(channels: int) -> Set[str]:
+    """Returns the endings of names of images: arrays are images but for RGB.
+
+    Args:
+        channels: Channels of the images.
+    """
+    return IMAGE_SUFFIXES if channels == RGB else ARRAY_SUFFIXES
 
 
 def suffix_of(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,14 @@ class PairFolders:
         masks: Name of the folder of masks beside it.
         ending: End of a mask's name, before the suffix, that its image's name lacks.
         links: What to do about links, as in `read_folders`.
+        suffixes: Endings of the images' names.
     """
 
     images: str = "images"
     masks: str = "masks"
     ending: str = ""
     links: Links = "refuse"
+    suffixes: Set[str] = IMAGE_SUFFIXES
 
 
 def list_pairs(
@@ -74,11 +76,11 @@ def list_pairs(
     if problems:
         return [], problems
     beside: list[Ignored] = []
-    images = _by_name(places["images"], "", names.links, beside)
-    masks = _by_name(places["masks"], names.ending, names.links, beside)
+    images = _by_name(places["images"], "", names.links, beside, names.suffixes)
+    masks = _by_name(places["masks"], names.ending, names.links, beside, IMAGE_SUFFIXES)
     ignored += beside
     if names.links != "ignore":
-        problems += [(split, problem) for problem in describe_unused(beside, where)]
+        problems += [(split, problem) for problem in describe_unused(beside, where, names.suffixes)]
         if problems:
             return [], problems
     doubles = [*_describe_doubles(images, split, where), *_describe_doubles(masks, split, where)]
@@ -89,7 +91,7 @@ def list_pairs(
     problems += doubles
     problems += _describe_missing(images, masks, split, where, places)
     if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        suffixes = ", ".join(sorted(names.suffixes))
         what = f"{str(places['images'])!r} holds no images"
         expected = f"Images are files that end in {suffixes}."
         problems.append((split, Problem(where, what, expected)))
@@ -97,12 +99,12 @@ def list_pairs(
 
 
 def _by_name(
-    folder: Path, ending: str, links: Links, ignored: list[Ignored]
+    folder: Path, ending: str, links: Links, ignored: list[Ignored], suffixes: Set[str]
 ) -> dict[str, list[str]]:
     """Returns the images below a folder by their path in it, without suffix and ending."""
     by_name: dict[str, list[str]] = {}
     root = os.path.abspath(folder)
-    for path in list_below(root, links=links, ignored=ignored):
+    for path in list_below(root, links=links, ignored=ignored, suffixes=suffixes):
         name = normalize(os.path.splitext(os.path.relpath(path, root))[0])
         if name.endswith(ending):
             by_name.setdefault(name.removesuffix(ending) if ending else name, []).append(path)

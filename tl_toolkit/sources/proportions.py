@@ -9,6 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.sources.arrays import read_shape
+
 __all__ = ["Proportions", "measure_proportions"]
 
 _MOST = 200
@@ -55,6 +58,9 @@ def measure_proportions(paths: Sequence[Path]) -> Proportions | None:
 
 
 def _measure(path: Path) -> float | None:
+    shape = read_shape(path)
+    if shape is not None and shape[2] != RGB and min(shape) > 0:
+        return shape[1] / shape[0]
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # of damaged EXIF, and of bombs, whose pixels stay shut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Splits:
         test: A folder or a fraction; None for no test images.
         links: What to do about links in folders, as in `read_folders`.
         group: The column of a table that names the group of each image; "" for none.
+        suffixes: Endings of the images' names in folders.
     """
 
     train: Path | None = None
@@ -63,6 +64,7 @@ class Splits:
     test: Path | float | None = None
     links: Links = "refuse"
     group: str = ""
+    suffixes: Set[str] = IMAGE_SUFFIXES
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -91,7 +93,9 @@ def survey_folders(
     problems = list(check_distinct(splits.folders))
     readable = {}
     for name, folder in splits.folders.items():
-        contents, unreadable = read_folders(folder, name, f"data.{name}", links=splits.links)
+        contents, unreadable = read_folders(
+            folder, name, f"data.{name}", links=splits.links, suffixes=splits.suffixes
+        )
         problems += unreadable
         if not unreadable:
             readable[name] = contents
@@ -139,6 +143,7 @@ def list_class_folders(
     classes: Sequence[str],
     where: str = "--data",
     links: Links = "refuse",
+    suffixes: Set[str] = IMAGE_SUFFIXES,
 ) -> Listing:
     """Lists a folder of class folders for evaluation, all in the split "test".
 
@@ -147,11 +152,12 @@ def list_class_folders(
         classes: The classes there may be, in the order of the model's outputs.
         where: Name of the folder in messages.
         links: As in `read_folders`.
+        suffixes: As in `read_folders`.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
     """
-    contents, problems = read_folders(Path(folder), "test", where, links=links)
+    contents, problems = read_folders(Path(folder), "test", where, links=links, suffixes=suffixes)
     problems = problems or check_unused(contents, None)
     problems = problems or check_classes(contents, classes, partial=True)
     if problems:
@@ -205,12 +211,18 @@ def list_builtin(name: str, splits: Splits, classes: Sequence[str] | None) -> Li
     return Listing(chosen, files, fractions)
 
 
-def list_images(path: str | os.PathLike[str], *, left_out: list[str] | None = None) -> list[Path]:
+def list_images(
+    path: str | os.PathLike[str],
+    *,
+    left_out: list[str] | None = None,
+    suffixes: Set[str] = IMAGE_SUFFIXES,
+) -> list[Path]:
     """Lists the images to predict: a file itself, or the images below a folder.
 
     Args:
         path: The file or folder.
         left_out: Receives the folders and links below it that are not followed or cannot be read.
+        suffixes: Endings of the images' names.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -222,7 +234,7 @@ def list_images(path: str | os.PathLike[str], *, left_out: list[str] | None = No
             raise DataError(describe_unreadable(place, "", expected, FileNotFoundError()))
         return [place]
     ignored: list[Ignored] = []
-    images = [Path(file) for file in list_below(str(place), ignored=ignored)]
+    images = [Path(file) for file in list_below(str(place), ignored=ignored, suffixes=suffixes)]
     paths = [f"{entry.path} ({entry.reason})" for entry in ignored if is_lost(entry)]
     if not images:
         links = f" but {name_some(paths)}" if paths else ""

@@ -16,12 +16,13 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch
 from tl_toolkit.architectures.heads import HeadLayers, build_head, find_head_maps
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError
-from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.bands import dtype_of, find_decoder
+from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.images.tta import View, build_views, find_sizes
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.neighbors import fit_neighbors
-from tl_toolkit.tasks.parity import Limits, make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.parity import Limits, add_probes, make_report, read_otherwise
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -186,7 +187,7 @@ class ImageTask(Task):
         """Yields a prediction for each file, in order, with an error if it cannot be decoded.
 
         Args:
-            model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
+            model: float32 (batch, h, w, channels), RGB in 0..255 or bands, to outputs.
             paths: Image files.
             options: How they are read, and the views that outputs are averaged over; `out` and
                 `native` are not used.
@@ -225,10 +226,12 @@ class ImageTask(Task):
         """Returns the functions of an exported model: `serve` of the model's outputs.
 
         Args:
-            model: float32 RGB (batch, h, w, 3) in 0..255 to outputs.
+            model: float32 (batch, h, w, channels), RGB in 0..255 or bands, to outputs.
             resize: How images are resized to the model's size.
         """
-        size = tuple(model.input.shape[1:3])
+        size, channels = tuple(model.input.shape[1:3]), model.input.shape[-1]
+        decode = find_decoder(channels)
+        spec = tf.TensorSpec((*size, channels), tf.as_dtype(dtype_of(channels)))
 
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.serve(model(tf.cast(pixels, tf.float32), training=False))
@@ -238,9 +241,9 @@ class ImageTask(Task):
 
         def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels = tf.map_fn(
-                lambda data: resize_image(decode_image(data), size, resize),
+                lambda data: resize_image(decode(data), size, resize),
                 encoded,
-                fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
+                fn_output_signature=spec,
             )
             return predict(pixels)
 
@@ -269,11 +272,10 @@ class ImageTask(Task):
         Returns:
             Largest differences, limits, a row for each image, and whether it holds.
         """
-        files = {**files, **render_probes()}
-        size = tuple(model.input.shape[1:3])
-        pixels = np.stack(
-            [resize_image(read_by_pillow(data), size, resize).numpy() for data in files.values()]
-        )
+        size, channels = tuple(model.input.shape[1:3]), model.input.shape[-1]
+        files = add_probes(files, channels)
+        read = [read_otherwise(data, channels) for data in files.values()]
+        pixels = np.stack([resize_image(image, size, resize).numpy() for image in read])
         expected = self.serve(FixedBatch(model)(pixels))[self.served].numpy()
         served = ask([pixels], list(files.values()))
         encoded = np.stack([outputs[self.served] for outputs in served.encoded])
@@ -293,7 +295,7 @@ def average_views(run: FixedBatch, images: np.ndarray) -> np.ndarray:
 
     Args:
         run: The model.
-        images: uint8 (n, views, h, w, 3).
+        images: (n, views, h, w, channels).
 
     Returns:
         float32 (n, units).

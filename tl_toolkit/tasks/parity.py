@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.images.bands import encode_npy
+from tl_toolkit.images.npy import NPY_MAGIC
 from tl_toolkit.images.upright import turn_by_exif
 
 __all__ = [
@@ -18,10 +21,15 @@ __all__ = [
     "PIXEL_LIMIT",
     "Limits",
     "Outputs",
+    "add_probes",
     "make_report",
     "read_by_pillow",
+    "read_otherwise",
     "render_probes",
 ]
+
+_MODES = {1: "L", 2: "LA", 4: "RGBA"}
+"""Pillow's modes by channels."""
 
 PIXEL_LIMIT = 1e-5
 """Largest difference of an output, the same pixels on both sides."""
@@ -95,8 +103,36 @@ def make_report(
     }
 
 
+def add_probes(files: Mapping[str, bytes], channels: int) -> dict[str, bytes]:
+    """Returns files with images that naive decoders get wrong.
+
+    Args:
+        files: Encoded images by name, perhaps none.
+        channels: Channels of the images.
+
+    Returns:
+        For photos also JPEG files: turned by EXIF, grey, CMYK. For bands also the first file as
+        .npy arrays whose numbers lie otherwise: by columns, and with the highest byte first.
+    """
+    first = next(iter(files.values()), b"")
+    if channels == RGB or (channels == 1 and first and not first.startswith(NPY_MAGIC)):
+        return {**files, **render_probes()}
+    pixels = read_otherwise(first, channels) if first else _render_bands(channels)
+    return {
+        **files,
+        "probe: Fortran order": encode_npy(np.asfortranarray(pixels)),
+        "probe: big-endian": encode_npy(pixels.astype(">f4")),
+    }
+
+
+def _render_bands(channels: int) -> np.ndarray:
+    """Renders bands (64, 96, channels), each a ramp, in 0..1."""
+    ramp = np.linspace(0, 1, 64 * 96 * channels, dtype=np.float32)
+    return ramp.reshape(64, 96, channels)
+
+
 def render_probes() -> dict[str, bytes]:
-    """Renders images that naive decoders get wrong: turned by EXIF, grey, CMYK.
+    """Renders photos that naive decoders get wrong: turned by EXIF, grey, CMYK.
 
     Returns:
         JPEG files by name, 96 x 64 pixels: a ramp with a bright corner, so that a turn shows.
@@ -122,18 +158,41 @@ def _encode(image: Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read_by_pillow(data: bytes) -> np.ndarray:
-    """Decodes by Pillow alone: turned by EXIF, alpha dropped, 16 bits cut to the upper 8.
+def read_otherwise(data: bytes, channels: int) -> np.ndarray:
+    """Decodes by Pillow or numpy alone, as a second opinion on the decoder.
 
     Args:
         data: An encoded image.
+        channels: Channels of the image.
 
     Returns:
-        uint8 (h, w, 3), RGB in 0..255.
+        uint8 (h, w, 3), RGB in 0..255: turned by EXIF, alpha dropped, 16 bits cut to the upper 8.
+        With other channels float32 (h, w, channels).
+    """
+    if channels == RGB:
+        return read_by_pillow(data)
+    if data.startswith(NPY_MAGIC):
+        pixels = np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+    pixels = read_by_pillow(data, _MODES[channels]).astype(np.float32)
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def read_by_pillow(data: bytes, mode: str = "RGB") -> np.ndarray:
+    """Decodes by Pillow alone: turned by EXIF, 16 bits cut to the upper 8.
+
+    Args:
+        data: An encoded image.
+        mode: Pillow's word for the channels; all but RGBA and LA drop alpha.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255; the channels of another mode.
     """
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
         turned = turn_by_exif(image)
         if turned.mode.startswith("I;16"):
             turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-        return np.asarray(turned.convert("RGB"))
+        if mode == "L":
+            turned = turned.convert("RGB")  # CMYK and alpha, as the decoder has them
+        return np.asarray(turned.convert(mode))

@@ -162,7 +162,7 @@ class PredictionOptions:
         native: Run on images at their own size, where the task can.
         report: Receives messages.
         done: Receives the number of files predicted so far.
-        read: Returns the pixels of a file, uint8 (h, w, 3); raises DataError where it cannot.
+        read: Returns the pixels of a file, (h, w, channels); raises DataError where it cannot.
         views: The views of each image that outputs are averaged over; none for the image alone.
     """
 
@@ -181,7 +181,8 @@ class Endpoints:
     """The functions of an exported model.
 
     Attributes:
-        serve_images: From uint8 (batch, h, w, 3) of any size to named outputs.
+        serve_images: From uint8 RGB, or float32 bands, (batch, h, w, channels) of any size to named
+            outputs.
         serve_bytes: From encoded images, string (batch,), to the same outputs.
     """
 

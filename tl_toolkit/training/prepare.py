@@ -31,6 +31,7 @@ from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
 from tl_toolkit.transfer.weights import hash_file
+from tl_toolkit.transfer.widening import describe_widened
 
 _T = TypeVar("_T")
 
@@ -93,7 +94,7 @@ def survey_images(
         DataError: Images cannot be used.
     """
     data = plan.recipe.data
-    decoded = DecodedImages(data.image_size, _resize_of(plan))
+    decoded = DecodedImages(data.image_size, _resize_of(plan), channels=data.channels)
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
     for example in manifest.examples:
         if example.verdict == "broken":
@@ -154,6 +155,7 @@ def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> di
         "weights_sha256": hash_file(weights) if weights else None,
         "weights_matched_by": loaded.by if loaded else None,
         "weights_left_out": list(loaded.left_out) if loaded else [],
+        **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),
         "start": plan.start.as_json() if plan.start else None,
         "teacher": _describe_teacher(plan),
         "numerics": {**describe_numerics(), "precision": recipe.precision},
@@ -208,7 +210,12 @@ def scan_images(
     """
     data = plan.recipe.data
     settings = ScanSettings(
-        data.broken, data.convert, data.split_seed, data.examples_per_class, data.folds
+        data.broken,
+        data.convert,
+        data.split_seed,
+        data.examples_per_class,
+        data.folds,
+        data.channels,
     )
     return scan(
         plan.listing,
@@ -283,6 +290,7 @@ def load_images(
             examples,
             image_size=size,
             resize=resize,
+            channels=plan.recipe.data.channels,
             memory_budget=MEMORY_BUDGET // 3,
             decoded=decoded,
             targets=task.load_targets(examples, size, resize),
@@ -293,7 +301,8 @@ def load_images(
 
 
 def _resize_of(plan: Plan) -> Resize:
-    return build_resize(plan.recipe.data.resize, plan.recipe.data.pad_color)
+    data = plan.recipe.data
+    return build_resize(data.resize, data.pad_color, data.channels)
 
 
 def split_folds(plan: Plan, task: Task, images: Images) -> list[dict[str, Images]]:
@@ -366,12 +375,18 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
             model.l2,
             model.edge_filter,
             plan.architecture,
+            recipe.data.channels,
+            plan.pixels,
         ),
         task,
         image_size=recipe.data.image_size,
         seed=recipe.seed,
     )
     loaded = transfer.weights
+    if loaded is not None and loaded.widened:
+        progress(
+            message(describe_widened(loaded.widened, loaded.widened_from, recipe.data.channels))
+        )
     if plan.start is not None and path is not None:
         head = transfer.parts[-1].layers
         carry_head(head, path, before=plan.start.classes, classes=plan.classes)

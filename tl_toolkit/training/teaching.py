@@ -81,7 +81,8 @@ class TeacherOutputs:
         """
         key = teaching.model, teaching.places
         if key not in self._shares:
-            resize = build_resize(teaching.resize, teaching.pad_color)
+            channels = self._source.channels
+            resize = build_resize(teaching.resize, teaching.pad_color, channels)
             outputs = self._source.find_outputs(
                 teaching.model, image_size=teaching.image_size, resize=resize
             )

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tl_toolkit.architectures.batches import as_list
 from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks, layer_variables
 from tl_toolkit.architectures.heads import POOLED_LAYERS, build_regularizer
 from tl_toolkit.architectures.layers import EdgeFilter
 from tl_toolkit.architectures.pixels import apply_pixel_rule
-from tl_toolkit.catalog.lookup import Architecture, find_architecture
+from tl_toolkit.catalog.lookup import PIXEL_RULES, Architecture, PixelRule, find_architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.runtime import derive_seed, initializers_seeded
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.transfer.heads import initialize_head, is_head, pools_by_weights
-from tl_toolkit.transfer.weights import LoadedWeights, load_weights
+from tl_toolkit.transfer.weights import LoadedWeights, fits_layers, load_weights
+from tl_toolkit.transfer.widening import copy_widened
 
 HEAD = "head"
 
@@ -52,12 +55,14 @@ class TransferModel:
     """A whole model and where its parts begin.
 
     Attributes:
-        model: float32 RGB (batch, h, w, 3) in 0..255 to the task's outputs. Some tasks have further
-            inputs: [images, pixels], float32 (batch, n, 2), y and x of the sampled pixels.
+        model: float32 RGB (batch, h, w, 3) in 0..255, or bands (batch, h, w, channels) in the
+            numbers of their files, to the task's outputs. Some tasks have further inputs: [images,
+            pixels], float32 (batch, n, 2), y and x of the sampled pixels.
         architecture: The catalog's record of the base.
         parts: Units of the base in order, then the head.
         task: The task, which compares the outputs with targets.
         weights: The file that the base was loaded from, and how; None for random weights.
+        pixels: The pixel rule of its images.
     """
 
     model: keras.Model
@@ -65,6 +70,23 @@ class TransferModel:
     parts: tuple[Part, ...]
     task: Task
     weights: LoadedWeights | None = None
+    pixels: PixelRule = PIXEL_RULES["raw"]
+
+    def sample_images(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Samples images of noise, in the range of its own.
+
+        Args:
+            random: The generator of the samples.
+            count: How many.
+
+        Returns:
+            float32 (count, h, w, channels): in 0..255; bands within two deviations of their mean.
+        """
+        shape = (count, *self.image.shape[1:])
+        if shape[-1] == RGB:
+            return random.uniform(0, 255, shape).astype(np.float32)
+        scale, offset = np.array(self.pixels.scale), np.array(self.pixels.offset)
+        return np.asarray((random.uniform(-2, 2, shape) - offset) / scale, np.float32)
 
     @property
     def image(self) -> keras.KerasTensor:
@@ -106,6 +128,8 @@ class BaseSettings:
         l2: L2 regularization factor of each kernel that trains, 0 or more.
         edge_filter: Kind of the `EdgeFilter` between the pixels and the base; None for none.
         record: Record of a model of the user's own; by default the catalog's record of the name.
+        channels: Channels of the images.
+        pixels: Rule of the pixels; by default the record's, which is for RGB.
     """
 
     name: str
@@ -115,6 +139,8 @@ class BaseSettings:
     l2: float = 0.0
     edge_filter: str | None = None
     record: Architecture | None = None
+    channels: int = RGB
+    pixels: PixelRule | None = None
 
 
 def assemble(
@@ -137,21 +163,14 @@ def assemble(
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     architecture = base.record or find_architecture(base.name)
-    arguments = dict(base.arguments)
+    pixels = base.pixels or PIXEL_RULES[architecture.pixels]
     with initializers_seeded(derive_seed(seed, "base")):
-        image = keras.Input((*image_size, 3), dtype="float32", name="image")
-        entering = apply_pixel_rule(image, architecture.pixels)
-        if base.edge_filter is not None:
-            entering = EdgeFilter(base.edge_filter, name="pixels_edges")(entering)
-        entering = task.prepare_input(entering)
-        features = build_base(architecture, entering, arguments)
-        maps = task.find_maps(architecture, entering, features)
-        blocks = find_blocks(architecture, entering, list(maps))
+        image = keras.Input((*image_size, base.channels), dtype="float32", name="image")
+        entering, maps, blocks = _build(base, architecture, pixels, task, image)
         _regularize(blocks, build_regularizer(base.l1, base.l2))
         loaded = None
         if base.weights_file is not None:
-            layers = [layer for block in blocks for layer in block.layers]
-            loaded = load_weights(layers, base.weights_file)
+            loaded = _load(base, architecture, task, _list_layers(blocks), image_size)
         further_inputs, outputs = task.build_outputs(maps, entering)
         model = keras.Model(
             [image, *further_inputs] if further_inputs else image, outputs, name=architecture.name
@@ -160,7 +179,49 @@ def assemble(
     if pooled := _find_pooled(parts[-1]):
         parts = _cross_pooled(parts, find_blocks(architecture, entering, maps[-1]), pooled)
     initialize_head(parts[-1].layers, derive_seed(seed, "head"))
-    return TransferModel(model, architecture, parts, task, loaded)
+    return TransferModel(model, architecture, parts, task, loaded, pixels)
+
+
+def _build(
+    base: BaseSettings,
+    architecture: Architecture,
+    pixels: PixelRule,
+    task: Task,
+    image: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, tuple[keras.KerasTensor, ...], tuple[BlockGraph, ...]]:
+    """Returns the tensor that enters a base, the maps that the head reads, and its blocks."""
+    entering = apply_pixel_rule(image, pixels)
+    if base.edge_filter is not None:
+        entering = EdgeFilter(base.edge_filter, name="pixels_edges")(entering)
+    entering = task.prepare_input(entering)
+    features = build_base(architecture, entering, dict(base.arguments))
+    maps = task.find_maps(architecture, entering, features)
+    return entering, maps, find_blocks(architecture, entering, list(maps))
+
+
+def _list_layers(blocks: Sequence[BlockGraph]) -> list[keras.layers.Layer]:
+    return [layer for block in blocks for layer in block.layers]
+
+
+def _load(
+    base: BaseSettings,
+    architecture: Architecture,
+    task: Task,
+    layers: Sequence[keras.layers.Layer],
+    image_size: tuple[int, int],
+) -> LoadedWeights:
+    """Loads weights, through a base of RGB where they are not those of the channels."""
+    path = base.weights_file
+    if path is None:
+        raise ValueError("expected a weight file")
+    if base.channels == RGB or fits_layers(layers, path):
+        return load_weights(layers, path)
+    image = keras.Input((*image_size, RGB), dtype="float32", name="image")
+    pixels = PIXEL_RULES[architecture.pixels]
+    source = _list_layers(_build(base, architecture, pixels, task, image)[2])
+    loaded = load_weights(source, path)
+    layer, before = copy_widened(source, layers)
+    return dataclasses.replace(loaded, widened=layer, widened_from=before)
 
 
 def _cross_pooled(

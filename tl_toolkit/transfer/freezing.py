@@ -146,9 +146,8 @@ def check_whole(transfer: TransferModel, split: Split) -> None:
         CheckFailedError: An output for images of noise differs by more than `WHOLE_LIMIT`.
     """
     random = np.random.default_rng(0)
-    shape = (_CHECK_IMAGES, *transfer.image.shape[1:])
-    images = tf.constant(random.uniform(0, 255, shape), tf.float32)
-    sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, shape[1:3])
+    images = tf.constant(transfer.sample_images(random, _CHECK_IMAGES))
+    sampled = transfer.task.sample_inputs(random, _CHECK_IMAGES, transfer.image.shape[1:3])
     # Keras mixes no tensors and arrays.
     further_inputs = [tf.constant(values) for values in sampled]
     whole = transfer.model(transfer.join_inputs(images, further_inputs), training=False)

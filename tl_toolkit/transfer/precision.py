@@ -99,9 +99,9 @@ def time_precisions(
         Seconds by precision: the fastest of five calls, after one that compiles.
     """
     random = np.random.default_rng(0)
-    count, shape = min(batch_size, _MOST_IMAGES), transfer.image.shape[1:]
-    images = tf.constant(random.uniform(0, 255, (count, *shape)), tf.float32)
-    further = transfer.task.sample_inputs(random, count, shape[:2])
+    count = min(batch_size, _MOST_IMAGES)
+    images = tf.constant(transfer.sample_images(random, count))
+    further = transfer.task.sample_inputs(random, count, transfer.image.shape[1:3])
     inputs = transfer.join_inputs(images, [tf.constant(values) for values in further])
     runs = {}
     for precision in _POLICIES:

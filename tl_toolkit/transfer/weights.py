@@ -21,6 +21,7 @@ __all__ = [
     "LoadedWeights",
     "fetch_weight_file",
     "find_weights",
+    "fits_layers",
     "hash_file",
     "inspect_weights",
     "load_weights",
@@ -38,12 +39,16 @@ class LoadedWeights:
         by: "name"; "order" when no name of the network was in the file.
         num_tensors: How many tensors were assigned.
         left_out: Layers of the file's classifier, which have no place in a base.
+        widened: The layer whose kernel was widened to other channels; "" for none.
+        widened_from: How many channels it had: 3 for RGB, 1 for grey.
     """
 
     path: Path
     by: Literal["name", "order"]
     num_tensors: int
     left_out: tuple[str, ...]
+    widened: str = ""
+    widened_from: int = 0
 
 
 def load_weights(
@@ -67,17 +72,8 @@ def load_weights(
             weight has changed then.
     """
     layers = target.layers if isinstance(target, keras.Model) else target
-    variables = {
-        layer.name: [entry.variable for entry in layer_variables(layer)]
-        for layer in layers
-        if layer.weights
-    }
     info = inspect_weights(path)
-    network = {
-        name: [(variable.path, tuple(variable.shape)) for variable in members]
-        for name, members in variables.items()
-    }
-    match = match_layers(network, info)
+    variables, match = _match(layers, info)
     if not match.fits:
         raise _misfit_error(info, match, recognise(info))
     values = read_tensors(info.path, match.weights)
@@ -88,6 +84,35 @@ def load_weights(
     _settle(layers)
     count = sum(len(members) for members in variables.values())
     return LoadedWeights(info.path, match.by, count, match.left_out)
+
+
+def fits_layers(layers: Sequence[keras.layers.Layer], path: str | Path) -> bool:
+    """Returns whether `load_weights` finds every tensor of layers in a file.
+
+    Args:
+        layers: The layers of a base.
+        path: As in `load_weights`.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
+    return _match(layers, inspect_weights(path))[1].fits
+
+
+def _match(
+    layers: Sequence[keras.layers.Layer], info: WeightsInfo
+) -> tuple[dict[str, list[keras.Variable]], Match]:
+    """Returns the variables of each layer that has any, and how a file fits them."""
+    variables = {
+        layer.name: [entry.variable for entry in layer_variables(layer)]
+        for layer in layers
+        if layer.weights
+    }
+    network = {
+        name: [(variable.path, tuple(variable.shape)) for variable in members]
+        for name, members in variables.items()
+    }
+    return variables, match_layers(network, info)
 
 
 def _settle(layers: Sequence[keras.layers.Layer]) -> None:

@@ -34,6 +34,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.bands import settle_bands
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.optimizers import RateTable, build_optimizer, tabulate_rate
 from tl_toolkit.training.prepare import (
@@ -68,6 +69,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         task = build_task(plan.recipe, plan.classes)
         self._manifest, images = survey_images(plan, task, RunFolder(folder), progress)
+        self._plan = settle_bands(plan, self._manifest.of("train"), progress)
         self._images = {_size_of(plan.recipe): images}
         self._has_warned = False
         self._built: tuple[keras.Model, TransferModel, Plan] | None = None
@@ -287,4 +289,4 @@ def _save_kept(
 
 def _size_of(recipe: Recipe) -> tuple[tuple[int, int], Resize]:
     data = recipe.data
-    return data.image_size, build_resize(data.resize, data.pad_color)
+    return data.image_size, build_resize(data.resize, data.pad_color, data.channels)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folder_checks import check_unused
 from tl_toolkit.sources.folders import read_folders
-from tl_toolkit.sources.listing import FieldProblem, Listing, name_some
+from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixes_of
 from tl_toolkit.sources.survey import (
     Splits,
     check_builtin,
@@ -72,7 +73,10 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
-            return list_class_folders(source, classes=classes, links=self.data.links)
+            suffixes = suffixes_of(self.data.channels)
+            return list_class_folders(
+                source, classes=classes, links=self.data.links, suffixes=suffixes
+            )
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
@@ -101,13 +105,14 @@ class Planning(TaskPlanning):
             yield ("model", "head", "activation"), Problem("", what, expected, hint)
 
     @staticmethod
-    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+    def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
         """Recognizes a folder per class, in splits or not, and a table with a column label.
 
         Args:
             source: The folder or table.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+            channels: Channels of the images.
 
         Raises:
             DataError: The folders hold no classes.
@@ -123,7 +128,9 @@ class Planning(TaskPlanning):
             data, listing, problems = _propose_table(source, place)
         else:
             folder, reason, ignored = source, "a folder for each class", []
-            data, listing, problems = _propose_folders(find_splits(source), place)
+            data, listing, problems = _propose_folders(
+                find_splits(source), place, suffixes_of(channels)
+            )
         if problems:
             raise DataError([problem for _, problem in problems])
         counts = listing.count()
@@ -162,7 +169,7 @@ def _propose_table(table: Path, place: Path) -> tuple[list[str], Listing, list[F
 
 
 def _propose_folders(
-    folders: Mapping[str, Path], place: Path
+    folders: Mapping[str, Path], place: Path, suffixes: Set[str]
 ) -> tuple[list[str], Listing, list[FieldProblem]]:
     """Returns lines of `data` for folders of splits, what they list, and problems that remain.
 
@@ -172,7 +179,7 @@ def _propose_folders(
 
     used = dict(folders)
     contents = {
-        name: read_folders(folder, name, f"data.{name}", links="follow")[0]
+        name: read_folders(folder, name, f"data.{name}", links="follow", suffixes=suffixes)[0]
         for name, folder in folders.items()
     }
     after: list[str] = []
@@ -180,7 +187,9 @@ def _propose_folders(
         images = used.pop("test")
         command = f"tltool predict latest {shlex.quote(str(images))}"
         after.append(f"  # {images.name}/ has no class folders: {command}")
-    refused = [read_folders(folder, name, name)[0] for name, folder in used.items()]
+    refused = [
+        read_folders(folder, name, name, suffixes=suffixes)[0] for name, folder in used.items()
+    ]
     is_linked = any(check_unused(entry, None) for entry in refused)
     if is_linked:
         after.append(remark("  links: follow", "or ignore: folders in it are links"))
@@ -193,6 +202,7 @@ def _propose_folders(
             used.get("validation", 0.2),
             used.get("test"),
             "follow" if is_linked else "refuse",
+            suffixes=suffixes,
         ),
         classes if left_out else None,
     )

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.images.bands import read_size
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
@@ -83,7 +82,7 @@ def inspect_targets(
         except ValueError as error:
             values = getattr(error, "values", ())
             return example, _Fault(reader.fault, f"{path}: {error}", values)
-        expected = _upright_size(example.path)
+        expected = read_size(example.path)
         if expected != size:
             here, there = (f"{w} x {h}" for h, w in (size, expected))
             return example, _Fault(_OTHER_SIZE, f"{path}: {here}, its image is {there}")
@@ -147,10 +146,3 @@ def _count_values(counts: Counter[str], total: int) -> Iterator[str]:
         yield f"{value} in {share} masks"
     if len(counts) > _NAMED_VALUES:
         yield f"and {len(counts) - _NAMED_VALUES} more values"
-
-
-def _upright_size(path: str) -> Size:
-    """Returns height and width of an image as the decoder turns it."""
-    with Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if is_sideways(image) else (height, width)

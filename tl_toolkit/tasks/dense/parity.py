@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from tl_toolkit.images.decoder import decode_image, resize_image
+from tl_toolkit.images.bands import decode_file
+from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.serving import RANGES, name_encoded
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
-from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, make_report, read_by_pillow, render_probes
+from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, add_probes, make_report, read_otherwise
 from tl_toolkit.tasks.types import Ask, Resize
 
 __all__ = ["compare_maps"]
@@ -78,8 +78,9 @@ def compare_maps(
     Returns:
         The report. A clear pixel with another class counts as a difference of 1.
     """
-    encoded_images = {**_choose(files), **render_probes()}
-    images = {name: read_by_pillow(data) for name, data in encoded_images.items()}
+    channels = model.inputs[0].shape[-1]
+    encoded_images = add_probes(_choose(files, channels), channels)
+    images = {name: read_otherwise(data, channels) for name, data in encoded_images.items()}
     served = ask([image[np.newaxis] for image in images.values()], [*encoded_images.values()])
     otherwise = _decode_otherwise(encoded_images, images)
     predicted = list(
@@ -103,13 +104,12 @@ def compare_maps(
     )
 
 
-def _choose(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def _choose(files: Mapping[str, bytes], channels: int) -> dict[str, bytes]:
     """Returns the first files up to MAX_PIXELS, at least one."""
     chosen: dict[str, bytes] = {}
     pixels = 0
     for name, data in files.items():
-        with Image.open(io.BytesIO(data)) as image:
-            pixels += image.width * image.height
+        pixels += math.prod(read_otherwise(data, channels).shape[:2])
         if chosen and pixels > MAX_PIXELS:
             break
         chosen[name] = data
@@ -126,10 +126,10 @@ def _decode_otherwise(
     """
     decoded = {}
     for name, data in files.items():
-        image = decode_image(data).numpy().astype(np.int16)
+        image = decode_file(data, images[name].shape[-1]).numpy()
         same_size = image.shape == images[name].shape
-        if same_size and np.abs(image - images[name]).max() == 1:
-            decoded[name] = image.astype(np.uint8)
+        if same_size and np.abs(np.subtract(image, images[name], dtype=np.float32)).max() == 1:
+            decoded[name] = image
     return decoded
 
 

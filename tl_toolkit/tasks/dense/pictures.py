@@ -19,6 +19,9 @@ __all__ = ["Pictures", "choose_palette"]
 _OVERLAY = 0.5
 """Share of the prediction's colour in an overlay."""
 
+_DARKEST = 2
+"""Percent of the pixels of a band that are black in a photo of it, and as many white."""
+
 _MAKER = "tltool predict"
 """The program that the files name in their header, by which later calls recognize them."""
 
@@ -58,12 +61,12 @@ class Pictures:
         Args:
             path: The file.
             picture: The prediction as an image.
-            pixels: The photo, uint8 (h, w, 3).
+            pixels: The photo, uint8 (h, w, 3), or bands.
 
         Returns:
             The paths written, by kind.
         """
-        over = Image.blend(Image.fromarray(pixels), picture.convert("RGB"), _OVERLAY)
+        over = Image.blend(Image.fromarray(_as_photo(pixels)), picture.convert("RGB"), _OVERLAY)
         header = PngInfo()
         header.add_text("Software", _MAKER)
         places = self._places(path)
@@ -123,6 +126,17 @@ class Pictures:
                     hint="--out DIR with another folder",
                 )
             )
+
+
+def _as_photo(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 (h, w, 3): bands as red, green and blue, or grey, without the darkest 2 %."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
+    low, high = np.percentile(shown, [_DARKEST, 100 - _DARKEST], axis=(0, 1))
+    levels = (shown - low) / np.maximum(high - low, np.finfo(np.float32).tiny) * 255
+    photo: np.ndarray = np.broadcast_to(levels.clip(0, 255).astype(np.uint8), (*shown.shape[:2], 3))
+    return photo
 
 
 def _name_outputs(paths: Sequence[Path]) -> dict[Path, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.catalog.taps import check_taps, units_read
 from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
@@ -20,6 +21,7 @@ from tl_toolkit.sources.listing import (
     Listing,
     SourceFile,
     find_fractions,
+    suffixes_of,
 )
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 from tl_toolkit.tasks.dense.spec import BATCH_SIZE
@@ -75,7 +77,8 @@ class Planning(TaskPlanning):
     @property
     def _pair_folders(self) -> PairFolders:
         masks = self.data.masks or Masks()
-        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links)
+        suffixes = suffixes_of(self.data.channels)
+        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links, suffixes)
 
     @property
     def _pixels(self) -> Pixels:
@@ -128,13 +131,14 @@ class Planning(TaskPlanning):
         return None if units is None else tuple(units)
 
     @staticmethod
-    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+    def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
         """Recognizes folders of images and of masks, in splits or not, as segmentation.
 
         Args:
             source: The folder.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+            channels: Channels of the images.
 
         Raises:
             DataError: Images or masks are missing.
@@ -150,10 +154,11 @@ class Planning(TaskPlanning):
             command = f"tltool predict latest {shlex.quote(str(images))}"
             unlabelled = [f"  # {images.name}/ has no masks: {command}"]
         problems: list[FieldProblem] = []
+        pairs = PairFolders(suffixes=suffixes_of(channels))
         masks: list[str] = []
         numbers = {}
         for name, folder in folders.items():
-            files, wrong = list_pairs(folder, name, PairFolders(), where=f"data.{name}")
+            files, wrong = list_pairs(folder, name, pairs, where=f"data.{name}")
             numbers[name] = len(files)
             masks += [file.targets[0] for file in files]
             problems += wrong

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import Batch, connect
+from tl_toolkit.architectures.batches import Batch, as_list, connect
 from tl_toolkit.architectures.graph import sorted_calls
 from tl_toolkit.architectures.sampling import sample_axis
 from tl_toolkit.catalog.lookup import PIXEL_STEP
@@ -76,6 +76,7 @@ class DensePredictor:
         self._mode = mode
         self._tile_bytes = tile_bytes
         self.image_size = tuple(model.inputs[0].shape[1:3])
+        self.channels = model.inputs[0].shape[-1]
         self._model = model
         self._run = connect(
             model.inputs[0] if source is None else source,
@@ -106,7 +107,7 @@ class DensePredictor:
             The maps, (n, h', w', channels) each.
         """
         trunk = keras.Model(self._model.inputs[0], [tap.tensor for tap in self._taps])
-        return list(trunk(images, training=False))
+        return as_list(trunk(images, training=False))  # one map comes without a list
 
     def predict(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tl_toolkit.images.decoder import decode_image, fit_inside, resize_image
+from tl_toolkit.images.bands import dtype_of, find_decoder
+from tl_toolkit.images.decoder import fit_inside, resize_image
 from tl_toolkit.images.geometry import Padding
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.spec import IGNORE
@@ -26,7 +27,8 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     Maps have the size of their images and the task's names: of a segmentation `mask`, the
     index of the class, and `probability`.
 
-    - `serve_images` takes uint8 RGB (batch, h, w, 3) of any size and returns each map as it is:
+    - `serve_images` takes uint8 RGB (batch, h, w, 3), or float32 bands (batch, h, w, channels), of
+      any size and returns each map as it is:
       `mask` uint8 (batch, h, w), `probability` float32 (batch, h, w), in 0..1.
     - `serve_bytes` takes encoded images (batch,), each of its own size, and returns each map as PNG
       files (batch,), named `mask_bytes` and `probability_bytes`, with `height` and `width` int32
@@ -48,7 +50,9 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     """
     examples = task.postprocess(tf.zeros((1, 1, task.units)))
     _check_encodings(examples)
-    predict = _build_prediction(DensePredictor(model), task, resize)
+    predictor = DensePredictor(model)
+    predict = _build_prediction(predictor, task, resize)
+    decode = find_decoder(predictor.channels)
 
     def serve_images(image: tf.Tensor) -> _Maps:
         signature = {
@@ -61,7 +65,7 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
         return maps
 
     def serve_file(encoded: tf.Tensor) -> _Maps:
-        image = decode_image(encoded)
+        image = decode(encoded)
         height, width = tf.unstack(tf.shape(image)[:2])
         files = {
             name_encoded(name): _encode(name, values) for name, values in predict(image).items()
@@ -94,10 +98,13 @@ def name_encoded(name: str) -> str:
 def _build_prediction(
     predictor: DensePredictor, task: DenseTask, resize: Resize
 ) -> tf.types.experimental.Callable:
-    """Returns the function from one image, uint8 (h, w, 3), to its maps, (h, w, ...) each."""
+    """Returns the function from one image, (h, w, channels), to its maps, (h, w, ...) each."""
+    spec = tf.TensorSpec(
+        (None, None, predictor.channels), tf.as_dtype(dtype_of(predictor.channels))
+    )
 
     # Compiled by itself, so that both signatures call one function, which is saved once.
-    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)], autograph=False)
+    @tf.function(input_signature=[spec], autograph=False)
     def predict(image: tf.Tensor) -> _Maps:
         resized = resize_image(image, predictor.image_size, resize)
         maps = predictor.build_maps(tf.cast(resized, tf.float32)[tf.newaxis])

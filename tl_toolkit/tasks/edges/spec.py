@@ -29,6 +29,7 @@ class EdgesSection(DenseSection):
     score: ClassVar[str] = "f_score"
     final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False
+    why_rgb: ClassVar[str] = "Sobel's filter, which edges are compared with, is of RGB"
     ignores_colors: ClassVar[bool] = False
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "loss": ("cross_entropy", "focal"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
@@ -98,13 +99,14 @@ class Planning(TaskPlanning):
         return Listing(tuple(classes), test, columns=("labels",), stratify="")
 
     @staticmethod
-    def propose(source: Path, place: Path, image_size: int) -> Proposal | None:
+    def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
         """Recognizes a table with a column `labels`, or with columns of 0 and 1 alone.
 
         Args:
             source: The table.
             place: Folder that the recipe will be in.
             image_size: Side of the images.
+            channels: Channels of the images.
 
         Raises:
             DataError: Rows of it are wrong.
