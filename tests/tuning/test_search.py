@@ -479,7 +479,7 @@ def test_a_folder_that_holds_a_search_is_not_begun_anew_by_mistake(tmp_path, rec
     recipe["search"]["trials"] = 1
     tl.search(recipe, out=tmp_path / "search")
 
-    with pytest.raises(RecipeError, match=r"holds a search already\n.*\n  Try: --resume"):
+    with pytest.raises(RecipeError, match=r"holds a search already\n.*\n  Try: resume=True"):
         tl.search(recipe, out=tmp_path / "search")
     assert len(tl.search(recipe, out=tmp_path / "search", overwrite=True).trials) == 1
     with pytest.raises(RecipeError, match="holds no search"):

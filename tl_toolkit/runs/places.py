@@ -250,7 +250,7 @@ def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
             )
         )
     if not overwrite:
-        resume = "" if kind in ("run", "curve") else "--resume to continue it, "
+        resume = "" if kind == "curve" else "--resume to go on with it, "
         raise RecipeError(
             Problem(
                 where=f"--out {folder.path}",
