@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
+    "Data": ("check_data",),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (
         "list_architectures",
@@ -41,6 +42,8 @@ ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")
 """Public names that have tables of their own."""
 RETURNED = {
     "`tl.validate` returns a plan": ("plan.plan", ("Plan",)),
+    "`tl.check_data` returns a report": ("audit.report", ("DataReport",)),
+    "`DataReport.findings` holds findings": ("audit.findings", ("Finding",)),
     "`Run.predict` returns predictions, `Run.tabulate` a table": (
         "tasks.types",
         ("Prediction", "Table"),

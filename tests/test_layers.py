@@ -21,6 +21,7 @@ LIGHT = [
 ]
 HEAVY = [
     ["images"],
+    ["audit"],
     ["architectures"],
     ["tasks"],
     ["transfer"],

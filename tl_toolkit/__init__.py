@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.curve import CurveRun, curve
+    from tl_toolkit.api.data import check_data
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -48,6 +49,7 @@ __all__ = [
     "SearchRun",
     "ToolkitError",
     "build_model",
+    "check_data",
     "curve",
     "describe_architecture",
     "errors",
@@ -69,6 +71,7 @@ __all__ = [
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
     "api.curve": ("CurveRun", "curve"),
+    "api.data": ("check_data",),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",

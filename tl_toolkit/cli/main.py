@@ -47,6 +47,7 @@ _VERBS = {
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
+    "data": _Verb("data", "Check sets of images, and split them; changes none."),
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),

@@ -11,10 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from tl_toolkit.images.upright import turn_by_exif
 
-__all__ = ["convert_to_png", "read_pillow"]
+__all__ = ["FORMATS", "as_rgb", "convert_to_png", "read_pillow"]
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 # Filters of warnings belong to the process, not to a thread.
@@ -40,9 +40,9 @@ def convert_to_png(encoded: bytes) -> bytes:
         # Warnings of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 image.load()
-                upright = _as_rgb(turn_by_exif(image))
+                upright = as_rgb(turn_by_exif(image))
         except UnidentifiedImageError as error:
             raise ValueError("") from error  # its text holds nothing but a memory address
         except Exception as error:  # Pillow's plug-ins raise nearly every kind on damaged bytes.
@@ -68,12 +68,20 @@ def read_pillow(image: Image.Image) -> np.ndarray:
         warnings.simplefilter("ignore")
         try:
             image.load()
-            return np.asarray(_as_rgb(turn_by_exif(image)))
+            return np.asarray(as_rgb(turn_by_exif(image)))
         except Exception as error:  # as in `convert_to_png`; its file may be closed, too
             raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image with 8-bit RGB pixels: alpha dropped, 16 bits cut to the upper 8.
+
+    Args:
+        image: Of any mode with a fixed range.
+
+    Raises:
+        ValueError: Its pixels have no fixed range.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode not in _PLAIN_MODES:

@@ -112,6 +112,17 @@ class Data(Section):
         "leaves them out; refuse stops at linked folders, and names the linked files that it "
         "leaves out.",
     )
+    exclude: LocalPath | None = Field(
+        default=None,
+        examples=["data/flowers-exclude.csv"],
+        description="Table of images to leave out, with the column path, relative to the table; as "
+        "tltool data check --exclusions writes it.",
+    )
+    leakage: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Images with the same bytes in two splits that folders or a table name, which "
+        "flatter what is measured: allow trains and warns. Sampled splits have none.",
+    )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         examples=[20],
@@ -190,6 +201,9 @@ class Data(Section):
         if all(_is_fraction(value) for value in fractions) and sum(fractions) >= 1:
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
+        if values.get("exclude") is not None and values.get("builtin") is not None:
+            expected = "expected none with data.builtin, whose images are no files"
+            yield Conflict(("exclude",), expected, "~data.exclude")
         yield from _find_conflicts_of_folds(values)
         yield from refuse_repeated(values.get("classes"), "classes")
         if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":

@@ -70,6 +70,28 @@ class Ignored(NamedTuple):
     reason: str
 
 
+class Excluded(NamedTuple):
+    """Images that a recipe leaves out by name.
+
+    Attributes:
+        table: The file that names them; "" for none.
+        images: How many of the listed images it names.
+        missing: Those of its paths where no file is, in words; "" for none.
+    """
+
+    table: str = ""
+    images: int = 0
+    missing: str = ""
+
+    def describe(self) -> str:
+        """Returns how many images are left out, as "3 images left out by exclude.csv", or ""."""
+        if not self.table:
+            return ""
+        count = "1 image" if self.images == 1 else f"{self.images:,} images"
+        lost = f"; it names files that are not there: {self.missing}" if self.missing else ""
+        return f"{count} left out by {self.table}{lost}"
+
+
 def is_lost(entry: Ignored) -> bool:
     """Returns whether images may be missing for it: a link, or a folder that cannot be read.
 
@@ -110,6 +132,7 @@ class Listing:
         ignored: Files beside them that are not listed as images; hidden files are not counted.
         columns: Names of the targets of each file.
         stratify: The column that splits are stratified by; "" for none.
+        excluded: Images that are left out by name.
     """
 
     classes: tuple[str, ...]
@@ -118,6 +141,7 @@ class Listing:
     ignored: tuple[Ignored, ...] = ()
     columns: tuple[str, ...] = ("label",)
     stratify: str = "label"
+    excluded: Excluded = Excluded()
 
     def count(self) -> dict[str | None, dict[str, int]]:
         """Returns the number of images of each class in each split (None: fractions decide).
