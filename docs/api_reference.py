@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
-    "Data": ("check_data",),
+    "Data": ("check_data", "split_data"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (
         "list_architectures",
@@ -43,6 +43,7 @@ ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")
 RETURNED = {
     "`tl.validate` returns a plan": ("plan.plan", ("Plan",)),
     "`tl.check_data` returns a report": ("audit.report", ("DataReport",)),
+    "`tl.split_data` returns a split": ("audit.split", ("DataSplit", "SplitImage")),
     "`DataReport.findings` holds findings": ("audit.findings", ("Finding",)),
     "`Run.predict` returns predictions, `Run.tabulate` a table": (
         "tasks.types",

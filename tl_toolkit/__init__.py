@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.split import split_data
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
     from tl_toolkit.errors import ToolkitError
@@ -63,6 +64,7 @@ __all__ = [
     "recipe",
     "render_architecture",
     "search",
+    "split_data",
     "sweep",
     "tasks",
     "validate",
@@ -82,6 +84,7 @@ _NAMES_IN = {
     "api.model": ("build_model", "load_model"),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.split": ("split_data",),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),
     "errors": ("ToolkitError",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -107,3 +107,50 @@ def _show(report: DataReport) -> None:
         for split, by_class in report.counts.items()
     )
     print_message(f"{report.images:,} images looked at, {splits or 0} usable")
+
+
+@data_command.command("split")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.csv",
+    help="The table, for data.csv. One that exists is continued: its images stay. - is stdout.",
+)  # fmt: skip
+@click.option("--validation", type=float, default=0.2, show_default=True, help="Its share.")
+@click.option("--test", type=float, default=0.0, show_default=True, help="Its share.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another one, other splits.")
+@click.option("--exact", is_flag=True, help="Meet the shares of each class to the image.")
+@click.option("--group", metavar="COLUMN", help="Keep images together whose values are equal.")
+@click.option("--near", is_flag=True, help="Keep images together that look the same.")
+@click.option(
+    "--time", metavar="COLUMN|exif", help="Train on the oldest images, test on the newest."
+)
+@click.option(
+    "--stratify", metavar="COLUMN", default="label", show_default=True,
+    help="Column of the classes in a table.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Begin anew where FILE exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print counts and splits as JSON on stdout.")
+def split_data_command(source: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Split SOURCE, a folder of class folders or a table (CSV), and write a table for data.csv.
+
+    The split of an image follows from a hash of its bytes and the seed alone: images that are added
+    move no others. Equal images stay together. No image is copied or moved.
+    """
+    from tl_toolkit.api.split import split_data
+
+    place = None if is_stdout(output) else output
+    split = split_data(source, place, progress=current.print_events(), **options)
+    if place is None:
+        click.echo(split.format(Path.cwd()), nl=False)
+    elif as_json:
+        show_json(split.as_json())
+    else:
+        show(build_table(*split.tabulate()))
+    for note in split.notes:
+        print_message(f"note: {note}")
+    if place is not None:
+        new = sum(image.is_new for image in split.images)
+        grouped = f" data.group={split.group}" if split.group else ""
+        count = "1 image is" if new == 1 else f"{new:,} images are"
+        hint = f"data.csv={output}{grouped}"
+        print_message(f"written: {output}, {count} new. Next: {hint}")

@@ -109,18 +109,19 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     return ImageSet(str(folder), os.path.abspath(folder), listing)
 
 
-def list_table(table: Path, *, group: str = "") -> ImageSet:
-    """Lists the images of a table, with their classes if it has a column label.
+def list_table(table: Path, *, group: str = "", label: str = _LABEL) -> ImageSet:
+    """Lists the images of a table, with their classes if it has a column for them.
 
     Args:
         table: The table, with a column path.
         group: The column that names the group of each image; "" for none.
+        label: The column that names the class of each.
 
     Raises:
         DataError: It cannot be read, or some of its rows are wrong.
     """
     header, problems = read_header(table, expected="A table with the column path is expected")
-    columns = (_LABEL,) if _LABEL in header else ()
+    columns = (label,) if label in header else ()
     files: Sequence[SourceFile] = ()
     if not problems:
         files, faults = read_table(table, columns, group=group)
