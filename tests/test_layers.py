@@ -21,9 +21,9 @@ LIGHT = [
 ]
 HEAVY = [
     ["images"],
-    ["audit"],
     ["architectures"],
     ["tasks"],
+    ["audit"],
     ["transfer"],
     ["features"],
     ["training"],

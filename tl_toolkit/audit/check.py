@@ -45,7 +45,10 @@ def build_report(
         find_not_listed(listing.ignored),
         more,
     )
-    ordered = sorted(findings, key=lambda finding: (_ORDER[finding.kind], *finding.paths[:1]))
+    ordered = sorted(
+        findings,
+        key=lambda finding: (_ORDER[finding.kind], -finding.weight, *finding.paths[:1]),
+    )
     counts: dict[str, Counter[str]] = {}
     for file in files:
         if file.is_usable:

@@ -43,12 +43,14 @@ class Finding:
         paths: The images; none of a finding of classes.
         reason: What was found, in words.
         excluded: Those of the images that are left out if the kind is.
+        weight: How grave it is among those of its kind; 0 for all that are alike.
     """
 
     kind: str
     paths: tuple[str, ...]
     reason: str
     excluded: tuple[str, ...] = ()
+    weight: float = 0.0
 
 
 def find_in_images(files: Sequence[InspectedFile]) -> Iterator[Finding]:

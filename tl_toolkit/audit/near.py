@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["MOST_BITS", "group_near", "pair_near"]
+__all__ = ["MOST_BITS", "group_near", "join_named", "name_near", "pair_near"]
 
 MOST_BITS = 5
 """Bits in which the hashes of near duplicates differ at most."""
@@ -47,6 +47,46 @@ def group_near(hashes: Sequence[str], signatures: Sequence[bytes]) -> list[list[
     for index in members.tolist():
         groups.setdefault(int(numbers[index]), []).append(index)
     return list(groups.values())
+
+
+def name_near(hashes: Sequence[str], signatures: Sequence[bytes]) -> list[str]:
+    """Returns a name for each image that looks like another one, equal for both; else "".
+
+    Args:
+        hashes: As in `pair_near`.
+        signatures: As in `pair_near`.
+    """
+    names = [""] * len(hashes)
+    for number, indices in enumerate(group_near(hashes, signatures)):
+        for index in indices:
+            names[index] = f"near {number}"
+    return names
+
+
+def join_named(*links: Sequence[str]) -> list[list[int]]:
+    """Returns the groups of images that names connect, in order; "" connects nothing.
+
+    Args:
+        links: Names by image: two images that have one in common are in one group.
+    """
+    parents = list(range(len(links[0])))
+
+    def find(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    for names in links:
+        first: dict[str, int] = {}
+        for index, name in enumerate(names):
+            if name:
+                earlier, own = find(first.setdefault(name, index)), find(index)
+                parents[max(earlier, own)] = min(earlier, own)
+    members: dict[int, list[int]] = {}
+    for index in range(len(parents)):
+        members.setdefault(find(index), []).append(index)
+    return list(members.values())
 
 
 def pair_near(hashes: Sequence[str], signatures: Sequence[bytes]) -> np.ndarray:

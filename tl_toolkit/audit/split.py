@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.audit.inspect import InspectedFile
-from tl_toolkit.audit.near import group_near
+from tl_toolkit.audit.near import join_named, name_near
 from tl_toolkit.images.placing import Group, place_by_hash, place_by_time, place_exactly
 from tl_toolkit.sources.listing import SPLITS, name_some
 
@@ -145,8 +145,10 @@ def build_split(
         for index, file in enumerate(files)
         if file.is_usable
     ]
-    near = _name_near(rows)
-    members = _join(
+    near = name_near(
+        [row.file.content.hash for row in rows], [row.file.content.signature for row in rows]
+    )
+    members = join_named(
         [row.file.sha256 for row in rows],
         [row.group and f"group {row.group}" for row in rows],
         near if is_near else [""] * len(rows),
@@ -187,41 +189,6 @@ class _Row:
             self.file.path, self.values, self.file.label, split, group or self.group,
             is_new=not self.known,
         )  # fmt: skip
-
-
-def _name_near(rows: Sequence[_Row]) -> list[str]:
-    """Returns a name for each image that looks like another one, equal for both; else ""."""
-    names = [""] * len(rows)
-    contents = [row.file.content for row in rows]
-    groups = group_near(
-        [content.hash for content in contents], [content.signature for content in contents]
-    )
-    for number, indices in enumerate(groups):
-        for index in indices:
-            names[index] = f"near {number}"
-    return names
-
-
-def _join(*links: Sequence[str]) -> list[list[int]]:
-    """Returns the images that names connect, in order; "" connects nothing."""
-    parents = list(range(len(links[0])))
-
-    def find(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
-    for names in links:
-        first: dict[str, int] = {}
-        for index, name in enumerate(names):
-            if name:
-                earlier, own = find(first.setdefault(name, index)), find(index)
-                parents[max(earlier, own)] = min(earlier, own)
-    members: dict[int, list[int]] = {}
-    for index in range(len(parents)):
-        members.setdefault(find(index), []).append(index)
-    return list(members.values())
 
 
 def _build_group(rows: Sequence[_Row]) -> Group:

@@ -49,6 +49,15 @@ def data_command() -> None:
     help="Findings whose images go there, with commas.  [what cannot be read, and exact copies]",
 )  # fmt: skip
 @click.option(
+    "--base", metavar="NAME",
+    help="For a folder or table: find doubtful labels and outliers by this architecture.",
+)  # fmt: skip
+@click.option(
+    "--weights", metavar="FILE|imagenet", default="imagenet", show_default=True,
+    help="Its weights.",
+)  # fmt: skip
+@click.option("--no-features", is_flag=True, help="Do not use the base of a recipe.")
+@click.option(
     "--fail-on", metavar="KINDS", callback=_split_words, help="Exit 4 if one of these is found."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -58,19 +67,26 @@ def check_data_command(
     sheet: Path | None,
     exclusions: Path | None,
     kinds: list[str] | None,
+    base: str | None,
+    weights: str,
+    no_features: bool,
     fail_on: list[str] | None,
     as_json: bool,
 ) -> None:
     """Check the images of SOURCE: a folder, a table (CSV) or a recipe.
 
     Finds files that cannot be read, copies and near copies, across splits and classes too, dark,
-    blurred and odd images, and classes that are missing or small. A second look is instant.
+    blurred and odd images, and classes that are missing or small. The base of a recipe, or --base,
+    also finds labels that are likely wrong and outliers. A second look is instant.
     """
     from tl_toolkit.api.data import check_data
     from tl_toolkit.audit.report import check_kinds
 
     check_kinds([*(kinds or ()), *(fail_on or ())])
-    report = check_data(source, overrides, progress=current.print_events())
+    report = check_data(
+        source, overrides, base=base, weights=weights, features=not no_features,
+        progress=current.print_events(),
+    )  # fmt: skip
     if as_json:
         show_json(report.as_json())
     else:

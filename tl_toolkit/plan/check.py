@@ -29,7 +29,7 @@ from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.leaks import find_leaks
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["check_recipe", "plan_baseline", "plan_trial"]
+__all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
 
 _NAMED_LEAKS = 5
 
@@ -80,6 +80,21 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
     )
     return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
+
+
+def plan_base(recipe: Recipe, survey: Survey) -> Plan:
+    """Returns the plan of a recipe whose base is used as it is; its data is not checked.
+
+    Args:
+        recipe: The recipe.
+        survey: Its images.
+
+    Raises:
+        RecipeError: There is no such base, block or unit.
+        WeightsError: The base's file is missing, or no weights were ever published.
+    """
+    recipe = _resolve_preset(resolve_runs(recipe), survey)[0]
+    return _make_plan(recipe, survey, resolve_network(recipe))
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:
