@@ -76,6 +76,21 @@ def test_what_a_table_says_stays_with_every_method(photos, tmp_path):
     ]
 
 
+def test_a_group_that_a_table_tears_stays_torn_and_is_named(photos, tmp_path):
+    (tmp_path / "splits.csv").write_text(
+        "path,label,split\nphotos/cats/1.png,cats,test\nphotos/dogs/equal.png,dogs,train\n"
+    )
+
+    split = tl.split_data(photos, tmp_path / "splits.csv")
+
+    rows = read(tmp_path / "splits.csv")
+    assert rows["photos/cats/1.png"]["split"] == "test"
+    assert rows["photos/dogs/equal.png"]["split"] == "train"
+    assert split.notes[0].startswith(
+        "1 groups lie in several splits, as the earlier table has them"
+    )
+
+
 def test_near_duplicates_stay_together_if_asked_and_are_told_if_not(photos, tmp_path):
     apart = tl.split_data(photos, tmp_path / "apart.csv")
     tl.split_data(photos, tmp_path / "near.csv", near=True)

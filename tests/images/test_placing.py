@@ -61,12 +61,13 @@ def test_exact_shares_are_met_in_each_class_to_the_image():
 
 
 def test_exact_shares_count_what_has_a_split_and_leave_it_there():
-    groups = [replace(group, split="train") for group in make(10)] + make(10, start=10)
+    known = ["train"] * 7 + ["validation"] * 3
+    groups = [replace(group, split=split) for group, split in zip(make(10), known, strict=True)]
 
-    splits = place_exactly(groups, SHARES, seed=0)
+    splits = place_exactly([*groups, *make(10, start=10)], SHARES, seed=0)
 
-    assert splits[:10] == ["train"] * 10
-    assert Counter(splits[10:]) == {"validation": 4, "test": 2, "train": 4}
+    assert splits[:10] == known
+    assert Counter(splits[10:]) == {"validation": 1, "test": 2, "train": 7}
 
 
 def test_a_class_of_one_group_trains():
