@@ -202,6 +202,18 @@ def test_a_folder_of_splits_and_a_file_that_is_no_table_of_splits_are_refused(ph
         tl.split_data(tmp_path / "all")
 
 
+def test_links_out_of_the_folder_are_counted_and_followed_if_asked(photos, tmp_path):
+    paint(500).save(tmp_path / "elsewhere.png")
+    (photos / "cats" / "linked.png").symlink_to(tmp_path / "elsewhere.png")
+
+    left_out = tl.split_data(photos)
+    followed = tl.split_data(photos, follow_links=True)
+
+    linked = str(photos / "cats" / "linked.png")
+    assert left_out.notes[0] == f"1 links are left out: {linked}. Try: --follow-links"
+    assert linked in {image.path for image in followed.images}
+
+
 def test_a_source_that_is_missing_is_refused(tmp_path):
     done = tltool("data", "split", "photo", "-o", "s.csv", cwd=tmp_path, code=3)
 

@@ -113,4 +113,4 @@ def test_the_check_of_a_recipe_sees_what_it_uses(recipe, tmp_path):
     report = tl.check_data(recipe, {"data.exclude": exclude(tmp_path, "val/bees/leak.jpg")})
 
     assert not report.of("leak")
-    assert report.notes == (f"1 image left out by {tmp_path / 'exclude.csv'}",)
+    assert report.notes[0] == f"1 image left out by {tmp_path / 'exclude.csv'}"

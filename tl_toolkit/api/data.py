@@ -14,6 +14,7 @@ from tl_toolkit.plan.sets import ImageSet, list_folder, list_recipe, list_table
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.sources.listing import Links
 
 if TYPE_CHECKING:
     from tl_toolkit.audit.report import DataReport
@@ -32,6 +33,7 @@ def check_data(
     base: str | None = None,
     weights: str = "imagenet",
     features: bool = True,
+    follow_links: bool = False,
     progress: Handler | bool = False,
 ) -> DataReport:
     """Checks the images of a folder, a table or a recipe. Nothing is moved, changed or deleted.
@@ -49,6 +51,8 @@ def check_data(
         base: Name of an architecture that finds doubtful labels in a folder or table.
         weights: Its weights: "imagenet", which are fetched if they are not here, or a file.
         features: Use the base of a recipe, where its weights are on this machine.
+        follow_links: In a folder, use linked folders, and linked files outside it; else they are
+            named as not listed. A recipe has `data.links`.
         progress: As for `tl.finetune`; receives the number of images inspected.
 
     Returns:
@@ -59,7 +63,8 @@ def check_data(
         DataError: There is no such folder or table, or it holds no images.
         RecipeError: The recipe is wrong, or there is no such architecture.
     """
-    images, recipe = _list(source, overrides, base, weights)
+    links: Links = "follow" if follow_links else "refuse"
+    images, recipe = _list(source, overrides, base, weights, links)
     from tl_toolkit.audit.check import build_report
     from tl_toolkit.audit.inspect import inspect_files
 
@@ -81,7 +86,7 @@ def check_data(
 
 
 def _list(
-    source: RecipeSource, overrides: Overrides, base: str | None, weights: str
+    source: RecipeSource, overrides: Overrides, base: str | None, weights: str, links: Links
 ) -> tuple[ImageSet, Recipe | None]:
     """Lists a folder, a table or the images of a recipe, and the recipe that names the base."""
     if isinstance(source, str | os.PathLike):
@@ -90,7 +95,7 @@ def _list(
             if overrides and base is None:
                 what = f"{str(place)!r} is no recipe, whose fields could be replaced"
                 raise RecipeError(Problem("", what, "", "--base NAME, whose fields they replace"))
-            images = list_folder(place) if place.is_dir() else list_table(place)
+            images = list_folder(place, links=links) if place.is_dir() else list_table(place)
             folder = place if place.is_dir() else place.parent
             own = None if base is None else write_recipe_of(folder, base, weights, overrides)
             return images, own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from tl_toolkit.errors import DataError, Problem, RecipeError, closest
 from tl_toolkit.events import Handler, report_counts
 from tl_toolkit.plan.sets import ImageSet, list_folder, list_table
 from tl_toolkit.runs.files import write_atomically
-from tl_toolkit.sources.listing import name_some
+from tl_toolkit.sources.listing import Links, is_lost, name_some
 from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header, read_splits
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def split_data(
     near: bool = False,
     time: str | None = None,
     stratify: str = "label",
+    follow_links: bool = False,
     overwrite: bool = False,
     progress: Handler | bool = False,
 ) -> DataSplit:
@@ -58,6 +60,8 @@ def split_data(
         near: Keep images together that look the same.
         time: Column of times, or "exif": the oldest images train, the newest are the test.
         stratify: Column of the table whose values are the classes.
+        follow_links: In a folder, use linked folders, and linked files outside it; else they are
+            left out, and counted in the notes.
         overwrite: Begin anew where `output` exists.
         progress: As for `tl.finetune`; receives the number of images inspected.
 
@@ -72,7 +76,7 @@ def split_data(
     """
     fractions = {"validation": validation, "test": test}
     _check(Path(source), fractions, group=group, time=time, exact=exact)
-    images = _list(Path(source), group or "", stratify)
+    images = _list(Path(source), group or "", stratify, "follow" if follow_links else "refuse")
     known = {} if output is None or overwrite else _read_known(Path(output))
     from tl_toolkit.audit.inspect import inspect_files
     from tl_toolkit.audit.split import build_split
@@ -96,6 +100,9 @@ def split_data(
         times=_read_times(files, columns, values, time) if time else (),
         known=known,
     )
+    if lost := [entry.path for entry in images.listing.ignored if is_lost(entry)]:
+        note = f"{len(lost)} links are left out: {name_some(lost)}. Try: --follow-links"
+        split = replace(split, notes=(note, *split.notes))
     if output is not None:
         text = split.format(Path(output).absolute().parent)
         write_atomically(Path(output), text.encode("utf-8", "surrogateescape"))
@@ -129,10 +136,10 @@ def _check(
         raise RecipeError(Problem("", what, "", "--near, or a table with that column"))
 
 
-def _list(source: Path, group: str, label: str) -> ImageSet:
+def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
     if not source.is_dir():
         return list_table(source, group=group, label=label)
-    images = list_folder(source)
+    images = list_folder(source, links=links)
     if splits := {file.split for file in images.listing.files if file.split}:
         what = f"holds splits already: {', '.join(sorted(splits))}"
         raise DataError(Problem(str(source), what, "", f"{source}/train, or a table"))

@@ -57,6 +57,7 @@ def data_command() -> None:
     help="Its weights.",
 )  # fmt: skip
 @click.option("--no-features", is_flag=True, help="Do not use the base of a recipe.")
+@click.option("--follow-links", is_flag=True, help="In a folder, use links that lead out of it.")
 @click.option(
     "--fail-on", metavar="KINDS", callback=_split_words, help="Exit 4 if one of these is found."
 )
@@ -70,6 +71,7 @@ def check_data_command(
     base: str | None,
     weights: str,
     no_features: bool,
+    follow_links: bool,
     fail_on: list[str] | None,
     as_json: bool,
 ) -> None:
@@ -85,6 +87,7 @@ def check_data_command(
     check_kinds([*(kinds or ()), *(fail_on or ())])
     report = check_data(
         source, overrides, base=base, weights=weights, features=not no_features,
+        follow_links=follow_links,
         progress=current.print_events(),
     )  # fmt: skip
     if as_json:
@@ -144,6 +147,7 @@ def _show(report: DataReport) -> None:
     "--stratify", metavar="COLUMN", default="label", show_default=True,
     help="Column of the classes in a table.",
 )  # fmt: skip
+@click.option("--follow-links", is_flag=True, help="In a folder, use links that lead out of it.")
 @click.option("--overwrite", is_flag=True, help="Begin anew where FILE exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print counts and splits as JSON on stdout.")
 def split_data_command(source: Path, output: Path, as_json: bool, **options: Any) -> None:

@@ -205,4 +205,6 @@ def splits_of(data: Data) -> Splits:
         data: The section.
     """
     validation = data.validation if data.folds is None else None
-    return Splits(data.train, validation, data.test, data.links, data.group or "")
+    return Splits(
+        data.train, validation, data.test, data.links, data.group or "", data.class_folders
+    )

@@ -102,6 +102,11 @@ class Data(Section):
         description="The classes to use, in the order of the outputs; all, by name, by default.",
         examples=[["ants", "bees"]],
     )
+    class_folders: Literal["top", "all"] = Field(
+        default="top",
+        description="Which folders in train are classes: top, and images in folders below are of "
+        "the class above; all, each folder that holds images, named by its path, as birds/owl.",
+    )
     masks: Masks | None = Field(
         default=None,
         description="Where masks lie and what is in them, for dense tasks (an output per pixel).",
@@ -204,6 +209,9 @@ class Data(Section):
         if values.get("exclude") is not None and values.get("builtin") is not None:
             expected = "expected none with data.builtin, whose images are no files"
             yield Conflict(("exclude",), expected, "~data.exclude")
+        if values.get("class_folders") == "all" and "train" not in sources:
+            expected = "expected none without data.train: classes are its folders"
+            yield Conflict(("class_folders",), expected, "~data.class_folders")
         yield from _find_conflicts_of_folds(values)
         yield from refuse_repeated(values.get("classes"), "classes")
         if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":

@@ -29,6 +29,9 @@ UNREADABLE_FOLDER = "folder that cannot be read"
 Links = Literal["refuse", "follow", "ignore"]
 """What to do about linked folders, and linked files outside the folder; see `data.links`."""
 
+Depth = Literal["top", "all"]
+"""Which folders are classes; see `data.class_folders`."""
+
 MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
 _NAMED_LINKS = 5
 _ADVICE = {

@@ -19,6 +19,7 @@ from tl_toolkit.sources.folders import describe_unreadable, list_below, read_fol
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,
+    Depth,
     FieldProblem,
     Ignored,
     Links,
@@ -56,6 +57,7 @@ class Splits:
         test: A folder or a fraction; None for no test images.
         links: What to do about links in folders, as in `read_folders`.
         group: The column of a table that names the group of each image; "" for none.
+        class_folders: Which folders are classes, as in `read_folders`.
     """
 
     train: Path | None = None
@@ -63,6 +65,7 @@ class Splits:
     test: Path | float | None = None
     links: Links = "refuse"
     group: str = ""
+    class_folders: Depth = "top"
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -91,7 +94,13 @@ def survey_folders(
     problems = list(check_distinct(splits.folders))
     readable = {}
     for name, folder in splits.folders.items():
-        contents, unreadable = read_folders(folder, name, f"data.{name}", links=splits.links)
+        contents, unreadable = read_folders(
+            folder,
+            name,
+            f"data.{name}",
+            links=splits.links,
+            class_folders=splits.class_folders,
+        )
         problems += unreadable
         if not unreadable:
             readable[name] = contents
@@ -139,6 +148,7 @@ def list_class_folders(
     classes: Sequence[str],
     where: str = "--data",
     links: Links = "refuse",
+    class_folders: Depth = "top",
 ) -> Listing:
     """Lists a folder of class folders for evaluation, all in the split "test".
 
@@ -147,11 +157,14 @@ def list_class_folders(
         classes: The classes there may be, in the order of the model's outputs.
         where: Name of the folder in messages.
         links: As in `read_folders`.
+        class_folders: As in `read_folders`.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
     """
-    contents, problems = read_folders(Path(folder), "test", where, links=links)
+    contents, problems = read_folders(
+        Path(folder), "test", where, links=links, class_folders=class_folders
+    )
     problems = problems or check_unused(contents, None)
     problems = problems or check_classes(contents, classes, partial=True)
     if problems:

@@ -72,7 +72,12 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
-            return list_class_folders(source, classes=classes, links=self.data.links)
+            return list_class_folders(
+                source,
+                classes=classes,
+                links=self.data.links,
+                class_folders=self.data.class_folders,
+            )
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
@@ -222,7 +227,7 @@ def _list_doubts(folder: Path) -> list[str]:
             command = f"tltool init {shlex.quote(str(folder / name))}"
             doubts.append(
                 f"{name}/ is taken for one class; if its folders ({name_some(inner)}) are the "
-                f"classes: {command}"
+                f"classes: {command}, or data.class_folders=all"
             )
     return doubts
 
