@@ -79,7 +79,7 @@ def split_data(
     images = _list(Path(source), group or "", stratify, "follow" if follow_links else "refuse")
     known = {} if output is None or overwrite else _read_known(Path(output))
     from tl_toolkit.audit.inspect import inspect_files
-    from tl_toolkit.audit.split import build_split
+    from tl_toolkit.audit.split import SplitSettings, build_split
 
     with handling(progress) as handle:
         files = inspect_files(
@@ -92,11 +92,7 @@ def split_data(
         files,
         columns,
         values,
-        fractions,
-        seed=seed,
-        is_exact=exact,
-        group=group or "",
-        is_near=near,
+        SplitSettings(fractions, seed, exact, group or "", near),
         times=_read_times(files, columns, values, time) if time else (),
         known=known,
     )

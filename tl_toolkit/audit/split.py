@@ -16,7 +16,7 @@ from tl_toolkit.audit.near import join_named, name_near
 from tl_toolkit.images.placing import Group, place_by_hash, place_by_time, place_exactly
 from tl_toolkit.sources.listing import SPLITS, name_some
 
-__all__ = ["DataSplit", "SplitImage", "build_split"]
+__all__ = ["DataSplit", "SplitImage", "SplitSettings", "build_split"]
 
 _DIGITS = 12  # of a digest that names a group
 _NEAR_GROUP = "group_near"
@@ -106,16 +106,31 @@ class DataSplit:
         return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class SplitSettings:
+    """How images are split.
+
+    Attributes:
+        fractions: The share of "validation" and of "test".
+        seed: Another seed, other splits.
+        is_exact: Whether each class has its fractions to the image, see `place_exactly`.
+        group: The column whose equal values stay together; "" for none.
+        is_near: Whether images that look the same stay together.
+    """
+
+    fractions: Mapping[str, float]
+    seed: int = 0
+    is_exact: bool = False
+    group: str = ""
+    is_near: bool = False
+
+
 def build_split(
     files: Sequence[InspectedFile],
     columns: Sequence[str],
     values: Sequence[Sequence[str]],
-    fractions: Mapping[str, float],
+    settings: SplitSettings,
     *,
-    seed: int = 0,
-    is_exact: bool = False,
-    group: str = "",
-    is_near: bool = False,
     times: Sequence[float] = (),
     known: Mapping[str, str] | None = None,
 ) -> DataSplit:
@@ -125,22 +140,18 @@ def build_split(
         files: The images, inspected.
         columns: Names of the table's columns beside path and split.
         values: A value for each column, of each image.
-        fractions: The share of "validation" and of "test".
-        seed: Another seed, other splits.
-        is_exact: Whether each class has its fractions to the image, see `place_exactly`.
-        group: The column whose equal values stay together; "" for none.
-        is_near: Whether images that look the same stay together.
+        settings: The shares, and what stays together.
         times: When each image was taken; by default the splits do not depend on times.
         known: Splits by path, which stay.
     """
-    known = known or {}
+    place_of = columns.index(settings.group) if settings.group else None
     rows = [
         _Row(
             file,
             tuple(values[index]),
-            values[index][columns.index(group)] if group else "",
+            "" if place_of is None else values[index][place_of],
             times[index] if times else 0.0,
-            known.get(file.path, ""),
+            (known or {}).get(file.path, ""),
         )
         for index, file in enumerate(files)
         if file.is_usable
@@ -151,29 +162,41 @@ def build_split(
     members = join_named(
         [row.file.sha256 for row in rows],
         [row.group and f"group {row.group}" for row in rows],
-        near if is_near else [""] * len(rows),
+        near if settings.is_near else [""] * len(rows),
     )
-    units = [_build_group([rows[index] for index in indices]) for indices in members]
-    if times:
-        placed = place_by_time(units, fractions)
-    else:
-        place = place_exactly if is_exact else place_by_hash
-        placed = place(units, fractions, seed=seed)
-    images: dict[int, SplitImage] = {}
-    for indices, split in zip(members, placed, strict=True):
-        first = min(rows[index].file.sha256 for index in indices)[:_DIGITS] if is_near else ""
-        for index in indices:
-            images[index] = rows[index].place(rows[index].known or split, first)
-    ordered = [images[index] for index in range(len(rows))]
-    torn = [members for members in members if len({images[index].split for index in members}) > 1]
+    images = _place(rows, members, settings, is_timed=bool(times))
     notes = [
         *_describe_broken([file.path for file in files if not file.is_usable]),
-        *_describe_torn([[images[index].path for index in indices] for indices in torn]),
-        *([] if is_near else _describe_near(near, ordered)),
-        *([] if times or is_exact else _describe_shares(ordered, fractions)),
+        *_describe_torn([[images[index] for index in indices] for indices in members]),
+        *([] if settings.is_near else _describe_near(near, images)),
+        *([] if times or settings.is_exact else _describe_shares(images, settings.fractions)),
     ]
-    named = _NEAR_GROUP if is_near else group
-    return DataSplit(tuple(columns), tuple(ordered), named, tuple(notes))
+    named = _NEAR_GROUP if settings.is_near else settings.group
+    return DataSplit(tuple(columns), tuple(images), named, tuple(notes))
+
+
+def _place(
+    rows: Sequence[_Row],
+    members: Sequence[Sequence[int]],
+    settings: SplitSettings,
+    *,
+    is_timed: bool,
+) -> list[SplitImage]:
+    """Returns the images with their splits, in order."""
+    units = [_build_group([rows[index] for index in indices]) for indices in members]
+    if is_timed:
+        splits = place_by_time(units, settings.fractions)
+    else:
+        place = place_exactly if settings.is_exact else place_by_hash
+        splits = place(units, settings.fractions, seed=settings.seed)
+    images: dict[int, SplitImage] = {}
+    for indices, split in zip(members, splits, strict=True):
+        first = min(rows[index].file.sha256 for index in indices)[:_DIGITS]
+        for index in indices:
+            row = rows[index]
+            group = first if settings.is_near else row.group
+            images[index] = row.place(row.known or split, group)
+    return [images[index] for index in range(len(rows))]
 
 
 @dataclass(frozen=True)
@@ -186,7 +209,7 @@ class _Row:
 
     def place(self, split: str, group: str) -> SplitImage:
         return SplitImage(
-            self.file.path, self.values, self.file.label, split, group or self.group,
+            self.file.path, self.values, self.file.label, split, group,
             is_new=not self.known,
         )  # fmt: skip
 
@@ -208,12 +231,13 @@ def _describe_broken(paths: Sequence[str]) -> list[str]:
     return [f"{len(paths)} files cannot be read and are left out: {name_some(paths)}"]
 
 
-def _describe_torn(groups: Sequence[Sequence[str]]) -> list[str]:
-    if not groups:
+def _describe_torn(groups: Sequence[Sequence[SplitImage]]) -> list[str]:
+    torn = [group for group in groups if len({image.split for image in group}) > 1]
+    if not torn:
         return []
-    paths = " and ".join(groups[0][:2])
+    paths = " and ".join(image.path for image in torn[0][:2])
     return [
-        f"{len(groups)} groups lie in several splits, as the earlier table has them: {paths}. "
+        f"{len(torn)} groups lie in several splits, as the earlier table has them: {paths}. "
         "Try: --overwrite"
     ]
 
