@@ -104,3 +104,20 @@ def test_an_image_of_one_colour_has_no_hash_to_compare():
     content = inspect_content(encode(Image.new("RGB", (64, 64), (9, 90, 9))))
 
     assert (content.hash, content.signature, content.blur) == ("", b"", None)
+
+
+@pytest.mark.assets
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of palettes: `inspect_files` silences them
+def test_odd_files_are_judged_as_the_decoder_judges_them(assets):
+    from tl_toolkit.images.scan import judge
+
+    verdicts = {"": "good", "convertible": "convertible"}
+    files = [path for path in (assets / "images" / "odd").iterdir() if path.suffix != ".tsv"]
+
+    judged = {
+        path.name: (verdicts.get(inspect_content(data).fault, "broken"), judge(data)[0])
+        for path in files
+        if (data := path.read_bytes()) is not None
+    }
+    assert len(judged) == 38
+    assert {name: pair for name, pair in judged.items() if pair[0] != pair[1]} == {}
