@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "prune_runs",
     ),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
+    "Data": ("check_data", "split_data"),
     "Keras models": ("build_model", "load_model"),
     "Architectures": (
         "list_architectures",
@@ -51,6 +52,9 @@ ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")
 """Public names that have tables of their own."""
 RETURNED = {
     "`tl.validate` returns a plan": ("plan.plan", ("Plan",)),
+    "`tl.check_data` returns a report": ("audit.report", ("DataReport",)),
+    "`tl.split_data` returns a split": ("audit.split", ("DataSplit", "SplitImage")),
+    "`DataReport.findings` holds findings": ("audit.findings", ("Finding",)),
     "`Run.predict` returns predictions, `Run.tabulate` a table": (
         "tasks.types",
         ("Prediction", "Table"),

@@ -23,6 +23,7 @@ HEAVY = [
     ["images"],
     ["architectures"],
     ["tasks"],
+    ["audit"],
     ["transfer"],
     ["features"],
     ["training"],

@@ -96,10 +96,10 @@ def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_p
         folder = draw_balls(tmp_path, train=8, validation=4, test=4) / recipe.task.kind
         overrides |= {f"data.{path.name}": str(path) for path in folder.iterdir()}
     elif recipe.data.train is not None:
-        for split in ("train", "validation", "test"):
+        for seed, split in enumerate(("train", "validation", "test")):
             if isinstance(getattr(recipe.data, split), Path):
                 overrides[f"data.{split}"] = str(
-                    draw_photos(tmp_path / split, classes=("a", "b"), count=4)
+                    draw_photos(tmp_path / split, classes=("a", "b"), count=4, seed=seed)
                 )
     elif recipe.data.builtin:
         overrides["data.examples_per_class"] = max(1, 8 // len(recipe.data.classes or range(10)))
@@ -259,8 +259,8 @@ def test_a_copy_never_overwrites(tmp_path):
 @pytest.mark.parametrize("layout", ["split", "plain"])
 def test_init_writes_a_recipe_that_is_valid(tmp_path, draw_photos, layout):
     if layout == "split":
-        for name in ("train", "val", "test"):
-            draw_photos(tmp_path / "my photos" / name)
+        for seed, name in enumerate(("train", "val", "test")):
+            draw_photos(tmp_path / "my photos" / name, seed=seed)
     else:
         draw_photos(tmp_path / "my photos")
 

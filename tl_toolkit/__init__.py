@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.comparing import compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
+    from tl_toolkit.api.data import check_data
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.split import split_data
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
     from tl_toolkit.api.weights import (
@@ -60,6 +62,7 @@ __all__ = [
     "ToolkitError",
     "build_model",
     "compare_runs",
+    "check_data",
     "curve",
     "describe_architecture",
     "describe_environment",
@@ -82,6 +85,7 @@ __all__ = [
     "render_architecture",
     "reproduce",
     "search",
+    "split_data",
     "sweep",
     "tasks",
     "validate",
@@ -93,6 +97,7 @@ _NAMES_IN = {
     "api.comparing": ("compare_runs",),
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),
+    "api.data": ("check_data",),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",
@@ -106,6 +111,7 @@ _NAMES_IN = {
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.split": ("split_data",),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),
     "api.weights": ("import_weights", "list_weights", "pull_weights", "verify_weights"),

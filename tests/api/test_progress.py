@@ -24,13 +24,15 @@ from tl_toolkit.runtime import describe_threads
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """A recipe whose test images are two of the training images, beside a broken file."""
+    """A recipe whose test images are two of the training images, beside broken files."""
     place = tmp_path_factory.mktemp("photos")
     photos = draw_class_folders(place / "all")
     draw_class_folders(place / "test", seed=1)
     for name in ("ants", "bees"):
         (place / "test" / name / "0.jpg").write_bytes((photos / name / "0.jpg").read_bytes())
     (photos / "ants" / "torn.jpg").write_bytes(b"torn")
+    (photos / "ants" / "ugly.jpg").write_bytes(b"ugly")
+    (place / "exclude.csv").write_text("path\nall/ants/ugly.jpg\n")
     (photos / "wasps" / "bee.jpg").write_bytes((photos / "bees" / "1.jpg").read_bytes())
     return {
         "version": 1,
@@ -42,6 +44,8 @@ def recipe(tmp_path_factory):
             "image_size": 32,
             "batch_size": 8,
             "broken": "skip",
+            "leakage": "allow",
+            "exclude": str(place / "exclude.csv"),
         },
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "head", "epochs": 1}],
@@ -75,6 +79,8 @@ def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, cap
     assert lines[0] == f"run {tmp_path / 'run'}"
     assert [line for line in lines if line.startswith("head 1/1    ")]
     assert [line for line in lines if line.startswith("warning: 2 images are in two splits")]
+    assert f"1 image left out by {recipe['data']['exclude']}" in lines
+    assert json.loads((run.path / "lock.json").read_text())["excluded"] == 1
     assert "best epoch: 1 of phase head" in err
 
     predictions = run.predict(recipe["data"]["test"], progress=True)

@@ -183,7 +183,7 @@ def refuse_photos(really_open):
 
 def test_a_second_run_opens_no_image(tmp_path, photos, cache, monkeypatch):
     # A file that was changed this very moment is never taken for known.
-    monkeypatch.setattr("tl_toolkit.images.verdicts._YOUNG", 0)
+    monkeypatch.setattr("tl_toolkit.sources.known_files._YOUNG", 0)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(recipe_of(photos, features={"store": "always"})))
     tltool("finetune", recipe, "--out", "first", cwd=tmp_path)

@@ -14,7 +14,8 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.convert import convert_to_png
 from tl_toolkit.images.decoder import decode_image
 from tl_toolkit.images.scan import ScanSettings, inspect_images, judge, scan, scan_files
-from tl_toolkit.images.verdicts import DATABASE, Verdicts
+from tl_toolkit.images.verdicts import Verdicts
+from tl_toolkit.sources.known_files import DATABASE
 from tl_toolkit.sources.survey import SourceFile, Splits, list_builtin, survey_folders
 
 

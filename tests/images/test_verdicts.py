@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tl_toolkit.images import verdicts
 from tl_toolkit.images.scan import inspect_images
-from tl_toolkit.images.verdicts import DATABASE, KnownFiles, Verdicts
+from tl_toolkit.images.verdicts import Verdicts
+from tl_toolkit.sources import known_files
+from tl_toolkit.sources.known_files import DATABASE, KnownFiles
 
 OLD = 1_600_000_000
 
@@ -22,7 +23,7 @@ OLD = 1_600_000_000
 def an_hour_later(monkeypatch):
     """Lets files that a test has just written count as old; a time of status change is real."""
     real = time.time_ns
-    monkeypatch.setattr(verdicts.time, "time_ns", lambda: real() + 3_600_000_000_000)
+    monkeypatch.setattr(known_files.time, "time_ns", lambda: real() + 3_600_000_000_000)
 
 
 @pytest.fixture

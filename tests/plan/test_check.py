@@ -58,7 +58,7 @@ def draw_folder(folder, **classes):
     for name, count in classes.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            (folder / name / f"{number}.png").write_bytes(b"never opened")
+            (folder / name / f"{number}.png").write_text(f"never decoded: {folder}")
     return folder
 
 

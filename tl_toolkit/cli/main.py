@@ -51,6 +51,7 @@ _VERBS = {
     "runs": _Verb("runs", "List, show, compare and remove runs."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
+    "data": _Verb("data", "Check sets of images, and split them; changes none."),
     "init": _Verb("recipes", "Write a first recipe for a folder or table of images."),
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),

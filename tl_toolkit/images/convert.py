@@ -13,13 +13,13 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.bands import as_channels
 from tl_toolkit.images.upright import turn_by_exif
 
-__all__ = ["CONVERTED", "convert_to_png", "read_pillow"]
+__all__ = ["CONVERTED", "FORMATS", "as_rgb", "convert_to_png", "read_pillow"]
 
 CONVERTED = (1, 3)
 """Channels of images that a PNG file of RGB can stand for."""
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 # Filters of warnings belong to the process, not to a thread.
@@ -45,9 +45,9 @@ def convert_to_png(encoded: bytes) -> bytes:
         # Warnings of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 image.load()
-                upright = _as_rgb(turn_by_exif(image))
+                upright = as_rgb(turn_by_exif(image))
         except UnidentifiedImageError as error:
             raise ValueError("") from error  # its text holds nothing but a memory address
         except Exception as error:  # Pillow's plug-ins raise nearly every kind on damaged bytes.
@@ -77,7 +77,7 @@ def read_pillow(image: Image.Image, channels: int = RGB) -> np.ndarray:
             image.load()
             upright = turn_by_exif(image)
             if channels in CONVERTED:
-                return as_channels(np.asarray(_as_rgb(upright)), channels)
+                return as_channels(np.asarray(as_rgb(upright)), channels)
             if len(image.getbands()) != channels:
                 bands = len(image.getbands())
                 raise ValueError(f"it has {bands} bands where data.channels is {channels}")
@@ -86,7 +86,15 @@ def read_pillow(image: Image.Image, channels: int = RGB) -> np.ndarray:
             raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image with 8-bit RGB pixels: alpha dropped, 16 bits cut to the upper 8.
+
+    Args:
+        image: Of any mode with a fixed range.
+
+    Raises:
+        ValueError: Its pixels have no fixed range.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode not in _PLAIN_MODES:

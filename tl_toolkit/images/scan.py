@@ -23,9 +23,10 @@ from tl_toolkit.images.decoder import explain
 from tl_toolkit.images.folds import assign_folds
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.splits import check_groups, keep_few, sample_splits
-from tl_toolkit.images.verdicts import KnownFiles, Verdicts
+from tl_toolkit.images.verdicts import Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
+from tl_toolkit.sources.known_files import KnownFiles
 from tl_toolkit.sources.listing import (
     MAX_BYTES,
     MAX_NAMED,

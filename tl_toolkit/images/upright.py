@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, TiffImagePlugin
 
-__all__ = ["is_sideways", "turn_by_exif"]
+__all__ = ["is_sideways", "read_orientation", "turn_by_exif"]
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -28,7 +28,7 @@ def turn_by_exif(image: Image.Image) -> Image.Image:
     Args:
         image: As opened from a file.
     """
-    turn = _TURNS.get(_read_orientation(image))
+    turn = _TURNS.get(read_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -38,10 +38,15 @@ def is_sideways(image: Image.Image) -> bool:
     Args:
         image: As opened from a file.
     """
-    return _read_orientation(image) in _SIDEWAYS
+    return read_orientation(image) in _SIDEWAYS
 
 
-def _read_orientation(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
+    """Returns the orientation in an image's EXIF block, 1 for upright and for none.
+
+    Args:
+        image: As opened from a file.
+    """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         value = image.tag_v2.get(_ORIENTATION, 1)
     else:

@@ -26,9 +26,12 @@ from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.sources.leaks import find_leaks
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["check_recipe", "plan_baseline", "plan_trial"]
+__all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
+
+_NAMED_LEAKS = 5
 
 
 def check_recipe(loaded: LoadedRecipe) -> Plan:
@@ -77,6 +80,21 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         resolve_head(recipe), architecture, images, validation, outputs=len(survey.classes)
     )
     return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
+
+
+def plan_base(recipe: Recipe, survey: Survey) -> Plan:
+    """Returns the plan of a recipe whose base is used as it is; its data is not checked.
+
+    Args:
+        recipe: The recipe.
+        survey: Its images.
+
+    Raises:
+        RecipeError: There is no such base, block or unit.
+        WeightsError: The base's file is missing, or no weights were ever published.
+    """
+    recipe = _resolve_preset(resolve_runs(recipe), survey)[0]
+    return _make_plan(recipe, survey, resolve_network(recipe))
 
 
 def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None) -> Plan:
@@ -128,6 +146,24 @@ def _check_data(data: Data, survey: Survey) -> Findings:
         yield Finding((*section, *field.split(".")), _name_field(problem), DataError)
     if not survey.problems:
         yield from _check_fractions(data, survey.counts)
+        yield from _check_leakage(data, survey)
+
+
+def _check_leakage(data: Data, survey: Survey) -> Findings:
+    """Refuses files with the same bytes in two splits that folders or a table name."""
+    if data.leakage == "allow" or len(survey.counts) < 2:
+        return
+    leaks = find_leaks(survey.list_files().files)
+    if not leaks:
+        return
+    count = "1 image is" if len(leaks) == 1 else f"{len(leaks)} images are"
+    more = f"\n  and {len(leaks) - _NAMED_LEAKS} more" if len(leaks) > _NAMED_LEAKS else ""
+    named = "\n  ".join(map(str, leaks[:_NAMED_LEAKS]))
+    what = f"data.leakage = 'refuse': {count} in two splits:\n  {named}{more}"
+    expected = "What trains must not measure, or figures are too good."
+    hint = "tltool data check RECIPE --exclusions exclude.csv, and data.exclude=exclude.csv"
+    hint = f"{hint}; or data.leakage=allow to train all the same"
+    yield Finding(("data", "leakage"), Problem("", what, expected, hint), DataError)
 
 
 def _check_folds(recipe: Recipe, survey: Survey) -> Findings:

@@ -113,6 +113,11 @@ class Plan:
         return "" if self.recipe.data.builtin else self.listing.describe_ignored()
 
     @property
+    def excluded(self) -> str:
+        """Images that are left out by name, as "3 images left out by exclude.csv", or ""."""
+        return self.listing.excluded.describe() if self.recipe.data.exclude else ""
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
@@ -171,6 +176,7 @@ class Plan:
             "images": {split: dict(counts) for split, counts in self.images.items()},
             "channels": self.recipe.data.channels,
             "ignored": self.ignored,
+            "excluded": self.excluded,
             "warnings": self.warnings,
             "reasons": list(self.reasons),
             "phases": [
@@ -210,7 +216,7 @@ class Plan:
                 f"phases   {'; '.join(self._list_phases())}",
                 *(f"chosen   {reason}" for reason in self.reasons),
                 *([f"search   {self._describe_search()}"] if self.recipe.search else []),
-                *([f"note     {self.ignored}"] if self.ignored else []),
+                *(f"note     {text}" for text in (self.ignored, self.excluded) if text),
                 *(f"warning  {text}" for text in self.warnings),
             )
         )

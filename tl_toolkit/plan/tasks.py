@@ -13,7 +13,8 @@ from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
 from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.listing import FieldProblem, Listing, suffixes_of
+from tl_toolkit.sources.exclusions import exclude_files
+from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixes_of
 from tl_toolkit.sources.survey import Splits
 
 __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
@@ -157,17 +158,36 @@ class TaskPlanning:
         return None
 
     def as_survey(self, listing: Listing, problems: Sequence[FieldProblem]) -> Survey:
-        """Returns listed files as a survey.
+        """Returns listed files as a survey, without those that the recipe leaves out.
 
         Args:
             listing: The files.
             problems: Their problems.
         """
+        if self.data.exclude is not None:
+            listing, wrong = exclude_files(listing, self.data.exclude)
+            problems = [*problems, *wrong]
+            if not problems:
+                problems = _check_left(listing, self.data.exclude)
         counted: dict[str | None, dict[str, int]] = {}
         if not problems:
             for split, by_class in listing.count().items():
                 counted[split] = {name or self.counted_as: by_class[name] for name in by_class}
         return Survey(listing.classes, counted, problems, lambda: listing)
+
+
+def _check_left(listing: Listing, table: Path) -> list[FieldProblem]:
+    """Returns problems of splits or classes that no image is left in."""
+    empty = [
+        f"{name!r} in {split or 'train'}" if name else str(split or "train")
+        for split, by_class in listing.count().items()
+        for name, count in by_class.items()
+        if not count
+    ]
+    if not empty and listing.files:
+        return []
+    what = f"{str(table)!r} leaves no image of {name_some(empty) or 'any split'}"
+    return [("exclude", Problem("data.exclude", what, "Each split needs images of every class."))]
 
 
 def plan_task(recipe: Recipe) -> TaskPlanning:
@@ -188,4 +208,7 @@ def splits_of(data: Data) -> Splits:
     """
     validation = data.validation if data.folds is None else None
     suffixes = suffixes_of(data.channels)
-    return Splits(data.train, validation, data.test, data.links, data.group or "", suffixes)
+    return Splits(
+        data.train, validation, data.test, data.links, data.group or "", suffixes,
+        data.class_folders,
+    )  # fmt: skip

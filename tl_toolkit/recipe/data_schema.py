@@ -103,6 +103,11 @@ class Data(Section):
         description="The classes to use, in the order of the outputs; all, by name, by default.",
         examples=[["ants", "bees"]],
     )
+    class_folders: Literal["top", "all"] = Field(
+        default="top",
+        description="Which folders in train are classes: top, and images in folders below are of "
+        "the class above; all, each folder that holds images, named by its path, as birds/owl.",
+    )
     masks: Masks | None = Field(
         default=None,
         description="Where masks lie and what is in them, for dense tasks (an output per pixel).",
@@ -112,6 +117,17 @@ class Data(Section):
         description="Linked folders, and linked files outside the folder: follow uses them, ignore "
         "leaves them out; refuse stops at linked folders, and names the linked files that it "
         "leaves out.",
+    )
+    exclude: LocalPath | None = Field(
+        default=None,
+        examples=["data/flowers-exclude.csv"],
+        description="Table of images to leave out, with the column path, relative to the table; as "
+        "tltool data check --exclusions writes it.",
+    )
+    leakage: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Images with the same bytes in two splits that folders or a table name, which "
+        "flatter what is measured: allow trains and warns. Sampled splits have none.",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
@@ -200,6 +216,12 @@ class Data(Section):
         if all(_is_fraction(value) for value in fractions) and sum(fractions) >= 1:
             expected = f"expected fractions that leave images to train on, got {sum(fractions):g}"
             yield Conflict(("test",), f"{expected} for validation and test together", "test: 0.1")
+        if values.get("exclude") is not None and values.get("builtin") is not None:
+            expected = "expected none with data.builtin, whose images are no files"
+            yield Conflict(("exclude",), expected, "~data.exclude")
+        if values.get("class_folders") == "all" and "train" not in sources:
+            expected = "expected none without data.train: classes are its folders"
+            yield Conflict(("class_folders",), expected, "~data.class_folders")
         yield from _find_conflicts_of_folds(values)
         yield from refuse_repeated(values.get("classes"), "classes")
         if values.get("pad_color") is not None and values.get("resize", "stretch") != "pad":

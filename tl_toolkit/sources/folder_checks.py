@@ -77,7 +77,10 @@ def check_unused(contents: ClassFolders, classes: Sequence[str] | None) -> list[
     """
     if contents.links == "ignore":
         return []
-    wanted = None if classes is None else {normalize(name) for name in classes}
+    # Of a class that is named by its path, its first folder.
+    wanted = None if classes is None else {
+        part for name in classes for part in (normalize(name), normalize(name).split("/")[0])
+    }  # fmt: skip
     used = []
     for entry in contents.ignored:
         name = Path(entry.path).relative_to(contents.folder).parts[0]

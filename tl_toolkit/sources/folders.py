@@ -14,6 +14,7 @@ from tl_toolkit.sources.listing import (
     LINK_TO_NOTHING,
     LINKED_FOLDER,
     UNREADABLE_FOLDER,
+    Depth,
     FieldProblem,
     Ignored,
     Links,
@@ -71,6 +72,7 @@ def read_folders(
     *,
     links: Links = "refuse",
     suffixes: Set[str] = IMAGE_SUFFIXES,
+    class_folders: Depth = "top",
 ) -> tuple[ClassFolders, list[FieldProblem]]:
     """Lists the images below each class folder, and problems that keep it from being listed.
 
@@ -84,6 +86,8 @@ def read_folders(
         links: Whether linked folders, and linked files outside the folder, are listed; "refuse"
             leaves them out as "ignore" does, see `folder_checks.check_unused`.
         suffixes: Endings of the images' names.
+        class_folders: Whether the images below a folder are of its class, or each folder with
+            images is one, named by its path with slashes.
     """
     contents = ClassFolders(Path(os.path.abspath(folder)), split, where, links, suffixes)
     try:
@@ -110,7 +114,13 @@ def read_folders(
             expected = "They differ in the encoding of letters only; put their images into one."
             problems.append((split, Problem(where, what, expected)))
         else:
-            contents.classes[normalize(entry.name)] = sorted(walk.list_images(entry.path))
+            images = sorted(walk.list_images(entry.path))
+            if class_folders == "top" or not images:
+                contents.classes[normalize(entry.name)] = images
+                continue
+            for path in images:
+                inner = os.path.relpath(os.path.dirname(path), contents.folder)
+                contents.classes.setdefault(_name_class(inner), []).append(path)
     contents.ignored.extend(
         Ignored(path, "image beside the class folders")
         for path in contents.loose
@@ -118,6 +128,11 @@ def read_folders(
     )
     contents.ignored.sort()
     return contents, problems
+
+
+def _name_class(folder: str) -> str:
+    """Returns the class of a folder by its relative path."""
+    return normalize("/".join(folder.split(os.sep)))
 
 
 @dataclass

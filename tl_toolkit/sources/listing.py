@@ -33,6 +33,9 @@ UNREADABLE_FOLDER = "folder that cannot be read"
 Links = Literal["refuse", "follow", "ignore"]
 """What to do about linked folders, and linked files outside the folder; see `data.links`."""
 
+Depth = Literal["top", "all"]
+"""Which folders are classes; see `data.class_folders`."""
+
 MAX_BYTES = 1 << 29  # TensorFlow counts the bytes of a string in int32; images stay far below.
 _NAMED_LINKS = 5
 _ADVICE = {
@@ -72,6 +75,28 @@ class Ignored(NamedTuple):
 
     path: str
     reason: str
+
+
+class Excluded(NamedTuple):
+    """Images that a recipe leaves out by name.
+
+    Attributes:
+        table: The file that names them; "" for none.
+        images: How many of the listed images it names.
+        missing: Those of its paths where no file is, in words; "" for none.
+    """
+
+    table: str = ""
+    images: int = 0
+    missing: str = ""
+
+    def describe(self) -> str:
+        """Returns how many images are left out, as "3 images left out by exclude.csv", or ""."""
+        if not self.table:
+            return ""
+        count = "1 image" if self.images == 1 else f"{self.images:,} images"
+        lost = f"; it names files that are not there: {self.missing}" if self.missing else ""
+        return f"{count} left out by {self.table}{lost}"
 
 
 def is_lost(entry: Ignored) -> bool:
@@ -114,6 +139,7 @@ class Listing:
         ignored: Files beside them that are not listed as images; hidden files are not counted.
         columns: Names of the targets of each file.
         stratify: The column that splits are stratified by; "" for none.
+        excluded: Images that are left out by name.
     """
 
     classes: tuple[str, ...]
@@ -122,6 +148,7 @@ class Listing:
     ignored: tuple[Ignored, ...] = ()
     columns: tuple[str, ...] = ("label",)
     stratify: str = "label"
+    excluded: Excluded = Excluded()
 
     def count(self) -> dict[str | None, dict[str, int]]:
         """Returns the number of images of each class in each split (None: fractions decide).

@@ -19,6 +19,7 @@ from tl_toolkit.sources.folders import describe_unreadable, list_below, read_fol
 from tl_toolkit.sources.listing import (
     IMAGE_SUFFIXES,
     SPLITS,
+    Depth,
     FieldProblem,
     Ignored,
     Links,
@@ -57,6 +58,7 @@ class Splits:
         links: What to do about links in folders, as in `read_folders`.
         group: The column of a table that names the group of each image; "" for none.
         suffixes: Endings of the images' names in folders.
+        class_folders: Which folders are classes, as in `read_folders`.
     """
 
     train: Path | None = None
@@ -65,6 +67,7 @@ class Splits:
     links: Links = "refuse"
     group: str = ""
     suffixes: Set[str] = IMAGE_SUFFIXES
+    class_folders: Depth = "top"
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -94,7 +97,12 @@ def survey_folders(
     readable = {}
     for name, folder in splits.folders.items():
         contents, unreadable = read_folders(
-            folder, name, f"data.{name}", links=splits.links, suffixes=splits.suffixes
+            folder,
+            name,
+            f"data.{name}",
+            links=splits.links,
+            suffixes=splits.suffixes,
+            class_folders=splits.class_folders,
         )
         problems += unreadable
         if not unreadable:
@@ -144,6 +152,7 @@ def list_class_folders(
     where: str = "--data",
     links: Links = "refuse",
     suffixes: Set[str] = IMAGE_SUFFIXES,
+    class_folders: Depth = "top",
 ) -> Listing:
     """Lists a folder of class folders for evaluation, all in the split "test".
 
@@ -153,11 +162,14 @@ def list_class_folders(
         where: Name of the folder in messages.
         links: As in `read_folders`.
         suffixes: As in `read_folders`.
+        class_folders: As in `read_folders`.
 
     Raises:
         DataError: The folder is missing, or it holds other classes.
     """
-    contents, problems = read_folders(Path(folder), "test", where, links=links, suffixes=suffixes)
+    contents, problems = read_folders(
+        Path(folder), "test", where, links=links, suffixes=suffixes, class_folders=class_folders
+    )
     problems = problems or check_unused(contents, None)
     problems = problems or check_classes(contents, classes, partial=True)
     if problems:

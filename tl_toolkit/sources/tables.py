@@ -32,6 +32,7 @@ __all__ = [
     "is_slip",
     "read_columns",
     "read_header",
+    "read_splits",
     "read_table",
     "refuse_index",
 ]
@@ -226,6 +227,16 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Cell]]:
         name: [Cell(row.line, row.file.targets[place]) for row in rows]
         for place, name in enumerate(columns)
     }
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Returns the split of each image that a table places, by absolute path; none if unreadable.
+
+    Args:
+        path: The table, with columns path and split.
+    """
+    rows, _ = _read_rows(Path(os.path.abspath(path)), (), "")
+    return {row.file.path: row.file.split for row in rows if row.file.split}
 
 
 def find_wrong_cells(

@@ -96,6 +96,8 @@ def survey_images(
     data = plan.recipe.data
     decoded = DecodedImages(data.image_size, _resize_of(plan), channels=data.channels)
     manifest = scan_images(plan, task, folder, progress, keep=decoded.add)
+    if plan.excluded:
+        progress(message(plan.excluded))
     for example in manifest.examples:
         if example.verdict == "broken":
             progress(warning(f"skipped {example.path}: {example.reason}"))
@@ -151,6 +153,7 @@ def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> di
         "seed": recipe.seed,
         "split_seed": recipe.data.split_seed,
         "data_sha256": manifest.digest,
+        "excluded": plan.listing.excluded.images,
         "weights": str(weights) if weights else recipe.model.weights,
         "weights_sha256": hash_file(weights) if weights else None,
         "weights_matched_by": loaded.by if loaded else None,

@@ -17,7 +17,7 @@ from tl_toolkit.training.checkpoint import BestState
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import find_cut
 
-__all__ = ["read_untrained"]
+__all__ = ["pool_features", "read_untrained"]
 
 
 def read_untrained(
@@ -54,6 +54,22 @@ def read_untrained(
         return None
     with _as_before(transfer, initial):
         return _pool_all(source.compute_plain(cut), sizes, width)
+
+
+def pool_features(
+    transfer: TransferModel, features: Mapping[str, FeatureSet], sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Returns the last map that a head reads as a vector for each image, as `read_untrained` does.
+
+    Args:
+        transfer: The model.
+        features: Features before its head, by split.
+        sizes: Images in each split.
+
+    Returns:
+        float32 (n, features) of each split.
+    """
+    return _pool_all(features, sizes, _find_width(transfer))
 
 
 def _find_width(transfer: TransferModel) -> int | None:

@@ -73,9 +73,12 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
-            suffixes = suffixes_of(self.data.channels)
             return list_class_folders(
-                source, classes=classes, links=self.data.links, suffixes=suffixes
+                source,
+                classes=classes,
+                links=self.data.links,
+                suffixes=suffixes_of(self.data.channels),
+                class_folders=self.data.class_folders,
             )
         files, faults = read_table(source)
         problems = [replace(problem, where="--data") for _, problem in faults]
@@ -232,7 +235,7 @@ def _list_doubts(folder: Path) -> list[str]:
             command = f"tltool init {shlex.quote(str(folder / name))}"
             doubts.append(
                 f"{name}/ is taken for one class; if its folders ({name_some(inner)}) are the "
-                f"classes: {command}"
+                f"classes: {command}, or data.class_folders=all"
             )
     return doubts
 

@@ -77,6 +77,9 @@ class DenseSection(TaskSection):
             if field_of(data, field) is not None:
                 expected = f"expected data.train, a folder of images and masks, for {name}"
                 yield Conflict(("data", field), expected, f"~data.{field}")
+        if field_of(data, "class_folders") == "all":
+            expected = f"expected none for {name}: folders are no classes"
+            yield Conflict(("data", "class_folders"), expected, "~data.class_folders")
         classes = field_of(data, "classes")
         if not cls.has_classes and classes is not None:
             expected = f"expected none for {name}: no pixel has a class"

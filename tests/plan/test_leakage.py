@@ -1,0 +1,116 @@
+"""Images in two splits, and images that a recipe leaves out by name."""
+
+import pytest
+
+import tl_toolkit as tl
+from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.sources.known_files import KnownFiles
+
+
+@pytest.fixture
+def recipe(tmp_path, draw_photos):
+    """Photos in two splits, one of which is in both."""
+    draw_photos(tmp_path / "train", count=4)
+    draw_photos(tmp_path / "val", count=2, seed=1)
+    leak = (tmp_path / "train" / "ants" / "1.jpg").read_bytes()
+    (tmp_path / "val" / "bees" / "leak.jpg").write_bytes(leak)
+    return {
+        "version": 1,
+        "name": "leaky",
+        "data": {
+            "train": str(tmp_path / "train"),
+            "validation": str(tmp_path / "val"),
+            "image_size": 32,
+        },
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+        "export": False,
+    }
+
+
+def exclude(folder, *names, name="exclude.csv"):
+    """Writes a table of images to leave out."""
+    path = folder / name
+    path.write_text("path,reason\n" + "".join(f"{name},mine\n" for name in names))
+    return path
+
+
+def test_the_same_bytes_in_two_splits_are_refused_with_both_names(recipe, tmp_path):
+    with pytest.raises(DataError, match="data.leakage = 'refuse': 1 image is in two splits") as no:
+        tl.validate(recipe)
+
+    train, val = tmp_path / "train" / "ants" / "1.jpg", tmp_path / "val" / "bees" / "leak.jpg"
+    assert f"{val} (validation) is {train} (train)" in str(no.value)
+
+
+def test_leakage_that_is_allowed_by_name_is_no_problem(recipe):
+    plan = tl.validate(recipe, {"data.leakage": "allow"})
+
+    assert plan.images["validation"]["bees"] == 3
+
+
+def test_only_files_of_equal_size_are_read(recipe, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(KnownFiles, "add", lambda self, path, *_: read.append(path))
+
+    with pytest.raises(DataError):
+        tl.validate(recipe)
+
+    sizes = [path.stat().st_size for path in tmp_path.rglob("val/*/*.jpg")]
+    suspects = [path for path in tmp_path.rglob("train/*/*.jpg") if path.stat().st_size in sizes]
+    assert 2 <= len(read) <= 2 * len(suspects)
+    assert len(read) < 12 + 7
+
+
+def test_an_image_that_is_left_out_leaks_no_more_and_is_counted(recipe, tmp_path):
+    table = exclude(tmp_path, "val/bees/leak.jpg")
+
+    plan = tl.validate(recipe, {"data.exclude": table})
+
+    assert plan.images["validation"] == {"ants": 2, "bees": 2, "wasps": 2}
+    assert plan.excluded == f"1 image left out by {table}"
+    assert plan.excluded in plan.describe()
+
+
+def test_paths_are_relative_to_the_table_and_names_that_are_gone_are_told(recipe, tmp_path):
+    (tmp_path / "lists").mkdir()
+    table = exclude(tmp_path / "lists", "../val/bees/leak.jpg", "../val/bees/gone.jpg")
+
+    plan = tl.validate(recipe, {"data.exclude": table})
+
+    assert plan.excluded.endswith(f"not there: {tmp_path / 'val' / 'bees' / 'gone.jpg'}")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["bees/leak.jpg"], "names no file that exists"),
+        (["val/ants/0.jpg", "val/ants/1.jpg", "val/bees/leak.jpg"], "no image of 'ants' in valid"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(recipe, tmp_path, names, words):
+    with pytest.raises(DataError, match=words):
+        tl.validate(recipe, {"data.exclude": exclude(tmp_path, *names)})
+
+
+def test_a_table_without_paths_is_refused(recipe, tmp_path):
+    (tmp_path / "exclude.csv").write_text("file\nval/bees/leak.jpg\n")
+
+    with pytest.raises(DataError, match="has no column path"):
+        tl.validate(recipe, {"data.exclude": tmp_path / "exclude.csv"})
+
+
+def test_built_in_images_cannot_be_left_out(recipe):
+    data = {"builtin": "digits", "image_size": 32, "exclude": "x.csv"}
+
+    with pytest.raises(RecipeError, match="expected none with data.builtin"):
+        tl.validate(recipe | {"data": data})
+
+
+def test_the_check_of_a_recipe_sees_what_it_uses(recipe, tmp_path):
+    assert len(tl.check_data(recipe).of("leak")) == 1
+
+    report = tl.check_data(recipe, {"data.exclude": exclude(tmp_path, "val/bees/leak.jpg")})
+
+    assert not report.of("leak")
+    assert report.notes[0] == f"1 image left out by {tmp_path / 'exclude.csv'}"

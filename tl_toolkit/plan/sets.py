@@ -1,0 +1,141 @@
+"""Sets of images as they lie, of a recipe, a folder or a table; what is wrong stays listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.sources.builtin import BUILTIN
+from tl_toolkit.sources.folders import list_below, read_folders
+from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile
+from tl_toolkit.sources.tables import read_header, read_table
+
+__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table"]
+
+_LABEL = "label"
+_PAIRS = {"images", "masks"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images as it lies.
+
+    Attributes:
+        source: The folder, table or recipe, as it was named.
+        root: The folder that all images are below.
+        listing: The images; its `stratify` is "" where they have no classes.
+        problems: What keeps a recipe from using them, if it is one.
+    """
+
+    source: str
+    root: str
+    listing: Listing
+    problems: Sequence[Problem] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The class of each image, "" where there are none."""
+        if not self.listing.stratify:
+            return [""] * len(self.listing.files)
+        place = self.listing.columns.index(self.listing.stratify)
+        return [file.targets[place] for file in self.listing.files]
+
+
+def list_recipe(recipe: Recipe, source: str) -> ImageSet:
+    """Lists the images of a recipe, also where something keeps it from using them.
+
+    Args:
+        recipe: The recipe.
+        source: Its name in the report.
+    """
+    survey = plan_task(resolve_head(recipe)).survey()
+    listing = survey.list_files()
+    root = _find_root([file.path for file in listing.files])
+    return ImageSet(source, root, listing, [problem for _, problem in survey.problems])
+
+
+def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
+    """Lists a folder per class, folders of splits with these, or all images of a folder.
+
+    Of a folder with the folders images and masks, the images are listed.
+
+    Args:
+        folder: The folder.
+        links: As in `read_folders`; what is behind links is named as not listed.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        splits = find_splits(folder)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(str(folder), what)) from error
+    files: list[SourceFile] = []
+    ignored: list[Ignored] = []
+    classes: set[str] = set()
+    for name, place in splits.items():
+        split = name if len(splits) > 1 or place != folder else None
+        contents, problems = read_folders(place, name, str(place), links=links)
+        if problems:
+            raise DataError([problem for _, problem in problems])
+        if contents.classes and not contents.classes.keys() >= _PAIRS:
+            classes |= contents.classes.keys()
+            files += [
+                SourceFile(path, split, (label,))
+                for label, paths in sorted(contents.classes.items())
+                for path in paths
+            ]
+            ignored += contents.ignored
+            continue
+        images = place / "images" if contents.classes else place
+        paths = list_below(os.path.abspath(images), links=links, ignored=ignored)
+        files += [SourceFile(path, split, ("",)) for path in paths]
+    if not files and not ignored:
+        names = ", ".join(name for names in SPLIT_NAMES.values() for name in names[:1])
+        expected = f"A folder per class is expected, in folders {names} or not."
+        raise DataError(Problem(str(folder), "holds no images", expected))
+    listing = Listing(
+        tuple(sorted(classes)), tuple(files), ignored=tuple(ignored),
+        stratify=_LABEL if classes else "",
+    )  # fmt: skip
+    return ImageSet(str(folder), os.path.abspath(folder), listing)
+
+
+def list_table(table: Path, *, group: str = "", label: str = _LABEL) -> ImageSet:
+    """Lists the images of a table, with their classes if it has a column for them.
+
+    Args:
+        table: The table, with a column path.
+        group: The column that names the group of each image; "" for none.
+        label: The column that names the class of each.
+
+    Raises:
+        DataError: It cannot be read, or some of its rows are wrong.
+    """
+    header, problems = read_header(table, expected="A table with the column path is expected")
+    columns = (label,) if label in header else ()
+    files: Sequence[SourceFile] = ()
+    if not problems:
+        files, faults = read_table(table, columns, group=group)
+        problems = [problem for _, problem in faults]
+    if problems:
+        raise DataError(problems)
+    classes = tuple(sorted({file.targets[0] for file in files})) if columns else ()
+    listing = Listing(
+        classes, tuple(files), columns=columns, stratify=columns[0] if columns else ""
+    )
+    return ImageSet(str(table), _find_root([file.path for file in files]), listing)
+
+
+def _find_root(paths: Sequence[str]) -> str:
+    """Returns the folder that all files are below."""
+    folders = {os.path.dirname(path) for path in paths if not path.startswith(BUILTIN)}
+    return os.path.commonpath(folders) if folders else ""

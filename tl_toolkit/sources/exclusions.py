@@ -1,0 +1,68 @@
+"""Images that a recipe leaves out by name: a table with the column path, and the reason of each."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.sources.folders import describe_unreadable
+from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
+
+__all__ = ["exclude_files", "read_exclusions"]
+
+_EXPECTED = "A table is expected with the column path, and reason if you like"
+
+
+def read_exclusions(path: Path) -> dict[str, str]:
+    """Returns the reason of each image that a table names, by absolute path.
+
+    Args:
+        path: The table, CSV; paths in it are relative to its folder.
+
+    Raises:
+        DataError: It cannot be read, or has no column path.
+    """
+    place = Path(os.path.abspath(path))
+    try:
+        with open(place, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.DictReader(file)
+            if "path" not in (reader.fieldnames or ()):
+                names = ", ".join(reader.fieldnames or ()) or "none"
+                what = f"{str(path)!r} has no column path"
+                raise DataError(Problem("data.exclude", what, f"{_EXPECTED}; it has {names}."))
+            rows = [(row["path"] or "", row.get("reason") or "") for row in reader]
+    except (OSError, csv.Error) as error:
+        raise DataError(describe_unreadable(place, "data.exclude", _EXPECTED, error)) from error
+    return {os.path.normpath(place.parent / name): reason for name, reason in rows if name}
+
+
+def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldProblem]]:
+    """Leaves images out of a listing.
+
+    Args:
+        listing: The images.
+        table: Names those that are left out, as in `read_exclusions`.
+
+    Returns:
+        The listing without them, which counts them; and the problems of the table.
+    """
+    try:
+        reasons = read_exclusions(table)
+    except DataError as error:
+        return listing, [("exclude", problem) for problem in error.problems]
+    kept = tuple(file for file in listing.files if file.path not in reasons)
+    missing = _find_missing(reasons)
+    if reasons and len(missing) == len(reasons):
+        what = f"{str(table)!r} names no file that exists, as {missing[0]!r}"
+        expected = "Paths in it are relative to its folder."
+        return listing, [("exclude", Problem("data.exclude", what, expected))]
+    excluded = Excluded(str(table), len(listing.files) - len(kept), name_some(missing))
+    return replace(listing, files=kept, excluded=excluded), []
+
+
+def _find_missing(reasons: Mapping[str, str]) -> list[str]:
+    return [path for path in reasons if not os.path.exists(path)]
