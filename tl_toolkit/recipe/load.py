@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from tl_toolkit.errors import Problem, RecipeError, closest
-from tl_toolkit.recipe.fields import find_path_fault
+from tl_toolkit.recipe.fields import expand_home, find_path_fault
 from tl_toolkit.recipe.messages import explain, in_order
 from tl_toolkit.recipe.overrides import Overrides, apply_overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -313,7 +313,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
     text = str(node.value)
     is_word = field[-1] == "weights" and text in _WEIGHT_WORDS
     if not is_word and not find_path_fault(text):
-        node.value = os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+        node.value = os.path.abspath(os.path.join(folder, expand_home(text)))
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:

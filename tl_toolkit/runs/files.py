@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import ctypes
 import errno
 import hashlib
@@ -10,9 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tl_toolkit.errors import OutputError, Problem
 
@@ -314,6 +315,22 @@ def hash_file(path: str | Path, algorithm: str = "sha256") -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes rows of a table (CSV), each as a line that ends in a newline.
+
+    Args:
+        file: The open file.
+        rows: Texts, numbers, or None for nothing.
+    """
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        values = list(row)
+        # Readers end a row at a carriage return too, which Python quotes only from version 3.13 on.
+        is_plain = not any(isinstance(value, str) and "\r" in value for value in values)
+        (plain if is_plain else quoted).writerow(values)
 
 
 def default_cache_dir() -> Path:

@@ -46,7 +46,7 @@ def create_run(
         OutputError: The folder cannot be created.
         RecipeError: `out` is in use.
     """
-    existed = out is not None and Path(out).exists()
+    existed = out is not None and os.path.exists(out)
     refused: list[Path] = []
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, refused)  # when the lock is released
