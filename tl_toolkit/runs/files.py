@@ -74,7 +74,9 @@ def name_draft(path: Path, folder: Path | None = None) -> Path:
         path: What it will become. The suffix stays last: Keras picks the format from it.
         folder: Where to write it; by default beside its place.
     """
-    name = f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
+    # Short, as the name itself may take all 255 bytes.
+    suffix = path.suffix if len(path.suffix) <= 16 else ""
+    name = f".{path.stem[:32]}.{os.getpid()}.{os.urandom(4).hex()}{suffix}"
     return (folder or path.parent) / name
 
 
@@ -154,7 +156,7 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def _put_in_two_steps(draft: Path, path: Path) -> None:
-    aside = draft.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    aside = draft.with_name(f".{path.name[:32]}.{os.getpid()}.{os.urandom(4).hex()}")
     os.rename(path, aside)
     try:
         os.rename(draft, path)
