@@ -73,7 +73,7 @@ class Planning(TaskPlanning):
         """
         if not source.is_file() and source.suffix.lower() != ".csv":
             return list_class_folders(source, classes=classes, links=self.data.links)
-        files, faults = read_table(source)
+        files, faults = read_table(source, links=self.data.links)
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
         if unknown and not problems:
