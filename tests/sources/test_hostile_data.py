@@ -171,3 +171,15 @@ def test_a_diagram_escapes_the_names_in_it(tmp_path):
 
     text = (tmp_path / "x.svg").read_text()
     assert "<script" not in text and "a<b>" not in text and "a&lt;b&gt;&amp;" in text
+
+
+def test_a_mask_that_would_start_a_program_is_not_opened(tmp_path):
+    from tl_toolkit.tasks.segmentation.masks import _read_pixels
+
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    (tmp_path / "mask.png").write_bytes(program)
+    with Image.open(tmp_path / "mask.png") as image:
+        assert image.format == "EPS"
+
+    with pytest.raises(OSError, match="cannot identify image file"):
+        _read_pixels(str(tmp_path / "mask.png"), as_rgb=True)

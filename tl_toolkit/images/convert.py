@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = ["convert_to_png", "read_pillow"]
 
 # Only formats of photographs: each further format is another parser for hostile bytes.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 # Filters of warnings belong to the process, not to a thread.
@@ -40,7 +40,7 @@ def convert_to_png(encoded: bytes) -> bytes:
         # Warnings of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
                 image.load()
                 upright = _as_rgb(turn_by_exif(image))
         except UnidentifiedImageError as error:

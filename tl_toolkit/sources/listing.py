@@ -13,6 +13,9 @@ from tl_toolkit.errors import Problem
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+"""All that Pillow may open: of others it starts programs (EPS), or reads without a limit (FITS)."""
+
 JUNK_FOLDERS = frozenset(
     {
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",

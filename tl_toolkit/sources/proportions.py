@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tl_toolkit.sources.listing import PILLOW_FORMATS
+
 __all__ = ["Proportions", "measure_proportions"]
 
 _MOST = 200
@@ -56,7 +58,7 @@ def measure_proportions(paths: Sequence[Path]) -> Proportions | None:
 
 def _measure(path: Path) -> float | None:
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=PILLOW_FORMATS) as image:
             warnings.simplefilter("ignore")  # of damaged EXIF, and of bombs, whose pixels stay shut
             width, height = image.size
             is_sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS

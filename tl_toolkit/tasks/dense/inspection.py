@@ -16,7 +16,7 @@ from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.runs.files import hash_file
-from tl_toolkit.sources.listing import MAX_NAMED, count_threads
+from tl_toolkit.sources.listing import MAX_NAMED, PILLOW_FORMATS, count_threads
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import TargetReader
@@ -151,6 +151,6 @@ def _count_values(counts: Counter[str], total: int) -> Iterator[str]:
 
 def _upright_size(path: str) -> Size:
     """Returns height and width of an image as the decoder turns it."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
         width, height = image.size
         return (width, height) if is_sideways(image) else (height, width)
