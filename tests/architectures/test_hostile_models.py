@@ -178,6 +178,17 @@ def test_what_keras_saves_passes(tmp_path):
     assert load_keras_model(tmp_path / "x.keras").count_params() == outer.count_params()
 
 
+def test_layers_that_networks_of_keras_define_themselves_pass(tmp_path):
+    from keras.src.applications import convnext, inception_resnet_v2
+
+    image = keras.Input((4, 4, 3))
+    x = convnext.StochasticDepth(0.1)(convnext.LayerScale(1e-6, 3)(image))
+    x = inception_resnet_v2.CustomScaleLayer(0.5)([image, x])
+    keras.Model(image, x).save(tmp_path / "x.keras")
+
+    assert isinstance(scan_model(tmp_path / "x.keras"), ScannedModel)
+
+
 # What passes the scan is loaded in a child process first, which takes seconds.
 HUGE = {**DENSE, "config": {"name": "dense", "units": 200_000_000}}
 

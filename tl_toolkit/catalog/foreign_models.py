@@ -81,6 +81,14 @@ _ARITHMETIC = (
 )
 # Of keras.src.ops.core, which has loops and conditions over functions too.
 _CORE = frozenset(("Cast", "ConvertToTensor", "Shape", "Slice", "SliceUpdate", "StopGradient"))
+# Of single modules: layers of keras.applications, and the seeds of random layers.
+_SINGLE = (
+    ("keras.random", "SeedGenerator"),
+    ("keras.src.applications.convnext", "LayerScale"),
+    ("keras.src.applications.convnext", "StochasticDepth"),
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"),
+    ("keras.src.random.seed_generator", "SeedGenerator"),
+)
 _ACTIVATIONS = frozenset(
     """
     celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu
@@ -88,7 +96,6 @@ _ACTIVATIONS = frozenset(
     softsign sparse_plus sparse_sigmoid sparsemax squareplus swish tanh tanh_shrink threshold
     """.split()
 )
-_SEEDS = (("keras.random", "SeedGenerator"), ("keras.src.random.seed_generator", "SeedGenerator"))
 _INITIALIZERS = frozenset(
     """
     Constant GlorotNormal GlorotUniform HeNormal HeUniform L1 L1L2 L2 LecunNormal LecunUniform
@@ -299,7 +306,7 @@ def _is_listed(module: str | None, kind: str) -> bool:
         return kind in _MODELS or (module == "keras" and kind in _POLICIES)
     if module == "keras.src.ops.core":
         return kind in _CORE
-    if (module, kind) in _SEEDS:
+    if (module, kind) in _SINGLE:
         return True
     return module in _ARITHMETIC and _CLASS.fullmatch(kind) is not None
 
