@@ -68,7 +68,7 @@ PIECES = [
     *("- ", ": ", "<<: ", "!!str ", "!!python/object/apply:os.system ", "1e999", ".nan", "\ud800"),
     *("${HOME}", "../../", "/dev/zero", "~root", "&b *b ", "9" * 50),
 ]
-VALUES = [None, True, False, -1, 0, 1, 7, 1.5, 1e308, 10**30, "", "x", "a\0b", "gs://x", "/", "..",
+VALUES = [None, True, False, -1, 0, 1, 7, 1.5, 1e308, 10**30, "", "x", "a\0b", "gs://x", "..",
           "/dev/zero", "photos", "random", "auto", "all", [], {}, [[]], [1, "a"], {"a": 1},
           {"from": 3}, {"kind": "adam"}, {"min": 0, "max": 1}, {"choices": [1, 2]}]  # fmt: skip
 
@@ -340,7 +340,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    # Below folders of its own, as `..` is a folder that a recipe may name, and all in it is listed.
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"), "a", "b")
+    folder.mkdir(parents=True)
     began = time.monotonic()
     fuzz = fuzz_recipes if arguments.what == "recipes" else fuzz_images
     result = fuzz(arguments.count, arguments.seed, folder)
@@ -348,7 +350,7 @@ def main() -> None:
           f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
     import shutil
 
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.parents[1])
 
 
 if __name__ == "__main__":
