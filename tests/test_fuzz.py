@@ -48,6 +48,15 @@ def test_a_recipe_in_json_may_hold_an_emoji_and_no_half_of_one(tmp_path):
     assert code == 2 and "expected text of whole characters" in text
 
 
+def test_the_root_of_the_file_system_is_no_run(tmp_path):
+    fuzz.draw_photos(tmp_path)
+    (tmp_path / "x.yaml").write_text(fuzz.BASE[:-1] + ', "teacher": "/"}')
+
+    code, text, _ = fuzz.validate(tmp_path / "x.yaml")
+
+    assert code == 3 and "is no run" in text
+
+
 def test_a_draft_of_the_longest_name_has_a_name_that_fits(tmp_path):
     draft = name_draft(tmp_path / ("é" * 120 + ".csv"))
 
