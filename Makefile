@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help quickstart test check assets slow soak bench docs clean
+.PHONY: help quickstart test check assets slow soak fuzz bench docs clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,12 @@ slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKI
 KILLS ?= 200
 soak: .venv/installed-dev  ## Kill commands at random moments, go on, and compare; KILLS=10 for a short one
 	$(BIN)/python tests/soak.py --kills $(KILLS)
+
+RECIPES ?= 100000
+IMAGES ?= 10000
+fuzz: .venv/installed-dev  ## Try mutated recipes and images; RECIPES=1000 IMAGES=100 for a short one
+	$(BIN)/python tests/fuzz.py recipes --count $(RECIPES)
+	$(BIN)/python tests/fuzz.py images --count $(IMAGES)
 
 bench: .venv/installed-dev  ## Print the benchmarks' tables
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

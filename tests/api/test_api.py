@@ -299,7 +299,7 @@ def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):
     run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
     run.folder.model.write_bytes(b"half of a mod")
 
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(DataError, match="is damaged, or no"):
         tl.load_run(run.path).evaluate()
 
 

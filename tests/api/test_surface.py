@@ -225,7 +225,7 @@ print([type(layer).__module__ for layer in model.layers if "tl_toolkit" in type(
     assert done.stdout.strip() == "['tl_toolkit.architectures.sampling']"
 
 
-@pytest.mark.parametrize("content, what", [(None, "no such file"), (b"half", "cannot be loaded")])
+@pytest.mark.parametrize("content, what", [(None, "no such file"), (b"half", "is damaged")])
 def test_a_model_that_cannot_be_loaded_is_an_error_of_data(tmp_path, content, what):
     if content is not None:
         (tmp_path / "m.keras").write_bytes(content)

@@ -332,14 +332,14 @@ def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
         describe_own_base(tmp_path / "missing.keras")
     with pytest.raises(WeightsError, match=r"damaged\.keras' is damaged, or no \.keras file"):
         describe_own_base(tmp_path / "damaged.keras")
-    with pytest.raises(WeightsError, match=r"empty\.keras' cannot be loaded: "):
+    with pytest.raises(WeightsError, match=r"empty\.keras' is damaged, or no \.keras file"):
         describe_own_base(tmp_path / "empty.keras")
 
 
 def test_a_lambda_layer_is_not_run(save):
     path = save(sequential(layers.Conv2D(4, 3), layers.Lambda(lambda x: x * 2)))
 
-    with pytest.raises(WeightsError, match="cannot be loaded(.|\n)*no Lambda layers"):
+    with pytest.raises(WeightsError, match="holds a Lambda layer, which is Python code"):
         describe_own_base(path)
 
 

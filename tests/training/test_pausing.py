@@ -1,5 +1,7 @@
 """Paused and gone on is the same as never paused, whatever is trained in between."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -241,3 +243,16 @@ def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
     plain = trainer.train(settings_of(recipe_with(**{field: named, **rates})))
     assert 1e-6 < number < 10 and number != 3e-3
     assert outcome(found) == outcome(plain) == outcome(resumed)
+
+
+def test_a_state_that_would_take_all_memory_is_refused_before_it_is_read(tmp_path):
+    compressed, huge = tmp_path / "compressed.npz", tmp_path / "huge.npz"
+    np.savez_compressed(compressed, a=np.zeros(1 << 24))
+    with zipfile.ZipFile(huge, "w") as archive, archive.open("a.npy", "w") as member:
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50,)}
+        np.lib.format.write_array_header_1_0(member, shape)
+
+    with pytest.raises(DataError, match="it is compressed"):
+        load_paused(compressed)
+    with pytest.raises(DataError, match="holds no state of a training"):
+        load_paused(huge)

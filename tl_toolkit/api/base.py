@@ -69,6 +69,7 @@ def _save(base: keras.Model, place: Path) -> None:
     """Saves a model of the user's own; of its layers, each must be one that Keras can save."""
     try:
         base.save(place)
+        open_own_bases().remember_model(place)
     except (NotImplementedError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise RecipeError(

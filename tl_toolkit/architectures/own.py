@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-# Keras must know these layers to load a model that a run has saved.
-import tl_toolkit.architectures.affine
-import tl_toolkit.architectures.layers
-import tl_toolkit.architectures.sampling  # noqa: F401
+from tl_toolkit.architectures.loading import (
+    LoadError,
+    load_keras_model,
+    remember_model,
+    try_loading,
+)
 from tl_toolkit.architectures.own_checks import calls_of, check_own_model, graph_of
+from tl_toolkit.catalog.foreign_models import Fault
 from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.keras_private import (
     counted_name,
-    explain_load,
     flatten_layers,
     forget_calls,
     rebuild_graph,
@@ -36,6 +37,8 @@ __all__ = [
     "describe_unregistered",
     "digest_own_model",
     "load_own_model",
+    "remember_model",
+    "try_own_model",
 ]
 
 _RESERVED = ("head", "image", "pixels", "predictions")
@@ -57,20 +60,17 @@ def load_own_model(path: Path) -> keras.Model:
         RecipeError: The model cannot be a base.
     """
     source = f"model.base.model: {str(path)!r}"
-    if not path.is_file():
+    if not path.exists():
         files = path.parent.glob("*.keras") if path.parent.is_dir() else ()
         near = nearest(path.name, [file.name for file in files])
         hint = f"model.base.model={path.with_name(near)}" if near else ""
         raise WeightsError(
             Problem("", f"{source} is not there", "Expected a file of model.save.", hint)
         )
-    if not zipfile.is_zipfile(path):  # Keras would report such a file as missing
-        what = f"{source} is damaged, or no .keras file"
-        raise WeightsError(Problem("", what, "Expected a file of model.save."))
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # the first part that fails may raise any error
-        raise WeightsError(_explain_load(source, error)) from error
+        model = load_keras_model(path)
+    except LoadError as error:
+        raise WeightsError(_explain_load(source, error.fault)) from error
     check_own_model(model, str(path))
     for layer in flatten_layers(model):
         layer.trainable = True  # the phases decide what trains
@@ -79,16 +79,31 @@ def load_own_model(path: Path) -> keras.Model:
     return model
 
 
-def _explain_load(source: str, error: Exception) -> Problem:
-    cause, unknown = explain_load(error)
-    if unknown:
-        return describe_unregistered("", f"{source} cannot be loaded", unknown)
+def try_own_model(path: Path) -> None:
+    """Refuses a file that does not load in a child process with limits; see `loading`.
+
+    Args:
+        path: The model's file.
+
+    Raises:
+        WeightsError: It does not pass.
+    """
+    try:
+        try_loading(path)
+    except LoadError as error:
+        source = f"model.base.model: {str(path)!r}"
+        raise WeightsError(_explain_load(source, error.fault)) from error
+
+
+def _explain_load(source: str, fault: Fault) -> Problem:
+    if fault.unknown:
+        return describe_unregistered("", f"{source} cannot be loaded", fault.unknown)
     return Problem(
         where="",
-        what=f"{source} cannot be loaded: {cause}",
-        expected="Expected layers of Keras, or such that are registered with "
-        "keras.saving.register_keras_serializable and imported, and that take what their "
-        "get_config returns; no Lambda layers.",
+        what=f"{source} {fault.reason}",
+        expected="Expected a file of model.save, with layers of Keras that compute on tensors, or "
+        "such that are registered with keras.saving.register_keras_serializable and imported, and "
+        "that take what their get_config returns; no Lambda layers.",
     )
 
 

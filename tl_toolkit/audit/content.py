@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tl_toolkit.images.convert import FORMATS, as_rgb
+from tl_toolkit.images.convert import as_rgb
 from tl_toolkit.images.upright import read_orientation, turn_by_exif
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = [
     "CONTENT_VERSION",
@@ -103,7 +104,7 @@ def inspect_content(encoded: bytes) -> Content:
     if not encoded:
         return Content("empty", "an empty file")
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
             content = _measure(image)
     except UnidentifiedImageError:
         return Content("unreadable", _describe_unknown(encoded))

@@ -16,9 +16,10 @@ from PIL import Image
 from tl_toolkit.audit.findings import Finding
 from tl_toolkit.audit.kinds import KINDS
 from tl_toolkit.audit.report import DataReport
-from tl_toolkit.images.convert import FORMATS, as_rgb
+from tl_toolkit.images.convert import as_rgb
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = ["MOST_SHOWN", "render_sheet"]
 
@@ -119,7 +120,7 @@ def _open(path: str) -> Image.Image:
         return image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
     if not os.path.isfile(path):
         raise ValueError(path)
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
         image.draft(image.mode, (_SIDE, _SIDE))
         upright = as_rgb(turn_by_exif(image))
     upright.thumbnail((_SIDE, _SIDE))

@@ -4,6 +4,7 @@ Nothing in a file is trusted: links out of it, data stored elsewhere and sizes t
 are refused.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tl_toolkit.catalog.foreign_files import quote
 from tl_toolkit.catalog.keras_archive import is_keras_archive, open_hdf5, read_layer_names
 from tl_toolkit.errors import Problem, WeightsError
 
-__all__ = ["SavedWeight", "WeightsInfo", "build_error", "inspect_hdf5"]
+__all__ = ["SavedWeight", "WeightsInfo", "build_error", "find_hdf5_fault", "inspect_hdf5"]
 
 Kind = Literal["layers", "model", "weights.h5", "counted"]
 
@@ -218,3 +219,40 @@ def _check_sizes(path: Path, layers: Mapping[str, tuple[SavedWeight, ...]]) -> N
     if claimed > _MAX_EXPANSION * actual + 2**20:
         what = f"claims {claimed:,} bytes of tensors in a file of {actual:,} and is not read"
         raise build_error(path, what)
+
+
+def find_hdf5_fault(file: Any, actual: int) -> str:
+    """Returns why an open HDF5 file must not be read as a whole, or "".
+
+    Args:
+        file: The file.
+        actual: Its size on disk.
+    """
+    import h5py
+
+    stack, seen, claimed = [file], set(), 0
+    while stack:
+        group = stack.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                return f"holds a link to somewhere else ({quote(name)})"
+            child = group[name]
+            address = h5py.h5o.get_info(child.id).addr
+            if address in seen:
+                return f"holds one part twice, by a link ({quote(name)})"
+            seen.add(address)
+            if len(seen) > _MAX_GROUPS:
+                return f"holds more than {_MAX_GROUPS:,} groups and tensors"
+            if isinstance(child, h5py.Group):
+                stack.append(child)
+            elif not isinstance(child, h5py.Dataset):
+                return f"holds {quote(name)}, which is no tensor"
+            elif child.external or child.is_virtual:
+                return f"keeps {quote(str(child.name))} in another file"
+            elif child.shape is None or child.dtype.kind not in "fiub":
+                return f"holds {quote(str(child.name))}, which is no tensor of numbers"
+            else:
+                claimed += math.prod(child.shape) * child.dtype.itemsize
+    if claimed > _MAX_EXPANSION * actual + 2**20:
+        return f"claims {claimed:,} bytes of tensors in a file of {actual:,}"
+    return ""

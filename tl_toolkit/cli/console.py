@@ -15,6 +15,7 @@ import click
 from tl_toolkit.cli.command import current
 from tl_toolkit.errors import OutputError
 from tl_toolkit.printing.tables import build_table, numbers_of, open_console
+from tl_toolkit.printing.words import escape_controls
 from tl_toolkit.recipe.tasks import TaskSection
 from tl_toolkit.runs.files import write_atomically
 
@@ -28,7 +29,7 @@ def print_message(message: str) -> None:
     Args:
         message: The sentence.
     """
-    print(message, file=current.terminal, flush=True)
+    _print(escape_controls(message))
 
 
 def warn(message: str) -> None:
@@ -38,7 +39,12 @@ def warn(message: str) -> None:
         message: The error.
     """
     colours = current.terminal.isatty() and "NO_COLOR" not in os.environ
-    print_message(click.style(message, fg="red") if colours else message)
+    message = escape_controls(message)
+    _print(click.style(message, fg="red") if colours else message)
+
+
+def _print(text: str) -> None:
+    print(text, file=current.terminal, flush=True)
 
 
 def show(table: FittedTable | str) -> None:
@@ -48,7 +54,7 @@ def show(table: FittedTable | str) -> None:
         table: The result.
     """
     if isinstance(table, str):
-        click.echo(table)
+        click.echo(escape_controls(table))
     else:
         open_console(sys.stdout).print(table)
 

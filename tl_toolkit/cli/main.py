@@ -236,6 +236,9 @@ def _report(error: BaseException, arguments: list[str]) -> int:
     # Libraries wrap an interrupt while they are imported.
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
         return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            return _warn(str(_describe_long_name(cause)), 2)
     if any(_is_full(cause) for cause in causes):
         full = next(cause for cause in causes if _is_full(cause))
         if getattr(full, "filename", None) == _STDOUT:
@@ -292,6 +295,13 @@ def _is_full(error: BaseException) -> bool:
     # TensorFlow's own writers report it in words only.
     is_reported = "No space left on device" in str(error)
     return is_reported or (isinstance(error, OSError) and error.errno in _FULL)
+
+
+def _describe_long_name(error: OSError) -> Problem:
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    shown = name if len(name) <= 80 else f"{name[:60]}...{name[-17:]}"
+    what = f"{shown!r}: the name is too long for this file system"
+    return Problem("", what, "Most take 255 bytes for a name.", "a shorter name")
 
 
 def _drop_stdout() -> None:

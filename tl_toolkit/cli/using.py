@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -27,7 +26,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tta import TTA_VIEWS
 from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
-from tl_toolkit.runs.files import check_place
+from tl_toolkit.runs.files import check_place, write_rows
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
@@ -233,11 +232,11 @@ def _print_csv(
     good = [item for item in predictions if item.error is None]
     table = run.tabulate(good, wide=True, top=top)
     rows = iter(table.rows)
-    writer = csv.writer(file or sys.stdout, lineterminator="\n")
-    writer.writerow([*table.columns, "error"])
+    lines: list[list[object]] = [[*table.columns, "error"]]
     for item in predictions:
         blank = [item.path, *[None] * (len(table.columns) - 1)]
-        writer.writerow([*(next(rows) if item.error is None else blank), item.error])
+        lines.append([*(next(rows) if item.error is None else blank), item.error])
+    write_rows(file or sys.stdout, lines)
 
 
 @click.command("export")

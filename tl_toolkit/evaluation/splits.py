@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, FixedBatch, as_list, pad_batch
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.tta import Size, View, build_views
-from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.runs.files import write_atomically, write_rows
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.image import average_views
 from tl_toolkit.tasks.resampling import Sample, compare_samples, find_intervals
@@ -154,9 +153,7 @@ def write_predictions(path: Path, predictions: Table) -> None:
         predictions: Its columns and rows.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(predictions.columns)
-    writer.writerows(predictions.rows)
+    write_rows(buffer, [predictions.columns, *predictions.rows])
     write_atomically(path, buffer.getvalue())
 
 

@@ -22,6 +22,7 @@ from tl_toolkit.images.headers import KINDS, pad_bytes, read_header
 from tl_toolkit.images.npy import NPY_MAGIC, decode_npy, read_npy_header
 from tl_toolkit.images.tiff import TIFF_MAGICS, describe_reader, read_tiff, read_tiff_size
 from tl_toolkit.images.upright import is_sideways
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = [
     "as_channels",
@@ -150,7 +151,7 @@ def read_size(path: str) -> tuple[int, int]:
             return height, width
         if head.startswith(TIFF_MAGICS):
             return read_tiff_size(file.read())
-        with Image.open(file) as image:
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
             width, height = image.size
             return (width, height) if is_sideways(image) else (height, width)
 

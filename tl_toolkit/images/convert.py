@@ -12,14 +12,13 @@ from PIL import Image, UnidentifiedImageError
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.bands import as_channels
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
-__all__ = ["CONVERTED", "FORMATS", "as_rgb", "convert_to_png", "read_pillow"]
+__all__ = ["CONVERTED", "as_rgb", "convert_to_png", "read_pillow"]
 
 CONVERTED = (1, 3)
 """Channels of images that a PNG file of RGB can stand for."""
 
-# Only formats of photographs: each further format is another parser for hostile bytes.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 # Filters of warnings belong to the process, not to a thread.
@@ -45,7 +44,7 @@ def convert_to_png(encoded: bytes) -> bytes:
         # Warnings of damaged EXIF blocks, and of sizes that are still below Pillow's limit.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
                 image.load()
                 upright = as_rgb(turn_by_exif(image))
         except UnidentifiedImageError as error:

@@ -9,9 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.runs.files import write_atomically, write_rows
 from tl_toolkit.sources.listing import SPLITS
 
 __all__ = ["USABLE", "VERDICTS", "Example", "Manifest"]
@@ -178,14 +179,16 @@ class Manifest:
             OutputError: The file cannot be written.
         """
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         has_folds = any(entry.fold for entry in self.examples)
-        writer.writerow((*_BEFORE, *self.columns, *(_AFTER_WITH_FOLDS if has_folds else _AFTER)))
+        rows: list[tuple[Any, ...]] = [
+            (*_BEFORE, *self.columns, *(_AFTER_WITH_FOLDS if has_folds else _AFTER))
+        ]
         for entry in self.examples:
             targets = entry.targets or ("",) * len(self.columns)
             fold = (entry.fold or "",) if has_folds else ()
             after = (entry.split, *fold, entry.verdict, entry.reason)
-            writer.writerow((entry.path, entry.sha256, *targets, *after))
+            rows.append((entry.path, entry.sha256, *targets, *after))
+        write_rows(text, rows)
         # A file name need not be UTF-8; its bytes come back as they were.
         write_atomically(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal, NamedTuple
 
 import PIL
@@ -243,6 +244,8 @@ def _inspect(
         return Inspection(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
     try:
         stat = os.stat(path)
+        if not S_ISREG(stat.st_mode):  # a pipe would be waited for, a device has no end
+            return Inspection(path, "", "broken", "no regular file")
         sha256 = files.get(path, stat)
         known = verdicts.get(sha256) if sha256 else None
         if sha256 and known and known[0] == "good":

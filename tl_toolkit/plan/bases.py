@@ -69,6 +69,7 @@ def describe_file(
     if key not in _records:
         while len(_records) >= _KEPT:
             del _records[next(iter(_records))]
+        open_own_bases().try_own_model(path)
         _records[key] = _describe(path, preprocessing, image_size, channels)
     record = _records[key]
     return replace(record, file=str(path), settings={**record.settings, "path": str(path)})

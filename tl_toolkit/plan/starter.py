@@ -15,6 +15,7 @@ from tl_toolkit.plan.resizing import choose_resize, list_files
 from tl_toolkit.plan.starter_lines import NAMED_COUNTS, SPLIT_NAMES, remark
 from tl_toolkit.plan.starter_model import write_training
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
+from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.arrays import find_channels
@@ -73,6 +74,9 @@ def write_starter(
                 "tltool init", f"--task = {task!r}", f"{expected}; {near}" if near else expected
             )
         )
+    if fault := find_path_fault(str(data_dir)):
+        what = f"{str(data_dir)!r} cannot be named in a recipe"
+        raise RecipeError(Problem("tltool init", what, f"{fault}.", "mv it to another name"))
     if not data_dir.is_dir() and not data_dir.is_file():
         raise DataError(
             Problem(

@@ -101,13 +101,24 @@ def quote(text: str) -> str:
     is_plain = re.fullmatch(r"[A-Za-z0-9./_-]*[A-Za-z/_][A-Za-z0-9./_-]*", text)
     if is_plain and isinstance(read_scalar(text), str):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(letter: str) -> str:
+    """Returns a character as YAML has it between double quotes."""
+    if letter in '"\\':
+        return f"\\{letter}"
+    if letter == " " or (letter.isprintable() and letter != "\N{BYTE ORDER MARK}"):
+        return letter
+    return f"\\U{ord(letter):08x}"
 
 
 def _relative(path: Path, place: Path) -> str:
     """Returns a relative path if the recipe and its data are near, so that both can be moved."""
     relative = os.path.relpath(path, place)
-    return str(path.absolute()) if relative.startswith("../..") else relative
+    if relative.startswith("../.."):
+        return str(path.absolute())
+    return f"./{relative}" if relative.startswith("~") else relative
 
 
 def find_splits(data_dir: Path) -> dict[str, Path]:

@@ -27,6 +27,7 @@ from tl_toolkit.printing.words import (
     describe_search,
     describe_seconds,
     describe_trial,
+    escape_controls,
     score_of,
     shorten_path,
     wrap,
@@ -325,6 +326,8 @@ class Printer:
             with console.capture() as captured:
                 console.print(text)
             text = captured.get().rstrip("\n")
+        else:
+            text = escape_controls(text)
         # rich moves a bar out of the way first.
         shown = wrap(text, console.width) if is_prose and self._is_live else text
         console.print(shown, markup=False)

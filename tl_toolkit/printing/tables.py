@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from tl_toolkit.printing.words import escape_controls
 from tl_toolkit.recipe.tasks import TaskSection
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class FittedTable:
         styles: Sequence[str] = (),
     ) -> None:
         self._columns = [
-            _Column(name, [_as_text(row[index]) for row in rows], _is_numeric(rows, index))
+            _Column(
+                _escape(name),
+                [_escape(_as_text(row[index])) for row in rows],
+                _is_numeric(rows, index),
+            )
             for index, name in enumerate(columns)
         ]
         self._keys = keys
@@ -131,6 +136,12 @@ class _Column:
         """The width that its longest word takes; a number is one word, whatever its unit."""
         texts = self.cells if self.is_numeric else list(_list_words(self.cells))
         return max(map(_measure, (*_list_words([self.name]), *texts)), default=0)
+
+
+def _escape(text: str) -> str:
+    """Returns a text on one line; a name of a file or class may hold anything."""
+    escaped = escape_controls(text, also="\n\t")
+    return text if escaped == text else escaped
 
 
 def _render(columns: Sequence[_Column], styles: Sequence[str], width: int) -> Table:

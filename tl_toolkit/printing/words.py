@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 import time
@@ -21,10 +22,31 @@ __all__ = [
     "describe_size",
     "describe_soup",
     "describe_trial",
+    "escape_controls",
     "score_of",
     "shorten_path",
     "wrap",
 ]
+
+
+# Characters that move a terminal's cursor, change its colours, or turn the order of what follows.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str, also: str = "") -> str:
+    """Returns a text that a terminal shows and does not obey; a file's name may hold anything.
+
+    Args:
+        text: The text, whose newlines and tabs stay.
+        also: Further characters to write as escapes.
+    """
+    for letter in also:
+        text = text.replace(letter, _escape(letter))
+    return _CONTROLS.sub(lambda match: _escape(match[0]), text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def wrap(text: str, width: int) -> str:

@@ -116,7 +116,7 @@ class Data(Section):
         default="refuse",
         description="Linked folders, and linked files outside the folder: follow uses them, ignore "
         "leaves them out; refuse stops at linked folders, and names the linked files that it "
-        "leaves out.",
+        "leaves out. A table names images outside its own folder with follow alone.",
     )
     exclude: LocalPath | None = Field(
         default=None,

@@ -49,6 +49,7 @@ __all__ = [
     "refuse_repeated",
     "Text",
     "Weights",
+    "expand_home",
     "expects",
 ]
 
@@ -250,13 +251,22 @@ def find_path_fault(path: str) -> str:
     return ""
 
 
+def expand_home(path: str) -> str:
+    """Returns a path whose first folder `~` is the user's home; nothing else is expanded.
+
+    Args:
+        path: The path as it was written.
+    """
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
 def _as_local_path(value: object) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
     text = os.fspath(value)
     if not isinstance(text, str):
         raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
-    path = os.path.abspath(os.path.expanduser(text)) if text else ""
+    path = os.path.abspath(expand_home(text)) if text else ""
     if fault := find_path_fault(text) or find_path_fault(path):
         raise in_words(fault, hint="copy the files here and name the local folder")
     return Path(path)

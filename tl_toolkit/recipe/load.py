@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from tl_toolkit.errors import Problem, RecipeError, closest
-from tl_toolkit.recipe.fields import find_path_fault
+from tl_toolkit.recipe.fields import expand_home, find_path_fault
 from tl_toolkit.recipe.messages import explain, in_order
 from tl_toolkit.recipe.overrides import Overrides, apply_overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -241,12 +241,29 @@ def _finish(
     try:
         recipe = Recipe.model_validate(tree.plain())
     except ValidationError as error:
+        try:
+            problems += explain(error, tree)
+        except UnicodeEncodeError:  # pydantic words no error about half characters
+            problems += _find_surrogates(tree)
         # pydantic's error would stand first in a traceback, and says the same in other words.
-        raise RecipeError(in_order([*problems, *explain(error, tree)])) from None
+        raise RecipeError(in_order(problems)) from None
     problems += _check_baseline(recipe, tree)
     if problems:
         raise RecipeError(in_order(problems))
     return LoadedRecipe(recipe, path, tree.locate)
+
+
+def _find_surrogates(node: Node, path: FieldPath = ()) -> Iterator[Problem]:
+    """Yields a problem for each text that holds half a character, as names of files may."""
+    items = (
+        node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
+        if isinstance(node.value, list) else ()
+    )  # fmt: skip
+    for key, child in list(items):
+        yield from _find_surrogates(child, (*path, key))
+    if isinstance(node.value, str) and re.search("[\ud800-\udfff]", node.value):
+        what = f"{format_path(path)} = {show(node.value)}"
+        yield Problem(node.where, what, "expected text in Unicode.")
 
 
 def _separate_keys(node: Node, path: FieldPath = ()) -> Iterator[Problem]:
@@ -314,7 +331,7 @@ def _anchor(node: Node | None, field: FieldPath, folder: Path) -> None:
     text = str(node.value)
     is_word = field[-1] == "weights" and text in _WEIGHT_WORDS
     if not is_word and not find_path_fault(text):
-        node.value = os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+        node.value = os.path.abspath(os.path.join(folder, expand_home(text)))
 
 
 def list_values(recipe: Recipe) -> dict[str, Any]:

@@ -52,6 +52,7 @@ _CONSTANTS = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Messages of ruamel.yaml, and what to do about them.
@@ -179,8 +180,17 @@ class _Reader:
         self._count(event, nodes, depth + levels)
         return node.copy()
 
+    def _read_text(self, event: Any) -> str:
+        """Returns a text; JSON writes an emoji as two escapes, which ruamel.yaml does not join."""
+        text: str = event.value
+        if _SURROGATE.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+            if _SURROGATE.search(text):
+                raise self._refuse(event, show(text), "text of whole characters")
+        return text
+
     def _read_value(self, event: Any) -> Any:
-        text = event.value
+        text = self._read_text(event)
         if event.style is not None:
             return text
         if len(text) > MAX_DIGITS and (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
@@ -198,7 +208,7 @@ class _Reader:
         while not isinstance(event := next(self._events), MappingEndEvent):
             if not isinstance(event, ScalarEvent) or event.tag is not None:
                 raise self._refuse(event, "a key that is not a word", "keys like `name:`")
-            name, where = event.value, self._at(event)
+            name, where = self._read_text(event), self._at(event)
             node = self._read_node(next(self._events), (*path, name), depth + 1)
             node.where = where
             if name in values:

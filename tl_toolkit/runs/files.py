@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import ctypes
 import errno
 import hashlib
@@ -10,9 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tl_toolkit.errors import OutputError, Problem
 
@@ -73,7 +74,9 @@ def name_draft(path: Path, folder: Path | None = None) -> Path:
         path: What it will become. The suffix stays last: Keras picks the format from it.
         folder: Where to write it; by default beside its place.
     """
-    name = f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}{path.suffix}"
+    # Short, as the name itself may take all 255 bytes.
+    suffix = path.suffix if len(path.suffix) <= 16 else ""
+    name = f".{path.stem[:32]}.{os.getpid()}.{os.urandom(4).hex()}{suffix}"
     return (folder or path.parent) / name
 
 
@@ -153,7 +156,7 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def _put_in_two_steps(draft: Path, path: Path) -> None:
-    aside = draft.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    aside = draft.with_name(f".{path.name[:32]}.{os.getpid()}.{os.urandom(4).hex()}")
     os.rename(path, aside)
     try:
         os.rename(draft, path)
@@ -314,6 +317,22 @@ def hash_file(path: str | Path, algorithm: str = "sha256") -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes rows of a table (CSV), each as a line that ends in a newline.
+
+    Args:
+        file: The open file.
+        rows: Texts, numbers, or None for nothing.
+    """
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        values = list(row)
+        # Readers end a row at a carriage return too, which Python quotes only from version 3.13 on.
+        is_plain = not any(isinstance(value, str) and "\r" in value for value in values)
+        (plain if is_plain else quoted).writerow(values)
 
 
 def default_cache_dir() -> Path:

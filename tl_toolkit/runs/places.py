@@ -46,7 +46,7 @@ def create_run(
         OutputError: The folder cannot be created.
         RecipeError: `out` is in use.
     """
-    existed = out is not None and Path(out).exists()
+    existed = out is not None and os.path.exists(out)
     refused: list[Path] = []
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_empty, refused)  # when the lock is released
@@ -337,6 +337,8 @@ def _suggest(run: str, known: Sequence[str]) -> str:
 
 def _list_runs(root: Path, name: str = "*") -> list[Path]:
     """Returns the numbered folders of one name, or of all, that hold a run or search."""
+    if not name.strip("/"):  # the root of the file system is no name of runs
+        return []
     paths = [path for family in sorted(root.glob(f"{name}/")) for path in list_numbered(family)]
     return [path for path in paths if RunFolder(path).status.is_file()]
 

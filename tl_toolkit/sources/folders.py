@@ -98,7 +98,7 @@ def read_folders(
     walk = _Walk(os.path.realpath(contents.folder), links, contents.ignored, suffixes)
     problems: list[FieldProblem] = []
     for entry in ordered:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             if entry.name.startswith("."):
                 continue
             if suffix_of(entry.name) not in suffixes and not os.path.exists(entry.path):
@@ -172,13 +172,13 @@ class _Walk:
                 self.ignored.append(Ignored(current, f"{UNREADABLE_FOLDER} ({error.strerror})"))
                 continue
             for entry in ordered:
-                if entry.is_dir() and is_junk(entry.name):
+                if _is_folder(entry) and is_junk(entry.name):
                     self.leave_out_junk(entry)
                 elif entry.name.startswith("."):
                     continue
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                elif entry.is_dir() and self.links == "follow":
+                elif _is_folder(entry) and self.links == "follow":
                     linked.append(entry.path)
                 elif reason := self._why_ignored(entry):
                     self.ignored.append(Ignored(entry.path, reason))
@@ -211,6 +211,14 @@ class _Walk:
             return "special file"
         suffix = suffix_of(entry.name)
         return "" if suffix in self.suffixes else suffix or "file without extension"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:  # too many links, a name that is too long
+        return False
 
 
 def list_below(

@@ -16,6 +16,8 @@ SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 ARRAY_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 """Endings of images with other channels than RGB, arrays among them."""
+PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+"""All that Pillow may open: of others it starts programs (EPS), or reads without a limit (FITS)."""
 
 JUNK_FOLDERS = frozenset(
     {

@@ -132,7 +132,7 @@ def list_class_table(
         splits: Fractions for rows without a split.
         classes: As in `survey_folders`.
     """
-    listed, problems = read_table(path, group=splits.group)
+    listed, problems = read_table(path, group=splits.group, links=splits.links)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
     chosen = tuple(classes or labels)
     used = set(chosen)

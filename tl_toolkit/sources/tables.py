@@ -17,6 +17,7 @@ from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
+    Links,
     Listing,
     SourceFile,
     name_some,
@@ -40,6 +41,7 @@ __all__ = [
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
+_MAX_BYTES = 256 << 20
 _DELIMITERS = (",", ";", "\t")
 _SPLITS = {
     "train": "train",
@@ -106,6 +108,8 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
         path: The table, with commas, semicolons or tabs.
         expected: The expected content, for messages.
     """
+    if fault := _refuse_file(path):
+        return (), [Problem("data.csv", f"{str(path)!r} {fault}", f"{expected}.")]
     try:
         delimiter = _find_delimiter(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -113,6 +117,15 @@ def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Pro
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return (), [_describe_fault(path, expected, error)]
     return tuple(name.strip() for name in columns), []
+
+
+def _refuse_file(path: Path) -> str:
+    """Returns why a table is not opened: a pipe would be waited for, a device has no end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return "is no regular file"
+    if path.is_file() and path.stat().st_size > _MAX_BYTES:
+        return f"has more than {_MAX_BYTES >> 20} MiB"
+    return ""
 
 
 def refuse_index(path: Path, names: Sequence[str]) -> Problem | None:
@@ -176,6 +189,7 @@ def read_table(
     refuse: Refusal = refuse_empty,
     expected: str = "",
     group: str = "",
+    links: Links = "refuse",
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
@@ -186,6 +200,8 @@ def read_table(
         refuse: Returns the problem of a target.
         expected: The expected content, for messages; by default the columns.
         group: The column that names the group of each image; "" for none.
+        links: Whether images may lie outside the table's folder, or links in it lead out: with
+            "follow" alone.
     """
     path = Path(os.path.abspath(path))
     names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
@@ -194,7 +210,8 @@ def read_table(
     expected = expected or (f"A table is expected with the columns {names}, and split if you like")
     rows, problems = _read_rows(path, columns, expected)
     if not problems:
-        problems = list(_check_rows(rows, path, columns, refuse))
+        leaves = None if links == "follow" else _OutsideCheck(path.parent)
+        problems = list(_check_rows(rows, path, columns, refuse, leaves))
     if problems or not group:
         return [row.file for row in rows], [("csv", problem) for problem in problems]
     cells = read_columns(path, [group]).get(group)
@@ -335,21 +352,60 @@ def _find_file(path: str) -> str:
 
 
 def _check_rows(
-    rows: Sequence[_Row], path: Path, columns: Sequence[str], refuse: Refusal
+    rows: Sequence[_Row],
+    path: Path,
+    columns: Sequence[str],
+    refuse: Refusal,
+    leaves: _OutsideCheck | None,
 ) -> Iterator[Problem]:
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     first_lines: dict[str, int] = {}
     faults: list[str] = []
+    outside: list[str] = []
     for row in rows:
         faults += [f"{row.line}: {words}" for words in _check_row(row, columns, refuse)]
+        if leaves is not None and row.file.path and leaves(row.file.path):
+            outside.append(f"{row.line}: {row.file.path!r}")
         first = first_lines.setdefault(row.file.path, row.line)
         if row.file.path and first != row.line:
             faults.append(f"{row.line}: the image of line {first} again")
+    if outside:
+        count = "1 image" if len(outside) == 1 else f"{len(outside)} images"
+        what = f"{path.name!r} names {count} outside its folder: line {name_some(outside)}"
+        expected = f"Expected images below {str(path.parent)!r}."
+        yield Problem("data.csv", what, expected, "data.links=follow to use them")
     for words in faults[:MAX_NAMED]:
         yield Problem("data.csv", f"{path.name}:{words}")
     if len(faults) > MAX_NAMED:
         yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
+
+
+class _OutsideCheck:
+    """Says whether a file lies outside a folder, or a link leads there.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._root = os.path.join(os.path.realpath(folder), "")
+        self._folders: dict[str, bool] = {}
+
+    def __call__(self, path: str) -> bool:
+        """Returns whether a file lies outside.
+
+        Args:
+            path: The file.
+        """
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            real = os.path.join(os.path.realpath(folder), "")
+            self._folders[folder] = not real.startswith(self._root)
+        is_outside = self._folders[folder]
+        if os.path.islink(path):
+            is_outside = not os.path.realpath(path).startswith(self._root)
+        return is_outside
 
 
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.bands import encode_npy
 from tl_toolkit.images.npy import NPY_MAGIC
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = [
     "BYTES_LIMIT",
@@ -188,7 +189,8 @@ def read_by_pillow(data: bytes, mode: str = "RGB") -> np.ndarray:
     Returns:
         uint8 (h, w, 3), RGB in 0..255; the channels of another mode.
     """
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+    opened = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+    with warnings.catch_warnings(), opened as image:
         warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of alpha that is dropped
         turned = turn_by_exif(image)
         if turned.mode.startswith("I;16"):

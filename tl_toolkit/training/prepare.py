@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.catalog.lookup import complete_arguments
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
@@ -189,6 +190,7 @@ def save_model(transfer: TransferModel, folder: RunFolder) -> None:
         write_json(folder.task_state, state)
     with drafted(folder.model) as draft:
         transfer.model.save(draft)
+    remember_model(folder.model)
 
 
 def scan_images(

@@ -24,6 +24,10 @@ from tl_toolkit.training.state import PhaseState
 __all__ = ["Checkpoints", "load_paused", "save_paused"]
 
 _VERSION = 1
+_DAMAGES = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile),
+    MemoryError,  # a shape that the file has no room for
+)
 _METADATA = "metadata"
 _NAME = re.compile(r"^(\d{6,})\.npz$")
 _KEPT = 2
@@ -166,13 +170,15 @@ def load_paused(path: Path) -> Paused:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            if any(info.compress_type for info in archive.zip.infolist()):  # never as written
+                raise ValueError("it is compressed")
             arrays = {name: archive[name] for name in archive.files}
         rest = json.loads(arrays.pop(_METADATA).tobytes())
         sha256 = rest.pop("sha256")
         if rest["version"] != _VERSION or sha256 != _digest(arrays, rest):
             raise ValueError("its checksum or its version differs")
         return _unpack(arrays, rest)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         what = f"holds no state of a training: {error}"
         raise DataError(Problem(str(path), what, "expected the file as it was written.")) from error
 

@@ -6,13 +6,9 @@ from pathlib import Path
 
 import keras
 
-# Keras must know these layers to load them.
-import tl_toolkit.architectures.affine
-import tl_toolkit.architectures.layers
-import tl_toolkit.architectures.sampling  # noqa: F401
+from tl_toolkit.architectures.loading import LoadError, load_keras_model, try_loading
 from tl_toolkit.architectures.own import describe_unregistered
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.keras_private import explain_load
 
 __all__ = ["load_saved_model"]
 
@@ -24,20 +20,21 @@ def load_saved_model(path: Path) -> keras.Model:
         path: Its file.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or damaged, or holds what is not loaded.
     """
     try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the first damaged part makes it
-        cause, unknown = explain_load(error)
-        if unknown:
-            problem = describe_unregistered(str(path), "cannot be loaded", unknown)
+        try_loading(path)
+        return load_keras_model(path)
+    except LoadError as error:
+        if error.fault.unknown:
+            problem = describe_unregistered(str(path), "cannot be loaded", error.fault.unknown)
             raise DataError(problem) from error
         raise DataError(
             Problem(
                 where=str(path),
-                what=f"cannot be loaded: {cause}",
-                expected="The file is damaged, or was written by another Keras.",
+                what=error.fault.reason,
+                expected="The file is damaged, was written by another Keras, or is no model of a "
+                "run.",
                 hint="tltool finetune with the recipe.yaml beside it",
             )
         ) from error

@@ -16,6 +16,7 @@ from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.folder_checks import check_distinct
 from tl_toolkit.sources.listing import (
+    PILLOW_FORMATS,
     FieldProblem,
     Ignored,
     Listing,
@@ -209,7 +210,7 @@ def _read_values(paths: Sequence[str]) -> set[int]:
     values: set[int] = set()
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=PILLOW_FORMATS) as image:
                 if image.mode not in ("L", "P"):
                     return set()
                 values |= {value for value, count in enumerate(image.histogram()) if count}

@@ -40,7 +40,7 @@ def read_png(path: str) -> np.ndarray:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
     if b"eXIf" in encoded:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
             if turn_by_exif(image) is not image:
                 raise ValueError("turned by its EXIF orientation; save it upright")
     kind = tf.uint16 if encoded[24] == 16 else tf.uint8

@@ -12,7 +12,14 @@ from typing import ClassVar
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, closest, nearest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
-from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_fractions, name_some
+from tl_toolkit.sources.listing import (
+    FieldProblem,
+    Links,
+    Listing,
+    SourceFile,
+    find_fractions,
+    name_some,
+)
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
     describe_cells,
@@ -57,7 +64,9 @@ class Planning(TaskPlanning):
         path, classes = self.data.csv, self.data.classes
         if path is None:  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
-        files, names, problems = _read_labels(path, self._section, classes, self.data.group or "")
+        files, names, problems = _read_labels(
+            path, self._section, classes, self.data.group or "", links=self.data.links
+        )
         chosen = tuple(classes or names)
         if not problems:
             problems = _check(path, classes, names, files, self._section.separator)
@@ -82,7 +91,12 @@ class Planning(TaskPlanning):
         """
         chosen = classes if self.data.classes else None
         files, names, problems = _read_labels(
-            source, self._section, chosen, self.data.group or "", is_grouped=False
+            source,
+            self._section,
+            chosen,
+            self.data.group or "",
+            is_grouped=False,
+            links=self.data.links,
         )
         unknown = [] if problems or chosen else [name for name in names if name not in classes]
         if unknown:
@@ -265,6 +279,7 @@ def _read_labels(
     group: str = "",
     *,
     is_grouped: bool = True,
+    links: Links = "refuse",
 ) -> tuple[list[SourceFile], list[str], list[FieldProblem]]:
     """Reads either form of table, whose column of groups is no class.
 
@@ -274,6 +289,7 @@ def _read_labels(
         classes: The classes that are used; None for all.
         group: The column of groups; "" for none.
         is_grouped: Whether each image needs a group.
+        links: As in `read_table`.
 
     Returns:
         The files, whose target is the names of their classes; all classes; and the problems.
@@ -284,7 +300,12 @@ def _read_labels(
     separator = section.separator
     if section.labels in header:
         files, problems = read_table(
-            path, (section.labels,), refuse=_accept, expected=_EXPECTED, group=group * is_grouped
+            path,
+            (section.labels,),
+            refuse=_accept,
+            expected=_EXPECTED,
+            group=group * is_grouped,
+            links=links,
         )
         problems = problems or _check_separator(path, files, separator)
         held = {name for file in files for name in split_names(file.targets[0], separator)}
@@ -295,7 +316,12 @@ def _read_labels(
         return [], [], [("csv", index)]
     wanted = [name for name in names if classes is None or name in classes]
     files, problems = read_table(
-        path, wanted, refuse=_refuse_flag, expected=_EXPECTED, group=group * is_grouped
+        path,
+        wanted,
+        refuse=_refuse_flag,
+        expected=_EXPECTED,
+        group=group * is_grouped,
+        links=links,
     )
     problems = _check_columns(path, wanted, files, section) or problems
     return [_join_flags(file, wanted, separator) for file in files], names, problems

@@ -61,7 +61,7 @@ class Planning(TaskPlanning):
         Raises:
             DataError: It is missing, lacks columns, or holds no numbers.
         """
-        listing, problems = _list_table(source, Splits(), classes)
+        listing, problems = _list_table(source, Splits(links=self.data.links), classes)
         if problems:
             raise DataError([replace(problem, where="--data") for _, problem in problems])
         files = tuple(file._replace(split="test") for file in listing.files)
@@ -141,7 +141,12 @@ def _list_table(
         problems = _blame(problems, columns)
         return Listing((), (), stratify=""), problems
     listed, problems = read_table(
-        path, chosen, refuse=_refuse_number, expected=_EXPECTED, group=splits.group
+        path,
+        chosen,
+        refuse=_refuse_number,
+        expected=_EXPECTED,
+        group=splits.group,
+        links=splits.links,
     )
     problems = _blame(_check_numbers(path, chosen, listed), columns) or problems
     files, fractions = find_fractions(listed, splits.fractions)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.sources.listing import PILLOW_FORMATS
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import UnknownValues
 
@@ -104,7 +105,7 @@ def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
     It is turned upright by its own EXIF block, as its image is.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
             image.load()
             if as_rgb and image.mode.split(";")[0] in ("I", "F"):
                 raise ValueError(f"numbers of the kind {image.mode!r}, not colours of 8 bits")
