@@ -1,4 +1,4 @@
-"""Kills commands at random moments, goes on with them, and compares with what was never killed.
+"""Ends commands at random moments, goes on with them, and compares with what was never killed.
 
     python tests/soak.py --kills 200
 
@@ -137,8 +137,22 @@ def check_readable(folder: Path) -> None:
         raise ValueError(f"{model}: published without its parts")
 
 
-def call(arguments: Sequence[str], place: Path, kill_after: float | None) -> tuple[bool, float]:
-    """Runs a command; returns whether it ended by itself, and seconds."""
+ENDINGS: list[Callable[[int], None]] = [
+    lambda process: os.killpg(process, signal.SIGKILL),
+    lambda process: os.kill(process, signal.SIGKILL),  # its child ends with it
+    lambda process: os.killpg(process, signal.SIGTERM),  # as a service is stopped
+    lambda process: os.kill(process, signal.SIGINT),
+]
+"""What ends a command: half of the kills leave it no time."""
+
+
+def call(
+    arguments: Sequence[str],
+    place: Path,
+    kill_after: float | None,
+    end: Callable[[int], None] = ENDINGS[0],
+) -> tuple[bool, float]:
+    """Runs a command, or ends it; returns whether it ended by itself, and seconds."""
     environment = {
         **os.environ,
         "TL_TOOLKIT_CACHE": str(place / "cache"),
@@ -153,7 +167,7 @@ def call(arguments: Sequence[str], place: Path, kill_after: float | None) -> tup
         try:
             code = process.wait(kill_after)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            end(process.pid)
             process.wait()
             return False, time.monotonic() - began
     if code:
@@ -189,7 +203,7 @@ def soak(job: Job, whole: Mapping[str, Any], place: Path, sampler: random.Random
                 shutil.rmtree(place / "out", ignore_errors=True)
         arguments = job.resume if has_begun else job.begin
         limit = sampler.uniform(whole["start"], whole["seconds"]) if kills < MOST_KILLS else None
-        ended, _ = call(arguments, place, limit)
+        ended, _ = call(arguments, place, limit, sampler.choice(ENDINGS))
         if (place / "out").is_dir():
             check_readable(place / "out")
         if ended:

@@ -117,6 +117,34 @@ def test_a_run_that_is_stopped_twice_is_the_run_without_a_pause(
     assert outcome(run) == outcome(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unfreeze": {"gradual": 2}, "optimizer": "adam"},
+        {"learning_rates": "auto_rgn", "optimizer": "adam"},
+        {"learning_rate": {"kind": "one_cycle", "peak": 1e-2}, "feature_noise": 0.1},
+    ],
+    ids=["gradual", "auto_rgn", "one_cycle"],
+)
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
+def test_phases_of_other_kinds_go_on_too(tmp_path, changes, error):
+    head, tune = RECIPE["phases"]
+    recipe = RECIPE | {"phases": [head, {**tune, **changes}]}
+    whole = tl.finetune(recipe, out=tmp_path / "whole")
+    for step in (8, 2, 3):
+        with pytest.raises(error):
+            tl.finetune(
+                recipe, out=tmp_path / "run", resume=step != 8, progress=stop_at(step, error)
+            )
+
+    run = tl.finetune(recipe, out=tmp_path / "run", resume=True)
+
+    assert outcome(run) == outcome(whole)
+    rates = [sorted((path / "phases").glob("*/rates.json")) for path in (run.path, whole.path)]
+    assert [path.read_bytes() for path in rates[0]] == [path.read_bytes() for path in rates[1]]
+
+
 def test_an_interrupt_loses_no_step(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(
@@ -126,16 +154,23 @@ def test_an_interrupt_loses_no_step(tmp_path):
         )
 
     states = sorted((tmp_path / "run/checkpoints/states").iterdir())
-    paused = load_paused(states[-1])
+    paused, _ = load_paused(states[-1])
 
     assert paused.phase.progress.epoch == 2 and paused.phase.progress.steps == 2
     assert paused.phase.steps_taken == 5
 
 
-def test_the_state_before_stands_in_for_a_damaged_one(whole, copied):
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(lambda content: len(content) // 2, id="an array"),
+        pytest.param(lambda content: content.rindex(b"PK\x01\x02") + 8, id="the directory"),
+    ],
+)
+def test_the_state_before_stands_in_for_a_damaged_one(whole, copied, place):
     *_, state = sorted((copied / "checkpoints/states").iterdir())
     content = bytearray(state.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[place(content)] ^= 1
     state.write_bytes(content)
     texts = []
 
@@ -182,23 +217,30 @@ def test_a_schedule_over_all_epochs_cannot_be_lengthened(tmp_path):
             {"name": "head", "epochs": 1, "learning_rate": {"kind": "cosine", "initial": 1e-2}}
         ]
     }
-    tl.finetune(recipe, out=tmp_path / "run")
+    run = tl.finetune(recipe, out=tmp_path / "run")
+    before = run.folder.status.read_bytes()
 
     with pytest.raises(RecipeError, match="spreads over all epochs"):
         tl.finetune(recipe, overrides={"phases.head.epochs": 2}, out=tmp_path / "run", resume=True)
+    assert run.folder.status.read_bytes() == before
+    shutil.rmtree(run.folder.states)
+    constant = {"phases.head.learning_rate": 1e-2}
+    other = tl.finetune(recipe, overrides=constant, out=tmp_path / "other")
+    shutil.rmtree(other.folder.states)
+    with pytest.raises(RecipeError, match="which this one does not hold"):
+        longer = constant | {"phases.head.epochs": 2}
+        tl.finetune(recipe, overrides=longer, out=tmp_path / "other", resume=True)
 
 
-def test_another_batch_size_begins_the_phase_again(copied):
-    texts = []
+def test_another_batch_size_begins_the_phase_again_whenever_it_is_killed(copied):
+    texts, other = [], {"overrides": {"data.batch_size": 4}, "resume": True}
+    with pytest.raises(Killed):  # before it writes a state of its own
+        train(copied, progress=stop_at(1, Killed), **other)
 
-    run = train(
-        copied,
-        resume=True,
-        overrides={"data.batch_size": 4},
-        progress=lambda event: texts.append(event.text),
-    )
+    run = train(copied, progress=lambda event: texts.append(event.text), **other)
 
     assert "resuming at the beginning of phase tune" in texts
+    assert json.loads(run.folder.lock.read_text())["batch_sizes"] == ["8", "4"]
     assert run.recipe.data.batch_size == 4
     receipts = sorted((copied / "phases").glob("*/receipt.json"))
     assert [json.loads(path.read_text())["steps"] for path in receipts] == [2 * 3, 3 * 6]
@@ -226,9 +268,9 @@ def test_nothing_to_resume_is_a_new_run(tmp_path):
 
 def test_states_are_due_by_epochs_steps_and_minutes(tmp_path):
     now = 0.0
-    epochs = Checkpoints(tmp_path, every="2 epochs")
-    steps = Checkpoints(tmp_path, every="3 steps")
-    minutes = Checkpoints(tmp_path, every="1 minute", clock=lambda: now)
+    epochs = Checkpoints(tmp_path, every="2 epochs", batch_size=8)
+    steps = Checkpoints(tmp_path, every="3 steps", batch_size=8)
+    minutes = Checkpoints(tmp_path, every="1 minute", batch_size=8, clock=lambda: now)
 
     assert [epochs.is_due(epochs=1, steps=9) for _ in range(2)] == [False, True]
     assert [steps.is_due(steps=2) for _ in range(2)] == [False, True]

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import command
@@ -234,13 +235,16 @@ def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_terminal_that_is_closed_interrupts_and_nohup_does_not(number):
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+def test_a_terminal_that_is_closed_interrupts_and_nohup_does_not(number, monkeypatch):
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in handled}
+    monkeypatch.setattr(main, "_interrupted", -np.inf)
     try:
         signal.signal(number, signal.SIG_DFL)
         main.handle_signals()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+        signal.raise_signal(number)  # at once, as where it is sent to parent and child
         signal.signal(number, signal.SIG_IGN)
         main.handle_signals()
         signal.raise_signal(number)

@@ -137,11 +137,15 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
     whole = trainer.train(settings_of(recipe))
     paused = trainer.train(settings_of(recipe), pause_after=2).paused
 
-    save_paused(paused, tmp_path / "state.npz")
-    loaded = load_paused(tmp_path / "state.npz")
+    save_paused(paused, tmp_path / "state.npz", batch_size=8)
+    loaded, batch_size = load_paused(tmp_path / "state.npz")
     last = make_trainer(recipe).train(settings_of(recipe), paused=loaded)
 
-    assert loaded.epochs == paused.epochs and loaded.phase.digests == paused.phase.digests
+    assert (
+        batch_size == 8
+        and loaded.epochs == paused.epochs
+        and loaded.phase.digests == paused.phase.digests
+    )
     assert outcome(last) == outcome(whole)
     if schedule == PLATEAU:  # no epoch is better by 0.9
         rates = [epoch.learning_rate for epoch in whole.history if epoch.phase == "tune"]
@@ -153,7 +157,7 @@ def test_a_state_that_was_on_disk_is_resumed_bit_for_bit(
 
 def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
     path = tmp_path / "state.npz"
-    save_paused(paused, path)
+    save_paused(paused, path, batch_size=8)
 
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}

@@ -119,8 +119,8 @@ def finetune(
         name, resumed = loaded.recipe.name, None
         if resume and (before := find_resumed(name, Path(root), place)) is not None:
             plan, resumed = resume_plan(plan, before)
-            if resumed.is_done and not resumed.changes:
-                handle(message(f"{before.path} is finished: there is nothing to resume"))
+            if resumed.is_done and resumed.longer is None:
+                handle(message(f"{before.path} is finished: there is nothing to train"))
                 return Run(before)
             folder = stack.enter_context(resume_run(before))
         else:
@@ -238,8 +238,7 @@ class _Finetuning:
                     wait_for_model(_PATIENCE_SECONDS)
             raise
         transfer = compiled.transfer
-        self._note(transfer, manifest)
-        paused = self._read_state(len(images["train"]))
+        paused = self._note(transfer, manifest)
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
@@ -305,32 +304,40 @@ class _Finetuning:
     def _write_recipe(self) -> None:
         write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
 
-    def _note(self, transfer: TransferModel, manifest: Manifest) -> None:
-        """Writes the lock, and reports what each phase will train."""
+    def _note(self, transfer: TransferModel, manifest: Manifest) -> Paused | None:
+        """Writes the lock, and reports what each phase will train.
+
+        Returns the state that a resumed run goes on from; a run that may not go on stays as it was.
+        """
         from tl_toolkit.training.loop import plan_phases
         from tl_toolkit.training.prepare import describe_lock
 
         lock = describe_lock(self.plan, transfer, manifest)
         self._check_resumed(lock)
+        paused = self._read_state(len(manifest.of("train")))
         self.folder.write_status("running")
+        if self._resumed is not None:
+            lock |= self._resumed.describe_batches(self.folder)
+            self._write_recipe()
         write_json(self.folder.lock, lock)
         phases = plan_phases(transfer, self._settings.phases)
         self.progress(Event("planned", facts={"phases": phases}))
+        return paused
 
     def _check_resumed(self, lock: Mapping[str, Any]) -> None:
         """Refuses to go on with a run whose lock says something else."""
         if self._resumed is not None and self.folder.lock.is_file():
             before = self.folder.read_json(self.folder.lock)
-            check_lock(before, before | lock, self.folder)
+            if text := check_lock(before, before | lock, self.folder):
+                self._handle(warning(text))
 
     def _read_state(self, images: int) -> Paused | None:
-        """Returns the state that a resumed run goes on from, and writes its recipe."""
+        """Returns the state that a resumed run goes on from, and says what it is."""
         if self._resumed is None:
             return None
         paused, texts = read_state(self.plan, self._resumed, images)
         for text in texts:
             self._handle(message(text))
-        self._write_recipe()
         return paused
 
     def _cross_validate(
@@ -359,7 +366,11 @@ class _Finetuning:
         if self.recipe.checkpoint:
             from tl_toolkit.training.resume import Checkpoints
 
-            checkpoints = Checkpoints(self.folder.states, every=self.recipe.checkpoint.every)
+            checkpoints = Checkpoints(
+                self.folder.states,
+                every=self.recipe.checkpoint.every,
+                batch_size=self._settings.batch_size,
+            )
         try:
             training = trainer.train(
                 self._settings, self.folder, callbacks=self._callbacks, paused=paused,

@@ -15,7 +15,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.differences import find_differences
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import list_numbered
-from tl_toolkit.runs.states import find_state, name_run
+from tl_toolkit.runs.states import describe_resume, find_state
 
 if TYPE_CHECKING:
     from tl_toolkit.training.outcome import Paused
@@ -44,36 +44,30 @@ class Resumed:
         folder: Its folder.
         is_done: Whether it was finished.
         changes: Fields that have other values now, with both as text.
-        epochs: Of the last phase, as the run was begun with.
+        longer: Epochs that its last phase had, where it has more now; None where it has as many.
     """
 
     folder: RunFolder
     is_done: bool
     changes: Mapping[str, tuple[str | None, str | None]]
-    epochs: int
+    longer: int | None
 
     @property
     def has_other_batches(self) -> bool:
         """Whether the phase that was interrupted begins again, with another batch size."""
         return _BATCH_SIZE in self.changes
 
-    def settle(self, paused: Paused, last: PhaseSettings, steps: int) -> Paused:
-        """Returns the state to go on from.
+    def describe_batches(self, folder: RunFolder) -> dict[str, Any]:
+        """Returns the batch sizes of the phases so far for the lock, if they changed on the way.
 
         Args:
-            paused: The last state.
-            last: The last phase, as it is to be trained.
-            steps: Steps of one of its epochs.
-
-        Raises:
-            RecipeError: The last phase is longer than it was, and would have trained otherwise.
+            folder: The run, with the lock of before.
         """
-        if last.epochs != self.epochs:
-            _refuse_other_rates(replace(last, epochs=self.epochs), last, steps)
-        if not self.has_other_batches:
-            return paused
-        best = paused.done[-1].best if paused.done else paused.best
-        return replace(paused, best=best, phase=None)
+        before = folder.read_json(folder.lock) if folder.lock.is_file() else {}
+        sizes = list(before.get("batch_sizes", []))
+        if self.has_other_batches:
+            sizes = [*(sizes or [self.changes[_BATCH_SIZE][0]]), self.changes[_BATCH_SIZE][1]]
+        return {"batch_sizes": sizes} if sizes else {}
 
 
 def find_resumed(name: str, root: Path, out: Path | None) -> RunFolder | None:
@@ -110,7 +104,7 @@ def resume_plan(plan: Plan, folder: RunFolder) -> tuple[Plan, Resumed]:
         RecipeError: A field differs that decides the result; all of them are named.
     """
     if not folder.recipe.is_file():  # killed before it wrote anything
-        return plan, Resumed(folder, is_done=False, changes={}, epochs=_last_epochs(plan.recipe))
+        return plan, Resumed(folder, is_done=False, changes={}, longer=None)
     before = load_recipe(folder.recipe).recipe
     recipe = plan.recipe
     if recipe.precision == "auto":  # measured once
@@ -123,12 +117,15 @@ def resume_plan(plan: Plan, folder: RunFolder) -> tuple[Plan, Resumed]:
     refused = [name for name in changes if name not in allowed and not _is_free(name)]
     if refused or _is_shorter(before, recipe) or (before.data.folds and set(changes) & allowed):
         raise _refuse(folder, {name: changes[name] for name in refused or changes})
-    resumed = Resumed(folder, is_done, changes, _last_epochs(before))
-    return replace(plan, recipe=recipe), resumed
+    epochs = _last_epochs(before)
+    longer = None if _last_epochs(recipe) == epochs else epochs
+    return replace(plan, recipe=recipe), Resumed(folder, is_done, changes, longer)
 
 
-def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> str:
     """Refuses to go on with other images or weights than a run was begun with.
+
+    Returns a sentence if versions, threads or the device are others, "" otherwise.
 
     Args:
         before: Its lock.
@@ -148,6 +145,13 @@ def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFol
                 hint="without --resume for a new run",
             )
         )
+    differences = find_differences(before.get("numerics"), now.get("numerics"))
+    if not differences:
+        return ""
+    return (
+        f"the run was begun with another {', '.join(differences)}: what comes now may differ from "
+        "a run without a pause in its last digits, and so in all that follows"
+    )
 
 
 def _last_epochs(recipe: Recipe) -> int:
@@ -180,48 +184,41 @@ def _refuse(folder: RunFolder, changes: Mapping[str, tuple[str | None, str | Non
             what=f"the run was begun with another {', '.join(named[:_MOST_NAMED])}{more}",
             expected="A run goes on as it began; data.batch_size may change where it was "
             "interrupted, and the last phase may be longer.",
-            hint=f"tltool finetune {name_run(folder.recipe)} --resume --out "
-            f"{name_run(folder.path)}, which repeats the first call; or without --resume for a "
-            "new run",
+            hint=f"{describe_resume(folder)}, which repeats the first call; or without --resume "
+            "for a new run",
         )
     )
 
 
-def _refuse_other_rates(before: PhaseSettings, now: PhaseSettings, steps: int) -> None:
-    """Refuses a longer phase whose schedule would have had other rates from the beginning."""
+def _refuse_other_rates(before: int, phases: Sequence[PhaseSettings], steps: int) -> None:
+    """Refuses a longer last phase whose schedule would have had other rates from the beginning.
+
+    Args:
+        before: The epochs that it had.
+        phases: All phases, as they are to be trained.
+        steps: Steps of one epoch.
+    """
     import numpy as np
 
     from tl_toolkit.training.optimizers import tabulate_rate
 
-    old, new = np.atleast_1d(tabulate_rate(before, steps)), np.atleast_1d(tabulate_rate(now, steps))
-    count = min(len(old), max(1, before.epochs * steps))
-    if before.schedule_epochs is None and np.array_equal(old[:count], new[:count]):
-        return
+    now = phases[-1]
+    if now.schedule_epochs is None:
+        tables = [
+            tabulate_rate(replace(now, epochs=count), steps) for count in (before, now.epochs)
+        ]
+        old, new = (np.atleast_1d(table)[: max(1, before * steps)] for table in tables)
+        if np.array_equal(old, new):
+            return
     raise RecipeError(
         Problem(
             where=f"{now.field}.epochs",
-            what=f"= {now.epochs}: the run was trained for {before.epochs}",
-            expected="Its schedule spreads over all epochs of the phase, so that a longer one "
-            "would have had other rates from the beginning.",
+            what=f"the run was trained for {before}",
+            expected="Its schedule, or its unfreezing, spreads over all epochs of the phase, so "
+            "that a longer one would have been another from the beginning.",
             hint="without --resume for a new run",
         )
     )
-
-
-def describe_state(paused: Paused, phases: Sequence[PhaseSettings]) -> str:
-    """Returns where a run goes on, as a sentence.
-
-    Args:
-        paused: The state.
-        phases: All phases.
-    """
-    name = phases[min(len(paused.done), len(phases) - 1)].name
-    if paused.phase is None:
-        return f"resuming at the beginning of phase {name}"
-    text = f"resuming after epoch {paused.phase.epochs[-1].epoch if paused.phase.epochs else 0}"
-    if paused.phase.progress is not None:
-        text += f" and {paused.phase.progress.steps} steps of the next"
-    return f"{text} of phase {name}"
 
 
 def read_state(plan: Plan, resumed: Resumed, images: int) -> tuple[Paused | None, list[str]]:
@@ -233,17 +230,38 @@ def read_state(plan: Plan, resumed: Resumed, images: int) -> tuple[Paused | None
         images: Training images.
 
     Raises:
-        RecipeError: As `Resumed.settle` does.
+        RecipeError: The last phase is longer than it was, and would have trained otherwise; or the
+            run is finished and holds no state.
     """
     from tl_toolkit.training.resume import Checkpoints
 
     settings = training_settings(plan)
-    paused, faults = Checkpoints(resumed.folder.states, every="1 epoch").read()
+    if resumed.longer is not None:
+        steps = -(-images // settings.batch_size)
+        _refuse_other_rates(resumed.longer, settings.phases, steps)
+    checkpoints = Checkpoints(
+        resumed.folder.states, every="1 epoch", batch_size=settings.batch_size
+    )
+    paused, faults = checkpoints.read()
     texts = [f"passed over: {fault}" for fault in faults]
-    if paused is None:
-        return None, [*texts, "no state of training was written yet: it begins anew"]
-    steps = -(-images // settings.batch_size)
-    paused = resumed.settle(paused, settings.phases[-1], steps)
-    if resumed.has_other_batches and not paused.done:
-        return None, [*texts, "the first phase begins again, with the other batch size"]
-    return paused, [*texts, describe_state(paused, settings.phases)]
+    if paused is not None:
+        return paused, [*texts, _describe_state(paused, settings.phases)]
+    if resumed.is_done:
+        expected = "A finished run goes on from the state at its end, which this one does not hold."
+        hint = "without --resume for a new run"
+        raise RecipeError(Problem(f"--resume {resumed.folder.path}", "is finished", expected, hint))
+    text = "the first phase begins again, with the other batch size"
+    if not resumed.has_other_batches:
+        text = "no state of training is there yet: it begins anew"
+    return None, [*texts, text]
+
+
+def _describe_state(paused: Paused, phases: Sequence[PhaseSettings]) -> str:
+    """Returns where a run goes on, as a sentence."""
+    name = phases[min(len(paused.done), len(phases) - 1)].name
+    if paused.phase is None:
+        return f"resuming at the beginning of phase {name}"
+    text = f"resuming after epoch {paused.phase.epochs[-1].epoch if paused.phase.epochs else 0}"
+    if paused.phase.progress is not None:
+        text += f" and {paused.phase.progress.steps} steps of the next"
+    return f"{text} of phase {name}"

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import faulthandler
 import io
+import math
 import os
 import shlex
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ _VERBS = {
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
-_TRAINING = ("finetune", "search", "sweep", "curve")
+_TRAINING = ("finetune", "search", "sweep", "curve", "reproduce")
 """Verbs that train, in a process of their own: memory that runs out ends it without an error."""
 
 _SYNONYMS = {
@@ -80,6 +82,8 @@ _SYNONYMS = {
 }
 """Words of other tools for our verbs, which no letters have in common."""
 
+_ONE_PRESS_SECONDS = 1.0
+_interrupted = -math.inf
 _STDOUT = "stdout"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -191,9 +195,10 @@ def name_stdout() -> None:
 def handle_signals() -> None:
     """Lets SIGTERM, and SIGHUP of a terminal that is closed, end a run as Ctrl-C does.
 
-    What `nohup` ignores stays ignored.
+    Two of them at once are one: a service that stops sends it to parent and child. What `nohup`
+    ignores stays ignored.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
@@ -270,6 +275,8 @@ def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
 
 def _report_death(arguments: list[str], number: int, place: Path | None) -> None:
     """Says what a signal that ended the process of a run may mean, and how to go on."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\n\x1b[?25h")  # below its bar, with the cursor that it had hidden
     name = signal.Signals(number).name
     cause = {
         signal.SIGKILL: "as the system does when memory runs out",
@@ -315,7 +322,10 @@ def _describe_full_stdout(error: BaseException) -> Problem:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    global _interrupted
+    before, _interrupted = _interrupted, time.monotonic()
+    if _interrupted - before > _ONE_PRESS_SECONDS:
+        raise KeyboardInterrupt
 
 
 def _warn(message: str, code: int) -> int:

@@ -24,8 +24,8 @@ _report: int | None = None
 def supervise(work: Callable[[], int], explain: Callable[[int, Path | None], None]) -> int:
     """Returns the exit code of the work, done in a child process where Linux can fork one.
 
-    Signals reach the child once: those of a terminal are sent to both processes, others to this
-    one alone, which passes them on. The child ends with this process.
+    Signals of a terminal are sent to both processes; others this one passes on, so that the child
+    may get one twice: its handlers take two at once for one. The child ends with this process.
 
     Args:
         work: What the child does; returns its exit code. No thread may run yet.
@@ -37,6 +37,7 @@ def supervise(work: Callable[[], int], explain: Callable[[int, Path | None], Non
         return work()
     waiting = {*_FORWARDED, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would not say that the child ended
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -79,4 +80,5 @@ def _wait(child: int, waiting: set[signal.Signals]) -> int:
             if ended:
                 return status
         elif info.si_code <= 0:  # of a process; the terminal's go to the child as well
-            os.kill(child, info.si_signo)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, info.si_signo)

@@ -80,14 +80,15 @@ def name_draft(path: Path, folder: Path | None = None) -> Path:
     return (folder or path.parent) / name
 
 
-def remove_drafts(folder: Path) -> None:
+def remove_drafts(folder: Path, *, but: Path | None = None) -> None:
     """Removes what killed writers left in a folder, and in those below; its lock must be held.
 
     Args:
         folder: The folder.
+        but: A folder below that has a lock of its own.
     """
     for path in sorted(folder.rglob(".*")):
-        if is_draft(path.name):
+        if is_draft(path.name) and but not in path.parents:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -107,7 +107,7 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
             stack.enter_context(hold(folder.path))
         except OSError as error:
             raise describe_unwritable(folder.path, error) from error
-        remove_drafts(folder.path)
+        remove_drafts(folder.path, but=folder.export)
         with _recorded(folder, resumed=True):
             yield folder
 

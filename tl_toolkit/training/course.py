@@ -54,6 +54,8 @@ class Course:
         self.done: list[FinishedPhase] = []
         if paused is not None:
             self.best, self.done = paused.best.copy(path), list(paused.done)
+            if checkpoints is not None:
+                checkpoints.done = paused.done
         self.run: PhaseRun | None = None
         self.pause: Paused | None = None
         before = paused.epochs if paused else ()
@@ -134,13 +136,14 @@ class Course:
 
     def write_interrupted(self) -> None:
         """Writes the state of a training that is interrupted in a phase, or between two of them."""
-        if self.checkpoints is None or self.run is None or not self.run.is_whole:
+        if self.checkpoints is None or not self.left:  # the state at the end was written
             return
-        is_between = len(self.done) > len(self.checkpoints.done)
-        if is_between and not self.left:
-            return  # the state at the end of the last phase was written
+        is_new = len(self.done) > len(self.checkpoints.done)
+        if not is_new and (self.run is None or not self.run.may_pause):
+            return  # the last state is the newest that is whole
         self.checkpoints.done = tuple(self.done)
-        self.checkpoints.write(self.best, None if is_between else self.run.save(self.best.names))
+        phase = None if is_new or self.run is None else self.run.save(self.best.names)
+        self.checkpoints.write(self.best, phase)
 
     def close(self) -> None:
         """Closes the logs."""

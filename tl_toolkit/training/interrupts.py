@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["holding_interrupts"]
+__all__ = ["ONE_PRESS_SECONDS", "holding_interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+ONE_PRESS_SECONDS = 1.0
+"""Signals that come within this time are one: a process may get it directly and from its parent."""
 
 
 @contextlib.contextmanager
@@ -25,21 +29,36 @@ def holding_interrupts() -> Iterator[None]:
         yield
         return
     came: list[signal.Signals] = []
+    began: list[float] = []
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came:
+        if not came:
+            came.append(signal.Signals(number))
+            began.append(time.monotonic())
+        elif time.monotonic() - began[0] > ONE_PRESS_SECONDS:
             before[signal.Signals(number)](number, frame)
-        came.append(signal.Signals(number))
 
     try:
-        for number in _SIGNALS:
-            if callable(handler := signal.getsignal(number)):
-                before[number] = handler
-                signal.signal(number, note)
+        with _blocking_signals():
+            for number in _SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    before[number] = handler
+                    signal.signal(number, note)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with _blocking_signals():
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if came:
         before[came[0]](came[0], None)
+
+
+@contextlib.contextmanager
+def _blocking_signals() -> Iterator[None]:
+    """Keeps signals waiting while their handlers are exchanged."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -107,9 +107,14 @@ class PhaseRun:
         return not self._is_over and len(self._rows) <= self._phase.epochs
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the model is between two steps, as it is but for an interrupt within one."""
-        return self._is_whole
+    def may_pause(self) -> bool:
+        """Whether the phase could go on from its state as it is now.
+
+        The model must be between two steps; where gradients decide the rates of an epoch, between
+        two epochs.
+        """
+        in_epoch = self._phase.weighs_gradients and self._find_progress() is not None
+        return self._is_whole and not in_epoch
 
     def save(self, names: Set[str]) -> PhaseState:
         """Returns the state after the last step.
@@ -171,7 +176,10 @@ class PhaseRun:
             self._transfer, self._phase, self.steps, self._features["train"],
             batch_size=self._batch_size, path=path,
         )  # fmt: skip
-        rates.set(max(1, len(self._rows)), self._order(max(1, len(self._rows))))
+        following = max(1, len(self._rows))
+        rates.resume(following)
+        if following <= self._phase.epochs:
+            rates.set(following, self._order(following))
         self._progress(Event("phase_began", facts={**facts, "rates": rates.rows}))
         self._callbacks = [type(callback).__name__ for callback in callbacks]
         patience = Patience(stopping)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,19 @@ class PartRates:
         self._batch_size = batch_size
         self._path = path
         self._epochs: dict[int, dict[str, Any]] = {}
+
+    def resume(self, epoch: int) -> None:
+        """Takes the rates of the epochs before one from the file of a phase that goes on.
+
+        Args:
+            epoch: The first that is left.
+        """
+        if self._path is None or not self._phase.weighs_gradients or epoch < 2:
+            return
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            written = json.loads((self._path / "rates.json").read_text(encoding="utf-8"))
+            before = {row["epoch"]: row for row in written["epochs"] if row["epoch"] < epoch}
+            self.rows, self._epochs = written["rates"], before
 
     def set(self, epoch: int, order: np.ndarray) -> None:
         """Sets the rates of an epoch; those of most phases are the same in all of them.

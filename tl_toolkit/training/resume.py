@@ -7,9 +7,8 @@ import hashlib
 import json
 import re
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,6 @@ from tl_toolkit.training.state import PhaseState
 __all__ = ["Checkpoints", "load_paused", "save_paused"]
 
 _VERSION = 1
-_DAMAGES = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile),
-    MemoryError,  # a shape that the file has no room for
-)
 _METADATA = "metadata"
 _NAME = re.compile(r"^(\d{6,})\.npz$")
 _KEPT = 2
@@ -41,6 +36,7 @@ class Checkpoints:
     Args:
         folder: Receives the files.
         every: As in the recipe: "1 epoch", "500 steps" or "10 minutes".
+        batch_size: Images in a step. Of a state with another one the finished phases alone count.
         clock: Returns seconds.
 
     Attributes:
@@ -48,11 +44,17 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, *, every: str, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        *,
+        every: str,
+        batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         count, _, unit = every.partition(" ")
         self._folder = folder
         self._count, self._unit = int(count), unit.rstrip("s")
+        self._batch_size = batch_size
         self._clock = clock
         self._passed = dict.fromkeys(("epoch", "step"), 0)
         self._written = clock()
@@ -88,7 +90,8 @@ class Checkpoints:
         """
         numbers = self._numbers()
         number = numbers[-1] + 1 if numbers else 1
-        save_paused(Paused(tuple(self.done), best.copy(), phase), self._place(number))
+        paused = Paused(tuple(self.done), best.copy(), phase)
+        save_paused(paused, self._place(number), batch_size=self._batch_size)
         for old in numbers[: 1 - _KEPT]:
             with contextlib.suppress(OSError):
                 self._place(old).unlink()
@@ -96,13 +99,19 @@ class Checkpoints:
         self._written = self._clock()
 
     def read(self) -> tuple[Paused | None, list[str]]:
-        """Returns the last state that is whole, None without one; and what is wrong with others."""
+        """Returns the last state that is whole, None without one; and what is wrong with others.
+
+        None as well where the first phase has to begin again, with another batch size.
+        """
         faults: list[str] = []
         for number in reversed(self._numbers()):
             try:
-                return load_paused(self._place(number)), faults
+                paused, batch_size = load_paused(self._place(number))
             except DataError as error:
                 faults.append(str(error))
+            else:
+                is_same = batch_size == self._batch_size
+                return paused if is_same else _leave_phase_out(paused), faults
         return None, faults
 
     def _numbers(self) -> list[int]:
@@ -116,11 +125,17 @@ class Checkpoints:
         return self._folder / f"{number:06d}.npz"
 
 
-def save_paused(paused: Paused, path: Path) -> None:
+def _leave_phase_out(paused: Paused) -> Paused | None:
+    """Returns the state before the phase that was paused; None if there was none before."""
+    return replace(paused, best=paused.done[-1].best, phase=None) if paused.done else None
+
+
+def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
     """Writes a training that was paused to a file, whole or not at all.
 
     Args:
         paused: The training.
+        batch_size: Images in a step.
         path: The file: a NumPy archive without pickled objects, as `*.npz`. An array that occurs
             several times is written once.
 
@@ -128,7 +143,12 @@ def save_paused(paused: Paused, path: Path) -> None:
         OutputError: It cannot be written.
     """
     arrays: _Arrays = {}
-    rest: dict[str, Any] = {"version": _VERSION, "done": [], "best": _pack_best(paused.best)}
+    rest: dict[str, Any] = {
+        "version": _VERSION,
+        "batch_size": batch_size,
+        "done": [],
+        "best": _pack_best(paused.best),
+    }
     named: list[tuple[str, Mapping[str, np.ndarray]]] = [("best", paused.best.arrays)]
     for index, phase in enumerate(paused.done):
         named.append((f"done/{index}", phase.best.arrays))
@@ -159,8 +179,8 @@ def save_paused(paused: Paused, path: Path) -> None:
         np.savez(file, **whole)
 
 
-def load_paused(path: Path) -> Paused:
-    """Returns the training that `save_paused` wrote.
+def load_paused(path: Path) -> tuple[Paused, int]:
+    """Returns the training that `save_paused` wrote, and its batch size.
 
     Args:
         path: The file.
@@ -177,8 +197,8 @@ def load_paused(path: Path) -> Paused:
         sha256 = rest.pop("sha256")
         if rest["version"] != _VERSION or sha256 != _digest(arrays, rest):
             raise ValueError("its checksum or its version differs")
-        return _unpack(arrays, rest)
-    except _DAMAGES as error:
+        return _unpack(arrays, rest), rest["batch_size"]
+    except Exception as error:  # damaged archives raise nearly every kind
         what = f"holds no state of a training: {error}"
         raise DataError(Problem(str(path), what, "expected the file as it was written.")) from error
 
