@@ -217,6 +217,7 @@ def test_env_and_schema_are_json(place):
         ["--help"],
         ["runs", "list"],
         ["runs", "show", "photos"],
+        ["data", "check", "photos"],
         ["validate", "photos.yaml"],
         ["validate", "photos.yaml", "phases.head.unfreeze={from: c9}", "model.weights=no.h5"],
     ],

@@ -137,7 +137,7 @@ def test_unreadable_files_are_broken_and_say_why(tmp_path, cache_dir):
 
     assert [inspection.reason for inspection in inspections] == [
         "cannot be read: No such file or directory",
-        "cannot be read: Is a directory",
+        "no regular file",
     ]
     assert [inspection.sha256 for inspection in inspections] == ["", ""]
 

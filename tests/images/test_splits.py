@@ -175,4 +175,4 @@ def test_the_time_of_a_split_is_linear_in_the_number_of_classes():
     measure(100)
 
     # Ten times as many classes; a search through all images for each class takes 100 times as long.
-    assert measure(3000) < 30 * measure(300)
+    assert min(measure(3000) for _ in range(3)) < 30 * min(measure(300) for _ in range(3))

@@ -10,7 +10,13 @@ from tl_toolkit.api.doubts import Doubts, doubt_images, write_recipe_of
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, report_counts
-from tl_toolkit.plan.sets import ImageSet, list_folder, list_recipe, list_table
+from tl_toolkit.plan.sets import (
+    ImageSet,
+    list_folder,
+    list_recipe,
+    list_table,
+    refuse_arrays,
+)
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -95,7 +101,8 @@ def _list(
             if overrides and base is None:
                 what = f"{str(place)!r} is no recipe, whose fields could be replaced"
                 raise RecipeError(Problem("", what, "", "--base NAME, whose fields they replace"))
-            images = list_folder(place, links=links) if place.is_dir() else list_table(place)
+            list_place = list_folder if place.is_dir() else list_table
+            images = list_place(place, links=links)
             folder = place if place.is_dir() else place.parent
             own = None if base is None else write_recipe_of(folder, base, weights, overrides)
             return images, own
@@ -104,4 +111,6 @@ def _list(
         raise RecipeError(Problem("", what, "", f"model.base={base}"))
     recipe = read_recipe(source, overrides).recipe
     name = str(source) if isinstance(source, str | os.PathLike) else recipe.name
-    return list_recipe(recipe, name), recipe
+    images = list_recipe(recipe, name)
+    refuse_arrays(images.listing, recipe.data.channels)
+    return images, recipe

@@ -120,6 +120,7 @@ def finetune(
         if resume and (before := find_resumed(name, Path(root), place)) is not None:
             plan, resumed = resume_plan(plan, before)
             if resumed.is_done and resumed.longer is None:
+                handle(Event("run_began", facts={"folder": before.path, "task": plan.recipe.task}))
                 handle(message(f"{before.path} is finished: there is nothing to train"))
                 return Run(before)
             folder = stack.enter_context(resume_run(before))

@@ -134,7 +134,7 @@ def _check(
 
 def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
     if not source.is_dir():
-        return list_table(source, group=group, label=label)
+        return list_table(source, group=group, label=label, links=links)
     images = list_folder(source, links=links)
     if splits := {file.split for file in images.listing.files if file.split}:
         what = f"holds splits already: {', '.join(sorted(splits))}"

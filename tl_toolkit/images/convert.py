@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tl_toolkit.catalog.records import RGB
-from tl_toolkit.images.bands import as_channels
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import PILLOW_FORMATS
 
@@ -76,7 +75,7 @@ def read_pillow(image: Image.Image, channels: int = RGB) -> np.ndarray:
             image.load()
             upright = turn_by_exif(image)
             if channels in CONVERTED:
-                return as_channels(np.asarray(as_rgb(upright)), channels)
+                return _as_channels(np.asarray(as_rgb(upright)), channels)
             if len(image.getbands()) != channels:
                 bands = len(image.getbands())
                 raise ValueError(f"it has {bands} bands where data.channels is {channels}")
@@ -99,3 +98,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode not in _PLAIN_MODES:
         raise ValueError(f"pixels of the kind {image.mode!r} have no fixed range")
     return image.convert("RGB")
+
+
+def _as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    if channels == RGB:
+        return pixels
+    from tl_toolkit.images.bands import as_channels  # TensorFlow: checking photos needs none
+
+    return as_channels(pixels, channels)

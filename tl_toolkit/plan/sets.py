@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
@@ -17,9 +18,10 @@ from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile
 from tl_toolkit.sources.tables import read_header, read_table
 
-__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table"]
+__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table", "refuse_arrays"]
 
 _LABEL = "label"
+_FOLLOW_FIELD = "data.links=follow"
 _PAIRS = {"images", "masks"}
 
 
@@ -109,13 +111,16 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     return ImageSet(str(folder), os.path.abspath(folder), listing)
 
 
-def list_table(table: Path, *, group: str = "", label: str = _LABEL) -> ImageSet:
+def list_table(
+    table: Path, *, group: str = "", label: str = _LABEL, links: Links = "refuse"
+) -> ImageSet:
     """Lists the images of a table, with their classes if it has a column for them.
 
     Args:
         table: The table, with a column path.
         group: The column that names the group of each image; "" for none.
         label: The column that names the class of each.
+        links: Whether its images may lie outside its folder: with "follow" alone.
 
     Raises:
         DataError: It cannot be read, or some of its rows are wrong.
@@ -124,14 +129,18 @@ def list_table(table: Path, *, group: str = "", label: str = _LABEL) -> ImageSet
     columns = (label,) if label in header else ()
     files: Sequence[SourceFile] = ()
     if not problems:
-        files, faults = read_table(table, columns, group=group)
-        problems = [problem for _, problem in faults]
+        files, faults = read_table(table, columns, group=group, links=links)
+        problems = [
+            replace(problem, hint=problem.hint.replace(_FOLLOW_FIELD, "--follow-links"))
+            for _, problem in faults
+        ]
     if problems:
         raise DataError(problems)
     classes = tuple(sorted({file.targets[0] for file in files})) if columns else ()
     listing = Listing(
         classes, tuple(files), columns=columns, stratify=columns[0] if columns else ""
     )
+    refuse_arrays(listing)
     return ImageSet(str(table), _find_root([file.path for file in files]), listing)
 
 
@@ -139,3 +148,21 @@ def _find_root(paths: Sequence[str]) -> str:
     """Returns the folder that all files are below."""
     folders = {os.path.dirname(path) for path in paths if not path.startswith(BUILTIN)}
     return os.path.commonpath(folders) if folders else ""
+
+
+def refuse_arrays(listing: Listing, channels: int = RGB) -> None:
+    """Refuses images that are looked at as photos, and are none.
+
+    Args:
+        listing: The images.
+        channels: Those that the recipe reads.
+
+    Raises:
+        DataError: Some are arrays, or have bands.
+    """
+    arrays = [file.path for file in listing.files if file.path.lower().endswith(".npy")]
+    if arrays or channels != RGB:
+        what = f"{arrays[0] if arrays else f'data.channels = {channels}'}: photos alone are checked"
+        expected = "Arrays and images of bands are not looked at yet."
+        hint = "tltool validate, and a run, which names each file that does not fit"
+        raise DataError(Problem("", what, expected, hint))

@@ -135,9 +135,9 @@ def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
 
     Args:
         paused: The training.
-        batch_size: Images in a step.
         path: The file: a NumPy archive without pickled objects, as `*.npz`. An array that occurs
             several times is written once.
+        batch_size: Images in a step.
 
     Raises:
         OutputError: It cannot be written.

@@ -96,7 +96,7 @@ class Planning(TaskPlanning):
             chosen,
             self.data.group or "",
             is_grouped=False,
-            links=self.data.links,
+            links="follow",  # the user names it
         )
         unknown = [] if problems or chosen else [name for name in names if name not in classes]
         if unknown:

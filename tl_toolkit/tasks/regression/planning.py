@@ -61,7 +61,9 @@ class Planning(TaskPlanning):
         Raises:
             DataError: It is missing, lacks columns, or holds no numbers.
         """
-        listing, problems = _list_table(source, Splits(links=self.data.links), classes)
+        listing, problems = _list_table(
+            source, Splits(links="follow"), classes
+        )  # the user names it
         if problems:
             raise DataError([replace(problem, where="--data") for _, problem in problems])
         files = tuple(file._replace(split="test") for file in listing.files)
