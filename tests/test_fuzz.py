@@ -21,6 +21,7 @@ def test_damaged_texts_and_bytes_of_recipes_end_with_a_documented_code(tmp_path)
     assert result["codes"].keys() <= set(fuzz.CODES)
 
 
+@pytest.mark.slow
 def test_recipes_by_the_schema_end_with_a_documented_code(tmp_path):
     pytest.importorskip("hypothesis")
 

@@ -100,6 +100,7 @@ def test_metrics_are_those_of_the_saved_model(run):
     assert again["loss"] == pytest.approx(run.metrics["test"]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_that_were_changed_afterwards_are_not_those_of_the_run(run, photos, caplog):
     opened = tl.load_run(run.path)
     image = next(photos.glob("*/*"))

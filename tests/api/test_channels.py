@@ -179,6 +179,7 @@ def test_grey_digits_train_with_one_channel(tmp_path):
     assert image.probabilities == array.probabilities == file.probabilities
 
 
+@pytest.mark.slow
 def test_base_of_ones_own_takes_as_many_bands_by_its_own_preprocessing(folder, tmp_path):
     import keras
 

@@ -211,6 +211,7 @@ def test_what_would_change_the_result_is_refused_by_name(copied, overrides, name
     assert (copied / "status.json").read_bytes() == status
 
 
+@pytest.mark.slow
 def test_a_schedule_over_all_epochs_cannot_be_lengthened(tmp_path):
     recipe = RECIPE | {
         "phases": [

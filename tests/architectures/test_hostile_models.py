@@ -29,7 +29,7 @@ _watched = {"folder": None, "events": []}
 
 
 def _watch(event, arguments):
-    folder = _watched["folder"]
+    folder = _watched and _watched["folder"]  # None while Python ends, as all globals are
     if folder is None:
         return
     if event == "open" and str(arguments[0]) in (f"{folder}/canary", f"{folder}/secret"):
@@ -204,6 +204,7 @@ def test_a_layer_that_asks_for_all_memory_is_refused_in_a_child_process(tmp_path
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_loads_in_a_child_process_is_not_loaded_there_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     path = write_archive(tmp_path / "x.keras", describe_model(DENSE))

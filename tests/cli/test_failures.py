@@ -98,6 +98,7 @@ def test_an_unwritable_output(tmp_path, recipe):
     assert_told(done, 7, "cannot be written", "--out")
 
 
+@pytest.mark.slow
 def test_a_resume_with_another_seed_is_refused_with_what_to_type(tmp_path, recipe):
     tltool("finetune", recipe, "--out", "run", cwd=tmp_path)
 

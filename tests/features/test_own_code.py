@@ -151,6 +151,7 @@ def test_every_setting_of_a_layer_of_the_users_own_counts(values, load, tmp_path
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_a_search_is_not_resumed_with_other_code_of_its_base(values, load, tmp_path):
     path = tmp_path / "own.keras"
     build(load().Own(name="own")).save(path)

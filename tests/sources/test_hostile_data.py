@@ -159,6 +159,7 @@ def test_pipes_devices_and_loops_of_links_in_a_folder_are_left_out(tmp_path):
     assert "images   6 to be split" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_diagram_escapes_the_names_in_it(tmp_path):
     import keras
 

@@ -350,18 +350,24 @@ def _check_left(manifest: Manifest, splits: set[str], column: str) -> None:
             raise DataError(Problem("data", what, _name(skipped)))
         return
     counts = manifest.count(column)
-    problems = list(_describe_empty(manifest.classes, counts, sorted(splits)))
+    problems = list(_describe_empty(manifest, counts, sorted(splits)))
     if problems:
         raise DataError(problems)
 
 
 def _describe_empty(
-    classes: Sequence[str], counts: dict[str, dict[str, int]], splits: Sequence[str]
+    manifest: Manifest, counts: dict[str, dict[str, int]], splits: Sequence[str]
 ) -> Iterator[Problem]:
     for split in splits:
         of_split = counts.get(split, {})
-        empty = [repr(name) for name in classes if not of_split.get(name)]
+        empty = [repr(name) for name in manifest.classes if not of_split.get(name)]
         if empty:
             what = f"no usable image of {name_some(empty)} is left in {split}"
-            expected = "Each split needs images of every class; broken ones were skipped."
+            expected = "Each split needs images of every class; broken ones were skipped"
+            broken = [
+                each
+                for each in manifest.examples
+                if each.split == split and each.verdict == "broken"
+            ]
+            expected += f", as {broken[0].path}: {broken[0].reason}." if broken else "."
             yield Problem("data", what, expected, "add images, or leave the class out by classes")
