@@ -286,7 +286,7 @@ def _report_death(arguments: list[str], number: int, place: Path | None) -> None
     run = None if place is None else RunFolder(place)
     kept = _describe_kept(run, arguments)
     if kept and run is not None and run.kind == "run" and number != signal.SIGABRT:
-        kept += " data.batch_size=N, with a smaller N if memory ran out"
+        kept = f" If memory ran out, add a smaller data.batch_size=N to what follows.{kept}"
     log = f" command.log in {place} may say more." if place and number != signal.SIGKILL else ""
     text = f"The process that trains was ended by {name}{cause and f', {cause}'}.{log}{kept}"
     _warn(text, 128 + number)
