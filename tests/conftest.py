@@ -94,6 +94,15 @@ def draw_class_folders(folder, *, classes=("ants", "bees", "wasps"), count=8, si
 
 
 @pytest.fixture
+def keras_models(tmp_path, monkeypatch):
+    """An empty folder of Keras's weight files, which a server on this machine may fill."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("TL_TOOLKIT_OFFLINE", raising=False)
+    return tmp_path / "keras" / "models"
+
+
+@pytest.fixture
 def draw_photos():
     """The function that draws a folder per class."""
     return draw_class_folders

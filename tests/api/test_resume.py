@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.training.test_loop import digits_recipe
 from tl_toolkit.errors import DataError, OutputError, RecipeError
 from tl_toolkit.training.resume import Checkpoints, load_paused
 
-RECIPE = {
-    "version": 1,
-    "name": "digits",
-    "data": {
-        "builtin": "digits",
-        "classes": ["3", "5", "8"],
-        "examples_per_class": 8,
-        "validation": 0.1,
-        "test": 0.05,
-        "image_size": 32,
-        "batch_size": 8,
-    },
-    "model": {"base": "lenet5", "weights": "random", "head": {"dropout": 0.3}},
-    "phases": [
+DIGITS = digits_recipe(
+    phases=[
         {"name": "head", "epochs": 2, "learning_rate": 1e-2},
         {
             "name": "tune",
@@ -34,12 +23,12 @@ RECIPE = {
             "optimizer": {"kind": "adam", "ema": 0.9},
         },
     ],
-    "augment": {"rotation": 0.05},
-    "early_stopping": {"patience": 4},
-    "export": False,
-    "yardsticks": False,
-    "checkpoint": {"every": "2 steps"},
-}
+    augment={"rotation": 0.05},
+    early_stopping={"patience": 4},
+    yardsticks=False,
+    checkpoint={"every": "2 steps"},
+)
+RECIPE = DIGITS | {"data": DIGITS["data"] | {"examples_per_class": 8, "test": 0.05}}
 
 
 class Killed(BaseException):
@@ -241,7 +230,7 @@ def test_another_batch_size_begins_the_phase_again_whenever_it_is_killed(copied)
     run = train(copied, progress=lambda event: texts.append(event.text), **other)
 
     assert "resuming at the beginning of phase tune" in texts
-    assert json.loads(run.folder.lock.read_text())["batch_sizes"] == ["8", "4"]
+    assert json.loads(run.folder.lock.read_text())["batch_sizes"] == [8, 4]
     assert run.recipe.data.batch_size == 4
     receipts = sorted((copied / "phases").glob("*/receipt.json"))
     assert [json.loads(path.read_text())["steps"] for path in receipts] == [2 * 3, 3 * 6]

@@ -48,4 +48,4 @@ def test_many_fields_are_named_by_at_most_three_sections(refuse):
 
     what = refuse(recipe=other, images="5678")
 
-    assert what == "the search was begun with another images, data, model and 1 more (7 fields)"
+    assert what == "the search was begun with another images, data, model and 1 more (8 fields)"

@@ -132,18 +132,23 @@ def finetune(
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
-            if text := describe_threads(threads):
-                handle(warning(text))
-            if plan.ignored:
-                handle(message(plan.ignored))
-            if plan.start:
-                handle(message(f"start: {plan.start.describe()}"))
-            for text in plan.warnings:
-                handle(warning(text))
+            _announce(plan, threads, handle)
             run = _Finetuning(plan, folder, handle, callbacks, resumed).run()
         if reason := point_latest(folder, root=Path(root), name=name):
             handle(warning(reason))
     return run
+
+
+def _announce(plan: Plan, threads: int | None, handle: Handler) -> None:
+    """Says what is known of a run before it begins."""
+    if text := describe_threads(threads):
+        handle(warning(text))
+    if plan.ignored:
+        handle(message(plan.ignored))
+    if plan.start:
+        handle(message(f"start: {plan.start.describe()}"))
+    for text in plan.warnings:
+        handle(warning(text))
 
 
 def _check_callbacks(callbacks: object) -> None:
@@ -199,45 +204,14 @@ class _Finetuning:
     def run(self) -> Run:
         from tl_toolkit.features.settings import FeatureSettings
         from tl_toolkit.tasks.registry import build_task
-        from tl_toolkit.training.bands import settle_bands
-        from tl_toolkit.training.prepare import (
-            build_trainer,
-            start_aside,
-            survey_images,
-            write_manifest,
-        )
+        from tl_toolkit.training.prepare import build_trainer
 
         if self.plan.reasons:
             self._handle(message("head and phases are chosen by a preset: recipe.yaml says why"))
         if self._resumed is None:
             self._write_recipe()
         task = build_task(self.recipe, self.plan.classes)
-        waiting: list[Callable[..., CompiledPhases]] = []
-
-        def start() -> None:
-            waiting.append(start_aside(lambda: self._compile(task)))
-
-        # Building and tracing keep Python busy, decoding does not: they run side by side. Only a
-        # model of bands waits for their statistics.
-        if not self.plan.needs_bands:
-            start()
-        try:
-            manifest, images = survey_images(self.plan, task, self.folder, self.progress)
-            self._check_resumed({"data_sha256": manifest.digest})
-            write_manifest(manifest, self.folder)
-            if not waiting:
-                examples = manifest.of("train")
-                self.plan = settle_bands(self.plan, examples, self.progress, self.folder)
-                start()
-            compiled = self._settle_precision(waiting[0]())
-        except BaseException:  # interrupts too
-            self._is_ending.set()
-            # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
-            # be stopped; a second interrupt ends the wait.
-            with contextlib.suppress(Exception, HandlerFailed):
-                for wait_for_model in waiting:
-                    wait_for_model(_PATIENCE_SECONDS)
-            raise
+        manifest, images, compiled = self._prepare(task)
         transfer = compiled.transfer
         paused = self._note(transfer, manifest)
         self._lap("prepare")
@@ -267,6 +241,40 @@ class _Finetuning:
             self._lap("baseline", metrics)
         self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
         return run
+
+    def _prepare(self, task: Task) -> tuple[Manifest, dict[str, Images], CompiledPhases]:
+        """Inspects the images and builds the model, side by side where it can be.
+
+        Building and tracing keep Python busy, decoding does not. Only a model of bands waits for
+        their statistics.
+        """
+        from tl_toolkit.training.bands import settle_bands
+        from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
+
+        waiting: list[Callable[..., CompiledPhases]] = []
+
+        def start() -> None:
+            waiting.append(start_aside(lambda: self._compile(task)))
+
+        if not self.plan.needs_bands:
+            start()
+        try:
+            manifest, images = survey_images(self.plan, task, self.folder, self.progress)
+            self._check_resumed({"data_sha256": manifest.digest})
+            write_manifest(manifest, self.folder)
+            if not waiting:
+                examples = manifest.of("train")
+                self.plan = settle_bands(self.plan, examples, self.progress, self.folder)
+                start()
+            return manifest, images, self._settle_precision(waiting[0]())
+        except BaseException:  # interrupts too
+            self._is_ending.set()
+            # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
+            # be stopped; a second interrupt ends the wait.
+            with contextlib.suppress(Exception, HandlerFailed):
+                for wait_for_model in waiting:
+                    wait_for_model(_PATIENCE_SECONDS)
+            raise
 
     def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
         now = time.perf_counter()
@@ -318,7 +326,7 @@ class _Finetuning:
         paused = self._read_state(len(manifest.of("train")))
         self.folder.write_status("running")
         if self._resumed is not None:
-            lock |= self._resumed.describe_batches(self.folder)
+            lock |= self._resumed.describe_batches()
             self._write_recipe()
         write_json(self.folder.lock, lock)
         phases = plan_phases(transfer, self._settings.phases)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import PhaseSettings, training_settings
+from tl_toolkit.plan.values import describe_value, find_differences
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.runs.differences import find_differences
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import list_numbered
 from tl_toolkit.runs.states import describe_resume, find_state
@@ -43,13 +43,13 @@ class Resumed:
     Attributes:
         folder: Its folder.
         is_done: Whether it was finished.
-        changes: Fields that have other values now, with both as text.
+        changes: Fields that have other values now, with both.
         longer: Epochs that its last phase had, where it has more now; None where it has as many.
     """
 
     folder: RunFolder
     is_done: bool
-    changes: Mapping[str, tuple[str | None, str | None]]
+    changes: Mapping[str, tuple[Any, ...]]
     longer: int | None
 
     @property
@@ -57,12 +57,9 @@ class Resumed:
         """Whether the phase that was interrupted begins again, with another batch size."""
         return _BATCH_SIZE in self.changes
 
-    def describe_batches(self, folder: RunFolder) -> dict[str, Any]:
-        """Returns the batch sizes of the phases so far for the lock, if they changed on the way.
-
-        Args:
-            folder: The run, with the lock of before.
-        """
+    def describe_batches(self) -> dict[str, Any]:
+        """Returns the batch sizes of the phases so far for the lock, if they changed on the way."""
+        folder = self.folder
         before = folder.read_json(folder.lock) if folder.lock.is_file() else {}
         sizes = list(before.get("batch_sizes", []))
         if self.has_other_batches:
@@ -109,7 +106,7 @@ def resume_plan(plan: Plan, folder: RunFolder) -> tuple[Plan, Resumed]:
     recipe = plan.recipe
     if recipe.precision == "auto":  # measured once
         recipe = recipe.model_copy(update={"precision": before.precision})
-    changes = find_differences(_describe(before), _describe(recipe))
+    changes = find_differences([_describe(before), _describe(recipe)])
     is_done = find_state(folder) == "done"
     allowed = {f"phases.{before.phases[-1].name}.epochs"} if before.phases else set()
     if not is_done:
@@ -145,7 +142,7 @@ def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFol
                 hint="without --resume for a new run",
             )
         )
-    differences = find_differences(before.get("numerics"), now.get("numerics"))
+    differences = find_differences([before.get("numerics") or {}, now.get("numerics") or {}])
     if not differences:
         return ""
     return (
@@ -167,16 +164,18 @@ def _is_free(name: str) -> bool:
 
 
 def _describe(recipe: Recipe) -> dict[str, Any]:
-    """Returns the fields of a recipe, phases by their names; a copied base has another place."""
+    """Returns the fields of a recipe; a copied base has another place."""
     values = recipe.model_dump(mode="json")
-    values["phases"] = {phase["name"]: phase for phase in values["phases"]}
     if recipe.model.own_file is not None:
         values["model"]["base"].pop("model")
     return values
 
 
-def _refuse(folder: RunFolder, changes: Mapping[str, tuple[str | None, str | None]]) -> RecipeError:
-    named = [f"{name} ({old} before, {new} now)" for name, (old, new) in changes.items()]
+def _refuse(folder: RunFolder, changes: Mapping[str, tuple[Any, ...]]) -> RecipeError:
+    named = [
+        f"{name} ({describe_value(old)} before, {describe_value(new)} now)"
+        for name, (old, new) in changes.items()
+    ]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return RecipeError(
         Problem(

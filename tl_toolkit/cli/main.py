@@ -32,6 +32,7 @@ from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import find_state
 from tl_toolkit.runtime import claim_process
+from tl_toolkit.training.interrupts import ONE_PRESS_SECONDS
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,6 @@ _SYNONYMS = {
 }
 """Words of other tools for our verbs, which no letters have in common."""
 
-_ONE_PRESS_SECONDS = 1.0
 _interrupted = -math.inf
 _STDOUT = "stdout"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -324,7 +324,7 @@ def _describe_full_stdout(error: BaseException) -> Problem:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
     before, _interrupted = _interrupted, time.monotonic()
-    if _interrupted - before > _ONE_PRESS_SECONDS:
+    if _interrupted - before > ONE_PRESS_SECONDS:
         raise KeyboardInterrupt
 
 

@@ -47,9 +47,11 @@ def supervise(work: Callable[[], int], explain: Callable[[int, Path | None], Non
         _report = write
         return work()
     os.close(write)
+    place = ""
     status = _wait(child, waiting)
-    with open(read, "rb") as pipe:
-        place = os.fsdecode(pipe.read())
+    os.set_blocking(read, False)  # a process that the child began may hold the other end
+    with contextlib.suppress(BlockingIOError), open(read, "rb", buffering=0) as pipe:
+        place = os.fsdecode(pipe.read() or b"")
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)

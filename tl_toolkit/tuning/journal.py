@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.runs.differences import find_differences
+from tl_toolkit.plan.values import find_differences
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import describe_resume
 
-_PHASE = re.compile(r"^phases\.(\d+)")
 _SPACE = "search.space"
 _MOST_NAMED = 3
 
@@ -83,7 +81,7 @@ class Journal:
             write_json(self._identity, now)
             return
         before = self._folder.read_json(self._identity)
-        names = list(find_differences(before, now))
+        names = sorted(find_differences([before, now]))
         if names:
             hint = "without --resume for a new search, or undo the changes"
             is_of_recipe = all(name.startswith(("recipe", "search")) for name in names)
@@ -92,7 +90,7 @@ class Journal:
             raise RecipeError(
                 Problem(
                     where=f"--resume {self._folder.path}",
-                    what=f"the search was begun with another {_name_fields(names, now)}",
+                    what=f"the search was begun with another {_name_fields(names)}",
                     expected="Scores of a search can be compared only if all else stays the same.",
                     hint=hint,
                 )
@@ -118,20 +116,9 @@ class Journal:
         return trials
 
 
-def _name_fields(leaves: Sequence[str], identity: Mapping[str, Any]) -> str:
-    """Returns the fields that differ as a recipe names them; of many, their sections.
-
-    Args:
-        leaves: Their names in the identity, as recipe.phases.0.epochs.
-        identity: Holds the names of the phases.
-    """
-    phases = [phase["name"] for phase in identity.get("recipe", {}).get("phases", ())]
-
-    def name_phase(match: re.Match[str]) -> str:
-        place = int(match[1])
-        return f"phases.{phases[place]}" if place < len(phases) else f"phases[{place}]"
-
-    names = [_PHASE.sub(name_phase, name.removeprefix("recipe.")) for name in leaves]
+def _name_fields(leaves: Sequence[str]) -> str:
+    """Returns the fields that differ as a recipe names them; of many, their sections."""
+    names = [name.removeprefix("recipe.") for name in leaves]
     fields = list(dict.fromkeys(_SPACE if it.startswith(_SPACE) else it for it in names))
     if len(fields) <= _MOST_NAMED:
         return ", ".join(fields)
