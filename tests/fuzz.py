@@ -17,6 +17,7 @@ import collections
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import sys
@@ -212,12 +213,13 @@ def draw_photos(folder: Path) -> None:
 
 
 def fuzz_recipes(
-    count: int, seed: int, folder: Path, *, by_hypothesis: bool = True
+    count: int, seed: int, folder: Path, *, by_hypothesis: bool = True, limit: float = math.inf
 ) -> dict[str, Any]:
     """Tries recipes; returns how many ended with each code, and the longest time.
 
     Raises:
-        AssertionError: One ended otherwise; the file is left as `folder/fault.yaml`.
+        AssertionError: One ended otherwise, or took `limit` processor seconds; the file is left as
+            `folder/fault.yaml`.
     """
     draw_photos(folder)
     codes: collections.Counter[int] = collections.Counter()
@@ -233,7 +235,7 @@ def fuzz_recipes(
         # Hypothesis takes words of this file for values: a message may quote one.
         has_trace = any(line.startswith("Traceback (") for line in text.splitlines())
         fault = code not in CODES or has_trace or (code != 0 and not text.strip())
-        if fault or seconds >= SECONDS:
+        if fault or seconds >= limit:
             path.rename(folder / "fault.yaml")
             raise AssertionError(f"{folder}/fault.yaml: code {code}, {seconds:.2f} s\n{text}")
 
@@ -344,8 +346,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"), "a", "b")
     folder.mkdir(parents=True)
     began = time.monotonic()
-    fuzz = fuzz_recipes if arguments.what == "recipes" else fuzz_images
-    result = fuzz(arguments.count, arguments.seed, folder)
+    if arguments.what == "recipes":
+        result = fuzz_recipes(arguments.count, arguments.seed, folder, limit=SECONDS)
+    else:
+        result = fuzz_images(arguments.count, arguments.seed, folder)
     print(f"{arguments.count:,} {arguments.what}, seed {arguments.seed}: {result}, "
           f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
     import shutil

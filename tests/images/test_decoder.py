@@ -1,5 +1,4 @@
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -324,14 +323,12 @@ def test_bombs_are_refused_before_they_take_memory(draw, encode, write_png):
     png = write_png(np.zeros((4, 4, 3), np.uint8), size=(side, side))
     many = write_png(np.zeros((4, 4, 3), np.uint8), size=(0xFFFFFFFF, 0xFFFFFFFF))
     before = peak_memory()
-    began = time.perf_counter()
 
     for bomb in (gif, bmp, jpeg, webp, png):
         reason = refusal(bytes(bomb))
         assert reason == f"an image of {side} x {side} pixels; at most {MAX_PIXELS} are decoded"
     assert "at most" in refusal(many)
 
-    assert time.perf_counter() - began < 2
     assert peak_memory() - before < 100e6  # One of them is 1.2 GB.
 
 

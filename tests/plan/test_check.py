@@ -1,11 +1,8 @@
 """The meaning of a recipe: names, ranges, files and classes, told at once and in their place."""
 
-import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 
 import h5py
 import numpy as np
@@ -466,8 +463,7 @@ def test_a_tap_of_a_layer_that_no_rule_tells_is_left_to_the_graph(recipe_of_edge
 
 
 CODE = """
-import sys, time
-started = time.process_time()
+import sys
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.recipe.load import load_recipe
@@ -476,30 +472,29 @@ try:
 except ToolkitError as error:
     print(error)
 heavy = {"numpy", "tensorflow", "keras", "sklearn", "h5py"} & set(sys.modules)
-print(sorted(heavy), time.process_time() - started)
+print(sorted(heavy))
 """
 
 
 @pytest.mark.parametrize("overrides", [[], ["model.weights=x.yaml", "phases.tune.unfreeze=[x]"]])
-def test_check_answers_at_once_and_imports_nothing_heavy(recipe, overrides):
+def test_check_imports_nothing_heavy(recipe, overrides):
     result = subprocess.run(
         [sys.executable, "-c", CODE, *overrides], capture_output=True, text=True, check=True
     )
 
-    heavy, seconds = re.search(r"(\[.*\]) (\S+)$", result.stdout.strip()).groups()
-    assert heavy == "[]"
-    assert float(seconds) < 0.5
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_large_folder_is_checked_quickly(recipe, photos):
-    source = photos / "ants/0.png"
-    for number in range(2000):
-        os.link(source, photos / f"bees/more{number}.png")
+def test_check_opens_no_image(recipe, photos):
+    opened = []
+    is_on = [True]  # A hook stays for the life of the process.
+    sys.addaudithook(lambda event, values: is_on and event == "open" and opened.append(values[0]))
 
-    started = time.perf_counter()
     check(recipe)
+    is_on.clear()
 
-    assert time.perf_counter() - started < 1.0
+    assert opened  # The hook sees what the check opens: the recipe's neighbours.
+    assert not [path for path in opened if str(photos) in str(path)]
 
 
 def test_a_warm_up_that_its_phase_does_not_outlast_is_a_warning(recipe):
