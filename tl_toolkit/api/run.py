@@ -20,7 +20,12 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.tta import View, find_sizes, list_views
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.tta import choose_tta
-from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
+from tl_toolkit.recipe.export_formats import (
+    MIN_TENSORFLOWS,
+    check_formats,
+    check_min_tensorflow,
+    split_formats,
+)
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
@@ -405,45 +410,62 @@ class Run(InFolder):
             check_folder(out)
 
     def export(
-        self, formats: Sequence[str] = ("saved_model",), *, progress: Handler | bool = False
+        self,
+        formats: Sequence[str] = ("saved_model",),
+        *,
+        min_tensorflow: str | None = None,
+        progress: Handler | bool = False,
     ) -> dict[str, Path]:
-        """Exports the kept model; a SavedModel is published only if it proves equal.
+        """Exports the kept model; a format is published only if it proves equal.
 
-        It is compared on validation images of the run. Where none of them can be read any more, it
-        is compared on images that the package renders, and a warning says so.
+        It is compared on validation images of the run, in its own runtime and a fresh process.
+        Where none of them can be read any more, it is compared on images that the package renders,
+        and a warning says so.
 
         Args:
             formats: Words of `tl_toolkit.recipe.export_formats.EXPORT_FORMATS`.
+            min_tensorflow: The oldest TensorFlow that loads the SavedModel, 2.15 or 2.20, which
+                reads WebP from bytes; by default what the recipe says, 2.15.
             progress: As in `tl.finetune`: receives the formats, and the warning.
 
         Returns:
             The path of each format.
 
         Raises:
-            ParityError: The outputs of the SavedModel are not those of the Keras model.
-            RecipeError: A format is unknown.
+            ParityError: The outputs of a format are not those of the Keras model, or the model
+                cannot be converted to it.
+            RecipeError: A format is unknown, or takes modules that are not installed.
         """
         chosen_formats = split_formats(formats)  # before TensorFlow starts, which takes seconds
+        check_formats(chosen_formats)
+        export = self.recipe.export
+        oldest = min_tensorflow or (export.min_tensorflow if export else MIN_TENSORFLOWS[0])
+        check_min_tensorflow(oldest)
         self._require(self.folder.model)
         with handling(progress) as handle, self.numerics():
-            return self._export(chosen_formats, handle)
+            return self._export(chosen_formats, handle, webp=oldest == MIN_TENSORFLOWS[-1])
 
-    def _export(self, chosen_formats: Sequence[str], report: Handler) -> dict[str, Path]:
-        from tl_toolkit.export.formats import FinishedModel
+    def _export(
+        self, chosen_formats: Sequence[str], report: Handler, *, webp: bool
+    ) -> dict[str, Path]:
+        from tl_toolkit.api.exporting import finish_model, leave_webp
         from tl_toolkit.export.publish import publish
 
         report(message(f"exporting {', '.join(chosen_formats)}"))
-        is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
+        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
         files = {}
-        if is_proved:
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+        if "saved_model" in chosen_formats:
             files = read_parity_images(manifest, report, self.recipe.data.channels)
-        return publish(
-            FinishedModel(self._find_model(report), self._task, self._resize),
-            self.folder,
-            files=files,
-            formats=chosen_formats,
+            files = leave_webp(files, report) if not webp else files
+        finished = finish_model(
+            self._find_model(report),
+            self._task,
+            self._resize,
+            manifest,
+            self.recipe.data,
+            webp=webp,
         )
+        return publish(finished, self.folder, files=files, formats=chosen_formats)
 
 
 def _report_views(views: Sequence[View], report: Handler) -> None:

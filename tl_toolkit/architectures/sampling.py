@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["PixelSample", "sample_axis", "sample_pixels"]
+__all__ = ["AllPixels", "PixelSample", "sample_axis", "sample_pixels"]
 
 
 @keras.saving.register_keras_serializable(package="tl_toolkit")
@@ -46,6 +46,24 @@ class PixelSample(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="tl_toolkit")
+class AllPixels(keras.layers.Layer):
+    """Gives the places of all pixels of an image, row by row."""
+
+    def call(self, images: Any) -> Any:
+        """Returns y and x of each pixel, float32 (batch, h * w, 2).
+
+        Args:
+            images: (batch, h, w, channels).
+        """
+        _, height, width, _ = images.shape
+        zeros = ops.reshape(ops.zeros_like(images[..., :1], dtype="float32"), (-1, height * width))
+        places = ops.arange(height * width, dtype="int32")
+        rows = ops.cast(places // width, "float32")
+        columns = ops.cast(places % width, "float32")
+        return ops.stack([zeros + rows, zeros + columns], axis=-1)
 
 
 def sample_pixels(feature_map: Any, pixels: Any, stride: int) -> Any:

@@ -7,9 +7,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,7 +25,12 @@ from tl_toolkit.cli.console import (
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tta import TTA_VIEWS
 from tl_toolkit.printing.tables import build_table, open_console
-from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, describe_formats, split_formats
+from tl_toolkit.recipe.export_formats import (
+    EXPORT_FORMATS,
+    MIN_TENSORFLOWS,
+    describe_formats,
+    split_formats,
+)
 from tl_toolkit.runs.files import check_place, write_rows
 
 if TYPE_CHECKING:
@@ -247,26 +252,57 @@ def _print_csv(
     callback=lambda _, __, values: split_formats(values),
     help=f"{describe_formats()}. May be repeated, or name several with commas between.",
 )  # fmt: skip
+@click.option(
+    "--min-tensorflow", type=click.Choice(MIN_TENSORFLOWS),
+    help="The oldest TensorFlow that loads the SavedModel; one for 2.20 reads WebP. By default "
+    "what the recipe says, else 2.15.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON on stdout.")
-def export_command(run: str, unfinished: bool, formats: tuple[str, ...], as_json: bool) -> None:
-    """Export the model of RUN; a SavedModel is published only if its outputs equal the model's.
+def export_command(
+    run: str,
+    unfinished: bool,
+    formats: tuple[str, ...],
+    min_tensorflow: str | None,
+    as_json: bool,
+) -> None:
+    """Export the model of RUN; a format is published only if its outputs equal the model's.
 
-    They are compared on validation images of RUN; where these have moved, on images that are
-    rendered in code.
+    They are compared on validation images of RUN, in the format's own runtime and a fresh process;
+    where these have moved, on images that are rendered in code.
     """
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run, unfinished=unfinished)
     current.use_run(opened.folder)
-    paths = opened.export(formats, progress=current.print_events())
+    paths = opened.export(formats, min_tensorflow=min_tensorflow, progress=current.print_events())
     for path in paths.values():
         print_message(f"exported: {path}")
-    for proof in (EXPORT_FORMATS[name].proof for name in paths):
-        if proof:
-            report = opened.folder.read_json(opened.folder.export / proof)
-            print_message(
-                f"largest difference: {report['pixels']['largest_difference']:.1e} from "
-                f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-            )
+    proofs = {name: EXPORT_FORMATS[name].proof for name in paths if EXPORT_FORMATS[name].proof}
+    for name, proof in proofs.items():
+        report = opened.folder.read_json(opened.folder.export / proof)
+        print_message(_describe_proof(name, report, opened.recipe.task.score))
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})
+
+
+def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
+    """Returns what a comparison found, in a line."""
+    if "outputs" not in report:
+        return (
+            f"{name}: largest difference {report['pixels']['largest_difference']:.1e} from "
+            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
+        )
+    words = [f"largest difference {report['outputs']['largest_difference']:.1e}"]
+    if report["agreement"]["share"] is not None:
+        words.append(f"{report['agreement']['share']:.1%} of answers equal")
+    scores = {side: metrics.get(score) for side, metrics in report["metrics"].items()}
+    if scores:
+        words.append(f"{score} {scores['exported']:.4f} (Keras {scores['keras']:.4f})")
+    times = report["latency"]
+    if times:
+        words.append(
+            f"{times['p50_ms']:.1f} ms an image (95 % within {times['p95_ms']:.1f}; "
+            f"{times['threads']} threads)"
+        )
+    words.append(f"{report['bytes'] / 1e6:.1f} MB")
+    return f"{name}: {', '.join(words)}; {report['runtime']}, {report['images']} images"

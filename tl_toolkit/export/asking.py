@@ -18,7 +18,7 @@ from tl_toolkit.export import serving_process
 from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.tasks.parity import Outputs
 
-__all__ = ["ask", "read_numerics"]
+__all__ = ["ask", "find_last_line", "read_numerics"]
 
 
 def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
@@ -59,7 +59,7 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
                 Problem(
                     where=str(saved_model),
                     what="cannot be loaded and asked by plain TensorFlow: "
-                    + (child.stderr.strip().splitlines() or ["no message"])[-1],
+                    + find_last_line(child.stderr),
                     expected="Nothing was published.",
                 )
             )
@@ -71,6 +71,16 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
         class_names=tuple(map(str, arrays["class_names"])),
         numerics=json.loads(str(arrays["numerics"])),
     )
+
+
+def find_last_line(text: str) -> str:
+    """Returns the last line that says something: of a traceback, the error.
+
+    Args:
+        text: What a process wrote, or an error's text.
+    """
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
 
 
 def read_numerics() -> dict[str, Any]:

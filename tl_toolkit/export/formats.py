@@ -15,11 +15,12 @@ import keras
 import numpy as np
 
 from tl_toolkit.images.geometry import Resize
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.export_formats import split_formats
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.parity import Limits, Outputs
 
-__all__ = ["FinishedModel", "Format", "find_format"]
+__all__ = ["Answer", "FinishedModel", "Format", "find_format"]
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,62 @@ class FinishedModel:
         model: The whole model.
         task: The task that it has learned, which names its outputs.
         resize: How images are resized to its size, as in the recipe.
+        webp: Whether a SavedModel reads WebP, which takes TensorFlow 2.20.
+        load_images: Loads validation images with their targets, by which formats that take pixels
+            of the model's size are compared; None to compare them by noise.
+        load_samples: Loads training images, float32 (n, h, w, channels), that the ranges of whole
+            numbers are found by; None to find them by noise.
     """
 
     model: keras.Model
     task: Task
     resize: Resize
+    webp: bool = False
+    load_images: Callable[[], Images | None] | None = None
+    load_samples: Callable[[], np.ndarray] | None = None
 
 
 Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]
+RunGraph = Callable[[Path, np.ndarray], "Answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model in another format returned, in a runtime of its own.
+
+    Attributes:
+        outputs: float32 (n, ...), as the Keras model returns them.
+        runtime: The runtime and its version.
+        milliseconds: How long one image took, of several calls.
+        threads: Threads of these calls.
+    """
+
+    outputs: np.ndarray
+    runtime: str
+    milliseconds: np.ndarray
+    threads: int
 
 
 @dataclass(frozen=True)
 class Format:
     """One way to write a finished model.
 
+    It proves equal by `ask`, where it takes images as they are, or by `run`, where it takes what
+    the Keras model takes; without both it is published without a proof.
+
     Attributes:
         write: Writes it to a path that does not exist.
-        ask: Runs what was written on images (n, h, w, 3) and encoded files; None for a format that
-            cannot be run, which is published without a proof.
+        ask: Runs what was written on images (n, h, w, 3) and encoded files.
+        run: Runs what was written on float32 (n, h, w, 3) of the model's size.
         limits: The largest differences that the proof allows.
+        agreement: The least share of answers (the most probable class, say) that must be equal.
     """
 
     write: Callable[[FinishedModel, Path], None]
     ask: Ask | None = None
+    run: RunGraph | None = None
     limits: Limits = field(default_factory=Limits)
+    agreement: float = 1.0
 
 
 def find_format(name: str) -> Format:
@@ -66,5 +99,6 @@ def find_format(name: str) -> Format:
         RecipeError: No format has that name.
     """
     (name,) = split_formats([name])
-    export_format: Format = importlib.import_module(f"tl_toolkit.export.{name}").FORMAT
+    module = importlib.import_module(f"tl_toolkit.export.{name.replace('-', '_')}")
+    export_format: Format = module.FORMAT
     return export_format

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
+from tl_toolkit.export.graph_parity import compare_graph
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, ExportFormat, split_formats
 from tl_toolkit.runs.files import (
@@ -66,7 +67,7 @@ def _publish(
     form: Format,
     files: Mapping[str, bytes],
 ) -> Path:
-    path, proof = folder / line.path, folder / line.proof if form.ask is not None else None
+    path, proof = folder / line.path, folder / line.proof if line.proof else None
     with _open_scratch(folder, path) as scratch:
         draft = scratch / path.name
         with reporting_unwritable(path):
@@ -100,6 +101,10 @@ def _compare(
     finished: FinishedModel, draft: Path, form: Format, files: Mapping[str, bytes]
 ) -> Mapping[str, Any]:
     """Returns the report on what was written; empty where nothing can be asked."""
+    if form.run is not None:
+        return compare_graph(
+            finished, draft, run=form.run, limits=form.limits, agreement=form.agreement
+        )
     if form.ask is None:
         return {}
     ask = functools.partial(form.ask, draft)

@@ -27,7 +27,7 @@ def write_saved_model(finished: FinishedModel, path: Path) -> None:
         finished: The model.
         path: Folder to write; must not exist.
     """
-    endpoints = finished.task.build_endpoints(finished.model, finished.resize)
+    endpoints = finished.task.build_endpoints(finished.model, finished.resize, webp=finished.webp)
     channels = finished.model.inputs[0].shape[-1]
     dtype = tf.as_dtype(dtype_of(channels))
     names = tf.constant(list(finished.task.classes), tf.string)

@@ -16,7 +16,13 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.catalog.records import RGB
-from tl_toolkit.images.decoder import DECODER_VERSION, REFUSED, decode_image, turn_upright
+from tl_toolkit.images.decoder import (
+    DECODER_VERSION,
+    REFUSED,
+    decode_image,
+    decode_without_webp,
+    turn_upright,
+)
 from tl_toolkit.images.exif import choose, read_orientation, spells
 from tl_toolkit.images.headers import KINDS, pad_bytes, read_header
 from tl_toolkit.images.npy import NPY_MAGIC, decode_npy, read_npy_header
@@ -72,7 +78,7 @@ def describe_pixels(channels: int) -> dict[str, Any]:
     return {"decoder": describe_decoder(channels), "channels": channels}
 
 
-def find_decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def find_decoder(channels: int, *, webp: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the graph function that decodes an image file.
 
     For RGB it is `decode_image`. For other channels it reads arrays (height, width, channels) in
@@ -81,13 +87,15 @@ def find_decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Args:
         channels: Channels of the images.
+        webp: Whether it reads WebP, which takes TensorFlow 2.20; else it refuses such images.
 
     Returns:
         A function of string (), the bytes of the file, to pixels (h, w, channels), upright: uint8
         for RGB, else float32 in the numbers of the file. It raises InvalidArgumentError for an
         image that is refused, see `decoder.explain`.
     """
-    return decode_image if channels == RGB else _compile_decoder(channels)
+    decode_photo = decode_image if webp else decode_without_webp
+    return decode_photo if channels == RGB else _compile_decoder(channels, decode_photo)
 
 
 def decode_file(encoded: bytes, channels: int) -> tf.Tensor:
@@ -157,7 +165,9 @@ def read_size(path: str) -> tuple[int, int]:
 
 
 @functools.cache
-def _compile_decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _compile_decoder(
+    channels: int, decode_photo: Callable[[tf.Tensor], tf.Tensor]
+) -> Callable[[tf.Tensor], tf.Tensor]:
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         with tf.device("CPU:0"):
@@ -165,7 +175,7 @@ def _compile_decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
             pixels = tf.cond(
                 spells(data[: len(NPY_MAGIC)], NPY_MAGIC),
                 lambda: _decode_array(encoded, data, channels),
-                lambda: _decode_photo(encoded, data, channels),
+                lambda: _decode_photo(encoded, data, channels, decode_photo),
             )
             return tf.ensure_shape(pixels, [None, None, channels])
 
@@ -183,9 +193,14 @@ def _decode_array(encoded: tf.Tensor, data: tf.Tensor, channels: int) -> tf.Tens
         return tf.identity(pixels)
 
 
-def _decode_photo(encoded: tf.Tensor, data: tf.Tensor, channels: int) -> tf.Tensor:
+def _decode_photo(
+    encoded: tf.Tensor,
+    data: tf.Tensor,
+    channels: int,
+    decode_photo: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
     if channels == 1:
-        return _as_grey(decode_image(encoded))
+        return _as_grey(decode_photo(encoded))
     header = read_header(encoded, data)
     is_png = header.kind == KINDS.index("png")
     color = tf.cast(data[25], tf.int32)

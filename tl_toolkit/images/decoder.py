@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import tensorflow as tf
@@ -17,6 +18,7 @@ __all__ = [
     "MAX_PIXELS",
     "REFUSED",
     "decode_image",
+    "decode_without_webp",
     "explain",
     "fit_inside",
     "resize_image",
@@ -28,6 +30,7 @@ DECODER_VERSION = 1
 
 _ADOBE_MARKER = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # version 100, no flags, no transform
 REFUSED = "cannot decode "
+NO_WEBP = "a WebP image; this model is exported without WebP, for TensorFlow before 2.20"
 
 # Pillow's ImageOps.exif_transpose, in terms of a transposition and then two reversals.
 _TRANSPOSED = (5, 6, 7, 8)
@@ -53,23 +56,42 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: The image is refused (see `explain`): not an image or a
             damaged one, more than MAX_PIXELS by its header, TIFF, WebP with alpha or animation.
     """
+    return _decode(encoded, with_webp=True)
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+def decode_without_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes as `decode_image` does, and refuses WebP, whose operation came with TensorFlow 2.20.
+
+    Args:
+        encoded: As in `decode_image`.
+    """
+    return _decode(encoded, with_webp=False)
+
+
+def _decode(encoded: tf.Tensor, *, with_webp: bool) -> tf.Tensor:
     # Dozens of tiny integer operations and string kernels: a GPU would only add transfers.
     with tf.device("CPU:0"):
         data = pad_bytes(encoded)
         header = read_header(encoded, data)
-        message = tf.strings.join([REFUSED, header.refusal])
-        check = tf.debugging.Assert(tf.equal(header.refusal, ""), [message])
+        refusal = header.refusal
+        if not with_webp:
+            is_webp = (header.kind == KINDS.index("webp")) & tf.equal(refusal, "")
+            refusal = tf.where(is_webp, NO_WEBP, refusal)
+        message = tf.strings.join([REFUSED, refusal])
+        check = tf.debugging.Assert(tf.equal(refusal, ""), [message])
         with tf.control_dependencies([check]):
             encoded = tf.identity(encoded)
+        nothing = functools.partial(tf.zeros, [0, 0, 3], tf.uint8)  # refused above
         image = tf.switch_case(
             header.kind,
             [
-                lambda: tf.zeros([0, 0, 3], tf.uint8),  # refused above
+                nothing,
                 lambda: _decode_jpeg(encoded, header),
                 lambda: tf.io.decode_png(encoded, channels=3),
                 lambda: _decode_gif(encoded, header),
                 lambda: _decode_bmp(encoded, header),
-                lambda: _decode_webp(encoded, header),
+                (lambda: _decode_webp(encoded, header)) if with_webp else nothing,
             ],
         )
         orientation = read_orientation(data, header.exif_start, header.exif_end)

@@ -23,7 +23,7 @@ from tl_toolkit.recipe.anchors import (
 from tl_toolkit.recipe.bands import find_conflicts_of_bands
 from tl_toolkit.recipe.checkpoint import Checkpoint, CheckpointField
 from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
-from tl_toolkit.recipe.export_formats import FormatName, describe_formats
+from tl_toolkit.recipe.export_formats import FormatName, MinTensorflow, describe_formats
 from tl_toolkit.recipe.fields import (
     Changes,
     Conflict,
@@ -92,11 +92,21 @@ def _as_version(value: object) -> object:
     return value if type(value) is int else repr(value)
 
 
+def _as_release(value: object) -> object:
+    # YAML reads 2.20 as a number.
+    return f"{value:.2f}" if isinstance(value, float) else value
+
+
 class Export(Section):
     """The formats that are exported when training ends."""
 
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), Listed] = Field(
         default=("saved_model",), description=f"{describe_formats()}."
+    )
+    min_tensorflow: Annotated[MinTensorflow, BeforeValidator(_as_release)] = Field(
+        default="2.15",
+        description="The oldest TensorFlow that loads the SavedModel. WebP from bytes takes 2.20.",
+        examples=["2.20"],
     )
 
     @classmethod

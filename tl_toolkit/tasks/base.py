@@ -384,14 +384,33 @@ class Task:
 
     # -------------------------------------------------------------------------------------- serving
 
-    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+    def build_endpoints(
+        self, model: keras.Model, resize: Resize, *, webp: bool = True
+    ) -> Endpoints:
         """Returns the functions of an exported model, decoding and resizing included.
 
         Args:
             model: The whole model.
             resize: How images are resized to the model's size.
+            webp: Whether encoded images may be WebP, which takes TensorFlow 2.20.
         """
         raise NotImplementedError
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model as formats hold it that know no task: images to outputs.
+
+        Args:
+            model: The whole model.
+        """
+        return model
+
+    def find_answers(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Returns what the outputs say, of which two models agree or not; None where they measure.
+
+        Args:
+            outputs: Outputs of `build_graph`, (n, ...).
+        """
+        return None
 
     def compare_served(
         self,

@@ -222,15 +222,18 @@ class ImageTask(Task):
                 count += len(chunk)
                 options.done(count)
 
-    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+    def build_endpoints(
+        self, model: keras.Model, resize: Resize, *, webp: bool = True
+    ) -> Endpoints:
         """Returns the functions of an exported model: `serve` of the model's outputs.
 
         Args:
             model: float32 (batch, h, w, channels), RGB in 0..255 or bands, to outputs.
             resize: How images are resized to the model's size.
+            webp: Whether encoded images may be WebP, which takes TensorFlow 2.20.
         """
         size, channels = tuple(model.input.shape[1:3]), model.input.shape[-1]
-        decode = find_decoder(channels)
+        decode = find_decoder(channels, webp=webp)
         spec = tf.TensorSpec((*size, channels), tf.as_dtype(dtype_of(channels)))
 
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:

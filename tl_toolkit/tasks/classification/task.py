@@ -365,6 +365,14 @@ class Classification(ImageTask):
         label = tf.gather(tf.constant(list(self.classes)), index)
         return {"probabilities": probabilities, "label": label, "index": index}
 
+    def find_answers(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the index of the most probable class.
+
+        Args:
+            outputs: float32 (n, units).
+        """
+        return np.asarray(class_probabilities(outputs).argmax(axis=-1))
+
     def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
         """Returns whether the label has the greatest probability, unless two are nearly equal.
 

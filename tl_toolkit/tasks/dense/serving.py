@@ -21,7 +21,9 @@ RANGES = {"probability": (0.0, 1.0), "normal": (-1.0, 1.0)}
 _Maps = dict[str, tf.Tensor]
 
 
-def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endpoints:
+def build_endpoints(
+    model: keras.Model, task: DenseTask, resize: Resize, *, webp: bool = True
+) -> Endpoints:
     """Returns the functions of an exported model.
 
     Maps have the size of their images and the task's names: of a segmentation `mask`, the
@@ -44,6 +46,7 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
         model: [images, pixels] to outputs, as a run keeps it.
         task: The task, which reduces outputs to maps.
         resize: How images are resized to the model's size.
+        webp: Whether encoded images may be WebP, which takes TensorFlow 2.20.
 
     Raises:
         ValueError: The task has a float map that RANGES lacks, or integers other than uint8.
@@ -52,7 +55,7 @@ def build_endpoints(model: keras.Model, task: DenseTask, resize: Resize) -> Endp
     _check_encodings(examples)
     predictor = DensePredictor(model)
     predict = _build_prediction(predictor, task, resize)
-    decode = find_decoder(predictor.channels)
+    decode = find_decoder(predictor.channels, webp=webp)
 
     def serve_images(image: tf.Tensor) -> _Maps:
         signature = {

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
+from tl_toolkit.architectures.sampling import AllPixels
 from tl_toolkit.architectures.taps import pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
@@ -312,16 +313,33 @@ class DenseTask(Task):
             rows.append([record["path"], *most, *map(record["files"].get, pictures)])
         return Table(["file", *(["most of it", "share"] if has_classes else []), *pictures], rows)
 
-    def build_endpoints(self, model: keras.Model, resize: Resize) -> Endpoints:
+    def build_endpoints(
+        self, model: keras.Model, resize: Resize, *, webp: bool = True
+    ) -> Endpoints:
         """Returns the functions of an exported model, which compute maps of the images' size.
 
         Args:
             model: [images, pixels] to outputs.
             resize: How images are resized to the model's size.
+            webp: Whether encoded images may be WebP, which takes TensorFlow 2.20.
         """
         from tl_toolkit.tasks.dense.serving import build_endpoints
 
-        return build_endpoints(model, self, resize)
+        return build_endpoints(model, self, resize, webp=webp)
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns images to the outputs of all their pixels, float32 (n, h, w, units).
+
+        The whole hypercolumn of an image is in memory at once, where a SavedModel works in tiles.
+
+        Args:
+            model: [images, pixels] to outputs.
+        """
+        height, width, channels = model.inputs[0].shape[1:]
+        image = keras.Input((height, width, channels), name="image")
+        outputs = model([image, AllPixels(name="all_pixels")(image)])
+        shaped = keras.layers.Reshape((height, width, outputs.shape[-1]), name="as_image")(outputs)
+        return keras.Model(image, shaped, name=f"{model.name}_of_images")
 
     def compare_served(
         self,

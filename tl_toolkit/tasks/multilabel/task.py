@@ -275,6 +275,14 @@ class Multilabel(ImageTask):
         metrics = measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses)
         return metrics, sample_labels(targets, outputs, self.thresholds, losses=losses)
 
+    def find_answers(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns which classes are predicted, bool (n, classes).
+
+        Args:
+            outputs: float32 (n, classes).
+        """
+        return np.asarray(outputs >= self.thresholds)
+
     def spread(self, targets: np.ndarray) -> np.ndarray:
         """Returns the targets as they are.
 

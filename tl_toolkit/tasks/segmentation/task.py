@@ -182,6 +182,14 @@ class Segmentation(DenseTask):
             "probability": tf.reduce_max(outputs, axis=-1),
         }
 
+    def find_answers(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the index of the most probable class of each pixel.
+
+        Args:
+            outputs: float32 (n, h, w, classes).
+        """
+        return np.asarray(outputs.argmax(axis=-1))
+
     def build_metric(self) -> MaskMetric:
         """Builds the metric that compares whole maps with whole masks."""
         return MaskMetric(self.classes)

@@ -1,0 +1,116 @@
+"""What an export takes of a finished run: its model, and images to prove and to calibrate it by."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.events import Handler, warning
+from tl_toolkit.export.formats import FinishedModel
+from tl_toolkit.images.geometry import Resize
+from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.pipeline import Images
+from tl_toolkit.recipe.data_schema import Data
+from tl_toolkit.tasks.base import Task
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["finish_model", "leave_webp"]
+
+MOST_IMAGES = 200
+"""The most validation images that a format is compared on, and training images it is calibrated
+by."""
+
+_WEBP = (b"RIFF", b"WEBP")
+
+
+def finish_model(
+    model: keras.Model,
+    task: Task,
+    resize: Resize,
+    manifest: Manifest,
+    data: Data,
+    *,
+    webp: bool,
+) -> FinishedModel:
+    """Returns the model of a run with the images that its exports are compared by.
+
+    Images that have moved or changed since are left out.
+
+    Args:
+        model: The kept model.
+        task: Its task.
+        resize: How images are resized to its size.
+        manifest: The images of the run.
+        data: The recipe's section.
+        webp: Whether the SavedModel reads WebP.
+    """
+
+    def load(split: str) -> Images | None:
+        usable = _find_usable(_spread(manifest.of(split), MOST_IMAGES), data, resize)
+        if not usable:
+            return None
+        targets = task.load_targets(usable, data.image_size, resize)
+        return Images(usable, image_size=data.image_size, resize=resize,
+                      channels=data.channels, targets=targets)  # fmt: skip
+
+    def load_samples() -> np.ndarray:
+        images = load("train")
+        empty = np.zeros((0, *data.image_size, data.channels), np.float32)
+        return empty if images is None else images.load(range(len(images))).astype(np.float32)
+
+    return FinishedModel(
+        model,
+        task,
+        resize,
+        webp=webp,
+        load_images=lambda: load("validation"),
+        load_samples=load_samples,
+    )
+
+
+def _spread(examples: Sequence[Example], most: int) -> list[Example]:
+    """Returns at most so many examples; a manifest is ordered by class, of which all are there."""
+    count = min(most, len(examples))
+    return [examples[index * len(examples) // count] for index in range(count)]
+
+
+def _find_usable(examples: Sequence[Example], data: Data, resize: Resize) -> list[Example]:
+    images = Images(
+        examples, image_size=data.image_size, resize=resize, channels=data.channels, memory_budget=0
+    )
+    with contextlib.suppress(DataError):
+        images.load(range(len(examples)))
+        return list(examples)
+    usable = []
+    for index, example in enumerate(examples):
+        try:
+            images.load([index])
+        except DataError:
+            continue
+        usable.append(example)
+    return usable
+
+
+def leave_webp(files: Mapping[str, bytes], report: Handler) -> dict[str, bytes]:
+    """Returns the files that a SavedModel for older TensorFlow reads, and warns of others.
+
+    Args:
+        files: Encoded images by name.
+        report: Receives the warning.
+    """
+    kept = {name: data for name, data in files.items() if (data[:4], data[8:12]) != _WEBP}
+    if len(kept) < len(files):
+        report(
+            warning(
+                f"{len(files) - len(kept)} of {len(files)} validation images are WebP, which the "
+                "SavedModel refuses as bytes: TensorFlow before 2.20 cannot read it. "
+                "export.min_tensorflow=2.20 exports for newer ones, with WebP"
+            )
+        )
+    return kept

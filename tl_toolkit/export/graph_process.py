@@ -1,0 +1,161 @@
+"""Runs a model of any format in a process of its own, which imports its runtime alone.
+
+    python -I graph_process.py RUNTIME MODEL INPUTS.npy OUTPUTS.npz [SETTINGS]
+
+RUNTIME is keras, litert, onnx or openvino. INPUTS holds float32 (n, h, w, channels), in the numbers
+and of the size that the model takes. OUTPUTS holds its `outputs`, (n, ...), `milliseconds` of calls
+with one image, and the `runtime` with its version. SETTINGS is a JSON object: `path` is the search
+path for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of
+a timed call, `toolkit` whether the package may be imported (a .keras file may hold layers of it).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Call = Callable[[Any], Any]
+WARM_UP = 3
+
+
+def open_litert(path: str, threads: int) -> tuple[Call, str]:
+    """Opens a .tflite file by the LiteRT runtime, or by the one inside TensorFlow.
+
+    Args:
+        path: The file.
+        threads: Threads of a call.
+    """
+    try:
+        import ai_edge_litert as litert
+        from ai_edge_litert.interpreter import Interpreter
+
+        name = f"LiteRT {getattr(litert, '__version__', '')}".strip()
+    except ImportError:
+        import tensorflow as tf
+
+        Interpreter, name = tf.lite.Interpreter, f"LiteRT of TensorFlow {tf.__version__}"
+    interpreter = Interpreter(path, num_threads=threads)
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = [tuple(source["shape"])]
+
+    def call(images: Any) -> Any:
+        if images.shape != shape[0]:
+            interpreter.resize_tensor_input(source["index"], images.shape)
+            interpreter.allocate_tensors()
+            shape[0] = images.shape
+        interpreter.set_tensor(source["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(target["index"])
+
+    interpreter.allocate_tensors()
+    return call, name
+
+
+def open_onnx(path: str, threads: int) -> tuple[Call, str]:
+    """Opens an .onnx file by ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads of a call.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0], f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def open_openvino(path: str, threads: int) -> tuple[Call, str]:
+    """Opens a folder with model.xml by OpenVINO, on the CPU and in float32.
+
+    Args:
+        path: The folder.
+        threads: Threads of a call.
+    """
+    import openvino
+
+    # Where a CPU has bfloat16, OpenVINO would compute in it: 3e-4 from the model's probabilities.
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(f"{path}/model.xml", "CPU", config)
+    return lambda x: compiled([x])[0].copy(), f"OpenVINO {openvino.__version__.split('-')[0]}"
+
+
+def open_keras(path: str, threads: int) -> tuple[Call, str]:
+    """Opens a .keras file by Keras.
+
+    Args:
+        path: The file.
+        threads: Threads of a call.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    model = keras.saving.load_model(path, compile=False)
+    function = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    return lambda x: function(tf.constant(x)).numpy(), f"Keras {keras.__version__}"
+
+
+OPENERS = {
+    "keras": open_keras,
+    "litert": open_litert,
+    "onnx": open_onnx,
+    "openvino": open_openvino,
+}
+
+
+def time_calls(call: Call, images: Any, count: int) -> Any:
+    """Returns the milliseconds of `count` calls, after some that are not counted.
+
+    Args:
+        call: The model.
+        images: Its input.
+        count: Number of calls.
+    """
+    import numpy as np
+
+    for _ in range(WARM_UP if count else 0):
+        call(images)
+    seconds = []
+    for _ in range(count):
+        began = time.perf_counter()
+        call(images)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * np.array(seconds)
+
+
+def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str = "{}") -> None:
+    """Writes the outputs of a model and the times of its calls.
+
+    Args:
+        runtime: A name of OPENERS.
+        model_path: The model.
+        inputs: File with the images.
+        outputs: File to write.
+        settings: As above, JSON.
+    """
+    options: dict[str, Any] = json.loads(settings)
+    sys.path[:] = options.get("path", sys.path)
+    if not options.get("toolkit", False):
+        sys.modules["tl_toolkit"] = None  # type: ignore[assignment]  # its import is an ImportError
+    import numpy as np
+
+    images = np.load(inputs, allow_pickle=False)
+    if options.get("toolkit", False):
+        import tl_toolkit.api.model  # noqa: F401  # registers its layers
+    call, name = OPENERS[runtime](model_path, options.get("threads", 2))
+    answers = [call(images[index : index + 1]) for index in range(len(images))]
+    batch = np.repeat(images[:1], options.get("batch", 1), axis=0)
+    np.savez(
+        outputs,
+        outputs=np.concatenate(answers),
+        milliseconds=time_calls(call, batch, options.get("calls", 0)),
+        runtime=name,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,114 @@
+"""Formats that hold the model itself: what Keras exports, run in a runtime of its own."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tl_toolkit.errors import ParityError, Problem
+from tl_toolkit.export import graph_process
+from tl_toolkit.export.asking import find_last_line
+from tl_toolkit.export.formats import Answer, FinishedModel, RunGraph
+
+__all__ = ["TIMED_CALLS", "run_graph", "running", "write_graph"]
+
+TIMED_CALLS = 20
+"""Calls of one image that a proof times."""
+
+_THREADS = 2
+
+
+def running(runtime: str) -> RunGraph:
+    """Returns the function that runs a model by a runtime.
+
+    Args:
+        runtime: A name of `graph_process.OPENERS`.
+    """
+    return functools.partial(run_graph, runtime)
+
+
+def run_graph(
+    runtime: str,
+    path: Path,
+    images: np.ndarray,
+    *,
+    threads: int = _THREADS,
+    calls: int = TIMED_CALLS,
+    batch: int = 1,
+    toolkit: bool = False,
+) -> Answer:
+    """Runs a model in a fresh process, which cannot import this package.
+
+    Args:
+        runtime: A name of `graph_process.OPENERS`.
+        path: The model.
+        images: float32 (n, h, w, channels), n >= 1, as the Keras model takes them.
+        threads: Threads of a call.
+        calls: Calls that are timed.
+        batch: Images of a timed call; all others have one.
+        toolkit: Let it import this package, for layers that Keras lacks.
+
+    Raises:
+        ParityError: The runtime cannot load the model, or run it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder, "inputs.npy"), Path(folder, "outputs.npz")
+        np.save(inputs, images)
+        settings = {"path": sys.path, "threads": threads, "calls": calls, "batch": batch}
+        words = [runtime, str(path), str(inputs), str(outputs)]
+        child = subprocess.run(
+            [sys.executable, "-I", graph_process.__file__, *words,
+             json.dumps({**settings, "toolkit": toolkit})],
+            capture_output=True, text=True, check=False, errors="replace",
+            # The keras.json of another project can end the import of TensorFlow.
+            env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
+        )  # fmt: skip
+        if child.returncode != 0:
+            raise ParityError(
+                Problem(
+                    where=str(path),
+                    what=f"cannot be run by {runtime}: {find_last_line(child.stderr)}",
+                    expected="Nothing was published.",
+                )
+            )
+        with np.load(outputs, allow_pickle=False) as file:
+            return Answer(file["outputs"], str(file["runtime"]), file["milliseconds"], threads)
+
+
+def write_graph(finished: FinishedModel, path: Path, form: str, **options: Any) -> None:
+    """Writes a model by `keras.Model.export`.
+
+    Args:
+        finished: The model.
+        path: File to write.
+        form: Keras's word for the format.
+        options: What that format takes.
+
+    Raises:
+        ParityError: Keras or its converter cannot write this model.
+    """
+    model = finished.task.build_graph(finished.model)
+    shape = (None, *model.input.shape[1:])
+    signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
+    try:
+        model.export(str(path), format=form, verbose=False, input_signature=signature, **options)
+    except OSError:
+        raise
+    except Exception as error:  # converters raise whatever their parser meets
+        raise ParityError(
+            Problem(
+                where=form,
+                what=f"this model cannot be converted: {find_last_line(str(error))}",
+                expected="Nothing was published; other formats are as before.",
+                hint="tltool export RUN --to saved_model, which takes every model",
+            )
+        ) from error

@@ -1,0 +1,25 @@
+"""OpenVINO: a folder with model.xml, the graph, and model.bin, its float32 weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_toolkit.export.formats import FinishedModel, Format
+from tl_toolkit.export.graphs import running, write_graph
+from tl_toolkit.tasks.parity import Limits
+
+__all__ = ["FORMAT", "write_openvino"]
+
+
+def write_openvino(finished: FinishedModel, path: Path) -> None:
+    """Writes a model for OpenVINO: float32 (n, h, w, channels) to what the model returns.
+
+    Args:
+        finished: The model.
+        path: Folder to write; must not exist.
+    """
+    path.mkdir()
+    write_graph(finished, path / "model.xml", "openvino")
+
+
+FORMAT = Format(write_openvino, run=running("openvino"), limits=Limits(pixels=1e-4))
