@@ -1,5 +1,7 @@
 """Export formats are one table: recipes, the command and the code read the same lines."""
 
+import importlib.util
+
 import pytest
 from click.testing import CliRunner
 
@@ -8,6 +10,7 @@ from tl_toolkit.errors import RecipeError
 from tl_toolkit.recipe.export_formats import (
     EXPORT_FORMATS,
     ExportFormat,
+    check_formats,
     describe_formats,
     split_formats,
 )
@@ -38,8 +41,8 @@ def test_a_format_has_a_file_that_writes_it_and_a_proof_if_it_can_be_asked(name)
     form = find_format(name)
 
     assert callable(form.write)
-    assert (form.ask is not None) == bool(EXPORT_FORMATS[name].proof)
-    assert form.ask is None or min(form.limits.pixels, form.limits.encoded) > 0
+    assert (form.ask is not None or form.run is not None) == bool(EXPORT_FORMATS[name].proof)
+    assert min(form.limits.pixels, form.limits.encoded) > 0
 
 
 def test_the_recipe_and_the_command_describe_all_formats():
@@ -60,6 +63,18 @@ def test_an_unknown_format_is_refused_by_name(option):
 
     assert isinstance(outcome.exception, RecipeError)
     assert "'savedmodel' is no format; did you mean 'saved_model'?" in str(outcome.exception)
+
+
+def test_a_format_whose_modules_are_not_installed_is_refused_with_its_extra(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else found(name)
+    )
+    words = r"not installed: tf2onnx. Try: pip install 'tl-toolkit\[onnx\]'"
+    with pytest.raises(RecipeError, match=words):
+        check_formats(["litert", "onnx"])
+
+    check_formats(["litert"])
 
 
 def test_no_format_is_refused():

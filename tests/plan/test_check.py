@@ -1,5 +1,6 @@
 """The meaning of a recipe: names, ranges, files and classes, told at once and in their place."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -555,3 +556,23 @@ def test_gradients_that_never_change_a_weight_are_refused(recipe, overrides, mes
     problems = refuse(recipe, "data.batch_size=8", *overrides)
 
     assert any(message in str(problem) for problem in problems), problems
+
+
+def test_a_format_that_is_not_installed_is_told_at_its_place(recipe, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name)
+    )
+
+    with pytest.raises(RecipeError, match=r"export.formats.*not installed: openvino"):
+        check_recipe(load_recipe(recipe, ["export.formats=[openvino]"]))
+
+
+def test_the_oldest_tensorflow_may_be_a_number_of_yaml(recipe):
+    def read(value):
+        return load_recipe(recipe, [f"export.min_tensorflow={value}"]).recipe.export.min_tensorflow
+
+    assert read("2.20") == "2.20"
+    assert read("2.15") == "2.15"
+    with pytest.raises(RecipeError, match="min_tensorflow"):
+        read("2.16")

@@ -80,6 +80,7 @@ class Format:
         run: Runs what was written on float32 (n, h, w, 3) of the model's size.
         limits: The largest differences that the proof allows.
         agreement: The least share of answers (the most probable class, say) that must be equal.
+        document: Writes beside it, into the export folder, how to use it.
     """
 
     write: Callable[[FinishedModel, Path], None]
@@ -87,6 +88,7 @@ class Format:
     run: RunGraph | None = None
     limits: Limits = field(default_factory=Limits)
     agreement: float = 1.0
+    document: Callable[[FinishedModel, Path], None] | None = None
 
 
 def find_format(name: str) -> Format:

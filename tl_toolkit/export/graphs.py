@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import keras
 import numpy as np
 
 from tl_toolkit.errors import ParityError, Problem
-from tl_toolkit.export import graph_process
+from tl_toolkit.export import graph_process, reference
 from tl_toolkit.export.asking import find_last_line
 from tl_toolkit.export.formats import Answer, FinishedModel, RunGraph
+from tl_toolkit.images.geometry import Padding
+from tl_toolkit.runs.files import write_atomically, write_json
 
-__all__ = ["TIMED_CALLS", "run_graph", "running", "write_graph"]
+__all__ = ["TIMED_CALLS", "run_graph", "running", "write_companions", "write_graph"]
 
 TIMED_CALLS = 20
 """Calls of one image that a proof times."""
@@ -100,7 +103,11 @@ def write_graph(finished: FinishedModel, path: Path, form: str, **options: Any) 
     shape = (None, *model.input.shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
     try:
-        model.export(str(path), format=form, verbose=False, input_signature=signature, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of converters, about releases of numpy and protobuf
+            model.export(
+                str(path), format=form, verbose=False, input_signature=signature, **options
+            )
     except OSError:
         raise
     except Exception as error:  # converters raise whatever their parser meets
@@ -112,3 +119,28 @@ def write_graph(finished: FinishedModel, path: Path, form: str, **options: Any) 
                 hint="tltool export RUN --to saved_model, which takes every model",
             )
         ) from error
+
+
+def write_companions(finished: FinishedModel, folder: Path) -> None:
+    """Writes what a program needs beside the model: preprocess.json, and a script that uses it.
+
+    Args:
+        finished: The model.
+        folder: The export folder.
+    """
+    resize, model = finished.resize, finished.task.build_graph(finished.model)
+    height, width, channels = model.input.shape[1:]
+    is_padding = isinstance(resize, Padding)
+    settings = {
+        "image_size": [height, width],
+        "channels": channels,
+        "resize": "pad" if is_padding else resize,
+        "pad_color": list(resize.color) if isinstance(resize, Padding) else None,
+        "input": "float32 (n, height, width, channels): RGB in 0..255, turned upright by EXIF, "
+        "resized bilinearly with antialiasing; preprocessing is inside the model",
+        "output": f"float32 (n, {', '.join(map(str, model.output.shape[1:]))})",
+        "task": type(finished.task).__name__.lower(),
+        "classes": list(finished.task.classes),
+    }
+    write_json(folder / "preprocess.json", settings)
+    write_atomically(folder / "predict.py", Path(reference.__file__).read_bytes())

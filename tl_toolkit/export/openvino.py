@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tl_toolkit.export.formats import FinishedModel, Format
-from tl_toolkit.export.graphs import running, write_graph
+from tl_toolkit.export.graphs import running, write_companions, write_graph
 from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["FORMAT", "write_openvino"]
@@ -22,4 +22,6 @@ def write_openvino(finished: FinishedModel, path: Path) -> None:
     write_graph(finished, path / "model.xml", "openvino")
 
 
-FORMAT = Format(write_openvino, run=running("openvino"), limits=Limits(pixels=1e-4))
+FORMAT = Format(
+    write_openvino, run=running("openvino"), limits=Limits(pixels=1e-4), document=write_companions
+)

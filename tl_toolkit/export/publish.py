@@ -82,6 +82,8 @@ def _publish(
             os.rename(draft, place)
     if proof is not None:
         write_json(proof, report)
+    if form.document is not None:
+        form.document(finished, folder)
     return path
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tl_toolkit.export.asking import ask
 from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.images.bands import dtype_of
+from tl_toolkit.runs.files import write_json
 
 __all__ = ["FORMAT", "write_saved_model"]
 
@@ -47,4 +51,54 @@ def write_saved_model(finished: FinishedModel, path: Path) -> None:
     archive.write_out(str(path), verbose=False)
 
 
-FORMAT = Format(write_saved_model, ask=ask)
+def write_signatures(finished: FinishedModel, folder: Path) -> None:
+    """Writes signature.json: what the SavedModel takes and gives, and lines that call it.
+
+    Args:
+        finished: The model.
+        folder: The export folder, with saved_model/1 in it.
+    """
+    text = (folder / "saved_model" / "1" / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(text).meta_graphs
+    signatures = {
+        name: {"inputs": _describe(found.inputs), "outputs": _describe(found.outputs)}
+        for name, found in sorted(graph.signature_def.items())
+        if not name.startswith("__")
+    }
+    write_json(
+        folder / "signature.json",
+        {
+            "signatures": signatures,
+            "classes": list(finished.task.classes),
+            "reads_webp": finished.webp,
+            "python": _PYTHON,
+            "curl": _CURL,
+        },
+    )
+
+
+_PYTHON = (
+    "import tensorflow as tf; model = tf.saved_model.load('saved_model/1'); "
+    "print(model.signatures['serve_bytes'](bytes=tf.constant([open('photo.jpg', 'rb').read()])))"
+)
+_CURL = (
+    """echo '{"signature_name": "serve_bytes", "instances": [{"bytes": {"b64": """
+    """"'$(base64 < photo.jpg | tr -d "\\n")'"}}]}' | """
+    """curl --data @- http://localhost:8501/v1/models/NAME:predict"""
+)
+
+
+def _describe(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns dtype and shape of tensors by their names; -1 stands for any size."""
+    return {
+        name: {
+            "dtype": tf.as_dtype(tensor.dtype).name,
+            "shape": None
+            if tensor.tensor_shape.unknown_rank
+            else [side.size for side in tensor.tensor_shape.dim],
+        }
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+FORMAT = Format(write_saved_model, ask=ask, document=write_signatures)

@@ -23,6 +23,7 @@ from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
 from tl_toolkit.plan.start import find_start, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
+from tl_toolkit.recipe.export_formats import find_missing
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
@@ -57,6 +58,11 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     findings += _check_baseline(recipe, survey, findings)
     if recipe.search is not None:
         findings += check_search(recipe, survey, findings)
+    if recipe.export:
+        findings += (
+            Finding(("export", "formats"), problem)
+            for problem in find_missing(recipe.export.formats)
+        )
     if findings or network is None:
         raise as_error(findings, loaded.locate)
     return replace(_make_plan(recipe, survey, network), reasons=reasons)

@@ -1,0 +1,54 @@
+"""Runs an exported model on photos: python predict.py model.tflite|model.onnx|openvino PHOTO..."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def read(photo: str, settings: dict[str, Any]) -> Any:
+    """Returns a photo as the model takes it, float32 (height, width, channels)."""
+    image: Any = ImageOps.exif_transpose(Image.open(photo))
+    image = image.convert("L" if settings["channels"] == 1 else "RGB")
+    height, width = settings["image_size"]
+    kind, smooth = settings["resize"], Image.Resampling.BILINEAR
+    if kind == "stretch":
+        image = image.resize((width, height), smooth)
+    elif kind == "crop":
+        image = ImageOps.fit(image, (width, height), smooth)
+    else:
+        color = tuple(settings["pad_color"])
+        image = ImageOps.pad(image, (width, height), smooth, color=color)
+    return np.asarray(image, np.float32).reshape(height, width, -1)
+
+
+def run(path: str, images: Any) -> Any:
+    """Returns the outputs for images (n, height, width, channels)."""
+    if path.endswith(".tflite"):
+        from ai_edge_litert.interpreter import Interpreter
+
+        runner = Interpreter(path).get_signature_runner()
+        (name,) = runner.get_input_details()
+        return [next(iter(runner(**{name: image[None]}).values()))[0] for image in images]
+    if path.endswith(".onnx"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return session.run(None, {session.get_inputs()[0].name: images})[0]
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16, where the processor has it
+    return openvino.Core().compile_model(f"{path}/model.xml", "CPU", exact)([images])[0]
+
+
+if __name__ == "__main__":
+    model, *photos = sys.argv[1:]
+    preprocess = json.loads(Path(__file__).with_name("preprocess.json").read_text("utf-8"))
+    outputs = run(model, np.stack([read(photo, preprocess) for photo in photos]))
+    for photo, output in zip(photos, outputs, strict=True):
+        print(
+            json.dumps({"path": photo, "output": np.round(np.asarray(output, float), 6).tolist()})
+        )
