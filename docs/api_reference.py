@@ -26,6 +26,7 @@ starts it.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
+    "Speed": ("benchmark", "Benchmark"),
     "What lies under runs/": (
         "list_runs",
         "describe_run",

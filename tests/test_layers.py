@@ -52,7 +52,9 @@ DOORS = {
     ("__init__.py", "f'{__name__}.{name}'"): "public modules, when they are asked for",
     ("__init__.py", "f'{__name__}.{_HOMES[name]}'"): "public names, when they are asked for",
     ("architectures/graph.py", "module"): "the builder that a record of the catalog names",
-    ("export/formats.py", "f'tl_toolkit.export.{name}'"): "a format, when it is written",
+    ("export/formats.py", "f\"tl_toolkit.export.{name.replace('-', '_')}\""): (
+        "a format, when it is written"
+    ),
     ("cli/main.py", "f'tl_toolkit.cli.{_VERBS[cmd_name].module}'"): "a verb, when it is called",
 }
 # What rooms between plan and api import of recipes, and why: a file, or a pattern of files, and

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.benchmark import Benchmark, benchmark
     from tl_toolkit.api.comparing import compare_runs
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "Benchmark",
     "CurveRun",
     "Event",
     "FeatureCache",
@@ -60,6 +62,7 @@ __all__ = [
     "Run",
     "SearchRun",
     "ToolkitError",
+    "benchmark",
     "build_model",
     "check_data",
     "compare_runs",
@@ -94,6 +97,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.benchmark": ("Benchmark", "benchmark"),
     "api.comparing": ("compare_runs",),
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),

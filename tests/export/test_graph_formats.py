@@ -80,8 +80,7 @@ def test_a_format_that_differs_is_not_published_and_keeps_the_old_one(exported, 
     def write_another(finished, path):
         write_litert(finish(other), path)
 
-    form = find_format("litert")
-    wrong = Format(write_another, run=form.run, limits=form.limits)
+    wrong = Format(write_another, runtime="litert", limits=find_format("litert").limits)
     monkeypatch.setattr("tl_toolkit.export.publish.find_format", lambda name: wrong)
     old = exported["litert"].read_bytes()
 

@@ -18,7 +18,7 @@ from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.runs.listing import measure_size
 from tl_toolkit.runtime import describe_numerics, describe_unfit_settings, start_tensorflow
 
-__all__ = ["describe_environment"]
+__all__ = ["describe_environment", "describe_machine"]
 
 _PACKAGES = (
     "h5py", "keras-tuner", "matplotlib", "ml-dtypes", "protobuf", "pydantic", "rich", "ruamel.yaml",
@@ -62,6 +62,18 @@ def describe_environment() -> dict[str, Any]:
         "folders": _describe_folders(),
         "variables": _describe_variables(),
         "locale": _describe_locale(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what a figure of speed needs beside it: processor, cores, and versions."""
+    cpus = _describe_cpus()
+    return {
+        "processor": cpus["name"],
+        "cores": cpus["usable"],
+        "python": platform.python_version(),
+        "tensorflow": _find_version("tensorflow"),
+        "keras": _find_version("keras"),
     }
 
 

@@ -448,7 +448,7 @@ class Run(InFolder):
     def _export(
         self, chosen_formats: Sequence[str], report: Handler, *, webp: bool
     ) -> dict[str, Path]:
-        from tl_toolkit.api.exporting import finish_model, leave_webp
+        from tl_toolkit.export.finished import Sizes, finish_model, leave_webp
         from tl_toolkit.export.publish import publish
 
         report(message(f"exporting {', '.join(chosen_formats)}"))
@@ -457,14 +457,9 @@ class Run(InFolder):
         if "saved_model" in chosen_formats:
             files = read_parity_images(manifest, report, self.recipe.data.channels)
             files = leave_webp(files, report) if not webp else files
-        finished = finish_model(
-            self._find_model(report),
-            self._task,
-            self._resize,
-            manifest,
-            self.recipe.data,
-            webp=webp,
-        )
+        data = self.recipe.data
+        sizes = Sizes(data.image_size, self._resize, data.channels)
+        finished = finish_model(self._find_model(report), self._task, sizes, manifest, webp=webp)
         return publish(finished, self.folder, files=files, formats=chosen_formats)
 
 

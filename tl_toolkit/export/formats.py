@@ -47,7 +47,6 @@ class FinishedModel:
 
 
 Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]
-RunGraph = Callable[[Path, np.ndarray], "Answer"]
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,14 @@ class Answer:
 class Format:
     """One way to write a finished model.
 
-    It proves equal by `ask`, where it takes images as they are, or by `run`, where it takes what
-    the Keras model takes; without both it is published without a proof.
+    It proves equal by `ask`, where it takes images as they are, else by its runtime, where it takes
+    what the Keras model takes; without both it is published without a proof.
 
     Attributes:
         write: Writes it to a path that does not exist.
         ask: Runs what was written on images (n, h, w, 3) and encoded files.
-        run: Runs what was written on float32 (n, h, w, 3) of the model's size.
+        runtime: A name of `graph_process.OPENERS`, which runs it on float32 (n, h, w, channels) of
+            the model's size; "" for none.
         limits: The largest differences that the proof allows.
         agreement: The least share of answers (the most probable class, say) that must be equal.
         document: Writes beside it, into the export folder, how to use it.
@@ -85,7 +85,7 @@ class Format:
 
     write: Callable[[FinishedModel, Path], None]
     ask: Ask | None = None
-    run: RunGraph | None = None
+    runtime: str = ""
     limits: Limits = field(default_factory=Limits)
     agreement: float = 1.0
     document: Callable[[FinishedModel, Path], None] | None = None

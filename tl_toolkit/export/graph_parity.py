@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.architectures.batches import FixedBatch
-from tl_toolkit.export.formats import Answer, FinishedModel, RunGraph
+from tl_toolkit.export.formats import Answer, FinishedModel
+from tl_toolkit.export.graphs import run_graph
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.tasks.parity import Limits
 
@@ -18,14 +19,14 @@ _NOISE = 16
 
 
 def compare_graph(
-    finished: FinishedModel, path: Path, *, run: RunGraph, limits: Limits, agreement: float
+    finished: FinishedModel, path: Path, *, runtime: str, limits: Limits, agreement: float
 ) -> dict[str, Any]:
     """Runs what was written in a fresh process, and returns the report.
 
     Args:
         finished: The model.
         path: What was written.
-        run: Runs it.
+        runtime: A name of `graph_process.OPENERS`, which runs it.
         limits: The largest difference allowed, from pixels.
         agreement: The least share of equal answers.
 
@@ -40,7 +41,7 @@ def compare_graph(
     images = None if finished.load_images is None else finished.load_images()
     pixels = _read_pixels(images, model.input.shape[1:])
     expected = np.asarray(FixedBatch(model, batch_size=1)(pixels))
-    answer = run(path, pixels)
+    answer = run_graph(runtime, path, pixels)
     outputs = answer.outputs.reshape(expected.shape)
     difference = float(np.max(task.measure_differences(outputs, expected)))
     share = _find_agreement(task.find_answers(outputs), task.find_answers(expected))

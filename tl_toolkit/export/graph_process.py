@@ -2,7 +2,7 @@
 
     python -I graph_process.py RUNTIME MODEL INPUTS.npy OUTPUTS.npz [SETTINGS]
 
-RUNTIME is keras, litert, onnx or openvino. INPUTS holds float32 (n, h, w, channels), in the numbers
+RUNTIME is a name of OPENERS, as litert. INPUTS holds float32 (n, h, w, channels), in the numbers
 and of the size that the model takes. OUTPUTS holds its `outputs`, (n, ...), `milliseconds` of calls
 with one image, and the `runtime` with its version. SETTINGS is a JSON object: `path` is the search
 path for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of
@@ -99,8 +99,46 @@ def open_keras(path: str, threads: int) -> tuple[Call, str]:
     return lambda x: function(tf.constant(x)).numpy(), f"Keras {keras.__version__}"
 
 
+def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
+    """Opens a .keras file by Keras, and calls `Model.predict`, as most scripts do.
+
+    Args:
+        path: The file.
+        threads: Threads of a call.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    model = keras.saving.load_model(path, compile=False)
+    return lambda x: model.predict(x, verbose=0), f"Keras {keras.__version__}, predict"
+
+
+def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
+    """Opens a SavedModel by TensorFlow, and calls `serving_default`.
+
+    Args:
+        path: The folder.
+        threads: Threads of a call.
+    """
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    model = tf.saved_model.load(path)  # kept by `serve`: its variables end with it
+    signature = model.signatures["serving_default"]
+    dtype = signature.structured_input_signature[1]["image"].dtype
+
+    def serve(images: Any, model: Any = model) -> Any:
+        outputs = signature(image=tf.cast(images, dtype))
+        return next(value for _, value in sorted(outputs.items()) if value.dtype == tf.float32)
+
+    return serve, f"TensorFlow {tf.__version__}"
+
+
 OPENERS = {
     "keras": open_keras,
+    "keras-predict": open_keras_predict,
+    "saved_model": open_saved_model,
     "litert": open_litert,
     "onnx": open_onnx,
     "openvino": open_openvino,
@@ -145,9 +183,9 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
 
     images = np.load(inputs, allow_pickle=False)
     if options.get("toolkit", False):
-        import tl_toolkit.api.model  # noqa: F401  # registers its layers
+        import tl_toolkit.transfer.saved  # noqa: F401  # registers its layers
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
-    answers = [call(images[index : index + 1]) for index in range(len(images))]
+    answers = [np.asarray(call(images[index : index + 1])) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)
     np.savez(
         outputs,

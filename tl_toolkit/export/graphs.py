@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -18,25 +17,16 @@ import numpy as np
 from tl_toolkit.errors import ParityError, Problem
 from tl_toolkit.export import graph_process, reference
 from tl_toolkit.export.asking import find_last_line
-from tl_toolkit.export.formats import Answer, FinishedModel, RunGraph
+from tl_toolkit.export.formats import Answer, FinishedModel
 from tl_toolkit.images.geometry import Padding
 from tl_toolkit.runs.files import write_atomically, write_json
 
-__all__ = ["TIMED_CALLS", "run_graph", "running", "write_companions", "write_graph"]
+__all__ = ["TIMED_CALLS", "run_graph", "write_companions", "write_graph"]
 
 TIMED_CALLS = 20
 """Calls of one image that a proof times."""
 
 _THREADS = 2
-
-
-def running(runtime: str) -> RunGraph:
-    """Returns the function that runs a model by a runtime.
-
-    Args:
-        runtime: A name of `graph_process.OPENERS`.
-    """
-    return functools.partial(run_graph, runtime)
 
 
 def run_graph(
@@ -47,9 +37,10 @@ def run_graph(
     threads: int = _THREADS,
     calls: int = TIMED_CALLS,
     batch: int = 1,
-    toolkit: bool = False,
 ) -> Answer:
     """Runs a model in a fresh process, which cannot import this package.
+
+    Keras alone can: a .keras file may hold layers of it, as that of a regression's units.
 
     Args:
         runtime: A name of `graph_process.OPENERS`.
@@ -58,7 +49,6 @@ def run_graph(
         threads: Threads of a call.
         calls: Calls that are timed.
         batch: Images of a timed call; all others have one.
-        toolkit: Let it import this package, for layers that Keras lacks.
 
     Raises:
         ParityError: The runtime cannot load the model, or run it.
@@ -70,7 +60,7 @@ def run_graph(
         words = [runtime, str(path), str(inputs), str(outputs)]
         child = subprocess.run(
             [sys.executable, "-I", graph_process.__file__, *words,
-             json.dumps({**settings, "toolkit": toolkit})],
+             json.dumps({**settings, "toolkit": runtime.startswith("keras")})],
             capture_output=True, text=True, check=False, errors="replace",
             # The keras.json of another project can end the import of TensorFlow.
             env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},

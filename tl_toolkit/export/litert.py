@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tl_toolkit.export.formats import FinishedModel, Format
-from tl_toolkit.export.graphs import running, write_companions, write_graph
+from tl_toolkit.export.graphs import write_companions, write_graph
 from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["FORMAT", "write_litert"]
@@ -22,5 +22,5 @@ def write_litert(finished: FinishedModel, path: Path) -> None:
 
 
 FORMAT = Format(
-    write_litert, run=running("litert"), limits=Limits(pixels=1e-4), document=write_companions
+    write_litert, runtime="litert", limits=Limits(pixels=1e-4), document=write_companions
 )

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.export.formats import FinishedModel, Format
-from tl_toolkit.export.graphs import running, write_companions, write_graph
+from tl_toolkit.export.graphs import write_companions, write_graph
 from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["FORMAT", "write_int8"]
@@ -63,7 +63,7 @@ def load_samples(finished: FinishedModel) -> np.ndarray:
 
 FORMAT = Format(
     write_int8,
-    run=running("litert"),
+    runtime="litert",
     limits=Limits(pixels=float("inf")),
     agreement=0.9,
     document=write_companions,

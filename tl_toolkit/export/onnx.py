@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tl_toolkit.export.formats import FinishedModel, Format
-from tl_toolkit.export.graphs import running, write_companions, write_graph
+from tl_toolkit.export.graphs import write_companions, write_graph
 from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["FORMAT", "write_onnx"]
@@ -21,6 +21,4 @@ def write_onnx(finished: FinishedModel, path: Path) -> None:
     write_graph(finished, path, "onnx")
 
 
-FORMAT = Format(
-    write_onnx, run=running("onnx"), limits=Limits(pixels=1e-4), document=write_companions
-)
+FORMAT = Format(write_onnx, runtime="onnx", limits=Limits(pixels=1e-4), document=write_companions)

@@ -103,9 +103,9 @@ def _compare(
     finished: FinishedModel, draft: Path, form: Format, files: Mapping[str, bytes]
 ) -> Mapping[str, Any]:
     """Returns the report on what was written; empty where nothing can be asked."""
-    if form.run is not None:
+    if form.ask is None and form.runtime:
         return compare_graph(
-            finished, draft, run=form.run, limits=form.limits, agreement=form.agreement
+            finished, draft, runtime=form.runtime, limits=form.limits, agreement=form.agreement
         )
     if form.ask is None:
         return {}

@@ -10,7 +10,12 @@ from PIL import Image, ImageOps
 
 
 def read(photo: str, settings: dict[str, Any]) -> Any:
-    """Returns a photo as the model takes it, float32 (height, width, channels)."""
+    """Returns a photo as the model takes it, float32 (height, width, channels).
+
+    Args:
+        photo: Its file.
+        settings: What preprocess.json holds.
+    """
     image: Any = ImageOps.exif_transpose(Image.open(photo))
     image = image.convert("L" if settings["channels"] == 1 else "RGB")
     height, width = settings["image_size"]
@@ -26,7 +31,12 @@ def read(photo: str, settings: dict[str, Any]) -> Any:
 
 
 def run(path: str, images: Any) -> Any:
-    """Returns the outputs for images (n, height, width, channels)."""
+    """Returns the outputs of the model.
+
+    Args:
+        path: model.tflite, model.onnx, or the folder openvino.
+        images: float32 (n, height, width, channels).
+    """
     if path.endswith(".tflite"):
         from ai_edge_litert.interpreter import Interpreter
 

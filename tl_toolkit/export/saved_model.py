@@ -78,8 +78,8 @@ def write_signatures(finished: FinishedModel, folder: Path) -> None:
 
 
 _PYTHON = (
-    "import tensorflow as tf; model = tf.saved_model.load('saved_model/1'); "
-    "print(model.signatures['serve_bytes'](bytes=tf.constant([open('photo.jpg', 'rb').read()])))"
+    "import pathlib, tensorflow as tf; model = tf.saved_model.load('saved_model/1'); "
+    "print(model.signatures['serve_bytes'](bytes=tf.constant([pathlib.Path('photo.jpg').read_bytes()])))"
 )
 _CURL = (
     """echo '{"signature_name": "serve_bytes", "instances": [{"bytes": {"b64": """
@@ -101,4 +101,4 @@ def _describe(tensors: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-FORMAT = Format(write_saved_model, ask=ask, document=write_signatures)
+FORMAT = Format(write_saved_model, ask=ask, runtime="saved_model", document=write_signatures)

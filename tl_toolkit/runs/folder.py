@@ -65,6 +65,8 @@ class RunFolder:
     export = Artifact("export", "Exported models.")
     parity = Artifact("export/parity.json", "Proof that the exported model equals model.keras.")
     parity_failed = Artifact("export/parity.failed.json", "Why an export was not published.")
+    benchmark = Artifact("export/benchmark.json", "Latency and throughput of each format.")
+    benchmark_plot = Artifact("export/benchmark.svg", "The time of an image in each format.")
     folds = Artifact("folds", "A folder for each fold of `data.folds`, with its phases.")
     baseline = Artifact("baseline", "The baseline's run, trained beside this one.")
 

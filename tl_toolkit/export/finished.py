@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from tl_toolkit.errors import DataError
@@ -14,13 +15,9 @@ from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.pipeline import Images
-from tl_toolkit.recipe.data_schema import Data
 from tl_toolkit.tasks.base import Task
 
-if TYPE_CHECKING:
-    import keras
-
-__all__ = ["finish_model", "leave_webp"]
+__all__ = ["Sizes", "finish_model", "leave_webp"]
 
 MOST_IMAGES = 200
 """The most validation images that a format is compared on, and training images it is calibrated
@@ -29,12 +26,25 @@ by."""
 _WEBP = (b"RIFF", b"WEBP")
 
 
+class Sizes(NamedTuple):
+    """What images become before the model sees them.
+
+    Attributes:
+        image_size: Height and width.
+        resize: How they are resized to it.
+        channels: Their channels.
+    """
+
+    image_size: tuple[int, int]
+    resize: Resize
+    channels: int
+
+
 def finish_model(
     model: keras.Model,
     task: Task,
-    resize: Resize,
+    sizes: Sizes,
     manifest: Manifest,
-    data: Data,
     *,
     webp: bool,
 ) -> FinishedModel:
@@ -45,29 +55,27 @@ def finish_model(
     Args:
         model: The kept model.
         task: Its task.
-        resize: How images are resized to its size.
+        sizes: What its images become.
         manifest: The images of the run.
-        data: The recipe's section.
         webp: Whether the SavedModel reads WebP.
     """
 
     def load(split: str) -> Images | None:
-        usable = _find_usable(_spread(manifest.of(split), MOST_IMAGES), data, resize)
+        usable = _find_usable(_spread(manifest.of(split), MOST_IMAGES), sizes)
         if not usable:
             return None
-        targets = task.load_targets(usable, data.image_size, resize)
-        return Images(usable, image_size=data.image_size, resize=resize,
-                      channels=data.channels, targets=targets)  # fmt: skip
+        targets = task.load_targets(usable, sizes.image_size, sizes.resize)
+        return Images(usable, **sizes._asdict(), targets=targets)
 
     def load_samples() -> np.ndarray:
         images = load("train")
-        empty = np.zeros((0, *data.image_size, data.channels), np.float32)
+        empty = np.zeros((0, *sizes.image_size, sizes.channels), np.float32)
         return empty if images is None else images.load(range(len(images))).astype(np.float32)
 
     return FinishedModel(
         model,
         task,
-        resize,
+        sizes.resize,
         webp=webp,
         load_images=lambda: load("validation"),
         load_samples=load_samples,
@@ -80,10 +88,9 @@ def _spread(examples: Sequence[Example], most: int) -> list[Example]:
     return [examples[index * len(examples) // count] for index in range(count)]
 
 
-def _find_usable(examples: Sequence[Example], data: Data, resize: Resize) -> list[Example]:
-    images = Images(
-        examples, image_size=data.image_size, resize=resize, channels=data.channels, memory_budget=0
-    )
+def _find_usable(examples: Sequence[Example], sizes: Sizes) -> list[Example]:
+    """Returns the images that are still as they were."""
+    images = Images(examples, **sizes._asdict(), memory_budget=0)
     with contextlib.suppress(DataError):
         images.load(range(len(examples)))
         return list(examples)
