@@ -59,7 +59,8 @@ class Data(Section):
     train: LocalPath | None = Field(
         default=None,
         description="Folder of training images, one folder per class inside; for a dense "
-        "task (an output per pixel), a folder of images and one of masks.",
+        "task (an output per pixel), a folder of images and one of masks, or for segmentation a "
+        "file of annotations of COCO (.json).",
         examples=["data/flowers/train"],
     )
     csv: LocalPath | None = Field(
@@ -258,8 +259,13 @@ def _find_conflicts_of_folds(values: Mapping[str, Any]) -> Iterable[Conflict]:
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Yields a conflict if the number of values or colours is not that of the classes."""
+    """Yields conflicts of lists of splits, and of as many values or colours as not of classes."""
     masks, classes = values.get("masks"), values.get("classes")
+    lists = masks.get("lists") if isinstance(masks, Mapping) else getattr(masks, "lists", None)
+    for name in ("validation", "test"):
+        if lists is not None and isinstance(values.get(name), str | PathLike):
+            expected = "expected no folder beside data.masks.lists, which name the splits of train"
+            yield Conflict((name,), expected, f"~data.{name}, or ~data.masks.lists")
     if masks is None or not isinstance(classes, list | tuple):
         return
     for name in ("ids", "colors"):

@@ -21,6 +21,7 @@ from tl_toolkit.sources.listing import (
     name_some,
     normalize,
 )
+from tl_toolkit.sources.outside import OutsideCheck
 from tl_toolkit.sources.table_rows import SPLIT_WORDS, RawRow, TableReader
 
 __all__ = [
@@ -321,7 +322,7 @@ def _check_rows(
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     firsts: dict[str, _Row] = {}
-    checks = {table: _OutsideCheck(table.parent) for table in {row.table for row in rows}}
+    checks = {table: OutsideCheck(table.parent) for table in {row.table for row in rows}}
     faults: list[str] = []
     outside: list[str] = []
     for row in rows:
@@ -341,33 +342,6 @@ def _check_rows(
         yield Problem("data.csv", words)
     if len(faults) > MAX_NAMED:
         yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
-
-
-class _OutsideCheck:
-    """Says whether a file lies outside a folder, or a link leads there.
-
-    Args:
-        folder: The folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._root = os.path.join(os.path.realpath(folder), "")
-        self._folders: dict[str, bool] = {}
-
-    def __call__(self, path: str) -> bool:
-        """Returns whether a file lies outside.
-
-        Args:
-            path: The file.
-        """
-        folder = os.path.dirname(path)
-        if folder not in self._folders:
-            real = os.path.join(os.path.realpath(folder), "")
-            self._folders[folder] = not real.startswith(self._root)
-        is_outside = self._folders[folder]
-        if os.path.islink(path):
-            is_outside = not os.path.realpath(path).startswith(self._root)
-        return is_outside
 
 
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
