@@ -73,8 +73,8 @@ class Data(Section):
         default=None,
         description="Table of images in another form than CSV, which works as csv does: a Hugging "
         "Face image folder, which lists its images by file_name in metadata.jsonl or metadata.csv, "
-        "in folders of splits or not.",
-        examples=["data/flowers", "data/flowers/metadata.jsonl"],
+        "in folders of splits or not; a Parquet file with images in it, or a folder of them.",
+        examples=["data/flowers", "data/flowers/metadata.jsonl", "data/flowers.parquet"],
     )
     builtin: Literal["digits", "glyphs"] | None = Field(
         default=None,

@@ -34,7 +34,8 @@ def read_header(path: Path, expected: str) -> tuple[tuple[str, ...], list[Proble
     if fault := refuse_file(path):
         return (), [Problem("data.csv", f"{str(path)!r} {fault}", f"{expected}.")]
     if path.is_dir():
-        what = f"{str(path)!r} is a folder that holds no metadata.jsonl and no metadata.csv"
+        kinds = "no metadata.jsonl, metadata.csv or .parquet"
+        what = f"{str(path)!r} is a folder that holds {kinds}"
         return (), [Problem("data.csv", what, f"{expected}.", f"data.train={path}")]
     try:
         delimiter = _find_delimiter(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest, nearest
-from tl_toolkit.sources import csv_tables, image_folders
+from tl_toolkit.sources import csv_tables, image_folders, parquet
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
@@ -22,7 +22,7 @@ from tl_toolkit.sources.listing import (
     normalize,
 )
 from tl_toolkit.sources.outside import OutsideCheck
-from tl_toolkit.sources.table_rows import SPLIT_WORDS, RawRow, TableReader
+from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
 __all__ = [
     "NOT_TARGETS",
@@ -43,7 +43,7 @@ __all__ = [
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
-_READERS: tuple[TableReader, ...] = (image_folders, csv_tables)
+_READERS: tuple[TableReader, ...] = (image_folders, parquet, csv_tables)
 """The kinds of tables; the first one that recognizes a file or folder reads it."""
 
 _LIKE_SPLIT = frozenset(
@@ -303,6 +303,7 @@ def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> _Row:
     path, split = ((row.cells.get(name) or "").strip() for name in NOT_TARGETS)
     targets = tuple(normalize((row.cells.get(name) or "").strip()) for name in columns)
     full = _find_file(os.path.normpath(row.file.parent / path)) if path else ""
+    full = row.member or full
     file = SourceFile(full, SPLIT_WORDS.get(split.lower()), targets)
     place = f"{os.path.relpath(row.file, root)}:{row.line}"
     return _Row(place, row.line, file, split, row.file)
@@ -327,7 +328,8 @@ def _check_rows(
     outside: list[str] = []
     for row in rows:
         faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
-        if links != "follow" and row.file.path and checks[row.table](row.file.path):
+        is_own = not row.file.path or row.file.path.startswith(INSIDE)
+        if links != "follow" and not is_own and checks[row.table](row.file.path):
             outside.append(f"{row.line}: {row.file.path!r}")
         first = firsts.setdefault(row.file.path, row)
         if row.file.path and first is not row:
@@ -347,7 +349,7 @@ def _check_rows(
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
     if not row.file.path:
         yield "no path"
-    elif not os.path.isfile(row.file.path):
+    elif not row.file.path.startswith(INSIDE) and not os.path.isfile(row.file.path):
         yield f"no file {row.file.path!r}"
     for column, value in zip(columns, row.file.targets, strict=True):
         if words := refuse(column, value):
