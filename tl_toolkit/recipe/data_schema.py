@@ -73,7 +73,8 @@ class Data(Section):
         default=None,
         description="Table of images in another form than CSV, which works as csv does: a Hugging "
         "Face image folder, which lists its images by file_name in metadata.jsonl or metadata.csv, "
-        "in folders of splits or not; a Parquet file with images in it, or a folder of them.",
+        "in folders of splits or not; a Parquet or TFRecord file with images in it, or a folder of "
+        "them, as tfds prepares it.",
         examples=["data/flowers", "data/flowers/metadata.jsonl", "data/flowers.parquet"],
     )
     builtin: Literal["digits", "glyphs"] | None = Field(

@@ -34,7 +34,7 @@ def read_header(path: Path, expected: str) -> tuple[tuple[str, ...], list[Proble
     if fault := refuse_file(path):
         return (), [Problem("data.csv", f"{str(path)!r} {fault}", f"{expected}.")]
     if path.is_dir():
-        kinds = "no metadata.jsonl, metadata.csv or .parquet"
+        kinds = "no metadata.jsonl, metadata.csv, .parquet or .tfrecord"
         what = f"{str(path)!r} is a folder that holds {kinds}"
         return (), [Problem("data.csv", what, f"{expected}.", f"data.train={path}")]
     try:

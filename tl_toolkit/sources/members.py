@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tl_toolkit.sources import parquet
+from tl_toolkit.sources import parquet, tfrecords
 from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["INSIDE", "locate_member", "read_members"]
@@ -31,4 +31,6 @@ def read_members(file: Path, rows: Collection[int]) -> Iterator[tuple[int, bytes
     Raises:
         DataError: The file cannot be read.
     """
-    return parquet.read_images(file, rows)
+    if parquet.recognizes(file):
+        return parquet.read_images(file, rows)
+    return tfrecords.read_images(file, rows)

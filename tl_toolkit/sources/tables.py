@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest, nearest
-from tl_toolkit.sources import csv_tables, image_folders, parquet
+from tl_toolkit.sources import csv_tables, image_folders, parquet, tfrecords
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
@@ -43,7 +43,7 @@ __all__ = [
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
-_READERS: tuple[TableReader, ...] = (image_folders, parquet, csv_tables)
+_READERS: tuple[TableReader, ...] = (image_folders, parquet, tfrecords, csv_tables)
 """The kinds of tables; the first one that recognizes a file or folder reads it."""
 
 _LIKE_SPLIT = frozenset(
