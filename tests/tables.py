@@ -5,6 +5,9 @@ import csv
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe import Recipe
+
 CLASSES = ("blue", "green", "red")
 PLACES = {"red": (2, 2, 0), "green": (20, 2, 1), "blue": (11, 20, 2)}
 """Row, column and channel of the square of each class."""
@@ -76,3 +79,17 @@ def make_recipe(task, table, **sections):
         "phases": [{"name": "all", "epochs": 20, "learning_rate": 0.003, "unfreeze": 4}],
         "export": False,
     } | sections
+
+
+def list_recipe(task="classification", **data):
+    """Returns the listing of a recipe with this data, and the problems of it."""
+    recipe = Recipe(
+        version=1,
+        name="x",
+        task=task,
+        data={"image_size": 32, **data},
+        model={"base": "lenet5", "weights": "random"},
+        phases=[{"name": "head", "epochs": 1}],
+    )
+    survey = plan_task(recipe).survey()
+    return survey.list_files(), list(survey.problems)

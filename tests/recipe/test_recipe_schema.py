@@ -341,12 +341,14 @@ def test_two_sources_of_data_are_refused(values, sources_named):
 
     text = refuse(values, "data", data)
 
-    assert f"expected one of train, csv or builtin, got {' and '.join(sources_named)}" in text
+    assert (
+        f"expected one of train, csv, table or builtin, got {' and '.join(sources_named)}" in text
+    )
     assert f"~data.{sources_named[0]}" in text
 
 
 def test_no_source_of_data_is_refused(values):
-    assert "expected one of train, csv or builtin, got none" in refuse(
+    assert "expected one of train, csv, table or builtin, got none" in refuse(
         values, "data", {"image_size": 28}
     )
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.command import tltool
 from tl_toolkit.images.scan import inspect_images
-from tl_toolkit.sources import tables
+from tl_toolkit.sources import table_rows
 from tl_toolkit.sources.tables import read_header, read_table
 
 
@@ -81,7 +81,7 @@ def test_a_table_without_an_end_is_refused(kind, text, tmp_path):
 
 def test_a_table_that_is_too_large_is_not_opened(photos, monkeypatch):
     table = write_table(photos)
-    monkeypatch.setattr(tables, "_MAX_BYTES", 10)
+    monkeypatch.setattr(table_rows, "MAX_BYTES", 10)
 
     _, (problem,) = read_header(table, expected="A table")
 

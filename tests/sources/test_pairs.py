@@ -1,5 +1,9 @@
 """Images and masks, matched by name: which belong together, and how problems are reported."""
 
+from pathlib import Path
+
+import pytest
+
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
 
 
@@ -114,3 +118,74 @@ def test_names_are_matched_in_one_form_of_unicode(tmp_path):
 
     assert len(pairs) == 1
     assert not problems
+
+
+VOC = {"images": "JPEGImages", "masks": "SegmentationClass", "lists": "ImageSets/Segmentation"}
+
+
+def write_voc(folder, **lists):
+    """Writes empty images of all lists, and masks of all but test, with the lists."""
+    for name, names in lists.items():
+        touch(folder, *(f"JPEGImages/{image}.jpg" for image in names))
+        touch(folder, *(f"SegmentationClass/{image}.png" for image in names if name != "test"))
+        path = folder / "ImageSets/Segmentation" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{image}\n" for image in names))
+
+
+def list_splits(folder):
+    files, problems = list_pairs(folder, "train", PairFolders(**VOC), where="data.train")
+    return {Path(file.path).stem: file.split for file in files}, problems
+
+
+def test_lists_name_the_images_of_each_split_and_others_are_left_out(tmp_path):
+    write_voc(tmp_path, train=["a", "b"], val=["c"], trainval=["a", "b", "c"])
+    touch(tmp_path, "JPEGImages/other.jpg", "SegmentationClass/more.png")
+
+    splits, problems = list_splits(tmp_path)
+
+    assert splits == {"a": "train", "b": "train", "c": "validation"}
+    assert not problems
+
+
+def test_a_list_of_images_without_any_mask_is_left_out(tmp_path):
+    write_voc(tmp_path, train=["a"], val=["b"], test=["c", "d"])
+
+    assert list_splits(tmp_path) == ({"a": "train", "b": "validation"}, [])
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["a", "b"], "val": ["b"]}, "lists images in two splits: b (train, validation)"),
+        ({"val": ["b"]}, "lists no image to train from"),
+        ({"trainval": ["b"]}, "lists no image to train from"),
+    ],
+)
+def test_lists_that_name_no_splits_are_refused(lists, message, tmp_path):
+    write_voc(tmp_path, **lists)
+
+    _, [(field, problem)] = list_splits(tmp_path)
+
+    assert field == "data.masks.lists" and message in problem.what
+
+
+def test_a_listed_name_without_an_image_and_an_image_without_a_mask_are_named(tmp_path):
+    write_voc(tmp_path, train=["a", "b", "c"])
+    (tmp_path / "JPEGImages/b.jpg").unlink()
+    (tmp_path / "SegmentationClass/c.png").unlink()
+
+    [(_, missing)] = list_splits(tmp_path)[1]
+    touch(tmp_path, "JPEGImages/b.jpg")
+    [(_, unpaired)] = list_splits(tmp_path)[1]
+
+    assert missing.what == "'ImageSets/Segmentation' lists 1 names without an image: b"
+    assert unpaired.what == "1 image without a mask: c"
+
+
+def test_a_folder_without_lists_is_refused(tmp_path):
+    touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
+
+    _, [(_, problem)] = list_splits(tmp_path)
+
+    assert "ImageSets/Segmentation' cannot be read: No such file" in problem.what

@@ -21,6 +21,7 @@ from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.listing import Links
+from tl_toolkit.sources.tables import field_of_table
 
 if TYPE_CHECKING:
     from tl_toolkit.audit.report import DataReport
@@ -97,11 +98,12 @@ def _list(
     """Lists a folder, a table or the images of a recipe, and the recipe that names the base."""
     if isinstance(source, str | os.PathLike):
         place = Path(source)
-        if place.is_dir() or place.suffix.lower() == ".csv":
+        is_other = field_of_table(place) == "table"
+        if is_other or place.is_dir() or place.suffix.lower() == ".csv":
             if overrides and base is None:
                 what = f"{str(place)!r} is no recipe, whose fields could be replaced"
                 raise RecipeError(Problem("", what, "", "--base NAME, whose fields they replace"))
-            list_place = list_folder if place.is_dir() else list_table
+            list_place = list_folder if place.is_dir() and not is_other else list_table
             images = list_place(place, links=links)
             folder = place if place.is_dir() else place.parent
             own = None if base is None else write_recipe_of(folder, base, weights, overrides)

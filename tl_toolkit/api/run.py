@@ -175,8 +175,8 @@ class Run(InFolder):
 
         Args:
             data: Images and targets as in the recipe: a folder per class or a table, of some or all
-                of the run's classes; or a folder of images and masks. By default the run's own test
-                images, or its validation images if it has no test images.
+                of the run's classes; or images and masks, as a folder or a file of COCO. By default
+                the run's own test images, or its validation images if it has no test images.
             tta: Test-time augmentation: average the outputs over several views of each image.
                 True takes the flips that the recipe trains with, else the image and its mirror
                 image; or some of flip, flip_vertical and crops. The run's own files stay as they

@@ -13,7 +13,7 @@ from tl_toolkit.events import Handler, report_counts
 from tl_toolkit.plan.sets import ImageSet, list_folder, list_table
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.sources.listing import Links, is_lost, name_some
-from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header, read_splits
+from tl_toolkit.sources.tables import NOT_TARGETS, is_table, read_columns, read_header, read_splits
 
 if TYPE_CHECKING:
     from tl_toolkit.audit.inspect import InspectedFile
@@ -127,13 +127,13 @@ def _check(
     if exact and time:
         what = "exact and time: the newest images are the test, whatever their classes"
         raise RecipeError(Problem("", what, "One of the two is expected."))
-    if group and source.is_dir():
+    if group and not is_table(source):
         what = f"group = {group!r}: a folder has no columns"
         raise RecipeError(Problem("", what, "", "--near, or a table with that column"))
 
 
 def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
-    if not source.is_dir():
+    if is_table(source):
         return list_table(source, group=group, label=label, links=links)
     images = list_folder(source, links=links)
     if splits := {file.split for file in images.listing.files if file.split}:
@@ -144,7 +144,7 @@ def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
 
 def _read_values(source: Path, images: ImageSet) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Returns the columns of the table beside path and split, and the values of each image."""
-    if source.is_dir():
+    if not is_table(source):
         if not images.listing.stratify:
             return (), [()] * len(images.listing.files)
         return ("label",), [(label,) for label in images.labels]

@@ -23,6 +23,7 @@ from tl_toolkit.images.convert import CONVERTED, convert_to_png
 from tl_toolkit.images.decoder import explain
 from tl_toolkit.images.folds import assign_folds
 from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.members import extract_members
 from tl_toolkit.images.splits import check_groups, keep_few, sample_splits
 from tl_toolkit.images.verdicts import Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
@@ -36,6 +37,7 @@ from tl_toolkit.sources.listing import (
     count_threads,
     name_some,
 )
+from tl_toolkit.sources.members import INSIDE
 
 __all__ = ["Inspection", "judge", "inspect_images", "ScanSettings", "scan", "scan_files"]
 
@@ -197,7 +199,7 @@ def inspect_images(
     """Inspects images in parallel and never raises for their content.
 
     Args:
-        paths: Files, or `builtin:digits/<index>`.
+        paths: Files, `builtin:digits/<index>`, or `inside:<file>#<place>`, which becomes a file.
         convert_dir: Receives re-encoded images, named by the content of their originals; None
             leaves them "convertible".
         cache_dir: As in `scan`.
@@ -209,8 +211,10 @@ def inspect_images(
         An inspection for each path, in their order.
 
     Raises:
-        OutputError: `convert_dir` cannot be written.
+        OutputError: `convert_dir` cannot be written, or the cache for images of a file with others.
+        DataError: A file with images in it cannot be read.
     """
+    paths = extract_members(paths, (cache_dir or default_cache_dir()) / "extracted")
     version = f"{describe_decoder(channels)}-{tf.__version__}-{PIL.__version__}"
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
@@ -239,6 +243,8 @@ def _inspect(
     keep: Keep | None,
     channels: int,
 ) -> Inspection:
+    if path.startswith(INSIDE):
+        return Inspection(path, "", "broken", "holds no bytes of an image")
     if path.startswith(BUILTIN):
         pixels = as_channels(load_builtin_image(path), channels)
         return Inspection(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")

@@ -200,7 +200,7 @@ def _check_fractions(data: Data, counts: Mapping[str | None, Mapping[str, int]])
     few = {name: count for name, count in free.items() if count < needed}
     if few and needed > 1:
         field = next(
-            name for name in ("train", "csv", "builtin") if getattr(data, name) is not None
+            name for name in ("train", "csv", "table", "builtin") if getattr(data, name) is not None
         )
         listed = name_some(f"{name!r} ({count})" for name, count in few.items())
         what = f"data.{field}: too few images of {listed}"

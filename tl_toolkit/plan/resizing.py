@@ -9,7 +9,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.sources.listing import suffixes_of
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
-from tl_toolkit.sources.tables import read_columns
+from tl_toolkit.sources.tables import is_table, read_columns
 
 __all__ = ["choose_resize", "list_files"]
 
@@ -56,6 +56,7 @@ def list_files(source: Path, suffixes: Set[str]) -> list[Path]:
     Raises:
         DataError: There are none.
     """
-    if source.is_dir():
+    if not is_table(source):
         return list_images(source, suffixes=suffixes)
-    return [source.parent / cell.value for cell in read_columns(source, ["path"])["path"]]
+    cells = read_columns(source, ["path"]).get("path", [])
+    return [Path(cell.file or source).parent / cell.value for cell in cells]

@@ -16,6 +16,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile
+from tl_toolkit.sources.table_rows import INSIDE
 from tl_toolkit.sources.tables import read_header, read_table
 
 __all__ = ["ImageSet", "list_folder", "list_recipe", "list_table", "refuse_arrays"]
@@ -158,8 +159,12 @@ def refuse_arrays(listing: Listing, channels: int = RGB) -> None:
         channels: Those that the recipe reads.
 
     Raises:
-        DataError: Some are arrays, or have bands.
+        DataError: Some are arrays, have bands, or lie in a file with others.
     """
+    if members := [file.path for file in listing.files if file.path.startswith(INSIDE)]:
+        what = f"{members[0].removeprefix(INSIDE)}: images in a file with others are not checked"
+        expected = "A folder of images is expected, or a table that names them."
+        raise DataError(Problem("", what, expected))
     arrays = [file.path for file in listing.files if file.path.lower().endswith(".npy")]
     if arrays or channels != RGB:
         what = f"{arrays[0] if arrays else f'data.channels = {channels}'}: photos alone are checked"

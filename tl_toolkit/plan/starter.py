@@ -20,7 +20,13 @@ from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.arrays import find_channels
 from tl_toolkit.sources.listing import ARRAY_SUFFIXES
-from tl_toolkit.sources.tables import NOT_TARGETS, mend_decimal, read_columns, read_header
+from tl_toolkit.sources.tables import (
+    NOT_TARGETS,
+    is_table,
+    mend_decimal,
+    read_columns,
+    read_header,
+)
 
 __all__ = ["Starter", "write_starter"]
 
@@ -115,7 +121,7 @@ def _find_proposal(
     source: Path, place: Path, image_size: int, task: str, channels: int
 ) -> tuple[str, Proposal]:
     """Asks each task in turn, or the one that was named; last those that take any folder."""
-    header = _read_header(source) if source.is_file() else ()
+    header = _read_header(source) if is_table(source) else ()
     plannings = {task: _open_planning(task)} if task else _list_plannings()
     for kind, planning in sorted(plannings.items(), key=lambda item: item[1].takes_any_folder):
         try:

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.image_folders import METADATA
 from tl_toolkit.sources.listing import is_junk
+from tl_toolkit.sources.tables import field_of_table
 
 __all__ = [
     "FRACTION",
     "NAMED_COUNTS",
     "SPLIT_NAMES",
     "find_splits",
+    "name_after",
     "quote",
     "remark",
     "write_classes",
@@ -72,14 +75,25 @@ def write_table(table: Path, place: Path, of_what: str) -> list[str]:
     """Returns lines of `data` for a table.
 
     Args:
-        table: The CSV file.
+        table: The file or folder.
         place: Folder that the recipe will be in.
         of_what: As in `write_paths`.
     """
     return [
-        f"  csv: {quote(_relative(table, place))}",
+        f"  {field_of_table(table)}: {quote(_relative(table, place))}",
         remark(f"  validation: {FRACTION}", f"this fraction of {of_what}"),
     ]
+
+
+def name_after(table: Path) -> Path:
+    """Returns the folder, or a path of the name, that a recipe for a table is named after.
+
+    Args:
+        table: The file or folder.
+    """
+    if table.is_dir():
+        return table
+    return table.parent if table.name in METADATA else table.with_suffix("")
 
 
 def remark(line: str, text: str) -> str:

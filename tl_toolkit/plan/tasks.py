@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -169,11 +169,19 @@ class TaskPlanning:
             problems = [*problems, *wrong]
             if not problems:
                 problems = _check_left(listing, self.data.exclude)
+        if self.data.table is not None:
+            problems = [_name_table(*problem) for problem in problems]
         counted: dict[str | None, dict[str, int]] = {}
         if not problems:
             for split, by_class in listing.count().items():
                 counted[split] = {name or self.counted_as: by_class[name] for name in by_class}
         return Survey(listing.classes, counted, problems, lambda: listing)
+
+
+def _name_table(field: str, problem: Problem) -> FieldProblem:
+    """Places a problem of a table at the field that names it, where that is not `csv`."""
+    where = "data.table" if problem.where == "data.csv" else problem.where
+    return "table" if field == "csv" else field, replace(problem, where=where)
 
 
 def _check_left(listing: Listing, table: Path) -> list[FieldProblem]:

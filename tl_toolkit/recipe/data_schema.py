@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -34,7 +35,8 @@ _FolderOrFraction = Annotated[
 _ClassName = Annotated[
     Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))
 ]  # folders that were unpacked on a Mac have decomposed names
-_SOURCES = ("train", "csv", "builtin")
+_SOURCES = ("train", "csv", "table", "builtin")
+_LISTED = "train, csv, table or builtin"
 
 
 def _is_fraction(value: object) -> bool:
@@ -57,7 +59,8 @@ class Data(Section):
     train: LocalPath | None = Field(
         default=None,
         description="Folder of training images, one folder per class inside; for a dense "
-        "task (an output per pixel), a folder of images and one of masks.",
+        "task (an output per pixel), a folder of images and one of masks, or for segmentation a "
+        "file of annotations of COCO (.json).",
         examples=["data/flowers/train"],
     )
     csv: LocalPath | None = Field(
@@ -65,6 +68,14 @@ class Data(Section):
         description="Table of images with the columns path and label, and split (train, "
         "validation, test) if you like; paths in it are relative to the table.",
         examples=["data/flowers.csv"],
+    )
+    table: LocalPath | None = Field(
+        default=None,
+        description="Table of images in another form than CSV, which works as csv does: a Hugging "
+        "Face image folder, which lists its images by file_name in metadata.jsonl or metadata.csv, "
+        "in folders of splits or not; a Parquet or TFRecord file with images in it, or a folder of "
+        "them, as tfds prepares it.",
+        examples=["data/flowers", "data/flowers/metadata.jsonl", "data/flowers.parquet"],
     )
     builtin: Literal["digits", "glyphs"] | None = Field(
         default=None,
@@ -95,8 +106,8 @@ class Data(Section):
     group: Text | None = Field(
         default=None,
         examples=["patient"],
-        description="Column of the table (with csv) that names what images have in common, as a "
-        "patient or a place: images of one group lie in one split and in one fold.",
+        description="Column of the table (csv or table) that names what images have in common, as "
+        "a patient or a place: images of one group lie in one split and in one fold.",
     )
     classes: Annotated[tuple[_ClassName, ...], Field(min_length=2), Listed] | None = Field(
         default=None,
@@ -189,6 +200,12 @@ class Data(Section):
         default=0, description="Seed of the split into training, validation and test images."
     )
 
+    @property
+    def table_path(self) -> Path | None:
+        """The table of images, of either form; None for other sources."""
+        path = self.csv if self.table is None else self.table
+        return None if path is None else Path(path)
+
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields conflicts between sources, splits, fractions and classes.
@@ -198,11 +215,9 @@ class Data(Section):
         """
         sources = [name for name in _SOURCES if values.get(name) is not None]
         if not sources:
-            yield Conflict(
-                (), "expected one of train, csv or builtin, got none", "train: data/train"
-            )
+            yield Conflict((), f"expected one of {_LISTED}, got none", "train: data/train")
         elif len(sources) > 1:
-            expected = f"expected one of train, csv or builtin, got {' and '.join(sources)}"
+            expected = f"expected one of {_LISTED}, got {' and '.join(sources)}"
             hint = f"remove data.{sources[0]} (as an override: ~data.{sources[0]})"
             yield Conflict((sources[-1],), expected, hint)
         if sources and "train" not in sources:
@@ -238,14 +253,20 @@ def _find_conflicts_of_folds(values: Mapping[str, Any]) -> Iterable[Conflict]:
             "expected no folder beside data.folds, where each image that trains validates once"
         )
         yield Conflict(("validation",), expected, "~data.validation, or ~data.folds")
-    if values.get("group") is not None and values.get("csv") is None:
-        expected = "expected none without data.csv: groups are a column of its table"
+    is_table = any(values.get(name) is not None for name in ("csv", "table"))
+    if values.get("group") is not None and not is_table:
+        expected = "expected none without data.csv or data.table: groups are a column of a table"
         yield Conflict(("group",), expected, "~data.group")
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Yields a conflict if the number of values or colours is not that of the classes."""
+    """Yields conflicts of lists of splits, and of as many values or colours as not of classes."""
     masks, classes = values.get("masks"), values.get("classes")
+    lists = masks.get("lists") if isinstance(masks, Mapping) else getattr(masks, "lists", None)
+    for name in ("validation", "test"):
+        if lists is not None and isinstance(values.get(name), str | PathLike):
+            expected = "expected no folder beside data.masks.lists, which name the splits of train"
+            yield Conflict((name,), expected, f"~data.{name}, or ~data.masks.lists")
     if masks is None or not isinstance(classes, list | tuple):
         return
     for name in ("ids", "colors"):

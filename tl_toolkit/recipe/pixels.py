@@ -30,7 +30,9 @@ class Masks(Section):
     """
 
     images: Text = Field(
-        default="images", description="Folder of the images in the folder of each split."
+        default="images",
+        description="Folder of the images in the folder of each split, or relative to a file of "
+        "annotations of COCO; where there is none, they are looked for beside that file.",
     )
     masks: Text = Field(
         default="masks",
@@ -42,6 +44,13 @@ class Masks(Section):
         examples=["_mask"],
         description="End of a mask's name, before the suffix, that its image's name lacks: _mask "
         "for cat_mask.png and cat.jpg.",
+    )
+    lists: Text | None = Field(
+        default=None,
+        examples=["ImageSets/Segmentation"],
+        description="Folder in data.train with lists of the images of each split: train.txt, "
+        "val.txt and test.txt, a name without its suffix in each line, as PASCAL VOC has them. "
+        "Other images are left out, and a fraction is taken only of a split without a list.",
     )
     ids: Annotated[tuple[_Id, ...], Listed] | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
+from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["exclude_files", "read_exclusions"]
 
@@ -21,7 +22,8 @@ def read_exclusions(path: Path) -> dict[str, str]:
     """Returns the reason of each image that a table names, by absolute path.
 
     Args:
-        path: The table, CSV; paths in it are relative to its folder.
+        path: The table, CSV; paths in it are relative to its folder. An image in a file with others
+            is named as `shop.parquet#12`.
 
     Raises:
         DataError: It cannot be read, or has no column path.
@@ -54,7 +56,7 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
         reasons = read_exclusions(table)
     except DataError as error:
         return listing, [("exclude", problem) for problem in error.problems]
-    kept = tuple(file for file in listing.files if file.path not in reasons)
+    kept = tuple(file for file in listing.files if file.path.removeprefix(INSIDE) not in reasons)
     missing = _find_missing(reasons)
     if reasons and len(missing) == len(reasons):
         what = f"{str(table)!r} names no file that exists, as {missing[0]!r}"
@@ -65,4 +67,11 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
 
 
 def _find_missing(reasons: Mapping[str, str]) -> list[str]:
-    return [path for path in reasons if not os.path.exists(path)]
+    return [
+        path for path in reasons if not os.path.exists(path) and not os.path.exists(_file_of(path))
+    ]
+
+
+def _file_of(path: str) -> str:
+    """Returns the file that an image lies in, of `shop.parquet#12`."""
+    return path.rpartition("#")[0]

@@ -19,6 +19,7 @@ from tl_toolkit.sources.listing import (
     name_some,
     normalize,
 )
+from tl_toolkit.sources.split_lists import read_split_lists
 
 __all__ = ["PairFolders", "list_pairs"]
 
@@ -33,6 +34,8 @@ class PairFolders:
         ending: End of a mask's name, before the suffix, that its image's name lacks.
         links: What to do about links, as in `read_folders`.
         suffixes: Endings of the images' names.
+        lists: Folder of lists of the images of each split, in the folder of the training images;
+            "" for none: all images are of the split.
     """
 
     images: str = "images"
@@ -40,6 +43,7 @@ class PairFolders:
     ending: str = ""
     links: Links = "refuse"
     suffixes: Set[str] = IMAGE_SUFFIXES
+    lists: str = ""
 
 
 def list_pairs(
@@ -53,7 +57,8 @@ def list_pairs(
     """Lists the images of a split with their masks, ordered by path, and their problems.
 
     A mask has the path in the folder of masks that its image has in the folder of images, but for
-    the suffix, and for `names.ending` before it.
+    the suffix, and for `names.ending` before it. Where lists name the images, these have the splits
+    of the lists, and others are left out; of a list without any mask nothing is used.
 
     Args:
         folder: Holds the two folders.
@@ -83,9 +88,15 @@ def list_pairs(
         problems += [(split, problem) for problem in describe_unused(beside, where, names.suffixes)]
         if problems:
             return [], problems
+    splits, faults = _read_lists(folder, names, images, masks)
+    if faults:
+        return [], [*problems, *faults]
+    if names.lists:
+        images = {name: paths for name, paths in images.items() if name in splits}
+        masks = {name: paths for name, paths in masks.items() if name in splits}
     doubles = [*_describe_doubles(images, split, where), *_describe_doubles(masks, split, where)]
     files = [
-        SourceFile(images[name][0], split, (masks[name][0],))
+        SourceFile(images[name][0], splits.get(name, split), (masks[name][0],))
         for name in sorted(images.keys() & masks.keys())
     ]
     problems += doubles
@@ -96,6 +107,26 @@ def list_pairs(
         expected = f"Images are files that end in {suffixes}."
         problems.append((split, Problem(where, what, expected)))
     return files, problems
+
+
+def _read_lists(
+    folder: Path,
+    names: PairFolders,
+    images: Mapping[str, object],
+    masks: Mapping[str, object],
+) -> tuple[dict[str, str], list[FieldProblem]]:
+    """Returns the split of each listed image, without those of a split that has no mask at all."""
+    if not names.lists:
+        return {}, []
+    splits, problems = read_split_lists(folder / names.lists)
+    labelled = {splits[name] for name in masks.keys() & splits.keys()}
+    splits = {name: split for name, split in splits.items() if split in labelled | {"train"}}
+    missing = sorted(splits.keys() - images.keys())
+    if missing:
+        what = f"{names.lists!r} lists {len(missing)} names without an image: {name_some(missing)}"
+        expected = f"Images are expected in {str(folder / names.images)!r}."
+        problems = [("data.masks.lists", Problem("data.masks.lists", what, expected))]
+    return splits, problems
 
 
 def _by_name(

@@ -1,11 +1,9 @@
-"""Images named in a CSV table: a column path, a column split if wanted, and columns of targets."""
+"""Images named in a table: a column path, a column split if wanted, and columns of targets."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest, nearest
-from tl_toolkit.sources.folders import describe_unreadable
+from tl_toolkit.sources import csv_tables, image_folders, parquet, tfrecords
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
@@ -23,14 +21,18 @@ from tl_toolkit.sources.listing import (
     name_some,
     normalize,
 )
+from tl_toolkit.sources.outside import OutsideCheck
+from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
 __all__ = [
     "NOT_TARGETS",
     "Cell",
     "check_classes_of_table",
     "describe_cells",
+    "field_of_table",
     "find_wrong_cells",
     "is_slip",
+    "is_table",
     "read_columns",
     "read_header",
     "read_splits",
@@ -41,17 +43,9 @@ __all__ = [
 NOT_TARGETS = ("path", "split")
 """Columns that name the image and its split."""
 
-_MAX_BYTES = 256 << 20
-_DELIMITERS = (",", ";", "\t")
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
+_READERS: tuple[TableReader, ...] = (image_folders, parquet, tfrecords, csv_tables)
+"""The kinds of tables; the first one that recognizes a file or folder reads it."""
+
 _LIKE_SPLIT = frozenset(
     {"splits", "set", "sets", "subset", "partition", "fold", "dataset", "data_split", "phase"}
 )
@@ -70,16 +64,20 @@ class Cell(NamedTuple):
     Attributes:
         line: Line of the file, from 1.
         value: As written, without blanks around it.
+        file: The file that the line is in, where the table has several; "" for the table.
     """
 
     line: int
     value: str
+    file: str = ""
 
 
 class _Row(NamedTuple):
+    place: str  # as "t.csv:3"
     line: int
     file: SourceFile
     split: str  # as written
+    table: Path  # the file that it stands in
 
 
 def refuse_empty(column: str, value: str) -> str:
@@ -101,31 +99,36 @@ def mend_decimal(value: str) -> str:
     return value.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", value) else ""
 
 
+def is_table(path: Path) -> bool:
+    """Returns whether a path may be a table: a file, or a folder that lists its images in one.
+
+    Args:
+        path: The file or folder.
+    """
+    return any(reader.recognizes(path) for reader in _READERS)
+
+
+def _find_reader(path: Path) -> TableReader:
+    return next((reader for reader in _READERS if reader.recognizes(path)), csv_tables)
+
+
+def field_of_table(path: Path) -> str:
+    """Returns the field of a recipe's `data` that names a table: "csv", or "table" if no CSV.
+
+    Args:
+        path: The file or folder.
+    """
+    return "csv" if _find_reader(path) is csv_tables else "table"
+
+
 def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
     """Returns the names of a table's columns, or why they cannot be read.
 
     Args:
-        path: The table, with commas, semicolons or tabs.
+        path: The table.
         expected: The expected content, for messages.
     """
-    if fault := _refuse_file(path):
-        return (), [Problem("data.csv", f"{str(path)!r} {fault}", f"{expected}.")]
-    try:
-        delimiter = _find_delimiter(path)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            columns = next(csv.reader(file, delimiter=delimiter), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return (), [_describe_fault(path, expected, error)]
-    return tuple(name.strip() for name in columns), []
-
-
-def _refuse_file(path: Path) -> str:
-    """Returns why a table is not opened: a pipe would be waited for, a device has no end."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return "is no regular file"
-    if path.is_file() and path.stat().st_size > _MAX_BYTES:
-        return f"has more than {_MAX_BYTES >> 20} MiB"
-    return ""
+    return _find_reader(path).read_header(path, expected)
 
 
 def refuse_index(path: Path, names: Sequence[str]) -> Problem | None:
@@ -144,44 +147,6 @@ def refuse_index(path: Path, names: Sequence[str]) -> Problem | None:
     return Problem("data.csv", f"{str(path)!r} {what}", expected, hint)
 
 
-def _find_delimiter(path: Path) -> str:
-    """Returns the sign that makes a column `path` of a table's first line, and most columns."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
-    headers = {sign: next(csv.reader([line], delimiter=sign), []) for sign in _DELIMITERS}
-    return max(
-        headers,
-        key=lambda sign: ("path" in map(str.strip, headers[sign]), len(headers[sign])),
-    )
-
-
-def _describe_fault(path: Path, expected: str, error: Exception) -> Problem:
-    """Returns why a table cannot be read; of another encoding, which it is and how to leave it."""
-    if not isinstance(error, UnicodeDecodeError):
-        return describe_unreadable(path, "data.csv", expected, error)
-    data = path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        what, encoding = "is UTF-16, not UTF-8", "UTF-16"
-    else:
-        number, line = _find_undecodable(data)
-        text = line.decode("cp1252", "replace")[:60]
-        what = f"is not UTF-8: line {number} is {text!r} in Windows-1252"
-        encoding = "WINDOWS-1252"
-    command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)} > utf8.csv"
-    hint = f"save it as CSV UTF-8, or: {command}"
-    return Problem("data.csv", f"{str(path)!r} {what}", "A table in UTF-8 is expected.", hint)
-
-
-def _find_undecodable(data: bytes) -> tuple[int, bytes]:
-    """Returns the first line that is not UTF-8, and its number, counted from 1."""
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError:
-            return number, line
-    return 1, b""
-
-
 def read_table(
     path: Path,
     columns: Sequence[str] = ("label",),
@@ -194,8 +159,7 @@ def read_table(
     """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
     Args:
-        path: The table, CSV in UTF-8, with commas, semicolons or tabs; relative paths in it are
-            relative to its folder.
+        path: The table; relative paths in it are relative to its folder.
         columns: The columns of targets.
         refuse: Returns the problem of a target.
         expected: The expected content, for messages; by default the columns.
@@ -210,8 +174,7 @@ def read_table(
     expected = expected or (f"A table is expected with the columns {names}, and split if you like")
     rows, problems = _read_rows(path, columns, expected)
     if not problems:
-        leaves = None if links == "follow" else _OutsideCheck(path.parent)
-        problems = list(_check_rows(rows, path, columns, refuse, leaves))
+        problems = list(_check_rows(rows, path, columns, refuse, links))
     if problems or not group:
         return [row.file for row in rows], [("csv", problem) for problem in problems]
     cells = read_columns(path, [group]).get(group)
@@ -241,7 +204,10 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Cell]]:
     """
     rows, _ = _read_rows(path, columns, "")
     return {
-        name: [Cell(row.line, row.file.targets[place]) for row in rows]
+        name: [
+            Cell(row.line, row.file.targets[place], str(row.table) if row.table != path else "")
+            for row in rows
+        ]
         for place, name in enumerate(columns)
     }
 
@@ -294,7 +260,7 @@ def describe_cells(
     """
     cells = [(cell, name) for name, of_column in columns.items() for cell in of_column]
     return [
-        Problem("", f"{path}:{cell.line}: {refuse(name, cell.value)}", hint=hint)
+        Problem("", f"{cell.file or path}:{cell.line}: {refuse(name, cell.value)}", hint=hint)
         for cell, name in sorted(cells)[:MAX_NAMED]
     ]
 
@@ -310,18 +276,15 @@ def _read_rows(
         what = f"{str(path)!r} has no column {' and no column '.join(missing)}"
         there = f"{expected}; it has {', '.join(header) or 'none'}."
         return [], [Problem("data.csv", what, there)]
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, fieldnames=header, delimiter=_find_delimiter(path))
-            next(reader, None)  # the header itself
-            lines = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [_describe_fault(path, expected, error)]
-    if split := _find_misnamed_split(header, [row for _, row in lines]):
+    lines, problems = _find_reader(path).read_rows(path, header, expected)
+    if problems:
+        return [], problems
+    if split := _find_misnamed_split(header, [row.cells for row in lines]):
         what = f"{str(path)!r} has splits in the column {split!r}"
         there = "They are read from the column 'split' alone."
         return [], [Problem("data.csv", what, there, f"'split' as the name of {split!r}")]
-    return [_as_row(line, row, path.parent, columns) for line, row in lines], []
+    root = path if path.is_dir() else path.parent
+    return [_as_row(row, root, columns) for row in lines], []
 
 
 def _find_misnamed_split(header: Sequence[str], rows: Sequence[Mapping[str, str | None]]) -> str:
@@ -331,16 +294,19 @@ def _find_misnamed_split(header: Sequence[str], rows: Sequence[Mapping[str, str 
     for name in header:
         if name.lower() in _LIKE_SPLIT or nearest(name, ["split"], likeness=0.8):
             values = {(row.get(name) or "").strip().lower() for row in rows} - {""}
-            if values and values <= set(_SPLITS):
+            if values and values <= set(SPLIT_WORDS):
                 return name
     return ""
 
 
-def _as_row(line: int, row: Mapping[str, str | None], folder: Path, columns: Sequence[str]) -> _Row:
-    path, split = ((row.get(name) or "").strip() for name in NOT_TARGETS)
-    targets = tuple(normalize((row.get(name) or "").strip()) for name in columns)
-    full = _find_file(os.path.normpath(folder / path)) if path else ""
-    return _Row(line, SourceFile(full, _SPLITS.get(split.lower()), targets), split)
+def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> _Row:
+    path, split = ((row.cells.get(name) or "").strip() for name in NOT_TARGETS)
+    targets = tuple(normalize((row.cells.get(name) or "").strip()) for name in columns)
+    full = _find_file(os.path.normpath(row.file.parent / path)) if path else ""
+    full = row.member or full
+    file = SourceFile(full, SPLIT_WORDS.get(split.lower()), targets)
+    place = f"{os.path.relpath(row.file, root)}:{row.line}"
+    return _Row(place, row.line, file, split, row.file)
 
 
 def _find_file(path: str) -> str:
@@ -352,66 +318,38 @@ def _find_file(path: str) -> str:
 
 
 def _check_rows(
-    rows: Sequence[_Row],
-    path: Path,
-    columns: Sequence[str],
-    refuse: Refusal,
-    leaves: _OutsideCheck | None,
+    rows: Sequence[_Row], path: Path, columns: Sequence[str], refuse: Refusal, links: Links
 ) -> Iterator[Problem]:
     if not rows:
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
-    first_lines: dict[str, int] = {}
+    firsts: dict[str, _Row] = {}
+    checks = {table: OutsideCheck(table.parent) for table in {row.table for row in rows}}
     faults: list[str] = []
     outside: list[str] = []
     for row in rows:
-        faults += [f"{row.line}: {words}" for words in _check_row(row, columns, refuse)]
-        if leaves is not None and row.file.path and leaves(row.file.path):
+        faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
+        is_own = not row.file.path or row.file.path.startswith(INSIDE)
+        if links != "follow" and not is_own and checks[row.table](row.file.path):
             outside.append(f"{row.line}: {row.file.path!r}")
-        first = first_lines.setdefault(row.file.path, row.line)
-        if row.file.path and first != row.line:
-            faults.append(f"{row.line}: the image of line {first} again")
+        first = firsts.setdefault(row.file.path, row)
+        if row.file.path and first is not row:
+            line = first.line if first.table == row.table else first.place
+            faults.append(f"{row.place}: the image of line {line} again")
     if outside:
         count = "1 image" if len(outside) == 1 else f"{len(outside)} images"
         what = f"{path.name!r} names {count} outside its folder: line {name_some(outside)}"
         expected = f"Expected images below {str(path.parent)!r}."
         yield Problem("data.csv", what, expected, "data.links=follow to use them")
     for words in faults[:MAX_NAMED]:
-        yield Problem("data.csv", f"{path.name}:{words}")
+        yield Problem("data.csv", words)
     if len(faults) > MAX_NAMED:
         yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
-
-
-class _OutsideCheck:
-    """Says whether a file lies outside a folder, or a link leads there.
-
-    Args:
-        folder: The folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._root = os.path.join(os.path.realpath(folder), "")
-        self._folders: dict[str, bool] = {}
-
-    def __call__(self, path: str) -> bool:
-        """Returns whether a file lies outside.
-
-        Args:
-            path: The file.
-        """
-        folder = os.path.dirname(path)
-        if folder not in self._folders:
-            real = os.path.join(os.path.realpath(folder), "")
-            self._folders[folder] = not real.startswith(self._root)
-        is_outside = self._folders[folder]
-        if os.path.islink(path):
-            is_outside = not os.path.realpath(path).startswith(self._root)
-        return is_outside
 
 
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
     if not row.file.path:
         yield "no path"
-    elif not os.path.isfile(row.file.path):
+    elif not row.file.path.startswith(INSIDE) and not os.path.isfile(row.file.path):
         yield f"no file {row.file.path!r}"
     for column, value in zip(columns, row.file.targets, strict=True):
         if words := refuse(column, value):

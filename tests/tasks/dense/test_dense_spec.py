@@ -236,7 +236,7 @@ def test_masks_of_at_most_255_classes_fit_their_8_bits(values):
 
 @pytest.mark.parametrize(
     "settings, section, beside",
-    [(PixelSettings, Pixels, set()), (MaskSettings, Masks, {"images", "masks", "ending"})],
+    [(PixelSettings, Pixels, set()), (MaskSettings, Masks, {"images", "masks", "ending", "lists"})],
 )
 def test_settings_have_the_fields_of_their_section(settings, section, beside):
     fields = {field.name: field.default for field in dataclasses.fields(settings)}

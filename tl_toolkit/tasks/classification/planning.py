@@ -26,7 +26,7 @@ from tl_toolkit.sources.survey import (
     list_class_table,
     survey_folders,
 )
-from tl_toolkit.sources.tables import NOT_TARGETS, read_header, read_table
+from tl_toolkit.sources.tables import NOT_TARGETS, is_table, read_header, read_table
 
 __all__ = ["Planning"]
 
@@ -49,8 +49,8 @@ class Planning(TaskPlanning):
         data, splits = self.data, splits_of(self.data)
         if data.builtin is not None:
             return self._survey_builtin(data.builtin)
-        if data.csv is not None:
-            return self.as_survey(*list_class_table(data.csv, splits, data.classes))
+        if (table := data.table_path) is not None:
+            return self.as_survey(*list_class_table(table, splits, data.classes))
         return self.as_survey(*survey_folders(splits, data.classes))
 
     def _survey_builtin(self, name: str) -> Survey:
@@ -72,7 +72,8 @@ class Planning(TaskPlanning):
         Raises:
             DataError: It is missing, or it holds other classes.
         """
-        if not source.is_file() and source.suffix.lower() != ".csv":
+        is_folder = source.is_dir() and (self.data.train is not None or not is_table(source))
+        if is_folder or not (source.is_file() or source.suffix.lower() == ".csv"):
             return list_class_folders(
                 source,
                 classes=classes,
@@ -120,13 +121,14 @@ class Planning(TaskPlanning):
         Raises:
             DataError: The folders hold no classes.
         """
-        from tl_toolkit.plan.starter_lines import find_splits
+        from tl_toolkit.plan.starter_lines import find_splits, name_after
 
-        if source.is_file():
+        is_listed = is_table(source) and "label" in read_header(source, expected="")[0]
+        if source.is_file() and not is_listed:
+            return None
+        if is_listed:
             header, _ = read_header(source, expected="")
-            if "label" not in header:
-                return None
-            folder, reason = source.with_suffix(""), "the column label"
+            folder, reason = name_after(source), "the column label"
             ignored = [repr(name) for name in header if name not in (*NOT_TARGETS, "label")]
             data, listing, problems = _propose_table(source, place)
         else:
@@ -148,7 +150,7 @@ class Planning(TaskPlanning):
             is_centred=True,
             reason=reason,
             ignored=ignored,
-            doubts=[] if source.is_file() else _list_doubts(find_splits(source)["train"]),
+            doubts=[] if is_listed else _list_doubts(find_splits(source)["train"]),
         )
 
 

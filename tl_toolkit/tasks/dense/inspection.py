@@ -14,11 +14,10 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.bands import read_size
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import MAX_NAMED, count_threads
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
-from tl_toolkit.tasks.dense.targets import TargetReader
+from tl_toolkit.tasks.dense.targets import TargetReader, hash_target
 
 __all__ = ["inspect_targets"]
 
@@ -74,7 +73,7 @@ def inspect_targets(
         if not example.usable:
             return replace(example, targets=(path, "")), None
         try:
-            sha256 = hash_file(path)
+            sha256 = hash_target(path)
             target = reader.read(path)
             size = target.shape[:2]
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -14,9 +13,10 @@ from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.sources.coco_listing import is_annotations, list_coco
 from tl_toolkit.sources.folder_checks import check_distinct
 from tl_toolkit.sources.listing import (
-    PILLOW_FORMATS,
+    SPLITS,
     FieldProblem,
     Ignored,
     Listing,
@@ -25,32 +25,16 @@ from tl_toolkit.sources.listing import (
     suffixes_of,
 )
 from tl_toolkit.sources.pairs import PairFolders, list_pairs
-from tl_toolkit.tasks.dense.spec import BATCH_SIZE
+from tl_toolkit.tasks.dense.proposals import propose
 
 __all__ = ["Planning"]
-
-_OPENED = 50
-"""Masks that `propose` opens, at most one more."""
-
-_MOST_CLASSES = 64
-_BORDER = 255
-"""The value of pixels of no class in the masks of PASCAL VOC and many after it."""
-
-# No file holds the names of the classes, which a valid recipe must have.
-_MASKS = (
-    "  # The classes, in the order of their values in the masks; put yours here:",
-    "  # classes: [background, cat]",
-    "  # masks:",
-    "  #   ids: [0, 1]                # their values, if not 0, 1, 2, ...",
-    "  #   ignore: 255                # the value of pixels of no class, if there are any",
-)
 
 
 class Planning(TaskPlanning):
     """The light half of tasks with one output per pixel."""
 
     counted_as: ClassVar[str] = "with mask"
-    folders: ClassVar[str] = "images/ and masks/"
+    folders: ClassVar[str] = "images/ and masks/, PASCAL VOC's or COCO's"
 
     def survey(self) -> Survey:
         """Lists images and masks; opens none."""
@@ -59,9 +43,7 @@ class Planning(TaskPlanning):
         listed: list[SourceFile] = []
         ignored: list[Ignored] = []
         for name, folder in splits.folders.items():
-            files, wrong = list_pairs(
-                folder, name, self._pair_folders, where=f"data.{name}", ignored=ignored
-            )
+            files, wrong = self._list(folder, name, f"data.{name}", ignored)
             listed += files
             problems += wrong
         paired, fractions = find_fractions(listed, splits.fractions)
@@ -75,29 +57,55 @@ class Planning(TaskPlanning):
         )
         return self.as_survey(listing, problems)
 
+    def _list(
+        self,
+        source: Path,
+        split: str,
+        where: str,
+        ignored: list[Ignored],
+        classes: Sequence[str] | None = None,
+    ) -> tuple[list[SourceFile], list[FieldProblem]]:
+        """Lists a folder of images and masks, or a file of annotations."""
+        if not is_annotations(source):
+            return list_pairs(source, split, self._pair_folders, where=where, ignored=ignored)
+        if not self.recipe.task.has_classes:
+            what = f"{str(source)!r}: annotations of COCO have classes, and no other targets"
+            expected = "A folder of images and masks is expected."
+            return [], [(split, Problem(where, what, expected))]
+        folders = self._pair_folders
+        chosen = classes or self.data.classes or ()
+        return list_coco(
+            source, split, chosen, images=folders.images, where=where, links=folders.links
+        )
+
     @property
     def _pair_folders(self) -> PairFolders:
         masks = self.data.masks or Masks()
         suffixes = suffixes_of(self.data.channels)
-        return PairFolders(masks.images, masks.masks, masks.ending, self.data.links, suffixes)
+        return PairFolders(
+            masks.images, masks.masks, masks.ending, self.data.links, suffixes, masks.lists or ""
+        )
 
     @property
     def _pixels(self) -> Pixels:
         return self.recipe.pixels or Pixels()
 
     def list_for_evaluation(self, source: Path, classes: Sequence[str]) -> Listing:
-        """Lists a folder of images and masks, all in the split "test".
+        """Lists images and masks, all in the split "test".
 
         Args:
-            source: The folder.
+            source: The folder, of whose lists the last split is taken; or a file of COCO.
             classes: Classes of the run.
 
         Raises:
             DataError: Folders, images or masks are missing.
         """
-        files, problems = list_pairs(source, "test", self._pair_folders, where="--data")
+        files, problems = self._list(source, "test", "--data", [], classes)
         if problems:
             raise DataError([problem for _, problem in problems])
+        held = {file.split for file in files}
+        last = next(split for split in SPLITS[::-1] if split in held)  # where lists name several
+        files = [file._replace(split="test") for file in files if file.split == last]
         return Listing(tuple(classes), tuple(files), columns=("mask",), stratify="")
 
     def check(
@@ -133,7 +141,7 @@ class Planning(TaskPlanning):
 
     @staticmethod
     def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
-        """Recognizes folders of images and of masks, in splits or not, as segmentation.
+        """Recognizes folders of images and of masks, PASCAL VOC and COCO as segmentation.
 
         Args:
             source: The folder.
@@ -144,76 +152,4 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Images or masks are missing.
         """
-        from tl_toolkit.plan.starter_lines import find_splits, remark, write_paths
-
-        folders = dict(find_splits(source)) if source.is_dir() else {"train": source}
-        if not all((folders["train"] / name).is_dir() for name in ("images", "masks")):
-            return None
-        unlabelled = []
-        if "test" in folders and not (folders["test"] / "masks").is_dir():
-            images = folders.pop("test")
-            command = f"tltool predict latest {shlex.quote(str(images))}"
-            unlabelled = [f"  # {images.name}/ has no masks: {command}"]
-        problems: list[FieldProblem] = []
-        pairs = PairFolders(suffixes=suffixes_of(channels))
-        masks: list[str] = []
-        numbers = {}
-        for name, folder in folders.items():
-            files, wrong = list_pairs(folder, name, pairs, where=f"data.{name}")
-            numbers[name] = len(files)
-            masks += [file.targets[0] for file in files]
-            problems += wrong
-        if problems:
-            raise DataError([problem for _, problem in problems])
-        return Proposal(
-            opening=f"{numbers['train']:,} images to train from, each with a mask",
-            counts=(),
-            task=[remark("task: segmentation", "or edges, or normals: those have no classes")],
-            data=[*write_paths(folders, place, "the images"), *_propose_masks(masks), *unlabelled],
-            batch_size=BATCH_SIZE,
-            head=("    hidden:", "      - units: 256"),
-            folder=source,
-            reason="the folders images and masks",
-            next_step="name the classes in it",
-        )
-
-
-def _propose_masks(paths: Sequence[str]) -> list[str]:
-    """Returns lines that name the classes by the values in some of the masks."""
-    from tl_toolkit.plan.starter_lines import remark
-
-    places = sorted({round(at * (len(paths) - 1) / _OPENED) for at in range(_OPENED + 1)})
-    values = _read_values([paths[place] for place in places]) if paths else set()
-    if not 2 <= len(values) <= _MOST_CLASSES:
-        return list(_MASKS)
-    in_order = sorted(values)
-    ignored = in_order[-1] == _BORDER and in_order[:-1] == list(range(len(in_order) - 1))
-    ignored = ignored and len(in_order) > 2
-    ids = in_order[:-1] if ignored else in_order
-    names = ", ".join(f"class_{value}" for value in ids)
-    is_counted = ids == list(range(len(ids)))
-    return [
-        f"  # {len(places)} masks were opened; they hold {', '.join(map(str, in_order))}.",
-        remark(f"  classes: [{names}]", "in the order of their values; put your names here"),
-        "  masks:",
-        f"    {'# ' if is_counted else ''}ids: [{', '.join(map(str, ids))}]",
-        remark(f"    ignore: {_BORDER}", "pixels of no class; or name it as a class")
-        if ignored
-        else f"    # ignore: {_BORDER}                # the value of pixels of no class, if any",
-    ]
-
-
-def _read_values(paths: Sequence[str]) -> set[int]:
-    """Returns the values in masks of one channel of 8 bits; none if one is of another kind."""
-    from PIL import Image
-
-    values: set[int] = set()
-    for path in paths:
-        try:
-            with Image.open(path, formats=PILLOW_FORMATS) as image:
-                if image.mode not in ("L", "P"):
-                    return set()
-                values |= {value for value, count in enumerate(image.histogram()) if count}
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            return set()
-    return values
+        return propose(source, place, channels)

@@ -73,7 +73,7 @@ class DenseSection(TaskSection):
         yield from super().find_recipe_conflicts(values)
         name = cls.model_fields["kind"].default
         data = values.get("data")
-        for field in ("csv", "builtin", "examples_per_class"):
+        for field in ("csv", "table", "builtin", "examples_per_class"):
             if field_of(data, field) is not None:
                 expected = f"expected data.train, a folder of images and masks, for {name}"
                 yield Conflict(("data", field), expected, f"~data.{field}")

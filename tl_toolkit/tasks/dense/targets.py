@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +13,12 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.runs.files import hash_file
+from tl_toolkit.sources.coco import COCO, hash_annotations
 from tl_toolkit.sources.listing import count_threads
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 
-__all__ = ["TargetReader", "Targets", "UnknownValues"]
+__all__ = ["TargetReader", "Targets", "UnknownValues", "hash_target"]
 
 _KEPT_BYTES = 512 << 20
 """Targets of the model's size that a split keeps in memory; the rest is read at each call."""
@@ -91,6 +93,19 @@ class UnknownValues(ValueError):
         self.values = values
 
 
+def hash_target(path: str) -> str:
+    """Returns the SHA-256 of a target, in hexadecimal.
+
+    Args:
+        path: Its file, or `coco:<file>#<id>`, of which the annotations of the image count.
+
+    Raises:
+        OSError: It cannot be read.
+        DataError: Annotations cannot be read.
+    """
+    return hash_annotations(path) if path.startswith(COCO) else hash_file(Path(path))
+
+
 class Targets:
     """The targets of one split, by index; those of the model's size stay in memory.
 
@@ -133,7 +148,7 @@ class Targets:
         """
         path, *sha256 = self._examples[index].targets
         try:
-            if any(sha256) and hash_file(path) != sha256[0]:
+            if any(sha256) and hash_target(path) != sha256[0]:
                 raise ValueError("not the mask that was inspected")
             return self.reader.read(path)
         except (OSError, ValueError) as error:

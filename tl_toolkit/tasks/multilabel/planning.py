@@ -25,6 +25,7 @@ from tl_toolkit.sources.tables import (
     describe_cells,
     find_wrong_cells,
     is_slip,
+    is_table,
     read_columns,
     read_header,
     read_table,
@@ -61,7 +62,7 @@ class Planning(TaskPlanning):
 
     def survey(self) -> Survey:
         """Reads the recipe's table; opens no image."""
-        path, classes = self.data.csv, self.data.classes
+        path, classes = self.data.table_path, self.data.classes
         if path is None:  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
         files, names, problems = _read_labels(
@@ -125,9 +126,9 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter_lines import write_table
+        from tl_toolkit.plan.starter_lines import name_after, write_table
 
-        if not source.is_file():
+        if not is_table(source):
             return None
         section = MultilabelSection()
         header, _ = read_header(source, expected="")
@@ -159,7 +160,7 @@ class Planning(TaskPlanning):
             data=[*write_table(source, place, "the images"), *_write_classes(classes)],
             images=Counter(file.split for file in files),
             outputs=len(counts),
-            folder=source.with_suffix(""),
+            folder=name_after(source),
             reason=reason,
             ignored=ignored,
         )

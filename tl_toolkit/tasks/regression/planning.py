@@ -19,6 +19,7 @@ from tl_toolkit.sources.tables import (
     describe_cells,
     find_wrong_cells,
     is_slip,
+    is_table,
     mend_decimal,
     read_columns,
     read_header,
@@ -45,7 +46,7 @@ class Planning(TaskPlanning):
 
     def survey(self) -> Survey:
         """Reads the recipe's table; opens no image."""
-        path, section = self.data.csv, self.recipe.task
+        path, section = self.data.table_path, self.recipe.task
         if path is None or not isinstance(section, RegressionSection):  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
         listing, problems = _list_table(path, splits_of(self.data), section.columns)
@@ -82,9 +83,9 @@ class Planning(TaskPlanning):
         Raises:
             DataError: Rows of it are wrong.
         """
-        from tl_toolkit.plan.starter_lines import quote, remark, write_table
+        from tl_toolkit.plan.starter_lines import name_after, quote, remark, write_table
 
-        if not source.is_file():
+        if not is_table(source):
             return None
         header, _ = read_header(source, expected="")
         if "label" in header:
@@ -121,7 +122,7 @@ class Planning(TaskPlanning):
             data=write_table(source, place, "the images"),
             images=Counter(file.split for file in listing.files),
             outputs=len(numbers),
-            folder=source.with_suffix(""),
+            folder=name_after(source),
             reason=f"columns of numbers: {name_some(numbers)}",
             ignored=ignored,
         )

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.sources.coco import COCO
 from tl_toolkit.sources.listing import PILLOW_FORMATS
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import UnknownValues
+from tl_toolkit.tasks.segmentation.regions import sample_mask
 
 __all__ = ["MaskReader", "MaskSettings"]
 
@@ -40,6 +42,7 @@ class MaskReader:
     Args:
         masks: The section that says what their values mean.
         num_classes: Number of classes.
+        classes: Their names, by which annotations of COCO name them.
     """
 
     dtype: type[Any] = np.int32
@@ -47,7 +50,8 @@ class MaskReader:
     fault = "hold values that are no class"
     hint = "masks: {ignore: VALUE} for pixels of no class, or data.masks.ids"
 
-    def __init__(self, masks: MaskSettings, num_classes: int) -> None:
+    def __init__(self, masks: MaskSettings, num_classes: int, classes: Sequence[str] = ()) -> None:
+        self._classes = tuple(classes)
         self._masks = masks
         self.num_sampling_groups = num_classes
         ids = masks.ids or tuple(range(num_classes))
@@ -59,7 +63,7 @@ class MaskReader:
         """Reads the class of each pixel.
 
         Args:
-            path: A file that Pillow reads: grey, palette or RGB.
+            path: A file that Pillow reads: grey, palette or RGB; or `coco:<file>#<id>`.
 
         Returns:
             uint8 (h, w), indices into the classes; IGNORE for pixels of none.
@@ -69,6 +73,8 @@ class MaskReader:
             UnknownValues: It holds values or colours that are no class.
             ValueError: It is a colour image without colours of classes.
         """
+        if path.startswith(COCO):
+            return sample_mask(path, self._classes)
         pixels = _read_pixels(path, as_rgb=self._masks.colors is not None)
         if self._masks.colors is not None:
             return _look_up_colors(pixels, self._masks)

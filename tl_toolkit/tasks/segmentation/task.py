@@ -53,7 +53,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
     return Segmentation(
         classes,
         PixelSettings(**{**values_of(recipe.pixels), **task.balanced_pixels}),
-        MaskReader(masks, len(classes)),
+        MaskReader(masks, len(classes), classes),
         layers_of(recipe),
         None if masks.colors is None else np.array(masks.colors, np.uint8),
     )

@@ -1,0 +1,222 @@
+"""Image folders of Hugging Face: images that metadata.jsonl or metadata.csv lists by file_name."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from tests.command import tltool
+from tests.tables import list_recipe
+from tl_toolkit.sources.tables import read_header, read_table
+
+ROWS = [
+    {"file_name": f"{number}.png", "label": label, "split": split}
+    for number, (label, split) in enumerate(
+        [("cat", "train"), ("dog", "train"), ("cat", "validation"), ("dog", "validation")]
+    )
+]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of four images, with the table labels.csv, which lists them as ROWS does."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    write_csv(folder / "labels.csv", "path", ROWS)
+    return folder
+
+
+def write_csv(path, name, rows):
+    lines = [",".join([name, *list(rows[0])[1:]]), *(",".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines))
+
+
+def write_jsonl(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_metadata_lists_what_a_table_of_the_same_rows_does(name, named, photos):
+    if name.endswith("jsonl"):
+        write_jsonl(photos / name, ROWS)
+    else:
+        write_csv(photos / name, "file_name", ROWS)
+
+    listing, problems = list_recipe(table=photos if named == "folder" else photos / name)
+
+    assert not problems
+    assert listing == list_recipe(csv=photos / "labels.csv")[0]
+    assert listing.count() == {split: {"cat": 1, "dog": 1} for split in ("train", "validation")}
+
+
+def test_folders_of_splits_have_a_metadata_file_each(photos):
+    for place, split in (("train", "train"), ("Val", "validation")):
+        rows = [
+            {**row, "file_name": f"../{row['file_name']}"} for row in ROWS if row["split"] == split
+        ]
+        write_jsonl(
+            photos / place / "metadata.jsonl",
+            [{"file_name": row["file_name"], "label": row["label"]} for row in rows],
+        )
+
+    listing, problems = list_recipe(table=photos, links="follow")
+
+    assert not problems
+    assert set(listing.files) == set(list_recipe(csv=photos / "labels.csv")[0].files)
+
+
+def test_one_file_for_folders_of_splits_takes_the_splits_of_the_folders(photos):
+    for number, place in enumerate(("train", "train", "test", "test")):
+        (photos / place).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / place / f"{number}.png")
+    rows = [
+        {"file_name": f"{place}/{number}.png", "label": label}
+        for number, (place, label) in enumerate(
+            zip(["train"] * 2 + ["test"] * 2, "xyxy", strict=True)
+        )
+    ]
+
+    listing, problems = list_recipe(table=write_jsonl(photos / "metadata.jsonl", rows))
+
+    assert not problems
+    assert [file.split for file in listing.files] == [None, None, "test", "test"]
+    assert listing.fractions == {"validation": 0.2}
+
+
+def test_values_of_other_kinds_are_cells_of_several_labels_and_of_numbers(photos):
+    rows = [
+        {"file_name": "0.png", "labels": ["cat", "dog"], "size": 3, "age": 0.5, "note": None},
+        {"file_name": "1.png", "labels": [], "size": 4, "age": 1e-3, "note": {"by": "me"}},
+        {"file_name": "2.png", "labels": ["dog"], "size": -5, "age": 2, "note": "é"},
+    ]
+    write_jsonl(photos / "metadata.jsonl", rows)
+
+    labels, wrong = list_recipe("multilabel", table=photos)
+    numbers, bad = list_recipe({"kind": "regression", "columns": ["size", "age"]}, table=photos)
+
+    assert not wrong and not bad
+    assert labels.classes == ("cat", "dog")
+    assert [file.targets for file in labels.files] == [("cat|dog",), ("",), ("dog",)]
+    assert [file.targets for file in numbers.files] == [("3", "0.5"), ("4", "0.001"), ("-5", "2")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file_name": "0.png", "label": ', r"line 3: is no JSON: Expecting value, column 33"),
+        ("[1]", "line 3: is list, no object"),
+        ('{"file_name": "0.png", "label": ["a|b"]}', r"line 3: a name in \['a\|b'\] holds '\|'"),
+        ('{"file_name": "0.png", "label": "\\ud800"}', "line 3: holds half of a character"),
+        ("[" * 100_000, "line 3: is nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(line, message, photos):
+    table = photos / "metadata.jsonl"
+    table.write_text('{"file_name": "1.png", "label": "a"}\n\n' + line)
+
+    _, [(field, problem)] = list_recipe(table=table)
+
+    assert (field, problem.where) == ("table", "data.table")
+    assert re.search(message, problem.what)
+    assert "One JSON object a line is expected" in problem.expected
+
+
+def test_hostile_rows_are_named_by_their_lines(photos):
+    rows = [
+        {"file_name": "0.png", "label": "cat"},
+        {"file_name": "../labels.csv", "label": "cat"},
+        {"file_name": "9.png", "label": "cat"},
+        {"file_name": "0.png", "label": "dog"},
+        {"label": "dog"},
+        {"file_name": "a\0b.png", "label": "dog"},
+    ]
+    (photos.parent / "labels.csv").write_text("")
+    table = write_jsonl(photos / "metadata.jsonl", rows)
+
+    messages = [problem.what for _, problem in read_table(table)[1]]
+
+    assert messages == [
+        f"'metadata.jsonl' names 1 image outside its folder: line 2: '{photos.parent}/labels.csv'",
+        f"metadata.jsonl:3: no file '{photos}/9.png'",
+        "metadata.jsonl:4: the image of line 1 again",
+        "metadata.jsonl:5: no path",
+        f"metadata.jsonl:6: no file {str(photos) + '/a' + chr(0) + 'b.png'!r}",
+    ]
+
+
+def test_a_row_of_one_folder_of_splits_is_named_with_its_file(photos):
+    write_jsonl(photos / "train/metadata.jsonl", [{"file_name": "no.png", "label": "cat"}])
+    write_jsonl(photos / "test/metadata.jsonl", [{"file_name": "../1.png", "label": "cat"}])
+
+    messages = [problem.what for _, problem in read_table(photos, links="follow")[1]]
+
+    assert messages == [f"train/metadata.jsonl:1: no file '{photos}/train/no.png'"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.jsonl", '{"image": "0.png"}\n', "has no file_name; it has image"),
+        ("metadata.jsonl", "\xff", "is not UTF-8"),
+        ("metadata.jsonl", "", "has no column path and no column label"),
+        ("other.txt", "", "is a folder that holds no metadata.jsonl"),
+    ],
+)
+def test_a_folder_without_usable_metadata_is_refused(name, text, message, photos):
+    (photos / name).write_bytes(text.encode("latin-1"))
+
+    _, [(field, problem)] = list_recipe(table=photos)
+
+    assert field == "table" and message in problem.what
+
+
+def test_init_recognizes_an_image_folder_and_validate_takes_its_recipe(photos):
+    write_jsonl(photos / "metadata.jsonl", ROWS)
+
+    done = tltool("init", "photos", "-o", "r.yaml", cwd=photos.parent)
+    checked = tltool("validate", "r.yaml", cwd=photos.parent)
+
+    assert "task: classification, by the column label" in done.stderr
+    assert "  table: photos\n" in (photos.parent / "r.yaml").read_text()
+    assert "classes  2: cat, dog" in checked.stderr
+    assert "images   2 train, 2 validation" in checked.stderr
+
+
+def test_a_folder_per_class_with_a_table_of_something_else_stays_one(photos):
+    for number, label in enumerate("xxyy"):
+        (photos / label).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / label / f"{number}.png")
+    (photos / "metadata.csv").write_text("file_name,author\n0.png,me\n")
+
+    tltool("init", "photos", "-o", "r.yaml", cwd=photos.parent)
+
+    assert "  train: photos\n" in (photos.parent / "r.yaml").read_text()
+    assert read_header(photos, expected="")[0] == ("path", "author")
+
+
+def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):
+    write_jsonl(photos / "metadata.jsonl", [{**row, "split": None} for row in ROWS])
+
+    checked = tltool("data", "check", "photos", cwd=photos.parent)
+    tltool(
+        "data",
+        "split",
+        "photos",
+        "-o",
+        "s.csv",
+        "--validation",
+        "0.5",
+        "--exact",
+        cwd=photos.parent,
+    )
+
+    assert "4 images looked at" in checked.stdout + checked.stderr
+    rows = (photos.parent / "s.csv").read_text().splitlines()
+    assert rows[0] == "path,label,split" and len(rows) == 5
+    assert rows[1].startswith("photos/0.png,cat,")

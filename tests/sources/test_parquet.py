@@ -1,0 +1,288 @@
+"""Parquet files: images in them, with targets, in one file or in shards of splits."""
+
+import hashlib
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.command import tltool
+from tests.tables import list_recipe
+from tl_toolkit.errors import DataError
+from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
+from tl_toolkit.sources.tables import read_table
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def encode(number, kind="PNG"):
+    """Returns an image file of one grey level."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number,) * 3).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(path, rows, *, features=None, row_group=3):
+    """Writes rows as Parquet, with the features that Hugging Face notes."""
+    table = pa.Table.from_pylist(rows)
+    if features:
+        note = json.dumps({"info": {"features": features}}).encode()
+        table = table.replace_schema_metadata({b"huggingface": note})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path, row_group_size=row_group)
+    return path
+
+
+def make_rows(count=8, start=0):
+    """Returns rows as Hugging Face writes them: a struct, and the number of a class."""
+    return [
+        {"image": {"bytes": encode(start + number), "path": f"{number}.png"}, "label": number % 2}
+        for number in range(count)
+    ]
+
+
+FEATURES = {
+    "image": {"_type": "Image"},
+    "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+}
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_rows_are_listed_with_the_names_of_their_classes_and_no_image_is_read(tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+
+    listing, problems = list_recipe(table=table)
+
+    assert not problems
+    assert listing.classes == ("cat", "dog")
+    assert [file.path for file in listing.files] == [
+        f"inside:{table}#{place}" for place in range(1, 9)
+    ]
+    assert [file.targets for file in listing.files] == [("cat",), ("dog",)] * 4
+
+
+@pytest.mark.parametrize("kind", ["struct", "bytes"])
+def test_a_scan_writes_each_image_once_and_the_manifest_has_its_bytes(kind, tmp_path):
+    rows = make_rows()
+    if kind == "bytes":
+        rows = [{"image": row["image"]["bytes"], "label": row["label"]} for row in rows]
+    table = write(tmp_path / "a.parquet", rows, features=FEATURES)
+    listing = list_recipe(table=table)[0]
+    cache = tmp_path / "cache"
+
+    first = scan(listing, ScanSettings(), cache_dir=cache)
+    written = {path: path.stat().st_mtime_ns for path in cache.glob("extracted/*/*.png")}
+    table.with_name("b.parquet").write_bytes(b"")  # only that file is looked at
+    second = scan(listing, ScanSettings(), cache_dir=cache)
+
+    assert [entry.sha256 for entry in first.examples] == [sha(encode(place)) for place in range(8)]
+    assert [int(entry.path.rsplit("/")[-1].split("-")[0]) for entry in first.examples] == [
+        *range(1, 9)
+    ]
+    assert {entry.verdict for entry in first.examples} == {"good"}
+    assert second.examples == first.examples
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("extracted/*/*.png")} == written
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows())
+    paths = [f"inside:{table}#{place}" for place in (2, 8)]
+    inspect_images(paths, cache_dir=tmp_path / "cache")
+    write(table, make_rows(start=100))
+
+    found = inspect_images(paths, cache_dir=tmp_path / "cache")
+
+    assert [entry.sha256 for entry in found] == [sha(encode(101)), sha(encode(107))]
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_images_that_are_not_whole_in_the_cache_are_written_again(is_removed, tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows())
+    paths = [f"inside:{table}#{place}" for place in (1, 5)]
+    first = inspect_images(paths, cache_dir=tmp_path / "cache")
+    [path] = tmp_path.glob("cache/extracted/*/5-*")
+    path.unlink() if is_removed else path.write_bytes(path.read_bytes()[:-9])
+
+    assert inspect_images(paths, cache_dir=tmp_path / "cache") == first
+
+
+def test_shards_are_of_the_split_that_their_names_tell(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
+        write(tmp_path / f"data/{name}.parquet", make_rows(2), features=FEATURES)
+    write(tmp_path / "test/0000.parquet", make_rows(2), features=FEATURES)
+
+    listing, problems = list_recipe(table=tmp_path)
+
+    assert not problems
+    assert [file.split for file in listing.files] == [*["train"] * 4, *["validation"] * 2,
+                                                       *["test"] * 2]  # fmt: skip
+
+
+def test_columns_of_several_labels_and_of_numbers_are_targets(tmp_path):
+    rows = [
+        {"picture": encode(number), "labels": labels, "size": size, "more": {"x": 1}}
+        for number, (labels, size) in enumerate([([0, 1], 2.5), ([], -1.0), ([1], 1e-3)])
+    ]
+    features = {"labels": {"feature": {"names": ["cat", "dog"]}, "_type": "List"}}
+    table = write(tmp_path / "a.parquet", rows, features=features)
+
+    labels, wrong = list_recipe("multilabel", table=table)
+    numbers, bad = list_recipe({"kind": "regression", "columns": ["size"]}, table=table)
+
+    assert not wrong and not bad
+    assert [file.targets for file in labels.files] == [("cat|dog",), ("",), ("dog",)]
+    assert [file.targets for file in numbers.files] == [("2.5",), ("-1.0",), ("0.001",)]
+
+
+def test_a_file_that_names_images_is_a_table_like_any_other(tmp_path):
+    rows = [{"file_name": f"{number}.png", "label": label} for number, label in enumerate("xyx")]
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode(number))
+    table = write(tmp_path / "a.parquet", rows)
+
+    files, [(_, problem)] = read_table(table)
+
+    assert [file.path for file in files] == [str(tmp_path / f"{number}.png") for number in range(3)]
+    assert problem.what == f"a.parquet:3: no file '{tmp_path}/2.png'"
+
+
+def test_rows_without_a_label_or_an_image_are_named(tmp_path):
+    rows = [
+        *make_rows(4),
+        {"image": {"bytes": encode(9), "path": ""}, "label": -1},
+        {"image": {"bytes": None, "path": "x.png"}, "label": 1},
+    ]
+    table = write(tmp_path / "a.parquet", rows, features=FEATURES)
+
+    [(_, unlabelled)] = read_table(table)[1]
+    with pytest.raises(DataError, match=f"inside:{table}#6: holds no bytes of an image"):
+        scan(list_recipe("multilabel", table=write_flags(table, rows))[0], ScanSettings(),
+             cache_dir=tmp_path / "cache")  # fmt: skip
+
+    assert unlabelled.what == "a.parquet:5: no label"
+
+
+def write_flags(path, rows):
+    flags = [{"image": row["image"], "x": number % 2, "y": 1} for number, row in enumerate(rows)]
+    return write(path, flags)
+
+
+def test_a_damaged_image_is_broken_and_named_by_its_row(tmp_path):
+    rows = [*make_rows(2), {"image": {"bytes": b"no image", "path": ""}, "label": 1}]
+    table = write(tmp_path / "a.parquet", rows)
+
+    *good, broken = inspect_images(
+        [f"inside:{table}#{place}" for place in (1, 2, 3)], cache_dir=tmp_path / "cache"
+    )
+
+    assert [entry.verdict for entry in good] == ["good", "good"]
+    assert broken.verdict == "broken" and "/3-" in broken.path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no Parquet", "cannot be read: "),
+        (b"", "cannot be read: "),
+        ([{"label": 1}], "has no column of images; it has label"),
+    ],
+)
+def test_files_that_hold_something_else_are_refused(content, message, tmp_path):
+    table = tmp_path / "a.parquet"
+    table.write_bytes(content) if isinstance(content, bytes) else write(table, content)
+
+    [(field, problem)] = list_recipe(table=table)[1]
+
+    assert field == "table" and message in problem.what
+
+
+def test_a_file_that_ends_in_its_images_is_refused_by_the_scan(tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows(300), row_group=300)
+    listing = list_recipe(table=table)[0]
+    data = bytearray(table.read_bytes())
+    data[4:2000] = bytes(1996)
+    table.write_bytes(data)
+
+    with pytest.raises(DataError, match=r"a\.parquet' cannot be read"):
+        scan(listing, ScanSettings(), cache_dir=tmp_path / "cache")
+
+
+def test_without_pyarrow_the_message_says_what_to_install(tmp_path, monkeypatch):
+    table = write(tmp_path / "a.parquet", make_rows())
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+
+    [(_, problem)] = list_recipe(table=table)[1]
+
+    assert problem.what == f"'{table}' is a Parquet file, which the package pyarrow reads"
+    assert problem.hint == "pip install 'tl-toolkit[parquet]'"
+
+
+def test_rows_are_left_out_by_their_places(tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+    (tmp_path / "exclude.csv").write_text("path\na.parquet#2\na.parquet#5\n")
+
+    listing, problems = list_recipe(table=table, exclude=tmp_path / "exclude.csv")
+
+    assert not problems
+    assert [file.path.rpartition("#")[2] for file in listing.files] == list("134678")
+    assert listing.excluded.describe().startswith("2 images left out")
+
+
+def test_init_recognizes_parquet_and_a_check_of_images_refuses_it(tmp_path):
+    write(tmp_path / "pets/data/train-0.parquet", make_rows(), features=FEATURES)
+
+    tltool("init", "pets", "-o", "r.yaml", cwd=tmp_path)
+    checked = tltool("validate", "r.yaml", cwd=tmp_path)
+    refused = tltool("data", "check", "pets", cwd=tmp_path, code=3)
+
+    assert "  table: pets\n" in (tmp_path / "r.yaml").read_text()
+    assert "images   8 to be split" in checked.stderr
+    assert "images in a file with others are not checked" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_parquet_is_that_on_the_same_files(tmp_path, monkeypatch):
+    import tl_toolkit as tl
+
+    random = np.random.default_rng(0)
+    rows, lines = [], ["path,label"]
+    for number in range(24):
+        label = "ab"[number % 2]
+        pixels = random.integers(0, 120, (32, 32, 3)).astype(np.uint8)
+        pixels[:16] += 100 * (number % 2)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        data = (tmp_path / f"{number}.png").read_bytes()
+        rows.append({"image": data, "label": label})
+        lines.append(f"{number}.png,{label}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    write(tmp_path / "t.parquet", rows)
+    runs = [
+        tl.finetune(
+            {
+                "version": 1,
+                "name": name,
+                "data": {field: str(tmp_path / place), "image_size": 32, "batch_size": 8},
+                "model": {"base": "lenet5", "weights": "random"},
+                "phases": [{"name": "all", "epochs": 2, "learning_rate": 0.01, "unfreeze": 4}],
+                "export": False,
+            },
+            out=tmp_path / name,
+        )
+        for name, field, place in (("files", "csv", "t.csv"), ("rows", "table", "t.parquet"))
+    ]
+
+    histories, locks = (
+        [(run.folder.path / name).read_text() for run in runs]
+        for name in ("phases/1-all/history.csv", "lock.json")
+    )
+    digests = [json.loads(lock)["data_sha256"] for lock in locks]
+    assert histories[0] == histories[1]
+    assert digests[0] == digests[1]

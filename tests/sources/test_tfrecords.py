@@ -1,0 +1,188 @@
+"""TFRecord files that TensorFlow writes: examples with images in them, in files and in shards."""
+
+import hashlib
+import io
+import struct
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.tables import list_recipe
+from tl_toolkit.errors import DataError
+from tl_toolkit.images.scan import ScanSettings, scan
+from tl_toolkit.sources.tables import read_header, read_table
+from tl_toolkit.sources.tfrecords import read_images
+
+
+def encode(number, kind="PNG"):
+    """Returns an image file of one grey level."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number,) * 3).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def as_feature(values):
+    values = values if isinstance(values, list) else [values]
+    if values and isinstance(values[0], str | bytes):
+        texts = [value.encode() if isinstance(value, str) else value for value in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
+    if values and isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def serialize(values):
+    feature = {key: as_feature(value) for key, value in values.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def write(path, examples, options=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path), options) as writer:
+        for values in examples:
+            writer.write(values if isinstance(values, bytes) else serialize(values))
+    return path
+
+
+def make_examples(count=6, kind="PNG"):
+    return [{"image": encode(number, kind), "label": number % 2} for number in range(count)]
+
+
+def test_examples_are_listed_and_a_scan_reads_the_bytes_that_were_written(tmp_path):
+    table = write(tmp_path / "a.tfrecord", make_examples())
+
+    listing, problems = list_recipe(table=table)
+    manifest = scan(listing, ScanSettings(), cache_dir=tmp_path / "cache")
+
+    assert not problems
+    assert listing.classes == ("0", "1")
+    assert [file.path for file in listing.files] == [f"inside:{table}#{n}" for n in range(1, 7)]
+    digests = [hashlib.sha256(encode(number)).hexdigest() for number in range(6)]
+    assert [entry.sha256 for entry in manifest.examples] == digests
+
+
+def test_keys_of_imagenet_are_known_and_text_comes_before_its_number(tmp_path):
+    examples = [
+        {
+            "image/encoded": encode(number, "JPEG"),
+            "image/class/label": number,
+            "image/class/text": text,
+            "image/format": "JPEG",
+        }
+        for number, text in enumerate(["BMW", "ärger"])
+    ]
+
+    files, problems = read_table(write(tmp_path / "train-00000-of-00001", examples))
+
+    assert not problems
+    assert [file.targets for file in files] == [("BMW",), ("ärger",)]
+    assert [data for _, data in read_images(tmp_path / "train-00000-of-00001", [2])] == [
+        encode(1, "JPEG")
+    ]
+
+
+def test_values_of_all_kinds_are_cells(tmp_path):
+    values = {
+        "a": encode(0, "BMP"),
+        "brand": "BMW, which is no image although it begins so",
+        "floats": [0.1, -2.0, 1e-8],
+        "none": [],
+        "numbers": [1, -1, 1 << 62, -(1 << 63)],
+        "pixels": list(range(1001)),
+        "raw": b"\xff\x00",
+        "words": ["x", "y"],
+    }
+    table = write(tmp_path / "a.tfrecords", [values])
+
+    files, problems = read_table(table, list(values)[1:], refuse=lambda column, value: "")
+
+    assert not problems
+    assert read_header(table, expected="")[0] == ("path", *list(values)[1:])
+    assert files[0].targets == (
+        values["brand"], "0.1|-2|1e-08", "", f"1|-1|{1 << 62}|{-(1 << 63)}", "", "", "x|y"
+    )  # fmt: skip
+
+
+def test_a_folder_that_tfds_prepared_has_splits_and_names_of_classes(tmp_path):
+    folder = tmp_path / "pets/1.0.0"
+    for split, count in (("train", 4), ("test", 2)):
+        write(folder / f"pets-{split}.tfrecord-00000-of-00001", make_examples(count))
+    (folder / "label.labels.txt").write_text("cat\ndog\n")
+    (folder / "dataset_info.json").write_text("{}")
+
+    listing, problems = list_recipe(table=folder)
+
+    assert not problems
+    assert listing.classes == ("cat", "dog")
+    assert listing.count() == {"test": {"cat": 1, "dog": 1}, None: {"cat": 2, "dog": 2}}
+
+
+def test_large_examples_are_stepped_over_without_being_read(tmp_path, monkeypatch):
+    examples = [{"image": encode(9) + bytes(1 << 20), "label": number % 2} for number in range(8)]
+    table = write(tmp_path / "a.tfrecord", examples)
+    read = []
+    from tl_toolkit.sources import tfexamples
+
+    class Counted(tfexamples.RecordFile):
+        def __init__(self, file, size):
+            super().__init__(self, size)
+            self._open = file
+
+        def seek(self, place):
+            self._open.seek(place)
+
+        # The file under the blocks, which counts what is read of it.
+        def read(self, span):
+            if isinstance(span, int):
+                read.append(span)
+                return self._open.read(span)
+            return super().read(span)
+
+    monkeypatch.setattr(tfexamples, "RecordFile", Counted)
+
+    files, problems = read_table(table)
+
+    assert not problems and len(files) == 8
+    assert sum(read) < 0.3 * table.stat().st_size
+
+
+def damage(path, place, data):
+    content = bytearray(path.read_bytes())
+    content[place : place + len(data)] = data
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(b"no records at all, but text"), "holds no TFRecord"),
+        (lambda path: path.write_bytes(b"short"), "ends within a record, at byte 0"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "ends within a record, at byte "),
+        (lambda path: damage(path, 0, struct.pack("<Q", 1 << 60)), "holds no TFRecord"),
+        (lambda path: write(path, [serialize(make_examples(1)[0]), b"\x0a\x7f\x0a"]),
+         "holds no tf.train.Example"),
+        (lambda path: write(path, [b"\xff" * 40]), "holds no tf.train.Example"),
+        (lambda path: write(path, [{"label": 1}]),
+         "has no encoded image in its first example, whose keys are label"),
+        (lambda path: write(path, make_examples(1), tf.io.TFRecordOptions(compression_type="GZIP")),
+         "is compressed: plain TFRecord files are read"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_something_else_are_refused(spoil, message, tmp_path):
+    table = write(tmp_path / "a.tfrecord", make_examples())
+    spoil(table)
+
+    [(field, problem)] = list_recipe(table=table)[1]
+    with pytest.raises(DataError):
+        list(read_images(table, [1, 2, 6]))
+
+    assert field == "table" and message in problem.what
+
+
+def test_an_empty_file_has_no_rows(tmp_path):
+    (tmp_path / "a.tfrecord").write_bytes(b"")
+
+    [(_, problem)] = list_recipe(table=tmp_path / "a.tfrecord")[1]
+
+    assert "has no column label" in problem.what
