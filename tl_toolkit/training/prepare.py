@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 
@@ -23,7 +23,6 @@ from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
@@ -31,7 +30,6 @@ from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
-from tl_toolkit.transfer.weights import hash_file
 from tl_toolkit.transfer.widening import describe_widened
 
 _T = TypeVar("_T")
@@ -137,42 +135,6 @@ def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
     """
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
-
-
-def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> dict[str, Any]:
-    """Returns what lock.json holds: seeds, versions, and digests of data and weights.
-
-    Args:
-        plan: The plan.
-        transfer: Its model.
-        manifest: Its images.
-    """
-    recipe = plan.recipe
-    loaded = transfer.weights
-    weights = loaded.path if loaded else recipe.model.own_file
-    return {
-        "seed": recipe.seed,
-        "split_seed": recipe.data.split_seed,
-        "data_sha256": manifest.digest,
-        "excluded": plan.listing.excluded.images,
-        "weights": str(weights) if weights else recipe.model.weights,
-        "weights_sha256": hash_file(weights) if weights else None,
-        "weights_matched_by": loaded.by if loaded else None,
-        "weights_left_out": list(loaded.left_out) if loaded else [],
-        **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),
-        "start": plan.start.as_json() if plan.start else None,
-        "teacher": _describe_teacher(plan),
-        "numerics": {**describe_numerics(), "precision": recipe.precision},
-    }
-
-
-def _describe_teacher(plan: Plan) -> dict[str, str] | None:
-    """Returns the run of a teacher and the digest of its model; None without one."""
-    teacher = plan.recipe.teacher
-    if teacher is None:
-        return None
-    model = RunFolder(teacher.run).model
-    return {"run": str(teacher.run), "sha256": hash_file(model)}
 
 
 def save_model(transfer: TransferModel, folder: RunFolder) -> None:
