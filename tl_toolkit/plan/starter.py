@@ -233,7 +233,7 @@ def _compose(
         "",
         "model:",
         remark(f"  base: {record.name}", "tltool models list"),
-        *write_training(record, proposal),
+        *write_training(record, proposal, channels[0] if channels else RGB),
     ]
     return "\n".join(lines) + "\n"
 
