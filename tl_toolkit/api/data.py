@@ -73,6 +73,7 @@ def check_data(
     images, recipe = _list(source, overrides, base, weights, links)
     from tl_toolkit.audit.check import build_report
     from tl_toolkit.audit.inspect import inspect_files
+    from tl_toolkit.audit.near_leaks import pair_files, remember_pairs
 
     with handling(progress) as handle:
         files = inspect_files(
@@ -83,11 +84,13 @@ def check_data(
         doubts = Doubts(note=_NO_BASE if recipe is None else "")
         if recipe is not None and features:
             doubts = doubt_images(recipe, images, files, handle, may_fetch=base is not None)
+    pairs = pair_files(files)
+    remember_pairs(files, pairs)
     notes = [f"the recipe cannot use them yet: {problem}" for problem in images.problems]
     notes += filter(None, [images.listing.excluded.describe(), doubts.note])
     return build_report(
-        images.listing, files, source=images.source, root=images.root, more=doubts.findings,
-        notes=notes,
+        images.listing, files, source=images.source, root=images.root, pairs=pairs,
+        more=doubts.findings, notes=notes,
     )  # fmt: skip
 
 

@@ -26,12 +26,11 @@ from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.leaks import find_leaks
+from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
 from tl_toolkit.sources.listing import name_some
+from tl_toolkit.sources.near_leaks import find_known_near
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
-
-_NAMED_LEAKS = 5
 
 
 def check_recipe(loaded: LoadedRecipe) -> Plan:
@@ -59,7 +58,8 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         findings += check_search(recipe, survey, findings)
     if findings or network is None:
         raise as_error(findings, loaded.locate)
-    return replace(_make_plan(recipe, survey, network), reasons=reasons)
+    near = _find_near(recipe, survey)
+    return replace(_make_plan(recipe, survey, network), reasons=reasons, near_leaks=near)
 
 
 def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, ...]]:
@@ -153,17 +153,21 @@ def _check_leakage(data: Data, survey: Survey) -> Findings:
     """Refuses files with the same bytes in two splits that folders or a table name."""
     if data.leakage == "allow" or len(survey.counts) < 2:
         return
-    leaks = find_leaks(survey.list_files().files)
-    if not leaks:
-        return
-    count = "1 image is" if len(leaks) == 1 else f"{len(leaks)} images are"
-    more = f"\n  and {len(leaks) - _NAMED_LEAKS} more" if len(leaks) > _NAMED_LEAKS else ""
-    named = "\n  ".join(map(str, leaks[:_NAMED_LEAKS]))
-    what = f"data.leakage = 'refuse': {count} in two splits:\n  {named}{more}"
-    expected = "What trains must not measure, or figures are too good."
-    hint = "tltool data check RECIPE --exclusions exclude.csv, and data.exclude=exclude.csv"
-    hint = f"{hint}; or data.leakage=allow to train all the same"
-    yield Finding(("data", "leakage"), Problem("", what, expected, hint), DataError)
+    files = survey.list_files().files
+    kinds = [(find_leaks(files), "")]
+    if data.leakage == "refuse_near":
+        kinds.append((find_known_near(files), " --exclude near_leak"))
+    for leaks, option in kinds:
+        if leaks:
+            what = f"data.leakage = {data.leakage!r}: {describe_leaks(leaks)}"
+            yield Finding(("data", "leakage"), refuse_leaks(what, option), DataError)
+
+
+def _find_near(recipe: Recipe, survey: Survey) -> tuple[Leak, ...]:
+    """Returns the near duplicates in two splits that are known and not refused."""
+    if recipe.data.leakage == "refuse_near" or len(survey.counts) < 2:
+        return ()
+    return tuple(find_known_near(survey.list_files().files))
 
 
 def _check_folds(recipe: Recipe, survey: Survey) -> Findings:
