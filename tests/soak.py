@@ -2,11 +2,11 @@
 
     python tests/soak.py --kills 200
 
-A fine-tune (features stored, images augmented, states every few steps, an export), a search and an
-export of a finished run take turns. After each kill every file that a reader may see is read; when
-a command has ended, digests of weights, histories, receipts, predictions, trials and winner are
-compared. One cache of features is shared by all of a command's processes, so that what a kill
-leaves in it is used by the next.
+A fine-tune (features stored, images augmented, states every few steps, an export), one with folds
+and a baseline, a search and an export of a finished run take turns. After each kill every file that
+a reader may see is read; when a command has ended, digests of weights, histories, receipts,
+predictions, trials and winner are compared. One cache of features is shared by all of a command's
+processes, so that what a kill leaves in it is used by the next.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ RECIPE = {
     "checkpoint": {"every": "4 steps"},
     "yardsticks": False,
 }
+FOLDS = {
+    **RECIPE,
+    "data": {**DATA, "folds": 3},
+    "baseline": "scratch",
+    "export": False,
+}
 SEARCH = {
     **RECIPE,
     "export": False,
@@ -101,10 +107,11 @@ def hash_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
 def digest_run(folder: Path) -> dict[str, str]:
     """Returns digests of a run: of its metrics those that are no times."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    kept = {name: metrics[name] for name in ("weights_sha256", "best", "validation", "test")}
-    parity = json.loads((folder / "export/parity.json").read_text())
-    files = hash_files(folder, ["phases/*/history.csv", "phases/*/receipt.json", "predictions.csv"])
-    return {**files, "metrics": json.dumps(kept), "parity": str(sorted(parity))}
+    names = ("weights_sha256", "best", "validation", "test", "folds", "baseline")
+    kept = {name: metrics.get(name) for name in names}
+    files = hash_files(folder, ["**/history.csv", "**/receipt.json", "predictions.csv"])
+    is_exported = (folder / "export/parity.json").is_file()
+    return {**files, "metrics": json.dumps(kept), "is exported": str(is_exported)}
 
 
 def digest_search(folder: Path) -> dict[str, str]:
@@ -179,11 +186,12 @@ def call(
 
 def make_jobs(place: Path) -> Iterator[Job]:
     """Writes the recipes, and yields the jobs; each writes to the folder `out`."""
-    for name, recipe in (("finetune", RECIPE), ("search", SEARCH)):
+    for name, recipe in (("finetune", RECIPE), ("folds", FOLDS), ("search", SEARCH)):
         path = place / f"{name}.yaml"
         path.write_text(json.dumps(recipe))
-        begin = [name, str(path), "--out", "out"]
-        digest = digest_run if name == "finetune" else digest_search
+        verb = "search" if name == "search" else "finetune"
+        begin = [verb, str(path), "--out", "out"]
+        digest = digest_search if name == "search" else digest_run
         yield Job(name, begin, [*begin, "--resume"], digest)
     yield Job("export", ["export", "out"], ["export", "out"], digest_run)
 
@@ -222,11 +230,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one job: finetune, folds or search")
     args = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="soak-"))
     sampler = random.Random(args.seed)
     wholes: dict[str, dict[str, Any]] = {}
-    jobs = list(make_jobs(place))
+    jobs = [job for job in make_jobs(place) if args.only in (None, job.name)]
     _, start = call(["env"], place, None)
     for job in jobs:
         folder = place / f"whole-{job.name}"

@@ -256,6 +256,62 @@ def test_nothing_to_resume_is_a_new_run(tmp_path):
         tl.finetune(RECIPE, root=tmp_path, resume=True, overwrite=True)
 
 
+def kill_at_state(monkeypatch, place, number):
+    """Ends a run as a kill would, after so many states were written below a place of it."""
+    write, seen = Checkpoints.write, []
+
+    def count(checkpoints, *arguments):
+        write(checkpoints, *arguments)
+        seen.extend([1] if place in str(checkpoints._folder) else [])
+        if len(seen) == number:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "write", count)
+
+
+def find_times(run, but):
+    """Returns when each history was written, of all trainings but one."""
+    paths = {str(path.relative_to(run)): path for path in run.rglob("history.csv")}
+    finished = {name: path for name, path in paths.items() if not name.startswith(but)}
+    return {name: path.stat().st_mtime_ns for name, path in finished.items()}
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory):
+    """A recipe with folds and a baseline, and its run without a pause."""
+    head, tune = RECIPE["phases"]
+    recipe = RECIPE | {
+        "data": RECIPE["data"] | {"folds": 2},
+        "phases": [head | {"epochs": 1}, tune | {"epochs": 2}],
+        "baseline": {"model.head.dropout": 0.1},
+    }
+    return recipe, tl.finetune(recipe, out=tmp_path_factory.mktemp("folded") / "run")
+
+
+@pytest.mark.slow
+def test_folds_and_baseline_go_on_where_they_were_killed(folded, tmp_path, monkeypatch):
+    recipe, whole = folded
+    out, before, texts = tmp_path / "run", {}, []
+    for place, training in [("run/folds/2", "folds/2"), ("run/checkpoints", "phases/"),
+                            ("baseline/folds/1", "baseline/"),
+                            ("baseline/checkpoints", "baseline/phases")]:  # fmt: skip
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at_state(patch, place, 2)
+            tl.finetune(recipe, out=out, resume=True)
+        finished = find_times(out, but=training)
+        assert before.items() <= finished.items()
+        before = finished
+
+    run = tl.finetune(recipe, out=out, resume=True, progress=lambda event: texts.append(event.text))
+
+    assert before.items() <= find_times(out, but="baseline/phases").items()
+    assert outcome(run) == outcome(whole)
+    names = ("folds", "baseline", "validation", "test")
+    assert [run.metrics[name] for name in names] == [whole.metrics[name] for name in names]
+    assert "fold 1: phase tune is over: nothing is trained again" in texts
+    assert not list(out.glob("**/folds/*/checkpoints/states"))
+
+
 def test_states_are_due_by_epochs_steps_and_minutes(tmp_path):
     now = 0.0
     epochs = Checkpoints(tmp_path, every="2 epochs", batch_size=8)

@@ -1,10 +1,15 @@
 """Images in two splits, and images that a recipe leaves out by name."""
 
 import pytest
+from PIL import Image
 
 import tl_toolkit as tl
+from tests.models import plan_values
 from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.events import ignore
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.known_files import KnownFiles
+from tl_toolkit.training.prepare import survey_images
 
 
 @pytest.fixture
@@ -47,6 +52,58 @@ def test_leakage_that_is_allowed_by_name_is_no_problem(recipe):
     plan = tl.validate(recipe, {"data.leakage": "allow"})
 
     assert plan.images["validation"]["bees"] == 3
+
+
+@pytest.fixture
+def near(recipe, tmp_path, monkeypatch):
+    """The recipe, with a near copy in the place of the copy."""
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tl_toolkit.sources.known_files._YOUNG", 0)  # files are new in tests
+    with Image.open(tmp_path / "train" / "ants" / "1.jpg") as image:
+        image.resize((96, 96)).save(tmp_path / "val" / "bees" / "leak.jpg", quality=95)
+    return recipe
+
+
+def test_near_copies_are_known_when_a_check_has_found_them_and_not_before(near, tmp_path):
+    strict = {"data.leakage": "refuse_near"}
+    copy, original = tmp_path / "val/bees/leak.jpg", tmp_path / "train/ants/1.jpg"
+    named = f"{copy} (validation) looks like {original} (train)"
+    assert tl.validate(near, strict).warnings == []
+
+    assert len(tl.check_data(near).of("near_leak")) == 1
+    (warning,) = tl.validate(near).warnings
+    with pytest.raises(
+        DataError, match="= 'refuse_near': 1 pair of near duplicates is in"
+    ) as error:
+        tl.validate(near, strict)
+    tl.check_data(near).write_exclusions(tmp_path / "exclude.csv", ["near_leak"])
+    plan = tl.validate(near, strict | {"data.exclude": tmp_path / "exclude.csv"})
+
+    reversed_named = f"{original} (train) looks like {copy} (validation)"
+    assert any(text in warning for text in (named, reversed_named))
+    assert any(text in str(error.value) for text in (named, reversed_named))
+    assert plan.warnings == []
+    copy.write_bytes(copy.read_bytes() + b" ")  # another file: nothing is known of it
+    assert tl.validate(near, strict).warnings == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"data.validation": 0.5}, {"data.folds": 2}])
+def test_near_copies_that_no_check_has_seen_are_refused_before_training(near, tmp_path, changes):
+    if changes:  # a copy of each image, of which some come to the other side
+        del near["data"]["validation"]
+        for path in (tmp_path / "train").rglob("*.jpg"):
+            with Image.open(path) as image:
+                image.resize((96, 96)).save(path.with_name(f"copy-{path.name}"), quality=95)
+    plan, task = plan_values(near, changes | {"data.leakage": "refuse_near"})
+
+    with pytest.raises(
+        DataError, match="pairs? of near duplicates (is|are) in two splits"
+    ) as error:
+        survey_images(plan, task, RunFolder(tmp_path / "run"), ignore)
+
+    wanted = "data split SOURCE -o splits.csv --near" if changes else "--exclude near_leak"
+    assert wanted in str(error.value)
+    assert ("data.group=group_near" in str(error.value)) == ("data.folds" in changes)
 
 
 def test_only_files_of_equal_size_are_read(recipe, tmp_path, monkeypatch):

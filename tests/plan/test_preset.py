@@ -53,6 +53,21 @@ def test_logistic_regression_is_left_out_where_it_would_take_minutes():
     assert any("would take minutes" in text for text in reasons)
 
 
+@pytest.mark.parametrize("validation", [60, 200])
+def test_widened_weights_train_from_their_first_convolution(validation):
+    """Until it trains, all maps, and a head that is solved on them, see the sum of the bands."""
+    data = {"train": "fields", "image_size": 32, "channels": 4}
+    recipe, reasons = resolve(
+        validation=validation,
+        data=data,
+        model={"base": "mobilenet", "weights": "imagenet"},
+    )
+
+    assert recipe.model.head.solver == "auto"
+    assert [phase.unfreeze.unit for phase in recipe.phases] == ["conv1"]
+    assert "see the sum of the bands alone" in reasons[-1]
+
+
 def test_few_validation_images_choose_nothing():
     recipe, reasons = resolve(validation=60)
 

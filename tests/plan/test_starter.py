@@ -336,6 +336,8 @@ def test_init_reads_the_channels_of_arrays(tmp_path):
     plan = check_recipe(load_recipe(tmp_path / "r.yaml"))
     assert plan.recipe.data.channels == 6
     assert plan.images == {"to be split": {"a": 6, "b": 6}}
+    (tmp_path / "r.yaml").write_text(starter.text)
+    assert check_recipe(load_recipe(tmp_path / "r.yaml")).warnings == []
 
 
 def test_init_reads_the_channels_of_arrays_in_pairs_and_tables(tmp_path):

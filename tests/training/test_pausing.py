@@ -9,8 +9,9 @@ from tests.models import build_trainer, plan_values
 from tl_toolkit.errors import DataError
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import build_recipe
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics, start_tensorflow
-from tl_toolkit.training.resume import load_paused, save_paused
+from tl_toolkit.training.resume import StateSettings, find_paused, load_paused, save_paused
 
 RECIPE = {
     "version": 1,
@@ -174,6 +175,36 @@ def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
         load_paused(path)
     with pytest.raises(DataError, match=r"missing\.npz"):
         load_paused(tmp_path / "missing.npz")
+
+
+def test_a_training_that_is_over_is_not_trained_again(trainer, paused, tmp_path):
+    kept, folder = StateSettings("1 epoch", 8, "this one"), RunFolder(tmp_path)
+    settings = settings_of(recipe_with())
+    whole = trainer.train(settings, paused=paused, checkpoints=kept.open(folder))
+    losses, outputs = trainer.assess(*join_validation(trainer))
+
+    state, texts = find_paused(kept.open(folder), settings.phases)
+    trainer.train(settings, pause_after=0)
+    again = trainer.train(settings, paused=state, checkpoints=kept.open(folder))
+
+    assert len(state.done) == 2 and state.phase is None
+    assert texts == ["phase tune is over: nothing is trained again"]
+    assert outcome(again) == outcome(whole)
+    assert [values.tolist() for values in trainer.assess(*join_validation(trainer))] == [
+        losses.tolist(), outputs.tolist()
+    ]  # fmt: skip
+    assert len(list(folder.states.iterdir())) == 1
+    other, texts = StateSettings("1 epoch", 8, "another").open(folder).read()
+    assert other is None and "the recipe of this training, or its weights, were others" in texts[0]
+
+
+def join_validation(trainer):
+    """Returns the features of the validation images joined with their targets, and their number."""
+    _, features = trainer.features("validation")
+    targets = trainer._images["validation"].targets
+    return trainer.transfer.task.join_targets(features, targets, seed=0, transform=None), len(
+        targets
+    )
 
 
 def test_a_paused_training_is_judged_by_its_best_state_so_far(trainer):

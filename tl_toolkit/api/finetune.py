@@ -136,6 +136,7 @@ def finetune(
             run = _Finetuning(plan, folder, handle, callbacks, resumed).run()
         if reason := point_latest(folder, root=Path(root), name=name):
             handle(warning(reason))
+    folder.remove_side_states()  # now that it is done, nothing goes on from them
     return run
 
 
@@ -318,8 +319,8 @@ class _Finetuning:
 
         Returns the state that a resumed run goes on from; a run that may not go on stays as it was.
         """
+        from tl_toolkit.training.lock import describe_lock
         from tl_toolkit.training.loop import plan_phases
-        from tl_toolkit.training.prepare import describe_lock
 
         lock = describe_lock(self.plan, transfer, manifest)
         self._check_resumed(lock)
@@ -357,8 +358,14 @@ class _Finetuning:
             return None
         from tl_toolkit.evaluation.folds import cross_validate
 
-        settings = self._settings
-        folds = cross_validate(self.plan, trainer, task, images["train"], settings, self.folder)
+        kept, settings = None, self._settings
+        if self.recipe.checkpoint:
+            from tl_toolkit.training.resume import StateSettings
+
+            kept = StateSettings(self.recipe.checkpoint.every, settings.batch_size)
+        folds = cross_validate(
+            self.plan, trainer, task, images["train"], settings, self.folder, kept
+        )
         self._lap("folds")
         self._handle(message("training on all images, its epochs chosen by the mean of the folds"))
         return folds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.training import PhaseSettings, training_settings
+from tl_toolkit.plan.training import PhaseSettings, describe_training, training_settings
 from tl_toolkit.plan.values import describe_value, find_differences
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.schema import Recipe
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tl_toolkit.training.outcome import Paused
 
 __all__ = ["Resumed", "check_lock", "find_resumed", "resume_plan"]
-
-_FREE = ("checkpoint", "export", "baseline", "search", "yardsticks", "features.store",
-         "features.max_gb")  # fmt: skip
-"""Fields that change nothing of what is trained."""
 
 _BATCH_SIZE = "data.batch_size"
 _MOST_NAMED = 4
@@ -106,12 +102,12 @@ def resume_plan(plan: Plan, folder: RunFolder) -> tuple[Plan, Resumed]:
     recipe = plan.recipe
     if recipe.precision == "auto":  # measured once
         recipe = recipe.model_copy(update={"precision": before.precision})
-    changes = find_differences([_describe(before), _describe(recipe)])
+    changes = find_differences([describe_training(before), describe_training(recipe)])
     is_done = find_state(folder) == "done"
     allowed = {f"phases.{before.phases[-1].name}.epochs"} if before.phases else set()
     if not is_done:
         allowed.add(_BATCH_SIZE)
-    refused = [name for name in changes if name not in allowed and not _is_free(name)]
+    refused = [name for name in changes if name not in allowed]
     if refused or _is_shorter(before, recipe) or (before.data.folds and set(changes) & allowed):
         raise _refuse(folder, {name: changes[name] for name in refused or changes})
     epochs = _last_epochs(before)
@@ -157,18 +153,6 @@ def _last_epochs(recipe: Recipe) -> int:
 
 def _is_shorter(before: Recipe, now: Recipe) -> bool:
     return _last_epochs(now) < _last_epochs(before)
-
-
-def _is_free(name: str) -> bool:
-    return any(f"{name}.".startswith(f"{field}.") for field in _FREE)
-
-
-def _describe(recipe: Recipe) -> dict[str, Any]:
-    """Returns the fields of a recipe; a copied base has another place."""
-    values = recipe.model_dump(mode="json")
-    if recipe.model.own_file is not None:
-        values["model"]["base"].pop("model")
-    return values
 
 
 def _refuse(folder: RunFolder, changes: Mapping[str, tuple[Any, ...]]) -> RecipeError:
@@ -232,7 +216,7 @@ def read_state(plan: Plan, resumed: Resumed, images: int) -> tuple[Paused | None
         RecipeError: The last phase is longer than it was, and would have trained otherwise; or the
             run is finished and holds no state.
     """
-    from tl_toolkit.training.resume import Checkpoints
+    from tl_toolkit.training.resume import Checkpoints, find_paused
 
     settings = training_settings(plan)
     if resumed.longer is not None:
@@ -241,10 +225,9 @@ def read_state(plan: Plan, resumed: Resumed, images: int) -> tuple[Paused | None
     checkpoints = Checkpoints(
         resumed.folder.states, every="1 epoch", batch_size=settings.batch_size
     )
-    paused, faults = checkpoints.read()
-    texts = [f"passed over: {fault}" for fault in faults]
+    paused, texts = find_paused(checkpoints, settings.phases)
     if paused is not None:
-        return paused, [*texts, _describe_state(paused, settings.phases)]
+        return paused, texts
     if resumed.is_done:
         expected = "A finished run goes on from the state at its end, which this one does not hold."
         hint = "without --resume for a new run"
@@ -253,14 +236,3 @@ def read_state(plan: Plan, resumed: Resumed, images: int) -> tuple[Paused | None
     if not resumed.has_other_batches:
         text = "no state of training is there yet: it begins anew"
     return None, [*texts, text]
-
-
-def _describe_state(paused: Paused, phases: Sequence[PhaseSettings]) -> str:
-    """Returns where a run goes on, as a sentence."""
-    name = phases[min(len(paused.done), len(phases) - 1)].name
-    if paused.phase is None:
-        return f"resuming at the beginning of phase {name}"
-    text = f"resuming after epoch {paused.phase.epochs[-1].epoch if paused.phase.epochs else 0}"
-    if paused.phase.progress is not None:
-        text += f" and {paused.phase.progress.steps} steps of the next"
-    return f"{text} of phase {name}"

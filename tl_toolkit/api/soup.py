@@ -42,7 +42,8 @@ def make_soup(
         Folder, members, score, and the candidates; None where the search keeps no weights.
     """
     from tl_toolkit.evaluation.splits import evaluate_trained, write_predictions
-    from tl_toolkit.training.prepare import describe_lock, save_model, write_manifest
+    from tl_toolkit.training.lock import describe_lock
+    from tl_toolkit.training.prepare import save_model, write_manifest
 
     place = RunFolder(folder.soup)
     began = time.perf_counter()

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+import numpy as np
+
 from tl_toolkit.audit.findings import Finding, find_in_images
 from tl_toolkit.audit.groups import find_copies, find_in_classes
 from tl_toolkit.audit.inspect import InspectedFile
@@ -25,6 +27,7 @@ def build_report(
     *,
     source: str,
     root: str,
+    pairs: np.ndarray,
     more: Iterable[Finding] = (),
     notes: Sequence[str] = (),
 ) -> DataReport:
@@ -35,12 +38,13 @@ def build_report(
         files: Its images, inspected, in the order of the listing.
         source: Its name in the report.
         root: The folder that shown paths are relative to.
+        pairs: Images that look the same, of `pair_files`.
         more: Findings by features.
         notes: Sentences on what was not checked.
     """
     findings = chain(
         find_in_images(files),
-        find_copies(files),
+        find_copies(files, pairs),
         find_in_classes(listing, files),
         find_not_listed(listing.ignored),
         more,

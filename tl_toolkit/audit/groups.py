@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from tl_toolkit.audit.findings import Finding
 from tl_toolkit.audit.inspect import InspectedFile
-from tl_toolkit.audit.near import group_near
+from tl_toolkit.audit.near import group_pairs
 from tl_toolkit.sources.listing import Listing, name_some
 
 __all__ = ["find_copies", "find_in_classes", "group_copies"]
@@ -29,16 +31,16 @@ def group_copies(files: Sequence[InspectedFile]) -> list[list[InspectedFile]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def find_copies(files: Sequence[InspectedFile]) -> Iterator[Finding]:
+def find_copies(files: Sequence[InspectedFile], pairs: np.ndarray) -> Iterator[Finding]:
     """Yields groups of images that are the same or look the same.
 
     Args:
         files: The images.
+        pairs: Those that look the same, of `pair_files`.
     """
     for group in group_copies(files):
         yield from _describe(group, "")
-    hashes = [file.content.hash if file.is_usable else "" for file in files]
-    for indices in group_near(hashes, [file.content.signature for file in files]):
+    for indices in group_pairs(pairs, len(files)):
         group = [files[index] for index in indices]
         if len({file.sha256 for file in group}) > 1:
             yield from _describe(group, "near_")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["MOST_BITS", "group_near", "join_named", "name_near", "pair_near"]
+__all__ = ["MOST_BITS", "group_near", "group_pairs", "join_named", "name_near", "pair_near"]
 
 MOST_BITS = 5
 """Bits in which the hashes of near duplicates differ at most."""
@@ -35,11 +35,19 @@ def group_near(hashes: Sequence[str], signatures: Sequence[bytes]) -> list[list[
         hashes: As in `pair_near`.
         signatures: As in `pair_near`.
     """
+    return group_pairs(pair_near(hashes, signatures), len(hashes))
+
+
+def group_pairs(pairs: np.ndarray, count: int) -> list[list[int]]:
+    """Returns the groups of images that pairs connect, each in order.
+
+    Args:
+        pairs: Of `pair_near`.
+        count: Number of images.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = pair_near(hashes, signatures)
-    count = len(hashes)
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (count, count))
     numbers = connected_components(links, directed=False)[1]
     members = np.unique(pairs)

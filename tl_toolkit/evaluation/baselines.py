@@ -9,17 +9,19 @@ from typing import Any
 from tl_toolkit.errors import ToolkitError
 from tl_toolkit.evaluation.folds import cross_validate, join_measured
 from tl_toolkit.evaluation.splits import Measured, compare_runs, evaluate_trained
-from tl_toolkit.events import Event, Handler
+from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_baseline
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.training import feature_values, training_settings
+from tl_toolkit.plan.training import TrainingSettings, feature_values, training_settings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
-from tl_toolkit.training.loop import plan_phases
+from tl_toolkit.training.lock import identify_training
+from tl_toolkit.training.loop import Paused, plan_phases
 from tl_toolkit.training.prepare import assemble_model, build_trainer
+from tl_toolkit.training.resume import Checkpoints, StateSettings, find_paused
 
 
 def train_baseline(
@@ -35,7 +37,8 @@ def train_baseline(
     Args:
         plan: Plan of a recipe with a `baseline`; its images are used as they are.
         images: The run's own images, by split.
-        folder: The run; the baseline's histories go under baseline/.
+        folder: The run; the baseline's histories go under baseline/, and so do its states, from
+            which it goes on where it was stopped.
         run: What was measured of the run itself; receives how it compares with the baseline.
         progress: Receives its events, named as the baseline's.
 
@@ -58,12 +61,19 @@ def train_baseline(
     trainer = build_trainer(
         CompiledPhases(transfer, baseline.recipe.precision), features, images, progress=report
     )
+    kept = None
+    if every := plan.recipe.checkpoint and plan.recipe.checkpoint.every:
+        kept = StateSettings(every, settings.batch_size, identify_training(baseline, transfer))
     folds, judged = None, None
     try:
         if baseline.recipe.data.folds is not None:
-            folds = cross_validate(baseline, trainer, task, images["train"], settings, place)
+            folds = cross_validate(baseline, trainer, task, images["train"], settings, place, kept)
             judged = folds.trainings.judge(settings)
-        training = trainer.train(settings, place, judged=judged)
+        checkpoints = kept.open(place) if kept else None
+        training = trainer.train(
+            settings, place, judged=judged, checkpoints=checkpoints,
+            paused=_read_state(checkpoints, settings, report),
+        )  # fmt: skip
     except ToolkitError as error:
         raise _relabel(error) from error
     measured = evaluate_trained(trainer, task, images)
@@ -75,6 +85,18 @@ def train_baseline(
     plain = plan.recipe.model_dump(mode="json", include={"baseline"})["baseline"]
     changes = {"word" if isinstance(chosen, str) else "changes": plain}
     return {**changes, "best": training.best.as_row(), **measured.metrics}
+
+
+def _read_state(
+    checkpoints: Checkpoints | None, settings: TrainingSettings, report: Handler
+) -> Paused | None:
+    """Returns the state that the baseline goes on from, and says what it is."""
+    if checkpoints is None:
+        return None
+    paused, texts = find_paused(checkpoints, settings.phases)
+    for text in texts:
+        report(message(text))
+    return paused
 
 
 def _label(event: Event) -> Event:

@@ -25,6 +25,7 @@ from tl_toolkit.training.checkpoint import BestState
 from tl_toolkit.training.folds import FoldTrainer, FoldTrainings
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.prepare import split_folds
+from tl_toolkit.training.resume import StateSettings
 from tl_toolkit.transfer.precision import in_precision
 
 __all__ = ["CrossValidation", "cross_validate", "join_measured"]
@@ -56,6 +57,7 @@ def cross_validate(
     images: Images,
     settings: TrainingSettings,
     folder: RunFolder,
+    kept: StateSettings | None = None,
 ) -> CrossValidation:
     """Trains and measures a model for each fold of a recipe.
 
@@ -66,12 +68,13 @@ def cross_validate(
         images: All images that train.
         settings: The phases.
         folder: Receives a folder for each fold.
+        kept: How each fold keeps its state; one that it holds already goes on.
     """
     folds = split_folds(plan, task, images)
     features = FeatureSettings.from_values(feature_values(plan.recipe))
     fold_trainer = FoldTrainer(trainer, features, folds, progress=trainer.progress)
     states: list[BestState] = []
-    trainings = fold_trainer.train(settings, folder, states=states)
+    trainings = fold_trainer.train(settings, folder, kept=kept, states=states)
     measured = [
         _Fold(fold, of_fold["validation"], state)
         for fold, of_fold, state in zip(fold_trainer.trainers, folds, states, strict=True)

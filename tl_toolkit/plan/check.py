@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_phases import check_accumulation
@@ -27,12 +28,11 @@ from tl_toolkit.recipe.export_formats import find_missing
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.leaks import find_leaks
+from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
 from tl_toolkit.sources.listing import name_some
+from tl_toolkit.sources.near_leaks import find_known_near
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
-
-_NAMED_LEAKS = 5
 
 
 def check_recipe(loaded: LoadedRecipe) -> Plan:
@@ -65,7 +65,8 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         )
     if findings or network is None:
         raise as_error(findings, loaded.locate)
-    return replace(_make_plan(recipe, survey, network), reasons=reasons)
+    near = _find_near(recipe, survey)
+    return replace(_make_plan(recipe, survey, network), reasons=reasons, near_leaks=near)
 
 
 def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, ...]]:
@@ -157,19 +158,28 @@ def _check_data(data: Data, survey: Survey) -> Findings:
 
 def _check_leakage(data: Data, survey: Survey) -> Findings:
     """Refuses files with the same bytes in two splits that folders or a table name."""
+    if data.leakage == "refuse_near" and data.channels not in (1, RGB):
+        what = f"data.leakage = 'refuse_near' with data.channels = {data.channels}"
+        expected = "Near duplicates are found among photos; of bands those with equal bytes are."
+        problem = Problem("", what, expected, "data.leakage=refuse")
+        yield Finding(("data", "leakage"), problem, RecipeError)
     if data.leakage == "allow" or len(survey.counts) < 2:
         return
-    leaks = find_leaks(survey.list_files().files)
-    if not leaks:
-        return
-    count = "1 image is" if len(leaks) == 1 else f"{len(leaks)} images are"
-    more = f"\n  and {len(leaks) - _NAMED_LEAKS} more" if len(leaks) > _NAMED_LEAKS else ""
-    named = "\n  ".join(map(str, leaks[:_NAMED_LEAKS]))
-    what = f"data.leakage = 'refuse': {count} in two splits:\n  {named}{more}"
-    expected = "What trains must not measure, or figures are too good."
-    hint = "tltool data check RECIPE --exclusions exclude.csv, and data.exclude=exclude.csv"
-    hint = f"{hint}; or data.leakage=allow to train all the same"
-    yield Finding(("data", "leakage"), Problem("", what, expected, hint), DataError)
+    files = survey.list_files().files
+    kinds = [(find_leaks(files), "")]
+    if data.leakage == "refuse_near":
+        kinds.append((find_known_near(files), " --exclude near_leak"))
+    for leaks, option in kinds:
+        if leaks:
+            what = f"data.leakage = {data.leakage!r}: {describe_leaks(leaks)}"
+            yield Finding(("data", "leakage"), refuse_leaks(what, option), DataError)
+
+
+def _find_near(recipe: Recipe, survey: Survey) -> tuple[Leak, ...]:
+    """Returns the near duplicates in two splits that are known and not refused."""
+    if recipe.data.leakage == "refuse_near" or len(survey.counts) < 2:
+        return ()
+    return tuple(find_known_near(survey.list_files().files))
 
 
 def _check_folds(recipe: Recipe, survey: Survey) -> Findings:

@@ -20,6 +20,7 @@ from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
+from tl_toolkit.sources.leaks import Leak, describe_leaks
 from tl_toolkit.sources.listing import Listing
 
 __all__ = ["OPEN", "Plan"]
@@ -46,6 +47,7 @@ class Plan:
         reasons: For each value that a preset chose, what it is and why.
         bands: Statistics of the training images' bands, where the base needs them; None until they
             are measured, and for RGB.
+        near_leaks: Images that look like one of another split, as an earlier check found them.
     """
 
     recipe: Recipe
@@ -57,6 +59,7 @@ class Plan:
     start: Start | None = None
     reasons: tuple[str, ...] = ()
     bands: BandStatistics | None = None
+    near_leaks: tuple[Leak, ...] = ()
 
     def __repr__(self) -> str:
         """Returns name, images and phases: the fields hold every image of the data."""
@@ -122,7 +125,7 @@ class Plan:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
         doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
-        doubts.append(self._describe_joined())
+        doubts += [self._describe_joined(), self._describe_near()]
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
@@ -148,6 +151,15 @@ class Plan:
         return (
             f"no phase trains {first}, which weights of RGB let see the sum of the bands alone: "
             f"what one of them tells is lost. Try: a phase with unfreeze={count}"
+        )
+
+    def _describe_near(self) -> str:
+        """Describes near duplicates in two splits, which an earlier check of the data found."""
+        if not self.near_leaks:
+            return ""
+        return (
+            f"{describe_leaks(self.near_leaks)}\n  They flatter what is measured. Try: tltool data "
+            "check RECIPE --exclude near_leak --exclusions exclude.csv; or data.leakage=refuse_near"
         )
 
     def _describe_dropped(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.recipe.schedules import CosineSchedule
 from tl_toolkit.recipe.schema import Head, Phase, Recipe, UnfreezeFrom
 
@@ -123,14 +124,21 @@ def resolve_preset(
         if head.solver is None:
             phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
             choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
-        if recipe.preset == "auto" and head.solver and validation < _LEAST_JUDGES:
+        if recipe.preset == "auto" and _sees_sums(recipe):
+            phases.append(_tune(UnfreezeFrom(**{"from": architecture.units[0].name})))
+            why = (
+                "all units, at a low rate: weights of RGB see the sum of the bands alone until "
+                "their first convolution trains"
+            )
+            choices.append(Choice("phases.tune", "", why))
+        elif recipe.preset == "auto" and head.solver and validation < _LEAST_JUDGES:
             why = (
                 f"none to tune the base, as {validation} validation images could not tell "
                 f"whether that helped; {_LEAST_JUDGES} could"
             )
             choices.append(Choice("phases", "", why))
         elif recipe.preset == "auto":
-            phases.append(_tune(architecture))
+            phases.append(_tune(_halve(architecture)))
             why = (
                 "the second half of the units, at a low rate; the probe is kept where it is better"
             )
@@ -189,13 +197,20 @@ def _train_all(architecture: Architecture) -> Phase:
     )
 
 
-def _tune(architecture: Architecture) -> Phase:
-    units = [unit.name for block in architecture.blocks for unit in block.units]
-    # Two units gained nothing on the probe, half of them a point (benchmarks/ablations.py).
-    first = units[len(units) // 2]
+def _sees_sums(recipe: Recipe) -> bool:
+    """Returns whether weights of RGB are widened to bands, which their base then adds up."""
+    return recipe.data.channels not in (1, RGB) and recipe.model.weights == "imagenet"
+
+
+def _halve(architecture: Architecture) -> UnfreezeFrom:
+    """Returns the second half of the units: it gained a point on the probe, two units nothing.
+
+    benchmarks/ablations.py measures it.
+    """
+    return UnfreezeFrom(**{"from": architecture.units[len(architecture.units) // 2].name})
+
+
+def _tune(unfreeze: UnfreezeFrom) -> Phase:
     return Phase(
-        name="tune",
-        epochs=8,
-        learning_rate=CosineSchedule(initial=3e-4),
-        unfreeze=UnfreezeFrom(**{"from": first}),
+        name="tune", epochs=8, learning_rate=CosineSchedule(initial=3e-4), unfreeze=unfreeze
     )

@@ -15,12 +15,13 @@ from tl_toolkit.recipe.schema import Phase
 __all__ = ["write_training"]
 
 
-def write_training(record: Architecture, proposal: Proposal) -> list[str]:
+def write_training(record: Architecture, proposal: Proposal, channels: int) -> list[str]:
     """Returns the rest of `model`, and the phases: fine-tuning if there are published weights.
 
     Args:
         record: The base.
         proposal: The data.
+        channels: Channels of an image.
     """
     head = ["  head:", *proposal.head, "    dropout: 0.2", "", "phases:"]
     if not record.weight_files:
@@ -36,7 +37,7 @@ def write_training(record: Architecture, proposal: Proposal) -> list[str]:
         ]
     weights = [*_write_arguments(record), remark("  weights: imagenet", "or a file")]
     if proposal.images:
-        return [*weights, *_write_preset(record, proposal)]
+        return [*weights, *_write_preset(record, proposal, channels)]
     last = record.blocks[-1].units[-2:][0].name
     return [
         *weights,
@@ -51,14 +52,14 @@ def write_training(record: Architecture, proposal: Proposal) -> list[str]:
     ]
 
 
-def _write_preset(record: Architecture, proposal: Proposal) -> list[str]:
+def _write_preset(record: Architecture, proposal: Proposal, channels: int) -> list[str]:
     """Returns the head and the phases that a recipe without phases gets, with the reasons."""
     images, validation = estimate_splits(proposal.images, FRACTION)
     recipe = build_recipe(
         {
             "version": 1,
             "name": "starter",
-            "data": {"train": ".", "image_size": record.default_size},
+            "data": {"train": ".", "image_size": record.default_size, "channels": channels},
             "model": {"base": record.name, "weights": "imagenet"},
         }
     ).recipe

@@ -21,10 +21,15 @@ __all__ = [
     "TrainingSettings",
     "describe_first",
     "describe_phases",
+    "describe_training",
     "dropout_rates",
     "feature_values",
     "training_settings",
 ]
+
+_FREE = ("checkpoint", "export", "baseline", "search", "yardsticks", "features.store",
+         "features.max_gb")  # fmt: skip
+"""Fields that change nothing of what is trained."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,24 @@ def dropout_rates(head: Head) -> dict[str, float]:
     """
     hidden = {f"head_hidden{n}_dropout": layer.dropout for n, layer in enumerate(head.hidden, 1)}
     return {**hidden, "head_dropout": head.dropout}
+
+
+def describe_training(recipe: Recipe) -> dict[str, Any]:
+    """Returns the fields that decide a training; a base that was copied may lie elsewhere.
+
+    Args:
+        recipe: The recipe.
+    """
+    values = recipe.model_dump(mode="json")
+    if recipe.model.own_file is not None:
+        values["model"]["base"].pop("model")
+    for free in _FREE:
+        section, _, name = free.partition(".")
+        if name:
+            values[section].pop(name)
+        else:
+            values.pop(section)
+    return values
 
 
 def describe_first(recipe: Recipe) -> str:

@@ -135,10 +135,12 @@ class Data(Section):
         description="Table of images to leave out, with the column path, relative to the table; as "
         "tltool data check --exclusions writes it.",
     )
-    leakage: Literal["refuse", "allow"] = Field(
+    leakage: Literal["refuse", "refuse_near", "allow"] = Field(
         default="refuse",
         description="Images with the same bytes in two splits that folders or a table name, which "
-        "flatter what is measured: allow trains and warns. Sampled splits have none.",
+        "flatter what is measured: allow trains and warns. Sampled splits have none. refuse_near "
+        "also refuses images that look the same, in splits and folds of any kind: it looks at each "
+        "image before training, with the eyes of tltool data check.",
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -133,6 +133,12 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def remove_side_states(self) -> None:
+        """Deletes the states of folds and baseline, which a finished run does not go on from."""
+        for beside in ("folds/*", "baseline", "baseline/folds/*"):
+            for states in self.path.glob(f"{beside}/{RunFolder.states.relative}"):
+                shutil.rmtree(states, ignore_errors=True)
+
     def read_json(self, path: Path) -> Any:
         """Reads one of the run's JSON files.
 

@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATABASE", "CacheTable", "KnownFiles"]
+__all__ = ["DATABASE", "CacheTable", "KnownFiles", "encode_path"]
 
 DATABASE = "images-1.sqlite"
 """The database's name in the cache folder; the number is that of its tables' layout."""
@@ -82,6 +82,22 @@ class CacheTable:
                 self._close_reader()
                 return None
         return None if row is None else tuple(row)
+
+    def read_all(self, query: str, *key: Any) -> list[tuple[Any, ...]]:
+        """Returns all stored rows that a query selects, none where they cannot be read.
+
+        Args:
+            query: As for `read`.
+            key: As for `read`.
+        """
+        with self._lock:
+            if self._reader is None:
+                return []
+            try:
+                return [tuple(row) for row in self._reader.execute(query, key)]
+            except sqlite3.Error as error:
+                self._damaged = self._identify() if _is_damage(error) else None
+                return []
 
     def _write(self) -> None:
         connection = sqlite3.connect(
@@ -157,7 +173,7 @@ class KnownFiles(CacheTable):
             stat: Its present state.
         """
         query = "SELECT identity, sha256 FROM files WHERE path = ?"
-        stored = self.read(query, _encode(path))
+        stored = self.read(query, encode_path(path))
         if stored is None or stored[0] != _describe(stat) or not isinstance(stored[1], str):
             return None
         return stored[1]
@@ -171,12 +187,16 @@ class KnownFiles(CacheTable):
             sha256: The digest of its bytes.
         """
         if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _YOUNG:
-            key = _encode(path)
+            key = encode_path(path)
             self.new[key] = (key, _describe(stat), sha256)
 
 
-def _encode(path: str) -> bytes:
-    """Returns an absolute path as bytes: SQLite's text holds no names that are not UTF-8."""
+def encode_path(path: str) -> bytes:
+    """Returns an absolute path as bytes: SQLite's text holds no names that are not UTF-8.
+
+    Args:
+        path: The path.
+    """
     return os.fsencode(os.path.abspath(path))
 
 

@@ -128,10 +128,14 @@ class Course:
             index: Its place.
             epochs: Its epochs.
         """
-        if self.is_last(index) and self.checkpoints is not None:  # a longer phase goes on from here
-            self.checkpoints.write(self.best, run.save(self.best.names))
+        checkpoints = self.checkpoints if self.is_last(index) else None
+        if checkpoints is not None and checkpoints.may_lengthen:
+            checkpoints.write(self.best, run.save(self.best.names))
         receipt = run.receipt(self.find_path(index))
         self.done.append(FinishedPhase(tuple(epochs), receipt, self.best.copy(), run.failure))
+        if checkpoints is not None and not checkpoints.may_lengthen:
+            checkpoints.done = tuple(self.done)
+            checkpoints.write_outcome(self.best)
         return self.done[-1]
 
     def write_interrupted(self) -> None:

@@ -19,7 +19,8 @@ from tl_toolkit.plan.training import StoppingRule, TrainingSettings
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import BestState, Epoch, replaces
 from tl_toolkit.training.loop import Trainer
-from tl_toolkit.training.outcome import Training
+from tl_toolkit.training.outcome import Paused, Training
+from tl_toolkit.training.resume import Checkpoints, StateSettings, find_paused
 
 __all__ = ["FoldTrainer", "FoldTrainings", "PausedFolds", "average_histories"]
 
@@ -166,6 +167,7 @@ class FoldTrainer:
         *,
         pause_after: int | None = None,
         paused: PausedFolds | None = None,
+        kept: StateSettings | None = None,
         states: list[BestState] | None = None,
     ) -> FoldTrainings:
         """Trains all phases on each fold.
@@ -175,6 +177,7 @@ class FoldTrainer:
             folder: Receives a folder for each fold, with its phases.
             pause_after: As in `Trainer.train`.
             paused: What an earlier call was paused with.
+            kept: How each fold keeps its state in its folder. One that it holds already goes on.
             states: Receives the best state of each fold.
 
         Raises:
@@ -187,12 +190,12 @@ class FoldTrainer:
                 trainings.append(before)
                 continue
             self._number = index + 1
+            place = RunFolder(folder.folds / str(index + 1)) if folder else None
+            checkpoints = kept.open(place) if kept and place else None
+            state = before.paused if before else self._read(checkpoints, settings)
             with _naming(f"fold {index + 1}"):
                 training = trainer.train(
-                    settings,
-                    RunFolder(folder.folds / str(index + 1)) if folder else None,
-                    pause_after=pause_after,
-                    paused=before.paused if before else None,
+                    settings, place, pause_after=pause_after, paused=state, checkpoints=checkpoints
                 )
             trainings.append(training)
             if states is not None:
@@ -201,6 +204,15 @@ class FoldTrainer:
                 self._progress(message(self._describe(index, training.best)))
         is_carried = settings.carried is not None
         return FoldTrainings(tuple(trainings), settings.stopping, keep_start=is_carried)
+
+    def _read(self, checkpoints: Checkpoints | None, settings: TrainingSettings) -> Paused | None:
+        """Returns the state that a fold goes on from, and says what it is."""
+        if checkpoints is None:
+            return None
+        paused, texts = find_paused(checkpoints, settings.phases)
+        for text in texts:
+            self._progress(message(f"fold {self._number}: {text}"))
+        return paused
 
     def _describe(self, index: int, best: Epoch) -> str:
         return (

@@ -209,6 +209,8 @@ class Trainer:
         )
         # A trainer that never trained these weights returns to their current values.
         self._initial.watch_named(self._transfer, course.best.names)
+        if not course.left:
+            self._reopen(settings)
         try:
             self._train_phases(course, callbacks, pause_after, judged, is_trained=keep_head)
             if course.pause is None and settings.mixtures:
@@ -220,6 +222,13 @@ class Trainer:
             course.best.restore(self._transfer)
             course.close()
         return self._conclude(course)
+
+    def _reopen(self, settings: TrainingSettings) -> None:
+        """Returns to the last phase of a training that is over, for what is measured after it."""
+        split, steps = self._compiled.get(settings.phases[-1], settings.batch_size)
+        set_dropout(steps.dropouts, settings.dropout)
+        self._initial.watch(self._transfer, split)
+        self._last = split, steps
 
     def _train_phases(
         self, course: Course, callbacks: Sequence[keras.callbacks.Callback],

@@ -7,23 +7,25 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 
 from tl_toolkit.architectures.loading import remember_model
+from tl_toolkit.audit.near_leaks import find_near_leaks
 from tl_toolkit.catalog.lookup import complete_arguments
+from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.geometry import Resize, build_resize
-from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_numerics
+from tl_toolkit.sources.leaks import Leak, describe_leaks, refuse_leaks
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
@@ -31,7 +33,6 @@ from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
-from tl_toolkit.transfer.weights import hash_file
 from tl_toolkit.transfer.widening import describe_widened
 
 _T = TypeVar("_T")
@@ -110,6 +111,8 @@ def survey_images(
                 f"{first.path} is {second.path}"
             )
         )
+    if data.leakage == "refuse_near":
+        _refuse_near(plan, manifest, progress)
     if pairs := manifest.find_contradictions():
         first, second, column = pairs[0]
         known, other = (example.targets[manifest.columns.index(column)] for example in pairs[0][:2])
@@ -125,6 +128,27 @@ def survey_images(
     return manifest, load_images(plan, task, manifest, decoded)
 
 
+def _refuse_near(plan: Plan, manifest: Manifest, progress: Handler) -> None:
+    """Refuses images that look like one of another split or fold."""
+    pairs = find_near_leaks(manifest, report_counts(progress, "images_inspected"))
+    if not pairs:
+        return
+    leaks = [
+        Leak(one.path, _name_side(one), other.path, _name_side(other), is_near=True)
+        for one, other in pairs
+    ]
+    what = f"data.leakage = 'refuse_near': {describe_leaks(leaks)}"
+    split = "tltool data split SOURCE -o splits.csv --near, and data.csv=splits.csv"
+    if plan.recipe.data.folds is not None:
+        split = f"{split} data.group=group_near"
+    hint = "" if len(plan.survey.counts) > 1 else split
+    raise DataError(refuse_leaks(what, " --exclude near_leak", hint=hint))
+
+
+def _name_side(example: Example) -> str:
+    return f"fold {example.fold}" if example.fold else example.split
+
+
 def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
     """Writes manifest and classes of a run or search.
 
@@ -137,42 +161,6 @@ def write_manifest(manifest: Manifest, folder: RunFolder) -> None:
     """
     manifest.save(folder.manifest)
     write_json(folder.classes, list(manifest.classes))
-
-
-def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> dict[str, Any]:
-    """Returns what lock.json holds: seeds, versions, and digests of data and weights.
-
-    Args:
-        plan: The plan.
-        transfer: Its model.
-        manifest: Its images.
-    """
-    recipe = plan.recipe
-    loaded = transfer.weights
-    weights = loaded.path if loaded else recipe.model.own_file
-    return {
-        "seed": recipe.seed,
-        "split_seed": recipe.data.split_seed,
-        "data_sha256": manifest.digest,
-        "excluded": plan.listing.excluded.images,
-        "weights": str(weights) if weights else recipe.model.weights,
-        "weights_sha256": hash_file(weights) if weights else None,
-        "weights_matched_by": loaded.by if loaded else None,
-        "weights_left_out": list(loaded.left_out) if loaded else [],
-        **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),
-        "start": plan.start.as_json() if plan.start else None,
-        "teacher": _describe_teacher(plan),
-        "numerics": {**describe_numerics(), "precision": recipe.precision},
-    }
-
-
-def _describe_teacher(plan: Plan) -> dict[str, str] | None:
-    """Returns the run of a teacher and the digest of its model; None without one."""
-    teacher = plan.recipe.teacher
-    if teacher is None:
-        return None
-    model = RunFolder(teacher.run).model
-    return {"run": str(teacher.run), "sha256": hash_file(model)}
 
 
 def save_model(transfer: TransferModel, folder: RunFolder) -> None:

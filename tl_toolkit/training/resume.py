@@ -8,19 +8,21 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tl_toolkit.errors import DataError, NonFiniteError, Problem
+from tl_toolkit.plan.training import PhaseSettings
 from tl_toolkit.runs.files import drafted
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.checkpoint import BestState, Epoch
 from tl_toolkit.training.outcome import FinishedPhase, Paused
 from tl_toolkit.training.state import PhaseState
 
-__all__ = ["Checkpoints", "load_paused", "save_paused"]
+__all__ = ["Checkpoints", "StateSettings", "find_paused", "load_paused", "save_paused"]
 
 _VERSION = 1
 _METADATA = "metadata"
@@ -37,10 +39,14 @@ class Checkpoints:
         folder: Receives the files.
         every: As in the recipe: "1 epoch", "500 steps" or "10 minutes".
         batch_size: Images in a step. Of a state with another one the finished phases alone count.
+        training: Digest of what decides the training: a state with another one is passed over.
+        may_lengthen: Whether the last phase may get more epochs when it is over. Otherwise the last
+            state holds what the training came to, and no optimizer.
         clock: Returns seconds.
 
     Attributes:
         done: The phases before the one that trains, which each state holds.
+        may_lengthen: As in the arguments.
     """
 
     def __init__(
@@ -49,12 +55,16 @@ class Checkpoints:
         *,
         every: str,
         batch_size: int,
+        training: str = "",
+        may_lengthen: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         count, _, unit = every.partition(" ")
         self._folder = folder
         self._count, self._unit = int(count), unit.rstrip("s")
         self._batch_size = batch_size
+        self._training = training
+        self.may_lengthen = may_lengthen
         self._clock = clock
         self._passed = dict.fromkeys(("epoch", "step"), 0)
         self._written = clock()
@@ -91,12 +101,24 @@ class Checkpoints:
         numbers = self._numbers()
         number = numbers[-1] + 1 if numbers else 1
         paused = Paused(tuple(self.done), best.copy(), phase)
-        save_paused(paused, self._place(number), batch_size=self._batch_size)
-        for old in numbers[: 1 - _KEPT]:
-            with contextlib.suppress(OSError):
-                self._place(old).unlink()
+        save_paused(
+            paused, self._place(number), batch_size=self._batch_size, training=self._training
+        )
+        self._remove(numbers[: 1 - _KEPT])
         self._passed = dict.fromkeys(self._passed, 0)
         self._written = self._clock()
+
+    def write_outcome(self, best: BestState) -> None:
+        """Writes what a training came to, whose phases are all in `done`, as its only state.
+
+        Args:
+            best: The best state.
+
+        Raises:
+            OutputError: It cannot be written; the last one is as it was.
+        """
+        self.write(best, None)
+        self._remove(self._numbers()[:-1])
 
     def read(self) -> tuple[Paused | None, list[str]]:
         """Returns the last state that is whole, None without one; and what is wrong with others.
@@ -106,7 +128,7 @@ class Checkpoints:
         faults: list[str] = []
         for number in reversed(self._numbers()):
             try:
-                paused, batch_size = load_paused(self._place(number))
+                paused, batch_size = load_paused(self._place(number), training=self._training)
             except DataError as error:
                 faults.append(str(error))
             else:
@@ -124,13 +146,71 @@ class Checkpoints:
     def _place(self, number: int) -> Path:
         return self._folder / f"{number:06d}.npz"
 
+    def _remove(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            with contextlib.suppress(OSError):
+                self._place(number).unlink()
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """How the trainings beside that of a run keep their states, each in a folder of its own.
+
+    Attributes:
+        every: As in `Checkpoints`.
+        batch_size: As in `Checkpoints`.
+        training: As in `Checkpoints`.
+    """
+
+    every: str
+    batch_size: int
+    training: str = ""
+
+    def open(self, folder: RunFolder) -> Checkpoints:
+        """Returns what keeps the states of one training.
+
+        Args:
+            folder: The training's folder.
+        """
+        return Checkpoints(
+            folder.states, every=self.every, batch_size=self.batch_size, training=self.training,
+            may_lengthen=False,
+        )  # fmt: skip
+
+
+def find_paused(
+    checkpoints: Checkpoints, phases: Sequence[PhaseSettings]
+) -> tuple[Paused | None, list[str]]:
+    """Returns where a training goes on, None without a state; and what to tell of its states.
+
+    Args:
+        checkpoints: Its states.
+        phases: All its phases.
+    """
+    paused, faults = checkpoints.read()
+    texts = [f"passed over: {fault}" for fault in faults]
+    return paused, texts if paused is None else [*texts, _describe_paused(paused, phases)]
+
+
+def _describe_paused(paused: Paused, phases: Sequence[PhaseSettings]) -> str:
+    """Returns where a training goes on, as a sentence."""
+    name = phases[min(len(paused.done), len(phases) - 1)].name
+    if len(paused.done) >= len(phases):
+        return f"phase {name} is over: nothing is trained again"
+    if paused.phase is None:
+        return f"resuming at the beginning of phase {name}"
+    text = f"resuming after epoch {paused.phase.epochs[-1].epoch if paused.phase.epochs else 0}"
+    if paused.phase.progress is not None:
+        text += f" and {paused.phase.progress.steps} steps of the next"
+    return f"{text} of phase {name}"
+
 
 def _leave_phase_out(paused: Paused) -> Paused | None:
     """Returns the state before the phase that was paused; None if there was none before."""
     return replace(paused, best=paused.done[-1].best, phase=None) if paused.done else None
 
 
-def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
+def save_paused(paused: Paused, path: Path, *, batch_size: int, training: str = "") -> None:
     """Writes a training that was paused to a file, whole or not at all.
 
     Args:
@@ -138,6 +218,7 @@ def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
         path: The file: a NumPy archive without pickled objects, as `*.npz`. An array that occurs
             several times is written once.
         batch_size: Images in a step.
+        training: Digest of what decides the training; "" for none.
 
     Raises:
         OutputError: It cannot be written.
@@ -146,6 +227,7 @@ def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
     rest: dict[str, Any] = {
         "version": _VERSION,
         "batch_size": batch_size,
+        **({"training": training} if training else {}),
         "done": [],
         "best": _pack_best(paused.best),
     }
@@ -179,14 +261,15 @@ def save_paused(paused: Paused, path: Path, *, batch_size: int) -> None:
         np.savez(file, **whole)
 
 
-def load_paused(path: Path) -> tuple[Paused, int]:
+def load_paused(path: Path, *, training: str = "") -> tuple[Paused, int]:
     """Returns the training that `save_paused` wrote, and its batch size.
 
     Args:
         path: The file.
+        training: Digest of what decides the training that is to go on.
 
     Raises:
-        DataError: It is missing, damaged, or of another version.
+        DataError: It is missing, damaged, of another version, or of another training.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -197,6 +280,8 @@ def load_paused(path: Path) -> tuple[Paused, int]:
         sha256 = rest.pop("sha256")
         if rest["version"] != _VERSION or sha256 != _digest(arrays, rest):
             raise ValueError("its checksum or its version differs")
+        if rest.get("training", "") != training:
+            raise ValueError("the recipe of this training, or its weights, were others")
         return _unpack(arrays, rest), rest["batch_size"]
     except Exception as error:  # damaged archives raise nearly every kind
         what = f"holds no state of a training: {error}"
