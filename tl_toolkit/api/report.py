@@ -1,0 +1,179 @@
+"""`report`: a run as one page of HTML."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.api.listing import read_json
+from tl_toolkit.api.progress import handling
+from tl_toolkit.api.run import Run, load_run
+from tl_toolkit.events import Handler
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.printing.tables import list_summary
+from tl_toolkit.runs.folder import InFolder, RunFolder
+
+if TYPE_CHECKING:
+    from tl_toolkit.reports.facts import RunFacts
+    from tl_toolkit.reports.page import Report
+    from tl_toolkit.reports.sections import Section
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.tasks.types import Prediction
+
+__all__ = ["build_report", "report"]
+
+
+def report(
+    run: str | Path | InFolder, *, root: str | Path = "runs", progress: Handler | bool = False
+) -> Path:
+    """Writes the report of a run: report/index.html, and each of its charts as SVG beside it.
+
+    The page is one file that needs no network. An earlier report is replaced.
+
+    Args:
+        run: As in `load_run`, or what it returns.
+        root: Folder of all runs.
+        progress: As in `finetune`.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: There is no such run, or its files cannot be read.
+        OutputError: The report cannot be written.
+    """
+    opened = run if isinstance(run, Run) else None
+    if opened is None:
+        opened = Run(RunFolder(run.path)) if isinstance(run, InFolder) else load_run(run, root=root)
+    with handling(progress):
+        from tl_toolkit.reports.page import write_report
+
+        return write_report(opened.folder.report, build_report(opened))
+
+
+def build_report(run: Run, *, predicts: bool = True) -> Report:
+    """Returns the report of a run, from its files.
+
+    Args:
+        run: The run; the images of its galleries are read.
+        predicts: Run the model for overlays, which takes seconds.
+
+    Raises:
+        DataError: Its files cannot be read.
+    """
+    from tl_toolkit.reports.page import Report
+
+    facts = _gather(run, predicts=predicts)
+    verdict, sentences = _judge(run, facts)
+    return Report(
+        f"{run.recipe.name} {run.path.name}",
+        verdict,
+        sentences,
+        _build_sections(run, facts),
+        _describe_origin(run.folder),
+    )
+
+
+def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
+    """Returns the verdict, and what qualifies it."""
+    section, measured = run.recipe.task, facts.measured
+    if not measured:
+        return "No images were left to measure the model on.", []
+    name = section.final_score or section.score
+    verdict = f"{section.title_of(name)} {measured[name]:.3f} on {facts.split} images"
+    certainty = section.describe_certainty(measured)
+    texts = [*section.describe_comparisons(measured), section.describe_absent(measured)]
+    if facts.split == "validation":
+        texts.append("these images also chose the epoch, so that the score is a little too good")
+    return (
+        _as_sentence("; ".join(filter(None, [verdict, certainty]))),
+        [_as_sentence(text) for text in texts if text],
+    )
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _gather(run: Run, *, predicts: bool) -> RunFacts:
+    from tl_toolkit.evaluation.pairing import read_columns
+    from tl_toolkit.reports.facts import RunFacts
+
+    folder = run.folder
+    return RunFacts(
+        classes=run.classes,
+        manifest=Manifest.load(folder.manifest, classes=run.classes),
+        metrics=run.metrics,
+        predictions=read_columns(folder),
+        state=read_json(folder.task_state),
+        section=run.recipe.task,
+        predict=(
+            (lambda paths: _predict(run, paths)) if predicts and folder.model.is_file() else None
+        ),
+    )
+
+
+def _predict(run: Run, paths: Sequence[str]) -> tuple[Task, list[Prediction]]:
+    """Returns the task, and predictions of images of the run."""
+    with run.numerics():
+        from tl_toolkit.tasks.registry import build_task
+
+        return build_task(run.recipe, run.classes), run.predict(list(paths))
+
+
+def _build_sections(run: Run, facts: RunFacts) -> list[Section]:
+    from tl_toolkit.reports.background import (
+        build_cost,
+        build_data,
+        build_freezing,
+        build_recipe,
+    )
+    from tl_toolkit.reports.course import build_course
+
+    folder, task, metrics = run.folder, run.recipe.task, facts.metrics
+    own = task.open("report")
+    phases = {name: folder.phase(index, name) for index, name in enumerate(run.recipe.phase_names)}
+    return [
+        build_data(own.tabulate_data(facts), facts),
+        build_course(
+            run.history,
+            best=metrics["best"],
+            score=task.score,
+            title=task.title_of(task.score),
+            rates=_read_all(phases, "rates.json"),
+        ),
+        *own.build_sections(facts),
+        _build_transfer(run, facts),
+        build_freezing(_read_all(phases, "receipt.json")),
+        build_cost(metrics.get("seconds", {}), metrics.get("cost", {})),
+        build_recipe(
+            {path.name: path.read_text(encoding="utf-8", errors="replace")
+             for path in (folder.recipe, folder.lock) if path.is_file()},
+            read_json(folder.lock).get("numerics", {}),
+        ),
+    ]  # fmt: skip
+
+
+def _build_transfer(run: Run, facts: RunFacts) -> Section:
+    """Returns the scores of the run beside those of simpler predictors."""
+    from tl_toolkit.reports.sections import DataTable, Section
+
+    caption = "The run, and simpler predictors on the same images"
+    table = DataTable(caption, *list_summary(facts.metrics, run.recipe.task))
+    return Section("transfer", "Beside simpler methods", [table])
+
+
+def _read_all(folders: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """Returns a JSON file of each phase that has it."""
+    return {phase: read_json(path / name) for phase, path in folders.items()
+            if (path / name).is_file()}  # fmt: skip
+
+
+def _describe_origin(folder: RunFolder) -> str:
+    from tl_toolkit import __version__
+
+    began = folder.read_status().get("started")
+    day = f", begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}" if began else ""
+    return f"Written by tl_toolkit {__version__} from {folder.path}{day}."
