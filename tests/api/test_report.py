@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 import tl_toolkit as tl
+from tests.browser import inspect_page
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 
@@ -121,3 +122,36 @@ def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):
     text = tl.report(copy).read_text()
 
     assert "multiply-accumulates" not in text and "Time by step" in text
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
+    """Needs a process of its own: Chromium."""
+    seen, console = inspect_page(run.folder.report / "index.html", tmp_path, dark=dark)
+
+    assert console == []
+    assert set(seen) == {"desktop", "phone"}
+    for page in seen.values():
+        assert page["violations"] == []
+        assert page["passes"] > 20
+        assert page["resources"] == []
+        assert page["wider_by"] <= 0
+        assert page["background"] == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
+
+
+def test_a_browser_finds_what_is_wrong_with_a_page(tmp_path):
+    """Needs a process of its own: Chromium."""
+    page = tmp_path / "bad.html"
+    page.write_text(
+        '<!doctype html><html lang="en"><title>x</title>'
+        '<meta http-equiv="Content-Security-Policy" content="default-src data:">'
+        "<body><main><h1>x</h1>"
+        '<img src="http://127.0.0.1:9/x.png"><p style="color:#ccc;background:#fff">pale</p>'
+        '<div style="width:3000px">wide</div></main></body></html>'
+    )
+
+    seen, console = inspect_page(page, tmp_path)
+
+    assert {rule for _, rule, _ in seen["phone"]["violations"]} >= {"image-alt", "color-contrast"}
+    assert seen["phone"]["resources"] and seen["phone"]["wider_by"] > 0
+    assert any("Content Security Policy" in line for line in console)
