@@ -48,6 +48,21 @@ def test_the_name_of_a_producer_can_be_changed():
     assert [op.name for op in keras.Model(image, flipped).operations][-1] == "flipped"
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_outputs_know_what_went_into_their_softmax_or_sigmoid(activation, compiled):
+    image = keras.Input((3,))
+    model = keras.Model(image, keras.layers.Dense(2, activation=activation)(image))
+    run = tf.function(lambda x: keras_private.logits_of(model(x)), autograph=False)
+    values = np.ones((1, 3), np.float32)
+
+    logits = run(values) if compiled else keras_private.logits_of(model(values))
+
+    kernel, bias = model.layers[-1].get_weights()
+    np.testing.assert_allclose(logits, values @ kernel + bias, rtol=1e-5)
+    assert keras_private.logits_of(logits) is logits
+
+
 def build_second_model(keep):
     first, second = keras.Input((4,), name="first"), keras.Input((2,), name="second")
     hidden = keras.layers.Dense(2)(first)

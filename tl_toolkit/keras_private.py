@@ -33,6 +33,7 @@ __all__ = [
     "inner_graph",
     "is_op_determinism_enabled",
     "keep_input_calls",
+    "logits_of",
     "losses_of",
     "producer_of",
     "rand_augment_layers",
@@ -214,6 +215,15 @@ def explain_load(error: Exception) -> tuple[str, str]:
         name = known[1] if known else unknown[1]
     lines = [line.strip() for line in cause.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__, name
+
+
+def logits_of(outputs: tf.Tensor) -> tf.Tensor:
+    """Returns what went into the softmax or sigmoid that a model ends with; else its outputs.
+
+    Args:
+        outputs: What a call of the model on values returned.
+    """
+    return getattr(outputs, "_keras_logits", outputs)
 
 
 def losses_of(layer: keras.layers.Layer) -> list[Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-
-import jinja2
 
 from tl_toolkit.audit.findings import Finding
 from tl_toolkit.audit.kinds import KINDS
 from tl_toolkit.audit.report import DataReport
 from tl_toolkit.images.thumbnails import make_thumbnail
+from tl_toolkit.printing.page import render_page, replace_undecodable
 
 __all__ = ["MOST_SHOWN", "render_sheet"]
 
@@ -52,25 +50,23 @@ def render_sheet(report: DataReport) -> str:
     Args:
         report: The report; its images are read again.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = resources.files(__package__).joinpath("sheet.html.jinja").read_text("utf-8")
     sections = [_build_section(report, kind, found) for kind, found in report.groups()]
     splits = sorted(report.counts)
     labels = sorted({label for by_class in report.counts.values() for label in by_class})
-    document = environment.from_string(source).render(
-        source=_readable(report.source),
+    return render_page(
+        "audit/sheet.html.jinja",
+        maker="tltool data check",
+        side=_SIDE,
+        source=replace_undecodable(report.source),
         images=report.images,
         splits=splits,
         classes=[
-            (_readable(label), [report.counts[split].get(label, 0) for split in splits])
+            (replace_undecodable(label), [report.counts[split].get(label, 0) for split in splits])
             for label in labels
         ],
-        notes=[_readable(note) for note in report.notes],
+        notes=[replace_undecodable(note) for note in report.notes],
         sections=sections,
     )
-    return document + "\n"
 
 
 def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _Section:
@@ -82,14 +78,12 @@ def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _
         shown = finding.paths[:room]
         room -= max(1, len(shown))
         tiles = tuple(
-            _Tile(_readable(report.shorten(path)), make_thumbnail(path, _SIDE)) for path in shown
+            _Tile(replace_undecodable(report.shorten(path)), make_thumbnail(path, _SIDE))
+            for path in shown
         )
-        groups.append(_Group(_readable(finding.reason), tiles, len(finding.paths) - len(shown)))
+        groups.append(
+            _Group(replace_undecodable(finding.reason), tiles, len(finding.paths) - len(shown))
+        )
     words = KINDS[kind]
     more = len(found) - len(groups)
     return _Section(kind, words.title, words.meaning, len(found), tuple(groups), more)
-
-
-def _readable(text: str) -> str:
-    """Returns a text whose bytes that are no UTF-8, as names of files may hold, are replaced."""
-    return text.encode("utf-8", "replace").decode()

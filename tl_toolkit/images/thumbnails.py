@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 import warnings
 
@@ -11,10 +9,11 @@ from PIL import Image
 
 from tl_toolkit.images.convert import as_rgb
 from tl_toolkit.images.upright import turn_by_exif
+from tl_toolkit.printing.page import encode_picture
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import PILLOW_FORMATS
 
-__all__ = ["encode_picture", "make_thumbnail", "open_small"]
+__all__ = ["make_thumbnail", "open_small"]
 
 
 def make_thumbnail(path: str, side: int) -> str:
@@ -53,15 +52,3 @@ def open_small(path: str, side: int) -> Image.Image:
         upright = as_rgb(turn_by_exif(image))
     upright.thumbnail((side, side))
     return upright
-
-
-def encode_picture(image: Image.Image, *, quality: int = 70) -> str:
-    """Returns an image as a JPEG in a data URI.
-
-    Args:
-        image: RGB.
-        quality: Of the JPEG, 1 to 95.
-    """
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.printing.page import replace_undecodable
 from tl_toolkit.reports.charts import load_environment
 from tl_toolkit.reports.sections import Chart, DataTable, Part, Section
 from tl_toolkit.runs.files import write_atomically, write_json
 
 __all__ = ["Report", "write_report"]
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,6 @@ def _write(value: Any) -> str:
 
 
 def _readable(text: str) -> str:
-    """Returns a text whose bytes that are no UTF-8, as names of files may hold, are replaced."""
-    kept = text.encode("utf-8", "replace").decode()
-    # XML has no place for them, and a page would show none.
-    return "".join(letter if letter >= " " or letter in "\n\t" else "\ufffd" for letter in kept)
+    """Returns a text whose bytes that are no letters, as names of files may hold, are replaced."""
+    # Control characters have no place in XML, and a page would show none.
+    return _CONTROLS.sub("\ufffd", replace_undecodable(text))

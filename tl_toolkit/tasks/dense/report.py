@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tl_toolkit.images.thumbnails import encode_picture, open_small
+from tl_toolkit.images.thumbnails import open_small
+from tl_toolkit.printing.page import encode_picture
 from tl_toolkit.reports.charts import Series, plot_series
 from tl_toolkit.reports.facts import RunFacts
 from tl_toolkit.reports.sections import DataTable, Gallery, Part, Section, Text, Tile
@@ -116,7 +117,7 @@ def _draw(
         "prediction": _overlay(photo, task.render(maps, palette)),
         "errors": Image.composite(Image.new("RGB", photo.size, _RED), _darken(photo), amount),
     }
-    return {name: encode_picture(picture, quality=80) for name, picture in pictures.items()}
+    return {name: encode_picture(picture) for name, picture in pictures.items()}
 
 
 def _darken(photo: Image.Image) -> Image.Image:
