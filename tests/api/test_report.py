@@ -28,13 +28,19 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(recipe, tmp_path_factory):
-    return tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"))
+def finished(recipe, tmp_path_factory):
+    """A run, and the report that it ended with."""
+    run = tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"))
+    return run, (run.folder.report / "index.html").read_text()
 
 
-def test_a_run_ends_with_its_report(run):
-    page = run.folder.report / "index.html"
-    text = page.read_text()
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished[0]
+
+
+def test_a_run_ends_with_its_report(finished):
+    run, text = finished
 
     accuracy = run.metrics["test"]["accuracy"]
     assert f"Accuracy {accuracy:.3f} on test images" in text
@@ -45,7 +51,8 @@ def test_a_run_ends_with_its_report(run):
     ]  # fmt: skip
     assert set(re.findall(r'href="#(\w+)"', text)) == {"main", *headings}
     assert "report" in run.metrics["seconds"]
-    assert page.stat().st_size < 5_000_000
+    assert "Heat maps are left out of the report of a short run" in text
+    assert len(text) < 5_000_000
 
 
 def test_every_plot_is_a_file_of_its_own_and_in_the_page(run):
@@ -85,6 +92,14 @@ def test_the_command_writes_the_report_again(run):
 
     assert json.loads(done.stdout) == {"report": str(page)}
     assert re.findall("<h2.*", page.read_text()) == re.findall("<h2.*", before)
+
+
+def test_heat_maps_take_time_and_come_with_the_command(run):
+    text = tl.report(run).read_text()
+
+    shown = text.count('<img src="data:image/jpeg')
+    assert shown == 2 * text.count('alt="heat map: ') > 0
+    assert "speaks for the predicted class" in text
 
 
 def test_a_run_without_a_report_says_so_in_its_recipe(recipe, tmp_path):

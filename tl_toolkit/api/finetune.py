@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Paused, Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
-_SECONDS_OF_PICTURES = 60.0  # a run in which the model's pictures of a report take no large part
+_SECONDS_OF_PICTURES = 180.0  # of a run: in a shorter one heat maps would take more than a tenth
 _PATIENCE_SECONDS = 60.0  # tracing takes a few; only a stalled connection takes longer
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.listing import read_json
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run, load_run
+from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.printing.tables import list_summary
@@ -102,16 +105,17 @@ def _gather(run: Run, *, predicts: bool) -> RunFacts:
     from tl_toolkit.reports.facts import RunFacts
 
     folder = run.folder
+    manifest = Manifest.load(folder.manifest, classes=run.classes)
+    predicts = predicts and folder.model.is_file()
     return RunFacts(
         classes=run.classes,
-        manifest=Manifest.load(folder.manifest, classes=run.classes),
+        manifest=manifest,
         metrics=run.metrics,
         predictions=read_columns(folder),
         state=read_json(folder.task_state),
         section=run.recipe.task,
-        predict=(
-            (lambda paths: _predict(run, paths)) if predicts and folder.model.is_file() else None
-        ),
+        predict=partial(_predict, run) if predicts else None,
+        explain=partial(_explain, run, manifest) if predicts else None,
     )
 
 
@@ -121,6 +125,35 @@ def _predict(run: Run, paths: Sequence[str]) -> tuple[Task, list[Prediction]]:
         from tl_toolkit.tasks.registry import build_task
 
         return build_task(run.recipe, run.classes), run.predict(list(paths))
+
+
+def _explain(
+    run: Run, manifest: Manifest, paths: Sequence[str], outputs: Sequence[int]
+) -> list[str]:
+    """Returns the heat map of each image, as a data URI; "" where there is none."""
+    examples = {example.path: example for example in manifest.examples}
+    units = int(run.model.outputs[0].shape[-1])
+    pictures = [""] * len(paths)
+    with run.numerics():
+        import numpy as np
+
+        from tl_toolkit.images.pipeline import decode_example, resize_pixels
+        from tl_toolkit.inspect.heatmaps import compute_heatmaps
+        from tl_toolkit.reports.heat import draw_heat
+
+        data, shown = run.recipe.data, {}
+        for place, path in enumerate(paths):
+            # A single output of two classes speaks for the second one alone.
+            if outputs[place] or units == len(run.classes):
+                with contextlib.suppress(DataError):  # it has moved: there is no picture of it
+                    image = decode_example(examples[path], data.channels).numpy()
+                    shown[place] = resize_pixels(image, data.image_size, run._resize)
+        if shown:
+            targets = [min(outputs[place], units - 1) for place in shown]
+            heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)
+            for (place, image), heat_map in zip(shown.items(), heat, strict=True):
+                pictures[place] = draw_heat(image, heat_map)
+    return pictures
 
 
 def _build_sections(run: Run, facts: RunFacts) -> list[Section]:

@@ -12,14 +12,15 @@ import numpy as np
 
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.thumbnails import make_thumbnail
-from tl_toolkit.reports.sections import Gallery, Tile
+from tl_toolkit.reports.sections import Gallery, Text, Tile
 
-__all__ = ["MOST_SHOWN", "RunFacts"]
+__all__ = ["MOST_SHOWN", "SIDE", "RunFacts"]
 
 MOST_SHOWN = 8
 """Images of a gallery."""
 
-_SIDE = 128  # pixels of the longer side of a thumbnail
+SIDE = 128
+"""Pixels of the longer side of a thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class RunFacts:
         predictions: The cells of predictions.csv by column, for each split.
         state: What task.json holds; {} without one.
         section: The task's section of the recipe.
-        explain: Returns a heat map for each path, as a data URI or "" where there is none; None
-            where heat maps are not wanted.
+        explain: Returns a heat map for each path, and the index of the output that it explains, as
+            a data URI or "" where there is none; None where heat maps are left out.
         predict: Returns the task, and a prediction for each path; None where no model is at hand.
     """
 
@@ -44,7 +45,7 @@ class RunFacts:
     predictions: Mapping[str, Mapping[str, Sequence[str]]]
     state: Mapping[str, Any]
     section: Any
-    explain: Callable[[Sequence[str]], Sequence[str]] | None = None
+    explain: Callable[[Sequence[str], Sequence[int]], Sequence[str]] | None = None
     predict: Callable[[Sequence[str]], Any] | None = None
 
     @property
@@ -64,7 +65,11 @@ class RunFacts:
         return metrics
 
     def build_gallery(
-        self, title: str, images: Sequence[int] | np.ndarray, lines: Sequence[Sequence[str]]
+        self,
+        title: str,
+        images: Sequence[int] | np.ndarray,
+        lines: Sequence[Sequence[str]],
+        outputs: Sequence[int] | np.ndarray,
     ) -> Gallery:
         """Returns images of the split that the run is judged by, with heat maps if there are any.
 
@@ -72,16 +77,31 @@ class RunFacts:
             title: What they have in common.
             images: Their indices.
             lines: What stands below each.
+            outputs: The output that the heat map of each explains.
         """
         paths = [self.columns["path"][int(image)] for image in images]
-        maps = self.explain(paths) if self.explain is not None else [""] * len(paths)
+        maps: Sequence[str] = [""] * len(paths)
+        if self.explain is not None:
+            maps = self.explain(paths, [int(output) for output in outputs])
         tiles = []
         for path, heat, below in zip(paths, maps, lines, strict=True):
-            pictures = {"image": make_thumbnail(path, _SIDE)}
+            pictures = {"image": make_thumbnail(path, SIDE)}
             if heat:
                 pictures["heat map"] = heat
             tiles.append(Tile(self.shorten(path), pictures, below))
         return Gallery(title, tiles)
+
+    def describe_heat(self, explained: str) -> Text:
+        """Returns what the heat maps show, or why there are none.
+
+        Args:
+            explained: What they speak for, as "the predicted class".
+        """
+        if self.explain is None:
+            return Text(
+                "Heat maps are left out of the report of a short run: tltool report draws them."
+            )
+        return Text(f"Red in a heat map (Grad-CAM) is what speaks for {explained}.")
 
     def shorten(self, path: str) -> str:
         """Returns a path below the folder that holds all images of the run.

@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_toolkit.reports.facts import MOST_SHOWN, RunFacts
 from tl_toolkit.reports.matrices import plot_matrix
-from tl_toolkit.reports.sections import DataTable, Part, Section, Text
+from tl_toolkit.reports.sections import DataTable, Gallery, Part, Section, Text
 from tl_toolkit.tasks.calibration import build_calibration
 from tl_toolkit.tasks.doubts import find_label_errors
 from tl_toolkit.tasks.predictions import Columns, name_columns, read_numbers
@@ -161,8 +161,9 @@ def _build_images(facts: RunFacts, judged: _Predicted) -> Section:
         "The surest hits": right[:MOST_SHOWN],
         "The least certain": np.argsort(margin, kind="stable")[:MOST_SHOWN],
     }
-    parts: list[Part] = [
-        facts.build_gallery(title, images, [judged.describe(image) for image in images])
+    parts: list[Part] = [facts.describe_heat("the predicted class")]
+    parts += [
+        _build_gallery(facts, judged, title, images)
         for title, images in chosen.items()
         if len(images)
     ]
@@ -180,8 +181,10 @@ def _doubt_labels(facts: RunFacts, judged: _Predicted) -> list[Part]:
         "the model finds another class more likely than images of that class are on average. Look "
         "at them before you trust the score; a weak model doubts much."
     )
-    listed = [doubt.image for doubt in doubts[:MOST_SHOWN]]
-    gallery = facts.build_gallery(
-        "Labels that may be wrong", listed, [judged.describe(image) for image in listed]
-    )
-    return [Text(text), gallery]
+    listed = np.array([doubt.image for doubt in doubts[:MOST_SHOWN]])
+    return [Text(text), _build_gallery(facts, judged, "Labels that may be wrong", listed)]
+
+
+def _build_gallery(facts: RunFacts, judged: _Predicted, title: str, images: np.ndarray) -> Gallery:
+    lines = [judged.describe(image) for image in images]
+    return facts.build_gallery(title, images, lines, judged.predicted[images])

@@ -91,8 +91,11 @@ def _build_images(facts: RunFacts, members: np.ndarray, probabilities: np.ndarra
             f"{facts.classes[decision]} {probabilities[image, decision]:.0%}",
         ]
 
-    parts: list[Part] = [
-        facts.build_gallery(title, images, [describe(image) for image in images])
+    parts: list[Part] = [facts.describe_heat("the label of the last line")]
+    parts += [
+        facts.build_gallery(
+            title, images, [describe(image) for image in images], right[images].argmin(axis=1)
+        )
         for title, images in chosen.items()
         if len(images)
     ]

@@ -105,7 +105,8 @@ def _plot_column(
 def _build_images(facts: RunFacts, targets: np.ndarray, predicted: np.ndarray) -> Section:
     """Returns images by their residuals, in standard deviations of each column."""
     deviations = np.maximum(targets.std(axis=0), 1e-12)
-    errors = (np.abs(predicted - targets) / deviations).mean(axis=1)
+    by_column = np.abs(predicted - targets) / deviations
+    errors = by_column.mean(axis=1)
     order = np.argsort(errors, kind="stable")
 
     def describe(image: int) -> list[str]:
@@ -114,10 +115,16 @@ def _build_images(facts: RunFacts, targets: np.ndarray, predicted: np.ndarray) -
             for place, name in enumerate(facts.classes[:4])
         ]
 
-    chosen = {"The largest errors": order[::-1], "The smallest errors": order}
+    chosen = {
+        "The largest errors": order[::-1][:MOST_SHOWN],
+        "The smallest errors": order[:MOST_SHOWN],
+    }
     parts: list[Part] = [
+        facts.describe_heat("a greater value of the column with the largest error")
+    ]
+    parts += [
         facts.build_gallery(
-            title, images[:MOST_SHOWN], [describe(image) for image in images[:MOST_SHOWN]]
+            title, images, [describe(image) for image in images], by_column[images].argmax(axis=1)
         )
         for title, images in chosen.items()
     ]
