@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "list_runs",
         "describe_run",
         "compare_runs",
+        "report",
         "reproduce",
         "remove_runs",
         "prune_runs",

@@ -120,6 +120,7 @@ def write_recipe():
             "model": {"base": "lenet5", "weights": "random"},
             "phases": [{"name": "head", "epochs": 1}],
             "export": False,
+            "report": False,
         } | sections
         path.write_text(json.dumps(values))  # JSON is YAML
         return path

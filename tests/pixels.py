@@ -84,6 +84,7 @@ def make_recipe(task, folder, **sections):
             },
         ],
         "export": False,
+        "report": False,
         **sections,
     }
 

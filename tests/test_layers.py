@@ -21,6 +21,7 @@ LIGHT = [
 ]
 HEAVY = [
     ["images"],
+    ["reports"],
     ["architectures"],
     ["tasks"],
     ["audit"],

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.removal import prune_runs, remove_runs
+    from tl_toolkit.api.report import report
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
@@ -86,6 +87,7 @@ __all__ = [
     "recipe",
     "remove_runs",
     "render_architecture",
+    "report",
     "reproduce",
     "search",
     "split_data",
@@ -112,6 +114,7 @@ _NAMES_IN = {
     "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
     "api.removal": ("prune_runs", "remove_runs"),
+    "api.report": ("report",),
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),

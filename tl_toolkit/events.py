@@ -54,7 +54,8 @@ class Event:
     * search_ended: the content of summary.json.
     * message, warning: a sentence in `text`. A warning is about something that its reader may want
       to mend: a skipped file, an image in two splits.
-    * run_ended: metrics (the content of metrics.json), exported (the path of each format).
+    * run_ended: metrics (the content of metrics.json), exported (the path of each format), report
+      (the page, where one is written).
 
     Attributes:
         kind: What happened.

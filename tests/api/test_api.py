@@ -22,7 +22,7 @@ from tl_toolkit.tasks.classification.metrics import measure_classification
 
 FILES = {
     "recipe.yaml", "lock.json", "status.json", "manifest.csv", "classes.json", "metrics.json",
-    "predictions.csv", "model.keras", "phases", "checkpoints", "logs",
+    "predictions.csv", "model.keras", "phases", "checkpoints", "logs", "report",
 }  # fmt: skip
 
 

@@ -199,3 +199,16 @@ def test_every_part_trains_in_the_precision_of_the_recipe(tmp_path, monkeypatch)
     tl.curve(recipe, out=tmp_path / "run", fractions=[0.5, 1])
 
     assert trained == [("bfloat16", "bfloat16")] * 4  # transfer and scratch, on two parts
+
+
+def test_a_curve_has_a_report(run_and_events):
+    run, _ = run_and_events
+
+    text = tl.report(run).read_text()
+
+    points = [
+        point for point in run.points if point["images"] == max(p["images"] for p in run.points)
+    ]
+    best = max(points, key=lambda point: point["score"])
+    assert f"With all {best['images']:,} images: {best['method']}" in text
+    assert (run.folder.report / "curve.svg").is_file()

@@ -106,6 +106,16 @@ def test_the_best_recipe_gives_the_best_trial_again(tmp_path, whole, store, run)
     assert best["score"] == max(trial.score for trial in whole.trials)
 
 
+def test_a_search_has_a_report(whole):
+    text = tl.report(whole).read_text()
+
+    best = whole.summary["best"]
+    assert f"number {best['number']}, val_accuracy {best['score']:.4f} on validation" in text
+    charts = {path.stem for path in whole.folder.report.glob("*.svg")}
+    assert charts >= {"parallel", "trials-time", "field-1"}
+    assert "best.yaml" in text
+
+
 @pytest.mark.slow
 def test_every_trial_is_what_finetune_makes_of_its_recipe(tmp_path, recipe):
     """With dropout 0 too, where a run of its own draws no dropout layer at all."""

@@ -27,6 +27,7 @@ from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import create_run, point_latest, resume_run
+from tl_toolkit.runs.states import name_run
 from tl_toolkit.runtime import (
     describe_threads,
     numerics,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tl_toolkit.training.loop import Paused, Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
+_SECONDS_OF_PICTURES = 180.0  # of a run: in a shorter one heat maps would take more than a tenth
 _PATIENCE_SECONDS = 60.0  # tracing takes a few; only a stalled connection takes longer
 
 
@@ -203,6 +205,7 @@ class _Finetuning:
         self.progress(event)
 
     def run(self) -> Run:
+        from tl_toolkit.evaluation.costs import measure_cost
         from tl_toolkit.features.settings import FeatureSettings
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.prepare import build_trainer
@@ -228,6 +231,7 @@ class _Finetuning:
             **measured.metrics,
         }
         metrics["leaks"] = manifest.describe_leaks()
+        metrics["cost"] = measure_cost(transfer.model)
         if self.measured:
             metrics["seconds_by_precision"] = self.measured
         self._lap("evaluate", metrics)
@@ -240,8 +244,25 @@ class _Finetuning:
             if (baseline := self._train_baseline(images, measured)) is not None:
                 metrics["baseline"] = baseline
             self._lap("baseline", metrics)
-        self.progress(Event("run_ended", facts={"metrics": metrics, "exported": exported}))
+        facts: dict[str, Any] = {"metrics": metrics, "exported": exported}
+        if self.recipe.report:
+            facts["report"] = self._write_report(run)
+            self._lap("report", metrics)
+        self.progress(Event("run_ended", facts=facts))
         return run
+
+    def _write_report(self, run: Run) -> Path | None:
+        """Writes the report; None, and a warning, if it fails: the run itself is done."""
+        from tl_toolkit.api.report import build_report
+        from tl_toolkit.reports.page import write_report
+
+        is_long = sum(self.seconds.values()) >= _SECONDS_OF_PICTURES
+        try:
+            return write_report(self.folder.report, build_report(run, predicts=is_long))
+        except Exception as error:  # of a section too: a trained model outweighs its report
+            text = f"the report failed, the run itself is done: {type(error).__name__}: {error}"
+            self.progress(warning(f"{text}; tltool report {name_run(self.folder.path)}"))
+            return None
 
     def _prepare(self, task: Task) -> tuple[Manifest, dict[str, Images], CompiledPhases]:
         """Inspects the images and builds the model, side by side where it can be.

@@ -24,7 +24,8 @@ from tl_toolkit.runs.states import name_run
 
 __all__ = ["ComparedPart", "Reproduction", "compare_results", "reproduce"]
 
-_NOT_RESULTS = ("seconds", "seconds_by_precision", "leaks")  # of metrics.json: times and paths
+_NOT_RESULTS = ("seconds", "seconds_by_precision", "cost", "leaks")
+"""Of metrics.json: times, memory and paths."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def reproduce(
 ) -> Reproduction:
     """Trains a finished run again from its recipe and lock, and compares the two bit for bit.
 
-    Exports are left out. `latest` stays what it is. A difference is no error: it is told, and what
-    differs in data, weights, versions and machine beside it.
+    Exports and the report are left out. `latest` stays what it is. A difference is no error: it is
+    told, and what differs in data, weights, versions and machine beside it.
 
     Args:
         run: As in `load_run`, or what it returns; it is finished and stays as it is.
@@ -121,7 +122,7 @@ def reproduce(
     folder = RunFolder(original)
     _check(folder)
     recipe = Run(folder).recipe
-    overrides: dict[str, Any] = {"export": False}
+    overrides: dict[str, Any] = {"export": False, "report": False}
     if recipe.model.own_file is not None:  # the copy in the run, wherever that is by now
         overrides["model.base.model"] = str(folder.base)
     pools = read_json(folder.lock).get("numerics", {}).get("intra_op_threads")

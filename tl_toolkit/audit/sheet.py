@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from PIL import Image
 
 from tl_toolkit.audit.findings import Finding
 from tl_toolkit.audit.kinds import KINDS
 from tl_toolkit.audit.report import DataReport
-from tl_toolkit.images.convert import as_rgb
-from tl_toolkit.images.upright import turn_by_exif
-from tl_toolkit.printing.page import encode_picture, render_page, replace_undecodable
-from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
-from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.images.thumbnails import make_thumbnail
+from tl_toolkit.printing.page import render_page, replace_undecodable
 
 __all__ = ["MOST_SHOWN", "render_sheet"]
 
@@ -57,9 +50,7 @@ def render_sheet(report: DataReport) -> str:
     Args:
         report: The report; its images are read again.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of large images
-        sections = [_build_section(report, kind, found) for kind, found in report.groups()]
+    sections = [_build_section(report, kind, found) for kind, found in report.groups()]
     splits = sorted(report.counts)
     labels = sorted({label for by_class in report.counts.values() for label in by_class})
     return render_page(
@@ -87,7 +78,8 @@ def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _
         shown = finding.paths[:room]
         room -= max(1, len(shown))
         tiles = tuple(
-            _Tile(replace_undecodable(report.shorten(path)), _picture(path)) for path in shown
+            _Tile(replace_undecodable(report.shorten(path)), make_thumbnail(path, _SIDE))
+            for path in shown
         )
         groups.append(
             _Group(replace_undecodable(finding.reason), tiles, len(finding.paths) - len(shown))
@@ -95,25 +87,3 @@ def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _
     words = KINDS[kind]
     more = len(found) - len(groups)
     return _Section(kind, words.title, words.meaning, len(found), tuple(groups), more)
-
-
-def _picture(path: str) -> str:
-    """Returns a small picture of a file as a data URI; "" where it cannot be read."""
-    try:
-        image = _open(path)
-    except Exception:  # as in `inspect_content`: the finding says why
-        return ""
-    return encode_picture(image)
-
-
-def _open(path: str) -> Image.Image:
-    if path.startswith(BUILTIN):
-        image = Image.fromarray(load_builtin_image(path))
-        return image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-    if not os.path.isfile(path):
-        raise ValueError(path)
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
-        image.draft(image.mode, (_SIDE, _SIDE))
-        upright = as_rgb(turn_by_exif(image))
-    upright.thumbnail((_SIDE, _SIDE))
-    return upright

@@ -51,6 +51,7 @@ _VERBS = {
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
+    "report": _Verb("reporting", "Write the report of a run or a search, one page of HTML."),
     "benchmark": _Verb("benchmarking", "Time a run's model in each exported format."),
     "runs": _Verb("runs", "List, show, compare and remove runs."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),

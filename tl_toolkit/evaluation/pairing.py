@@ -13,7 +13,7 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.predictions import Columns
 
-__all__ = ["SavedPredictions", "pair_predictions", "read_predictions"]
+__all__ = ["SavedPredictions", "pair_predictions", "read_columns", "read_predictions"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,26 @@ def read_predictions(folder: RunFolder) -> dict[str, SavedPredictions]:
         images.append((*image, counts[image]))
         rows.append(row)
     return {split: SavedPredictions(*parts) for split, parts in found.items()}
+
+
+def read_columns(folder: RunFolder) -> dict[str, Columns]:
+    """Returns the cells of predictions.csv by column, for each split; {} where there is none.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if not folder.predictions.is_file():
+        return {}
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for row in _read_rows(folder):
+        found.setdefault(row["split"], []).append(row)
+    return {
+        split: {name: [row[name] for row in rows] for name in rows[0]}
+        for split, rows in found.items()
+    }
 
 
 def _read_rows(folder: RunFolder) -> list[dict[str, str]]:

@@ -247,6 +247,8 @@ class Printer:
                 break
         for path in event.facts["exported"].values():
             self._print(f"exported: {path}")
+        if page := event.facts.get("report"):
+            self._print(f"report: {page}")
         self._print(self._describe_time())
         if self._folder:
             run = shlex.quote(shorten_path(self._folder.path))

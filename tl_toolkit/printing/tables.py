@@ -268,11 +268,26 @@ def _list_rows(
 
 
 def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
+    """Returns the table of `list_summary`.
+
+    Args:
+        metrics: The content of metrics.json.
+        task: Of the run.
+    """
+    return build_table(*list_summary(metrics, task), keys=2)
+
+
+def list_summary(
+    metrics: Mapping[str, Any], task: TaskSection
+) -> tuple[list[str], list[list[Any]]]:
     """Returns the first metrics of each split: of a run, its baseline, and no model at all.
 
     Args:
         metrics: The content of metrics.json.
         task: Of the run.
+
+    Returns:
+        Names of the columns, and the rows.
     """
     baseline = metrics.get("baseline") or {}
     name = "from scratch" if baseline.get("word") == "scratch" else "baseline"
@@ -294,4 +309,4 @@ def build_summary(metrics: Mapping[str, Any], task: TaskSection) -> FittedTable:
     trained = [values for name, _, values in shown if name in models]
     columns = max(map(task.select_headlines, trained), key=len, default=[])
     rows = [[name, split, *map(values.get, columns)] for name, split, values in shown]
-    return build_table(["", "split", *map(task.title_of, columns)], rows, keys=2)
+    return ["", "split", *map(task.title_of, columns)], rows

@@ -214,6 +214,11 @@ class Recipe(Section):
         description="How often the exact state of training is written, which `--resume` goes on "
         "from after a kill or an interrupt, bit for bit; false for never.",
     )
+    report: bool = Field(
+        default=True,
+        description="Write report/index.html at the end of the run; `tltool report` writes it "
+        "later.",
+    )
     search: Search | None = Field(
         default=None, description="What `tltool search` tries; finetune does not read it."
     )

@@ -69,6 +69,9 @@ class RunFolder:
     benchmark_plot = Artifact("export/benchmark.svg", "The time of an image in each format.")
     folds = Artifact("folds", "A folder for each fold of `data.folds`, with its phases.")
     baseline = Artifact("baseline", "The baseline's run, trained beside this one.")
+    report = Artifact(
+        "report", "The report: index.html, each of its charts as SVG, and its own numbers.json."
+    )
 
     # Of searches.
     search = Artifact("search.json", "What the search was begun with; a resumed one must agree.")

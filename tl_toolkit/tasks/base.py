@@ -1,9 +1,10 @@
 """The contract of a task: its targets, head, loss, metrics, predictions and served model.
 
 A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (its part of a
-plan, light) and `task.py`, which defines `build(recipe, classes)` and returns a `Task`. Tasks with
-one vector of outputs per image share `tl_toolkit.tasks.image`, and tasks with one output per pixel
-share `tl_toolkit.tasks.dense`. No code outside this folder depends on the kind of a task.
+plan, light), `report.py` (its sections of a report, from what a run's files hold) and `task.py`,
+which defines `build(recipe, classes)` and returns a `Task`. Tasks with one vector of outputs per
+image share `tl_toolkit.tasks.image`, and tasks with one output per pixel share
+`tl_toolkit.tasks.dense`. No code outside this folder depends on the kind of a task.
 """
 
 from __future__ import annotations

@@ -205,7 +205,8 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
           recall;
         - ois: the F-measure where each image has the threshold that is best for it; as a rule, and
           not by necessity, at least ods;
-        - average_precision: the area under precision over recall.
+        - average_precision: the area under precision over recall;
+        - curve: threshold, precision and recall, from the lowest threshold on.
 
         All in [0, 1], and 0 without an edge in the target: there is nothing to measure.
     """
@@ -228,6 +229,11 @@ def summarize(images: list[BoundaryCounts]) -> dict[str, Any]:
         "ods_recall": float(recall[best]),
         "ois": float(alone.f_scores[0]) if total.expected else 0.0,
         "average_precision": _area(precision, recall),
+        "curve": {
+            "threshold": THRESHOLDS.tolist(),
+            "precision": precision.tolist(),
+            "recall": recall.tolist(),
+        },
     }
 
 

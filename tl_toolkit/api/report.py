@@ -1,0 +1,321 @@
+"""`report`: a run, a search or a learning curve, as one page of HTML."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_toolkit.api.listing import read_json
+from tl_toolkit.api.progress import handling
+from tl_toolkit.api.run import Run, load_run
+from tl_toolkit.errors import DataError
+from tl_toolkit.events import Handler
+from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.values import describe_value
+from tl_toolkit.printing.tables import list_summary
+from tl_toolkit.printing.words import describe_refit
+from tl_toolkit.recipe.schema import Objective
+from tl_toolkit.runs.folder import InFolder, RunFolder
+from tl_toolkit.runs.states import describe_absent
+
+if TYPE_CHECKING:
+    from tl_toolkit.reports.facts import RunFacts
+    from tl_toolkit.reports.page import Report
+    from tl_toolkit.reports.sections import Section
+    from tl_toolkit.reports.trials import Tried
+    from tl_toolkit.tasks.base import Task
+    from tl_toolkit.tasks.types import Prediction
+
+__all__ = ["build_report", "report"]
+
+
+def report(
+    run: str | Path | InFolder, *, root: str | Path = "runs", progress: Handler | bool = False
+) -> Path:
+    """Writes the report of a run or a search: report/index.html, and its charts as SVG beside it.
+
+    The page is one file that needs no network. An earlier report is replaced.
+
+    Args:
+        run: As in `load_run`, or what it returns.
+        root: Folder of all runs.
+        progress: As in `finetune`.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: There is no such run, it has not ended, or its files cannot be read.
+        OutputError: The report cannot be written.
+    """
+    if isinstance(run, Run):
+        opened = run
+    elif isinstance(run, InFolder):
+        opened = Run(RunFolder(run.path))
+    else:
+        opened = load_run(run, root=root)
+    with handling(progress):
+        from tl_toolkit.reports.page import write_report
+
+        build = _BUILDERS.get(opened.folder.kind, build_report)
+        return write_report(opened.folder.report, build(opened))
+
+
+def build_report(run: Run, *, predicts: bool = True) -> Report:
+    """Returns the report of a run, from its files.
+
+    Args:
+        run: The run; the images of its galleries are read.
+        predicts: Run the model for overlays, which takes seconds.
+
+    Raises:
+        DataError: Its files cannot be read.
+    """
+    from tl_toolkit.reports.page import Report
+
+    facts = _gather(run, predicts=predicts)
+    verdict, sentences = _judge(run, facts)
+    return Report(
+        f"{run.recipe.name} {run.path.name}",
+        verdict,
+        sentences,
+        _build_sections(run, facts),
+        _describe_origin(run.folder),
+    )
+
+
+def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
+    """Returns the verdict, and what qualifies it."""
+    section, measured = run.recipe.task, facts.measured
+    if not measured:
+        return "No images were left to measure the model on.", []
+    name = section.final_score or section.score
+    verdict = f"{section.title_of(name)} {measured[name]:.3f} on {facts.split} images"
+    certainty = section.describe_certainty(measured)
+    texts = [*section.describe_comparisons(measured), section.describe_absent(measured)]
+    if facts.split == "validation":
+        texts.append("these images also chose the epoch, so that the score is a little too good")
+    return (
+        _as_sentence("; ".join(filter(None, [verdict, certainty]))),
+        [_as_sentence(text) for text in texts if text],
+    )
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _gather(run: Run, *, predicts: bool) -> RunFacts:
+    from tl_toolkit.evaluation.pairing import read_columns
+    from tl_toolkit.reports.facts import RunFacts
+
+    folder = run.folder
+    manifest = Manifest.load(folder.manifest, classes=run.classes)
+    predicts = predicts and folder.model.is_file()
+    return RunFacts(
+        classes=run.classes,
+        manifest=manifest,
+        metrics=run.metrics,
+        predictions=read_columns(folder),
+        state=read_json(folder.task_state),
+        section=run.recipe.task,
+        predict=partial(_predict, run) if predicts else None,
+        explain=partial(_explain, run, manifest) if predicts else None,
+    )
+
+
+def _predict(run: Run, paths: Sequence[str]) -> tuple[Task, list[Prediction]]:
+    """Returns the task, and predictions of images of the run."""
+    with run.numerics():
+        from tl_toolkit.tasks.registry import build_task
+
+        return build_task(run.recipe, run.classes), run.predict(list(paths))
+
+
+def _explain(
+    run: Run, manifest: Manifest, paths: Sequence[str], outputs: Sequence[int]
+) -> list[str]:
+    """Returns the heat map of each image, as a data URI; "" where there is none."""
+    examples = {example.path: example for example in manifest.examples}
+    units = int(run.model.outputs[0].shape[-1])
+    pictures = [""] * len(paths)
+    with run.numerics():
+        import numpy as np
+
+        from tl_toolkit.images.pipeline import decode_example, resize_pixels
+        from tl_toolkit.inspect.heatmaps import compute_heatmaps
+        from tl_toolkit.reports.heat import draw_heat
+
+        data, shown = run.recipe.data, {}
+        for place, path in enumerate(paths):
+            # A single output of two classes speaks for the second one alone.
+            if outputs[place] or units == len(run.classes):
+                with contextlib.suppress(DataError):  # it has moved: there is no picture of it
+                    image = decode_example(examples[path], data.channels).numpy()
+                    shown[place] = resize_pixels(image, data.image_size, run._resize)
+        if shown:
+            targets = [min(outputs[place], units - 1) for place in shown]
+            heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)
+            for (place, image), heat_map in zip(shown.items(), heat, strict=True):
+                pictures[place] = draw_heat(image, heat_map)
+    return pictures
+
+
+def _build_sections(run: Run, facts: RunFacts) -> list[Section]:
+    from tl_toolkit.reports.background import (
+        build_cost,
+        build_data,
+        build_freezing,
+        build_recipe,
+    )
+    from tl_toolkit.reports.course import build_course
+
+    folder, task, metrics = run.folder, run.recipe.task, facts.metrics
+    own = task.open("report")
+    phases = {name: folder.phase(index, name) for index, name in enumerate(run.recipe.phase_names)}
+    return [
+        build_data(own.tabulate_data(facts), facts),
+        build_course(
+            run.history,
+            best=metrics["best"],
+            score=task.score,
+            title=task.title_of(task.score),
+            rates=_read_all(phases, "rates.json"),
+        ),
+        *own.build_sections(facts),
+        _build_transfer(run, facts),
+        build_freezing(_read_all(phases, "receipt.json")),
+        build_cost(metrics.get("seconds", {}), metrics.get("cost", {})),
+        build_recipe(
+            {path.name: path.read_text(encoding="utf-8", errors="replace")
+             for path in (folder.recipe, folder.lock) if path.is_file()},
+            read_json(folder.lock).get("numerics", {}),
+        ),
+    ]  # fmt: skip
+
+
+def _build_transfer(run: Run, facts: RunFacts) -> Section:
+    """Returns the scores of the run beside those of simpler predictors."""
+    from tl_toolkit.reports.sections import DataTable, Section
+
+    caption = "The run, and simpler predictors on the same images"
+    table = DataTable(caption, *list_summary(facts.metrics, run.recipe.task))
+    return Section("transfer", "Beside simpler methods", [table])
+
+
+def _read_all(folders: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """Returns a JSON file of each phase that has it."""
+    return {phase: read_json(path / name) for phase, path in folders.items()
+            if (path / name).is_file()}  # fmt: skip
+
+
+def _describe_origin(folder: RunFolder) -> str:
+    from tl_toolkit import __version__
+
+    began = folder.read_status().get("started")
+    day = f", begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}" if began else ""
+    return f"Written by tl_toolkit {__version__} from {folder.path}{day}."
+
+
+def build_search_report(run: InFolder) -> Report:
+    """Returns the report of a search or a sweep, from its files.
+
+    Args:
+        run: The search.
+
+    Raises:
+        DataError: It has not ended, or its files cannot be read.
+    """
+    from tl_toolkit.reports.background import build_recipe
+    from tl_toolkit.reports.page import Report
+    from tl_toolkit.reports.trials import build_trials
+
+    folder = run.folder
+    summary, objective, tried = _read_search(folder)
+    best = summary["best"]
+    sentences = [f"{field} = {describe_value(value)}" for field, value in best["values"].items()]
+    if summary.get("refit"):
+        sentences.append(_as_sentence(describe_refit(summary["refit"])))
+    paths = [path for path in (folder.best_recipe, folder.recipe) if path.is_file()]
+    files = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
+    return Report(
+        f"{folder.kind} {folder.path.parent.name}/{folder.path.name}",
+        f"Best of {summary['trials']} trials: number {best['number']}, {objective} "
+        f"{best['score']:.4f} on validation images, which chose it.",
+        sentences,
+        [*build_trials(tried), build_recipe(files, {})],
+        _describe_origin(folder),
+    )
+
+
+def _read_search(folder: RunFolder) -> tuple[dict[str, Any], str, Tried]:
+    """Returns the summary of a search, the name of its score, and its trials."""
+    from tl_toolkit.plan.space import resolve_space
+    from tl_toolkit.recipe.load import load_recipe
+    from tl_toolkit.reports.trials import Tried
+    from tl_toolkit.tuning.journal import Journal
+
+    if not folder.summary.is_file():
+        raise describe_absent(folder, folder.summary)
+    summary = folder.read_json(folder.summary)
+    recipe = load_recipe(folder.recipe).recipe
+    trials = [asdict(trial) for trial in Journal(folder).read()]
+    scored = [trial for trial in trials if trial["score"] is not None]
+    space = resolve_space(recipe)
+    goal = recipe.search.objective if recipe.search else Objective(name=summary["objective"])
+    tried = Tried(
+        scored,
+        [field for field, dimension in space.items() if dimension.sampling == "log"],
+        summary["objective"],
+        goal.is_max,
+        summary["best"]["number"],
+        len(trials) - len(scored),
+    )
+    return summary, summary["objective"], tried
+
+
+def build_curve_report(run: InFolder) -> Report:
+    """Returns the report of a learning curve, from its files.
+
+    Args:
+        run: The curve.
+
+    Raises:
+        DataError: It has not ended, or its files cannot be read.
+    """
+    from tl_toolkit.recipe.load import load_recipe
+    from tl_toolkit.reports.background import build_recipe
+    from tl_toolkit.reports.page import Report
+    from tl_toolkit.reports.trials import build_curve
+
+    folder = run.folder
+    if not folder.curve.is_file():
+        raise describe_absent(folder, folder.curve)
+    found = folder.read_json(folder.curve)
+    title = load_recipe(folder.recipe).recipe.task.title_of(found["score"])
+    points = sorted(found["points"], key=lambda point: point["images"])
+    last = max(points, key=lambda point: (point["images"], point["score"]))
+    return Report(
+        f"{folder.kind} {folder.path.parent.name}/{folder.path.name}",
+        f"With all {last['images']:,} images: {last['method']}, {title} {last['score']:.3f} on "
+        f"{found['split']} images.",
+        [],
+        [
+            build_curve(points, title, found["split"]),
+            build_recipe({"recipe.yaml": folder.recipe.read_text(encoding="utf-8")}, {}),
+        ],
+        _describe_origin(folder),
+    )
+
+
+_BUILDERS = {
+    "search": build_search_report,
+    "sweep": build_search_report,
+    "curve": build_curve_report,
+}
+"""How folders of other kinds than a run's are reported."""

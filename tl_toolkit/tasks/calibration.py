@@ -1,0 +1,169 @@
+"""Calibration: whether probabilities are what they say, and the temperature that mends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tl_toolkit.reports.charts import Series, plot_series
+from tl_toolkit.reports.matrices import plot_bars
+from tl_toolkit.reports.sections import Chart, DataTable, Part, Section, Text
+
+__all__ = [
+    "build_calibration",
+    "fit_temperature",
+    "measure_calibration",
+    "plot_reliability",
+    "soften",
+]
+
+_BINS = 10
+_MOST_CELLS = 2_000_000  # of the probabilities that a temperature is fitted to
+_HOTTEST = 20.0
+_LEAST = 1e-30  # a probability of 0 has no logarithm
+
+
+def build_calibration(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], split: str) -> Section:
+    """Returns the section of calibration for classes that exclude each other.
+
+    Args:
+        sets: Labels, int (n,), and probabilities, float (n, classes), by split.
+        split: The split that the run is judged by.
+    """
+    labels, probabilities = sets[split]
+    before = measure_calibration(*_find_confidence(labels, probabilities))
+    numbers: dict[str, Any] = {"split": split, **before}
+    rows = [["as predicted", 1.0, before["ece"], _measure_loss(labels, probabilities)]]
+    parts: list[Part] = []
+    if "validation" in sets:
+        temperature = fit_temperature(*sets["validation"])
+        softened = soften(probabilities, temperature)
+        after = measure_calibration(*_find_confidence(labels, softened))
+        rows.append(
+            ["at the temperature", temperature, after["ece"], _measure_loss(labels, softened)]
+        )
+        numbers |= {"temperature": temperature, "ece_at_temperature": after["ece"]}
+        parts.append(Text(_describe(temperature, split)))
+    parts += [*plot_reliability(before, "images", "predictions that are right")]
+    caption = f"The {split} images: expected calibration error (ECE) and cross-entropy"
+    columns = ["probabilities", "temperature", "ECE", "cross-entropy"]
+    return Section(
+        "calibration", "Calibration", [*parts, DataTable(caption, columns, rows)], numbers
+    )
+
+
+def measure_calibration(hits: np.ndarray, confidences: np.ndarray) -> dict[str, Any]:
+    """Compares how sure predictions are with how often they are right.
+
+    Args:
+        hits: bool (n,), whether each came true.
+        confidences: float (n,) in [0, 1], the probability that it would.
+
+    Returns:
+        ece, the mean difference of the two over ten bins of equal width, weighted by their numbers
+        (Guo et al., 2017); bins, those that are not empty: confidence, share and number.
+    """
+    places = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], confidences)  # as scikit-learn
+    counts = np.bincount(places, minlength=_BINS)
+    filled = np.flatnonzero(counts)
+    sums = [np.bincount(places, values, _BINS)[filled] / counts[filled]
+            for values in (confidences.astype(np.float64), hits.astype(np.float64))]  # fmt: skip
+    ece = float((counts[filled] * np.abs(sums[0] - sums[1])).sum() / len(hits))
+    return {
+        "ece": ece,
+        "bins": [
+            {"confidence": float(mean), "share": float(share), "number": int(count)}
+            for mean, share, count in zip(*sums, counts[filled], strict=True)
+        ],
+    }
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Returns the temperature at which the labels are most likely (Guo et al., 2017).
+
+    Args:
+        labels: int (n,), of images that were not trained on.
+        probabilities: float (n, classes).
+    """
+    from scipy.optimize import minimize_scalar
+
+    most = max(1, _MOST_CELLS // probabilities.shape[1])
+    logs = _logarithms(probabilities[:most])
+    own = labels[:most]
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        normal = np.log(np.exp(scaled).sum(axis=1))
+        return float((normal - scaled[np.arange(len(own)), own]).mean())
+
+    limit = np.log(_HOTTEST)
+    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(found.x))
+
+
+def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns the probabilities at another temperature than 1.
+
+    Args:
+        probabilities: float (n, classes).
+        temperature: Above 1 makes them less sure.
+    """
+    scaled = _logarithms(probabilities) / temperature
+    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def plot_reliability(calibration: Mapping[str, Any], noun: str, title: str) -> list[Chart]:
+    """Returns the reliability diagram, and how many predictions each bin has.
+
+    Args:
+        calibration: From `measure_calibration`.
+        noun: What is counted, as "images".
+        title: What the share is of.
+    """
+    bins = calibration["bins"]
+    xs, ys = [each["confidence"] for each in bins], [each["share"] for each in bins]
+    diagram = plot_series(
+        "reliability", "Reliability",
+        f"Share of {title} by their probability; on the diagonal they agree. Expected calibration "
+        f"error {calibration['ece']:.3f}.",
+        [Series("perfect", [0, 1], [0, 1], "reference"), Series("the run", xs, ys)],
+        x_title="probability", y_title=f"share of {title}", x_limits=(0, 1), y_limits=(0, 1),
+    )  # fmt: skip
+    bars = [
+        (f"about {each['confidence']:.2f}", each["number"], f"{each['number']:,}") for each in bins
+    ]
+    most = max(bins, key=lambda each: each["number"])
+    counts = plot_bars(
+        "confidence", f"Number of {noun} by probability",
+        f"Most {noun}, {most['number']:,}, have a probability of about {most['confidence']:.2f}.",
+        bars,
+    )  # fmt: skip
+    return [diagram, counts]
+
+
+def _describe(temperature: float, split: str) -> str:
+    words = "less sure" if temperature > 1 else "surer"
+    own = ", on which it is also measured here" if split == "validation" else ""
+    if abs(temperature - 1) < 0.05:
+        return f"The probabilities need no other temperature ({temperature:.2f})."
+    return (
+        f"The model should be {words}: at a temperature of {temperature:.2f}, fitted to the "
+        f"validation images{own}, labels are most likely. The class that is predicted stays the "
+        "same."
+    )
+
+
+def _find_confidence(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
+    return probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+
+
+def _measure_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(-_logarithms(probabilities)[np.arange(len(labels)), labels].mean())
+
+
+def _logarithms(probabilities: np.ndarray) -> np.ndarray:
+    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), _LEAST)))
