@@ -167,3 +167,10 @@ def test_the_command_shows_a_run(tmp_path):
     assert "keras 3.15.1" in shown and "95 % from" in shown
     assert as_json["splits"]["validation"]["accuracy"] == 0.75
     assert RunFolder.model.relative in as_json["artifacts"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    printed = tltool("runs", "list", "--root", "nowhere", cwd=tmp_path)
+
+    assert "nowhere: no such folder" in printed.stderr
+    assert tltool("runs", "list", "--root", "nowhere", "--json", cwd=tmp_path).stdout == "[]\n"

@@ -175,3 +175,11 @@ def test_an_unknown_kind_is_refused_with_the_nearest(photos, tmp_path):
     done = tltool("data", "check", photos, "--fail-on", "leek", cwd=tmp_path, code=2)
 
     assert "did you mean 'leak'?" in done.stderr
+
+
+def test_findings_for_no_file_of_exclusions_are_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+
+    shown = tltool("data", "check", "photos", "--exclude", "dark", cwd=tmp_path, code=2)
+
+    assert "--exclusions FILE.csv names it" in shown.stderr

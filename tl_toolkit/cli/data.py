@@ -84,6 +84,8 @@ def check_data_command(
     from tl_toolkit.api.data import check_data
     from tl_toolkit.audit.report import check_kinds
 
+    if kinds is not None and exclusions is None:
+        raise click.UsageError("--exclude says what goes to a file: --exclusions FILE.csv names it")
     check_kinds([*(kinds or ()), *(fail_on or ())])
     report = check_data(
         source, overrides, base=base, weights=weights, features=not no_features,

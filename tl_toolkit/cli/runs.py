@@ -45,6 +45,9 @@ def list_runs(root: Path, as_json: bool) -> None:
         return
     if infos:
         show(build_list(infos))
+    if not root.is_dir():
+        print_message(f"{root}: no such folder, so that it holds no runs")
+        return
     print_message(f"{_count(infos)} in {root}, {describe_size(sum(info.bytes for info in infos))}")
 
 
