@@ -220,3 +220,73 @@ def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):
     rows = (photos.parent / "s.csv").read_text().splitlines()
     assert rows[0] == "path,label,split" and len(rows) == 5
     assert rows[1].startswith("photos/0.png,cat,")
+
+
+def write_named(photos, text):
+    (photos / "t.csv").write_text(text)
+    return photos / "t.csv"
+
+
+NAMED = """file,species,label,fold
+0.png,cat,7,train
+1.png,dog,7,train
+2.png,cat,7,val
+3.png,dog,7,val
+"""
+NAMES = {"path": "file", "label": "species", "split": "fold"}
+
+
+def test_columns_that_a_table_calls_otherwise_are_read(photos):
+    table = write_named(photos, NAMED)
+
+    listing, problems = list_recipe(csv=table, columns=NAMES)
+
+    assert not problems
+    assert listing == list_recipe(csv=photos / "labels.csv")[0]
+
+
+def test_columns_of_other_tasks_are_beside_those_that_are_called_otherwise(photos):
+    table = write_named(photos, "file,labels,size\n0.png,a|b,1\n1.png,b,2\n")
+
+    labels, wrong = list_recipe("multilabel", csv=table, columns={"path": "file"})
+    numbers, bad = list_recipe(
+        {"kind": "regression", "columns": ["size"]}, csv=table, columns={"path": "file"}
+    )
+
+    assert not wrong and not bad
+    assert [file.targets for file in labels.files] == [("a|b",), ("b",)]
+    assert [file.targets for file in numbers.files] == [("1",), ("2",)]
+    assert [file.path for file in numbers.files] == [str(photos / "0.png"), str(photos / "1.png")]
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_a_column_that_is_not_there_is_refused_at_its_field(task, photos):
+    table = write_named(photos, NAMED)
+
+    [(field, problem)] = list_recipe(task, csv=table, columns={"path": "fiel"})[1]
+
+    assert field == problem.where == "data.columns.path"
+    assert problem.what == f"'{table}' has no column 'fiel'"
+    assert problem.hint == "data.columns.path=file"
+
+
+def test_a_label_of_a_like_name_is_suggested(photos):
+    table = write_named(photos, "path,Label\n0.png,a\n1.png,b\n")
+
+    [(field, problem)] = list_recipe(csv=table)[1]
+
+    assert (field, problem.hint) == ("csv", "data.columns.label=Label")
+
+
+def test_names_of_columns_go_with_a_table(photos):
+    done = tltool("validate", "r.yaml", "data.columns.label=x", cwd=write_recipe(photos), code=2)
+
+    assert "expected none without data.csv or data.table" in done.stderr
+
+
+def write_recipe(photos):
+    (photos / "r.yaml").write_text(
+        "version: 1\nname: x\ndata: {train: a, image_size: 32}\n"
+        "model: {base: lenet5, weights: random}\nphases: [{name: head, epochs: 1}]\n"
+    )
+    return photos

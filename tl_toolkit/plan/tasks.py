@@ -218,5 +218,5 @@ def splits_of(data: Data) -> Splits:
     suffixes = suffixes_of(data.channels)
     return Splits(
         data.train, validation, data.test, data.links, data.group or "", suffixes,
-        data.class_folders,
+        data.class_folders, data.column_names,
     )  # fmt: skip

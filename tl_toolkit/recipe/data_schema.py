@@ -24,7 +24,7 @@ from tl_toolkit.recipe.fields import (
 )
 from tl_toolkit.recipe.pixels import Masks
 
-__all__ = ["Augment", "Data", "RandAugment"]
+__all__ = ["Augment", "Columns", "Data", "RandAugment"]
 
 _Side = Annotated[int, Field(ge=8, le=2048)]
 _Level = Annotated[int, Field(ge=0, le=255)]
@@ -53,6 +53,27 @@ def _refuse_no_validation(value: object) -> object:
     return value
 
 
+class Columns(Section):
+    """Columns that a table calls otherwise."""
+
+    path: Text | None = Field(
+        default=None,
+        examples=["file"],
+        description="Column of the image, path by default; images in a Parquet or TFRecord file "
+        "are found by their bytes.",
+    )
+    label: Text | None = Field(
+        default=None,
+        examples=["species"],
+        description="Column of the class, label by default; of several classes see task.labels.",
+    )
+    split: Text | None = Field(
+        default=None,
+        examples=["fold"],
+        description="Column of the split (train, validation, test), split by default.",
+    )
+
+
 class Data(Section):
     """Where the images are, how they are split, and the size they are resized to."""
 
@@ -76,6 +97,11 @@ class Data(Section):
         "in folders of splits or not; a Parquet or TFRecord file with images in it, or a folder of "
         "them, as tfds prepares it.",
         examples=["data/flowers", "data/flowers/metadata.jsonl", "data/flowers.parquet"],
+    )
+    columns: Columns | None = Field(
+        default=None,
+        description="Columns that the table (csv or table) calls otherwise than path, label and "
+        "split.",
     )
     builtin: Literal["digits", "glyphs"] | None = Field(
         default=None,
@@ -208,6 +234,13 @@ class Data(Section):
         path = self.csv if self.table is None else self.table
         return None if path is None else Path(path)
 
+    @property
+    def column_names(self) -> dict[str, str]:
+        """The table's own name of each column that it calls otherwise."""
+        columns = self.columns or Columns()
+        names = {"path": columns.path, "label": columns.label, "split": columns.split}
+        return {name: own for name, own in names.items() if own is not None}
+
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields conflicts between sources, splits, fractions and classes.
@@ -259,6 +292,9 @@ def _find_conflicts_of_folds(values: Mapping[str, Any]) -> Iterable[Conflict]:
     if values.get("group") is not None and not is_table:
         expected = "expected none without data.csv or data.table: groups are a column of a table"
         yield Conflict(("group",), expected, "~data.group")
+    if values.get("columns") is not None and not is_table:
+        expected = "expected none without data.csv or data.table, whose columns they name"
+        yield Conflict(("columns",), expected, "~data.columns")
 
 
 def _find_conflicts_of_masks(values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -22,7 +22,7 @@ from tl_toolkit.recipe.anchors import (
 )
 from tl_toolkit.recipe.bands import find_conflicts_of_bands
 from tl_toolkit.recipe.checkpoint import Checkpoint, CheckpointField
-from tl_toolkit.recipe.data_schema import Augment, Data, Features, RandAugment
+from tl_toolkit.recipe.data_schema import Augment, Columns, Data, Features, RandAugment
 from tl_toolkit.recipe.export_formats import FormatName, MinTensorflow, describe_formats
 from tl_toolkit.recipe.fields import (
     Changes,
@@ -50,6 +50,7 @@ from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeGradual, Unf
 
 __all__ = [
     "Augment",
+    "Columns",
     "Checkpoint",
     "Data",
     "Dimension",

@@ -283,8 +283,8 @@ class Search(Section):
 
 
 _FIXED_DATA = (
-    "train", "csv", "table", "builtin", "validation", "test", "folds", "group", "classes",
-    "split_seed", "broken", "channels",
+    "train", "csv", "table", "columns", "builtin", "validation", "test", "folds", "group",
+    "classes", "split_seed", "broken", "channels",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
@@ -59,6 +59,7 @@ class Splits:
         group: The column of a table that names the group of each image; "" for none.
         suffixes: Endings of the images' names in folders.
         class_folders: Which folders are classes, as in `read_folders`.
+        names: Columns that a table calls otherwise, as in `read_header`.
     """
 
     train: Path | None = None
@@ -68,6 +69,7 @@ class Splits:
     group: str = ""
     suffixes: Set[str] = IMAGE_SUFFIXES
     class_folders: Depth = "top"
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -132,7 +134,7 @@ def list_class_table(
         splits: Fractions for rows without a split.
         classes: As in `survey_folders`.
     """
-    listed, problems = read_table(path, group=splits.group, links=splits.links)
+    listed, problems = read_table(path, group=splits.group, links=splits.links, names=splits.names)
     labels = tuple(sorted({file.targets[0] for file in listed if file.targets[0]}))
     chosen = tuple(classes or labels)
     used = set(chosen)

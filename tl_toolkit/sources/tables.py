@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from tl_toolkit.errors import Problem, closest, nearest
 from tl_toolkit.sources import csv_tables, image_folders, parquet, tfrecords
@@ -27,6 +28,7 @@ from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableRead
 __all__ = [
     "NOT_TARGETS",
     "Cell",
+    "blame_table",
     "check_classes_of_table",
     "describe_cells",
     "field_of_table",
@@ -54,6 +56,7 @@ _LIKE_SPLIT = frozenset(
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 """The name of an index that pandas wrote, or wrote, read and wrote again."""
 
+_Value = TypeVar("_Value")
 Refusal = Callable[[str, str], str]
 """Returns the problem of a value of a column, from the column's name and the value; "" for none."""
 
@@ -121,14 +124,37 @@ def field_of_table(path: Path) -> str:
     return "csv" if _find_reader(path) is csv_tables else "table"
 
 
-def read_header(path: Path, *, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
+def read_header(
+    path: Path, *, expected: str, names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[tuple[str, ...], list[Problem]]:
     """Returns the names of a table's columns, or why they cannot be read.
 
     Args:
         path: The table.
         expected: The expected content, for messages.
+        names: Columns that the table calls otherwise: its own name of each.
     """
-    return _find_reader(path).read_header(path, expected)
+    header, problems = _find_reader(path).read_header(path, expected)
+    problems = problems or [
+        _describe_misnamed(path, column, own, header)
+        for column, own in names.items()
+        if own not in header
+    ]
+    return tuple(dict.fromkeys(_rename(dict.fromkeys(header), names))), problems
+
+
+def _rename(cells: Mapping[str, _Value], names: Mapping[str, str]) -> dict[str, _Value]:
+    """Returns cells by the names that columns have here; others of such a name are left out."""
+    ours = {own: column for column, own in names.items()}
+    return {ours.get(name, name): value for name, value in cells.items()
+            if name in ours or name not in names}  # fmt: skip
+
+
+def _describe_misnamed(path: Path, column: str, own: str, header: Sequence[str]) -> Problem:
+    field, near = f"data.columns.{column}", nearest(own, header)
+    what = f"{str(path)!r} has no column {own!r}"
+    expected = f"Its columns are {name_some(map(repr, header))}."
+    return Problem(field, what, expected, f"{field}={near}" if near else "")
 
 
 def refuse_index(path: Path, names: Sequence[str]) -> Problem | None:
@@ -155,6 +181,7 @@ def read_table(
     expected: str = "",
     group: str = "",
     links: Links = "refuse",
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[SourceFile], list[FieldProblem]]:
     """Lists the rows of a table in their order, and the problems of the table or of single rows.
 
@@ -166,20 +193,21 @@ def read_table(
         group: The column that names the group of each image; "" for none.
         links: Whether images may lie outside the table's folder, or links in it lead out: with
             "follow" alone.
+        names: As in `read_header`.
     """
     path = Path(os.path.abspath(path))
-    names = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
+    words = " and ".join(("path", *columns)) if len(columns) == 1 else ", ".join(
         ("path", *columns)
     )  # fmt: skip
-    expected = expected or (f"A table is expected with the columns {names}, and split if you like")
-    rows, problems = _read_rows(path, columns, expected)
+    expected = expected or (f"A table is expected with the columns {words}, and split if you like")
+    rows, problems = _read_rows(path, columns, expected, names)
     if not problems:
         problems = list(_check_rows(rows, path, columns, refuse, links))
     if problems or not group:
-        return [row.file for row in rows], [("csv", problem) for problem in problems]
-    cells = read_columns(path, [group]).get(group)
+        return [row.file for row in rows], blame_table(problems)
+    cells = read_columns(path, [group], names).get(group)
     if not cells:
-        return [row.file for row in rows], [("group", _describe_no_group(path, group))]
+        return [row.file for row in rows], [("group", _describe_no_group(path, group, names))]
     problems = describe_cells(
         path, find_wrong_cells({group: cells}, refuse_empty), refuse_empty, "a group for each image"
     )
@@ -187,22 +215,38 @@ def read_table(
     return files, [("group", replace(problem, where="data.group")) for problem in problems]
 
 
-def _describe_no_group(path: Path, group: str) -> Problem:
-    names = [name for name in read_header(path, expected="")[0] if name not in NOT_TARGETS]
+def blame_table(problems: Sequence[Problem]) -> list[FieldProblem]:
+    """Returns problems with their fields: that of the table, but for names of columns.
+
+    Args:
+        problems: As `read_header` returns them.
+    """
+    return [
+        (problem.where if problem.where.startswith("data.columns.") else "csv", problem)
+        for problem in problems
+    ]
+
+
+def _describe_no_group(path: Path, group: str, own_names: Mapping[str, str]) -> Problem:
+    header, _ = read_header(path, expected="", names=own_names)
+    names = [name for name in header if name not in NOT_TARGETS]
     near = nearest(group, names)
     what = f"{str(path)!r} has no column {group!r}"
     expected = f"Its columns are {name_some(map(repr, names))}."
     return Problem("data.group", what, expected, f"data.group={near}" if near else "")
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Cell]]:
+def read_columns(
+    path: Path, columns: Sequence[str], names: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Cell]]:
     """Returns the cells of some columns of a table, none if it cannot be read.
 
     Args:
         path: The table.
         columns: Names of its columns.
+        names: As in `read_header`.
     """
-    rows, _ = _read_rows(path, columns, "")
+    rows, _ = _read_rows(path, columns, "", names)
     return {
         name: [
             Cell(row.line, row.file.targets[place], str(row.table) if row.table != path else "")
@@ -266,19 +310,29 @@ def describe_cells(
 
 
 def _read_rows(
-    path: Path, columns: Sequence[str], expected: str
+    path: Path,
+    columns: Sequence[str],
+    expected: str,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[_Row], list[Problem]]:
-    header, problems = read_header(path, expected=expected)
+    header, problems = read_header(path, expected=expected, names=names)
     if problems:
         return [], problems
     missing = [name for name in ("path", *columns) if name not in header]
     if missing:
         what = f"{str(path)!r} has no column {' and no column '.join(missing)}"
         there = f"{expected}; it has {', '.join(header) or 'none'}."
-        return [], [Problem("data.csv", what, there)]
-    lines, problems = _find_reader(path).read_rows(path, header, expected)
+        likely = {
+            name: nearest(name, header) for name in missing if name in (*NOT_TARGETS, "label")
+        }
+        hint = " ".join(f"data.columns.{name}={near}" for name, near in likely.items() if near)
+        return [], [Problem("data.csv", what, there, hint)]
+    reader = _find_reader(path)
+    lines, problems = reader.read_rows(path, reader.read_header(path, expected)[0], expected)
     if problems:
         return [], problems
+    if names:
+        lines = [row._replace(cells=_rename(row.cells, names)) for row in lines]
     if split := _find_misnamed_split(header, [row.cells for row in lines]):
         what = f"{str(path)!r} has splits in the column {split!r}"
         there = "They are read from the column 'split' alone."

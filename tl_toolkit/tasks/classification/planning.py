@@ -81,7 +81,9 @@ class Planning(TaskPlanning):
                 suffixes=suffixes_of(self.data.channels),
                 class_folders=self.data.class_folders,
             )
-        files, faults = read_table(source, links="follow")  # the user names it
+        files, faults = read_table(
+            source, links="follow", names=self.data.column_names
+        )  # the user names it
         problems = [replace(problem, where="--data") for _, problem in faults]
         unknown = sorted({file.targets[0] for file in files} - set(classes))
         if unknown and not problems:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from tl_toolkit.catalog.records import RGB
@@ -22,6 +23,7 @@ from tl_toolkit.sources.listing import (
 )
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
+    blame_table,
     describe_cells,
     find_wrong_cells,
     is_slip,
@@ -66,7 +68,12 @@ class Planning(TaskPlanning):
         if path is None:  # refused with the recipe
             return self.as_survey(Listing((), (), stratify=""), ())
         files, names, problems = _read_labels(
-            path, self._section, classes, self.data.group or "", links=self.data.links
+            path,
+            self._section,
+            classes,
+            self.data.group or "",
+            links=self.data.links,
+            names=self.data.column_names,
         )
         chosen = tuple(classes or names)
         if not problems:
@@ -98,13 +105,14 @@ class Planning(TaskPlanning):
             self.data.group or "",
             is_grouped=False,
             links="follow",  # the user names it
+            names=self.data.column_names,
         )
         unknown = [] if problems or chosen else [name for name in names if name not in classes]
         if unknown:
             what = f"{str(source)!r} names other classes: {name_some(map(repr, unknown))}"
             expected = f"The classes are {name_some(map(repr, classes))}."
             problems = [("csv", Problem("data.csv", what, expected))]
-        if not problems and self._section.labels not in read_header(source, expected="")[0]:
+        if not problems and self._section.labels not in self._header_of(source):
             problems = _check_classes(source, classes, names)
         if problems:
             raise DataError([replace(problem, where="--data") for _, problem in problems])
@@ -112,6 +120,9 @@ class Planning(TaskPlanning):
         selected = (_select(file, used, self._section.separator) for file in files)
         test = tuple(file._replace(split="test") for file in selected)
         return Listing(tuple(classes), test, columns=("labels",), stratify="")
+
+    def _header_of(self, source: Path) -> tuple[str, ...]:
+        return read_header(source, expected="", names=self.data.column_names)[0]
 
     @staticmethod
     def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:
@@ -281,6 +292,7 @@ def _read_labels(
     *,
     is_grouped: bool = True,
     links: Links = "refuse",
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[SourceFile], list[str], list[FieldProblem]]:
     """Reads either form of table, whose column of groups is no class.
 
@@ -291,13 +303,14 @@ def _read_labels(
         group: The column of groups; "" for none.
         is_grouped: Whether each image needs a group.
         links: As in `read_table`.
+        names: As in `read_table`.
 
     Returns:
         The files, whose target is the names of their classes; all classes; and the problems.
     """
-    header, unreadable = read_header(path, expected=_EXPECTED)
+    header, unreadable = read_header(path, expected=_EXPECTED, names=names)
     if unreadable:
-        return [], [], [("csv", problem) for problem in unreadable]
+        return [], [], blame_table(unreadable)
     separator = section.separator
     if section.labels in header:
         files, problems = read_table(
@@ -307,15 +320,16 @@ def _read_labels(
             expected=_EXPECTED,
             group=group * is_grouped,
             links=links,
+            names=names,
         )
         problems = problems or _check_separator(path, files, separator)
         held = {name for file in files for name in split_names(file.targets[0], separator)}
         return files, sorted(held), problems
     left_out = {*NOT_TARGETS, *filter(None, [group])}
-    names = [name for name in header if name not in left_out]
-    if classes is None and (index := refuse_index(path, names)):
+    flags = [name for name in header if name not in left_out]
+    if classes is None and (index := refuse_index(path, flags)):
         return [], [], [("csv", index)]
-    wanted = [name for name in names if classes is None or name in classes]
+    wanted = [name for name in flags if classes is None or name in classes]
     files, problems = read_table(
         path,
         wanted,
@@ -323,9 +337,10 @@ def _read_labels(
         expected=_EXPECTED,
         group=group * is_grouped,
         links=links,
+        names=names,
     )
     problems = _check_columns(path, wanted, files, section) or problems
-    return [_join_flags(file, wanted, separator) for file in files], names, problems
+    return [_join_flags(file, wanted, separator) for file in files], flags, problems
 
 
 def _check_columns(

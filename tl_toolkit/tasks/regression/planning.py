@@ -16,6 +16,7 @@ from tl_toolkit.sources.listing import FieldProblem, Listing, SourceFile, find_f
 from tl_toolkit.sources.survey import Splits
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
+    blame_table,
     describe_cells,
     find_wrong_cells,
     is_slip,
@@ -63,7 +64,7 @@ class Planning(TaskPlanning):
             DataError: It is missing, lacks columns, or holds no numbers.
         """
         listing, problems = _list_table(
-            source, Splits(links="follow"), classes
+            source, Splits(links="follow", names=self.data.column_names), classes
         )  # the user names it
         if problems:
             raise DataError([replace(problem, where="--data") for _, problem in problems])
@@ -132,9 +133,9 @@ def _list_table(
     path: Path, splits: Splits, columns: Sequence[str] | None
 ) -> tuple[Listing, list[FieldProblem]]:
     """Lists the rows; the "classes" are the columns, in the order of the outputs."""
-    header, unreadable = read_header(path, expected=_EXPECTED)
+    header, unreadable = read_header(path, expected=_EXPECTED, names=splits.names)
     if unreadable:
-        return Listing((), (), stratify=""), [("csv", problem) for problem in unreadable]
+        return Listing((), (), stratify=""), blame_table(unreadable)
     left_out = {*NOT_TARGETS, *filter(None, [splits.group])}
     names = [name for name in header if name not in left_out]
     chosen = tuple(columns or names)
@@ -150,6 +151,7 @@ def _list_table(
         expected=_EXPECTED,
         group=splits.group,
         links=splits.links,
+        names=splits.names,
     )
     problems = _blame(_check_numbers(path, chosen, listed), columns) or problems
     files, fractions = find_fractions(listed, splits.fractions)
