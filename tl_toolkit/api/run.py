@@ -21,6 +21,7 @@ from tl_toolkit.images.tta import View, find_sizes, list_views
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.tta import choose_tta
 from tl_toolkit.recipe.export_formats import (
+    EXPORT_FORMATS,
     MIN_TENSORFLOWS,
     check_formats,
     check_min_tensorflow,
@@ -200,6 +201,16 @@ class Run(InFolder):
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, list_views(words), handle)
 
+    def _read_manifest(self) -> Manifest:
+        """Returns the run's images; a table that lost rows since it was written is refused."""
+        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+        lock = self.folder.read_json(self.folder.lock) if self.folder.lock.is_file() else {}
+        if lock.get("data_sha256", manifest.digest) != manifest.digest:
+            what = "is not the table that the run wrote: lock.json has the digest of another one"
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or the file as it was"
+            raise DataError(Problem(str(self.folder.manifest), what, "", hint))
+        return manifest
+
     def _evaluate(
         self, data: str | Path | None, views: Sequence[View], progress: Handler
     ) -> dict[str, Any]:
@@ -208,7 +219,7 @@ class Run(InFolder):
 
         task, settings = self._task, self.recipe.data
         if data is None:
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            manifest = self._read_manifest()
             name = "test" if manifest.of("test") else "validation"
         else:
             manifest = self._inspect(Path(data), task, progress)
@@ -452,7 +463,8 @@ class Run(InFolder):
         from tl_toolkit.export.publish import publish
 
         report(message(f"exporting {', '.join(chosen_formats)}"))
-        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+        is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
+        manifest = self._read_manifest() if is_proved else Manifest((), self.classes)
         files = {}
         if "saved_model" in chosen_formats:
             files = read_parity_images(manifest, report, self.recipe.data.channels)
