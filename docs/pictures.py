@@ -179,7 +179,9 @@ def _save(figure: pyplot.Figure, target: Path) -> None:
 
 def _save_picture(picture: Image.Image, target: Path, *, is_large: bool = True) -> None:
     if is_large:  # a palette takes a third of the bytes
-        picture = picture.quantize(200, kmeans=4, dither=Image.Dither.NONE)
+        picture = picture.quantize(
+            96 if picture.width > 1000 else 200, kmeans=4, dither=Image.Dither.NONE
+        )
     picture.save(target, optimize=True)
 
 
