@@ -3,13 +3,16 @@
 python docs/pictures.py run RUN FILE.svg                  # what `tltool finetune` printed
 python docs/pictures.py predictions RUN FOLDER FILE.png   # images, their labels, probabilities
 python docs/pictures.py masks RUN IMAGE TARGET OVERLAY FILE.png
+python docs/pictures.py report PAGE FILE.png              # a report, as Chromium shows it
 """
 
 from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ import tl_toolkit as tl
 _WIDTH = 78
 _MOST_BYTES = 90_000
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.S)  # they would be fetched from elsewhere
+_PAGE, _COLUMNS = (860, 1500), 3  # width and height in pixels of a column of a report
 _PALE, _STRONG = "#c9d3e0", "#2a6fbb"
 
 
@@ -138,18 +142,55 @@ def draw_masks(run: Path, image: Path, mask: Path, overlay: Path, target: Path) 
     _save(figure, target)
 
 
+def draw_report(page: Path, target: Path) -> None:
+    """Draws a report as a headless Chromium shows it, in columns beside each other.
+
+    Args:
+        page: The page.
+        target: The PNG.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        size = f"{_PAGE[0]},{_PAGE[1] * _COLUMNS}"
+        subprocess.run(
+            [
+                "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                "--blink-settings=preferredColorScheme=1", f"--user-data-dir={folder}/profile",
+                f"--window-size={size}", f"--screenshot={shot}", page.resolve().as_uri(),
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        whole = Image.open(shot).convert("RGB")
+        picture = Image.new("RGB", (_PAGE[0] * _COLUMNS, _PAGE[1]), "white")
+        for column in range(_COLUMNS):
+            top = column * _PAGE[1]
+            part = whole.crop((0, top, _PAGE[0], top + _PAGE[1]))
+            picture.paste(part, (column * _PAGE[0], 0))
+    _save_picture(picture.resize((picture.width // 2, picture.height // 2)), target)
+
+
 def _save(figure: pyplot.Figure, target: Path) -> None:
     figure.tight_layout(pad=0.6)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
-    picture = Image.open(buffer).convert("RGB")
-    if buffer.tell() > _MOST_BYTES:  # a palette takes a third of the bytes
-        picture = picture.quantize(200, kmeans=4, dither=Image.Dither.NONE)
+    _save_picture(Image.open(buffer).convert("RGB"), target, is_large=buffer.tell() > _MOST_BYTES)
+
+
+def _save_picture(picture: Image.Image, target: Path, *, is_large: bool = True) -> None:
+    if is_large:  # a palette takes a third of the bytes
+        picture = picture.quantize(
+            96 if picture.width > 1000 else 200, kmeans=4, dither=Image.Dither.NONE
+        )
     picture.save(target, optimize=True)
 
 
-DRAWERS = {"run": draw_run, "predictions": draw_predictions, "masks": draw_masks}
+DRAWERS = {
+    "run": draw_run,
+    "predictions": draw_predictions,
+    "masks": draw_masks,
+    "report": draw_report,
+}
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
     verdict = f"{section.title_of(name)} {measured[name]:.3f} on {facts.split} images"
     certainty = section.describe_certainty(measured)
     texts = [*section.describe_comparisons(measured), section.describe_absent(measured)]
-    if facts.split == "validation":
+    if "folds" in facts.metrics:
+        texts.append("each of these images was predicted by a model trained without its fold")
+    elif facts.split == "validation":
         texts.append("these images also chose the epoch, so that the score is a little too good")
     return (
         _as_sentence("; ".join(filter(None, [verdict, certainty]))),

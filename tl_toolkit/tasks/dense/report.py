@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,8 +99,10 @@ def _build_tiles(
     for path, prediction, below in zip(paths, predictions, lines, strict=True):
         pictures = {"image": ""}
         if not prediction.error:
-            target = task.reader.read(masks[path])
-            pictures = _draw(path, prediction.maps, target, task, palette, shown)
+            # A file that has moved, or that Pillow cannot read, has no pictures.
+            with contextlib.suppress(OSError, ValueError):
+                target = task.reader.read(masks[path])
+                pictures = _draw(path, prediction.maps, target, task, palette, shown)
         tiles.append(Tile(facts.shorten(path), pictures, below))
     return tiles
 
