@@ -60,15 +60,15 @@ def finish_model(
         webp: Whether the SavedModel reads WebP.
     """
 
-    def load(split: str) -> Images | None:
-        usable = _find_usable(_spread(manifest.of(split), MOST_IMAGES), sizes)
+    def load(examples: Sequence[Example]) -> Images | None:
+        usable = _find_usable(_spread(examples, MOST_IMAGES), sizes)
         if not usable:
             return None
         targets = task.load_targets(usable, sizes.image_size, sizes.resize)
         return Images(usable, **sizes._asdict(), targets=targets)
 
     def load_samples() -> np.ndarray:
-        images = load("train")
+        images = load(manifest.of("train"))
         empty = np.zeros((0, *sizes.image_size, sizes.channels), np.float32)
         return empty if images is None else images.load(range(len(images))).astype(np.float32)
 
@@ -77,7 +77,8 @@ def finish_model(
         task,
         sizes.resize,
         webp=webp,
-        load_images=lambda: load("validation"),
+        # Where folds took turns at validation, all training images were validation images once.
+        load_images=lambda: load(manifest.of("validation") or manifest.of("train")),
         load_samples=load_samples,
     )
 
