@@ -9,15 +9,19 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
-from tests.models import build_transfer
+from tests.models import build_transfer, layers_of
 from tl_toolkit.architectures.loading import remember_model
+from tl_toolkit.catalog.lookup import ARCHITECTURES
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.tasks.dense.settings import PixelSettings
+from tl_toolkit.tasks.normals.task import Normals
+from tl_toolkit.tasks.regression.task import Regression
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
 CLASSES = ["ants", "bees", "wasps"]
 
 
-def make_run(folder, model, **sections):
+def make_run(folder, model, classes=CLASSES, **sections):
     """A run's folder, with a model of random weights."""
     folder.mkdir(parents=True)
     values = {
@@ -28,7 +32,7 @@ def make_run(folder, model, **sections):
         "phases": [{"name": "head", "epochs": 1}],
     } | sections
     (folder / "recipe.yaml").write_text(dump_recipe(build_recipe(values).recipe))
-    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    (folder / "classes.json").write_text(json.dumps(classes))
     (folder / "status.json").write_text("{}")
     model.save(folder / "model.keras")
     remember_model(folder / "model.keras")  # else a process of its own would load it first
@@ -112,8 +116,6 @@ def test_a_changed_model_is_explained_as_it_is(place, photos):
 
 
 def test_pixels_are_explained_with_their_share(tmp_path, photos):
-    from tl_toolkit.tasks.dense.settings import PixelSettings
-
     task = Segmentation(CLASSES, PixelSettings(taps=("block2",)))
     make_run(
         tmp_path / "run",
@@ -135,6 +137,40 @@ def test_pixels_are_explained_with_their_share(tmp_path, photos):
         assert item.heat.any() == (item.share > 0)
 
 
+def test_a_column_of_a_regression_is_explained_by_its_number(tmp_path, photos):
+    task = Regression(CLASSES, layers_of())
+    make_run(
+        tmp_path / "run",
+        build_transfer("vgg_tiny", task=task).model,
+        task={"kind": "regression", "columns": CLASSES},
+        data={"csv": "numbers.csv", "validation": 0.25, "image_size": 32},
+    )
+    photo, run = photos / "ants" / "0.jpg", tl.load_run(tmp_path / "run")
+
+    explanations = [tl.explain(run, photo, target=name)[0] for name in (None, "bees")]
+
+    (prediction,) = run.predict(photo)
+    assert [item.label for item in explanations] == ["ants", "bees"]
+    assert [item.value for item in explanations] == pytest.approx(
+        [prediction.values["ants"], prediction.values["bees"]], abs=1e-5
+    )
+
+
+def test_all_pixels_of_normals_count(tmp_path, photos):
+    task = Normals(PixelSettings(taps=("block2",)))
+    make_run(
+        tmp_path / "run",
+        build_transfer("vgg_tiny", task=task).model,
+        [],
+        task="normals",
+        pixels={"taps": ["block2"]},
+    )
+
+    (explanation,) = tl.explain(tmp_path / "run", photos / "ants" / "0.jpg", target="normals[1]")
+
+    assert (explanation.label, explanation.share) == ("normals[1]", 1)
+
+
 def test_a_base_is_explained_without_a_run(place, photos):
     photo = photos / "ants" / "0.jpg"
     tltool(
@@ -144,6 +180,23 @@ def test_a_base_is_explained_without_a_run(place, photos):
 
     assert (place / "base" / "0_layercam.png").is_file()
     assert "lenet5, random weights" in (place / "base" / "index.html").read_text()
+
+
+HEAVY = ["mobilenet", "resnet50", "densenet121", "pixelnet", "unet"]
+
+
+@pytest.mark.slow  # large networks
+@pytest.mark.parametrize("name", HEAVY)
+def test_large_bases_are_explained_without_a_run(tmp_path, photos, name):
+    photo = photos / "ants" / "0.jpg"
+    subject = ["explain", "--base", name, "--input-size", "64"]
+
+    done = tltool(*subject, photo, "--method", "layercam", "--json", cwd=tmp_path)
+    tltool(*subject, photo, "--activations", ARCHITECTURES[name].blocks[0].name, cwd=tmp_path)
+    tltool(*subject, "--filters", "first", cwd=tmp_path)
+
+    assert json.loads(done.stdout)["images"][0]["error"] is None
+    assert len(list((tmp_path / "explanations").glob("*.png"))) == 3
 
 
 def test_filters_and_activations_are_drawn(place, photos):
