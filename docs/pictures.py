@@ -3,6 +3,7 @@
 python docs/pictures.py run RUN FILE.svg                  # what `tltool finetune` printed
 python docs/pictures.py predictions RUN FOLDER FILE.png   # images, their labels, probabilities
 python docs/pictures.py masks RUN IMAGE TARGET OVERLAY FILE.png
+python docs/pictures.py heat IMAGES FOLDER... FILE.png    # what `tltool explain` wrote
 python docs/pictures.py report PAGE FILE.png              # a report, as Chromium shows it
 """
 
@@ -142,6 +143,29 @@ def draw_masks(run: Path, image: Path, mask: Path, overlay: Path, target: Path) 
     _save(figure, target)
 
 
+def draw_heat(*places: Path) -> None:
+    """Draws images, and below each what `tltool explain` wrote for it into some folders.
+
+    Args:
+        places: The folder of the images, the folders of the heat maps, and the PNG.
+    """
+    images, *folders, target = places
+    photos = sorted(images.iterdir())
+    rows = [("image", photos), *((folder.name, sorted(folder.glob("*.png"))) for folder in folders)]
+    figure, axes = pyplot.subplots(
+        len(rows), len(photos), figsize=(1.1 * len(photos) + 0.4, 1.1 * len(rows)), dpi=90
+    )
+    for line, (name, files) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axis, file in zip(line, files, strict=True):
+            with Image.open(file) as picture:
+                axis.imshow(picture.resize((112, 112)))
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set_visible(False)
+    _save(figure, target)
+
+
 def draw_report(page: Path, target: Path) -> None:
     """Draws a report as a headless Chromium shows it, in columns beside each other.
 
@@ -189,6 +213,7 @@ DRAWERS = {
     "run": draw_run,
     "predictions": draw_predictions,
     "masks": draw_masks,
+    "heat": draw_heat,
     "report": draw_report,
 }
 
