@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "What lies under runs/": (
         "list_runs",
         "describe_run",
-        "compare_runs",
+        "compare",
         "reproduce",
         "remove_runs",
         "prune_runs",
@@ -65,7 +65,10 @@ RETURNED = {
     "`Run.predict` of a dense task": ("tasks.dense.evaluation", ("MapPrediction",)),
     "`tl.list_runs` returns what is known of each run": ("api.listing", ("RunInfo",)),
     "`tl.describe_run` returns a description": ("api.listing", ("RunDescription", "PhaseRecord")),
-    "`tl.compare_runs` returns a comparison": ("api.comparing", ("RunComparison", "PairedTest")),
+    "`tl.compare` returns a comparison": (
+        "api.comparing",
+        ("RunComparison", "PairedTest", "Difference"),
+    ),
     "`tl.reproduce` returns both runs, compared": (
         "api.reproducing",
         ("Reproduction", "ComparedPart"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
-    from tl_toolkit.api.comparing import compare_runs
+    from tl_toolkit.api.comparing import compare
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
     from tl_toolkit.api.environment import describe_environment
@@ -62,7 +62,7 @@ __all__ = [
     "ToolkitError",
     "build_model",
     "check_data",
-    "compare_runs",
+    "compare",
     "curve",
     "describe_architecture",
     "describe_environment",
@@ -94,7 +94,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
-    "api.comparing": ("compare_runs",),
+    "api.comparing": ("compare",),
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),

@@ -89,7 +89,7 @@ def test_the_metrics_follow_from_what_a_run_has_written(run):
     for name, values in measured.items():
         assert values[0] == pytest.approx(expected[name], abs=1e-6), name
     assert SCORES[task.kind] in measured
-    (test,) = tl.compare_runs([run, run]).tests
+    (test,) = tl.compare([run, run]).tests
     assert (test.result["metric"], test.result["difference"]) == (SCORES[task.kind], 0.0)
 
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-
-import jinja2
-from PIL import Image
 
 from tl_toolkit.audit.findings import Finding
 from tl_toolkit.audit.kinds import KINDS
 from tl_toolkit.audit.report import DataReport
-from tl_toolkit.images.convert import as_rgb
-from tl_toolkit.images.upright import turn_by_exif
-from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
-from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.images.thumbnails import render_thumbnail
+from tl_toolkit.printing.pages import render_page
 
 __all__ = ["MOST_SHOWN", "render_sheet"]
 
 MOST_SHOWN = 60
 """Images of each kind that are shown; the others are counted."""
-
-_SIDE = 144  # pixels of the longer side of a small picture
 
 
 @dataclass(frozen=True)
@@ -60,27 +48,19 @@ def render_sheet(report: DataReport) -> str:
     Args:
         report: The report; its images are read again.
     """
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = resources.files(__package__).joinpath("sheet.html.jinja").read_text("utf-8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of large images
-        sections = [_build_section(report, kind, found) for kind, found in report.groups()]
     splits = sorted(report.counts)
     labels = sorted({label for by_class in report.counts.values() for label in by_class})
-    document = environment.from_string(source).render(
-        source=_readable(report.source),
+    return render_page(
+        "sheet",
+        source=report.source,
         images=report.images,
         splits=splits,
         classes=[
-            (_readable(label), [report.counts[split].get(label, 0) for split in splits])
-            for label in labels
+            (label, [report.counts[split].get(label, 0) for split in splits]) for label in labels
         ],
-        notes=[_readable(note) for note in report.notes],
-        sections=sections,
+        notes=report.notes,
+        sections=[_build_section(report, kind, found) for kind, found in report.groups()],
     )
-    return document + "\n"
 
 
 def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _Section:
@@ -91,37 +71,8 @@ def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _
             break
         shown = finding.paths[:room]
         room -= max(1, len(shown))
-        tiles = tuple(_Tile(_readable(report.shorten(path)), _picture(path)) for path in shown)
-        groups.append(_Group(_readable(finding.reason), tiles, len(finding.paths) - len(shown)))
+        tiles = tuple(_Tile(report.shorten(path), render_thumbnail(path)) for path in shown)
+        groups.append(_Group(finding.reason, tiles, len(finding.paths) - len(shown)))
     words = KINDS[kind]
     more = len(found) - len(groups)
     return _Section(kind, words.title, words.meaning, len(found), tuple(groups), more)
-
-
-def _readable(text: str) -> str:
-    """Returns a text whose bytes that are no UTF-8, as names of files may hold, are replaced."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _picture(path: str) -> str:
-    """Returns a small picture of a file as a data URI; "" where it cannot be read."""
-    try:
-        image = _open(path)
-    except Exception:  # as in `inspect_content`: the finding says why
-        return ""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _open(path: str) -> Image.Image:
-    if path.startswith(BUILTIN):
-        image = Image.fromarray(load_builtin_image(path))
-        return image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-    if not os.path.isfile(path):
-        raise ValueError(path)
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
-        image.draft(image.mode, (_SIDE, _SIDE))
-        upright = as_rgb(turn_by_exif(image))
-    upright.thumbnail((_SIDE, _SIDE))
-    return upright

@@ -51,7 +51,8 @@ _VERBS = {
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
     "export": _Verb("using", "Export a run's model, checked against it."),
-    "runs": _Verb("runs", "List, show, compare and remove runs."),
+    "runs": _Verb("runs", "List, show and remove runs."),
+    "compare": _Verb("comparing", "Compare runs: scores, recipes, images that differ."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "data": _Verb("data", "Check sets of images, and split them; changes none."),
@@ -78,7 +79,8 @@ _SYNONYMS = {
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
     **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
-    **dict.fromkeys(("ls", "list", "history", "compare", "remove", "prune"), "runs"),
+    **dict.fromkeys(("ls", "list", "history", "remove", "prune"), "runs"),
+    **dict.fromkeys(("diff", "versus"), "compare"),
     **dict.fromkeys(("pull", "download", "fetch"), "weights"),
 }
 """Words of other tools for our verbs, which no letters have in common."""

@@ -70,6 +70,8 @@ class TaskSection(KindSection):
         ranks_classes: Whether a prediction gives each class a probability.
         has_class_outputs: Whether an output belongs to one class alone, so that it stands for the
             class of that name in another run.
+        graded_columns: Columns of predictions.csv with the target of an image and its prediction,
+            where a prediction is right or wrong; none where it is more or less so.
         takes_teacher: Whether another run's probabilities of its classes can be learned.
         why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
@@ -95,6 +97,7 @@ class TaskSection(KindSection):
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
     has_class_outputs: ClassVar[bool] = False
+    graded_columns: ClassVar[tuple[str, ...]] = ()
     takes_teacher: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True

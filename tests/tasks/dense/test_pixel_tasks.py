@@ -89,7 +89,7 @@ def test_runs_are_compared_by_the_mean_of_their_images(run, tmp_path):
         writer.writeheader()
         writer.writerows(lowered)
 
-    (test,) = tl.compare_runs([run, other.path]).tests
+    (test,) = tl.compare([run, other.path]).tests
 
     assert (test.split, test.images, test.result["metric"]) == ("validation", 4, score)
     assert test.result["difference"] == pytest.approx(0.125)

@@ -1,0 +1,74 @@
+"""A comparison of runs as a page in one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tl_toolkit.api.comparing import Difference, RunComparison
+from tl_toolkit.printing.pages import render_page
+
+__all__ = ["MOST_SHOWN", "render_comparison"]
+
+MOST_SHOWN = 60
+"""Images of each group that are shown; the others are counted."""
+
+
+@dataclass(frozen=True)
+class _Tile:
+    path: str  # and what was predicted, below the picture
+    picture: str
+
+
+@dataclass(frozen=True)
+class _Group:
+    title: str
+    tiles: tuple[_Tile, ...]
+    more: int
+
+
+def render_comparison(comparison: RunComparison) -> str:
+    """Renders a comparison: scores, verdicts, what differs, and the images that differ.
+
+    Args:
+        comparison: Of the runs; the images of its tests are read.
+    """
+    columns, rows = comparison.tabulate_scores()
+    return render_page(
+        "comparison",
+        title=" and ".join(info.name for info in comparison.infos),
+        scores=(columns, [[_format(cell) for cell in row] for row in rows]),
+        verdicts=comparison.describe_verdicts(),
+        differences=list(comparison.tabulate_differences()),
+        are_equal=not comparison.fields,
+        groups=_list_groups(comparison),
+    )
+
+
+def _format(cell: Any) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
+def _list_groups(comparison: RunComparison) -> list[_Group]:
+    groups = []
+    for test in comparison.tests:
+        for is_right, right, wrong in ((True, test.run, test.other), (False, test.other, test.run)):
+            images = [image for image in test.differing if image.is_right == is_right]
+            if images:
+                title = f"{right} is right, {wrong} is wrong ({test.split}, {len(images):,})"
+                groups.append(_build_group(title, images))
+    return groups
+
+
+def _build_group(title: str, images: Sequence[Difference]) -> _Group:
+    from tl_toolkit.images.thumbnails import render_thumbnail
+
+    tiles = []
+    for image in images[:MOST_SHOWN]:
+        wrong = image.other if image.is_right else image.predicted
+        text = f"{image.path}: {image.target}, not {wrong}"
+        tiles.append(_Tile(text, render_thumbnail(image.path)))
+    return _Group(title, tuple(tiles), len(images) - len(tiles))
