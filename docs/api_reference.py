@@ -25,7 +25,7 @@ starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
-    "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
+    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card"),
     "What lies under runs/": (
         "list_runs",
         "describe_run",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.card import card
     from tl_toolkit.api.comparing import compare
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
@@ -61,6 +62,7 @@ __all__ = [
     "SearchRun",
     "ToolkitError",
     "build_model",
+    "card",
     "check_data",
     "compare",
     "curve",
@@ -94,6 +96,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.card": ("card",),
     "api.comparing": ("compare",),
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),

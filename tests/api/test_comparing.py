@@ -1,6 +1,5 @@
 """`tl.compare`: recipes, conditions, scores, and a paired test of what was predicted."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -11,34 +10,15 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
-from tests.runs.written import write_run
+from tests.runs.written import CLASSES, write_predictions, write_run
 from tests.tasks.views import make_view
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.tasks.classification.metrics import sample_predictions as sample_classes
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.dense.metrics import sample_predictions as sample_maps
 from tl_toolkit.tasks.resampling import compare_samples
 from tl_toolkit.tasks.segmentation.spec import SegmentationSection
-
-CLASSES = ("ant", "bee")
-
-
-def write_predictions(folder, rows, *, split="test"):
-    """Writes what a run predicted: (content of an image, its label, the predicted class)."""
-    examples, cells = [], []
-    for place, (content, label, predicted) in enumerate(rows):
-        path = f"{folder.path.name}/{place}.png"
-        examples.append(Example(path, content, split, (label,)))
-        shares = [float(name == predicted) for name in CLASSES]
-        cells.append([path, split, label, predicted, 1.0, *shares])
-    Manifest(tuple(examples), CLASSES).save(folder.manifest)
-    write_json(folder.classes, list(CLASSES))
-    with open(folder.predictions, "w", newline="") as file:
-        columns = [f"probability_{name}" for name in CLASSES]
-        titles = ["path", "split", "label", "predicted", "probability", *columns]
-        csv.writer(file).writerows([titles, *cells])
 
 
 def predict(right, labels="ab" * 5):

@@ -53,6 +53,7 @@ _VERBS = {
     "export": _Verb("using", "Export a run's model, checked against it."),
     "runs": _Verb("runs", "List, show and remove runs."),
     "compare": _Verb("comparing", "Compare runs: scores, recipes, images that differ."),
+    "card": _Verb("carding", "Write a run's model card."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "data": _Verb("data", "Check sets of images, and split them; changes none."),

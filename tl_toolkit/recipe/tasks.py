@@ -72,6 +72,7 @@ class TaskSection(KindSection):
             class of that name in another run.
         graded_columns: Columns of predictions.csv with the target of an image and its prediction,
             where a prediction is right or wrong; none where it is more or less so.
+        hub_task: The Hugging Face Hub's word for the task, in model cards; "" where it has none.
         takes_teacher: Whether another run's probabilities of its classes can be learned.
         why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
@@ -98,6 +99,7 @@ class TaskSection(KindSection):
     ranks_classes: ClassVar[bool] = False
     has_class_outputs: ClassVar[bool] = False
     graded_columns: ClassVar[tuple[str, ...]] = ()
+    hub_task: ClassVar[str] = ""
     takes_teacher: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True

@@ -37,6 +37,7 @@ class MultilabelSection(TaskSection):
         "al., 2017) weighs down what is predicted well. Losses that are shown are without it.",
     )
 
+    hub_task: ClassVar[str] = "image-classification"
     ranks_classes: ClassVar[bool] = True
     has_class_outputs: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
