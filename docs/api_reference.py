@@ -24,7 +24,7 @@ Written by `python docs/build.py` from the docstrings, which `help(tl.finetune)`
 starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
+    "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card"),
     "What lies under runs/": (
         "list_runs",
@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "remove_runs",
         "prune_runs",
     ),
+    "Features": ("embed", "similar", "label_next"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Data": ("check_data", "split_data"),
     "Keras models": ("build_model", "load_model"),
@@ -69,6 +70,10 @@ RETURNED = {
         "api.comparing",
         ("RunComparison", "PairedTest", "Difference"),
     ),
+    "`tl.rank_bases` returns a ranking": ("api.rank_bases", ("BaseRanking", "RankedBase")),
+    "`tl.embed` returns features": ("api.embedding", ("Features",)),
+    "`tl.similar` returns images": ("api.similar", ("SimilarImage",)),
+    "`tl.label_next` returns images to label": ("api.label_next", ("ToLabel", "UnlabelledImage")),
     "`tl.reproduce` returns both runs, compared": (
         "api.reproducing",
         ("Reproduction", "ComparedPart"),

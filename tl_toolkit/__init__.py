@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.comparing import compare
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
+    from tl_toolkit.api.embedding import embed
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
         probe_architecture,
         render_architecture,
     )
+    from tl_toolkit.api.label_next import label_next
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.rank_bases import rank_bases
     from tl_toolkit.api.removal import prune_runs, remove_runs
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.similar import similar
     from tl_toolkit.api.split import split_data
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
@@ -69,10 +73,12 @@ __all__ = [
     "describe_architecture",
     "describe_environment",
     "describe_run",
+    "embed",
     "errors",
     "finetune",
     "hypermodel",
     "import_weights",
+    "label_next",
     "list_architectures",
     "list_runs",
     "list_weights",
@@ -82,11 +88,13 @@ __all__ = [
     "probe_architecture",
     "prune_runs",
     "pull_weights",
+    "rank_bases",
     "recipe",
     "remove_runs",
     "render_architecture",
     "reproduce",
     "search",
+    "similar",
     "split_data",
     "sweep",
     "tasks",
@@ -99,6 +107,7 @@ _NAMES_IN = {
     "api.card": ("card",),
     "api.comparing": ("compare",),
     "api.curve": ("CurveRun", "curve"),
+    "api.embedding": ("embed",),
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
     "api.finetune": ("finetune",),
@@ -108,12 +117,15 @@ _NAMES_IN = {
         "probe_architecture",
         "render_architecture",
     ),
+    "api.label_next": ("label_next",),
     "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
+    "api.rank_bases": ("rank_bases",),
     "api.removal": ("prune_runs", "remove_runs"),
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.similar": ("similar",),
     "api.split": ("split_data",),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),

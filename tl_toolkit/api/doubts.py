@@ -115,7 +115,7 @@ def _find(plan: Plan, files: Sequence[InspectedFile], progress: Handler) -> Doub
             verdicts = inspect_images([file.path for file in files])
             good = [file for file, it in zip(files, verdicts, strict=True) if it.verdict == "good"]
             examples = [Example(file.path, file.sha256, "train") for file in good]
-            return find_doubts(good, embed_images(plan, examples, progress))
+            return find_doubts(good, embed_images(plan, examples, progress).vectors)
 
     key = _digest(plan, files)
     found = recall_doubts(key, files, find, cache_dir=default_cache_dir())

@@ -59,8 +59,15 @@ def write_front_matter(values: Mapping[str, Any]) -> str:
         values: What YAML can hold, in the order in which it is written.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        """One of its own: recipes are written with changes of the shared one."""
+
+    Representer.add_representer(list, SafeRepresenter.represent_list)
+    Representer.add_representer(str, SafeRepresenter.represent_str)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = True

@@ -137,6 +137,11 @@ class TaskSection(KindSection):
         own_module = f"tl_toolkit.tasks.{self.kind}.{name}"
         return import_module(self.shared_modules.get(name, own_module))
 
+    @property
+    def label_column(self) -> str:
+        """Column of a table that labels an image, of a task that ranks classes."""
+        return "label"
+
     @classmethod
     def title_of(cls, metric: str) -> str:
         """Returns the title of a metric in tables.

@@ -55,6 +55,11 @@ class MultilabelSection(TaskSection):
     ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
     tunable: ClassVar[tuple[str, ...]] = ("threshold", "balance")
 
+    @property
+    def label_column(self) -> str:
+        """Column of a table that names the classes of an image."""
+        return self.labels
+
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields conflicts for sources without a column of labels, and heads for a single class.
