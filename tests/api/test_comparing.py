@@ -197,6 +197,7 @@ def test_the_command_prints_what_differs_and_the_verdict(tmp_path):
     page = tltool(*command, "--html", "-", cwd=tmp_path).stdout
 
     assert "phases.head.epochs   5           3" in printed
+    assert "validation  accuracy  0.7500 (0.300 to 0.950)  0.7500 (0.300 to 0.950)" in printed
     assert "photos/001 on 10 images (test): better than photos/002: this run alone" in printed
     assert "001/3.png   bee    bee         ant" in printed
     assert json.loads(as_json)["fields"] == {"phases.head.epochs": [5, 3]}

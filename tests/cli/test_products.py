@@ -98,3 +98,23 @@ def test_a_run_of_pixels_is_compared_described_and_read(tmp_path):
         assert len(own["features"]) == len(middle["features"]) == 4
     assert len(json.loads(found.stdout)) == 3
     assert "which gives no class a probability" in refused
+
+
+@pytest.mark.slow
+def test_bases_of_all_kinds_are_ranked(tmp_path, draw_photos):
+    photos = draw_photos(tmp_path / "photos", count=6)
+    values = {
+        "version": 1,
+        "name": "p",
+        "data": {"train": str(photos), "validation": 0.25, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+    }
+    names = ["lenet5", "mobilenet:alpha=0.25", "resnet50", "densenet121", "pixelnet_c12345"]
+
+    recipe = write(tmp_path / "r.yaml", values)
+    done = tltool("rank-bases", recipe, "--bases", ",".join(names), "--json", cwd=tmp_path)
+
+    ranking = json.loads(done.stdout)
+    assert {base["name"] for base in ranking["bases"]} == set(names)
+    assert all(0 <= base["probe"] <= 1 and base["neighbors"] is not None for base in ranking["bases"])

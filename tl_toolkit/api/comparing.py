@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.listing import RunInfo, read_info, read_json, read_recipe_of
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.values import describe_value, find_differences
+from tl_toolkit.printing.tables import numbers_of
 from tl_toolkit.recipe.load import list_values
 from tl_toolkit.recipe.tasks import DEFAULT_TASK, TaskSection, find_task
 from tl_toolkit.runs.files import write_atomically
@@ -97,27 +98,15 @@ class RunComparison:
         return {**asdict(self), "infos": [info.as_json() for info in self.infos]}
 
     def tabulate_scores(self) -> tuple[list[str], list[list[Any]]]:
-        """Returns columns and rows: the headline metrics of each run, its score's interval."""
-        measured = [
-            (info, split, metrics)
-            for split, all_metrics in self.splits.items()
-            for info, metrics in zip(self.infos, all_metrics, strict=True)
-            if metrics and info.task
-        ]
-        headlines = (find_task(info.task).select_headlines(row) for info, _, row in measured)
-        columns = list(dict.fromkeys(name for names in headlines for name in names))
-        rows = [
-            [
-                info.name,
-                split,
-                *map(metrics.get, columns),
-                *metrics.get("intervals", {}).get(info.metric, (None, None)),
-            ]
-            for info, split, metrics in measured
-        ]
-        title = self._task.title_of(self.infos[0].metric)
-        titles = [*map(self._task.title_of, columns), f"{title} from", "to"]
-        return ["", "split", *titles], rows
+        """Returns columns and rows: each metric of each split, with its interval in each run."""
+        rows: list[list[Any]] = []
+        for split, measured in self.splits.items():
+            names = dict.fromkeys(name for metrics in measured for name in numbers_of(metrics))
+            for name in names:
+                if name not in self._task.ungraded:
+                    cells = [_describe_metric(metrics, name) for metrics in measured]
+                    rows.append([split, self._task.title_of(name), *cells])
+        return ["split", "metric", *(info.name for info in self.infos)], rows
 
     def tabulate_differences(self) -> Iterator[tuple[list[str], list[list[str]]]]:
         """Yields columns and rows of the recipes' fields that differ, then of other conditions."""
@@ -158,6 +147,15 @@ class RunComparison:
     @property
     def _task(self) -> type[TaskSection]:
         return find_task(self.infos[0].task or DEFAULT_TASK)
+
+
+def _describe_metric(metrics: Mapping[str, Any], name: str) -> str:
+    """Returns a metric and its interval, as 0.9300 (0.902 to 0.951); "" for one that is missing."""
+    value = metrics.get(name)
+    if not isinstance(value, float):
+        return "" if value is None else f"{value:,}"
+    interval = metrics.get("intervals", {}).get(name)
+    return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def _describe_values(values: Sequence[Any]) -> list[str]:

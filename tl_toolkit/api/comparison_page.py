@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tl_toolkit.api.comparing import Difference, RunComparison
 from tl_toolkit.printing.pages import render_page
@@ -34,22 +33,15 @@ def render_comparison(comparison: RunComparison) -> str:
     Args:
         comparison: Of the runs; the images of its tests are read.
     """
-    columns, rows = comparison.tabulate_scores()
     return render_page(
         "comparison",
         title=" and ".join(info.name for info in comparison.infos),
-        scores=(columns, [[_format(cell) for cell in row] for row in rows]),
+        scores=comparison.tabulate_scores(),
         verdicts=comparison.describe_verdicts(),
         differences=list(comparison.tabulate_differences()),
         are_equal=not comparison.fields,
         groups=_list_groups(comparison),
     )
-
-
-def _format(cell: Any) -> str:
-    if cell is None:
-        return ""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
 
 
 def _list_groups(comparison: RunComparison) -> list[_Group]:
