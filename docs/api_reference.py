@@ -24,18 +24,19 @@ Written by `python docs/build.py` from the docstrings, which `help(tl.finetune)`
 starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Training": ("finetune", "search", "sweep", "curve", "hypermodel"),
-    "Runs": ("load_run", "Run", "SearchRun", "CurveRun"),
+    "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel"),
+    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card"),
     "Speed": ("benchmark", "Benchmark"),
     "What lies under runs/": (
         "list_runs",
         "describe_run",
-        "compare_runs",
+        "compare",
         "report",
         "reproduce",
         "remove_runs",
         "prune_runs",
     ),
+    "Features": ("embed", "similar", "label_next"),
     "Recipes": ("validate", "load_recipe", "LoadedRecipe"),
     "Data": ("check_data", "split_data"),
     "Keras models": ("build_model", "load_model"),
@@ -76,7 +77,14 @@ RETURNED = {
     "`tl.render_filters` returns matches": ("inspect.filters", ("FilterMatch",)),
     "`tl.list_runs` returns what is known of each run": ("api.listing", ("RunInfo",)),
     "`tl.describe_run` returns a description": ("api.listing", ("RunDescription", "PhaseRecord")),
-    "`tl.compare_runs` returns a comparison": ("api.comparing", ("RunComparison", "PairedTest")),
+    "`tl.compare` returns a comparison": (
+        "api.comparing",
+        ("RunComparison", "PairedTest", "Difference"),
+    ),
+    "`tl.rank_bases` returns a ranking": ("api.rank_bases", ("BaseRanking", "RankedBase")),
+    "`tl.embed` returns features": ("api.embedding", ("Features",)),
+    "`tl.similar` returns images": ("api.similar", ("SimilarImage",)),
+    "`tl.label_next` returns images to label": ("api.label_next", ("ToLabel", "UnlabelledImage")),
     "`tl.reproduce` returns both runs, compared": (
         "api.reproducing",
         ("Reproduction", "ComparedPart"),

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
     from tl_toolkit.api.benchmark import Benchmark, benchmark
-    from tl_toolkit.api.comparing import compare_runs
+    from tl_toolkit.api.card import card
+    from tl_toolkit.api.comparing import compare
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
+    from tl_toolkit.api.embedding import embed
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.explain import (
         explain,
@@ -35,13 +37,16 @@ if TYPE_CHECKING:
         probe_architecture,
         render_architecture,
     )
+    from tl_toolkit.api.label_next import label_next
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.rank_bases import rank_bases
     from tl_toolkit.api.removal import prune_runs, remove_runs
     from tl_toolkit.api.report import report
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.similar import similar
     from tl_toolkit.api.split import split_data
     from tl_toolkit.api.subjects import Base
     from tl_toolkit.api.sweep import sweep
@@ -73,17 +78,20 @@ __all__ = [
     "ToolkitError",
     "benchmark",
     "build_model",
+    "card",
     "check_data",
-    "compare_runs",
+    "compare",
     "curve",
     "describe_architecture",
     "describe_environment",
     "describe_run",
+    "embed",
     "errors",
     "explain",
     "finetune",
     "hypermodel",
     "import_weights",
+    "label_next",
     "list_architectures",
     "list_runs",
     "list_weights",
@@ -93,6 +101,7 @@ __all__ = [
     "probe_architecture",
     "prune_runs",
     "pull_weights",
+    "rank_bases",
     "recipe",
     "remove_runs",
     "render_activations",
@@ -102,6 +111,7 @@ __all__ = [
     "report",
     "reproduce",
     "search",
+    "similar",
     "split_data",
     "sweep",
     "tasks",
@@ -112,8 +122,10 @@ __all__ = [
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
     "api.benchmark": ("Benchmark", "benchmark"),
-    "api.comparing": ("compare_runs",),
+    "api.card": ("card",),
+    "api.comparing": ("compare",),
     "api.curve": ("CurveRun", "curve"),
+    "api.embedding": ("embed",),
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
     "api.explain": ("explain", "render_activations", "render_edge_filters", "render_filters"),
@@ -124,13 +136,16 @@ _NAMES_IN = {
         "probe_architecture",
         "render_architecture",
     ),
+    "api.label_next": ("label_next",),
     "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
+    "api.rank_bases": ("rank_bases",),
     "api.removal": ("prune_runs", "remove_runs"),
     "api.report": ("report",),
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.similar": ("similar",),
     "api.split": ("split_data",),
     "api.subjects": ("Base",),
     "api.sweep": ("sweep",),

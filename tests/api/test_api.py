@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,17 @@ def test_the_lock_names_versions_seeds_and_digests(run):
     assert len(lock["data_sha256"]) == 64
     assert lock["numerics"]["op_determinism"] is True
     assert lock["numerics"]["versions"]["keras"].count(".") == 2
+
+
+def test_the_lines_of_a_card_load_the_model_as_they_stand(run, capsys, monkeypatch):
+    monkeypatch.chdir(run.path)
+
+    blocks = re.findall(r"```python\n(.*?)```", tl.card(run), flags=re.S)
+    for block in blocks:
+        exec(block, {})
+
+    printed = capsys.readouterr().out
+    assert "'label': " in printed and "(None, 3)" in printed
 
 
 def test_the_manifest_splits_every_class_and_image(run):

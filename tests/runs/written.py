@@ -1,10 +1,14 @@
 """Run folders as a fine-tune writes them, made without one."""
 
 import contextlib
+import csv
 
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.places import create_run, point_latest
+
+CLASSES = ("ant", "bee")
 
 HISTORY = """phase,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,regularization_loss
 head,0,0.001,,,1.2,0.25,0.0
@@ -40,3 +44,19 @@ def write_run(root, name="photos", *, accuracy=0.75, error=None, start=None, cha
         write_json(folder.metrics, {"best": {"phase": "head", "epoch": 1}, "validation": measured})
     point_latest(folder, root=root, name=name)
     return folder
+
+
+def write_predictions(folder, rows, *, split="test"):
+    """Writes what a run predicted: (content of an image, its label, the predicted class)."""
+    examples, cells = [], []
+    for place, (content, label, predicted) in enumerate(rows):
+        path = f"{folder.path.name}/{place}.png"
+        examples.append(Example(path, content, split, (label,)))
+        shares = [float(name == predicted) for name in CLASSES]
+        cells.append([path, split, label, predicted, 1.0, *shares])
+    Manifest(tuple(examples), CLASSES).save(folder.manifest)
+    write_json(folder.classes, list(CLASSES))
+    with open(folder.predictions, "w", newline="") as file:
+        columns = [f"probability_{name}" for name in CLASSES]
+        titles = ["path", "split", "label", "predicted", "probability", *columns]
+        csv.writer(file).writerows([titles, *cells])

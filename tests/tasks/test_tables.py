@@ -18,6 +18,7 @@ from tl_toolkit.errors import NonFiniteError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
 from tl_toolkit.evaluation.pairing import read_predictions
 from tl_toolkit.export.asking import ask
+from tl_toolkit.printing.markdown import read_front_matter
 
 TABLES = {"multilabel": "labels", "regression": "numbers"}
 SCORES = {"multilabel": "mean_average_precision", "regression": "r2"}
@@ -89,8 +90,20 @@ def test_the_metrics_follow_from_what_a_run_has_written(run):
     for name, values in measured.items():
         assert values[0] == pytest.approx(expected[name], abs=1e-6), name
     assert SCORES[task.kind] in measured
-    (test,) = tl.compare_runs([run, run]).tests
+    (test,) = tl.compare([run, run]).tests
     assert (test.result["metric"], test.result["difference"]) == (SCORES[task.kind], 0.0)
+
+
+def test_a_card_claims_the_metrics_of_its_task_and_columns_are_counted(run):
+    text = tl.card(run)
+
+    (result,) = read_front_matter(text)["model-index"][0]["results"]
+    claimed = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    task, measured = run.recipe.task, run.metrics["validation"]
+    score = SCORES[task.kind]
+    assert claimed[f"{task.title_of(score)} (validation)"] == measured[score]
+    assert f"Outputs: {', '.join(run.classes)}" in text and "| images |" in text
+    assert ("pipeline_tag" in read_front_matter(text)) == (task.kind == "multilabel")
 
 
 def test_the_model_before_training_gives_the_units_of_the_table(runs, tables):

@@ -1,28 +1,52 @@
-"""`compare_runs`: how recipes and scores differ, and whether two runs can be told apart."""
+"""`compare`: how recipes and scores differ, and whether two runs can be told apart."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.listing import RunInfo, read_info, read_json, read_recipe_of
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.plan.values import find_differences
+from tl_toolkit.plan.values import describe_value, find_differences
+from tl_toolkit.printing.tables import numbers_of
 from tl_toolkit.recipe.load import list_values
+from tl_toolkit.recipe.tasks import DEFAULT_TASK, TaskSection, find_task
+from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 
 if TYPE_CHECKING:
     from tl_toolkit.evaluation.pairing import SavedPredictions
     from tl_toolkit.recipe.schema import Recipe
+    from tl_toolkit.tasks.predictions import Columns
     from tl_toolkit.tasks.resampling import Sample
 
-__all__ = ["PairedTest", "RunComparison", "compare_runs", "list_conditions"]
+__all__ = ["Difference", "PairedTest", "RunComparison", "compare", "list_conditions"]
 
 _SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An image that one of two runs predicts right, and the other wrong.
+
+    Attributes:
+        path: The file, as the run knows it.
+        target: What it is labelled.
+        predicted: What the run predicts.
+        other: What the other run predicts.
+        is_right: Whether the run is right; else the other one is.
+    """
+
+    path: str
+    target: str
+    predicted: str
+    other: str
+    is_right: bool
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,8 @@ class PairedTest:
         images: Their number: those of the split in both runs, with the same content and targets.
         result: `verdict` (better, worse or open) and `test`: mcnemar with `only_run`, `only_other`
             and `p`, or bootstrap with `metric`, `difference` and `interval`.
+        differing: The images that one of them alone predicts right; none where a prediction is
+            more or less right.
     """
 
     run: str
@@ -43,6 +69,7 @@ class PairedTest:
     split: str
     images: int
     result: Mapping[str, Any]
+    differing: Sequence[Difference] = ()
 
 
 @dataclass(frozen=True)
@@ -70,16 +97,87 @@ class RunComparison:
         """Returns plain values, which JSON can hold."""
         return {**asdict(self), "infos": [info.as_json() for info in self.infos]}
 
+    def tabulate_scores(self) -> tuple[list[str], list[list[Any]]]:
+        """Returns columns and rows: each metric of each split, with its interval in each run."""
+        rows: list[list[Any]] = []
+        for split, measured in self.splits.items():
+            names = dict.fromkeys(name for metrics in measured for name in numbers_of(metrics))
+            for name in names:
+                if name not in self._task.ungraded:
+                    cells = [_describe_metric(metrics, name) for metrics in measured]
+                    rows.append([split, self._task.title_of(name), *cells])
+        return ["split", "metric", *(info.name for info in self.infos)], rows
 
-def compare_runs(
-    runs: Sequence[str | Path | InFolder], *, root: str | Path = "runs"
-) -> RunComparison:
+    def tabulate_differences(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """Yields columns and rows of the recipes' fields that differ, then of other conditions."""
+        for title, found in (
+            ("field of the recipe", self.fields),
+            ("in lock.json", self.conditions),
+        ):
+            rows = [[field, *_describe_values(values)] for field, values in found.items()]
+            if rows:
+                yield [title, *(info.name for info in self.infos)], rows
+
+    def describe_verdicts(self) -> list[str]:
+        """Returns a sentence on each test, and on each pair of runs without one."""
+        verdicts = [
+            f"{test.run} on {test.images:,} images ({test.split}): "
+            f"{self._task.describe_comparison(test.other, test.result)}"
+            for test in self.tests
+        ]
+        return verdicts + [f"not tested: {reason}" for reason in self.untested]
+
+    def format_page(self) -> str:
+        """Returns the comparison as a page in one HTML file, with the images that differ."""
+        from tl_toolkit.api.comparison_page import render_comparison
+
+        return render_comparison(self)
+
+    def write_page(self, path: str | Path) -> None:
+        """Writes the comparison as a page in one HTML file, with the images that differ.
+
+        Args:
+            path: The file; one that exists is replaced.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_atomically(Path(path), self.format_page())
+
+    @property
+    def _task(self) -> type[TaskSection]:
+        return find_task(self.infos[0].task or DEFAULT_TASK)
+
+
+def _describe_metric(metrics: Mapping[str, Any], name: str) -> str:
+    """Returns a metric and its interval, as 0.9300 (0.902 to 0.951); "" for one that is missing."""
+    value = metrics.get(name)
+    if not isinstance(value, float):
+        return "" if value is None else f"{value:,}"
+    interval = metrics.get("intervals", {}).get(name)
+    return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _describe_values(values: Sequence[Any]) -> list[str]:
+    """Returns values that differ in words which differ; a digest by its first digits."""
+    texts = ["" if value is None else _shorten(describe_value(value)) for value in values]
+    return texts if len(set(texts)) > 1 else [repr(value) for value in values]
+
+
+def _shorten(text: str) -> str:
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+def compare(runs: Sequence[str | Path | InFolder], *, root: str | Path = "runs") -> RunComparison:
     """Compares runs: what differs in their recipes, versions and data, and their scores.
 
     The first run is tested against each other one on the images of a split that both predicted,
     which have the same content and the same targets: by McNemar's exact test where a prediction is
     right or wrong, else by a paired bootstrap of the task's metric. For a dense task that is the
     mean of the images' scores. No model is opened, and TensorFlow is not started.
+
+    `tests` also hold the images that one run predicts right and the other wrong, and
+    `write_page(path)` writes all of it as HTML, with these images.
 
     Args:
         runs: At least two, each as in `load_run`, or what it returns.
@@ -167,8 +265,7 @@ def _test_all(
             if isinstance(result, str):
                 untested.append(f"{infos[0].name} and {info.name}, {split}: {result}")
             elif result is not None:
-                images, found = result
-                tests.append(PairedTest(infos[0].name, info.name, split, images, found))
+                tests.append(PairedTest(infos[0].name, info.name, split, *result))
     return tests, untested
 
 
@@ -190,8 +287,10 @@ class _Tested:
         return sample
 
 
-def _test(first: _Tested, other: _Tested, split: str) -> tuple[int, dict[str, Any]] | str | None:
-    """Returns the images and the result of a test, or why there is none; None without the split."""
+def _test(
+    first: _Tested, other: _Tested, split: str
+) -> tuple[int, dict[str, Any], list[Difference]] | str | None:
+    """Returns images, result and what differs, or why there is no test; None without the split."""
     import numpy as np
 
     from tl_toolkit.evaluation.pairing import pair_predictions
@@ -211,4 +310,25 @@ def _test(first: _Tested, other: _Tested, split: str) -> tuple[int, dict[str, An
     task = first.recipe.task
     measured = samples[0].measure(np.ones((1, images)))
     metric = next(name for name in (task.final_score, task.score) if name in measured)
-    return images, compare_samples(*samples, metric)
+    differing = _list_differing(pair, samples, task.graded_columns)
+    return images, compare_samples(*samples, metric), differing
+
+
+def _list_differing(
+    pair: tuple[Columns, Columns], samples: tuple[Sample, Sample], columns: tuple[str, ...]
+) -> list[Difference]:
+    hits = [sample.hits for sample in samples]
+    if hits[0] is None or hits[1] is None or not columns:
+        return []
+    run, other = pair
+    target, predicted = columns
+    return [
+        Difference(
+            run["path"][place],
+            run[target][place],
+            run[predicted][place],
+            other[predicted][place],
+            bool(hits[0][place]),
+        )
+        for place in (hits[0] != hits[1]).nonzero()[0]
+    ]

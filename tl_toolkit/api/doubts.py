@@ -126,7 +126,7 @@ def _find(plan: Plan, files: Sequence[InspectedFile], progress: Handler) -> Doub
             good = [file for file, it in zip(files, verdicts, strict=True) if it.verdict == "good"]
             examples = [Example(file.path, file.sha256, "train") for file in good]
             measured = settle_bands(plan, examples, ignore)
-            return find_doubts(good, embed_images(measured, examples, progress))
+            return find_doubts(good, embed_images(measured, examples, progress).vectors)
 
     key = _digest(plan, files)
     found = recall_doubts(key, files, find, cache_dir=default_cache_dir())

@@ -55,3 +55,9 @@ takes_offline: Callable[[Any], Any] = click.option(
     help="Fetch nothing: a weight file that is not here is an error.",
 )  # fmt: skip
 """Adds --offline, to a command that may fetch a weight file; TL_TOOLKIT_OFFLINE=1 is the same."""
+
+takes_root: Callable[[Any], Any] = click.option(
+    "--root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+    help="Folder of all runs.",
+)  # fmt: skip
+"""Adds --root, to a command that reads runs."""

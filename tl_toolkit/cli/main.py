@@ -43,7 +43,7 @@ from tl_toolkit.training.interrupts import ONE_PRESS_SECONDS
 
 @dataclass(frozen=True)
 class _Verb:
-    """A verb: `module` of this folder holds its command, `<name>_command`."""
+    """A verb: `module` of this folder holds its command, `<name>_command`, `_` for `-`."""
 
     module: str
     help: str
@@ -53,6 +53,7 @@ _VERBS = {
     "finetune": _Verb("training", "Fine-tune, evaluate and export the model of a recipe."),
     "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
     "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
+    "rank-bases": _Verb("ranking", "Rank bases on the images of a recipe, without training."),
     "curve": _Verb("curving", "Train a recipe on parts of its images, and from scratch."),
     "evaluate": _Verb("using", "Measure a run's model."),
     "predict": _Verb("using", "Run a run's model on images."),
@@ -61,6 +62,11 @@ _VERBS = {
     "report": _Verb("reporting", "Write the report of a run or a search, one page of HTML."),
     "benchmark": _Verb("benchmarking", "Time a run's model in each exported format."),
     "runs": _Verb("runs", "List, show, compare and remove runs."),
+    "compare": _Verb("comparing", "Compare runs: scores, recipes, images that differ."),
+    "embed": _Verb("features", "Write a vector of features for each image."),
+    "similar": _Verb("features", "Find the images that are most like one."),
+    "label-next": _Verb("features", "Choose the images to label next."),
+    "card": _Verb("carding", "Write a run's model card."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "data": _Verb("data", "Check sets of images, and split them; changes none."),
@@ -88,7 +94,12 @@ _SYNONYMS = {
     **dict.fromkeys(("save", "serve"), "export"),
     **dict.fromkeys(("info", "doctor"), "env"),
     **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
-    **dict.fromkeys(("ls", "list", "history", "compare", "remove", "prune"), "runs"),
+    **dict.fromkeys(("ls", "list", "history", "remove", "prune"), "runs"),
+    **dict.fromkeys(("features", "vectors"), "embed"),
+    **dict.fromkeys(("nearest", "neighbors", "neighbours"), "similar"),
+    **dict.fromkeys(("bases", "rank"), "rank-bases"),
+    **dict.fromkeys(("active", "annotate"), "label-next"),
+    **dict.fromkeys(("diff", "versus"), "compare"),
     **dict.fromkeys(("pull", "download", "fetch"), "weights"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
@@ -132,7 +143,7 @@ class _LazyGroup(click.Group):
             guess = f"did you mean {word!r}?" if word else closest(cmd_name, _VERBS)
             ctx.fail(f"There is no command {cmd_name!r}; {guess}".rstrip("; "))
         module = import_module(f"tl_toolkit.cli.{_VERBS[cmd_name].module}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

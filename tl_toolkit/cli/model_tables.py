@@ -10,6 +10,7 @@ from tl_toolkit.catalog.lookup import Architecture, Argument
 from tl_toolkit.catalog.records import Value
 from tl_toolkit.cli.console import show
 from tl_toolkit.printing.tables import Figure, build_table
+from tl_toolkit.printing.words import describe_count
 
 if TYPE_CHECKING:
     from tl_toolkit.inspect.describe import Description, Row
@@ -87,8 +88,8 @@ def show_description(record: Architecture, description: Description, level: str)
         f"\n{description.heading}: {description.parameters:,} parameters, "
         f"{description.trainable:,} of them trainable"
         f"\nFor one image of {height} x {width}: "
-        f"{_scale(description.multiply_accumulates).strip()} multiply-accumulates, "
-        f"{_scale(description.activation_bytes)}B of activations"
+        f"{describe_count(description.multiply_accumulates).strip()} multiply-accumulates, "
+        f"{describe_count(description.activation_bytes)}B of activations"
     )
     if description.taps:
         taps = ", ".join(description.taps)
@@ -123,9 +124,9 @@ def _numbers(row: Row) -> list[Any]:
     return [
         shape + (f" (+{further})" if further else ""),
         row.parameters,
-        Figure(_scale(row.multiply_accumulates, 3) if row.multiply_accumulates else ""),
+        Figure(describe_count(row.multiply_accumulates, 3) if row.multiply_accumulates else ""),
         Figure(_field(row.receptive_field)),
-        Figure(f"{_scale(row.activation_bytes, 3)}B"),
+        Figure(f"{describe_count(row.activation_bytes, 3)}B"),
         Figure(f"{row.trainable / row.parameters:.0%}" if row.parameters else ""),
     ]
 
@@ -138,15 +139,6 @@ def _field(size: tuple[int, int] | None) -> str:
     if size is None:
         return "all"
     return str(size[0]) if size[0] == size[1] else _times(size)
-
-
-def _scale(count: int, digits: int = 4) -> str:
-    """Writes a count with some digits and a unit: 15.35 G, 118 M, 850 k or 12."""
-    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            places = max(digits - len(str(count // size)), 0)
-            return f"{count / size:.{places}f} {letter}"
-    return f"{count} "
 
 
 def _allowed(argument: Argument) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.cli.console import show
-from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import Figure, FittedTable, build_table
 from tl_toolkit.printing.words import describe_age, describe_kept, describe_seconds, describe_size
-from tl_toolkit.recipe.tasks import DEFAULT_TASK, find_task
+from tl_toolkit.recipe.tasks import find_task
 
 if TYPE_CHECKING:
-    from tl_toolkit.api.comparing import RunComparison
     from tl_toolkit.api.listing import RunDescription, RunInfo
     from tl_toolkit.api.removal import Pruned
 
-__all__ = ["build_list", "build_pruned", "show_comparison", "show_description"]
+__all__ = ["build_list", "build_pruned", "show_description"]
 
 
 def build_list(infos: Sequence[RunInfo]) -> FittedTable:
@@ -144,72 +141,3 @@ def _build_scores(description: RunDescription) -> FittedTable | None:
             bounds = [intervals[name][place] if name in intervals else None for name in columns]
             rows.append([title, *bounds])
     return build_table(["", *map(task.title_of, columns)], rows)
-
-
-def show_comparison(comparison: RunComparison) -> None:
-    """Prints what differs between runs, their scores, and whether they can be told apart.
-
-    Args:
-        comparison: Of the runs.
-    """
-    names = [info.name for info in comparison.infos]
-    for title, found in (
-        ("field of the recipe", comparison.fields),
-        ("in lock.json", comparison.conditions),
-    ):
-        rows = [[field, *_describe_values(values)] for field, values in found.items()]
-        if rows:
-            show(build_table([title, *names], rows))
-            show("")
-    if not comparison.fields:
-        show("the recipes are equal\n")
-    if comparison.splits:
-        show(_build_all_scores(comparison))
-    for sentence in _list_verdicts(comparison):
-        show(sentence)
-
-
-def _describe_values(values: Sequence[Any]) -> list[str]:
-    """Returns values that differ in words which differ; a digest by its first digits."""
-    texts = ["" if value is None else _shorten(describe_value(value)) for value in values]
-    return texts if len(set(texts)) > 1 else [repr(value) for value in values]
-
-
-def _shorten(text: str) -> str:
-    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
-
-
-def _build_all_scores(comparison: RunComparison) -> FittedTable:
-    """Returns the headline metrics of each run on each split, and the interval of its score."""
-    measured = [
-        (info, split, metrics)
-        for split, all_metrics in comparison.splits.items()
-        for info, metrics in zip(comparison.infos, all_metrics, strict=True)
-        if metrics and info.task
-    ]
-    headlines = (find_task(info.task).select_headlines(metrics) for info, _, metrics in measured)
-    columns = list(dict.fromkeys(name for names in headlines for name in names))
-    rows = [
-        [
-            info.name,
-            split,
-            *map(metrics.get, columns),
-            *metrics.get("intervals", {}).get(info.metric, (None, None)),
-        ]
-        for info, split, metrics in measured
-    ]
-    task = find_task(comparison.infos[0].task or DEFAULT_TASK)
-    title = task.title_of(comparison.infos[0].metric)
-    titles = [*map(task.title_of, columns), f"{title} from", "to"]
-    return build_table(["", "split", *titles], rows, keys=2)
-
-
-def _list_verdicts(comparison: RunComparison) -> Iterator[str]:
-    if comparison.tests or comparison.untested:
-        yield ""
-    task = find_task(comparison.infos[0].task or DEFAULT_TASK)
-    for test in comparison.tests:
-        verdict = task.describe_comparison(test.other, test.result)
-        yield f"{test.run} on {test.images:,} images ({test.split}): {verdict}"
-    for reason in comparison.untested:
-        yield f"not tested: {reason}"

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tl_toolkit.cli.arguments import takes_root
+from tl_toolkit.cli.comparing import compare_command
 from tl_toolkit.cli.console import print_message, show, show_json, warn
 from tl_toolkit.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from tl_toolkit.api.listing import RunInfo
-
-_root_option = click.option(
-    "--root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-    help="Folder of all runs.",
-)  # fmt: skip
 
 
 @click.group("runs")
@@ -26,8 +23,11 @@ def runs_command() -> None:
     """List, show, compare and remove runs."""
 
 
+runs_command.add_command(compare_command)  # `tltool compare`, where its neighbours are
+
+
 @runs_command.command("list", short_help="List all runs.")
-@_root_option
+@takes_root
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON on stdout.")
 def list_runs(root: Path, as_json: bool) -> None:
     """List all runs, searches and curves: state, base, scores, size.
@@ -53,7 +53,7 @@ def list_runs(root: Path, as_json: bool) -> None:
 
 @runs_command.command("show", short_help="Show one run.")
 @click.argument("run")
-@_root_option
+@takes_root
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON on stdout.")
 def show_run(run: str, root: Path, as_json: bool) -> None:
     """Show the phases of RUN, its scores with their intervals, its files and versions.
@@ -73,7 +73,7 @@ def show_run(run: str, root: Path, as_json: bool) -> None:
 
 @runs_command.command("remove", short_help="Remove runs, each by its name.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@_root_option
+@takes_root
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_runs(runs: tuple[str, ...], root: Path, yes: bool) -> None:
     """Remove RUN..., each a folder or NAME/NNN: what a run has written, and nothing else.
@@ -93,7 +93,7 @@ def remove_runs(runs: tuple[str, ...], root: Path, yes: bool) -> None:
 
 @runs_command.command("prune", short_help="List what may go, and remove it with --yes.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_root_option
+@takes_root
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep the N best of a name.")
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON on stdout.")
@@ -148,23 +148,3 @@ def _ask(question: str) -> bool:
 
 def _count(runs: Sequence[object]) -> str:
     return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-
-
-@runs_command.command("compare", short_help="Compare recipes and scores of runs.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@_root_option
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
-def compare_runs(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
-    """Compare RUNs: the fields of their recipes that differ, data, versions, and scores.
-
-    The first is tested against each other one on the images that both predicted: by McNemar's exact
-    test where a prediction is right or wrong, else by a paired bootstrap.
-    """
-    from tl_toolkit.api import comparing
-    from tl_toolkit.cli.run_tables import show_comparison
-
-    comparison = comparing.compare_runs(runs, root=root)
-    if as_json:
-        show_json(comparison.as_json())
-    else:
-        show_comparison(comparison)

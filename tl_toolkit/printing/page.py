@@ -31,7 +31,8 @@ def render_page(template: str, *, maker: str, side: int, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(template).render(maker=maker, side=side, **values) + "\n"
+    page = environment.get_template(template).render(maker=maker, side=side, **values)
+    return replace_undecodable(page) + "\n"  # names of files may hold bytes that are no UTF-8
 
 
 def _read(name: str) -> str:

@@ -14,6 +14,7 @@ from tl_toolkit.plan.values import describe_value, shorten_fields
 
 __all__ = [
     "describe_age",
+    "describe_count",
     "describe_kept",
     "describe_rate",
     "describe_refit",
@@ -87,6 +88,20 @@ def describe_size(size: int) -> str:
     if size < 100_000:
         return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def describe_count(count: int, digits: int = 4) -> str:
+    """Returns a count with some digits and a unit: 15.35 G, 118 M, 850 k or 12.
+
+    Args:
+        count: The count.
+        digits: Significant digits.
+    """
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            places = max(digits - len(str(count // size)), 0)
+            return f"{count / size:.{places}f} {letter}"
+    return f"{count} "
 
 
 def describe_age(moment: float) -> str:

@@ -70,6 +70,9 @@ class TaskSection(KindSection):
         ranks_classes: Whether a prediction gives each class a probability.
         has_class_outputs: Whether an output belongs to one class alone, so that it stands for the
             class of that name in another run.
+        graded_columns: Columns of predictions.csv with the target of an image and its prediction,
+            where a prediction is right or wrong; none where it is more or less so.
+        hub_task: The Hugging Face Hub's word for the task, in model cards; "" where it has none.
         takes_teacher: Whether another run's probabilities of its classes can be learned.
         why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
@@ -95,6 +98,8 @@ class TaskSection(KindSection):
     is_dense: ClassVar[bool] = False
     ranks_classes: ClassVar[bool] = False
     has_class_outputs: ClassVar[bool] = False
+    graded_columns: ClassVar[tuple[str, ...]] = ()
+    hub_task: ClassVar[str] = ""
     takes_teacher: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True
@@ -131,6 +136,11 @@ class TaskSection(KindSection):
         """
         own_module = f"tl_toolkit.tasks.{self.kind}.{name}"
         return import_module(self.shared_modules.get(name, own_module))
+
+    @property
+    def label_column(self) -> str:
+        """Column of a table that labels an image, of a task that ranks classes."""
+        return "label"
 
     @classmethod
     def title_of(cls, metric: str) -> str:

@@ -37,7 +37,11 @@ from tl_toolkit.tasks.types import (
     Transform,
 )
 
-__all__ = ["Task"]
+__all__ = ["YARDSTICKS", "Task"]
+
+
+YARDSTICKS = ("neighbors", "probe")
+"""Predictors that are fitted to features: nearest neighbours, and a linear probe."""
 
 
 class Task:
@@ -306,6 +310,30 @@ class Task:
             state: Plain values.
         """
 
+    def measure_uncertainty(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns how uncertain each image is, float64 (n,), of tasks that rank classes.
+
+        Args:
+            outputs: Of the model, (n, units).
+
+        Returns:
+            0 where one class, or no doubt of any, is left, to 1 where all are equally likely.
+
+        Raises:
+            TypeError: The task gives no class a probability.
+        """
+        raise TypeError(f"{type(self).__name__}: gives no class a probability")
+
+    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
+        """Returns the prediction for a file, of tasks with one vector of outputs per image.
+
+        Args:
+            path: The file.
+            output: The model's outputs, float32 (units,); None for a file that was refused.
+            error: Why it was refused; None otherwise.
+        """
+        raise NotImplementedError
+
     def evaluate(self, view: SplitView, targets: Any) -> Evaluation:
         """Measures a model on a split.
 
@@ -316,13 +344,14 @@ class Task:
         raise NotImplementedError
 
     def fit_yardsticks(
-        self, features: np.ndarray, targets: Any
+        self, features: np.ndarray, targets: Any, *, names: Sequence[str] = YARDSTICKS
     ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
         """Fits simple predictors to what a frozen base makes of the training images.
 
         Args:
             features: A vector for each image, (n, features), n >= 2.
             targets: Targets from `load_targets`, of the same images.
+            names: Those that are fitted.
 
         Returns:
             By the names of their metrics: functions from features to outputs of the model's kind.

@@ -20,7 +20,7 @@ from tl_toolkit.images.bands import dtype_of, find_decoder
 from tl_toolkit.images.decoder import resize_image
 from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.images.tta import View, build_views, find_sizes
-from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.base import YARDSTICKS, Task
 from tl_toolkit.tasks.neighbors import fit_neighbors
 from tl_toolkit.tasks.parity import Limits, add_probes, make_report, read_otherwise
 from tl_toolkit.tasks.types import (
@@ -56,16 +56,6 @@ class ImageTask(Task):
         self._head = head
 
     # ------------------------------------------------------------------- what each task defines
-
-    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: The model's outputs, float32 (units,); None for a file that was refused.
-            error: Why it was refused; None otherwise.
-        """
-        raise NotImplementedError
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns, by name.
@@ -120,20 +110,23 @@ class ImageTask(Task):
     # --------------------------------------------------------------------------- what they share
 
     def fit_yardsticks(
-        self, features: np.ndarray, targets: Any
+        self, features: np.ndarray, targets: Any, *, names: Sequence[str] = YARDSTICKS
     ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
         """Fits nearest neighbours by cosine, and a linear probe by ridge regression.
 
         Args:
             features: (n, features).
             targets: An array (n, ...).
+            names: Those that are fitted.
         """
-        neighbors = fit_neighbors(features, self.spread(targets), self.judge)
-        probe = self.solve(features, targets, "ridge")
-        return {
-            "neighbors": lambda x: self.as_outputs(neighbors.predict(x)),
-            "probe": lambda x: self.activate(x @ probe.kernel + probe.bias),
-        }
+        fitted: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        if "neighbors" in names:
+            neighbors = fit_neighbors(features, self.spread(targets), self.judge)
+            fitted["neighbors"] = lambda x: self.as_outputs(neighbors.predict(x))
+        if "probe" in names:
+            probe = self.solve(features, targets, "ridge")
+            fitted["probe"] = lambda x: self.activate(x @ probe.kernel + probe.bias)
+        return fitted
 
     def join_targets(
         self, features: Features, targets: Any, *, seed: int, transform: Transform | None = None

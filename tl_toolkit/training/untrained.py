@@ -57,7 +57,11 @@ def read_untrained(
 
 
 def pool_features(
-    transfer: TransferModel, features: Mapping[str, FeatureSet], sizes: Mapping[str, int]
+    transfer: TransferModel,
+    features: Mapping[str, FeatureSet],
+    sizes: Mapping[str, int],
+    *,
+    whole: bool = False,
 ) -> dict[str, np.ndarray]:
     """Returns the last map that a head reads as a vector for each image, as `read_untrained` does.
 
@@ -65,11 +69,12 @@ def pool_features(
         transfer: The model.
         features: Features before its head, by split.
         sizes: Images in each split.
+        whole: Return the vectors of all maps that the head joins, not of the last one alone.
 
     Returns:
         float32 (n, features) of each split.
     """
-    return _pool_all(features, sizes, _find_width(transfer))
+    return _pool_all(features, sizes, None if whole else _find_width(transfer))
 
 
 def _find_width(transfer: TransferModel) -> int | None:

@@ -16,6 +16,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.pixels import TASKS, draw_balls, make_recipe
 from tl_toolkit.errors import OutputError
+from tl_toolkit.printing.markdown import read_front_matter
 from tl_toolkit.runs.folder import RunFolder
 
 SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
@@ -89,11 +90,22 @@ def test_runs_are_compared_by_the_mean_of_their_images(run, tmp_path):
         writer.writeheader()
         writer.writerows(lowered)
 
-    (test,) = tl.compare_runs([run, other.path]).tests
+    (test,) = tl.compare([run, other.path]).tests
 
     assert (test.split, test.images, test.result["metric"]) == ("validation", 4, score)
     assert test.result["difference"] == pytest.approx(0.125)
     assert test.result["verdict"] == "better"
+
+
+def test_a_card_claims_the_metrics_of_its_task(run):
+    text = tl.card(run)
+
+    task = run.recipe.task
+    (result,) = read_front_matter(text)["model-index"][0]["results"]
+    names = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    name = METRICS[task.kind]
+    assert names[f"{task.title_of(name)} (validation)"] == run.metrics["validation"][name]
+    assert result["task"]["type"] in ("image-segmentation", "image-to-image")
 
 
 @pytest.mark.slow

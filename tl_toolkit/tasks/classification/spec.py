@@ -65,6 +65,8 @@ class ClassificationSection(TaskSection):
 
     tunable: ClassVar[tuple[str, ...]] = ("balance", "label_smoothing")
     has_class_outputs: ClassVar[bool] = True
+    graded_columns: ClassVar[tuple[str, ...]] = ("label", "predicted")
+    hub_task: ClassVar[str] = "image-classification"
     takes_teacher: ClassVar[bool] = True
     ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"

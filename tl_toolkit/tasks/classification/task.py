@@ -363,6 +363,17 @@ class Classification(ImageTask):
 
         return np.asarray(expit(scores) if self.units == 1 else softmax(scores, axis=1))
 
+    def measure_uncertainty(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the entropy of the classes' probabilities, of the most that it could be.
+
+        Args:
+            outputs: float32 (n, units).
+        """
+        from scipy.stats import entropy
+
+        rows = class_probabilities(outputs).astype(np.float64)
+        return np.asarray(entropy(rows, base=len(self.classes), axis=1))
+
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
         """Returns the prediction for a file.
 

@@ -26,6 +26,7 @@ class EdgesSection(DenseSection):
         "sharper, and lie where the target's line is. Best without class weights.",
     )
 
+    hub_task: ClassVar[str] = "image-to-image"
     score: ClassVar[str] = "f_score"
     final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class MultilabelSection(TaskSection):
         "al., 2017) weighs down what is predicted well. Losses that are shown are without it.",
     )
 
+    hub_task: ClassVar[str] = "image-classification"
     ranks_classes: ClassVar[bool] = True
     has_class_outputs: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
@@ -53,6 +54,11 @@ class MultilabelSection(TaskSection):
     }
     ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
     tunable: ClassVar[tuple[str, ...]] = ("threshold", "balance")
+
+    @property
+    def label_column(self) -> str:
+        """Column of a table that names the classes of an image."""
+        return self.labels
 
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

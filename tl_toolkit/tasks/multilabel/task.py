@@ -307,6 +307,17 @@ class Multilabel(ImageTask):
     def _name(self, flags: np.ndarray) -> list[str]:
         return [name for name, is_set in zip(self.classes, flags, strict=True) if is_set]
 
+    def measure_uncertainty(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the mean over the classes of the entropy of having each or not, in bits.
+
+        Args:
+            outputs: float32 (n, classes).
+        """
+        from scipy.stats import entropy
+
+        rows = outputs.astype(np.float64)
+        return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
+
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None
     ) -> LabelsPrediction:

@@ -15,6 +15,7 @@ class NormalsSection(DenseSection):
 
     kind: Literal["normals"] = Field(default="normals", description="The task.")
 
+    hub_task: ClassVar[str] = "image-to-image"
     score: ClassVar[str] = "within_22_5"
     has_classes: ClassVar[bool] = False
     absent: ClassVar[Mapping[str, str]] = {"balance": "directions have no classes of unequal size"}

@@ -20,6 +20,7 @@ class SegmentationSection(DenseSection):
         "class_weights for class_weights: balanced, focal and dice for that loss.",
     )
 
+    hub_task: ClassVar[str] = "image-segmentation"
     score: ClassVar[str] = "mean_iou"
     tunable: ClassVar[tuple[str, ...]] = ("balance",)
     balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -1,0 +1,181 @@
+"""`tl.rank_bases`: scores of images that were held out, costs, and one pass that is used again."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tests.command import tltool
+from tests.conftest import draw_class_folders
+from tests.models import plan_values
+from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
+from tl_toolkit.cli.ranking import _split
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.evaluation.ranking import predict_held_out
+from tl_toolkit.tasks.classification.metrics import find_interval
+from tl_toolkit.tasks.classification.task import Classification
+
+BASES = ["lenet5", "lenet5:width=2", "vgg_tiny"]
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    photos = draw_class_folders(tmp_path_factory.mktemp("ranked") / "photos", count=8, seed=9)
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+        "export": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def ranking(values):
+    return tl.rank_bases(values, bases=BASES, most_parameters=200_000)
+
+
+def test_bases_are_ranked_by_what_their_probes_predict_of_images_held_out(ranking):
+    assert {base.name for base in ranking.bases} == set(BASES)
+    assert ranking.images == 18  # of 24, as 6 measure the finished model
+    scores = [base.probe for base in ranking.bases if base.probe is not None]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 2
+    for base in ranking.bases[:2]:
+        hits = round(base.probe * 18)
+        assert base.probe_interval == pytest.approx(find_interval(hits, 18))
+        assert 0 <= base.neighbors <= 1 and base.seconds > 0
+    assert ranking.nominated is ranking.bases[0]
+
+
+def test_a_base_that_takes_more_than_allowed_is_listed_and_not_judged(ranking):
+    last = ranking.bases[-1]
+
+    assert (last.name, last.fits, last.probe) == ("lenet5:width=2", False, None)
+    assert last.parameters > 200_000
+    small = next(base for base in ranking.bases if base.name == "lenet5")
+    assert (small.parameters, small.operations) == (60_856, 415_680)
+
+
+def test_the_pass_of_a_base_is_used_again_by_the_fine_tune_after_it(values, ranking, tmp_path):
+    events = []
+    head = {"taps": "all", "pooling": "statistics", "normalize": True, "solver": "ridge"}
+
+    run = tl.finetune(
+        values | {"phases": [{"name": "head", "epochs": 1}]},
+        overrides={"model.base": "vgg_tiny", "model.head": head},
+        root=tmp_path,
+        progress=events.append,
+    )
+
+    texts = [event.text for event in events if event.kind == "message"]
+    assert "features: read from the store before head" in texts
+    assert not [event for event in events if event.kind == "features_computed"]
+    assert run.metrics["test"]["images"] == 6
+
+
+def test_a_held_out_image_is_predicted_by_others_alone():
+    random = np.random.default_rng(0)
+    vectors, targets = random.normal(size=(60, 40)), np.arange(60) % 2
+    task = Classification(["a", "b"])
+    task.prepare(targets)
+
+    for name in ("neighbors", "probe"):
+        seen = task.fit_yardsticks(vectors, targets, names=(name,))[name](vectors).argmax(axis=1)
+        outputs = predict_held_out(task, name, vectors, targets)
+        assert outputs.shape == (60, 2)
+        held_out = (outputs.argmax(axis=1) == targets).mean()
+        assert held_out < 0.75  # noise: whoever has seen an image knows it
+        if name == "probe":
+            assert (seen == targets).mean() > held_out
+
+
+def make(name, probe, interval, operations):
+    return RankedBase(name, name, {}, 10, operations, True, probe, interval, 0.5, (0.4, 0.6), 1.0)
+
+
+def test_what_overlaps_the_best_interval_is_not_to_be_told_apart():
+    bases = [
+        make("best", 0.9, (0.85, 0.95), 300),
+        make("near", 0.86, (0.8, 0.91), 200),
+        make("small", 0.8, (0.7, 0.85), 100),
+        make("worse", 0.7, (0.6, 0.8), 50),
+        RankedBase("large", "large", {}, 10, 900, False),
+    ]
+    ranking = BaseRanking("accuracy", 100, bases, {})
+
+    assert ranking.nominated.name == "best"
+    assert [base.name for base in ranking.tied] == ["small", "near"]
+    assert ranking.as_json()["nominated"] == "best"
+    assert BaseRanking("accuracy", 0, bases[-1:], {}).nominated is None
+
+
+def test_bases_that_cannot_be_used_are_named_with_the_reason(values, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    pretrained = values | {"model": {"base": "mobilenet", "weights": "imagenet"}}
+
+    with pytest.raises(RecipeError) as caught:
+        tl.rank_bases(pretrained, bases=["mobilenet:alpha=0.25", "inception_v3"])
+
+    assert "tltool weights pull mobilenet alpha=0.25" in str(caught.value)
+    assert "inception_v3 needs images of at least 75 x 75" in str(caught.value)
+
+
+def test_what_cannot_be_ranked_is_refused(values):
+    with pytest.raises(RecipeError, match="did you mean 'lenet5'"):
+        tl.rank_bases(values, bases=["lenet6"])
+    with pytest.raises(RecipeError, match="'alpha' is no argument"):
+        tl.rank_bases(values, bases=["mobilenet:alpha"])
+    dense = {"task": "segmentation", "data.classes": ["a", "b"]}
+    with pytest.raises(RecipeError, match="has an output for each pixel"):
+        tl.rank_bases(values, dense)
+
+
+def test_the_images_of_a_recipe_that_are_wrong_are_named_once(values, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(tl.ToolkitError, match="empty") as caught:
+        tl.rank_bases(values, {"data.train": str(tmp_path / "empty")}, bases=BASES)
+
+    assert len(caught.value.problems) == 1
+
+
+def test_the_command_nominates_and_says_what_to_type(values, ranking, tmp_path):
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    known = next(base for base in ranking.bases if base.name == "lenet5")
+
+    done = tltool("rank-bases", "r.yaml", "--bases", "lenet5", cwd=tmp_path)
+    command = ("rank-bases", "r.yaml", "--bases", "lenet5", "--most-operations", "400k")
+    as_json = json.loads(tltool(*command, "--json", cwd=tmp_path).stdout)
+
+    assert f"nominated: lenet5, accuracy {known.probe:.3f}" in done.stdout
+    assert "next: tltool finetune r.yaml model.base=lenet5" in done.stderr
+    assert as_json["nominated"] is None and as_json["bases"][0]["operations"] == 415_680
+    wrong = tltool("rank-bases", "r.yaml", "--most-operations", "few", cwd=tmp_path, code=2).stderr
+    assert "expected a number, as 600M or 4.2G" in wrong
+
+
+def test_names_with_several_arguments_are_told_apart_from_each_other():
+    texts = ("lenet5,mobilenet:alpha=0.25,dropout=0.1", "vgg16")
+
+    assert _split(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
+
+
+def test_numbers_are_ranked_by_their_own_score(tmp_path):
+    photos = draw_class_folders(tmp_path / "photos", count=4)
+    rows = [f"{path.relative_to(tmp_path)},{place}" for place, path in
+            enumerate(sorted(photos.rglob("*.jpg")))]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join(["path,age", *rows]))
+    values = {
+        "version": 1, "name": "ages", "task": "regression",
+        "data": {"csv": str(tmp_path / "t.csv"), "validation": 0.25, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+    }  # fmt: skip
+    assert plan_values(values)[0].classes == ("age",)
+
+    ranking = tl.rank_bases(values)
+
+    (base,) = ranking.bases
+    assert ranking.metric == "r2" and base.probe <= 1 and base.probe_interval[0] < base.probe
