@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 10  # images of each test
 
 
-@click.command("compare")
+@click.command("compare", short_help="Compare runs: scores, what differs.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @takes_root
 @click.option(
