@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+import tl_toolkit as tl
 from tests.command import tltool
 from tests.tables import list_recipe
 from tl_toolkit.sources.tables import read_header, read_table
@@ -290,3 +291,16 @@ def write_recipe(photos):
         "model: {base: lenet5, weights: random}\nphases: [{name: head, epochs: 1}]\n"
     )
     return photos
+
+
+def test_a_table_without_labels_hides_no_folder_per_class_from_a_check(photos):
+    for number, label in enumerate("xxyy"):
+        (photos / label).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / label / f"{number}.png")
+    (photos / "metadata.csv").write_text("file_name,author\nx/0.png,me\n")
+
+    report = tl.check_data(photos)
+    split = tl.split_data(photos, photos.parent / "s.csv", validation=0.5, test=0, exact=True)
+
+    assert report.images == 4 and all(set(of) == {"x", "y"} for of in report.counts.values())
+    assert sorted(image.values for image in split.images) == [("x",)] * 2 + [("y",)] * 2
