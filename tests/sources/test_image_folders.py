@@ -8,7 +8,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
-from tests.tables import list_recipe
+from tests.tables import list_recipe, plan_data
 from tl_toolkit.sources.tables import read_header, read_table
 
 ROWS = [
@@ -221,6 +221,34 @@ def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):
     rows = (photos.parent / "s.csv").read_text().splitlines()
     assert rows[0] == "path,label,split" and len(rows) == 5
     assert rows[1].startswith("photos/0.png,cat,")
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_an_image_folder_is_listed_for_an_evaluation(task, photos):
+    rows = [{"file_name": f"{number}.png", "label": "xy"[number % 2], "labels": ["x"], "size": 1}
+            for number in range(4)]  # fmt: skip
+    write_jsonl(photos / "metadata.jsonl", rows)
+    kind = {"kind": "regression", "columns": ["size"]} if task == "regression" else task
+    planning = plan_data(kind, table=photos)
+    classes = {"classification": ("x", "y"), "multilabel": ("x",), "regression": ("size",)}
+
+    listing = planning.list_for_evaluation(photos, classes[task])
+
+    assert {file.split for file in listing.files} == {"test"}
+    assert {file.targets for file in listing.files} == {
+        "classification": {("x",), ("y",)}, "multilabel": {("x",)}, "regression": {("1",)}
+    }[task]  # fmt: skip
+
+
+def test_folders_per_class_are_evaluated_as_such_whatever_table_they_hold(photos):
+    (photos / "x").mkdir()
+    (photos / "0.png").rename(photos / "x/0.png")
+    write_jsonl(photos / "metadata.jsonl", [{"file_name": "1.png", "label": "y"}])
+    planning = plan_data("classification", train=photos)
+
+    listing = planning.list_for_evaluation(photos, ("x", "y"))
+
+    assert [file.path for file in listing.files] == [str(photos / "x/0.png")]
 
 
 def write_named(photos, text):
