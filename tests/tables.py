@@ -81,8 +81,8 @@ def make_recipe(task, table, **sections):
     } | sections
 
 
-def list_recipe(task="classification", **data):
-    """Returns the listing of a recipe with this data, and the problems of it."""
+def plan_data(task="classification", **data):
+    """Returns the light half of the task of a recipe with this data."""
     recipe = Recipe(
         version=1,
         name="x",
@@ -91,5 +91,10 @@ def list_recipe(task="classification", **data):
         model={"base": "lenet5", "weights": "random"},
         phases=[{"name": "head", "epochs": 1}],
     )
-    survey = plan_task(recipe).survey()
+    return plan_task(recipe)
+
+
+def list_recipe(task="classification", **data):
+    """Returns the listing of a recipe with this data, and the problems of it."""
+    survey = plan_data(task, **data).survey()
     return survey.list_files(), list(survey.problems)

@@ -6,8 +6,9 @@ import re
 import pytest
 from PIL import Image
 
+import tl_toolkit as tl
 from tests.command import tltool
-from tests.tables import list_recipe
+from tests.tables import list_recipe, plan_data
 from tl_toolkit.sources.tables import read_header, read_table
 
 ROWS = [
@@ -222,6 +223,34 @@ def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):
     assert rows[1].startswith("photos/0.png,cat,")
 
 
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_an_image_folder_is_listed_for_an_evaluation(task, photos):
+    rows = [{"file_name": f"{number}.png", "label": "xy"[number % 2], "labels": ["x"], "size": 1}
+            for number in range(4)]  # fmt: skip
+    write_jsonl(photos / "metadata.jsonl", rows)
+    kind = {"kind": "regression", "columns": ["size"]} if task == "regression" else task
+    planning = plan_data(kind, table=photos)
+    classes = {"classification": ("x", "y"), "multilabel": ("x",), "regression": ("size",)}
+
+    listing = planning.list_for_evaluation(photos, classes[task])
+
+    assert {file.split for file in listing.files} == {"test"}
+    assert {file.targets for file in listing.files} == {
+        "classification": {("x",), ("y",)}, "multilabel": {("x",)}, "regression": {("1",)}
+    }[task]  # fmt: skip
+
+
+def test_folders_per_class_are_evaluated_as_such_whatever_table_they_hold(photos):
+    (photos / "x").mkdir()
+    (photos / "0.png").rename(photos / "x/0.png")
+    write_jsonl(photos / "metadata.jsonl", [{"file_name": "1.png", "label": "y"}])
+    planning = plan_data("classification", train=photos)
+
+    listing = planning.list_for_evaluation(photos, ("x", "y"))
+
+    assert [file.path for file in listing.files] == [str(photos / "x/0.png")]
+
+
 def write_named(photos, text):
     (photos / "t.csv").write_text(text)
     return photos / "t.csv"
@@ -290,3 +319,16 @@ def write_recipe(photos):
         "model: {base: lenet5, weights: random}\nphases: [{name: head, epochs: 1}]\n"
     )
     return photos
+
+
+def test_a_table_without_labels_hides_no_folder_per_class_from_a_check(photos):
+    for number, label in enumerate("xxyy"):
+        (photos / label).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / label / f"{number}.png")
+    (photos / "metadata.csv").write_text("file_name,author\nx/0.png,me\n")
+
+    report = tl.check_data(photos)
+    split = tl.split_data(photos, photos.parent / "s.csv", validation=0.5, test=0, exact=True)
+
+    assert report.images == 4 and all(set(of) == {"x", "y"} for of in report.counts.values())
+    assert sorted(image.values for image in split.images) == [("x",)] * 2 + [("y",)] * 2

@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import json
 import struct
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -186,3 +189,29 @@ def test_an_empty_file_has_no_rows(tmp_path):
     [(_, problem)] = list_recipe(table=tmp_path / "a.tfrecord")[1]
 
     assert "has no column label" in problem.what
+
+
+def test_listing_imports_no_library_in_a_process_of_its_own(tmp_path):
+    """In a process of its own: this one has imported them all."""
+    write(tmp_path / "a.tfrecord", make_examples())
+    (tmp_path / "0.png").write_bytes(encode(0))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "x"}\n')
+    image = {"id": 1, "file_name": "0.png", "height": 8, "width": 8}
+    parts = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(parts))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tl_toolkit.sources.coco_listing import list_coco\n"
+        "from tl_toolkit.sources.tables import read_table\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "assert len(read_table(folder / 'a.tfrecord')[0]) == 6\n"
+        "assert len(read_table(folder / 'metadata.jsonl')[0]) == 1\n"
+        "coco = list_coco(folder / 'coco.json', 'train', ['none', 'x'], where='')\n"
+        "assert len(coco[0]) == 1\n"
+        "heavy = {'numpy', 'tensorflow', 'keras', 'pyarrow', 'PIL'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert result.stdout.strip() == "set()", result.stderr

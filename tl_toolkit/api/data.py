@@ -10,7 +10,7 @@ from tl_toolkit.api.doubts import Doubts, doubt_images, write_recipe_of
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, report_counts
-from tl_toolkit.plan.sets import ImageSet, list_folder, list_recipe, list_table
+from tl_toolkit.plan.sets import ImageSet, is_listed, list_folder, list_recipe, list_table
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -104,7 +104,7 @@ def _list(
     """Lists a folder, a table or the images of a recipe, and the recipe that names the base."""
     if isinstance(source, str | os.PathLike):
         place = Path(source)
-        is_other = field_of_table(place) == "table"
+        is_other = field_of_table(place) == "table" and is_listed(place)
         if is_other or place.is_dir() or place.suffix.lower() == ".csv":
             if overrides and base is None:
                 what = f"{str(place)!r} is no recipe, whose fields could be replaced"

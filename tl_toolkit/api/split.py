@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest
 from tl_toolkit.events import Handler, report_counts
-from tl_toolkit.plan.sets import ImageSet, list_folder, list_table
+from tl_toolkit.plan.sets import ImageSet, is_listed, list_folder, list_table
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.sources.listing import Links, is_lost, name_some
-from tl_toolkit.sources.tables import NOT_TARGETS, is_table, read_columns, read_header, read_splits
+from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header, read_splits
 
 if TYPE_CHECKING:
     from tl_toolkit.audit.inspect import InspectedFile
@@ -75,7 +75,7 @@ def split_data(
         OutputError: `output` cannot be written.
     """
     fractions = {"validation": validation, "test": test}
-    _check(Path(source), fractions, group=group, time=time, exact=exact)
+    _check(Path(source), fractions, group=group, time=time, exact=exact, label=stratify)
     images = _list(Path(source), group or "", stratify, "follow" if follow_links else "refuse")
     known = {} if output is None or overwrite else _read_known(Path(output))
     from tl_toolkit.audit.inspect import inspect_files
@@ -91,7 +91,7 @@ def split_data(
     if near and any(file.content.bands for file in files):
         what = "near: arrays and images of bands are compared by their bytes alone"
         raise RecipeError(Problem("", what, "Copies of equal bytes stay together without it."))
-    columns, values = _read_values(Path(source), images)
+    columns, values = _read_values(Path(source), images, stratify)
     split = build_split(
         files,
         columns,
@@ -118,6 +118,7 @@ def _check(
     group: str | None,
     time: str | None,
     exact: bool,
+    label: str,
 ) -> None:
     """Refuses a source that is missing, and arguments that do not go together."""
     if not source.exists():
@@ -133,13 +134,13 @@ def _check(
     if exact and time:
         what = "exact and time: the newest images are the test, whatever their classes"
         raise RecipeError(Problem("", what, "One of the two is expected."))
-    if group and not is_table(source):
+    if group and not is_listed(source, label):
         what = f"group = {group!r}: a folder has no columns"
         raise RecipeError(Problem("", what, "", "--near, or a table with that column"))
 
 
 def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
-    if is_table(source):
+    if is_listed(source, label):
         return list_table(source, group=group, label=label, links=links)
     images = list_folder(source, links=links)
     if splits := {file.split for file in images.listing.files if file.split}:
@@ -148,9 +149,11 @@ def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
     return images
 
 
-def _read_values(source: Path, images: ImageSet) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _read_values(
+    source: Path, images: ImageSet, label: str
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Returns the columns of the table beside path and split, and the values of each image."""
-    if not is_table(source):
+    if not is_listed(source, label):
         if not images.listing.stratify:
             return (), [()] * len(images.listing.files)
         return ("label",), [(label,) for label in images.labels]

@@ -16,11 +16,12 @@ from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.sources.folders import list_below, read_folders
+from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
 from tl_toolkit.sources.table_rows import INSIDE
-from tl_toolkit.sources.tables import read_header, read_table
+from tl_toolkit.sources.tables import is_table, read_header, read_table
 
-__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table"]
+__all__ = ["ImageSet", "is_listed", "list_folder", "list_recipe", "list_table"]
 
 _LABEL = "label"
 _FOLLOW_FIELD = "data.links=follow"
@@ -69,6 +70,23 @@ def list_recipe(recipe: Recipe, source: str) -> ImageSet:
     root = _find_root([file.path for file in listing.files])
     problems = [problem for _, problem in survey.problems]
     return ImageSet(source, root, listing, problems, recipe.data.channels)
+
+
+def is_listed(source: Path, label: str = _LABEL) -> bool:
+    """Returns whether a table names the images and their classes, and not folders.
+
+    A folder per class may hold a table of something else.
+
+    Args:
+        source: A folder or a file.
+        label: The column that names the class of each image.
+    """
+    if not source.is_dir():
+        return is_table(source)
+    # Without a label a folder of images is one all the same; one of Parquet files has no images.
+    if not is_table(source):
+        return False
+    return not find_metadata(source) or label in read_header(source, expected="")[0]
 
 
 def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import threading
 from array import array
@@ -37,6 +38,7 @@ COCO = "coco:"
 _MAX_BYTES = 512 << 20
 """Bytes of a file, which is read as a whole: the largest of COCO has 448 MiB."""
 
+_FAR = 1e9
 _MAX_PIXELS = 178_956_970  # as the decoder
 EXPECTED = "A file of COCO is expected, with images, annotations (segmentation) and categories."
 
@@ -48,13 +50,11 @@ class Region(NamedTuple):
         category: Name of its category.
         polygons: x, y, x, y, ... of each, in pixels from the upper left corner of the image.
         counts: Instead, run lengths: of pixels outside, inside, outside, ... column by column.
-        digest: SHA-256 of the annotation.
     """
 
     category: str
     polygons: tuple[array[float], ...] = ()
     counts: array[int] | None = None
-    digest: bytes = b""
 
 
 class AnnotatedImage(NamedTuple):
@@ -164,11 +164,10 @@ def _entries(values: Mapping[str, Any], part: str, **kinds: Any) -> Iterator[dic
 
 
 def _read_region(category: str, values: Any, image: AnnotatedImage) -> Region:
-    digest = hashlib.sha256(json.dumps([category, values]).encode()).digest()
     if not values:
         raise ValueError("no segmentation, a box alone")
     if isinstance(values, list):
-        return Region(category, tuple(map(_read_polygon, values)), None, digest)
+        return Region(category, tuple(map(_read_polygon, values)))
     if values.get("size") != [image.height, image.width]:
         raise ValueError(
             f"size {values.get('size')!r}, its image has [{image.height}, {image.width}]"
@@ -179,15 +178,20 @@ def _read_region(category: str, values: Any, image: AnnotatedImage) -> Region:
         raise ValueError("counts that are no run lengths")
     if sum(counts) != image.height * image.width:
         raise ValueError(f"run lengths of {sum(counts)} pixels in all")
-    return Region(category, (), array("q", counts), digest)
+    return Region(category, (), array("q", counts))
 
 
 def _read_polygon(values: Any) -> array[float]:
     if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
         raise ValueError("a polygon that has not 3 or more points")
-    if not all(type(value) in (int, float) and abs(value) < 1e9 for value in values):
+    try:
+        points = array("d", values)
+    except (TypeError, OverflowError):
+        points = array("d", [math.nan])
+    # A sum with what is no number is none.
+    if not (math.isfinite(sum(points)) and -_FAR < min(points) and max(points) < _FAR):
         raise ValueError("a polygon with something else than numbers")
-    return array("d", values)
+    return points
 
 
 def _read_runs(text: str) -> list[int]:
@@ -252,5 +256,8 @@ def hash_annotations(mask: str) -> str:
     image = read_annotations(mask)
     digest = hashlib.sha256(f"{image.height} {image.width}".encode())
     for region in image.regions:
-        digest.update(region.digest)
+        parts = [polygon.tobytes() for polygon in region.polygons]
+        parts += [] if region.counts is None else [b"runs", region.counts.tobytes()]
+        digest.update(repr((region.category, [len(part) for part in parts])).encode())
+        digest.update(b"".join(parts))
     return digest.hexdigest()

@@ -72,8 +72,9 @@ class Planning(TaskPlanning):
         Raises:
             DataError: It is missing, or it holds other classes.
         """
-        is_folder = source.is_dir() and (self.data.train is not None or not is_table(source))
-        if is_folder or not (source.is_file() or source.suffix.lower() == ".csv"):
+        # A folder per class may hold a table of something else.
+        is_listed = source.is_file() or (self.data.train is None and is_table(source))
+        if not is_listed and source.suffix.lower() != ".csv":
             return list_class_folders(
                 source,
                 classes=classes,
