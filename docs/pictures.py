@@ -4,6 +4,7 @@ python docs/pictures.py run RUN FILE.svg                  # what `tltool finetun
 python docs/pictures.py predictions RUN FOLDER FILE.png   # images, their labels, probabilities
 python docs/pictures.py masks RUN IMAGE TARGET OVERLAY FILE.png
 python docs/pictures.py report PAGE FILE.png              # a report, as Chromium shows it
+python docs/pictures.py heat IMAGES FOLDER... FILE.png    # what `tltool explain` wrote
 """
 
 from __future__ import annotations
@@ -169,6 +170,29 @@ def draw_report(page: Path, target: Path) -> None:
     _save_picture(picture.resize((picture.width // 2, picture.height // 2)), target)
 
 
+def draw_heat(*places: Path) -> None:
+    """Draws images, and below each what `tltool explain` wrote for it into some folders.
+
+    Args:
+        places: The folder of the images, the folders of the heat maps, and the PNG.
+    """
+    images, *folders, target = places
+    photos = sorted(images.iterdir())
+    rows = [("image", photos), *((folder.name, sorted(folder.glob("*.png"))) for folder in folders)]
+    figure, axes = pyplot.subplots(
+        len(rows), len(photos), figsize=(1.1 * len(photos) + 0.4, 1.1 * len(rows)), dpi=90
+    )
+    for line, (name, files) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axis, file in zip(line, files, strict=True):
+            with Image.open(file) as picture:
+                axis.imshow(picture.resize((112, 112)))
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set_visible(False)
+    _save(figure, target)
+
+
 def _save(figure: pyplot.Figure, target: Path) -> None:
     figure.tight_layout(pad=0.6)
     buffer = io.BytesIO()
@@ -190,6 +214,7 @@ DRAWERS = {
     "predictions": draw_predictions,
     "masks": draw_masks,
     "report": draw_report,
+    "heat": draw_heat,
 }
 
 

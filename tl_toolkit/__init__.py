@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
     from tl_toolkit.api.environment import describe_environment
+    from tl_toolkit.api.explain import (
+        explain,
+        render_activations,
+        render_edge_filters,
+        render_filters,
+    )
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.inspect import (
         describe_architecture,
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
     from tl_toolkit.api.split import split_data
+    from tl_toolkit.api.subjects import Base
     from tl_toolkit.api.sweep import sweep
     from tl_toolkit.api.validate import validate
     from tl_toolkit.api.weights import (
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "Base",
     "CurveRun",
     "Event",
     "FeatureCache",
@@ -69,6 +77,7 @@ __all__ = [
     "describe_environment",
     "describe_run",
     "errors",
+    "explain",
     "finetune",
     "hypermodel",
     "import_weights",
@@ -83,7 +92,10 @@ __all__ = [
     "pull_weights",
     "recipe",
     "remove_runs",
+    "render_activations",
     "render_architecture",
+    "render_edge_filters",
+    "render_filters",
     "report",
     "reproduce",
     "search",
@@ -100,6 +112,7 @@ _NAMES_IN = {
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
+    "api.explain": ("explain", "render_activations", "render_edge_filters", "render_filters"),
     "api.finetune": ("finetune",),
     "api.inspect": (
         "describe_architecture",
@@ -115,6 +128,7 @@ _NAMES_IN = {
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
     "api.split": ("split_data",),
+    "api.subjects": ("Base",),
     "api.sweep": ("sweep",),
     "api.validate": ("validate",),
     "api.weights": ("import_weights", "list_weights", "pull_weights", "verify_weights"),

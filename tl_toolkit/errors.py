@@ -162,8 +162,12 @@ def closest(name: str, choices: Iterable[str]) -> str:
 
 _PARAMETERS = {
     "any": "unfinished=True",
+    "block": "block",
+    "class": "target",
     "data": "data",
+    "filters": "layer",
     "keep": "keep",
+    "method": "method",
     "native": "native=True",
     "out": "out",
     "overwrite": "overwrite=True",
@@ -192,7 +196,7 @@ def _name_parameter(option: re.Match[str]) -> str:
     name, value = _PARAMETERS[option[1]], option[2]
     if value is None:
         return name
-    takes_value = option[1] in ("keep", "out", "phase", "to", "tta-views")
+    takes_value = option[1] in ("keep", "method", "out", "phase", "to", "tta-views")
     return f"{name}={value}" if takes_value else f"{name} {value}"
 
 

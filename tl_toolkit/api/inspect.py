@@ -67,7 +67,7 @@ def describe_architecture(
     """
     values: dict[str, Any] = {"name": "any", "epochs": 0, "unfreeze": unfreeze}
     chosen = Phase(**values).unfreeze
-    record, size = _find(name, image_size)
+    record, size = find_architecture_and_size(name, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.describe import describe_base
 
@@ -178,7 +178,7 @@ def probe_architecture(
         DataError: A path does not exist, a folder holds no image, or a file cannot be decoded.
         WeightsError: The weight file is missing, damaged, or of another network.
     """
-    record, size = _find(name, image_size)
+    record, size = find_architecture_and_size(name, image_size)
     start_tensorflow()
     from tl_toolkit.inspect.probe import probe_base
     from tl_toolkit.sources.listing import name_some
@@ -191,10 +191,18 @@ def probe_architecture(
     return probe_base(record, arguments or {}, size, files, weights=weights, seed=seed)
 
 
-def _find(
+def find_architecture_and_size(
     name: str, image_size: int | tuple[int, int] | None
 ) -> tuple[Architecture, tuple[int, int]]:
-    """Returns the record of an architecture, and the size of its images."""
+    """Returns the record of an architecture, and the size of its images.
+
+    Args:
+        name: Its name in the catalog, or the path of a .keras file.
+        image_size: (height, width) in pixels, or one number for both; None for its default size.
+
+    Raises:
+        RecipeError: The name or the size does not fit.
+    """
     if not isinstance(name, str | Path):
         what = f"name: expected a name or the path of a .keras file, got a {type(name).__name__}"
         raise RecipeError(Problem("", what, "", "model.save('base.keras'), and 'base.keras'"))

@@ -147,9 +147,12 @@ def _explain(
     with run.numerics():
         import numpy as np
 
+        from tl_toolkit.images.pictures import as_photo
         from tl_toolkit.images.pipeline import decode_example, resize_pixels
+        from tl_toolkit.inspect.drawing import lay_over
         from tl_toolkit.inspect.heatmaps import compute_heatmaps
-        from tl_toolkit.reports.heat import draw_heat
+        from tl_toolkit.printing.page import encode_picture
+        from tl_toolkit.reports.facts import SIDE
 
         data, shown = run.recipe.data, {}
         for place, path in enumerate(paths):
@@ -162,7 +165,9 @@ def _explain(
             targets = [min(outputs[place], units - 1) for place in shown]
             heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)
             for (place, image), heat_map in zip(shown.items(), heat, strict=True):
-                pictures[place] = draw_heat(image, heat_map)
+                picture = lay_over(as_photo(image).astype(np.uint8), heat_map)
+                picture.thumbnail((SIDE, SIDE))
+                pictures[place] = encode_picture(picture)
     return pictures
 
 

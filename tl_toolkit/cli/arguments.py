@@ -29,6 +29,15 @@ def read_arguments(texts: Sequence[str]) -> dict[str, Any]:
     return {key: read_scalar(value) for key, _, value in (text.partition("=") for text in texts)}
 
 
+def is_argument(word: str) -> bool:
+    """Returns whether a word is KEY=VALUE, and not the path of an image that has a = in it.
+
+    Args:
+        word: The word.
+    """
+    return word.partition("=")[0].isidentifier() and "=" in word and not Path(word).exists()
+
+
 def _go_offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         from tl_toolkit.catalog.published import going_offline  # `--help` must not pay for it

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tl_toolkit.catalog.lookup import ARCHITECTURES, Architecture
-from tl_toolkit.cli.arguments import read_arguments, takes_offline
+from tl_toolkit.cli.arguments import is_argument, read_arguments, takes_offline
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.cli.model_tables import (
     describe_json,
@@ -117,11 +117,6 @@ def show_model(
     show_description(record, description, level or "blocks")
 
 
-def _is_argument(word: str) -> bool:
-    """Returns whether a word is KEY=VALUE, and not the path of an image that has a = in it."""
-    return word.partition("=")[0].isidentifier() and "=" in word and not Path(word).exists()
-
-
 def _square(side: int | None) -> tuple[int, int] | None:
     return None if side is None else (side, side)
 
@@ -216,10 +211,10 @@ def probe_model(
     find_record(name, _square(input_size))
     from tl_toolkit.api.inspect import probe_architecture
 
-    arguments = [word for word in words if _is_argument(word)]
+    arguments = [word for word in words if is_argument(word)]
     probe = probe_architecture(
         name,
-        [word for word in words if not _is_argument(word)],
+        [word for word in words if not is_argument(word)],
         read_arguments([*arguments, *set_arguments]),
         image_size=_square(input_size),
         weights=weights,

@@ -7,22 +7,24 @@ that of one class rises where another class loses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.inspect.methods import HEAT_METHODS, check_method
 from tl_toolkit.inspect.scores import Goals, ScoredModel
 
 __all__ = [
     "METHODS",
+    "HeatMaps",
     "compute_gradcam",
     "compute_gradcam_plus_plus",
     "compute_heatmaps",
     "compute_layercam",
+    "explain_images",
     "integrate_gradients",
     "occlude",
     "scale_heat",
@@ -43,6 +45,27 @@ _SIDES = 8
 Method = Callable[[ScoredModel, np.ndarray, Goals], np.ndarray]
 """From images float32 (batch, h, w, channels) and what is explained of each to float32 (batch, h',
 w'), positive where a position speaks for it."""
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Heat maps of some images.
+
+    Attributes:
+        heat: float32 (n, h, w) in [0, 1], as `compute_heatmaps` returns it.
+        outputs: int (n,), the explained output of each image.
+        values: float32 (n,), what the model gives for it, as a probability; of pixels the mean over
+            those that count.
+        shares: float32 (n,), the share of the pixels that count; 1 where an image has one vector of
+            outputs.
+        layer: Name of the layer whose map is explained.
+    """
+
+    heat: np.ndarray
+    outputs: np.ndarray
+    values: np.ndarray
+    shares: np.ndarray
+    layer: str
 
 
 def compute_heatmaps(
@@ -80,33 +103,56 @@ def compute_heatmaps(
         RecipeError: There is no such method, or no map of that layer.
         ValueError: `targets` are no outputs of the model.
     """
-    check_method(method)
-    if method == "occlusion" and layer is not None:
-        what = "goes with methods that use gradients: occlusion changes the image itself"
-        raise RecipeError(Problem("--block", what, "", "--method gradcam"))
+    return explain_images(
+        model, images, method, targets=targets, layer=layer, batch_size=batch_size
+    ).heat
+
+
+def explain_images(
+    model: keras.Model,
+    images: np.ndarray,
+    method: str = "gradcam",
+    *,
+    targets: Sequence[int] | np.ndarray | None = None,
+    layer: str | None = None,
+    everywhere: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> HeatMaps:
+    """Computes the heat map of each image, and says what it explains.
+
+    Args:
+        model: As in `compute_heatmaps`.
+        images: As in `compute_heatmaps`.
+        method: As in `compute_heatmaps`.
+        targets: As in `compute_heatmaps`.
+        layer: As in `compute_heatmaps`.
+        everywhere: All pixels count, as those of outputs that are no classes.
+        batch_size: As in `compute_heatmaps`.
+
+    Raises:
+        RecipeError: As in `compute_heatmaps`.
+        ValueError: As in `compute_heatmaps`.
+    """
+    check_method(method, layer)
+    if targets is not None and len(targets) != len(images):
+        raise ValueError(f"targets: expected {len(images)} numbers, got {len(targets)}")
     runs_often = method in _RUNNING_OFTEN
     if runs_often and layer is None:
         layer = model.inputs[0].name
     scored = ScoredModel(model, layer, compiled=runs_often)
-    heat = [
-        scored.resize(METHODS[method](scored, batch, goals))
-        for batch, goals in _in_batches(scored, images, targets, batch_size)
-    ]
-    return scale_heat(np.concatenate(heat))
-
-
-def _in_batches(
-    scored: ScoredModel,
-    images: np.ndarray,
-    targets: Sequence[int] | np.ndarray | None,
-    batch_size: int,
-) -> Iterator[tuple[np.ndarray, Goals]]:
-    if targets is not None and len(targets) != len(images):
-        raise ValueError(f"targets: expected {len(images)} numbers, got {len(targets)}")
+    heat, goals = [], []
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size], np.float32)
         outputs = None if targets is None else targets[start : start + batch_size]
-        yield batch, scored.find_goals(batch, outputs)
+        goals.append(scored.find_goals(batch, outputs, everywhere=everywhere))
+        heat.append(scored.resize(METHODS[method](scored, batch, goals[-1])))
+    return HeatMaps(
+        scale_heat(np.concatenate(heat)),
+        np.concatenate([goal.outputs for goal in goals]),
+        np.concatenate([goal.values for goal in goals]),
+        np.concatenate([goal.counted.mean(axis=1) for goal in goals]),
+        scored.layer,
+    )
 
 
 def scale_heat(heat: np.ndarray) -> np.ndarray:

@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.costs import measure_graph
-from tl_toolkit.architectures.graph import BlockGraph, build_base, find_blocks
-from tl_toolkit.architectures.pixels import apply_pixel_rule
+from tl_toolkit.architectures.graph import BlockGraph
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.pipeline import read_image
+from tl_toolkit.inspect.blocks import build_loaded_base
 from tl_toolkit.inspect.equivariance import Run, measure_shifts
 from tl_toolkit.keras_private import calls_of
-from tl_toolkit.runtime import derive_seed, initializers_seeded, numerics
-from tl_toolkit.transfer.weights import find_weights, load_weights
+from tl_toolkit.runtime import derive_seed, numerics
 
 RENDERED_IMAGES = 4
 """How many images are rendered if the caller passes none."""
@@ -110,18 +109,9 @@ def probe_base(
         WeightsError: The weight file is missing, damaged, or of another network.
     """
     pixels = _read_or_render(images, image_size, seed)
-    with initializers_seeded(derive_seed(seed, "base")):
-        image = keras.Input((*image_size, 3), dtype="float32", name="image")
-        preprocessed = apply_pixel_rule(image, architecture.pixels)
-        features = build_base(architecture, preprocessed, arguments)
-    blocks = find_blocks(architecture, preprocessed, features)
-    path = None
-    if architecture.file:
-        weights = "its own"  # from the file that it was built from
-    else:
-        path = find_weights(architecture, arguments, image_size, weights)
-    if path is not None:
-        load_weights([layer for block in blocks for layer in block.layers], path)
+    image, features, blocks = build_loaded_base(
+        architecture, arguments, image_size, weights=weights, seed=seed
+    )
     costs = measure_graph(image, features)
     ends = [block.units[-1].tensor for block in blocks]
     dead = _find_dead(image, blocks, pixels)
@@ -130,7 +120,7 @@ def probe_base(
     return Probe(
         name=architecture.name,
         image_size=image_size,
-        weights=weights,
+        weights="its own" if architecture.file else weights,  # from the file it was built from
         images="given" if len(images) else "drawn in code",
         num_images=len(pixels),
         blocks=tuple(

@@ -30,10 +30,13 @@ class Goals:
         outputs: int (batch,), an output of each image.
         counted: bool (batch, pixels), the pixels whose scores are added up: those where the output
             is predicted. (batch, 1) of ones where an image has one vector of outputs.
+        values: float32 (batch,), the model's own output, as a probability: its mean over the pixels
+            that count.
     """
 
     outputs: np.ndarray
     counted: np.ndarray
+    values: np.ndarray
 
     def take(self, index: int, count: int) -> Goals:
         """Returns the goals of one image, several times.
@@ -43,7 +46,7 @@ class Goals:
             count: How many times.
         """
         rows = np.full(count, index)
-        return Goals(self.outputs[rows], self.counted[rows])
+        return Goals(self.outputs[rows], self.counted[rows], self.values[rows])
 
 
 def list_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
@@ -133,27 +136,17 @@ class ScoredModel:
         """
         return tf.convert_to_tensor(images) if self.is_image else self._run(images)[0]
 
-    def score_outputs(self, images: Any) -> tf.Tensor:
-        """Returns the scores of each image.
-
-        Args:
-            images: float32 (batch, h, w, channels).
-
-        Returns:
-            float32 (batch, pixels, outputs), with one pixel where an image has one vector of
-            outputs.
-        """
-        return self._run(images)[1]
-
-    def _call(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _call(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns maps, scores and outputs, the latter two (batch, pixels, outputs)."""
         count = tf.shape(images)[0]
         further = [tf.tile(self._places[np.newaxis], (count, 1, 1)) for _ in self._inputs[1:]]
         results = as_list(self._graph([images, *further] if further else images, training=False))
-        scores = tf.cast(logits_of(results[-1]), tf.float32)
-        return (
-            images if self.is_image else results[0],
-            tf.reshape(scores, (count, -1, scores.shape[-1])),
+        maps = images if self.is_image else results[0]
+        scores, outputs = (
+            tf.reshape(tf.cast(tensor, tf.float32), (count, -1, tensor.shape[-1]))
+            for tensor in (logits_of(results[-1]), results[-1])
         )
+        return maps, scores, outputs
 
     @property
     def _places(self) -> np.ndarray:
@@ -162,27 +155,31 @@ class ScoredModel:
         grid = np.meshgrid(ys, xs, indexing="ij")
         return np.stack(grid, axis=-1).reshape(-1, 2).astype(np.float32)
 
-    def find_goals(self, images: Any, outputs: Sequence[int] | np.ndarray | None) -> Goals:
+    def find_goals(
+        self,
+        images: Any,
+        outputs: Sequence[int] | np.ndarray | None,
+        *,
+        everywhere: bool = False,
+    ) -> Goals:
         """Returns what is explained of each image.
 
         Args:
             images: float32 (batch, h, w, channels).
             outputs: An output of each image; None for the predicted one: the output of the greatest
                 score; of pixels, the one that most of them are predicted as.
+            everywhere: All pixels count, as those of outputs that are no classes.
         """
-        scores = self.score_outputs(images).numpy()
-        units = scores.shape[-1]
+        _, scores, values = (tensor.numpy() for tensor in self._run(images))
         best = scores.argmax(axis=-1)
-        if outputs is None:
-            outputs = [int(np.bincount(row, minlength=units).argmax()) for row in best]
-        chosen = np.asarray(outputs, int)
-        if chosen.shape != (len(images),) or chosen.min() < 0 or chosen.max() >= units:
-            expected = f"expected {len(images)} numbers from 0 to {units - 1}"
-            raise ValueError(f"targets: {expected}, got {list(chosen.ravel())}")
-        if scores.shape[1] == 1:
-            return Goals(chosen, np.ones((len(images), 1), bool))
-        counted = best == chosen[:, np.newaxis] if units > 1 else scores[..., 0] > 0
-        return Goals(chosen, counted)
+        chosen = _choose_outputs(best, scores.shape[-1], outputs)
+        counted = np.ones(best.shape, bool)
+        if scores.shape[1] > 1 and not everywhere:
+            is_only = scores.shape[-1] == 1
+            counted = scores[..., 0] > 0 if is_only else best == chosen[:, np.newaxis]
+        own = np.take_along_axis(values, chosen[:, np.newaxis, np.newaxis], axis=-1)[..., 0]
+        means = (own * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+        return Goals(chosen, counted, means.astype(np.float32))
 
     def score(self, images: Any, goals: Goals) -> np.ndarray:
         """Returns the score that is explained of each image, float32 (batch,).
@@ -215,7 +212,7 @@ class ScoredModel:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            maps, scores = self._call(images)
+            maps, scores, _ = self._call(images)
             score = _add_up(scores, outputs, counted)
         gradients = tape.gradient(score, maps, unconnected_gradients="zero")
         return tf.cast(maps, tf.float32), tf.cast(gradients, tf.float32)
@@ -236,6 +233,19 @@ class ScoredModel:
         height, width = self.image_size
         values: np.ndarray = resized[:, :height, :width, 0].numpy()
         return values
+
+
+def _choose_outputs(
+    best: np.ndarray, units: int, outputs: Sequence[int] | np.ndarray | None
+) -> np.ndarray:
+    """Returns an output of each image, int (batch,); by default the best at most pixels."""
+    if outputs is None:
+        outputs = [int(np.bincount(row, minlength=units).argmax()) for row in best]
+    chosen = np.asarray(outputs, int)
+    if chosen.shape != (len(best),) or chosen.min() < 0 or chosen.max() >= units:
+        expected = f"expected {len(best)} numbers from 0 to {units - 1}"
+        raise ValueError(f"targets: {expected}, got {list(chosen.ravel())}")
+    return chosen
 
 
 def _add_up(scores: tf.Tensor, outputs: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
