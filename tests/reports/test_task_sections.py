@@ -8,10 +8,14 @@ from tests.reports.facts import find_parts, make_facts
 from tl_toolkit.tasks.calibration import fit_temperature, measure_calibration, soften
 from tl_toolkit.tasks.classification import report as classification
 from tl_toolkit.tasks.classification.metrics import measure_classification
+from tl_toolkit.tasks.edges import report as edges
+from tl_toolkit.tasks.edges.boundaries import THRESHOLDS, BoundaryCounts, summarize
 from tl_toolkit.tasks.multilabel import report as multilabel
 from tl_toolkit.tasks.multilabel.metrics import measure_multilabel
 from tl_toolkit.tasks.regression import report as regression
 from tl_toolkit.tasks.regression.metrics import measure_regression
+from tl_toolkit.tasks.segmentation import report as segmentation
+from tl_toolkit.tasks.segmentation.confusion import measure_confusion
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +147,39 @@ def test_residuals_are_predicted_minus_true():
     assert (worst.path, worst.lines) == ("2.jpg", ["age 4, predicted 3"])
     (data,) = regression.tabulate_data(facts)
     assert data.rows[0][3] == pytest.approx(7 / 3)
+
+
+def test_classes_of_pixels_have_their_iou():
+    metrics = {"images": 2, **measure_confusion(np.array([[6, 2], [0, 4]]), ["plane", "ball"])}
+    rows = [["photos/0.png", 0.4], ["photos/1.png", 0.9]]
+    facts = make_facts(
+        "segmentation", ["plane", "ball"], rows, columns=["mean_iou"], metrics=metrics,
+        targets=("mask",),
+    )  # fmt: skip
+
+    sections = segmentation.build_sections(facts)
+
+    (table,) = find_parts(sections, "table")
+    assert table.rows == [["plane", 0.75, 1.0, 0.75, 8], ["ball", 4 / 6, 4 / 6, 1.0, 4]]
+    charts = {chart.name: chart for chart in find_parts(sections, "chart")}
+    assert "0.667, of ball" in charts["iou"].description
+    assert ">75</text>" in charts["confusion"].body  # percent of the plane's pixels
+    assert "From 0.400 to 0.900; the median is 0.650" in charts["scores"].description
+    assert "Overlays are left out" in find_parts(sections, "text")[0].text
+
+
+def test_edges_have_precision_and_recall_of_each_threshold():
+    """Of ten edges, one more is found with each step down of the first ten thresholds."""
+    found = np.minimum(np.arange(len(THRESHOLDS))[::-1], 10)
+    metrics = {"images": 1, **summarize([BoundaryCounts(found, found * 2, 10)])}
+    facts = make_facts(
+        "edges", [], [["0.png", 0.5, 0.3]], columns=["f_score", "threshold"],
+        metrics={**metrics, "sobel": metrics}, targets=("mask",),
+    )  # fmt: skip
+
+    sections = edges.build_sections(facts)
+
+    assert metrics["curve"]["recall"][0] == 1 and metrics["curve"]["recall"][-2] == 0.1
+    assert metrics["curve"]["precision"][0] == 0.5
+    chart = find_parts(sections, "chart")[0]
+    assert "this run 0.500" in chart.description and "Sobel filter 0.500" in chart.description

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +14,13 @@ from tl_toolkit.api.run import Run, load_run
 from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler
 from tl_toolkit.images.manifest import Manifest
-from tl_toolkit.plan.values import describe_value
 from tl_toolkit.printing.tables import list_summary
-from tl_toolkit.printing.words import describe_refit
-from tl_toolkit.recipe.schema import Objective
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.states import describe_absent
 
 if TYPE_CHECKING:
     from tl_toolkit.reports.facts import RunFacts
     from tl_toolkit.reports.page import Report
     from tl_toolkit.reports.sections import Section
-    from tl_toolkit.reports.trials import Tried
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction
 
@@ -60,9 +53,15 @@ def report(
     else:
         opened = load_run(run, root=root)
     with handling(progress):
+        from tl_toolkit.api.report_search import build_curve_report, build_search_report
         from tl_toolkit.reports.page import write_report
 
-        build = _BUILDERS.get(opened.folder.kind, build_report)
+        builders = {
+            "search": build_search_report,
+            "sweep": build_search_report,
+            "curve": build_curve_report,
+        }
+        build = builders.get(opened.folder.kind, build_report)
         return write_report(opened.folder.report, build(opened))
 
 
@@ -76,6 +75,7 @@ def build_report(run: Run, *, predicts: bool = True) -> Report:
     Raises:
         DataError: Its files cannot be read.
     """
+    from tl_toolkit.reports.background import describe_origin
     from tl_toolkit.reports.page import Report
 
     facts = _gather(run, predicts=predicts)
@@ -85,12 +85,14 @@ def build_report(run: Run, *, predicts: bool = True) -> Report:
         verdict,
         sentences,
         _build_sections(run, facts),
-        _describe_origin(run.folder),
+        describe_origin(run.path, run.folder.read_status().get("started")),
     )
 
 
 def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
     """Returns the verdict, and what qualifies it."""
+    from tl_toolkit.reports.page import as_sentence
+
     section, measured = run.recipe.task, facts.measured
     if not measured:
         return "No images were left to measure the model on.", []
@@ -103,13 +105,9 @@ def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
     elif facts.split == "validation":
         texts.append("these images also chose the epoch, so that the score is a little too good")
     return (
-        _as_sentence("; ".join(filter(None, [verdict, certainty]))),
-        [_as_sentence(text) for text in texts if text],
+        as_sentence("; ".join(filter(None, [verdict, certainty]))),
+        [as_sentence(text) for text in texts if text],
     )
-
-
-def _as_sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _gather(run: Run, *, predicts: bool) -> RunFacts:
@@ -149,9 +147,12 @@ def _explain(
     with run.numerics():
         import numpy as np
 
+        from tl_toolkit.images.pictures import as_photo
         from tl_toolkit.images.pipeline import decode_example, resize_pixels
+        from tl_toolkit.inspect.drawing import lay_over
         from tl_toolkit.inspect.heatmaps import compute_heatmaps
-        from tl_toolkit.reports.heat import draw_heat
+        from tl_toolkit.printing.page import encode_picture
+        from tl_toolkit.reports.facts import SIDE
 
         data, shown = run.recipe.data, {}
         for place, path in enumerate(paths):
@@ -164,7 +165,9 @@ def _explain(
             targets = [min(outputs[place], units - 1) for place in shown]
             heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)
             for (place, image), heat_map in zip(shown.items(), heat, strict=True):
-                pictures[place] = draw_heat(image, heat_map)
+                picture = lay_over(as_photo(image).astype(np.uint8), heat_map)
+                picture.thumbnail((SIDE, SIDE))
+                pictures[place] = encode_picture(picture)
     return pictures
 
 
@@ -214,110 +217,3 @@ def _read_all(folders: Mapping[str, Path], name: str) -> dict[str, Any]:
     """Returns a JSON file of each phase that has it."""
     return {phase: read_json(path / name) for phase, path in folders.items()
             if (path / name).is_file()}  # fmt: skip
-
-
-def _describe_origin(folder: RunFolder) -> str:
-    from tl_toolkit import __version__
-
-    began = folder.read_status().get("started")
-    day = f", begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}" if began else ""
-    return f"Written by tl_toolkit {__version__} from {folder.path}{day}."
-
-
-def build_search_report(run: InFolder) -> Report:
-    """Returns the report of a search or a sweep, from its files.
-
-    Args:
-        run: The search.
-
-    Raises:
-        DataError: It has not ended, or its files cannot be read.
-    """
-    from tl_toolkit.reports.background import build_recipe
-    from tl_toolkit.reports.page import Report
-    from tl_toolkit.reports.trials import build_trials
-
-    folder = run.folder
-    summary, objective, tried = _read_search(folder)
-    best = summary["best"]
-    sentences = [f"{field} = {describe_value(value)}" for field, value in best["values"].items()]
-    if summary.get("refit"):
-        sentences.append(_as_sentence(describe_refit(summary["refit"])))
-    paths = [path for path in (folder.best_recipe, folder.recipe) if path.is_file()]
-    files = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
-    return Report(
-        f"{folder.kind} {folder.path.parent.name}/{folder.path.name}",
-        f"Best of {summary['trials']} trials: number {best['number']}, {objective} "
-        f"{best['score']:.4f} on validation images, which chose it.",
-        sentences,
-        [*build_trials(tried), build_recipe(files, {})],
-        _describe_origin(folder),
-    )
-
-
-def _read_search(folder: RunFolder) -> tuple[dict[str, Any], str, Tried]:
-    """Returns the summary of a search, the name of its score, and its trials."""
-    from tl_toolkit.plan.space import resolve_space
-    from tl_toolkit.recipe.load import load_recipe
-    from tl_toolkit.reports.trials import Tried
-    from tl_toolkit.tuning.journal import Journal
-
-    if not folder.summary.is_file():
-        raise describe_absent(folder, folder.summary)
-    summary = folder.read_json(folder.summary)
-    recipe = load_recipe(folder.recipe).recipe
-    trials = [asdict(trial) for trial in Journal(folder).read()]
-    scored = [trial for trial in trials if trial["score"] is not None]
-    space = resolve_space(recipe)
-    goal = recipe.search.objective if recipe.search else Objective(name=summary["objective"])
-    tried = Tried(
-        scored,
-        [field for field, dimension in space.items() if dimension.sampling == "log"],
-        summary["objective"],
-        goal.is_max,
-        summary["best"]["number"],
-        len(trials) - len(scored),
-    )
-    return summary, summary["objective"], tried
-
-
-def build_curve_report(run: InFolder) -> Report:
-    """Returns the report of a learning curve, from its files.
-
-    Args:
-        run: The curve.
-
-    Raises:
-        DataError: It has not ended, or its files cannot be read.
-    """
-    from tl_toolkit.recipe.load import load_recipe
-    from tl_toolkit.reports.background import build_recipe
-    from tl_toolkit.reports.page import Report
-    from tl_toolkit.reports.trials import build_curve
-
-    folder = run.folder
-    if not folder.curve.is_file():
-        raise describe_absent(folder, folder.curve)
-    found = folder.read_json(folder.curve)
-    title = load_recipe(folder.recipe).recipe.task.title_of(found["score"])
-    points = sorted(found["points"], key=lambda point: point["images"])
-    last = max(points, key=lambda point: (point["images"], point["score"]))
-    return Report(
-        f"{folder.kind} {folder.path.parent.name}/{folder.path.name}",
-        f"With all {last['images']:,} images: {last['method']}, {title} {last['score']:.3f} on "
-        f"{found['split']} images.",
-        [],
-        [
-            build_curve(points, title, found["split"]),
-            build_recipe({"recipe.yaml": folder.recipe.read_text(encoding="utf-8")}, {}),
-        ],
-        _describe_origin(folder),
-    )
-
-
-_BUILDERS = {
-    "search": build_search_report,
-    "sweep": build_search_report,
-    "curve": build_curve_report,
-}
-"""How folders of other kinds than a run's are reported."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from tl_toolkit import __version__
 from tl_toolkit.printing.words import describe_seconds, describe_size
 from tl_toolkit.reports.facts import RunFacts
 from tl_toolkit.reports.matrices import plot_bars
 from tl_toolkit.reports.sections import DataTable, Listing, Part, Section, Text
 
-__all__ = ["build_cost", "build_data", "build_freezing", "build_recipe"]
+__all__ = ["build_cost", "build_data", "build_freezing", "build_recipe", "describe_origin"]
 
 _MOST_LISTED = 50
 _DIGITS = 12  # of a SHA-256
@@ -131,3 +134,14 @@ def build_recipe(files: Mapping[str, str], numerics: Mapping[str, Any]) -> Secti
         parts.append(DataTable("What it ran on", ["", "value"], rows))
     parts += [Listing(name, text) for name, text in files.items()]
     return Section("recipe", "Recipe and lock", parts)
+
+
+def describe_origin(path: Path, began: float | None) -> str:
+    """Returns what made a report, from what.
+
+    Args:
+        path: The folder of the run.
+        began: When it began, in seconds since 1970; None if that is not known.
+    """
+    day = f", begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}" if began else ""
+    return f"Written by tl_toolkit {__version__} from {path}{day}."

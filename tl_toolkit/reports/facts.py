@@ -101,7 +101,7 @@ class RunFacts:
             return Text(
                 "Heat maps are left out of the report of a short run: tltool report draws them."
             )
-        return Text(f"Red in a heat map (Grad-CAM) is what speaks for {explained}.")
+        return Text(f"Bright in a heat map (Grad-CAM) is what speaks for {explained}.")
 
     def shorten(self, path: str) -> str:
         """Returns a path below the folder that holds all images of the run.

@@ -14,7 +14,7 @@ from tl_toolkit.reports.charts import load_environment
 from tl_toolkit.reports.sections import Chart, DataTable, Part, Section
 from tl_toolkit.runs.files import write_atomically, write_json
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "as_sentence", "write_report"]
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f]")
 
@@ -82,6 +82,15 @@ def write_report(folder: Path, report: Report) -> Path:
     write_json(folder / "numbers.json", numbers)
     write_atomically(folder / "index.html", _readable(page.lstrip()))
     return folder / "index.html"
+
+
+def as_sentence(text: str) -> str:
+    """Returns a text with a capital first and a full stop at its end.
+
+    Args:
+        text: Words of one sentence.
+    """
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _render_file(chart: Chart) -> str:

@@ -304,3 +304,12 @@ def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
         hit = np.where(targets[:, :4] == 1, predicted[..., 0], 1 - predicted[..., 0])
         expected = -np.log(hit).mean()
     assert actual == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_report_shows_targets_predictions_and_errors(run):
+    text = tl.report(run).read_text()
+
+    kinds = ["image", "target", "prediction", "errors"]
+    counts = [text.count(f'alt="{kind}: ') for kind in kinds]
+    assert counts == [4] * 4  # the images that were validated
+    assert text.count('<img src="data:image/jpeg;base64,') == 16
