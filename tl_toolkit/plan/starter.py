@@ -139,6 +139,7 @@ def _find_proposal(
 def _read_header(table: Path) -> tuple[str, ...]:
     """Returns the columns of a table; without `path` no task can use it."""
     header, problems = read_header(table, expected="A table of images and targets is expected")
+    problems = [replace(problem, where="") for problem in problems]  # there is no recipe yet
     if not problems and "path" not in header:
         near = nearest("path", header) or next(
             (name for name in header if name.lower() in _NAMES_OF_PATH), ""
