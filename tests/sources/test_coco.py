@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.command import tltool
+from tests.tables import list_recipe
 from tl_toolkit.errors import DataError
 from tl_toolkit.sources.coco import hash_annotations, read_coco
 from tl_toolkit.sources.coco_listing import find_background, list_coco
@@ -206,6 +207,15 @@ def test_init_recognizes_coco_and_validate_takes_its_recipe(write, tmp_path):
     assert "validation: annotations/instances_val2017.json\n" in text
     assert "classes: [background, cat, dog]" in text
     assert "images   2 train, 2 validation" in checked.stderr
+
+
+def test_a_folder_with_annotations_is_told_to_be_their_file(write, tmp_path):
+    path = write(make_coco())
+
+    [(field, problem)] = list_recipe("segmentation", train=tmp_path, classes=["none", "cat"])[1]
+
+    assert (field, problem.what) == ("train", f"{str(tmp_path)!r} holds annotations of COCO")
+    assert problem.hint == f"data.train={path}"
 
 
 def test_annotations_are_refused_for_tasks_without_classes(write, tmp_path):

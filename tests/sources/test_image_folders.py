@@ -189,6 +189,15 @@ def test_init_recognizes_an_image_folder_and_validate_takes_its_recipe(photos):
     assert "images   2 train, 2 validation" in checked.stderr
 
 
+def test_init_names_a_broken_line_and_no_field_of_a_recipe(photos):
+    (photos / "metadata.jsonl").write_text("{")
+
+    done = tltool("init", "photos", cwd=photos.parent, code=3)
+
+    assert "metadata.jsonl' line 1: is no JSON" in done.stderr
+    assert "data.csv" not in done.stderr
+
+
 def test_a_folder_per_class_with_a_table_of_something_else_stays_one(photos):
     for number, label in enumerate("xxyy"):
         (photos / label).mkdir(exist_ok=True)

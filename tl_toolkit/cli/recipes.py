@@ -123,6 +123,9 @@ def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> N
     classes you name), or train/validation/test folders with these. A table
     (CSV) has a column path, and a column label, a column labels (names with | between them), a
     column of 0 and 1 for each class, or columns of numbers.
+
+    Image folders of Hugging Face (metadata.jsonl), Parquet and TFRecord files, folders that tfds
+    prepared, and for segmentation PASCAL VOC and COCO are recognized too.
     """
     from tl_toolkit.plan.starter import write_starter
 

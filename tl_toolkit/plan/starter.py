@@ -57,7 +57,8 @@ def write_starter(
 
     Args:
         data_dir: A folder per class, or folders images and masks, optionally inside folders train,
-            validation (or val) and test; or a CSV table of images and targets.
+            validation (or val) and test; or a table of images and targets; or images with masks
+            as PASCAL VOC or COCO have them.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
         task: The task; by default the first one that recognizes the data.
@@ -129,6 +130,7 @@ def _find_proposal(
 def _read_header(table: Path) -> tuple[str, ...]:
     """Returns the columns of a table; without `path` no task can use it."""
     header, problems = read_header(table, expected="A table of images and targets is expected")
+    problems = [replace(problem, where="") for problem in problems]  # there is no recipe yet
     if not problems and "path" not in header:
         near = nearest("path", header) or next(
             (name for name in header if name.lower() in _NAMES_OF_PATH), ""

@@ -13,7 +13,7 @@ from tl_toolkit.errors import DataError, Problem, closest
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.schema import Masks, Pixels
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.sources.coco_listing import is_annotations, list_coco
+from tl_toolkit.sources.coco_listing import find_annotations, is_annotations, list_coco
 from tl_toolkit.sources.folder_checks import check_distinct
 from tl_toolkit.sources.listing import (
     SPLITS,
@@ -67,6 +67,11 @@ class Planning(TaskPlanning):
     ) -> tuple[list[SourceFile], list[FieldProblem]]:
         """Lists a folder of images and masks, or a file of annotations."""
         if not is_annotations(source):
+            files = find_annotations(source)
+            if split in files and not (source / self._pair_folders.images).is_dir():
+                what = f"{str(source)!r} holds annotations of COCO"
+                expected = "The file of a split is expected in the place of a folder."
+                return [], [(split, Problem(where, what, expected, f"{where}={files[split]}"))]
             return list_pairs(source, split, self._pair_folders, where=where, ignored=ignored)
         if not self.recipe.task.has_classes:
             what = f"{str(source)!r}: annotations of COCO have classes, and no other targets"
