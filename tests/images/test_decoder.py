@@ -6,13 +6,13 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.images.decoder import (
-    MAX_PIXELS,
     decode_image,
     explain,
     resize_image,
     turn_upright,
 )
 from tl_toolkit.images.geometry import Padding
+from tl_toolkit.sources.listing import MAX_PIXELS
 
 SIDEWAYS = "II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".encode("latin-1")
 

@@ -10,13 +10,7 @@ from tl_toolkit.api.doubts import Doubts, doubt_images, write_recipe_of
 from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, report_counts
-from tl_toolkit.plan.sets import (
-    ImageSet,
-    list_folder,
-    list_recipe,
-    list_table,
-    refuse_arrays,
-)
+from tl_toolkit.plan.sets import ImageSet, list_folder, list_recipe, list_table
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -29,6 +23,11 @@ __all__ = ["check_data"]
 
 _NO_BASE = (
     "labels and outliers are not checked, which takes a base: --base mobilenet --weights imagenet"
+)
+
+_OF_BANDS = (
+    "of arrays and bands sizes, copies of equal bytes, labels and classes are checked: near "
+    "copies, light and blur are of photos alone"
 )
 
 
@@ -45,9 +44,11 @@ def check_data(
     """Checks the images of a folder, a table or a recipe. Nothing is moved, changed or deleted.
 
     Finds files that cannot be read, copies and near copies within and across splits and classes,
-    dark, blurred and odd images, and classes that are missing or small. What is measured of a file
-    is kept by its content, so that a second look is instant. The base of a recipe, or `base`, also
-    finds labels that are likely wrong and outliers, by features from the store.
+    dark, blurred and odd images, and classes that are missing or small. Arrays, and images of other
+    channels than RGB, are looked at for their sizes, copies of equal bytes, labels and classes.
+    What is measured of a file is kept by its content, so that a second look is instant. The base of
+    a recipe, or `base`, also finds labels that are likely wrong and outliers, by features from the
+    store.
 
     Args:
         source: A folder of class folders, in folders of splits or not, or of images without
@@ -79,6 +80,7 @@ def check_data(
         files = inspect_files(
             images.listing.files,
             images.labels,
+            channels=images.channels,
             progress=report_counts(handle, "images_inspected"),
         )
         doubts = Doubts(note=_NO_BASE if recipe is None else "")
@@ -87,7 +89,8 @@ def check_data(
     pairs = pair_files(files)
     remember_pairs(files, pairs)
     notes = [f"the recipe cannot use them yet: {problem}" for problem in images.problems]
-    notes += filter(None, [images.listing.excluded.describe(), doubts.note])
+    bands = _OF_BANDS if any(file.content.bands for file in files) else ""
+    notes += filter(None, [images.note, bands, images.listing.excluded.describe(), doubts.note])
     return build_report(
         images.listing, files, source=images.source, root=images.root, pairs=pairs,
         more=doubts.findings, notes=notes,
@@ -107,7 +110,9 @@ def _list(
             list_place = list_folder if place.is_dir() else list_table
             images = list_place(place, links=links)
             folder = place if place.is_dir() else place.parent
-            own = None if base is None else write_recipe_of(folder, base, weights, overrides)
+            own = None
+            if base is not None:
+                own = write_recipe_of(folder, base, weights, images.channels, overrides)
             return images, own
     if base is not None:
         what = "base goes with a folder or a table: a recipe has one"
@@ -115,5 +120,4 @@ def _list(
     recipe = read_recipe(source, overrides).recipe
     name = str(source) if isinstance(source, str | os.PathLike) else recipe.name
     images = list_recipe(recipe, name)
-    refuse_arrays(images.listing, recipe.data.channels)
     return images, recipe

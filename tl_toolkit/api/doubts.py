@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.catalog.lookup import find_architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import ToolkitError
-from tl_toolkit.events import Handler
+from tl_toolkit.events import Handler, ignore
 from tl_toolkit.plan.check import plan_base
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.sets import ImageSet
@@ -47,13 +48,16 @@ class Doubts:
     note: str = ""
 
 
-def write_recipe_of(folder: Path, base: str, weights: str, overrides: Overrides) -> Recipe:
+def write_recipe_of(
+    folder: Path, base: str, weights: str, channels: int, overrides: Overrides
+) -> Recipe:
     """Returns a recipe for the features of a folder that has none.
 
     Args:
         folder: The folder.
         base: Name of an architecture.
         weights: As in `model.weights`.
+        channels: As in `data.channels`.
         overrides: Fields to replace, as `model.arguments`.
 
     Raises:
@@ -62,7 +66,11 @@ def write_recipe_of(folder: Path, base: str, weights: str, overrides: Overrides)
     values: dict[str, Any] = {
         "version": 1,
         "name": "check",
-        "data": {"train": str(folder), "image_size": find_architecture(base).default_size},
+        "data": {
+            "train": str(folder),
+            "image_size": find_architecture(base).default_size,
+            "channels": channels,
+        },
         "model": {"base": base, "weights": weights},
         "phases": [{"name": "head", "epochs": 0}],
     }
@@ -110,12 +118,15 @@ def _find(plan: Plan, files: Sequence[InspectedFile], progress: Handler) -> Doub
         with numerics(deterministic=plan.recipe.deterministic):
             from tl_toolkit.images.manifest import Example
             from tl_toolkit.images.scan import inspect_images
+            from tl_toolkit.training.bands import settle_bands
             from tl_toolkit.training.embedding import embed_images
 
-            verdicts = inspect_images([file.path for file in files])
+            channels = plan.recipe.data.channels
+            verdicts = inspect_images([file.path for file in files], channels=channels)
             good = [file for file, it in zip(files, verdicts, strict=True) if it.verdict == "good"]
             examples = [Example(file.path, file.sha256, "train") for file in good]
-            return find_doubts(good, embed_images(plan, examples, progress))
+            measured = settle_bands(plan, examples, ignore)
+            return find_doubts(good, embed_images(measured, examples, progress))
 
     key = _digest(plan, files)
     found = recall_doubts(key, files, find, cache_dir=default_cache_dir())
@@ -128,13 +139,16 @@ def _digest(plan: Plan, files: Sequence[InspectedFile]) -> str:
 
     model, values = plan.recipe.model, feature_values(plan.recipe)
     weights = plan.weights_file or model.own_file
+    names = ["image_size", "resize", "pad_color", "dtype"]
+    if values["channels"] != RGB:
+        names.append("channels")
     facts = {
         "version": DOUBTS_VERSION,
         "libraries": {name: version(name) for name in _LIBRARIES},
         "base": plan.architecture.reference,
         "model": model.model_dump(mode="json", exclude={"base", "weights", "start"}),
         "weights": hash_file(weights) if weights and weights.is_file() else str(weights),
-        "features": [values[name] for name in ("image_size", "resize", "pad_color", "dtype")],
+        "features": [values[name] for name in names],
         "images": sorted((file.sha256, file.label) for file in files),
     }
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()

@@ -85,8 +85,12 @@ def split_data(
         files = inspect_files(
             images.listing.files,
             images.labels,
+            channels=images.channels,
             progress=report_counts(handle, "images_inspected"),
         )
+    if near and any(file.content.bands for file in files):
+        what = "near: arrays and images of bands are compared by their bytes alone"
+        raise RecipeError(Problem("", what, "Copies of equal bytes stay together without it."))
     columns, values = _read_values(Path(source), images)
     split = build_split(
         files,
@@ -99,6 +103,8 @@ def split_data(
     if lost := [entry.path for entry in images.listing.ignored if is_lost(entry)]:
         note = f"{len(lost)} links are left out: {name_some(lost)}. Try: --follow-links"
         split = replace(split, notes=(note, *split.notes))
+    if images.note:
+        split = replace(split, notes=(f"a recipe for this table: {images.note}", *split.notes))
     if output is not None:
         text = split.format(Path(output).absolute().parent)
         write_atomically(Path(output), text.encode("utf-8", "surrogateescape"))

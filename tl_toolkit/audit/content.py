@@ -71,6 +71,8 @@ class Content:
             known.
         hash: 64 bits, 16 hexadecimal digits; "" for an image too small or too flat to compare.
         signature: Its pixels at SIGNATURE_SIDE, uint8 RGB as bytes; b"" without a hash.
+        bands: How many an array or a TIFF file of bands has; 0 for a photo. Of bands size and
+            whether all numbers are equal are known, and neither light nor blur nor a hash.
     """
 
     fault: Fault = ""
@@ -90,6 +92,7 @@ class Content:
     taken: str = ""
     hash: str = ""
     signature: bytes = b""
+    bands: int = 0
 
 
 def inspect_content(encoded: bytes) -> Content:

@@ -19,6 +19,7 @@ _SUFFIXES = {
     "BMP": (".bmp",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
+    "NPY": (".npy",),
 }
 _DARK, _BRIGHT = 40, 230
 """Of the 95th and the 5th percentile of grey levels. Of 1,772 photos none is as dark or bright."""
@@ -84,6 +85,12 @@ def _find_in_file(file: InspectedFile) -> Iterator[Finding]:
     pixels = content.height * content.width
     if pixels > _HUGE:
         yield _of(file, "huge", f"{content.width} x {content.height} pixels")
+    if content.bands:
+        if not content.deviation:
+            yield _of(file, "flat", "all its numbers are equal")
+        if min(content.height, content.width) < _LEAST:
+            yield _of(file, "odd_size", f"{content.width} x {content.height} pixels")
+        return
     if content.mode in ("CMYK", "F", "I") or content.mode.startswith("I;16"):
         reason = "16 bits, of which 8 are used" if content.mode.startswith("I") else content.mode
         yield _of(file, "odd_mode", reason)
@@ -117,13 +124,13 @@ class _Usual:
             return
         self._shape = statistics.median(_shape_of(content) for content in contents)
         self._pixels = statistics.median(content.height * content.width for content in contents)
-        count = len(contents)
+        photos = [content for content in contents if not content.bands]
         self._rare = {
-            name: 0 < sum(flags) <= _FEW * count
+            name: 0 < sum(flags) <= _FEW * len(photos)
             for name, flags in (
-                ("grey", [content.is_grey for content in contents]),
-                ("colour", [not content.is_grey for content in contents]),
-                ("alpha", [content.has_alpha for content in contents]),
+                ("grey", [content.is_grey for content in photos]),
+                ("colour", [not content.is_grey for content in photos]),
+                ("alpha", [content.has_alpha for content in photos]),
             )
         }
 
@@ -146,6 +153,8 @@ class _Usual:
         if max(times, 1 / times) > _TIMES_SIZE and not is_small:
             words = "more" if times > 1 else "fewer"
             yield _of(file, "odd_size", f"{sides}, {max(times, 1 / times):.0f} times {words}")
+        if content.bands:
+            return
         if self._rare["grey"] and content.is_grey and content.deviation >= FLAT:
             yield _of(file, "odd_mode", "grey among images in colour")
         if self._rare["colour"] and not content.is_grey:

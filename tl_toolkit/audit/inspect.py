@@ -14,7 +14,10 @@ from pathlib import Path
 
 import PIL
 
+from tl_toolkit.audit.bands import inspect_bands, refuse_others
 from tl_toolkit.audit.content import CONTENT_VERSION, Content, inspect_content
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.images.tiff import describe_reader
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.known_files import CacheTable, KnownFiles
@@ -56,13 +59,26 @@ _Inspection = tuple[str, int, Content]
 class _Contents(CacheTable):
     """Contents by digest, of one version of what is measured."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, channels: int = RGB) -> None:
         super().__init__(
             folder,
             "contents (version TEXT, sha256 TEXT, facts TEXT NOT NULL, signature BLOB NOT NULL, "
             "PRIMARY KEY (version, sha256)) WITHOUT ROWID",
         )
+        self._channels = channels
         self._version = f"{CONTENT_VERSION}-{PIL.__version__}"
+        if channels != RGB:
+            self._version += f"-{channels}-{describe_reader()}"
+
+    def inspect(self, encoded: bytes) -> Content:
+        """Measures an image that is not known.
+
+        Args:
+            encoded: The bytes of its file.
+        """
+        if self._channels == RGB:
+            return inspect_content(encoded)
+        return refuse_others(inspect_bands(encoded, self._channels), self._channels)
 
     def get(self, sha256: str) -> Content | None:
         row = self.new.get(sha256)
@@ -86,6 +102,7 @@ def inspect_files(
     files: Sequence[SourceFile],
     labels: Sequence[str],
     *,
+    channels: int = RGB,
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[InspectedFile]:
@@ -94,11 +111,12 @@ def inspect_files(
     Args:
         files: The images.
         labels: The class of each, or "".
+        channels: Channels that they are read with; with others than 3 arrays and bands are images.
         cache_dir: Keeps what is measured; by default TL_TOOLKIT_CACHE or the user's cache.
         progress: Receives how many images are done, and how many there are.
     """
     cache_dir = cache_dir or default_cache_dir()
-    contents, known = _Contents(cache_dir), KnownFiles(cache_dir)
+    contents, known = _Contents(cache_dir, channels), KnownFiles(cache_dir)
     inspections = [_recall(file.path, contents, known) for file in files]
     new = [place for place, inspection in enumerate(inspections) if inspection is None]
     done = len(files) - len(new)
@@ -154,7 +172,7 @@ def _inspect(path: str, contents: _Contents, known: KnownFiles) -> _Inspection:
     except OSError as error:
         return "", 0, Content("unreadable", f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(encoded).hexdigest()
-    content = contents.get(sha256) or inspect_content(encoded)
+    content = contents.get(sha256) or contents.inspect(encoded)
     contents.add(sha256, content)
     known.add(path, status, sha256)
     return sha256, status.st_size, content

@@ -9,12 +9,11 @@ import tensorflow as tf
 from tl_toolkit.images.exif import read_orientation
 from tl_toolkit.images.geometry import Padding, Resize
 from tl_toolkit.images.gif_frames import table_bytes
-from tl_toolkit.images.headers import KINDS, MAX_PIXELS, Header, pad_bytes, read_header
+from tl_toolkit.images.headers import KINDS, Header, pad_bytes, read_header
 from tl_toolkit.sources.listing import MAX_BYTES
 
 __all__ = [
     "DECODER_VERSION",
-    "MAX_PIXELS",
     "REFUSED",
     "decode_image",
     "explain",

@@ -21,10 +21,9 @@ from tl_toolkit.images.exif import (
     spells,
 )
 from tl_toolkit.images.gif_frames import GIF_EMPTY, GIF_JUNK, GIF_TRUNCATED, find_gif_frame
-from tl_toolkit.sources.listing import MAX_BYTES
+from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
 
 KINDS = ("unknown", "jpeg", "png", "gif", "bmp", "webp")
-MAX_PIXELS = 178_956_970  # Where Pillow refuses too: twice its Image.MAX_IMAGE_PIXELS.
 PADDING = 64
 
 _ANIMATION_FLAG, _ALPHA_FLAG = 0x02, 0x10  # of the WebP chunk VP8X

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tl_toolkit.images.exif import choose, little, spells
-from tl_toolkit.images.headers import MAX_PIXELS
+from tl_toolkit.sources.listing import MAX_PIXELS
 
 __all__ = ["NPY_MAGIC", "NpyHeader", "decode_npy", "read_npy_header"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_toolkit.images.headers import MAX_PIXELS
+from tl_toolkit.sources.listing import MAX_PIXELS
 
 __all__ = ["TIFF_MAGICS", "describe_reader", "read_tiff", "read_tiff_size"]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_phases import check_accumulation
@@ -151,6 +152,11 @@ def _check_data(data: Data, survey: Survey) -> Findings:
 
 def _check_leakage(data: Data, survey: Survey) -> Findings:
     """Refuses files with the same bytes in two splits that folders or a table name."""
+    if data.leakage == "refuse_near" and data.channels not in (1, RGB):
+        what = f"data.leakage = 'refuse_near' with data.channels = {data.channels}"
+        expected = "Near duplicates are found among photos; of bands those with equal bytes are."
+        problem = Problem("", what, expected, "data.leakage=refuse")
+        yield Finding(("data", "leakage"), problem, RecipeError)
     if data.leakage == "allow" or len(survey.counts) < 2:
         return
     files = survey.list_files().files

@@ -6,12 +6,14 @@ from collections.abc import Set
 from pathlib import Path
 
 from tl_toolkit.catalog.records import RGB
-from tl_toolkit.sources.listing import suffixes_of
+from tl_toolkit.errors import DataError
+from tl_toolkit.sources.arrays import find_channels
+from tl_toolkit.sources.listing import ARRAY_SUFFIXES, suffixes_of
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
 from tl_toolkit.sources.tables import read_columns
 
-__all__ = ["choose_resize", "list_files"]
+__all__ = ["choose_channels", "choose_resize", "list_files"]
 
 _ALIKE = 1.25
 """Spread of proportions up to which a stretch changes the shapes of all images about alike."""
@@ -44,6 +46,18 @@ def choose_resize(source: Path, *, is_centred: bool, channels: int = RGB) -> tup
     if is_centred and measured.cut <= _MOST_CUT:
         return "crop", f"proportions differ, {sides}; cuts off {measured.cut:.0%}, pad nothing"
     return "pad", f"proportions differ, {sides}; nothing is cut off, shapes stay"
+
+
+def choose_channels(source: Path) -> tuple[int, str] | None:
+    """Returns the channels of images that are arrays or TIFF files of bands, and the reason.
+
+    Args:
+        source: A folder with images somewhere below it, or a table with the column path.
+    """
+    try:
+        return find_channels(list_files(source, ARRAY_SUFFIXES))
+    except DataError:  # no images: who asked says what is expected
+        return None
 
 
 def list_files(source: Path, suffixes: Set[str]) -> list[Path]:

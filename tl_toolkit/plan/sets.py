@@ -10,15 +10,16 @@ from pathlib import Path
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.network import resolve_head
+from tl_toolkit.plan.resizing import choose_channels
 from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.sources.folders import list_below, read_folders
-from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile
+from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
 from tl_toolkit.sources.tables import read_header, read_table
 
-__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table", "refuse_arrays"]
+__all__ = ["ImageSet", "list_folder", "list_recipe", "list_table"]
 
 _LABEL = "label"
 _FOLLOW_FIELD = "data.links=follow"
@@ -34,12 +35,16 @@ class ImageSet:
         root: The folder that all images are below.
         listing: The images; its `stratify` is "" where they have no classes.
         problems: What keeps a recipe from using them, if it is one.
+        channels: Channels that they are read with.
+        note: Why they are read with others than 3, where no recipe says so.
     """
 
     source: str
     root: str
     listing: Listing
     problems: Sequence[Problem] = ()
+    channels: int = RGB
+    note: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -60,13 +65,15 @@ def list_recipe(recipe: Recipe, source: str) -> ImageSet:
     survey = plan_task(resolve_head(recipe)).survey()
     listing = survey.list_files()
     root = _find_root([file.path for file in listing.files])
-    return ImageSet(source, root, listing, [problem for _, problem in survey.problems])
+    problems = [problem for _, problem in survey.problems]
+    return ImageSet(source, root, listing, problems, recipe.data.channels)
 
 
 def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     """Lists a folder per class, folders of splits with these, or all images of a folder.
 
-    Of a folder with the folders images and masks, the images are listed.
+    Of a folder with the folders images and masks, the images are listed. Arrays are images where
+    most of the files are arrays or TIFF files of bands.
 
     Args:
         folder: The folder.
@@ -80,12 +87,14 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(str(folder), what)) from error
+    channels, note = _find_channels(folder)
+    suffixes = suffixes_of(channels)
     files: list[SourceFile] = []
     ignored: list[Ignored] = []
     classes: set[str] = set()
     for name, place in splits.items():
         split = name if len(splits) > 1 or place != folder else None
-        contents, problems = read_folders(place, name, str(place), links=links)
+        contents, problems = read_folders(place, name, str(place), links=links, suffixes=suffixes)
         if problems:
             raise DataError([problem for _, problem in problems])
         if contents.classes and not contents.classes.keys() >= _PAIRS:
@@ -98,7 +107,8 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
             ignored += contents.ignored
             continue
         images = place / "images" if contents.classes else place
-        paths = list_below(os.path.abspath(images), links=links, ignored=ignored)
+        below = os.path.abspath(images)
+        paths = list_below(below, links=links, ignored=ignored, suffixes=suffixes)
         files += [SourceFile(path, split, ("",)) for path in paths]
     if not files and not ignored:
         names = ", ".join(name for names in SPLIT_NAMES.values() for name in names[:1])
@@ -108,7 +118,8 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
         tuple(sorted(classes)), tuple(files), ignored=tuple(ignored),
         stratify=_LABEL if classes else "",
     )  # fmt: skip
-    return ImageSet(str(folder), os.path.abspath(folder), listing)
+    root = os.path.abspath(folder)
+    return ImageSet(str(folder), root, listing, channels=channels, note=note)
 
 
 def list_table(
@@ -140,29 +151,18 @@ def list_table(
     listing = Listing(
         classes, tuple(files), columns=columns, stratify=columns[0] if columns else ""
     )
-    refuse_arrays(listing)
-    return ImageSet(str(table), _find_root([file.path for file in files]), listing)
+    channels, note = _find_channels(table)
+    root = _find_root([file.path for file in files])
+    return ImageSet(str(table), root, listing, channels=channels, note=note)
+
+
+def _find_channels(source: Path) -> tuple[int, str]:
+    """Returns the channels of a folder's or a table's images, and a sentence if they are no RGB."""
+    found = choose_channels(source)
+    return (RGB, "") if found is None else (found[0], f"data.channels={found[0]}, as {found[1]}")
 
 
 def _find_root(paths: Sequence[str]) -> str:
     """Returns the folder that all files are below."""
     folders = {os.path.dirname(path) for path in paths if not path.startswith(BUILTIN)}
     return os.path.commonpath(folders) if folders else ""
-
-
-def refuse_arrays(listing: Listing, channels: int = RGB) -> None:
-    """Refuses images that are looked at as photos, and are none.
-
-    Args:
-        listing: The images.
-        channels: Those that the recipe reads.
-
-    Raises:
-        DataError: Some are arrays, or have bands.
-    """
-    arrays = [file.path for file in listing.files if file.path.lower().endswith(".npy")]
-    if arrays or channels != RGB:
-        what = f"{arrays[0] if arrays else f'data.channels = {channels}'}: photos alone are checked"
-        expected = "Arrays and images of bands are not looked at yet."
-        hint = "tltool validate, and a run, which names each file that does not fit"
-        raise DataError(Problem("", what, expected, hint))

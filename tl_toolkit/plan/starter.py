@@ -11,15 +11,13 @@ from typing import NamedTuple
 from tl_toolkit.catalog.lookup import Architecture, find_architecture
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
-from tl_toolkit.plan.resizing import choose_resize, list_files
+from tl_toolkit.plan.resizing import choose_channels, choose_resize
 from tl_toolkit.plan.starter_lines import NAMED_COUNTS, SPLIT_NAMES, remark
 from tl_toolkit.plan.starter_model import write_training
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
-from tl_toolkit.sources.arrays import find_channels
-from tl_toolkit.sources.listing import ARRAY_SUFFIXES
 from tl_toolkit.sources.tables import NOT_TARGETS, mend_decimal, read_columns, read_header
 
 __all__ = ["Starter", "write_starter"]
@@ -87,7 +85,7 @@ def write_starter(
                 hint="tltool init DATA_DIR",
             )
         )
-    channels = _choose_channels(data_dir)
+    channels = choose_channels(data_dir)
     count = channels[0] if channels else RGB
     kind, proposal = _find_proposal(data_dir, place, record.default_size, task, count)
     name = _name_recipe(proposal.folder.resolve())
@@ -101,14 +99,6 @@ def write_starter(
     )
     text = _compose(name, record, proposal, resize, channels)
     return Starter(text, name, proposal.next_step, choices)
-
-
-def _choose_channels(source: Path) -> tuple[int, str] | None:
-    """Returns the channels of images that are arrays or TIFF files of bands, and the reason."""
-    try:
-        return find_channels(list_files(source, ARRAY_SUFFIXES))
-    except DataError:  # no images: the tasks say what they expect
-        return None
 
 
 def _find_proposal(

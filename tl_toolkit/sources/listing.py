@@ -16,6 +16,9 @@ SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 ARRAY_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 """Endings of images with other channels than RGB, arrays among them."""
+MAX_PIXELS = 178_956_970
+"""Where Pillow refuses too: twice its Image.MAX_IMAGE_PIXELS."""
+
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """All that Pillow may open: of others it starts programs (EPS), or reads without a limit (FITS)."""
 

@@ -43,7 +43,8 @@ def embed_images(plan: Plan, examples: Sequence[Example], progress: Handler) -> 
     task = build_task(plan.recipe, plan.classes)
     transfer = assemble_model(plan, task, progress)
     settings = FeatureSettings.from_values({**feature_values(plan.recipe), "augment": None})
-    images = {_SPLIT: Images(examples, image_size=settings.image_size, resize=settings.resize)}
+    size, channels = settings.image_size, plan.recipe.data.channels
+    images = {_SPLIT: Images(examples, image_size=size, resize=settings.resize, channels=channels)}
     source = FeatureSource(transfer, settings, images, progress)
     split = split_at(transfer, ())
     features = source.at(split, digest_variables(transfer), passes=_PASSES)

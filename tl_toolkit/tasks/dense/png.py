@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tl_toolkit.images.headers import MAX_PIXELS
 from tl_toolkit.images.upright import turn_by_exif
-from tl_toolkit.sources.listing import MAX_BYTES
+from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
 
 __all__ = ["read_png", "scale_from_8_bits", "scale_to_unit"]
 
