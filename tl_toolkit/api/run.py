@@ -195,6 +195,16 @@ class Run(InFolder):
         with handling(progress) as handle, self.numerics():
             return self._evaluate(data, list_views(words), handle)
 
+    def _read_manifest(self) -> Manifest:
+        """Returns the run's images; a table that lost rows since it was written is refused."""
+        manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+        lock = self.folder.read_json(self.folder.lock) if self.folder.lock.is_file() else {}
+        if lock.get("data_sha256", manifest.digest) != manifest.digest:
+            what = "is not the table that the run wrote: lock.json has the digest of another one"
+            hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or the file as it was"
+            raise DataError(Problem(str(self.folder.manifest), what, "", hint))
+        return manifest
+
     def _evaluate(
         self, data: str | Path | None, views: Sequence[View], progress: Handler
     ) -> dict[str, Any]:
@@ -203,7 +213,7 @@ class Run(InFolder):
 
         task, settings = self._task, self.recipe.data
         if data is None:
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            manifest = self._read_manifest()
             name = "test" if manifest.of("test") else "validation"
         else:
             manifest = self._inspect(Path(data), task, progress)
@@ -436,7 +446,7 @@ class Run(InFolder):
         is_proved = any(EXPORT_FORMATS[name].proof for name in chosen_formats)
         files = {}
         if is_proved:
-            manifest = Manifest.load(self.folder.manifest, classes=self.classes)
+            manifest = self._read_manifest()
             files = read_parity_images(manifest, report, self.recipe.data.channels)
         return publish(
             FinishedModel(self._find_model(report), self._task, self._resize),

@@ -26,11 +26,17 @@ import click
 
 from tl_toolkit import __version__
 from tl_toolkit.cli.command import current
+from tl_toolkit.cli.endings import (
+    describe_death,
+    describe_kept,
+    describe_lack,
+    first_line,
+    lacks_memory,
+)
 from tl_toolkit.cli.supervise import supervise
 from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.states import find_state
 from tl_toolkit.runtime import claim_process
 from tl_toolkit.training.interrupts import ONE_PRESS_SECONDS
 
@@ -240,7 +246,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         return 128 + signal.SIGPIPE
     # Libraries wrap an interrupt while they are imported.
     if any(isinstance(cause, KeyboardInterrupt | click.Abort) for cause in causes):
-        return _warn(f"Interrupted.{_describe_kept(current.run, arguments)}", 130)
+        return _warn(f"Interrupted.{describe_kept(current.run, arguments)}", 130)
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
             return _warn(str(_describe_long_name(cause)), 2)
@@ -250,46 +256,18 @@ def _report(error: BaseException, arguments: list[str]) -> int:
             _drop_stdout()
             return _warn(str(_describe_full_stdout(full)), 7)
         return _warn(str(describe_full(full, current.run.path if current.run else Path.cwd())), 7)
+    lacking = next((cause for cause in causes if lacks_memory(cause)), None)
+    if lacking is not None:
+        log = _write_traceback(error, arguments)
+        return _warn(describe_lack(lacking, log, current.run, arguments), 1)
     return _report_unexpected(error, arguments)
-
-
-def _describe_kept(run: RunFolder | None, arguments: list[str]) -> str:
-    """Returns a sentence on what an interrupted command leaves to continue from, "" for nothing."""
-    if run is None:
-        return ""
-    kept = "Trials that are done are kept"
-    if run.kind == "run":
-        if not run.has_begun() or find_state(run) not in ("interrupted", "killed"):
-            return ""
-        kept = "What was done is kept"
-        if run.checkpoint.is_file():
-            kept = "The best weights so far are kept"
-    elif not run.search.is_file():
-        return ""
-    resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
-    if not any(argument.partition("=")[0] == "--out" for argument in arguments):
-        resumed += ["--out", str(run.path)]
-    command = shlex.join(["tltool", *resumed, "--resume"])
-    return f" {kept} in {run.path}\n  Try: {command}"
 
 
 def _report_death(arguments: list[str], number: int, place: Path | None) -> None:
     """Says what a signal that ended the process of a run may mean, and how to go on."""
     if sys.stderr.isatty():
         sys.stderr.write("\n\x1b[?25h")  # below its bar, with the cursor that it had hidden
-    name = signal.Signals(number).name
-    cause = {
-        signal.SIGKILL: "as the system does when memory runs out",
-        signal.SIGSEGV: "as TensorFlow does when it gets no memory",
-        signal.SIGABRT: "as TensorFlow does at an error of its own",
-    }.get(signal.Signals(number), "")
-    run = None if place is None else RunFolder(place)
-    kept = _describe_kept(run, arguments)
-    if kept and run is not None and run.kind == "run" and number != signal.SIGABRT:
-        kept = f" If memory ran out, add a smaller data.batch_size=N to what follows.{kept}"
-    log = f" command.log in {place} may say more." if place and number != signal.SIGKILL else ""
-    text = f"The process that trains was ended by {name}{cause and f', {cause}'}.{log}{kept}"
-    _warn(text, 128 + number)
+    _warn(describe_death(number, place, arguments), 128 + number)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -338,6 +316,13 @@ def _warn(message: str, code: int) -> int:
 
 def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     """Writes the traceback to a log and prints where it is."""
+    log = _write_traceback(error, arguments)
+    message = f"{type(error).__name__}: {first_line(error)}"
+    return _warn(f"Unexpected failure: {message}\n  The traceback is in {log}", 1)
+
+
+def _write_traceback(error: BaseException, arguments: list[str]) -> Path:
+    """Writes the traceback to the log of the run, or to one of its own; returns where it is."""
     log = current.log or Path(RunFolder.log.relative)
     text = "".join(traceback.format_exception(error))
     try:
@@ -346,6 +331,4 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
             file.write(f"$ {shlex.join(['tltool', *arguments])}\n{text}")
     except OSError:
         log = Path("(nowhere: the log cannot be written)")
-    first = str(error).splitlines()[0] if str(error) else "no message"
-    message = f"{type(error).__name__}: {first}"
-    return _warn(f"Unexpected failure: {message}\n  The traceback is in {log}", 1)
+    return log
