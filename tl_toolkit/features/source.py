@@ -107,7 +107,7 @@ class FeatureSource:
             features = self._store.read(split.cut, digests, only=only)
             if features is not None:
                 return features
-            reason = "another process has deleted what was stored"
+            reason = "what was stored is gone: another process deleted it, or memory ran out"
         self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
 
