@@ -1,9 +1,9 @@
 """The section of recipes for classification."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from tl_toolkit.recipe.tasks import Details, TaskSection
 
@@ -12,15 +12,6 @@ __all__ = ["ClassificationSection", "is_imbalanced"]
 _MOST_IMAGES = 3  # of a class for each image of another, before accuracy says little
 _MOST_CLASSES = 20  # of a table of confusions
 _MOST_PAIRS = 10
-
-
-_COVERAGE = 0.9
-
-
-def _as_coverage(value: object) -> object:
-    if isinstance(value, bool):
-        return _COVERAGE if value else None
-    return value
 
 
 def is_imbalanced(counts: Mapping[str, int]) -> bool:
@@ -51,16 +42,6 @@ class ClassificationSection(TaskSection):
         description="Share of each target that training spreads evenly over all classes, 0 to "
         "below 1 (Szegedy et al., 2016).",
         examples=[0.1],
-    )
-
-    calibrate: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_as_coverage)
-    ] = Field(
-        default=None,
-        description="Fit a temperature and sets of labels to the validation images; the number is "
-        "the share of sets that hold the right class. true stands for 0.9, and false for none. An "
-        "exported SavedModel returns `label_set` and `abstain` beside calibrated `probabilities`.",
-        examples=[True, 0.95],
     )
 
     tunable: ClassVar[tuple[str, ...]] = ("balance", "label_smoothing")

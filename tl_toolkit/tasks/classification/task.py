@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,6 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.calibration import (
-    Calibration,
-    fit_calibration,
-    measure_calibration,
-)
 from tl_toolkit.tasks.classification.metrics import measure_classification, sample_classes
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
@@ -30,8 +24,6 @@ from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
-
-_LEAST_IMAGES = 2  # one for each half
 
 
 def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
@@ -50,7 +42,6 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
         activation=recipe.model.classifier.activation,
         balance=section.balance,
         label_smoothing=section.label_smoothing,
-        coverage=section.calibrate,
     )
 
 
@@ -63,8 +54,6 @@ class Classification(ImageTask):
         activation: softmax, or sigmoid: one output for both of two classes.
         balance: class_weights, oversample, focal or logit_adjust; None for none.
         label_smoothing: Share of each target that is spread over all classes, [0, 1).
-        coverage: Share of sets of labels that are to hold the right class; None for no sets, and
-            probabilities as the model gives them.
     """
 
     score = ClassificationSection.score
@@ -78,13 +67,10 @@ class Classification(ImageTask):
         activation: str = "softmax",
         balance: str | None = None,
         label_smoothing: float = 0.0,
-        coverage: float | None = None,
     ) -> None:
         super().__init__(classes, head)
         self._balance = balance
         self._label_smoothing = label_smoothing
-        self._coverage = coverage
-        self.calibration: Calibration | None = None
         # A variable: the step is compiled before the targets have been read.
         self._shares = tf.Variable(tf.ones(len(self.classes)), trainable=False)
         self.units = 1 if activation == "sigmoid" else len(self.classes)
@@ -254,44 +240,6 @@ class Classification(ImageTask):
         loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
         return {"loss": loss, "metrics": ["accuracy"]}
 
-    def finish(self, view: SplitView, targets: np.ndarray) -> None:
-        """Fits temperature and sets of labels to the validation images, if that is asked for.
-
-        Args:
-            view: View of the validation images.
-            targets: int32 (n,).
-        """
-        if self._coverage is not None and len(targets) >= _LEAST_IMAGES:
-            _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-            probabilities = class_probabilities(outputs)
-            self.calibration = fit_calibration(targets, probabilities, self._coverage)
-
-    def settle(self, outputs: np.ndarray, targets: np.ndarray) -> Classification:
-        """Returns a copy whose calibration fits other outputs; itself where there is none.
-
-        Args:
-            outputs: Outputs for the validation images, (n, units).
-            targets: int32 (n,).
-        """
-        if self.calibration is None or self._coverage is None:
-            return self
-        task = copy.copy(self)
-        probabilities = class_probabilities(outputs)
-        task.calibration = fit_calibration(targets, probabilities, self._coverage)
-        return task
-
-    def state(self) -> dict[str, Any]:
-        """Returns the calibration, if there is one."""
-        return {} if self.calibration is None else {"calibration": asdict(self.calibration)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restores the calibration.
-
-        Args:
-            state: State from `state`.
-        """
-        self.calibration = Calibration(**state["calibration"])
-
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_classification`.
 
@@ -324,8 +272,6 @@ class Classification(ImageTask):
         """
         probabilities = class_probabilities(outputs)
         metrics = measure_classification(targets, probabilities, self.classes, losses=losses)
-        if self.calibration is not None:
-            metrics["calibration"] = measure_calibration(self.calibration, targets, probabilities)
         return metrics, sample_classes(targets, probabilities, losses=losses)
 
     def spread(self, targets: np.ndarray) -> np.ndarray:
@@ -384,10 +330,7 @@ class Classification(ImageTask):
         """
         if output is None:
             return ClassPrediction(str(path), None, {}, error)
-        probabilities = class_probabilities(output[np.newaxis])
-        if self.calibration is not None:
-            probabilities = self.calibration.scale(probabilities)
-        row = probabilities[0]
+        row = class_probabilities(output[np.newaxis])[0]
         return ClassPrediction(
             str(path),
             self.classes[int(row.argmax())],
@@ -424,27 +367,14 @@ class Classification(ImageTask):
 
         Returns:
             `probabilities` float32 (batch, classes), `label` string (batch,) and `index` int32
-            (batch,). Of a calibrated model the probabilities are scaled, and there are `label_set`
-            bool (batch, classes) and `abstain` bool (batch,), whether it has more than one class.
+            (batch,).
         """
         probabilities = outputs
         if self.units == 1:
             probabilities = tf.concat([1.0 - outputs, outputs], axis=-1)
         index = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         label = tf.gather(tf.constant(list(self.classes)), index)
-        served = {"probabilities": probabilities, "label": label, "index": index}
-        return served | self._serve_set(probabilities)
-
-    def _serve_set(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what a calibration changes and adds; as `Calibration` computes it in numpy."""
-        if self.calibration is None:
-            return {}
-        logits = tf.math.log(tf.maximum(probabilities, 1e-12)) / self.calibration.temperature
-        scaled = tf.nn.softmax(logits)
-        is_best = tf.one_hot(tf.argmax(scaled, axis=-1), len(self.classes), True, False)
-        label_set = (scaled >= self.calibration.threshold) | is_best
-        abstain = tf.reduce_sum(tf.cast(label_set, tf.int32), axis=-1) > 1
-        return {"probabilities": scaled, "label_set": label_set, "abstain": abstain}
+        return {"probabilities": probabilities, "label": label, "index": index}
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class.
