@@ -64,7 +64,7 @@ def render_activations(
             from tl_toolkit.inspect.gallery import write_sheet
             from tl_toolkit.inspect.scores import ScoredModel
 
-            layer = subject.find_map(block)
+            layer = subject.find_map(block, option="--activations")
             maps = ScoredModel(subject.model, layer).read(content[np.newaxis].astype(np.float32))
             write_sheet(draw_activations(np.asarray(maps[0], np.float32)), Path(path))
     return layer

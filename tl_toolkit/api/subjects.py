@@ -110,18 +110,19 @@ class Explained:
                 return error.problems[0].what
         return resize_pixels(pixels, self.image_size, self.resize)
 
-    def find_map(self, block: str) -> str:
+    def find_map(self, block: str, *, option: str = "--block") -> str:
         """Returns the layer whose map ends a block or a unit.
 
         Args:
             block: A block, unit or layer.
+            option: What names it in a command, for an error.
 
         Raises:
             RecipeError: There is no such block, or it has no map.
         """
         from tl_toolkit.inspect.blocks import find_map
 
-        return find_map(self.model, self.architecture, block)
+        return find_map(self.model, self.architecture, block, option=option)
 
     def find_output(self, name: str | None) -> int | None:
         """Returns the place of an output; None for the one that is predicted.
