@@ -161,6 +161,7 @@ def closest(name: str, choices: Iterable[str]) -> str:
 
 
 _PARAMETERS = {
+    "activations": "block",
     "any": "unfinished=True",
     "block": "block",
     "class": "target",

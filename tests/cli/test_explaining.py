@@ -233,7 +233,7 @@ def test_a_later_layer_has_filters_without_matches(place):
         (["--class", "ant"], "did you mean 'ants'?"),
         (["--block", "blck2"], "did you mean 'block2'?"),
         (["--method", "occlusion", "--block", "block2"], "occlusion changes the image itself"),
-        (["--activations", "blck2"], "did you mean 'block2'?"),
+        (["--activations", "blck2"], "--activations  'blck2' is no block"),
         (["--activations", "block2", "--method", "gradcam"], "--method goes with heat maps"),
         (["--activations", "block2", "--edge-filters"], "expected one of them"),
         (["--weights", "imagenet"], "--weights goes with --base NAME"),
@@ -279,3 +279,12 @@ def test_a_broken_image_is_named_and_the_others_are_explained(place, photos, tmp
 def test_without_images_the_command_shows_what_to_type(place):
     assert "tltool explain latest photo.jpg" in tltool("explain", "run", cwd=place, code=2).stderr
     assert "tltool explain latest photo.jpg" in tltool("explain", cwd=place, code=2).stderr
+
+
+def test_python_names_its_own_parameters(place, photos):
+    with pytest.raises(tl.ToolkitError, match="^block  'blck2' is no block"):
+        tl.explain(place / "run", photos, block="blck2")
+    with pytest.raises(tl.ToolkitError, match="^target  'ant' is no output"):
+        tl.explain(place / "run", photos, target="ant")
+    with pytest.raises(tl.ToolkitError, match="^method  'gradcan' is no method"):
+        tl.explain(place / "run", photos, method="gradcan")

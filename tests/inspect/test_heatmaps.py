@@ -7,9 +7,12 @@ import keras
 import numpy as np
 import pytest
 
+import tl_toolkit as tl
 from tests.models import build_transfer
+from tl_toolkit.api.subjects import open_subject
 from tl_toolkit.architectures.graph import find_cuts
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.images.pipeline import read_image
 from tl_toolkit.inspect.heatmaps import (
     compute_gradcam,
     compute_gradcam_plus_plus,
@@ -98,10 +101,31 @@ def test_cascading_randomization_changes_the_heat_with_each_block():
     for block in ("predictions", "block4", "block3", "block2", "block1"):
         for layer in model.layers:
             if layer.name.startswith(block) and not layer.name.endswith("_bn"):
-                values = [random.permutation(value.ravel()) for value in layer.get_weights()]
-                shapes = [value.shape for value in layer.get_weights()]
-                layer.set_weights([v.reshape(s) for v, s in zip(values, shapes, strict=True)])
+                shuffle(layer, random)
         heats.append(explain_shallow(model, images))
+
+    assert max(correlate(*pair) for pair in itertools.pairwise(heats)) < 0.75
+    assert max(correlate(heats[0], heat) for heat in heats[1:]) < 0.75
+
+
+def shuffle(layer, random):
+    values = layer.get_weights()
+    layer.set_weights([random.permutation(v.ravel()).reshape(v.shape) for v in values])
+
+
+@pytest.mark.assets
+def test_cascading_randomization_of_real_weights_changes_the_heat_of_photos(assets):
+    weights = assets / "weights" / "mobilenet_2_5_224_tf_no_top.h5"
+    model = open_subject(tl.Base("mobilenet", {"alpha": 0.25}, weights=str(weights))).model
+    bees = sorted((assets / "images" / "hymenoptera" / "val" / "bees").glob("*.jpg"))[:4]
+    images = np.stack([read_image(path, (224, 224), "stretch") for path in bees])
+    random = np.random.default_rng(0)
+    options = {"method": "layercam", "layer": "conv_pw_6_relu"}
+    heats = [compute_heatmaps(model, images, **options)]
+
+    for name in ("conv_pw_13", "conv_pw_11", "conv_pw_8", "conv_pw_3"):
+        shuffle(model.get_layer(name), random)
+        heats.append(compute_heatmaps(model, images, **options))
 
     assert max(correlate(*pair) for pair in itertools.pairwise(heats)) < 0.75
     assert max(correlate(heats[0], heat) for heat in heats[1:]) < 0.75

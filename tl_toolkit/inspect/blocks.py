@@ -72,13 +72,16 @@ def build_feature_model(image: keras.KerasTensor, features: keras.KerasTensor) -
     return keras.Model(image, keras.ops.sum(keras.ops.square(x), axis=-1, keepdims=True) / 2)
 
 
-def find_map(model: keras.Model, architecture: Architecture, name: str) -> str:
+def find_map(
+    model: keras.Model, architecture: Architecture, name: str, *, option: str = "--block"
+) -> str:
     """Returns the layer whose map ends a block or a unit.
 
     Args:
         model: A model on this base.
         architecture: The record of the base.
         name: A block, a unit or a layer; the first of these that has this name.
+        option: What names it in a command, for an error.
 
     Raises:
         RecipeError: None has this name, or it has no map (batch, h, w, channels).
@@ -103,7 +106,7 @@ def find_map(model: keras.Model, architecture: Architecture, name: str) -> str:
     expected = f"Expected one of the blocks {', '.join(blocks)}, or a unit or layer in them"
     expected = f"{expected}; {guess}" if guess else f"{expected}."
     hint = f"tltool models show {architecture.reference} --layers"
-    raise RecipeError(Problem("--block", what, expected, hint))
+    raise RecipeError(Problem(option, what, expected, hint))
 
 
 def find_block_of(architecture: Architecture, layer: str) -> str:
