@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from tl_toolkit.api.curve import CurveRun, curve
     from tl_toolkit.api.data import check_data
     from tl_toolkit.api.environment import describe_environment
-    from tl_toolkit.api.explain import (
-        explain,
-        render_activations,
-        render_edge_filters,
-        render_filters,
-    )
+    from tl_toolkit.api.explain import explain
     from tl_toolkit.api.finetune import finetune
+    from tl_toolkit.api.insides import render_activations, render_edge_filters, render_filters
     from tl_toolkit.api.inspect import (
         describe_architecture,
         list_architectures,
@@ -112,8 +108,9 @@ _NAMES_IN = {
     "api.curve": ("CurveRun", "curve"),
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
-    "api.explain": ("explain", "render_activations", "render_edge_filters", "render_filters"),
+    "api.explain": ("explain",),
     "api.finetune": ("finetune",),
+    "api.insides": ("render_activations", "render_edge_filters", "render_filters"),
     "api.inspect": (
         "describe_architecture",
         "list_architectures",

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.inputs import Inputs
 from tl_toolkit.api.inspect import find_architecture_and_size
 from tl_toolkit.api.run import Run, load_run
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import RGB
-from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.errors import DataError, Problem, RecipeError, closest
 from tl_toolkit.plan.bases import find_base
-from tl_toolkit.runs.states import describe_absent
+from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics, start_tensorflow
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tl_toolkit.images.geometry import Resize
 
@@ -89,6 +91,38 @@ class Explained:
         """Sets the arithmetic that it was trained with, for a `with` block."""
         return numerics(deterministic=self.deterministic)
 
+    def read(self, inputs: Inputs, path: Path) -> np.ndarray | str:
+        """Returns an image as the model takes it, (h, w, channels), or why it cannot be read.
+
+        Args:
+            inputs: The images of the call.
+            path: One of its files.
+        """
+        from tl_toolkit.images.pipeline import read_pixels, resize_pixels
+
+        if path in inputs.missing:
+            return inputs.missing[path].what
+        pixels = inputs.arrays.get(path)
+        if pixels is None:
+            try:
+                pixels = read_pixels(path, convert=self.convert, channels=self.channels)
+            except DataError as error:
+                return error.problems[0].what
+        return resize_pixels(pixels, self.image_size, self.resize)
+
+    def find_map(self, block: str) -> str:
+        """Returns the layer whose map ends a block or a unit.
+
+        Args:
+            block: A block, unit or layer.
+
+        Raises:
+            RecipeError: There is no such block, or it has no map.
+        """
+        from tl_toolkit.inspect.blocks import find_map
+
+        return find_map(self.model, self.architecture, block)
+
     def find_output(self, name: str | None) -> int | None:
         """Returns the place of an output; None for the one that is predicted.
 
@@ -135,7 +169,7 @@ def _open(run: Run) -> Explained:
     kind = recipe.task.kind
     numbered = (kind,) if units == 1 else tuple(f"{kind}[{place}]" for place in range(units))
     return Explained(
-        title=run.path.name if run.path.parent.name == "" else str(run.path),
+        title=name_run(run.path),
         model=model,
         architecture=find_base(recipe),
         outputs=run.classes if len(run.classes) == units else numbered,

@@ -170,7 +170,7 @@ def _show_table(explanations: Sequence[Explanation]) -> None:
 
 
 def _show_activations(subject: Subject, images: list[str], block: str, out: Path) -> dict[str, Any]:
-    from tl_toolkit.api.explain import render_activations
+    from tl_toolkit.api.insides import render_activations
 
     records = []
     for image, place in _name_sheets(images, f"{_as_name(block)}_activations", out):
@@ -181,7 +181,7 @@ def _show_activations(subject: Subject, images: list[str], block: str, out: Path
 
 
 def _show_edges(images: list[str], out: Path) -> dict[str, Any]:
-    from tl_toolkit.api.explain import render_edge_filters
+    from tl_toolkit.api.insides import render_edge_filters
 
     records = []
     for image, place in _name_sheets(images, "edge_filters", out):
@@ -194,7 +194,7 @@ def _show_edges(images: list[str], out: Path) -> dict[str, Any]:
 def _show_filters(
     subject: Subject, images: list[str], layer: str, out: Path, *, as_json: bool
 ) -> dict[str, Any]:
-    from tl_toolkit.api.explain import render_filters
+    from tl_toolkit.api.insides import render_filters
 
     if images:
         raise click.UsageError(f"--filters needs no image, got {images[0]!r}")

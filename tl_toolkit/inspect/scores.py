@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.architectures.batches import as_list
-from tl_toolkit.architectures.graph import sorted_calls
+from tl_toolkit.architectures.graph import find_cuts, sorted_calls
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import logits_of
 from tl_toolkit.transfer.heads import is_head
@@ -82,7 +82,7 @@ class ScoredModel:
         model: float32 (batch, h, w, channels) to (batch, outputs); or [images, pixels] to (batch,
             n, outputs), where `pixels` is (batch, n, 2), y and x: there the scores of a grid of
             pixels count, of all of them up to MOST_PLACES rows and columns.
-        layer: Name of the layer whose map is read; by default the last one of the base that has
+        layer: Name of the layer whose map is read; by default the last cut of the base that has
             more than one position.
         compiled: Compile what runs, which takes seconds and pays for many calls.
 
@@ -261,9 +261,14 @@ def _spread(length: int) -> np.ndarray:
 
 
 def _find_last(maps: dict[str, keras.KerasTensor]) -> str:
-    """Returns the last map with more than one position; the images if no other has."""
-    wide = [name for name, tensor in maps.items() if tuple(tensor.shape[1:3]) != (1, 1)]
-    return wide[-1]
+    """Returns the last cut of the base with more than one position; the images if no other has."""
+    names, tensors = list(maps), list(maps.values())
+    if len(names) == 1:
+        return names[0]
+    # From the images to the last map: a head that reads several maps leaves no cut between them.
+    cuts = find_cuts(keras.Function(tensors[0], tensors[-1]))
+    wide = [cut.layer for cut in cuts if cut.layer in maps and cut.tensor.shape[1:3] != (1, 1)]
+    return wide[-1] if wide else names[0]
 
 
 def _describe_unknown(layer: str, maps: dict[str, keras.KerasTensor]) -> Problem:
