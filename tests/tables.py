@@ -78,6 +78,7 @@ def make_recipe(task, table, **sections):
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "all", "epochs": 20, "learning_rate": 0.003, "unfreeze": 4}],
         "export": False,
+        "report": False,
     } | sections
 
 

@@ -353,6 +353,7 @@ def make_recipe(name, photos, **model):
             },
         ],
         "export": False,
+        "report": False,
     }
 
 

@@ -46,6 +46,7 @@ def recipe_of(folder, channels=4, **sections):
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [PHASE],
         "export": False,
+        "report": False,
     } | sections  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def recipe(photos):
         "model": {"head": {"dropout": 0.1}},
         "phases": [{"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
         "export": False,
+        "report": False,
     }
 
 

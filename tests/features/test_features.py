@@ -30,6 +30,7 @@ def recipe_of(photos, **sections):
         "model": {"base": "lenet5", "weights": "random", "head": {"dropout": 0.4}},
         "phases": list(PHASES),
         "export": False,
+        "report": False,
     } | sections
 
 

@@ -79,6 +79,7 @@ def values(tmp_path_factory):
         "phases": [{"name": "head", "epochs": 1}],
         "features": {"store": "always"},
         "export": False,
+        "report": False,
     }
 
 

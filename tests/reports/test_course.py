@@ -69,3 +69,29 @@ def test_rates_of_parts_are_plotted():
             part for part in section.parts if getattr(part, "name", "") == "course-rates-tune"
         ]
         assert "block3" in chart.body and "head" in chart.body
+
+
+def test_mixtures_of_weights_are_no_epochs():
+    mixed = [
+        {**row, "loss": None, "mixture": share, "val_accuracy": score}
+        for row, share, score in zip(
+            make_history([0, 0, 0], [1.0, 1.0, 1.0], "interpolate", 0),
+            [0.0, 0.5, 1.0],
+            [0.6, 0.8, 0.7],
+            strict=True,
+        )
+    ]
+    history = [*make_history([1.0, 0.8, 0.6], [1.1, 0.9, 0.8]), *mixed]
+
+    section = build_course(
+        history,
+        best={"phase": "interpolate", "epoch": 1},
+        score="accuracy",
+        title="accuracy",
+        rates={},
+    )
+
+    charts = {part.name: part for part in section.parts if part.kind == "chart"}
+    assert "over 3 epochs" in charts["course-loss"].description
+    assert "0.8, has a share of 0.5" in charts["course-mixtures"].description
+    assert [row[0] for row in section.parts[0].rows] == ["tune"]

@@ -13,12 +13,14 @@ from PIL import Image
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.tables import CLASSES, draw_tables, make_recipe, write_table
+from tl_toolkit.api.report import build_report
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
 from tl_toolkit.evaluation.pairing import read_predictions
 from tl_toolkit.export.asking import ask
 from tl_toolkit.printing.markdown import read_front_matter
+from tl_toolkit.reports.page import write_report
 
 TABLES = {"multilabel": "labels", "regression": "numbers"}
 SCORES = {"multilabel": "mean_average_precision", "regression": "r2"}
@@ -337,3 +339,21 @@ def test_a_baseline_may_have_another_loss(tables, tmp_path):
     assert metrics["baseline"]["changes"] == {"task.loss": "mae"}
     assert metrics["baseline"]["validation"]["loss"] != metrics["validation"]["loss"]
     assert metrics["baseline"]["validation"]["mean"] == metrics["validation"]["mean"]
+
+
+def test_a_report_of_each_task_shows_its_images(run):
+    text = build_report_of(run)
+
+    title, first = {
+        "multilabel": ("Each label on the", "reliability"),
+        "regression": ("predicted against true", "predicted-1"),
+    }[run.recipe.task.kind]
+    assert title in text and f'id="{first}-title"' in text
+    assert text.count('<img src="data:image/jpeg;base64,') >= 4
+    assert "Heat maps are left out" in text
+
+
+def build_report_of(run):
+    """Writes the report without heat maps, which take seconds."""
+    page = write_report(run.folder.report, build_report(run, predicts=False))
+    return page.read_text()

@@ -32,6 +32,7 @@ def digits_recipe(**sections):
             {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3},
         ],
         "export": False,
+        "report": False,
     } | sections
 
 

@@ -33,7 +33,8 @@ def build_course(
         title: How it is written.
         rates: What rates.json holds, for phases whose parts have rates of their own.
     """
-    rows = list(_number(history))
+    mixtures = [row for row in history if row.get("mixture") is not None]
+    rows = list(_number([row for row in history if row.get("mixture") is None]))
     starts = {row["at"] - row["epoch"]: row["phase"] for row in reversed(rows)}
     kept = next(
         (row["at"] for row in rows
@@ -49,6 +50,8 @@ def build_course(
             _plot(rows, score, title, score, marks),
             *_plot_rates(rows, rates, marks),
         ]
+    if mixtures:
+        parts.append(_plot_mixtures(mixtures, score, title))
     parts.append(_describe_parting(rows))
     numbers = {"parting": parting} if (parting := find_parting(history)) else {}
     return Section("course", "Training", parts, numbers)
@@ -122,6 +125,20 @@ def _plot(
     return plot_series(
         f"course-{name.replace('_', '-')}", title[:1].upper() + title[1:], description, series,
         x_title="epoch", y_title=title, x_limits=(0, max(at[-1], 1)), marks=marks,
+    )  # fmt: skip
+
+
+def _plot_mixtures(mixtures: Sequence[Row], score: str, title: str) -> Chart:
+    """Plots the scores of weights between those from before tuning and the tuned ones."""
+    values = [_value(row[f"val_{score}"]) for row in mixtures]
+    shares = [float(row["mixture"]) for row in mixtures]
+    best = max(zip(values, shares, strict=True))
+    return plot_series(
+        "course-mixtures", "Mixtures of the weights from before and after tuning",
+        f"The best validation {title}, {best[0]:.4g}, has a share of {best[1]:.2g} of the tuned "
+        "weights.",
+        [Series("validation", shares, values)],
+        x_title="share of the tuned weights", y_title=f"validation {title}", x_limits=(0, 1),
     )  # fmt: skip
 
 
