@@ -117,4 +117,6 @@ def test_bases_of_all_kinds_are_ranked(tmp_path, draw_photos):
 
     ranking = json.loads(done.stdout)
     assert {base["name"] for base in ranking["bases"]} == set(names)
-    assert all(0 <= base["probe"] <= 1 and base["neighbors"] is not None for base in ranking["bases"])
+    assert all(
+        0 <= base["probe"] <= 1 and base["neighbors"] is not None for base in ranking["bases"]
+    )
