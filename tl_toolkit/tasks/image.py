@@ -57,6 +57,25 @@ class ImageTask(Task):
 
     # ------------------------------------------------------------------- what each task defines
 
+    def find_served_features(self, model: keras.Model) -> keras.KerasTensor | None:
+        """Returns a vector of the model that `serve_features` takes; None for most tasks.
+
+        Args:
+            model: The whole model.
+        """
+        return None
+
+    def serve_features(
+        self, served: dict[str, tf.Tensor], features: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns, with what follows from its features.
+
+        Args:
+            served: From `serve`.
+            features: float32 (batch, features), from `find_served_features`.
+        """
+        return served
+
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns, by name.
 
@@ -229,8 +248,15 @@ class ImageTask(Task):
         decode = find_decoder(channels, webp=webp)
         spec = tf.TensorSpec((*size, channels), tf.as_dtype(dtype_of(channels)))
 
+        features = self.find_served_features(model)
+        both = None if features is None else keras.Model(model.input, [model.output, features])
+
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.serve(model(tf.cast(pixels, tf.float32), training=False))
+            images = tf.cast(pixels, tf.float32)
+            if both is None:
+                return self.serve(model(images, training=False))
+            outputs, vectors = both(images, training=False)
+            return self.serve_features(self.serve(outputs), vectors)
 
         def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return predict(resize_image(image, size, resize))

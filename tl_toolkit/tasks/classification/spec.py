@@ -44,7 +44,34 @@ class ClassificationSection(TaskSection):
         examples=[0.1],
     )
 
-    tunable: ClassVar[tuple[str, ...]] = ("balance", "label_smoothing")
+    calibrate: bool = Field(
+        default=False,
+        description="Divide the logits by a temperature that is fitted to the validation images "
+        "(Guo et al., 2017), so that of images with a probability of 0.8 about 0.8 are right. No "
+        "label changes.",
+    )
+    coverage: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        examples=[0.9],
+        description="Give each image a set of labels that holds its own with this probability "
+        "(split-conformal, by the validation images); none by default.",
+    )
+    ood: bool = Field(
+        default=False,
+        description="Give the exported model an output ood_score: how far the features of an image "
+        "are from those of the nearest class in the validation images, 0 to 2.",
+    )
+
+    tunable: ClassVar[tuple[str, ...]] = (
+        "balance",
+        "label_smoothing",
+        "calibrate",
+        "coverage",
+        "ood",
+    )
+    ungraded: ClassVar[frozenset[str]] = frozenset({"temperature", "set_size"})
     has_class_outputs: ClassVar[bool] = True
     graded_columns: ClassVar[tuple[str, ...]] = ("label", "predicted")
     hub_task: ClassVar[str] = "image-classification"
@@ -56,6 +83,7 @@ class ClassificationSection(TaskSection):
         "balanced_accuracy": "balanced accuracy",
         "macro_f1": "macro F1",
         "f1": "F1",
+        "set_size": "labels in a set",
     }
     aliases: ClassVar[Mapping[str, str]] = {"acc": "accuracy"}
     baselines: ClassVar[Mapping[str, str]] = {

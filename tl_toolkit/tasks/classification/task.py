@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,7 +15,20 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.metrics import measure_classification, sample_classes
+from tl_toolkit.tasks.classification.calibration import (
+    Limits,
+    find_features,
+    find_outliers,
+    find_temperature,
+    find_threshold,
+    read_features,
+    scale,
+)
+from tl_toolkit.tasks.classification.metrics import (
+    find_interval,
+    measure_classification,
+    sample_classes,
+)
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT
@@ -23,7 +37,10 @@ from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
-__all__ = ["Classification", "ClassPrediction", "build", "class_probabilities"]
+__all__ = ["Classification", "ClassPrediction", "LimitSettings", "build", "class_probabilities"]
+
+_KNOWN = 0.95
+"""Share of known images below the threshold of outliers, where no coverage is chosen."""
 
 
 def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
@@ -42,7 +59,22 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Classification:
         activation=recipe.model.classifier.activation,
         balance=section.balance,
         label_smoothing=section.label_smoothing,
+        limits=LimitSettings(section.calibrate, section.coverage, section.ood),
     )
+
+
+class LimitSettings(NamedTuple):
+    """What a model is to learn of its own limits.
+
+    Attributes:
+        calibrate: Whether probabilities are scaled by a temperature.
+        coverage: Share of the label sets that hold the label; None for none.
+        ood: Whether images are compared with those that are known.
+    """
+
+    calibrate: bool = False
+    coverage: float | None = None
+    ood: bool = False
 
 
 class Classification(ImageTask):
@@ -54,6 +86,7 @@ class Classification(ImageTask):
         activation: softmax, or sigmoid: one output for both of two classes.
         balance: class_weights, oversample, focal or logit_adjust; None for none.
         label_smoothing: Share of each target that is spread over all classes, [0, 1).
+        limits: What it learns of its own limits from the validation images.
     """
 
     score = ClassificationSection.score
@@ -67,8 +100,11 @@ class Classification(ImageTask):
         activation: str = "softmax",
         balance: str | None = None,
         label_smoothing: float = 0.0,
+        limits: LimitSettings = LimitSettings(),  # noqa: B008  (frozen)
     ) -> None:
         super().__init__(classes, head)
+        self._asked = limits
+        self._limits = Limits()
         self._balance = balance
         self._label_smoothing = label_smoothing
         # A variable: the step is compiled before the targets have been read.
@@ -240,6 +276,64 @@ class Classification(ImageTask):
         loss = "binary_crossentropy" if self.units == 1 else "sparse_categorical_crossentropy"
         return {"loss": loss, "metrics": ["accuracy"]}
 
+    def finish(self, view: SplitView, targets: np.ndarray) -> None:
+        """Learns temperature, label sets and what known images look like, as far as it is asked.
+
+        Args:
+            view: View of the validation images.
+            targets: int32 (n,).
+        """
+        if not any(self._asked):
+            return
+        _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
+        self._limits = self._learn(outputs, targets)
+        if self._asked.ood:
+            share = self._asked.coverage or _KNOWN
+            features = read_features(view, len(targets))
+            outliers = find_outliers(features, targets, len(self.classes), share)
+            self._limits = replace(self._limits, outliers=outliers)
+
+    def _learn(self, outputs: np.ndarray, targets: np.ndarray) -> Limits:
+        rows = class_probabilities(outputs)
+        temperature = find_temperature(rows, targets) if self._asked.calibrate else 1.0
+        threshold = None
+        if self._asked.coverage is not None:
+            threshold = find_threshold(scale(rows, temperature), targets, self._asked.coverage)
+        return Limits(temperature, threshold)
+
+    def settle(self, outputs: np.ndarray, targets: np.ndarray) -> Classification:
+        """Returns a copy with the limits of other outputs; itself where none are asked for.
+
+        Args:
+            outputs: For the validation images, (n, units).
+            targets: int32 (n,).
+        """
+        if not any(self._asked):
+            return self
+        task = copy.copy(self)
+        task._limits = self._learn(outputs, targets)
+        return task
+
+    def state(self) -> dict[str, Any]:
+        """Returns the limits that were learned; {} where none are asked for."""
+        return self._limits.as_state() if any(self._asked) else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the limits.
+
+        Args:
+            state: Plain values.
+        """
+        self._limits = Limits.from_state(state)
+
+    def read_outputs(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of outputs, scaled, (n, classes).
+
+        Args:
+            outputs: float (n, units).
+        """
+        return scale(class_probabilities(outputs), self._limits.temperature)
+
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_classification`.
 
@@ -249,7 +343,7 @@ class Classification(ImageTask):
         """
         inputs = self.join_targets(view.features, targets, seed=0)
         losses, outputs = view.assess(inputs)
-        probabilities = class_probabilities(outputs)
+        probabilities = self.read_outputs(outputs)
         metrics, sample = self.measure(outputs, targets, losses=losses)
         rows = []
         for example, row in zip(view.examples, probabilities, strict=True):
@@ -270,9 +364,26 @@ class Classification(ImageTask):
             targets: int32 (n,).
             losses: float (n,), or None.
         """
-        probabilities = class_probabilities(outputs)
+        probabilities = self.read_outputs(outputs)
+        if self._limits.temperature != 1.0 and losses is not None:
+            own = probabilities[np.arange(len(targets)), targets]
+            losses = -np.log(np.maximum(own, np.finfo(np.float32).tiny))
         metrics = measure_classification(targets, probabilities, self.classes, losses=losses)
+        metrics |= self._measure_limits(probabilities, targets, metrics["intervals"])
         return metrics, sample_classes(targets, probabilities, losses=losses)
+
+    def _measure_limits(
+        self, probabilities: np.ndarray, targets: np.ndarray, intervals: dict[str, Any]
+    ) -> dict[str, float]:
+        """Returns the temperature, and how often label sets hold the label; adds its interval."""
+        measured = {"temperature": self._limits.temperature} if self._asked.calibrate else {}
+        if self._limits.threshold is None:
+            return measured
+        sets = probabilities >= np.float32(self._limits.threshold)
+        hits = int(sets[np.arange(len(targets)), targets].sum())
+        intervals["coverage"] = list(find_interval(hits, len(targets)))
+        size = float(sets.sum(axis=1).mean())
+        return {**measured, "coverage": hits / len(targets), "set_size": size}
 
     def spread(self, targets: np.ndarray) -> np.ndarray:
         """Returns 1 for the class of each image, else 0.
@@ -317,7 +428,7 @@ class Classification(ImageTask):
         """
         from scipy.stats import entropy
 
-        rows = class_probabilities(outputs).astype(np.float64)
+        rows = self.read_outputs(outputs).astype(np.float64)
         return np.asarray(entropy(rows, base=len(self.classes), axis=1))
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
@@ -330,11 +441,18 @@ class Classification(ImageTask):
         """
         if output is None:
             return ClassPrediction(str(path), None, {}, error)
-        row = class_probabilities(output[np.newaxis])[0]
+        row = self.read_outputs(output[np.newaxis])[0]
+        label_set = None
+        if self._limits.threshold is not None:
+            least = np.float32(self._limits.threshold)
+            label_set = tuple(
+                name for name, value in zip(self.classes, row, strict=True) if value >= least
+            )
         return ClassPrediction(
             str(path),
             self.classes[int(row.argmax())],
             dict(zip(self.classes, map(float, row), strict=True)),
+            label_set=label_set,
         )
 
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
@@ -367,14 +485,53 @@ class Classification(ImageTask):
 
         Returns:
             `probabilities` float32 (batch, classes), `label` string (batch,) and `index` int32
-            (batch,).
+            (batch,); with label sets `label_set` bool (batch, classes), and `abstain` bool (batch,)
+            where that holds not one class alone.
         """
         probabilities = outputs
         if self.units == 1:
             probabilities = tf.concat([1.0 - outputs, outputs], axis=-1)
+        if self._limits.temperature != 1.0:
+            logs = tf.math.log(tf.maximum(probabilities, 1e-30))
+            probabilities = tf.nn.softmax(logs / self._limits.temperature)
         index = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         label = tf.gather(tf.constant(list(self.classes)), index)
-        return {"probabilities": probabilities, "label": label, "index": index}
+        served = {"probabilities": probabilities, "label": label, "index": index}
+        if self._limits.threshold is not None:
+            served["label_set"] = probabilities >= tf.constant(self._limits.threshold, tf.float32)
+            sizes = tf.reduce_sum(tf.cast(served["label_set"], tf.int32), axis=-1)
+            served["abstain"] = tf.not_equal(sizes, 1)
+        return served
+
+    def find_served_features(self, model: keras.Model) -> keras.KerasTensor | None:
+        """Returns the vector that outliers are known by; None where they are not asked for.
+
+        Args:
+            model: The whole model.
+        """
+        return None if self._limits.outliers is None else find_features(model)
+
+    def serve_features(
+        self, served: dict[str, tf.Tensor], features: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns what an exported model returns, with how far images are from known ones.
+
+        Args:
+            served: From `serve`.
+            features: float32 (batch, features).
+
+        Returns:
+            Also `ood_score` float32 (batch,); `abstain` holds for images above the threshold too.
+        """
+        known = self._limits.outliers
+        if known is None:
+            return served
+        moved = tf.math.l2_normalize(features - known.centre, axis=-1)
+        score = 1 - tf.reduce_max(moved @ known.means.T, axis=-1)
+        is_far = score > known.threshold
+        doubts = served.get("abstain")
+        abstain = is_far if doubts is None else doubts | is_far
+        return {**served, "ood_score": score, "abstain": abstain}
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class.
@@ -405,12 +562,14 @@ class ClassPrediction:
         label: The most probable class; None when the file was refused.
         probabilities: Probability in [0, 1] by class name; empty when refused.
         error: Why the file was refused; None when it was not.
+        label_set: The classes that it may be, under `task.coverage`; None where there are no sets.
     """
 
     path: str
     label: str | None
     probabilities: Mapping[str, float]
     error: str | None = None
+    label_set: tuple[str, ...] | None = None
 
     @property
     def probability(self) -> float | None:
@@ -424,6 +583,7 @@ class ClassPrediction:
             "label": self.label,
             "probability": self.probability,
             "probabilities": dict(self.probabilities),
+            **({} if self.label_set is None else {"label_set": list(self.label_set)}),
             "error": self.error,
         }
 

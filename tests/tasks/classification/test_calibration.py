@@ -1,0 +1,205 @@
+"""Predictions that know their limits: temperature, label sets, and distance from what is known."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+import tl_toolkit as tl
+from tests.command import tltool
+from tests.conftest import draw_class_folders
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.tasks.classification.calibration import (
+    Limits,
+    Outliers,
+    find_outliers,
+    find_temperature,
+    find_threshold,
+    scale,
+)
+
+ASKED = {"kind": "classification", "calibrate": True, "coverage": 0.8, "ood": True}
+
+
+def test_the_temperature_makes_a_probability_the_share_that_is_right():
+    rows = np.tile([0.9, 0.1], (10, 1))
+    labels = np.array([0] * 7 + [1] * 3)  # sure to 0.9, and right in 0.7
+
+    temperature = find_temperature(rows, labels)
+
+    assert temperature == pytest.approx(np.log(9) / np.log(7 / 3), rel=1e-3)
+    np.testing.assert_allclose(scale(rows, temperature)[0], [0.7, 0.3], atol=1e-4)
+    assert scale(rows, 1.0) is rows
+
+
+@pytest.mark.parametrize(
+    ("coverage", "least"),
+    [(0.8, 0.2), (0.75, 0.2), (0.5, 0.5), (0.95, 0.0)],  # the 8th, 8th and 5th best; none of 9
+)
+def test_the_threshold_is_that_of_the_images_which_label_sets_must_hold(coverage, least):
+    own = np.arange(1, 10) / 10
+    rows = np.stack([own, 1 - own], axis=1)
+
+    assert find_threshold(rows, np.zeros(9, int), coverage) == pytest.approx(least)
+
+
+def test_label_sets_hold_the_label_as_often_as_asked_on_images_held_out():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6000, 5)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([random.choice(5, p=row) for row in shares])
+    sure = scale(shares, 0.3)  # far too sure of itself
+    known, new = slice(0, 1000), slice(1000, None)
+
+    temperature = find_temperature(sure[known], labels[known])
+    rows = scale(sure, temperature)
+    threshold = find_threshold(rows[known], labels[known], 0.9)
+
+    assert temperature == pytest.approx(1 / 0.3, rel=0.15)
+    hits = int((rows[new][np.arange(5000), labels[new]] >= threshold).sum())
+    # Coverage given 1,000 images is distributed as a beta; hits among 5,000 as a beta-binomial.
+    low, high = stats.betabinom(5000, 901, 100).ppf([0.0005, 0.9995])
+    assert low <= hits <= high
+
+
+def test_an_image_like_none_is_far_from_all_and_a_known_one_is_near():
+    random = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    features = np.eye(3)[labels] * 5 + random.normal(size=(40, 3)) * 0.1
+
+    known = find_outliers(features, labels, 2, 0.9)
+
+    def score(row):
+        moved = row - known.centre
+        return 1 - (known.means @ moved).max() / np.linalg.norm(moved)
+
+    assert score(np.array([5.0, 0, 0])) < known.threshold < 0.1
+    assert score(known.centre + np.array([0, 0, 5.0])) == pytest.approx(1, abs=0.1)
+
+
+def test_an_image_is_judged_by_the_others_of_its_class():
+    features = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+
+    known = find_outliers(features, np.zeros(4, int), 1, 0.5)
+
+    # Without itself, the mean of the other three points the other way.
+    assert known.threshold == pytest.approx(2.0)
+
+
+def test_limits_come_back_as_they_were_written():
+    limits = Limits(2.0, 0.25, Outliers(np.ones(2, np.float32), np.eye(2, dtype=np.float32), 0.5))
+
+    again = Limits.from_state(json.loads(json.dumps(limits.as_state())))
+
+    assert (again.temperature, again.threshold, again.outliers.threshold) == (2.0, 0.25, 0.5)
+    np.testing.assert_array_equal(again.outliers.means, np.eye(2))
+
+
+def recipe_of(photos, **sections):
+    return {
+        "version": 1,
+        "name": "photos",
+        "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random", "head": {"hidden": [{"units": 8}]}},
+        "phases": [{"name": "head", "epochs": 2, "learning_rate": 0.01}],
+        "export": False,
+        **sections,
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    photos = draw_class_folders(tmp_path_factory.mktemp("limits") / "photos", count=16)
+    root = tmp_path_factory.mktemp("runs")
+    return [tl.finetune(recipe_of(photos, **task), root=root) for task in ({}, {"task": ASKED})]
+
+
+def test_what_is_asked_for_changes_no_label_and_is_measured(runs):
+    plain, run = (each.metrics["test"] for each in runs)
+
+    assert run["accuracy"] == plain["accuracy"] and run["confusion"] == plain["confusion"]
+    assert "temperature" not in plain and not runs[0].folder.task_state.exists()
+    assert run["temperature"] != 1 and 0 < run["set_size"] <= 3
+    low, high = run["intervals"]["coverage"]
+    assert low <= run["coverage"] <= high
+    state = json.loads(runs[1].folder.task_state.read_text())
+    assert state["temperature"] == run["temperature"]
+    again = runs[1].evaluate()
+    assert again["loss"] == pytest.approx(run["loss"], abs=1e-5)
+    assert again["coverage"] == run["coverage"]
+    validation = [each.metrics["validation"]["loss"] for each in runs]
+    assert validation[1] <= validation[0] + 1e-6  # the temperature with the least
+
+
+def test_the_exported_model_has_a_named_output_for_each_limit(runs):
+    plain, run = runs
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+    names = plain._task.build_endpoints(plain.model, plain._resize).serve_images(images)
+    served = run._task.build_endpoints(run.model, run._resize).serve_images(tf.constant(images))
+
+    assert set(names) == {"probabilities", "label", "index"}
+    assert set(served) - set(names) == {"label_set", "ood_score", "abstain"}
+    state = json.loads(run.folder.task_state.read_text())
+    raw = run.model.predict(images.astype(np.float32), verbose=0)
+    expected = scale(raw, state["temperature"])
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
+    sets = expected >= np.float32(state["threshold"])
+    np.testing.assert_array_equal(served["label_set"], sets)
+    vectors = keras.Model(run.model.input, run.model.get_layer("head_hidden1").output)
+    moved = vectors.predict(images.astype(np.float32), verbose=0) - state["outliers"]["centre"]
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    scores = 1 - (moved @ np.array(state["outliers"]["means"]).T).max(axis=1)
+    np.testing.assert_allclose(served["ood_score"], scores, atol=1e-4)
+    is_far = served["ood_score"].numpy() > state["outliers"]["threshold"]
+    np.testing.assert_array_equal(served["abstain"], (sets.sum(axis=1) != 1) | is_far)
+
+
+def test_predictions_have_the_label_set(runs):
+    image = np.zeros((32, 32, 3), np.uint8)
+
+    (plain,), (prediction,) = (run.predict([image]) for run in runs)
+
+    assert "label_set" not in plain.as_record()
+    state = json.loads(runs[1].folder.task_state.read_text())
+    expected = [
+        name for name, value in prediction.probabilities.items() if value >= state["threshold"]
+    ]
+    assert prediction.as_record()["label_set"] == expected
+
+
+def test_limits_that_have_no_meaning_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"task.coverage"):
+        tl.validate(recipe_of(tmp_path, task={**ASKED, "coverage": 1.5}))
+    with pytest.raises(RecipeError, match=r"task.calibrate"):
+        tl.validate(recipe_of(tmp_path, task={"kind": "regression", "calibrate": True}))
+
+
+@pytest.mark.slow
+def test_the_coverage_of_a_run_is_within_its_binomial_interval(tmp_path):
+    """On 719 digits that neither trained nor chose the epoch; and through a published export."""
+    values = {
+        "version": 1,
+        "name": "digits",
+        "data": {"builtin": "digits", "validation": 0.3, "test": 0.4, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random", "head": {"solver": "ridge"}},
+        "phases": [{"name": "head", "epochs": 0}],
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+
+    asked = "task={kind: classification, calibrate: true, coverage: 0.9, ood: true}"
+    tltool("finetune", "r.yaml", asked, cwd=tmp_path)
+
+    run = tl.load_run(tmp_path / "runs/digits/001")
+    measured, known = run.metrics["test"], run.metrics["validation"]["images"]
+    hits = round(measured["coverage"] * measured["images"])
+    rank = int(np.ceil((known + 1) * 0.9))
+    expected = stats.betabinom(measured["images"], rank, known + 1 - rank)
+    low, high = expected.ppf([0.0005, 0.9995])
+    assert low <= hits <= high
+    served = tf.saved_model.load(str(run.folder.export / "saved_model" / "1"))
+    outputs = served.signatures["serving_default"](image=tf.zeros((1, 32, 32, 3), tf.uint8))
+    assert {"probabilities", "label_set", "ood_score", "abstain"} <= set(outputs)

@@ -1,0 +1,195 @@
+"""Predictions that know their limits: temperature, label sets, distance from what is known.
+
+All are learned from the validation images after the last step, kept in task.json, and computed
+inside the exported model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from tl_toolkit.architectures.batches import PREFIX_BATCH, FixedBatch
+from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.tasks.types import SplitView
+
+__all__ = [
+    "Limits",
+    "Outliers",
+    "find_features",
+    "find_outliers",
+    "find_temperature",
+    "find_threshold",
+    "read_features",
+    "scale",
+]
+
+_LEAST = 1e-30  # of a probability, whose logarithm is taken
+_COLDEST, _HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """What images that are known look like, in the features that enter the last layer.
+
+    Attributes:
+        centre: float32 (features,), the mean of all.
+        means: float32 (classes, features), those of the classes, from the centre, of length 1.
+        threshold: The score above which a known image lies as rarely as label sets miss its class.
+    """
+
+    centre: np.ndarray
+    means: np.ndarray
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model learned of its own limits.
+
+    Attributes:
+        temperature: Logits are divided by it; 1 changes nothing.
+        threshold: The least probability of a class in a label set; None for no label sets.
+        outliers: What known images look like; None where that was not asked for.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    outliers: Outliers | None = field(default=None, compare=False)
+
+    def as_state(self) -> dict[str, Any]:
+        """Returns plain values."""
+        known = self.outliers
+        return {
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "outliers": None if known is None else {
+                "centre": known.centre.tolist(), "means": known.means.tolist(),
+                "threshold": known.threshold,
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Limits:
+        """Returns what `as_state` has written.
+
+        Args:
+            state: Plain values.
+        """
+        known = state.get("outliers")
+        outliers = known and Outliers(
+            np.array(known["centre"], np.float32),
+            np.array(known["means"], np.float32),
+            float(known["threshold"]),
+        )
+        return cls(state.get("temperature", 1.0), state.get("threshold"), outliers)
+
+
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns the probabilities of logits that are divided by a temperature.
+
+    Args:
+        probabilities: (n, classes).
+        temperature: Above 0.
+    """
+    from scipy.special import softmax
+
+    if temperature == 1.0:
+        return probabilities
+    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    return np.asarray(softmax(logs / temperature, axis=1), probabilities.dtype)
+
+
+def find_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the temperature with the least cross-entropy (Guo et al., 2017).
+
+    Args:
+        probabilities: (n, classes), of images that have not trained.
+        labels: int (n,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = probabilities.astype(np.float64)
+
+    def measure(log_temperature: float) -> float:
+        own = scale(rows, float(np.exp(log_temperature)))[np.arange(len(labels)), labels]
+        return float(-np.log(np.maximum(own, _LEAST)).mean())
+
+    bounds = (np.log(_COLDEST), np.log(_HOTTEST))
+    return float(np.exp(minimize_scalar(measure, bounds=bounds, method="bounded").x))
+
+
+def find_threshold(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> float:
+    """Returns the least probability of a class in a label set (Sadinle et al., 2019).
+
+    Split-conformal: of n images the label sets of the ceil((n + 1) * coverage) best hold their
+    label, so that those of a new image hold it with at least this probability. 0, so that all
+    classes are in each set, where n is too small for that.
+
+    Args:
+        probabilities: (n, classes), of images that have not trained.
+        labels: int (n,).
+        coverage: Share of the label sets that hold the label, above 0 and below 1.
+    """
+    own = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
+    rank = int(np.ceil((len(own) + 1) * coverage))
+    return 0.0 if rank > len(own) else float(own[rank - 1])
+
+
+def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share: float) -> Outliers:
+    """Returns what known images look like.
+
+    The threshold comes from scores of images by the means of all others, as those of a new one.
+
+    Args:
+        features: float (n, features), of images that have not trained.
+        labels: int (n,).
+        classes: Number of classes.
+        share: Share of known images that lie below the threshold.
+    """
+    features = features.astype(np.float64)
+    centre = features.mean(axis=0)
+    moved = features - centre
+    sums = np.stack([moved[labels == place].sum(axis=0) for place in range(classes)])
+    means = _normalize(sums)
+    scores = np.empty(len(features))
+    for index, (row, label) in enumerate(zip(moved, labels, strict=True)):
+        others = sums.copy()
+        others[label] -= row
+        scores[index] = 1 - (_normalize(row[np.newaxis]) @ _normalize(others).T).max()
+    rank = min(int(np.ceil((len(scores) + 1) * share)), len(scores))
+    threshold = float(np.sort(scores)[rank - 1])
+    return Outliers(centre.astype(np.float32), means.astype(np.float32), threshold)
+
+
+def _normalize(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+def find_features(model: keras.Model) -> keras.KerasTensor:
+    """Returns the vector that enters the last layer of a model.
+
+    Args:
+        model: A whole model of an image task.
+    """
+    return model.get_layer(OUTPUT_LAYER).input
+
+
+def read_features(view: SplitView, count: int) -> np.ndarray:
+    """Returns the vectors that enter the last layer, float32 (n, features).
+
+    Args:
+        view: The split as the model sees it.
+        count: Its images.
+    """
+    source = view.model.input if view.source is None else view.source
+    wanted = find_features(view.model)
+    chunks = view.features.chunks(np.arange(count), PREFIX_BATCH)
+    if source is wanted:  # the model is cut before its last layer
+        return np.concatenate([np.asarray(batch) for batch, _ in chunks])
+    rest = FixedBatch(keras.Model(source, wanted))
+    return np.concatenate([np.asarray(rest(batch)) for batch, _ in chunks])
