@@ -76,6 +76,7 @@ class ClassificationSection(TaskSection):
     has_class_outputs: ClassVar[bool] = True
     graded_columns: ClassVar[tuple[str, ...]] = ("label", "predicted")
     hub_task: ClassVar[str] = "image-classification"
+    hub_metrics: ClassVar[Mapping[str, str]] = {"macro_f1": "f1"}
     takes_teacher: ClassVar[bool] = True
     ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
