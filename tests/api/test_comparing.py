@@ -205,6 +205,12 @@ def test_the_command_prints_what_differs_and_the_verdict(tmp_path):
     assert (tmp_path / "page.html").read_text() == page and page.startswith("<!doctype html>")
 
 
+def test_runs_names_the_verb_that_compares(tmp_path):
+    refused = tltool("runs", "compare", "a", "b", cwd=tmp_path, code=2).stderr
+
+    assert "did you mean 'tltool compare'?" in refused
+
+
 def test_comparing_imports_no_tensorflow(tmp_path):
     """A process of its own: this one has imported it."""
     for _ in range(2):

@@ -29,7 +29,6 @@ _NOT_STATED = "not stated"
 _UNKNOWN = "unknown"
 _MOST_CLASSES = 50
 _SPLITS = ("test", "validation")  # the first that was measured is what the card claims
-_HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "mean_average_precision": "average_precision"}
 _LEFT_OUT = ("images", "loss")
 
 
@@ -129,7 +128,7 @@ class _Card:
             "tags": ["tl-toolkit", "transfer-learning", recipe.task.kind, base],
             **({"pipeline_tag": hub_task} if hub_task else {}),
             "datasets": [self.data_name],
-            "metrics": list(dict.fromkeys(_HUB_METRICS.get(name, name) for name in names)),
+            "metrics": list(dict.fromkeys(map(self._name_metric, names))),
         }
         if names:
             values["model-index"] = [{"name": recipe.name, "results": [self._index(names)]}]
@@ -143,6 +142,9 @@ class _Card:
         ungraded = self.recipe.task.ungraded
         return [name for name in numbers if name not in _LEFT_OUT and name not in ungraded]
 
+    def _name_metric(self, name: str) -> str:
+        return self.recipe.task.hub_metrics.get(name, name)
+
     def _index(self, names: list[str]) -> dict[str, Any]:
         metrics, task = self.metrics[self.split], self.recipe.task
         intervals = metrics.get("intervals", {})
@@ -151,7 +153,7 @@ class _Card:
             "dataset": {"name": self.data_name, "type": self.data_name, "split": self.split},
             "metrics": [
                 {
-                    "type": _HUB_METRICS.get(name, name),
+                    "type": self._name_metric(name),
                     "name": f"{task.title_of(name)} ({self.split})",
                     "value": metrics[name],
                     **({"args": {"interval_95": intervals[name]}} if name in intervals else {}),

@@ -73,6 +73,7 @@ class TaskSection(KindSection):
         graded_columns: Columns of predictions.csv with the target of an image and its prediction,
             where a prediction is right or wrong; none where it is more or less so.
         hub_task: The Hugging Face Hub's word for the task, in model cards; "" where it has none.
+        hub_metrics: The Hub's words for metrics that it calls otherwise.
         takes_teacher: Whether another run's probabilities of its classes can be learned.
         why_not_mirrored: Why a mirrored image may have another target; "" if it has the same.
         has_classes: Whether `data.classes` names the outputs.
@@ -100,6 +101,7 @@ class TaskSection(KindSection):
     has_class_outputs: ClassVar[bool] = False
     graded_columns: ClassVar[tuple[str, ...]] = ()
     hub_task: ClassVar[str] = ""
+    hub_metrics: ClassVar[Mapping[str, str]] = {}
     takes_teacher: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = ""
     has_classes: ClassVar[bool] = True

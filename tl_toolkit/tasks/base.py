@@ -331,8 +331,11 @@ class Task:
             path: The file.
             output: The model's outputs, float32 (units,); None for a file that was refused.
             error: Why it was refused; None otherwise.
+
+        Raises:
+            TypeError: The task predicts whole maps.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__}: predicts whole maps")
 
     def evaluate(self, view: SplitView, targets: Any) -> Evaluation:
         """Measures a model on a split.

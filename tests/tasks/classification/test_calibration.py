@@ -73,7 +73,7 @@ def test_an_image_like_none_is_far_from_all_and_a_known_one_is_near():
     known = find_outliers(features, labels, 2, 0.9)
 
     def score(row):
-        moved = row - known.centre
+        moved = (row - known.centre) * known.weights
         return 1 - (known.means @ moved).max() / np.linalg.norm(moved)
 
     assert score(np.array([5.0, 0, 0])) < known.threshold < 0.1
@@ -90,7 +90,9 @@ def test_an_image_is_judged_by_the_others_of_its_class():
 
 
 def test_limits_come_back_as_they_were_written():
-    limits = Limits(2.0, 0.25, Outliers(np.ones(2, np.float32), np.eye(2, dtype=np.float32), 0.5))
+    limits = Limits(
+        2.0, 0.25, Outliers(*np.ones((2, 2), np.float32), np.eye(2, dtype=np.float32), 0.5)
+    )
 
     again = Limits.from_state(json.loads(json.dumps(limits.as_state())))
 
@@ -149,8 +151,9 @@ def test_the_exported_model_has_a_named_output_for_each_limit(runs):
     np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
     sets = expected >= np.float32(state["threshold"])
     np.testing.assert_array_equal(served["label_set"], sets)
-    vectors = keras.Model(run.model.input, run.model.get_layer("head_hidden1").output)
+    vectors = keras.Model(run.model.input, run.model.get_layer("f6_dense").output)
     moved = vectors.predict(images.astype(np.float32), verbose=0) - state["outliers"]["centre"]
+    moved *= state["outliers"]["weights"]
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     scores = 1 - (moved @ np.array(state["outliers"]["means"]).T).max(axis=1)
     np.testing.assert_allclose(served["ood_score"], scores, atol=1e-4)
@@ -174,6 +177,9 @@ def test_predictions_have_the_label_set(runs):
 def test_limits_that_have_no_meaning_are_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"task.coverage"):
         tl.validate(recipe_of(tmp_path, task={**ASKED, "coverage": 1.5}))
+    with pytest.raises(RecipeError, match=r"each fold has features of its own model"):
+        data = {"train": str(tmp_path), "folds": 3, "image_size": 32}
+        tl.validate(recipe_of(tmp_path, task=ASKED, data=data))
     with pytest.raises(RecipeError, match=r"task.calibrate"):
         tl.validate(recipe_of(tmp_path, task={"kind": "regression", "calibrate": True}))
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.batches import PREFIX_BATCH, FixedBatch
-from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER, POOLED_LAYERS
 from tl_toolkit.tasks.types import SplitView
 
 __all__ = [
@@ -30,19 +30,23 @@ __all__ = [
 
 _LEAST = 1e-30  # of a probability, whose logarithm is taken
 _COLDEST, _HOTTEST = 0.05, 20.0
+_STILL = 0.1  # of the mean deviation is added to each, for features that hardly vary
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """What images that are known look like, in the features that enter the last layer.
+    """What images that are known look like, in the features that the head reads of the base.
 
     Attributes:
         centre: float32 (features,), the mean of all.
-        means: float32 (classes, features), those of the classes, from the centre, of length 1.
+        weights: float32 (features,), by which differences from the centre are multiplied: the
+            inverse of the deviation within classes.
+        means: float32 (classes, features), weighted means of the classes, of length 1.
         threshold: The score above which a known image lies as rarely as label sets miss its class.
     """
 
     centre: np.ndarray
+    weights: np.ndarray
     means: np.ndarray
     threshold: float
 
@@ -68,8 +72,8 @@ class Limits:
             "temperature": self.temperature,
             "threshold": self.threshold,
             "outliers": None if known is None else {
-                "centre": known.centre.tolist(), "means": known.means.tolist(),
-                "threshold": known.threshold,
+                "centre": known.centre.tolist(), "weights": known.weights.tolist(),
+                "means": known.means.tolist(), "threshold": known.threshold,
             },
         }  # fmt: skip
 
@@ -83,6 +87,7 @@ class Limits:
         known = state.get("outliers")
         outliers = known and Outliers(
             np.array(known["centre"], np.float32),
+            np.array(known["weights"], np.float32),
             np.array(known["means"], np.float32),
             float(known["threshold"]),
         )
@@ -153,7 +158,11 @@ def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share:
     """
     features = features.astype(np.float64)
     centre = features.mean(axis=0)
-    moved = features - centre
+    present = np.unique(labels)
+    own = {place: features[labels == place].mean(axis=0) for place in present}
+    deviation = (features - np.stack([own[label] for label in labels])).std(axis=0)
+    weights = 1 / (deviation + max(_STILL * deviation.mean(), 1e-12))
+    moved = (features - centre) * weights
     sums = np.stack([moved[labels == place].sum(axis=0) for place in range(classes)])
     means = _normalize(sums)
     scores = np.empty(len(features))
@@ -163,7 +172,8 @@ def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share:
         scores[index] = 1 - (_normalize(row[np.newaxis]) @ _normalize(others).T).max()
     rank = min(int(np.ceil((len(scores) + 1) * share)), len(scores))
     threshold = float(np.sort(scores)[rank - 1])
-    return Outliers(centre.astype(np.float32), means.astype(np.float32), threshold)
+    centre, weights, means = (array.astype(np.float32) for array in (centre, weights, means))
+    return Outliers(centre, weights, means, threshold)
 
 
 def _normalize(rows: np.ndarray) -> np.ndarray:
@@ -171,16 +181,27 @@ def _normalize(rows: np.ndarray) -> np.ndarray:
 
 
 def find_features(model: keras.Model) -> keras.KerasTensor:
-    """Returns the vector that enters the last layer of a model.
+    """Returns the vector that a head reads of its base: standardized, pooled, or as it is.
+
+    What a head makes of it tells its classes apart, and forgets what else there is in an image.
 
     Args:
         model: A whole model of an image task.
     """
-    return model.get_layer(OUTPUT_LAYER).input
+    layers = {layer.name: layer for layer in model.layers}
+    for name in (NORMALIZE_LAYER, *POOLED_LAYERS):
+        if name in layers:
+            return layers[name].output
+    first = next(layer for layer in model.layers if _is_head(layer.name))
+    return first.input
+
+
+def _is_head(name: str) -> bool:
+    return name == OUTPUT_LAYER or name.startswith("head_")
 
 
 def read_features(view: SplitView, count: int) -> np.ndarray:
-    """Returns the vectors that enter the last layer, float32 (n, features).
+    """Returns the vectors of `find_features`, float32 (n, features).
 
     Args:
         view: The split as the model sees it.
@@ -189,7 +210,7 @@ def read_features(view: SplitView, count: int) -> np.ndarray:
     source = view.model.input if view.source is None else view.source
     wanted = find_features(view.model)
     chunks = view.features.chunks(np.arange(count), PREFIX_BATCH)
-    if source is wanted:  # the model is cut before its last layer
+    if source is wanted:  # the model is cut there
         return np.concatenate([np.asarray(batch) for batch, _ in chunks])
     rest = FixedBatch(keras.Model(source, wanted))
     return np.concatenate([np.asarray(rest(batch)) for batch, _ in chunks])

@@ -1,11 +1,12 @@
 """The section of recipes for classification."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tl_toolkit.recipe.tasks import Details, TaskSection
+from tl_toolkit.recipe.fields import Conflict
+from tl_toolkit.recipe.tasks import Details, TaskSection, field_of
 
 __all__ = ["ClassificationSection", "is_imbalanced"]
 
@@ -60,8 +61,8 @@ class ClassificationSection(TaskSection):
     )
     ood: bool = Field(
         default=False,
-        description="Give the exported model an output ood_score: how far the features of an image "
-        "are from those of the nearest class in the validation images, 0 to 2.",
+        description="Give the exported model an output ood_score: how far the features that "
+        "the head reads are from those of the nearest class in the validation images, 0 to 2.",
     )
 
     tunable: ClassVar[tuple[str, ...]] = (
@@ -75,6 +76,7 @@ class ClassificationSection(TaskSection):
     has_class_outputs: ClassVar[bool] = True
     graded_columns: ClassVar[tuple[str, ...]] = ("label", "predicted")
     hub_task: ClassVar[str] = "image-classification"
+    hub_metrics: ClassVar[Mapping[str, str]] = {"macro_f1": "f1"}
     takes_teacher: ClassVar[bool] = True
     ranks_classes: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
@@ -91,6 +93,18 @@ class ClassificationSection(TaskSection):
         "neighbors": "nearest neighbours",
         "probe": "linear probe",
     }
+
+    @classmethod
+    def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
+        """Yields a conflict for distances of features beside folds, whose models differ.
+
+        Args:
+            values: The recipe's sections, before validation.
+        """
+        yield from super().find_recipe_conflicts(values)
+        if field_of(values.get("task"), "ood") and field_of(values.get("data"), "folds"):
+            expected = "expected none beside data.folds: each fold has features of its own model"
+            yield Conflict(("task", "ood"), expected, "~task.ood")
 
     @classmethod
     def select_headlines(cls, metrics: Mapping[str, Any]) -> list[str]:

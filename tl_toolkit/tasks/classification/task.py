@@ -526,7 +526,7 @@ class Classification(ImageTask):
         known = self._limits.outliers
         if known is None:
             return served
-        moved = tf.math.l2_normalize(features - known.centre, axis=-1)
+        moved = tf.math.l2_normalize((features - known.centre) * known.weights, axis=-1)
         score = 1 - tf.reduce_max(moved @ known.means.T, axis=-1)
         is_far = score > known.threshold
         doubts = served.get("abstain")

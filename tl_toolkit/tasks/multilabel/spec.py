@@ -38,6 +38,11 @@ class MultilabelSection(TaskSection):
     )
 
     hub_task: ClassVar[str] = "image-classification"
+    hub_metrics: ClassVar[Mapping[str, str]] = {
+        "macro_f1": "f1",
+        "micro_f1": "f1",
+        "mean_average_precision": "average_precision",
+    }
     ranks_classes: ClassVar[bool] = True
     has_class_outputs: ClassVar[bool] = True
     score: ClassVar[str] = "mean_average_precision"
