@@ -25,6 +25,7 @@ NAMING = {
     "recipe/tasks.py": "the table of tasks, and the one that recipes have by default",
     "recipe/schema.py": "examples of the field task",
     "recipe/pixels.py": "edges is a way to sample pixels, too",
+    "sources/coco.py": "COCO calls the outline of an object so",
     "plan/preset.py": "logistic regression is no task",
 }
 NAMING_METRICS = {

@@ -12,8 +12,8 @@ from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.images.bands import encode_npy, read_size
 from tl_toolkit.images.geometry import Padding
+from tl_toolkit.images.pictures import as_photo
 from tl_toolkit.tasks.classification.task import Classification
-from tl_toolkit.tasks.dense.pictures import _as_photo
 from tl_toolkit.tasks.parity import Limits, Outputs
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
@@ -181,12 +181,12 @@ def test_segmentation_of_bands_learns_and_writes_pictures(tmp_path):
 def test_photo_of_bands_shows_the_first_three_in_their_own_range():
     bands = np.linspace([0, 5000, -1, 7], [1, 6000, 1, 8], 51)[:, np.newaxis]
 
-    photo = _as_photo(bands.astype(np.float32))
+    photo = as_photo(bands.astype(np.float32))
 
     assert photo.shape == (51, 1, 3)
     assert photo[0].tolist() == [[0, 0, 0]] and photo[-1].tolist() == [[255, 255, 255]]
     assert np.abs(photo[25] - 127.0).max() <= 1
-    assert _as_photo(bands[..., :1].astype(np.float32)).shape == (51, 1, 3)
+    assert as_photo(bands[..., :1].astype(np.float32)).shape == (51, 1, 3)
 
 
 def test_sizes_of_arrays_are_read_from_their_headers(tmp_path):

@@ -203,7 +203,10 @@ def test_the_mean_has_the_epochs_that_all_folds_reached():
     ("changes", "message"),
     [
         (["data.folds=1"], "folds"),
-        (["data.group=label"], "expected none without data.csv: groups are a column of its table"),
+        (
+            ["data.group=label"],
+            "expected none without data.csv or data.table: groups are a column of a table",
+        ),
         (["search={space: {data.folds: [2, 3]}}"], "scores on other images cannot be compared"),
     ],
 )

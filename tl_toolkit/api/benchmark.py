@@ -13,7 +13,7 @@ from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Handler, message
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, split_formats
 from tl_toolkit.runs.files import drafted, write_json
-from tl_toolkit.runs.states import name_run
+from tl_toolkit.runs.states import describe_absent, name_run
 
 if TYPE_CHECKING:
     from tl_toolkit.export.benchmark import Timing
@@ -105,7 +105,8 @@ def _find_models(run: Run, formats: Sequence[str] | None) -> dict[str, Path]:
     from tl_toolkit.export.benchmark import PREDICT
     from tl_toolkit.export.formats import find_format
 
-    run._require(run.folder.model)
+    if not run.folder.model.is_file():
+        raise describe_absent(run.folder, run.folder.model)
     paths = {
         name: run.folder.export / form.path
         for name, form in EXPORT_FORMATS.items()

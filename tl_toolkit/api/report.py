@@ -147,6 +147,7 @@ def _explain(
     with run.numerics():
         import numpy as np
 
+        from tl_toolkit.images.geometry import build_resize
         from tl_toolkit.images.pictures import as_photo
         from tl_toolkit.images.pipeline import decode_example, resize_pixels
         from tl_toolkit.inspect.drawing import lay_over
@@ -155,12 +156,13 @@ def _explain(
         from tl_toolkit.reports.facts import SIDE
 
         data, shown = run.recipe.data, {}
+        resize = build_resize(data.resize, data.pad_color, data.channels)
         for place, path in enumerate(paths):
             # A single output of two classes speaks for the second one alone.
             if outputs[place] or units == len(run.classes):
                 with contextlib.suppress(DataError):  # it has moved: there is no picture of it
                     image = decode_example(examples[path], data.channels).numpy()
-                    shown[place] = resize_pixels(image, data.image_size, run._resize)
+                    shown[place] = resize_pixels(image, data.image_size, resize)
         if shown:
             targets = [min(outputs[place], units - 1) for place in shown]
             heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)

@@ -103,7 +103,7 @@ def build_curve_report(run: InFolder) -> Report:
         [],
         [
             build_curve(points, title, found["split"]),
-            build_recipe({"recipe.yaml": folder.recipe.read_text(encoding="utf-8")}, {}),
+            build_recipe({folder.recipe.name: folder.recipe.read_text(encoding="utf-8")}, {}),
         ],
         describe_origin(folder.path, folder.read_status().get("started")),
     )

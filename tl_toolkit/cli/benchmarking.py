@@ -69,4 +69,4 @@ def benchmark_command(
         ]  # fmt: skip
         show(build_table(titles, rows))
         print_message(", ".join(f"{name} {value}" for name, value in found.machine.items()))
-    print_message(f"written: {found.path / 'benchmark.json'}, benchmark.svg")
+    print_message(f"written: {opened.folder.benchmark}, {opened.folder.benchmark_plot.name}")

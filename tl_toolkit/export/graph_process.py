@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Call = Callable[[Any], Any]
@@ -94,7 +95,9 @@ def open_keras(path: str, threads: int) -> tuple[Call, str]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    model = keras.saving.load_model(path, compile=False)
+    from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
+
+    model = load_saved_model(Path(path))
     function = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     return lambda x: function(tf.constant(x)).numpy(), f"Keras {keras.__version__}"
 
@@ -110,7 +113,9 @@ def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    model = keras.saving.load_model(path, compile=False)
+    from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
+
+    model = load_saved_model(Path(path))
     return lambda x: model.predict(x, verbose=0), f"Keras {keras.__version__}, predict"
 
 
@@ -182,8 +187,6 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
     import numpy as np
 
     images = np.load(inputs, allow_pickle=False)
-    if options.get("toolkit", False):
-        import tl_toolkit.transfer.saved  # noqa: F401  # registers its layers
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
     answers = [np.asarray(call(images[index : index + 1])) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)

@@ -80,8 +80,8 @@ class Data(Section):
     train: LocalPath | None = Field(
         default=None,
         description="Folder of training images, one folder per class inside; for a dense "
-        "task (an output per pixel), a folder of images and one of masks, or for segmentation a "
-        "file of annotations of COCO (.json).",
+        "task (an output per pixel), a folder of images and one of masks, or for masks of classes "
+        "a file of annotations of COCO (.json).",
         examples=["data/flowers/train"],
     )
     csv: LocalPath | None = Field(
