@@ -24,7 +24,7 @@ DENSE = {name for name in TASKS if find_task(name).is_dense}
 NAMING = {
     "recipe/tasks.py": "the table of tasks, and the one that recipes have by default",
     "recipe/schema.py": "examples of the field task",
-    "recipe/pixels.py": "edges is a way to sample pixels, too",
+    "recipe/pixels.py": "edges is a way to sample pixels, too; ImageSets/Segmentation, a folder",
     "sources/coco.py": "COCO calls the outline of an object so",
     "plan/preset.py": "logistic regression is no task",
 }
@@ -137,7 +137,7 @@ def test_no_file_outside_the_tasks_names_one():
     }
 
     assert set(naming) == set(NAMING)
-    assert naming["recipe/pixels.py"] == {"edges"}
+    assert naming["recipe/pixels.py"] == {"edges", "segmentation"}
 
 
 def test_a_name_inside_a_longer_text_is_noticed():

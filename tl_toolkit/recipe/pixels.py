@@ -47,7 +47,7 @@ class Masks(Section):
     )
     lists: Text | None = Field(
         default=None,
-        examples=["ImageSets/Main"],
+        examples=["ImageSets/Segmentation"],
         description="Folder in data.train with lists of the images of each split: train.txt, "
         "val.txt and test.txt, a name without its suffix in each line, as PASCAL VOC has them. "
         "Other images are left out, and a fraction is taken only of a split without a list.",
