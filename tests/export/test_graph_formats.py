@@ -183,7 +183,7 @@ def test_a_dense_model_gives_the_outputs_of_all_its_pixels():
 @pytest.mark.slow
 @pytest.mark.turns
 @pytest.mark.parametrize(
-    ("base", "task"),
+    ("name", "task"),
     [
         ("lenet5", Classification(CLASSES)),
         ("mobilenet", Multilabel(CLASSES)),
@@ -192,14 +192,14 @@ def test_a_dense_model_gives_the_outputs_of_all_its_pixels():
         ("pixelnet", Segmentation(CLASSES)),
     ],
 )
-def test_each_architecture_goes_to_each_format(tmp_path, base, task):
-    model = build_transfer(base, task=task).model
+def test_each_architecture_goes_to_each_format(tmp_path, name, task):
+    model = build_transfer(name, task=task).model
     finished = FinishedModel(model, task, "stretch")
 
     publish(finished, RunFolder(tmp_path), files={}, formats=GRAPHS)
 
-    for name in GRAPHS:
-        assert json.loads((tmp_path / f"export/parity.{name}.json").read_text())["holds"]
+    for form in GRAPHS:
+        assert json.loads((tmp_path / f"export/parity.{form}.json").read_text())["holds"]
 
 
 def test_limits_of_exact_formats_are_small():
