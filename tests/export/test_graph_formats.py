@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -13,14 +14,18 @@ from PIL import Image
 from tests.export.test_export import CLASSES, build_model, finish
 from tests.models import build_transfer
 from tl_toolkit.errors import ParityError
+from tl_toolkit.export import graph_process
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
 from tl_toolkit.export.graphs import run_graph
 from tl_toolkit.export.litert import write_litert
+from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish
 from tl_toolkit.images.decoder import decode_without_webp, explain
 from tl_toolkit.images.geometry import Padding
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.edges.task import Edges
 from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.segmentation.task import Segmentation
@@ -46,7 +51,7 @@ def test_each_format_is_proved_in_a_runtime_of_its_own(exported, name):
 
     assert exported[name].exists()
     assert report["holds"] and report["images"] == 16
-    assert report["agreement"]["share"] >= find_format(name).agreement
+    assert report["agreement"]["share"] >= (find_format(name).agreement or 1.0)
     assert report["bytes"] > 1000
     assert 0 < report["latency"]["p50_ms"] <= report["latency"]["p95_ms"]
     runtime = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}.get(name, "LiteRT")
@@ -62,13 +67,38 @@ def test_whole_numbers_differ_and_are_smaller(exported):
 
 
 def test_the_process_cannot_import_the_package(tmp_path):
-    code = "import runpy, sys; sys.modules['tl_toolkit'] = None; import tl_toolkit"
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ModuleNotFoundError" in child.stderr  # how graph_process.py keeps it out
+    """A runtime that asks for the package, in place of ONNX Runtime, is told that there is none."""
+    (tmp_path / "onnxruntime.py").write_text("import tl_toolkit\n")
+    np.save(tmp_path / "x.npy", np.zeros((1, 4, 4, 3), np.float32))
+    settings = json.dumps({"path": [str(tmp_path), *sys.path]})
+    words = ["onnx", "x.onnx", tmp_path / "x.npy", tmp_path / "out.npz", settings]
 
+    child = subprocess.run(
+        [sys.executable, "-I", graph_process.__file__, *words], capture_output=True, text=True
+    )
+
+    assert child.returncode == 1
+    assert "import of tl_toolkit halted" in child.stderr
+
+
+def test_a_model_that_its_runtime_refuses_is_told(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
+
     with pytest.raises(ParityError, match="cannot be run by onnx"):
         run_graph("onnx", tmp_path / "model.onnx", np.zeros((1, 4, 4, 3), np.float32))
+
+
+def test_openvino_does_not_call_its_maker(exported, tmp_path):
+    """The package that does writes a client's number below HOME first."""
+    np.save(tmp_path / "x.npy", np.zeros((1, 24, 32, 3), np.float32))
+    words = ["openvino", exported["openvino"], tmp_path / "x.npy", tmp_path / "out.npz"]
+
+    subprocess.run(
+        [sys.executable, "-I", graph_process.__file__, *words],
+        env={**os.environ, "HOME": str(tmp_path), "CI": ""}, check=True,
+    )  # fmt: skip
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "x.npy"]
 
 
 def test_a_format_that_differs_is_not_published_and_keeps_the_old_one(exported, monkeypatch):
@@ -84,7 +114,9 @@ def test_a_format_that_differs_is_not_published_and_keeps_the_old_one(exported, 
     monkeypatch.setattr("tl_toolkit.export.publish.find_format", lambda name: wrong)
     old = exported["litert"].read_bytes()
 
-    with pytest.raises(ParityError, match=r"differs from the Keras model by up to 0\.\d.*equal"):
+    with pytest.raises(
+        ParityError, match=r"differs from the Keras model by up to \S+, .* of its answers are equal"
+    ):
         publish(
             finish(build_model()),
             RunFolder(exported["litert"].parents[1]),
@@ -205,5 +237,18 @@ def test_each_architecture_goes_to_each_format(tmp_path, name, task):
 def test_limits_of_exact_formats_are_small():
     for name in ("keras", "litert", "onnx", "openvino"):
         assert find_format(name).limits.pixels <= 1e-4
-        assert find_format(name).agreement == 1.0
     assert Limits().pixels == 1e-5
+
+
+def test_whole_numbers_of_a_task_that_measures_have_a_limit_of_the_mean():
+    assert Edges.find_answers is Task.find_answers
+    form = find_format("litert-int8")
+
+    assert 0 < form.mean <= 0.1
+    report = {
+        "holds": False,
+        "outputs": {"largest_difference": 1, "limit": None, "mean_difference": 0.3, "mean_limit": 0},
+        "agreement": {"share": None, "limit": 0.8},
+    }  # fmt: skip
+    with pytest.raises(ParityError, match="0.3 in the mean"):
+        check_report(report, where="x")

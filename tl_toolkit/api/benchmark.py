@@ -69,7 +69,7 @@ def benchmark(
         ParityError: A runtime cannot run a model.
         RecipeError: A format is unknown, or cannot be run; a number is below 1.
     """
-    if min(*batch, *threads, calls) < 1:
+    if min([*batch, *threads, calls], default=0) < 1:
         raise RecipeError(Problem("benchmark", "batch, threads and calls are at least 1"))
     opened = run if isinstance(run, Run) else load_run(run)
     paths = _find_models(opened, formats)
@@ -126,4 +126,10 @@ def _find_models(run: Run, formats: Sequence[str] | None) -> dict[str, Path]:
             )
         )
     own = {PREDICT: run.folder.model} if not run.recipe.task.is_dense else {}
-    return own | {name: path for name, path in chosen.items() if path.exists()}
+    found = own | {name: path for name, path in chosen.items() if path.exists()}
+    if not found:
+        hint = f"tltool export {name_run(run.path)} --to litert"
+        raise DataError(
+            Problem(str(run.path), "was exported to no format that can be run", "", hint)
+        )
+    return found

@@ -78,8 +78,10 @@ class Format:
         ask: Runs what was written on images (n, h, w, 3) and encoded files.
         runtime: A name of `graph_process.OPENERS`, which runs it on float32 (n, h, w, channels) of
             the model's size; "" for none.
-        limits: The largest differences that the proof allows.
-        agreement: The least share of answers (the most probable class, say) that must be equal.
+        limits: The largest differences that the proof allows. Where these are small, answers (the
+            most probable class, say) differ only where two of them were as good as equal.
+        agreement: For a format without such a limit: the least share of equal answers.
+        mean: Likewise: the largest mean difference, of tasks whose outputs are no answers.
         document: Writes beside it, into the export folder, how to use it.
     """
 
@@ -87,7 +89,8 @@ class Format:
     ask: Ask | None = None
     runtime: str = ""
     limits: Limits = field(default_factory=Limits)
-    agreement: float = 1.0
+    agreement: float = 0.0
+    mean: float = float("inf")
     document: Callable[[FinishedModel, Path], None] | None = None
 
 

@@ -76,6 +76,7 @@ def open_openvino(path: str, threads: int) -> tuple[Call, str]:
         path: The folder.
         threads: Threads of a call.
     """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it calls its maker
     import openvino
 
     # Where a CPU has bfloat16, OpenVINO would compute in it: 3e-4 from the model's probabilities.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def write_companions(finished: FinishedModel, folder: Path) -> None:
         "output": f"float32 (n, {', '.join(map(str, model.output.shape[1:]))})",
         "task": type(finished.task).__name__.lower(),
         "classes": list(finished.task.classes),
+        "learned": _select_numbers(finished.task.state()),
     }
     write_json(folder / "preprocess.json", settings)
     write_atomically(folder / "predict.py", Path(reference.__file__).read_bytes())
+
+
+def _select_numbers(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a task learned, as temperatures and thresholds, without arrays."""
+    kept = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            value = _select_numbers(value)
+        if not isinstance(value, list):
+            kept[name] = value
+    return kept

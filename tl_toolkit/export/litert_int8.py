@@ -66,5 +66,6 @@ FORMAT = Format(
     runtime="litert",
     limits=Limits(pixels=float("inf")),
     agreement=0.8,  # what is lost is printed; less than this is another model
+    mean=0.1,  # of probabilities, components of normals, or deviations of a column
     document=write_companions,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from tl_toolkit.export.formats import FinishedModel, Format
@@ -18,6 +19,9 @@ def write_openvino(finished: FinishedModel, path: Path) -> None:
         finished: The model.
         path: Folder to write; must not exist.
     """
+    # OpenVINO counts its uses by a request to its maker; without that package it cannot.
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     path.mkdir()
     write_graph(finished, path / "model.xml", "openvino")
 

@@ -40,15 +40,19 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
 def _describe_graph(report: Mapping[str, Any], where: str) -> Problem:
     """Returns what is wrong by a report of `graph_parity`."""
     outputs, agreement = report["outputs"], report["agreement"]
-    shares = ""
+    largest, mean = outputs["largest_difference"], outputs["mean_difference"]
+    what = f"by up to {largest:.2g}, {mean:.2g} in the mean"
     if agreement["share"] is not None:
-        shares = f", and {agreement['share']:.1%} of its answers are equal"
+        what += f", and {agreement['share']:.1%} of its answers are equal"
+    limits = {
+        "{:g} at most": outputs["limit"],
+        "{:g} in the mean": outputs["mean_limit"],
+        "{:.0%} of equal answers": agreement["limit"],
+    }
+    expected = ", ".join(text.format(limit) for text, limit in limits.items() if limit is not None)
     return Problem(
         where=where,
-        what=f"the exported model differs from the Keras model by up to "
-        f"{outputs['largest_difference']:.2g}{shares}",
-        expected=("" if outputs["limit"] is None else f"At most {outputs['limit']:g}. ")
-        + f"At least {agreement['limit']:.0%} of equal answers. Nothing was published; the report "
-        "has the figures.",
+        what=f"the exported model differs from the Keras model {what}",
+        expected=f"Allowed: {expected}. Nothing was published; the report has the figures.",
         hint="tltool export RUN --to saved_model, or another of the formats",
     )

@@ -104,9 +104,7 @@ def _compare(
 ) -> Mapping[str, Any]:
     """Returns the report on what was written; empty where nothing can be asked."""
     if form.ask is None and form.runtime:
-        return compare_graph(
-            finished, draft, runtime=form.runtime, limits=form.limits, agreement=form.agreement
-        )
+        return compare_graph(finished, form, draft)
     if form.ask is None:
         return {}
     ask = functools.partial(form.ask, draft)
