@@ -247,7 +247,12 @@ def test_whole_numbers_of_a_task_that_measures_have_a_limit_of_the_mean():
     assert 0 < form.mean <= 0.1
     report = {
         "holds": False,
-        "outputs": {"largest_difference": 1, "limit": None, "mean_difference": 0.3, "mean_limit": 0},
+        "outputs": {
+            "largest_difference": 1,
+            "limit": None,
+            "mean_difference": 0.3,
+            "mean_limit": 0.1,
+        },
         "agreement": {"share": None, "limit": 0.8},
     }  # fmt: skip
     with pytest.raises(ParityError, match="0.3 in the mean"):
