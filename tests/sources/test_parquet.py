@@ -13,6 +13,7 @@ from tests.command import tltool
 from tests.tables import list_recipe
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
+from tl_toolkit.sources.table_rows import find_shards
 from tl_toolkit.sources.tables import read_table
 
 pa = pytest.importorskip("pyarrow")
@@ -123,6 +124,33 @@ def test_shards_are_of_the_split_that_their_names_tell(tmp_path):
     assert not problems
     assert [file.split for file in listing.files] == [*["train"] * 4, *["validation"] * 2,
                                                        *["test"] * 2]  # fmt: skip
+
+
+def test_the_name_of_the_folder_itself_tells_no_split(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"train/{name}-00000-of-00001.parquet", make_rows(2), features=FEATURES)
+
+    files = read_table(tmp_path / "train")[0]
+
+    assert [file.split for file in files] == ["test", "test", "train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00001-b42a775f407cee45.parquet", "train"),
+        ("covid_test-train.tfrecord-00000-of-00001", "train"),
+        ("covid_test-part1.tfrecord-00000-of-00001", ""),
+        ("my-validation-set.tfrecord-00000-of-00001", ""),
+        ("test_of_train.tfrecord", "train"),
+        ("validation-00000-of-00128", "validation"),
+        ("pets.parquet", ""),
+    ],
+)
+def test_the_last_word_of_a_split_before_the_number_of_a_shard_counts(name, split, tmp_path):
+    (tmp_path / name).touch()
+
+    assert find_shards(tmp_path, "*") == [(tmp_path / name, split)]
 
 
 def test_columns_of_several_labels_and_of_numbers_are_targets(tmp_path):
