@@ -13,6 +13,7 @@ from tests.command import tltool
 from tests.tables import list_recipe
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
+from tl_toolkit.sources.parquet import read_images
 from tl_toolkit.sources.table_rows import find_shards
 from tl_toolkit.sources.tables import read_table
 
@@ -167,6 +168,32 @@ def test_columns_of_several_labels_and_of_numbers_are_targets(tmp_path):
     assert not wrong and not bad
     assert [file.targets for file in labels.files] == [("cat|dog",), ("",), ("dog",)]
     assert [file.targets for file in numbers.files] == [("2.5",), ("-1.0",), ("0.001",)]
+
+
+@pytest.mark.parametrize(
+    ("noted", "name", "is_struct"),
+    [(True, "photo", False), (False, "image", False), (False, "photo", True)],
+)
+def test_the_column_of_images_is_not_that_of_other_bytes(noted, name, is_struct, tmp_path):
+    data = encode(3)
+    image = {"bytes": data, "path": ""} if is_struct else data
+    features = {name: {"_type": "Image"}, "hash": {"_type": "Value"}} if noted else None
+    table = write(
+        tmp_path / "a.parquet", [{"hash": b"123", name: image, "label": "x"}], features=features
+    )
+
+    assert list(read_images(table, [1])) == [(1, data)]
+
+
+@pytest.mark.parametrize("features", [None, {"labels": {"feature": {"names": ["a|b", "c"]}}}])
+def test_names_of_a_list_that_hold_the_sign_between_them_are_refused(features, tmp_path):
+    labels = [0, 1] if features else ["a|b", "c"]
+    rows = [{"image": encode(0), "labels": labels}]
+    table = write(tmp_path / "a.parquet", rows, features=features)
+
+    _, [(_, problem)] = read_table(table, ["labels"])
+
+    assert problem.what == f"'{table}' has a name with '|' in it, in ['a|b', 'c']"
 
 
 def test_a_file_that_names_images_is_a_table_like_any_other(tmp_path):
