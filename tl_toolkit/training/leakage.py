@@ -8,7 +8,7 @@ from tl_toolkit.audit.near_leaks import find_near_leaks
 from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler, report_counts, warning
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.images.members import extract_members
+from tl_toolkit.images.members import EXTRACTED, extract_members
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.leaks import Leak, describe_leaks, refuse_leaks
@@ -76,7 +76,7 @@ def _refuse(plan: Plan, pairs: Sequence[tuple[Example, Example]], *, is_near: bo
 def _name_rows(plan: Plan) -> dict[str, str]:
     """Returns `shop.parquet#12` for the extracted file of each image in a file with others."""
     members = [file.path for file in plan.listing.files if file.path.startswith(INSIDE)]
-    files = extract_members(members, default_cache_dir() / "extracted")
+    files = extract_members(members, default_cache_dir() / EXTRACTED)
     return {file: member.removeprefix(INSIDE) for file, member in zip(files, members, strict=True)}
 
 
