@@ -249,6 +249,19 @@ def test_a_folder_per_class_wins_over_shards_that_lie_in_it(photos, name, split)
     assert len((photos.parent / "s.csv").read_text().splitlines()) == 5
 
 
+def test_a_run_on_a_table_is_evaluated_on_a_folder_per_class_with_shards_in_it(photos, tmp_path):
+    planning = plan_data(csv=photos / "labels.csv", validation=0.5)
+    other = tmp_path / "other"
+    for label in ("cat", "dog"):
+        (other / label).mkdir(parents=True)
+        (photos / f"{'01'[label == 'dog']}.png").rename(other / label / "0.png")
+    (other / "features.parquet").write_bytes(b"features")
+
+    listing = planning.list_for_evaluation(other, ("cat", "dog"))
+
+    assert [file.targets for file in listing.files] == [("cat",), ("dog",)]
+
+
 def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):
     write_jsonl(photos / "metadata.jsonl", [{**row, "split": None} for row in ROWS])
 
