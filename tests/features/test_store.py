@@ -242,6 +242,25 @@ def test_the_commands_show_and_empty_the_store(tmp_path, monkeypatch, capsys):
     assert not FeatureCache().shards()
 
 
+def test_images_of_files_with_others_are_counted_and_stay(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
+    folder = tmp_path / "extracted" / "t-01234567"
+    folder.mkdir(parents=True)
+    for name in ("1-aa.png", "2-bb.png"):
+        (folder / name).write_bytes(bytes(1_500_000))
+    (folder / "index.json").write_text("{}")
+
+    for arguments in (["info"], ["info", "--json"], ["clear"]):
+        assert run(["cache", *arguments]) == 0
+
+    place = tmp_path / "extracted"
+    shown = "".join(capsys.readouterr())
+    line = f"2 images of Parquet and TFRecord files, 3.0 MB, in {place}"
+    assert f"{line}\n" in shown and f"{line} stay, as finished runs read them\n" in shown
+    assert '"bytes": 3000000' in shown
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_the_store_is_shown_for_each_base_and_its_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
     for number, (key, cut, data) in enumerate(

@@ -106,6 +106,54 @@ def test_near_copies_that_no_check_has_seen_are_refused_before_training(near, tm
     assert ("data.group=group_near" in str(error.value)) == ("data.folds" in changes)
 
 
+@pytest.fixture
+def inside(near, tmp_path):
+    """The recipe of the near copy, with its photos in a Parquet file and the splits in a column."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"image": path.read_bytes(), "label": path.parent.name, "split": split}
+        for split, name in (("train", "train"), ("validation", "val"))
+        for path in sorted((tmp_path / name).rglob("*.jpg"))
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    return near | {"data": {"table": str(tmp_path / "t.parquet"), "image_size": 32}}, rows
+
+
+def survey(recipe, folder, changes=(), progress=ignore):
+    plan, task = plan_values(recipe, changes)
+    return survey_images(plan, task, RunFolder(folder), progress)
+
+
+def test_equal_images_in_a_file_with_others_are_refused_by_their_rows(inside, tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    recipe, rows = inside
+    table = tmp_path / "t.parquet"
+    rows[-1]["image"] = rows[0]["image"]
+    parquet.write_table(pa.Table.from_pylist(rows), table)
+    warnings = []
+
+    with pytest.raises(DataError, match="leakage = 'refuse': 1 image is in two splits") as error:
+        survey(recipe, tmp_path / "run")
+    survey(recipe, tmp_path / "allowed", {"data.leakage": "allow"}, warnings.append)
+    (tmp_path / "exclude.csv").write_text(f"path\n{table}#{len(rows)}\n")
+    survey(recipe, tmp_path / "left", {"data.exclude": tmp_path / "exclude.csv"})
+
+    assert f"{table}#{len(rows)} (validation) is {table}#1 (train)" in str(error.value)
+    assert f"whose column path names rows as {table}#{len(rows)}" in str(error.value)
+    assert any("1 images are in two splits" in str(event) for event in warnings)
+
+
+def test_near_copies_in_a_file_with_others_are_refused_by_their_rows(inside, tmp_path):
+    recipe, _ = inside
+
+    with pytest.raises(DataError, match="1 pair of near duplicates is in two splits") as error:
+        survey(recipe, tmp_path / "run", {"data.leakage": "refuse_near"})
+
+    assert "t.parquet#" in str(error.value) and "data.exclude=exclude.csv" in str(error.value)
+    assert "tltool data check" not in str(error.value)
+
+
 def test_only_files_of_equal_size_are_read(recipe, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(KnownFiles, "add", lambda self, path, *_: read.append(path))

@@ -137,6 +137,11 @@ def annotate(segmentation, **fields):
         ("[" * 100_000, "is nested too deeply"),
         ({"images": []}, "has no list categories"),
         (make_coco(images=[{"id": 1}]), "has no file_name in images[0]"),
+        (make_coco(["\ud800d/x.png"]), "holds half of a character in file_name of images[0]"),
+        (
+            make_coco(categories=[{"id": 7, "name": "\udc00"}]),
+            "holds half of a character in name of categories[0]",
+        ),
         (make_coco(images=make_coco()["images"][:1] * 2), "has two images of one id"),
         (
             make_coco(images=[{"id": 10, "file_name": "a", "height": 10**9, "width": 10**9}]),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -198,16 +199,67 @@ def test_init_names_a_broken_line_and_no_field_of_a_recipe(photos):
     assert "data.csv" not in done.stderr
 
 
-def test_a_folder_per_class_with_a_table_of_something_else_stays_one(photos):
+@pytest.mark.parametrize("column", ["author", "width"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_folder_per_class_with_a_table_of_something_else_stays_one(photos, column, split):
     for number, label in enumerate("xxyy"):
-        (photos / label).mkdir(exist_ok=True)
-        (photos / f"{number}.png").rename(photos / label / f"{number}.png")
-    (photos / "metadata.csv").write_text("file_name,author\n0.png,me\n")
+        (photos / split / label).mkdir(exist_ok=True, parents=True)
+        (photos / f"{number}.png").rename(photos / split / label / f"{number}.png")
+    value = {"author": "me", "width": 8}[column]
+    (photos / split / "metadata.csv").write_text(f"file_name,{column}\nx/0.png,{value}\n")
 
     tltool("init", "photos", "-o", "r.yaml", cwd=photos.parent)
 
-    assert "  train: photos\n" in (photos.parent / "r.yaml").read_text()
-    assert read_header(photos, expected="")[0] == ("path", "author")
+    text = (photos.parent / "r.yaml").read_text()
+    assert f"  train: {photos.name / Path(split)}\n" in text and "\ntask:" not in text
+    assert column in read_header(photos, expected="")[0]
+
+
+def test_a_task_that_is_named_takes_the_table_in_a_folder_per_class(photos):
+    for number, label in enumerate("xxyy"):
+        (photos / label).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / label / f"{number}.png")
+    write_jsonl(
+        photos / "metadata.jsonl",
+        [{"file_name": f"{'xxyy'[number]}/{number}.png", "width": number} for number in range(4)],
+    )
+
+    tltool("init", "photos", "--task", "regression", "-o", "r.yaml", cwd=photos.parent)
+
+    assert "  table: photos\n" in (photos.parent / "r.yaml").read_text()
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+@pytest.mark.parametrize("name", ["features.parquet", "more.tfrecord", "data/x.parquet"])
+def test_a_folder_per_class_wins_over_shards_that_lie_in_it(photos, name, split):
+    for number, label in enumerate("xxyy"):
+        (photos / split / label).mkdir(exist_ok=True, parents=True)
+        (photos / f"{number}.png").rename(photos / split / label / f"{number}.png")
+    for folder in {photos, photos / split}:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"features")
+
+    tltool("init", "photos", "-o", "r.yaml", cwd=photos.parent)
+    checked = tltool("data", "check", "photos", cwd=photos.parent)
+    place = str(photos.name / Path(split))
+    tltool("data", "split", place, "-o", "s.csv", "--validation", "0.5", cwd=photos.parent)
+
+    assert f"  train: {place}\n" in (photos.parent / "r.yaml").read_text()
+    assert "4 images looked at" in checked.stdout + checked.stderr
+    assert len((photos.parent / "s.csv").read_text().splitlines()) == 5
+
+
+def test_a_run_on_a_table_is_evaluated_on_a_folder_per_class_with_shards_in_it(photos, tmp_path):
+    planning = plan_data(csv=photos / "labels.csv", validation=0.5)
+    other = tmp_path / "other"
+    for label in ("cat", "dog"):
+        (other / label).mkdir(parents=True)
+        (photos / f"{'01'[label == 'dog']}.png").rename(other / label / "0.png")
+    (other / "features.parquet").write_bytes(b"features")
+
+    listing = planning.list_for_evaluation(other, ("cat", "dog"))
+
+    assert [file.targets for file in listing.files] == [("cat",), ("dog",)]
 
 
 def test_an_image_folder_is_checked_and_split_as_a_table_is(photos):

@@ -13,6 +13,8 @@ from tests.command import tltool
 from tests.tables import list_recipe
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
+from tl_toolkit.sources.parquet import read_images
+from tl_toolkit.sources.table_rows import find_shards
 from tl_toolkit.sources.tables import read_table
 
 pa = pytest.importorskip("pyarrow")
@@ -125,6 +127,33 @@ def test_shards_are_of_the_split_that_their_names_tell(tmp_path):
                                                        *["test"] * 2]  # fmt: skip
 
 
+def test_the_name_of_the_folder_itself_tells_no_split(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"train/{name}-00000-of-00001.parquet", make_rows(2), features=FEATURES)
+
+    files = read_table(tmp_path / "train")[0]
+
+    assert [file.split for file in files] == ["test", "test", "train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00001-b42a775f407cee45.parquet", "train"),
+        ("covid_test-train.tfrecord-00000-of-00001", "train"),
+        ("covid_test-part1.tfrecord-00000-of-00001", ""),
+        ("my-validation-set.tfrecord-00000-of-00001", ""),
+        ("test_of_train.tfrecord", "train"),
+        ("validation-00000-of-00128", "validation"),
+        ("pets.parquet", ""),
+    ],
+)
+def test_the_last_word_of_a_split_before_the_number_of_a_shard_counts(name, split, tmp_path):
+    (tmp_path / name).touch()
+
+    assert find_shards(tmp_path, "*") == [(tmp_path / name, split)]
+
+
 def test_columns_of_several_labels_and_of_numbers_are_targets(tmp_path):
     rows = [
         {"picture": encode(number), "labels": labels, "size": size, "more": {"x": 1}}
@@ -139,6 +168,32 @@ def test_columns_of_several_labels_and_of_numbers_are_targets(tmp_path):
     assert not wrong and not bad
     assert [file.targets for file in labels.files] == [("cat|dog",), ("",), ("dog",)]
     assert [file.targets for file in numbers.files] == [("2.5",), ("-1.0",), ("0.001",)]
+
+
+@pytest.mark.parametrize(
+    ("noted", "name", "is_struct"),
+    [(True, "photo", False), (False, "image", False), (False, "photo", True)],
+)
+def test_the_column_of_images_is_not_that_of_other_bytes(noted, name, is_struct, tmp_path):
+    data = encode(3)
+    image = {"bytes": data, "path": ""} if is_struct else data
+    features = {name: {"_type": "Image"}, "hash": {"_type": "Value"}} if noted else None
+    table = write(
+        tmp_path / "a.parquet", [{"hash": b"123", name: image, "label": "x"}], features=features
+    )
+
+    assert list(read_images(table, [1])) == [(1, data)]
+
+
+@pytest.mark.parametrize("features", [None, {"labels": {"feature": {"names": ["a|b", "c"]}}}])
+def test_names_of_a_list_that_hold_the_sign_between_them_are_refused(features, tmp_path):
+    labels = [0, 1] if features else ["a|b", "c"]
+    rows = [{"image": encode(0), "labels": labels}]
+    table = write(tmp_path / "a.parquet", rows, features=features)
+
+    _, [(_, problem)] = read_table(table, ["labels"])
+
+    assert problem.what == f"'{table}' has a name with '|' in it, in ['a|b', 'c']"
 
 
 def test_a_file_that_names_images_is_a_table_like_any_other(tmp_path):

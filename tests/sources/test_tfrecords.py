@@ -121,6 +121,36 @@ def test_a_folder_that_tfds_prepared_has_splits_and_names_of_classes(tmp_path):
     assert listing.count() == {"test": {"cat": 1, "dog": 1}, None: {"cat": 2, "dog": 2}}
 
 
+def test_names_of_classes_that_are_not_utf8_are_refused_by_their_file(tmp_path):
+    write(tmp_path / "pets-train.tfrecord-00000-of-00001", make_examples())
+    (tmp_path / "label.labels.txt").write_bytes(b"caf\xe9\ndog\n")
+
+    [(_, problem)] = list_recipe(table=tmp_path)[1]
+
+    assert problem.what == f"'{tmp_path}/label.labels.txt' is not UTF-8"
+
+
+@pytest.mark.parametrize(("labels", "file"), [([0, 1], "a|b\nc\n"), (["a|b", "c"], "")])
+def test_names_of_a_list_that_hold_the_sign_between_them_are_refused(labels, file, tmp_path):
+    table = write(tmp_path / "a.tfrecord", [{"image": encode(0), "labels": labels}])
+    if file:
+        (tmp_path / "labels.labels.txt").write_text(file)
+
+    _, [(_, problem)] = read_table(table, ["labels"])
+
+    assert "has a name with '|' in it" in problem.what and "a|b" in problem.what
+
+
+def test_a_record_whose_length_begins_as_gzip_does_is_read(tmp_path):
+    length, example = 0x8B1F, {"image": encode(0) + bytes(35_000), "label": "x"}
+    example["image"] += bytes(length - len(serialize(example)))
+    assert len(serialize(example)) == length
+
+    files, problems = read_table(write(tmp_path / "a.tfrecord", [example]))
+
+    assert not problems and [file.targets for file in files] == [("x",)]
+
+
 def test_large_examples_are_stepped_over_without_being_read(tmp_path, monkeypatch):
     examples = [{"image": encode(9) + bytes(1 << 20), "label": number % 2} for number in range(8)]
     table = write(tmp_path / "a.tfrecord", examples)

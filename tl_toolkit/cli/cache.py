@@ -1,7 +1,8 @@
-"""`tltool cache`: how large the feature store is, and emptying it."""
+"""`tltool cache`: how large the feature store and the extracted images are; emptying the store."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def cache_command() -> None:
-    """Show and empty the feature store: outputs of frozen networks, kept between runs."""
+    """Show and empty the feature store: outputs of frozen networks, kept between runs.
+
+    Images that runs took out of Parquet and TFRecord files are shown, and stay: runs that are
+    finished read them.
+    """
 
 
-@cache_command.command("info", short_help="List what is stored for each base and data.")
-@click.option("--json", "as_json", is_flag=True, help="Print folder, bytes and entries as JSON.")
+@cache_command.command("info", short_help="List stored features, and count extracted images.")
+@click.option("--json", "as_json", is_flag=True, help="Print folders, bytes and entries as JSON.")
 def show_info(as_json: bool) -> None:
     """List what is stored for each base and data, the least recently used first.
 
-    What was used least recently is deleted first where room is needed.
+    What was used least recently is deleted first where room is needed. Images that runs took out
+    of Parquet and TFRecord files are counted below.
     """
     from tl_toolkit.features.store import FeatureCache
 
@@ -43,7 +49,16 @@ def show_info(as_json: bool) -> None:
             }
             for shard in shards
         ]
-        show_json({"folder": str(cache.root), "bytes": total, "entries": entries})
+        folder, images, size = _find_extracted()
+        extracted = {"folder": str(folder), "bytes": size, "images": images}
+        show_json(
+            {
+                "folder": str(cache.root),
+                "bytes": total,
+                "entries": entries,
+                "extracted": extracted,
+            }
+        )
         return
     groups: dict[tuple[str, str], list[Shard]] = {}
     for shard in shards:
@@ -61,14 +76,36 @@ def show_info(as_json: bool) -> None:
     if rows:
         show(build_table(["base", "images of", "entries", "size", "last used"], rows))
     print_message(f"{describe_size(total)} in {cache.root}")
+    _print_extracted("")
 
 
-@cache_command.command("clear", short_help="Delete all that is stored.")
+@cache_command.command("clear", short_help="Delete all stored features.")
 def clear_cache() -> None:
-    """Delete all that is stored; it is computed again when it is needed."""
+    """Delete all stored features; they are computed again when they are needed.
+
+    Images that runs took out of Parquet and TFRecord files stay.
+    """
     from tl_toolkit.features.store import FeatureCache
 
     cache = FeatureCache()
     count, size = cache.clear()
     entries = "1 entry" if count == 1 else f"{count} entries"
     print_message(f"{entries} deleted, {describe_size(size)}, from {cache.root}")
+    _print_extracted(" stay, as finished runs read them")
+
+
+def _find_extracted() -> tuple[Path, int, int]:
+    """Returns the folder of images that lay in files with others, how many, and their bytes."""
+    from tl_toolkit.images.members import EXTRACTED, count_extracted
+    from tl_toolkit.runs.files import default_cache_dir
+
+    folder = default_cache_dir() / EXTRACTED
+    return folder, *count_extracted(folder)
+
+
+def _print_extracted(stay: str) -> None:
+    folder, images, size = _find_extracted()
+    if images:
+        what = "1 image" if images == 1 else f"{images} images"
+        words = f"{what} of Parquet and TFRecord files, {describe_size(size)}, in {folder}"
+        print_message(f"{words}{stay}")

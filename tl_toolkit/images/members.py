@@ -13,7 +13,10 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.files import describe_unwritable, name_draft, write_atomically
 from tl_toolkit.sources.members import INSIDE, locate_member, read_members
 
-__all__ = ["extract_members"]
+__all__ = ["EXTRACTED", "count_extracted", "extract_members"]
+
+EXTRACTED = "extracted"
+"""The folder of the cache that receives the images."""
 
 _INDEX = "index.json"
 _SUFFIXES = {
@@ -55,6 +58,20 @@ def extract_members(paths: Sequence[str], folder: Path) -> list[str]:
         return extracted[file].get(row, path)
 
     return [find(path) if path.startswith(INSIDE) else path for path in paths]
+
+
+def count_extracted(folder: Path) -> tuple[int, int]:
+    """Returns how many images a folder of `extract_members` holds, and their bytes.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    sizes = []
+    for path in folder.glob("*/*"):
+        with contextlib.suppress(OSError):  # removed a moment ago
+            if path.name != _INDEX:
+                sizes.append(path.stat().st_size)
+    return len(sizes), sum(sizes)
 
 
 def _extract(file: Path, rows: Sequence[int], folder: Path) -> dict[int, str]:

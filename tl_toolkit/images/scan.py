@@ -23,7 +23,7 @@ from tl_toolkit.images.convert import CONVERTED, convert_to_png
 from tl_toolkit.images.decoder import explain
 from tl_toolkit.images.folds import assign_folds
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.images.members import extract_members
+from tl_toolkit.images.members import EXTRACTED, extract_members
 from tl_toolkit.images.splits import check_groups, keep_few, sample_splits
 from tl_toolkit.images.verdicts import Verdicts
 from tl_toolkit.runs.files import default_cache_dir, write_atomically
@@ -214,7 +214,7 @@ def inspect_images(
         OutputError: `convert_dir` cannot be written, or the cache for images of a file with others.
         DataError: A file with images in it cannot be read.
     """
-    paths = extract_members(paths, (cache_dir or default_cache_dir()) / "extracted")
+    paths = extract_members(paths, (cache_dir or default_cache_dir()) / EXTRACTED)
     version = f"{describe_decoder(channels)}-{tf.__version__}-{PIL.__version__}"
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)

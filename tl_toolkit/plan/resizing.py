@@ -8,6 +8,7 @@ from pathlib import Path
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError
 from tl_toolkit.sources.arrays import find_channels
+from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.listing import ARRAY_SUFFIXES, suffixes_of
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
@@ -70,7 +71,7 @@ def list_files(source: Path, suffixes: Set[str]) -> list[Path]:
     Raises:
         DataError: There are none.
     """
-    if not is_table(source):
+    if not is_table(source) or prefers_folders(source, "label", "labels"):
         return list_images(source, suffixes=suffixes)
     cells = read_columns(source, ["path"]).get("path", [])
     return [Path(cell.file or source).parent / cell.value for cell in cells]

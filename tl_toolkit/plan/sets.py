@@ -15,6 +15,7 @@ from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
+from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
@@ -83,9 +84,9 @@ def is_listed(source: Path, label: str = _LABEL) -> bool:
     """
     if not source.is_dir():
         return is_table(source)
-    # Without a label a folder of images is one all the same; one of Parquet files has no images.
-    if not is_table(source):
+    if not is_table(source) or prefers_folders(source, label):
         return False
+    # Without a label a folder of images is one all the same; one of Parquet files has no images.
     return not find_metadata(source) or label in read_header(source, expected="")[0]
 
 

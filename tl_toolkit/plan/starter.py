@@ -18,6 +18,7 @@ from tl_toolkit.plan.tasks import Proposal, TaskPlanning
 from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
     is_table,
@@ -32,6 +33,10 @@ _NAMES_OF_PATH = {
     "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name",
     "image_id", "img", "img_path", "photo", "picture",
 }  # fmt: skip
+
+
+_CLASSES = ("label", "labels")
+"""Columns that name classes: a metadata file with one counts more than folders of images."""
 
 
 class Starter(NamedTuple):
@@ -112,8 +117,12 @@ def _find_proposal(
     source: Path, place: Path, image_size: int, task: str, channels: int
 ) -> tuple[str, Proposal]:
     """Asks each task in turn, or the one that was named; last those that take any folder."""
-    header = _read_header(source) if is_table(source) else ()
     plannings = {task: _open_planning(task)} if task else _list_plannings()
+    header: tuple[str, ...] = ()
+    if prefers_folders(source, *_CLASSES) and (not task or plannings[task].folders):
+        plannings = {kind: it for kind, it in plannings.items() if it.folders}
+    elif is_table(source):
+        header = _read_header(source)
     for kind, planning in sorted(plannings.items(), key=lambda item: item[1].takes_any_folder):
         try:
             proposal = planning.propose(source, place, image_size, channels)

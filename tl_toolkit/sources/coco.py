@@ -160,7 +160,18 @@ def _entries(values: Mapping[str, Any], part: str, **kinds: Any) -> Iterator[dic
             value = entry.get(field) if isinstance(entry, dict) else None
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ValueError(f"has no {field} in {part}[{number}]")
+            if kind is str and not _is_whole(value):
+                raise ValueError(f"holds half of a character in {field} of {part}[{number}]")
         yield entry
+
+
+def _is_whole(text: str) -> bool:
+    """Returns whether a text can be written: an escape of JSON may be half of an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_region(category: str, values: Any, image: AnnotatedImage) -> Region:

@@ -36,7 +36,7 @@ def describe_unused(
         suffixes: Endings of the images' names.
     """
     linked = [entry.path for entry in ignored if entry.reason == LINKED_FOLDER]
-    if linked := [path for path in linked if _may_hold_images(path, suffixes)]:
+    if linked := [path for path in linked if may_hold_images(path, suffixes)]:
         named = name_some(f"{path} (to {os.path.realpath(path)})" for path in linked)
         what = f"linked folders are not followed: {named}"
         expected = "Images in them would be left out."
@@ -49,8 +49,13 @@ def describe_unused(
         yield Problem(where, what, "Images in them would be left out.", "chmod u+rx FOLDER")
 
 
-def _may_hold_images(folder: str, suffixes: Set[str]) -> bool:
-    """Returns whether there is an image below a folder, or more folders than are opened here."""
+def may_hold_images(folder: str, suffixes: Set[str]) -> bool:
+    """Returns whether there is an image below a folder, or more folders than are opened here.
+
+    Args:
+        folder: The folder.
+        suffixes: Endings of the images' names.
+    """
     waiting = [folder]
     for _ in range(_OPENED_FOLDERS):
         if not waiting:

@@ -149,10 +149,14 @@ def _read(path: Path, split: str, size: int, changed: int) -> tuple[RawRow, ...]
         if not image and not own:
             what = f"{str(path)!r} has no column of images; it has {', '.join(schema.names)}"
             raise DataError(Problem("", what))
-        columns = {
-            name: [_as_text(value, features.get(name, ())) for value in column.to_pylist()]
-            for name, column in zip(names, file.read(names).columns, strict=True)
-        }
+        read = zip(names, file.read(names).columns, strict=True)
+        try:
+            columns = {
+                name: [_as_text(value, features.get(name, ())) for value in column.to_pylist()]
+                for name, column in read
+            }
+        except ValueError as error:
+            raise DataError(Problem("", f"{str(path)!r} {error}")) from error
     return tuple(_build_rows(path, count, "" if image else own, split, columns))
 
 
@@ -169,17 +173,28 @@ def _build_rows(
 
 
 def _find_images(schema: Any) -> str:
-    """Returns the name of the first column of encoded images, "" for none."""
+    """Returns the name of the column of encoded images, "" for none.
+
+    Of several columns of bytes it is the one that Hugging Face notes as images, that is called so,
+    that has the bytes in a struct, or the first.
+    """
     import pyarrow.types as kinds
 
+    noted = [
+        name
+        for name, feature in _read_notes(schema.metadata or {}).items()
+        if isinstance(feature, dict) and feature.get("_type") == "Image"
+    ]
+    ranks: dict[str, tuple[bool, bool, bool]] = {}
     for field in schema:
-        kind = field.type
-        if kinds.is_struct(kind):
+        name, kind = str(field.name), field.type
+        is_struct = kinds.is_struct(kind)
+        if is_struct:
             inner = kind.get_field_index("bytes")
             kind = kind.field(inner).type if inner >= 0 else kind
         if kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            return str(field.name)
-    return ""
+            ranks.setdefault(name, (name in noted, name == "image", is_struct))
+    return max(ranks, key=lambda name: ranks[name], default="")
 
 
 def _is_text(kind: Any) -> bool:
@@ -195,25 +210,40 @@ def _is_text(kind: Any) -> bool:
 
 def _read_features(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Returns the names of the classes of columns that Hugging Face has written as numbers."""
+    found = {}
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        found = {}
-        for name, feature in features.items():
+        for name, feature in _read_notes(metadata).items():
             inner = feature if "names" in feature else feature.get("feature") or {}
             names = inner.get("names")
             if isinstance(names, list) and all(isinstance(word, str) for word in names):
                 found[name] = tuple(names)
-        return found
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (TypeError, AttributeError):
         return {}
+    return found
+
+
+def _read_notes(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Returns what Hugging Face notes of each column, nothing where it does not."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
 
 
 def _as_text(value: Any, names: Sequence[str]) -> str:
-    """Returns a value as a cell: that of a class by its name, and a list with signs between."""
+    """Returns a value as a cell: that of a class by its name, and a list with signs between.
+
+    Raises:
+        ValueError: A name in a list holds that sign.
+    """
     if value is None:
         return ""
     if isinstance(value, list):
-        return _SEPARATOR.join(_as_text(each, names) for each in value)
+        texts = [_as_text(each, names) for each in value]
+        if any(_SEPARATOR in text for text in texts):
+            raise ValueError(f"has a name with {_SEPARATOR!r} in it, in {texts!r}"[:200])
+        return _SEPARATOR.join(texts)
     if names and isinstance(value, int):
         return names[value] if 0 <= value < len(names) else ""  # -1 stands for no label
     return repr(value) if isinstance(value, float) else str(value)

@@ -113,8 +113,9 @@ def name_member(file: Path, row: int) -> str:
 def find_shards(path: Path, pattern: str) -> list[tuple[Path, str]]:
     """Returns the files of a folder that a table is divided into, and the split of each.
 
-    They lie in the folder, in its folder `data` or in folders of splits. The split is told by that
-    folder or by the file's name, as in `train-00000-of-00002.parquet`; "" where neither does.
+    They lie in the folder, in its folder `data` or in folders of splits. The split is told by such
+    an inner folder or by the file's name, as in `train-00000-of-00002.parquet`; "" where neither
+    does. The folder's own name tells none.
 
     Args:
         path: The folder; there are none below a file.
@@ -127,9 +128,18 @@ def find_shards(path: Path, pattern: str) -> list[tuple[Path, str]]:
         files = [file for folder in (path, *inner) for file in sorted(folder.glob(pattern))]
     except OSError:
         return []
-    return [(file, _find_split(file)) for file in files if file.is_file()]
+    inside = {entry: SPLIT_WORDS.get(entry.name.lower(), "") for entry in inner}
+    return [
+        (file, inside.get(file.parent) or _find_split(file.name))
+        for file in files
+        if file.is_file()
+    ]
 
 
-def _find_split(file: Path) -> str:
-    words = [file.parent.name, *re.split(r"[^A-Za-z]+", file.name)]
-    return next((SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS), "")
+def _find_split(name: str) -> str:
+    """Returns the split of a file's name: the last word of one before its number and ending."""
+    stem = re.split(r"-\d{5}-of-\d{5}|\.(?:parquet|tfrecords?)", name)[0]
+    if ".tfrecord-" in name:  # as tfds names them: <set>-<split>.tfrecord-00000-of-00001
+        stem = stem.rpartition("-")[2]
+    words = re.split(r"[^a-z]+", stem.lower())
+    return next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "")

@@ -104,14 +104,15 @@ def walk_records(data: RecordFile) -> Iterator[Span]:
         ValueError: The file is none of records, or ends within one.
     """
     place = 0
-    if data.read(Span(0, 2)) == _GZIP:
-        raise ValueError("is compressed: plain TFRecord files are read")
     while place < data.size:
         head = data.read(Span(place, place + 12))
         if len(head) < 12:
             raise ValueError(f"ends within a record, at byte {place:,}")
         length, checksum = struct.unpack("<QI", head)
         if checksum != _sum(head[:8]):
+            # A record of 35,615 bytes begins as gzip does, so the checksum is looked at first.
+            if not place and head[:2] == _GZIP:
+                raise ValueError("is compressed: plain TFRecord files are read")
             raise ValueError(f"is damaged at byte {place:,}" if place else "holds no TFRecord")
         end = place + 12 + length
         if end + 4 > data.size:

@@ -144,7 +144,12 @@ def _name_classes(folder: Path, rows: list[RawRow]) -> list[RawRow]:
     for key in keys:
         file = folder / f"{key}.labels.txt"
         if file.is_file() and not refuse_file(file):
-            names[key] = file.read_text("utf-8").splitlines()
+            names[key] = _read_names(file)
+            lists = any(_SEPARATOR in (row.cells.get(key) or "") for row in rows)
+            joined = [word for word in names[key] if _SEPARATOR in word]
+            if lists and joined:
+                what = f"{str(file)!r} has a name with {_SEPARATOR!r} in it: {joined[0]!r}"
+                raise DataError(Problem("", what))
     if not names:
         return rows
 
@@ -159,6 +164,13 @@ def _name_classes(folder: Path, rows: list[RawRow]) -> list[RawRow]:
         row._replace(cells={key: name(key, text or "") for key, text in row.cells.items()})
         for row in rows
     ]
+
+
+def _read_names(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(Problem("", f"{str(file)!r} is not UTF-8")) from error
 
 
 def _find_image(data: RecordFile, values: Mapping[str, Values]) -> str:
@@ -179,7 +191,11 @@ def _find_image(data: RecordFile, values: Mapping[str, Values]) -> str:
 
 
 def _as_text(data: RecordFile, values: Values) -> str:
-    """Returns the values of a key as a cell; of an array, or of bytes that are no text, ""."""
+    """Returns the values of a key as a cell; of an array, or of bytes that are no text, "".
+
+    Raises:
+        ValueError: One of several names holds the sign that is put between them.
+    """
     if len(values) > _MOST_VALUES:
         return ""
     texts = []
@@ -193,6 +209,8 @@ def _as_text(data: RecordFile, values: Values) -> str:
                 return ""
         else:
             texts.append(_spell(value) if isinstance(value, float) else str(value))
+    if len(texts) > 1 and any(_SEPARATOR in text for text in texts):
+        raise ValueError(f"has a name with {_SEPARATOR!r} in it, in {texts!r}"[:200])
     return _SEPARATOR.join(texts)
 
 

@@ -12,22 +12,20 @@ from typing import TypeVar
 import keras
 
 from tl_toolkit.architectures.loading import remember_model
-from tl_toolkit.audit.near_leaks import find_near_leaks
 from tl_toolkit.catalog.lookup import complete_arguments
-from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler, ignore, message, report_counts, warning
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.geometry import Resize, build_resize
-from tl_toolkit.images.manifest import Example, Manifest
+from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, DecodedImages, Images
 from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.sources.leaks import Leak, describe_leaks, refuse_leaks
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.leakage import refuse_leakage
 from tl_toolkit.training.loop import Trainer
 from tl_toolkit.transfer.assemble import BaseSettings, TransferModel, assemble
 from tl_toolkit.transfer.carry import carry_head
@@ -103,16 +101,7 @@ def survey_images(
     for example in manifest.examples:
         if example.verdict == "broken":
             progress(warning(f"skipped {example.path}: {example.reason}"))
-    if leaks := manifest.find_leaks():
-        first, second = leaks[0]
-        progress(
-            warning(
-                f"{len(leaks)} images are in two splits, and flatter what is measured there: "
-                f"{first.path} is {second.path}"
-            )
-        )
-    if data.leakage == "refuse_near":
-        _refuse_near(plan, manifest, progress)
+    refuse_leakage(plan, manifest, progress)
     if pairs := manifest.find_contradictions():
         first, second, column = pairs[0]
         known, other = (example.targets[manifest.columns.index(column)] for example in pairs[0][:2])
@@ -126,27 +115,6 @@ def survey_images(
     if text := task.describe_imbalance(manifest):
         progress(warning(text))
     return manifest, load_images(plan, task, manifest, decoded)
-
-
-def _refuse_near(plan: Plan, manifest: Manifest, progress: Handler) -> None:
-    """Refuses images that look like one of another split or fold."""
-    pairs = find_near_leaks(manifest, report_counts(progress, "images_inspected"))
-    if not pairs:
-        return
-    leaks = [
-        Leak(one.path, _name_side(one), other.path, _name_side(other), is_near=True)
-        for one, other in pairs
-    ]
-    what = f"data.leakage = 'refuse_near': {describe_leaks(leaks)}"
-    split = "tltool data split SOURCE -o splits.csv --near, and data.csv=splits.csv"
-    if plan.recipe.data.folds is not None:
-        split = f"{split} data.group=group_near"
-    hint = "" if len(plan.survey.counts) > 1 else split
-    raise DataError(refuse_leaks(what, " --exclude near_leak", hint=hint))
-
-
-def _name_side(example: Example) -> str:
-    return f"fold {example.fold}" if example.fold else example.split
 
 
 def write_manifest(manifest: Manifest, folder: RunFolder) -> None:

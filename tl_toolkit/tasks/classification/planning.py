@@ -14,6 +14,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.tasks import Proposal, Survey, TaskPlanning, splits_of
 from tl_toolkit.recipe.tree import FieldPath
+from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.folder_checks import check_unused
 from tl_toolkit.sources.folders import read_folders
 from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixes_of
@@ -73,7 +74,11 @@ class Planning(TaskPlanning):
             DataError: It is missing, or it holds other classes.
         """
         # A folder per class may hold a table of something else.
-        is_listed = source.is_file() or (self.data.train is None and is_table(source))
+        is_listed = source.is_file() or (
+            self.data.train is None
+            and is_table(source)
+            and not prefers_folders(source, self.data.column_names.get("label", "label"))
+        )
         if not is_listed and source.suffix.lower() != ".csv":
             return list_class_folders(
                 source,
@@ -126,7 +131,8 @@ class Planning(TaskPlanning):
         """
         from tl_toolkit.plan.starter_lines import find_splits, name_after
 
-        is_listed = is_table(source) and "label" in read_header(source, expected="")[0]
+        is_listed = is_table(source) and not prefers_folders(source, "label", "labels")
+        is_listed = is_listed and "label" in read_header(source, expected="")[0]
         if source.is_file() and not is_listed:
             return None
         if is_listed:
