@@ -205,10 +205,14 @@ def test_the_command_prints_what_differs_and_the_verdict(tmp_path):
     assert (tmp_path / "page.html").read_text() == page and page.startswith("<!doctype html>")
 
 
-def test_runs_names_the_verb_that_compares(tmp_path):
-    refused = tltool("runs", "compare", "a", "b", cwd=tmp_path, code=2).stderr
+def test_runs_has_the_verb_too(tmp_path):
+    write_run(tmp_path)
+    write_run(tmp_path)
 
-    assert "did you mean 'tltool compare'?" in refused
+    printed = tltool("runs", "compare", "photos/001", "photos/002", cwd=tmp_path).stdout
+
+    assert printed == tltool("compare", "photos/001", "photos/002", cwd=tmp_path).stdout
+    assert "photos/001" in printed
 
 
 def test_comparing_imports_no_tensorflow(tmp_path):

@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.listing import RunInfo
 
 
-class _Runs(click.Group):
-    """Names the verb for what people look for here."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in ("compare", "diff"):
-            ctx.fail(f"There is no command {cmd_name!r} here; did you mean 'tltool compare'?")
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group("runs", cls=_Runs)
+@click.group("runs")
 def runs_command() -> None:
     """List, show, compare and remove runs."""
 
