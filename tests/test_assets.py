@@ -63,6 +63,7 @@ def test_a_recipe_reaches_its_accuracy_over_three_seeds(assets, tmp_path, name, 
     assert statistics.mean(accuracies) >= least, accuracies
 
 
+@pytest.mark.slow  # a quarter of an hour
 def test_camvid_is_ahead_of_random_weights_in_each_seed_and_of_linear_probes(assets, tmp_path):
     folder = assets / "pixels" / "camvid"
     overrides = {
