@@ -210,6 +210,18 @@ def test_tiff_bands_are_read_by_pixel_by_plane_and_by_page(kind):
     assert why(encoded[:100], 5).startswith("a TIFF image")
 
 
+def test_tiff_that_is_turned_in_two_ways_is_damaged():
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    turned = [(274, "H", 2, (1, 6), True)]
+    tifffile.imwrite(buffer, np.ones((6, 7, 4), np.uint16), planarconfig="contig",
+                     photometric="minisblack", extratags=turned)  # fmt: skip
+
+    content = inspect_bands(buffer.getvalue(), 4)
+
+    assert content.fault == "unreadable" and "damaged or incomplete" in content.reason
+
+
 def test_tiff_without_its_reader_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
 
