@@ -72,7 +72,7 @@ def inspect_page(page, folder, *, dark=False):
     profile = f"--user-data-dir={folder / 'profile'}"
     done = subprocess.run(
         [browser, *_FLAGS, scheme, profile, "--dump-dom", (folder / "frames.html").as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=600,  # one that hangs
     )  # fmt: skip
     shutil.rmtree(folder / "profile", ignore_errors=True)
     seen = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)

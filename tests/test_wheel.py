@@ -1,5 +1,6 @@
 """What a wheel carries, wherever pip puts it: the shipped recipes and models, and one licence."""
 
+import configparser
 import json
 import os
 import shutil
@@ -14,7 +15,6 @@ import pytest
 import tl_toolkit
 from tl_toolkit.recipe.shipped import list_shipped
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ["setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
 SOURCES += ["tl_toolkit", "recipes", "models"]
@@ -42,6 +42,22 @@ def wheel(tmp_path_factory):
     return path
 
 
+def test_every_file_of_the_package_that_is_no_module_is_named_as_package_data():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    patterns = settings["options.package_data"]["tl_toolkit"].split()
+    package = ROOT / "tl_toolkit"
+
+    files = {path for path in package.rglob("*.*") if path.is_file()}
+    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    named = {path for pattern in patterns for path in package.glob(pattern)}
+
+    assert package / "audit" / "sheet.html.jinja" in others
+    assert sorted(others - named) == []
+    assert [pattern for pattern in patterns if not any(package.glob(pattern))] == []
+
+
+@pytest.mark.slow
 def test_the_metadata_have_the_version_and_the_licence(wheel):
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
@@ -51,6 +67,7 @@ def test_the_metadata_have_the_version_and_the_licence(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
+@pytest.mark.slow
 def test_recipes_are_found_in_a_target_folder_and_a_neighbour_is_not_taken_for_them(
     wheel, tmp_path
 ):

@@ -71,6 +71,28 @@ def test_a_recipe_says_the_channels_of_what_it_checks(fields):
         tl.validate(recipe, {"data.channels": 4, "data.leakage": "refuse_near"})
 
 
+@pytest.mark.parametrize("ending", [".npy", ".tiff"])
+def test_near_copies_of_one_band_are_not_claimed_to_be_found_but_in_photos(tmp_path, ending):
+    for number, name in enumerate(("dry", "dry", "wet", "wet")):
+        path = tmp_path / "fields" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 40), 20 + number).save(path)
+    recipe = {
+        "version": 1,
+        "name": "fields",
+        "data": {"train": str(tmp_path / "fields"), "validation": 0.5, "image_size": 32},
+        "model": {"base": "lenet5", "weights": "random"},
+        "phases": [{"name": "head", "epochs": 1}],
+    }
+    changes = {"data.channels": 1, "data.leakage": "refuse_near"}
+    tl.validate(recipe, changes)
+
+    path.with_suffix(ending).write_bytes(pack(np.eye(40)))
+
+    with pytest.raises(RecipeError, match=rf"channels = 1, of which \S+{ending} is an array"):
+        tl.validate(recipe, changes)
+
+
 def test_arrays_are_split_and_equal_ones_stay_together(fields, tmp_path):
     split = tl.split_data(fields, tmp_path / "splits.csv", validation=0.3)
 
@@ -90,22 +112,6 @@ def test_a_base_doubts_labels_of_bands(fields):
     report = tl.check_data(fields, base="vgg_tiny", weights=str(weights))
 
     assert report.notes[-1] == "labels and outliers by vgg_tiny"
-
-
-@pytest.mark.parametrize(
-    ("encoded", "reason"),
-    [
-        (pack(np.array([[{}]]), allow_pickle=True), "not of numbers"),
-        (pack(np.full((4, 4, 2), np.nan)), "not finite"),
-        (pack(np.zeros(4)), "no image with bands"),
-        (pack(np.zeros((4, 4))) + b"more", "its header asks for"),
-        (b"\x93NUMPY\x09\x00", "version"),
-    ],
-)
-def test_what_training_refuses_is_a_fault(encoded, reason):
-    content = inspect_bands(encoded, 2)
-
-    assert content.fault == "unreadable" and reason in content.reason
 
 
 def test_an_array_that_claims_all_memory_takes_none():

@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tl_toolkit.audit.bands import inspect_bands
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.augment import AugmentSettings, build_augment
 from tl_toolkit.images.bands import decode_file, encode_npy
 from tl_toolkit.images.decoder import decode_image, explain, resize_image
 from tl_toolkit.images.geometry import build_resize
 from tl_toolkit.images.manifest import Example
-from tl_toolkit.images.npy import NPY_MAGIC
+from tl_toolkit.images.npy_header import NPY_MAGIC
 from tl_toolkit.images.pipeline import DecodedImages, Images, read_encoded, read_pixels
 from tl_toolkit.images.scan import inspect_images, judge, scan_files
 from tl_toolkit.images.statistics import measure_bands
@@ -85,6 +86,69 @@ def test_refused_arrays_say_why():
     assert why(write_header("{'descr': 1}")) == "a .npy file whose header cannot be read"
 
 
+def write_odd(text, data=b"", version=b"\x01\x00"):
+    """An array whose header says what numpy would not write."""
+    header = text.encode()
+    length = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
+    return NPY_MAGIC + version + length + header + data
+
+
+def describe_array(kind="<f4", shape="(1, 1, 4)"):
+    return f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
+
+
+OBJECTS = io.BytesIO()
+np.save(OBJECTS, np.array([[{}]]), allow_pickle=True)
+ODD = {
+    "objects": (OBJECTS.getvalue(), "not numbers"),
+    "nan": (encode_npy(np.full((4, 4, 4), np.nan)), "not finite"),
+    "beyond float32": (encode_npy(np.full((4, 4, 4), 1e300)), "not finite"),
+    "one axis": (encode_npy(np.zeros(4)), "no image with bands"),
+    "too long": (encode_npy(np.zeros((4, 4, 4))) + b"more", "its header asks for"),
+    "cut": (encode_npy(np.zeros((4, 4, 4)))[:-9], "its header asks for"),
+    "cut header": (b"\x93NUMPY\x09\x00", "cut off"),
+    "uint64": (encode_npy(np.zeros((4, 4, 4), np.uint64)), "type <u8, none of"),
+    "float128": (write_odd(describe_array("<f16"), b"\0" * 64), "type <f16, none of"),
+    "empty": (encode_npy(np.zeros((0, 4, 4))), "without pixels"),
+    "huge side": (write_odd(describe_array(shape=f"(1, 1, {'9' * 400})")), "no image with bands"),
+    "huge bands": (write_odd(describe_array(shape="(1, 1, 999999999)")), "its header asks for"),
+    "bool side": (write_odd(describe_array(shape="(True, 4)")), "cannot be read"),
+    "negative side": (write_odd(describe_array(shape="(-1, 4, 4)")), "cannot be read"),
+    "mixed keys": (write_odd("{1: 2, 'a': 3}"), "cannot be read"),
+    "unhashable": (write_odd("{[]: 1}"), "cannot be read"),
+    "open": (write_odd("{("), "cannot be read"),
+    "deep": (write_odd("-" * 9000), "cannot be read"),
+    "not whole": (write_odd("-" * 20000), "cannot be read"),
+    "tuple": (write_odd("{'descr': ('<f4',), 'fortran_order': False, 'shape': (1, 1)}"), "cann"),
+    "accent": (write_odd(describe_array("\xe9")), "of the type"),
+    "version 3": (write_odd(describe_array(), b"\0" * 16, b"\x03\x00"), ""),
+    "version 2": (write_odd(describe_array(), b"\0" * 16, b"\x02\x00"), ""),
+    "booleans": (encode_npy(np.eye(4)[np.newaxis] > 0), ""),
+    "largest float": (encode_npy(np.full((4, 4, 4), 3e38)), ""),
+    "int64": (encode_npy(np.full((4, 4, 4), 1 << 60)), ""),
+    "fortran": (encode_npy(np.asfortranarray(np.ones((4, 5, 4), ">f4"))), ""),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_check_refuses_of_arrays_what_training_refuses(name):
+    encoded, reason = ODD[name]
+
+    content = inspect_bands(encoded, 4)
+    try:
+        pixels = decode_file(encoded, 4)
+    except tf.errors.InvalidArgumentError as error:
+        wrong = explain(error)
+    else:
+        wrong = ""
+        assert pixels.shape == (content.height, content.width, content.bands)
+
+    assert bool(content.fault) == bool(reason) == bool(wrong), (content, wrong)
+    assert reason in content.reason
+    is_short = name in ("cut", "cut header", "huge bands")
+    assert content.fault == ("truncated" if is_short else "unreadable" if reason else "")
+
+
 def test_header_that_asks_for_more_than_the_file_takes_no_memory():
     shape = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s, %s, 4), }"
     why(write_header(shape % (1, 1)))  # traced
@@ -144,6 +208,18 @@ def test_tiff_bands_are_read_by_pixel_by_plane_and_by_page(kind):
         np.testing.assert_array_equal(decode_file(encoded, 5).numpy(), bands.astype(np.float32))
         assert why(encoded, 4) == "a TIFF image of 5 bands where data.channels is 4"
     assert why(encoded[:100], 5).startswith("a TIFF image")
+
+
+def test_tiff_that_is_turned_in_two_ways_is_damaged():
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    turned = [(274, "H", 2, (1, 6), True)]
+    tifffile.imwrite(buffer, np.ones((6, 7, 4), np.uint16), planarconfig="contig",
+                     photometric="minisblack", extratags=turned)  # fmt: skip
+
+    content = inspect_bands(buffer.getvalue(), 4)
+
+    assert content.fault == "unreadable" and "damaged or incomplete" in content.reason
 
 
 def test_tiff_without_its_reader_says_what_to_install(monkeypatch):

@@ -1,6 +1,5 @@
 """The block diagram: well-formed, folded, coloured."""
 
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,7 +8,6 @@ import tl_toolkit as tl
 from tl_toolkit.errors import OutputError
 from tl_toolkit.inspect.diagram import Box, fold_boxes, render_diagram
 
-ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -82,12 +80,6 @@ def test_names_are_escaped_and_the_image_size_is_told():
 
     assert "a<b&c" in text and "x < y & z" in text
     assert "image 32 × 48 × 3" in text
-
-
-def test_the_template_is_part_of_an_installed_package():
-    patterns = (ROOT / "setup.cfg").read_text().partition("[options.package_data]")[2].split()
-
-    assert "inspect/*.jinja" in patterns
 
 
 def test_connections_that_overlap_have_lanes_of_their_own():

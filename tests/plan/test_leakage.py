@@ -87,6 +87,22 @@ def test_near_copies_are_known_when_a_check_has_found_them_and_not_before(near, 
     assert tl.validate(near, strict).warnings == []
 
 
+def test_a_near_copy_stays_known_when_another_of_its_group_is_left_out(near, tmp_path):
+    copy, first = tmp_path / "val/bees/leak.jpg", tmp_path / "train/ants/1.jpg"
+    second, third = first.with_name("second.jpg"), first.with_name("third.jpg")
+    with Image.open(first) as image:
+        image.resize((80, 80)).save(second, quality=93)
+        image.resize((120, 100)).save(third, quality=97)
+    tl.check_data(near)
+
+    for left in (first, second, third):
+        others = [path.relative_to(tmp_path) for path in (first, second, third) if path != left]
+        table = exclude(tmp_path, *others)
+        with pytest.raises(DataError, match="1 pair of near duplicates") as error:
+            tl.validate(near, {"data.leakage": "refuse_near", "data.exclude": table})
+        assert str(left) in str(error.value) and str(copy) in str(error.value)
+
+
 @pytest.mark.parametrize("changes", [{}, {"data.validation": 0.5}, {"data.folds": 2}])
 def test_near_copies_that_no_check_has_seen_are_refused_before_training(near, tmp_path, changes):
     if changes:  # a copy of each image, of which some come to the other side

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import re
 from dataclasses import replace
 
 import numpy as np
 
 from tl_toolkit.audit.content import Content, inspect_content
+from tl_toolkit.images.npy_header import HEADER, KINDS, MOST_HEADER_BYTES, NPY_MAGIC, SHAPE, TYPE
 from tl_toolkit.images.tiff import TIFF_MAGICS, read_tiff
 from tl_toolkit.sources.listing import MAX_PIXELS
 
 __all__ = ["inspect_bands", "refuse_others"]
-
-_NPY = b"\x93NUMPY"
-_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def inspect_bands(encoded: bytes, channels: int) -> Content:
@@ -28,13 +23,13 @@ def inspect_bands(encoded: bytes, channels: int) -> Content:
         channels: Bands that are expected of TIFF, whose axes do not tell them from pages.
     """
     try:
-        if encoded.startswith(_NPY):
+        if encoded.startswith(NPY_MAGIC):
             return _measure("NPY", _read_array(encoded))
         if encoded.startswith(TIFF_MAGICS):
             return _measure("TIFF", read_tiff(encoded, channels)[0])
     except EOFError as error:
         return Content("truncated", str(error))
-    except ValueError as error:  # of numpy too, which names what it finds
+    except ValueError as error:
         return Content("unreadable", str(error))
     return inspect_content(encoded)
 
@@ -63,33 +58,53 @@ def _count_bands(content: Content) -> int:
 
 
 def _read_array(encoded: bytes) -> np.ndarray:
-    """Returns an array of numbers (h, w, bands); by its header, before memory is taken."""
-    file = io.BytesIO(encoded)
-    version = np.lib.format.read_magic(file)
-    if version not in _READERS:
-        raise ValueError(f"a .npy file of version {version}")
-    shape, is_fortran, dtype = _READERS[version](file)
-    if dtype.kind not in "buif":
-        raise ValueError(f"a .npy file of the type {dtype.str}, not of numbers")
-    if not (2 <= len(shape) <= 3) or not all(shape):
-        raise ValueError(f"an array of shape {shape}, which is no image with bands")
-    if shape[0] * shape[1] > MAX_PIXELS:
+    """Returns an array (h, w, bands) by the rules of `images.npy`, before memory is taken."""
+    text, start = _read_header(encoded)
+    if (header := re.fullmatch(HEADER, text)) is None:
+        raise ValueError("a .npy file whose header cannot be read")
+    kind, order, spelled = header.groups()
+    if re.fullmatch(r".?O.*", kind):
+        raise ValueError("a .npy file of Python objects, not numbers")
+    letters = re.fullmatch(TYPE, kind)
+    if letters is None or letters[1] not in KINDS:
+        raise ValueError(f"a .npy file of the type {kind}, none of {', '.join(KINDS)}")
+    if (sides := re.fullmatch(SHAPE, spelled)) is None:
+        raise ValueError(f"an array of shape ({spelled}), which is no image with bands")
+    height, width, bands = shape = tuple(int(side or 1) for side in sides.groups())
+    if height * width > MAX_PIXELS:
         raise ValueError(f"an array of shape {shape}: at most {MAX_PIXELS} pixels are decoded")
-    needed = file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if not height * width * bands:
+        raise ValueError(f"an array of shape {shape}, without pixels")
+    dtype = np.dtype(KINDS[letters[1]]).newbyteorder(">" if kind.startswith(">") else "<")
+    needed = start + height * width * bands * dtype.itemsize
     if len(encoded) != needed:
         text = f"a .npy file of {len(encoded)} bytes, its header asks for {needed}"
         raise EOFError(text) if len(encoded) < needed else ValueError(text)
-    array = np.frombuffer(encoded, dtype, offset=file.tell())
-    array = array.reshape(shape, order="F" if is_fortran else "C")
-    return array if array.ndim == 3 else array[..., np.newaxis]
+    array = np.frombuffer(encoded, dtype, offset=start)
+    return array.reshape(shape, order="F" if order == "True" else "C")
+
+
+def _read_header(encoded: bytes) -> tuple[str, int]:
+    """Returns the text of a header, and where the numbers begin."""
+    before = 10 if encoded[6:7] == b"\x01" else 12  # version 1 has two bytes for the length
+    length = int.from_bytes(encoded[8:before], "little")
+    if length > MOST_HEADER_BYTES:
+        raise ValueError("a .npy file whose header cannot be read")
+    if len(encoded) < before + length:
+        raise EOFError("a .npy file that is cut off")
+    return encoded[before : before + length].decode("latin-1"), before + length
 
 
 def _measure(kind: str, array: np.ndarray) -> Content:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"a {kind} file with numbers that are not finite (NaN)")
+    mode = str(array.dtype)
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # the network's numbers are float32
+            array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise ValueError(f"a {kind} file with numbers that are not finite in float32 (NaN)")
     height, width, bands = array.shape
     # Deviations in grey levels have no meaning here: 0 stands for equal numbers, 255 for others.
     return Content(
-        format=kind, mode=str(array.dtype), height=height, width=width, bands=bands,
+        format=kind, mode=mode, height=height, width=width, bands=bands,
         deviation=255.0 if array.min() < array.max() else 0.0,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_toolkit.audit.inspect import InspectedFile, inspect_files
-from tl_toolkit.audit.near import pair_near
+from tl_toolkit.audit.near import group_pairs, pair_near
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.listing import SourceFile
@@ -32,7 +32,7 @@ def remember_pairs(
 ) -> None:
     """Keeps pairs of images by the digests of their bytes, for a later look without reading them.
 
-    As few are kept as connect each group: one of them crosses any two parts of the group.
+    As few are kept as connect each group: all of it look the same, as `data check` has it.
 
     Args:
         files: The images.
@@ -40,19 +40,10 @@ def remember_pairs(
         cache_dir: Keeps them; by default TL_TOOLKIT_CACHE or the user's cache.
     """
     table = NearPairs(cache_dir or default_cache_dir())
-    parents: dict[str, str] = {}
-
-    def find(digest: str) -> str:
-        while (parent := parents.setdefault(digest, digest)) != digest:
-            parents[digest] = parents[parent]
-            digest = parents[digest]
-        return digest
-
-    for first, second in pairs.tolist():
-        one, other = files[first].sha256, files[second].sha256
-        if find(one) != find(other):
-            parents[find(one)] = find(other)
-            table.add(one, other)
+    for group in group_pairs(pairs, len(files)):
+        first, *others = sorted({files[index].sha256 for index in group})
+        for other in others:
+            table.add(first, other)
     table.save()
 
 

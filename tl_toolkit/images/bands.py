@@ -25,7 +25,8 @@ from tl_toolkit.images.decoder import (
 )
 from tl_toolkit.images.exif import choose, read_orientation, spells
 from tl_toolkit.images.headers import KINDS, pad_bytes, read_header
-from tl_toolkit.images.npy import NPY_MAGIC, decode_npy, read_npy_header
+from tl_toolkit.images.npy import decode_npy, read_npy_header
+from tl_toolkit.images.npy_header import NPY_MAGIC
 from tl_toolkit.images.tiff import TIFF_MAGICS, describe_reader, read_tiff, read_tiff_size
 from tl_toolkit.images.upright import is_sideways
 from tl_toolkit.sources.listing import PILLOW_FORMATS

@@ -12,23 +12,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tl_toolkit.images.exif import choose, little, spells
+from tl_toolkit.images.npy_header import HEADER, KINDS, MOST_HEADER_BYTES, SHAPE, TYPE
 from tl_toolkit.sources.listing import MAX_PIXELS
 
-__all__ = ["NPY_MAGIC", "NpyHeader", "decode_npy", "read_npy_header"]
+__all__ = ["NpyHeader", "decode_npy", "read_npy_header"]
 
-NPY_MAGIC = b"\x93NUMPY"
-
-_MOST_HEADER_BYTES = 10_000  # as numpy
-_HEADER = (
-    r"\{ ?'descr': ?'([^']*)', ?'fortran_order': ?(True|False), ?'shape': ?\(([0-9, ]*)\),? ?\}\s*"
-)
-_SHAPE = r"(\d{1,9}), ?(\d{1,9})(?:, ?(\d{1,9}))?,?"
-_TYPE = r"[|<>=]?([a-z][1-8])"
-_KINDS: dict[str, tf.DType] = {
-    "u1": tf.uint8, "b1": tf.uint8, "i1": tf.int8, "u2": tf.uint16, "i2": tf.int16,
-    "u4": tf.uint32, "i4": tf.int32, "i8": tf.int64, "f2": tf.float16, "f4": tf.float32,
-    "f8": tf.float64,
-}  # fmt: skip
+_KINDS = {name: tf.as_dtype(kind) for name, kind in KINDS.items()}
 
 
 class NpyHeader(NamedTuple):
@@ -64,15 +53,15 @@ def read_npy_header(encoded: tf.Tensor, data: tf.Tensor, channels: int) -> NpyHe
     length = choose(is_short, little(data[8:10], 2), little(data[8:12], 4))
     before = choose(is_short, 10, 12)
     start = before + length
-    is_whole = (start <= size) & (length <= _MOST_HEADER_BYTES)
+    is_whole = (start <= size) & (length <= MOST_HEADER_BYTES)
     text = tf.strings.substr(encoded, tf.minimum(before, size), choose(is_whole, length, 0))
-    is_read = tf.strings.regex_full_match(text, _HEADER)
+    is_read = tf.strings.regex_full_match(text, HEADER)
     kind, order, spelled = (
-        tf.strings.regex_replace(text, _HEADER, rf"\{place}") for place in (1, 2, 3)
+        tf.strings.regex_replace(text, HEADER, rf"\{place}") for place in (1, 2, 3)
     )
-    same = tf.constant(list(_KINDS)) == tf.strings.regex_replace(kind, _TYPE, r"\1")
+    same = tf.constant(list(_KINDS)) == tf.strings.regex_replace(kind, TYPE, r"\1")
     place = tf.argmax(tf.cast(same, tf.int32), output_type=tf.int32)
-    is_image = tf.strings.regex_full_match(spelled, _SHAPE)
+    is_image = tf.strings.regex_full_match(spelled, SHAPE)
     shape = _read_shape(tf.where(is_image, spelled, "0, 0, 0"))
     height, width, bands = tf.unstack(shape)
     item = tf.gather(tf.constant([dtype.size for dtype in _KINDS.values()], tf.int64), place)
@@ -114,7 +103,7 @@ def read_npy_header(encoded: tf.Tensor, data: tf.Tensor, channels: int) -> NpyHe
 
 def _read_shape(spelled: tf.Tensor) -> tf.Tensor:
     """Returns int64 (3,) of "64, 64, 4", or of "64, 64" with one band."""
-    sides = [tf.strings.regex_replace(spelled, _SHAPE, rf"\{place}") for place in (1, 2, 3)]
+    sides = [tf.strings.regex_replace(spelled, SHAPE, rf"\{place}") for place in (1, 2, 3)]
     sides[2] = tf.where(sides[2] == "", "1", sides[2])
     return tf.strings.to_number(tf.stack(sides), tf.int64)
 

@@ -52,14 +52,14 @@ def read_tiff(encoded: bytes, channels: int) -> tuple[np.ndarray, int]:
             series = file.series[0]
             axis = _find_bands(series.shape, series.axes, channels)
             _check(series, axis, channels)
-            orientation = file.pages[0].tags.get(_ORIENTATION)
+            orientation = _read_orientation(file.pages[0])
             array = series.asarray()
     except ValueError as error:  # our own, and of codecs that are missing
         raise ValueError(_name(error)) from error
     except Exception as error:  # damaged bytes raise nearly every kind
         raise ValueError(f"a TIFF image that is damaged or incomplete ({error})") from error
     bands = array[..., np.newaxis] if axis is None else np.moveaxis(array, axis, -1)
-    return bands.astype(np.float32), 1 if orientation is None else int(orientation.value)
+    return bands.astype(np.float32), orientation
 
 
 def read_tiff_size(encoded: bytes) -> tuple[int, int]:
@@ -72,10 +72,14 @@ def read_tiff_size(encoded: bytes) -> tuple[int, int]:
 
     with tifffile.TiffFile(io.BytesIO(encoded)) as file:
         page: Any = file.pages[0]
-        orientation = page.tags.get(_ORIENTATION)
         size = (page.imagelength, page.imagewidth)
-    is_sideways = orientation is not None and orientation.value > 4
+        is_sideways = _read_orientation(page) > 4
     return size[::-1] if is_sideways else size
+
+
+def _read_orientation(page: Any) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return 1 if tag is None else int(tag.value)
 
 
 def _find_bands(shape: tuple[int, ...], axes: str, channels: int) -> int | None:

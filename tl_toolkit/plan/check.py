@@ -29,10 +29,12 @@ from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_p
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
-from tl_toolkit.sources.listing import name_some
+from tl_toolkit.sources.listing import name_some, suffix_of
 from tl_toolkit.sources.near_leaks import find_known_near
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
+
+_OF_BANDS = (".npy", ".tif", ".tiff")
 
 
 def check_recipe(loaded: LoadedRecipe) -> Plan:
@@ -158,11 +160,8 @@ def _check_data(data: Data, survey: Survey) -> Findings:
 
 def _check_leakage(data: Data, survey: Survey) -> Findings:
     """Refuses files with the same bytes in two splits that folders or a table name."""
-    if data.leakage == "refuse_near" and data.channels not in (1, RGB):
-        what = f"data.leakage = 'refuse_near' with data.channels = {data.channels}"
-        expected = "Near duplicates are found among photos; of bands those with equal bytes are."
-        problem = Problem("", what, expected, "data.leakage=refuse")
-        yield Finding(("data", "leakage"), problem, RecipeError)
+    if data.leakage == "refuse_near":
+        yield from _check_near(data, survey)
     if data.leakage == "allow" or len(survey.counts) < 2:
         return
     files = survey.list_files().files
@@ -173,6 +172,22 @@ def _check_leakage(data: Data, survey: Survey) -> Findings:
         if leaks:
             what = f"data.leakage = {data.leakage!r}: {describe_leaks(leaks)}"
             yield Finding(("data", "leakage"), refuse_leaks(what, option), DataError)
+
+
+def _check_near(data: Data, survey: Survey) -> Findings:
+    """Refuses images that are not compared by what they look like, which would pass unseen."""
+    if data.channels == RGB:
+        return
+    what = f"data.leakage = 'refuse_near' with data.channels = {data.channels}"
+    if data.channels == 1:
+        paths = (file.path for file in survey.list_files().files)
+        array = next((path for path in paths if suffix_of(path) in _OF_BANDS), None)
+        if array is None:
+            return
+        what += f", of which {array} is an array or TIFF file"
+    expected = "Near duplicates are found among photos; of bands those with equal bytes are."
+    problem = Problem("", what, expected, "data.leakage=refuse")
+    yield Finding(("data", "leakage"), problem, RecipeError)
 
 
 def _find_near(recipe: Recipe, survey: Survey) -> tuple[Leak, ...]:

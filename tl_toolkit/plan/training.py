@@ -27,8 +27,8 @@ __all__ = [
     "training_settings",
 ]
 
-_FREE = ("checkpoint", "export", "baseline", "search", "yardsticks", "features.store",
-         "features.max_gb")  # fmt: skip
+_FREE = ("checkpoint", "export", "baseline", "search", "yardsticks", "report",
+         "features.store", "features.max_gb")  # fmt: skip
 """Fields that change nothing of what is trained."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tl_toolkit.runs.files import default_cache_dir
@@ -56,9 +56,10 @@ class NearPairs(CacheTable):
 
 
 def find_known_near(files: Sequence[SourceFile], *, cache_dir: Path | None = None) -> list[Leak]:
-    """Returns pairs of images of different splits that `tltool data check` found to look the same.
+    """Returns images that `tltool data check` found to look like one of another split, each once.
 
-    No image is read: a file that it never saw, or that changed since, is in no pair.
+    Pairs join to groups, through images too that are not listed. No image is read: a file that it
+    never saw, or that changed since, is in no group.
 
     Args:
         files: Listed images; one without a split counts as of "train".
@@ -70,18 +71,35 @@ def find_known_near(files: Sequence[SourceFile], *, cache_dir: Path | None = Non
     if not seen:
         return []
     listed = {encode_path(file.path): file for file in files}
-    known, by_digest = KnownFiles(folder), dict[str, list[SourceFile]]()
+    known, groups = KnownFiles(folder), _group(table.list_pairs())
+    first: dict[str, tuple[SourceFile, str]] = {}
+    leaks = []
     for path, sha256 in seen:
         file = listed.get(path)
-        if file is not None and _is_same(file.path, sha256, known):
-            by_digest.setdefault(sha256, []).append(file)
-    return [
-        Leak(one.path, split_of(one), other.path, split_of(other), is_near=True)
-        for first, second in table.list_pairs()
-        for one in by_digest.get(first, ())
-        for other in by_digest.get(second, ())
-        if split_of(one) != split_of(other)
-    ]
+        group = groups.get(sha256)
+        if file is None or group is None or not _is_same(file.path, sha256, known):
+            continue
+        earlier, digest = first.setdefault(group, (file, sha256))
+        if split_of(earlier) != split_of(file) and digest != sha256:
+            leaks.append(
+                Leak(file.path, split_of(file), earlier.path, split_of(earlier), is_near=True)
+            )
+    return leaks
+
+
+def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns one digest of its group for each digest that is in a pair."""
+    parents: dict[str, str] = {}
+
+    def find(digest: str) -> str:
+        while (parent := parents.setdefault(digest, digest)) != digest:
+            parents[digest] = parents[parent]
+            digest = parents[digest]
+        return digest
+
+    for first, second in pairs:
+        parents[find(first)] = find(second)
+    return {digest: find(digest) for digest in list(parents)}
 
 
 def _is_same(path: str, sha256: str, known: KnownFiles) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.bands import encode_npy
-from tl_toolkit.images.npy import NPY_MAGIC
+from tl_toolkit.images.npy_header import NPY_MAGIC
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import PILLOW_FORMATS
 
