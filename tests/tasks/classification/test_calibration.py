@@ -12,6 +12,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.tasks.classification import calibration
 from tl_toolkit.tasks.classification.calibration import (
     Limits,
     Outliers,
@@ -87,6 +88,27 @@ def test_an_image_is_judged_by_the_others_of_its_class():
 
     # Without itself, the mean of the other three points the other way.
     assert known.threshold == pytest.approx(2.0)
+
+
+def test_scores_are_those_by_all_means_without_the_image_and_cost_one_mean_each(monkeypatch):
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 20
+    features = random.normal(size=(20, 8))[labels] + random.normal(size=(60, 8)) * 0.5
+    counted = []
+    plain = calibration._normalize
+    monkeypatch.setattr(calibration, "_normalize", lambda rows: counted.append(rows) or plain(rows))
+
+    known = find_outliers(features, labels, 20, 1 - 1e-9)  # the threshold is the highest score
+
+    moved = (features - known.centre) * known.weights
+    scores = []
+    for place, row in enumerate(moved):
+        rest = np.arange(60) != place
+        means = np.stack([moved[rest & (labels == name)].mean(axis=0) for name in range(20)])
+        cosines = means @ row / np.linalg.norm(means, axis=1) / np.linalg.norm(row)
+        scores.append(1 - cosines.max())
+    assert known.threshold == pytest.approx(max(scores), abs=1e-5)
+    assert sum(map(len, counted)) == 20 + 60 + 60
 
 
 def test_limits_come_back_as_they_were_written():

@@ -30,6 +30,7 @@ __all__ = [
 
 _LEAST = 1e-30  # of a probability, whose logarithm is taken
 _COLDEST, _HOTTEST = 0.05, 20.0
+_AT_ONCE = 1024  # images whose likeness to all classes is in memory
 _STILL = 0.1  # of the mean deviation is added to each, for features that hardly vary
 
 
@@ -166,10 +167,13 @@ def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share:
     sums = np.stack([moved[labels == place].sum(axis=0) for place in range(classes)])
     means = _normalize(sums)
     scores = np.empty(len(features))
-    for index, (row, label) in enumerate(zip(moved, labels, strict=True)):
-        others = sums.copy()
-        others[label] -= row
-        scores[index] = 1 - (_normalize(row[np.newaxis]) @ _normalize(others).T).max()
+    for start in range(0, len(features), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        rows, own_class = _normalize(moved[part]), labels[part]
+        likeness = rows @ means.T
+        others = _normalize(sums[own_class] - moved[part])  # of the own class, without the image
+        likeness[np.arange(len(rows)), own_class] = (rows * others).sum(axis=1)
+        scores[part] = 1 - likeness.max(axis=1)
     rank = min(int(np.ceil((len(scores) + 1) * share)), len(scores))
     threshold = float(np.sort(scores)[rank - 1])
     centre, weights, means = (array.astype(np.float32) for array in (centre, weights, means))
