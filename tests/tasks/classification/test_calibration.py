@@ -12,15 +12,15 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.tasks import temperature as temperatures
 from tl_toolkit.tasks.classification import calibration
 from tl_toolkit.tasks.classification.calibration import (
     Limits,
     Outliers,
     find_outliers,
-    find_temperature,
     find_threshold,
-    scale,
 )
+from tl_toolkit.tasks.temperature import find_temperature, scale
 
 ASKED = {"kind": "classification", "calibrate": True, "coverage": 0.8, "ood": True}
 
@@ -34,6 +34,18 @@ def test_the_temperature_makes_a_probability_the_share_that_is_right():
     assert temperature == pytest.approx(np.log(9) / np.log(7 / 3), rel=1e-3)
     np.testing.assert_allclose(scale(rows, temperature)[0], [0.7, 0.3], atol=1e-4)
     assert scale(rows, 1.0) is rows
+
+
+def test_a_temperature_of_few_rows_is_that_of_all_classes(monkeypatch):
+    rows = np.tile([[0.9, 0.1]], (400, 1))
+    rows[200:] = [0.1, 0.9]
+    # In pairs, by class: the model is right in half of the first class, in 0.9 of the second.
+    labels = np.repeat([0, 1] * 50 + ([1] * 9 + [0]) * 10, 2)
+    monkeypatch.setattr(temperatures, "_MOST_CELLS", 400)  # half of the cells
+
+    temperature = find_temperature(rows, labels)
+
+    assert temperature == pytest.approx(np.log(9) / np.log(7 / 3), rel=1e-3)  # right in 0.7
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Predictions that know their limits: temperature, label sets, distance from what is known.
+"""Predictions that know their limits: label sets, distance from what is known.
 
 All are learned from the validation images after the last step, kept in task.json, and computed
 inside the exported model.
@@ -22,14 +22,10 @@ __all__ = [
     "Outliers",
     "find_features",
     "find_outliers",
-    "find_temperature",
     "find_threshold",
     "read_features",
-    "scale",
 ]
 
-_LEAST = 1e-30  # of a probability, whose logarithm is taken
-_COLDEST, _HOTTEST = 0.05, 20.0
 _AT_ONCE = 1024  # images whose likeness to all classes is in memory
 _STILL = 0.1  # of the mean deviation is added to each, for features that hardly vary
 
@@ -93,40 +89,6 @@ class Limits:
             float(known["threshold"]),
         )
         return cls(state.get("temperature", 1.0), state.get("threshold"), outliers)
-
-
-def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns the probabilities of logits that are divided by a temperature.
-
-    Args:
-        probabilities: (n, classes).
-        temperature: Above 0.
-    """
-    from scipy.special import softmax
-
-    if temperature == 1.0:
-        return probabilities
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
-    return np.asarray(softmax(logs / temperature, axis=1), probabilities.dtype)
-
-
-def find_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature with the least cross-entropy (Guo et al., 2017).
-
-    Args:
-        probabilities: (n, classes), of images that have not trained.
-        labels: int (n,).
-    """
-    from scipy.optimize import minimize_scalar
-
-    rows = probabilities.astype(np.float64)
-
-    def measure(log_temperature: float) -> float:
-        own = scale(rows, float(np.exp(log_temperature)))[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(own, _LEAST)).mean())
-
-    bounds = (np.log(_COLDEST), np.log(_HOTTEST))
-    return float(np.exp(minimize_scalar(measure, bounds=bounds, method="bounded").x))
 
 
 def find_threshold(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> float:
