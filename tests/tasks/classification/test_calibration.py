@@ -50,13 +50,27 @@ def test_a_temperature_of_few_rows_is_that_of_all_classes(monkeypatch):
 
 @pytest.mark.parametrize(
     ("coverage", "least"),
-    [(0.8, 0.2), (0.75, 0.2), (0.5, 0.5), (0.95, 0.0)],  # the 8th, 8th and 5th best; none of 9
+    # Below the 8th, 8th, 5th and 9th best; none of 9.
+    [(0.8, 0.15), (0.75, 0.15), (0.5, 0.45), (0.9, 0.05), (0.95, 0.0)],
 )
-def test_the_threshold_is_that_of_the_images_which_label_sets_must_hold(coverage, least):
+def test_the_threshold_lies_below_that_of_the_images_which_label_sets_must_hold(coverage, least):
     own = np.arange(1, 10) / 10
     rows = np.stack([own, 1 - own], axis=1)
 
     assert find_threshold(rows, np.zeros(9, int), coverage) == pytest.approx(least)
+
+
+@pytest.mark.parametrize("change", [1 - 1e-6, 1 + 1e-6])
+def test_a_rounding_changes_no_label_set_of_validation_images(change):
+    random = np.random.default_rng(1)
+    rows = random.dirichlet([1, 1, 1], 50).astype(np.float32)
+    labels = random.integers(0, 3, 50)
+
+    threshold = find_threshold(rows, labels, 0.8)
+
+    rounded = rows * np.float32(change)
+    np.testing.assert_array_equal(rounded >= threshold, rows >= threshold)
+    assert (rows[np.arange(50), labels] >= threshold).sum() == 41  # ceil(51 * 0.8)
 
 
 def test_label_sets_hold_the_label_as_often_as_asked_on_images_held_out():

@@ -96,16 +96,21 @@ def find_threshold(probabilities: np.ndarray, labels: np.ndarray, coverage: floa
 
     Split-conformal: of n images the label sets of the ceil((n + 1) * coverage) best hold their
     label, so that those of a new image hold it with at least this probability. 0, so that all
-    classes are in each set, where n is too small for that.
+    classes are in each set, where n is too small for that. It lies halfway between the last of
+    these probabilities and the next lower one: equal to one of them, a rounding in an exported
+    model would change a set.
 
     Args:
         probabilities: (n, classes), of images that have not trained.
         labels: int (n,).
         coverage: Share of the label sets that hold the label, above 0 and below 1.
     """
-    own = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
+    own = np.sort(probabilities[np.arange(len(labels)), labels].astype(np.float64))[::-1]
     rank = int(np.ceil((len(own) + 1) * coverage))
-    return 0.0 if rank > len(own) else float(own[rank - 1])
+    if rank > len(own):
+        return 0.0
+    least = own[rank - 1]
+    return float((least + own[own < least].max(initial=0.0)) / 2)
 
 
 def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share: float) -> Outliers:
