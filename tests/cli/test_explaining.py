@@ -1,5 +1,6 @@
 """`tltool explain` and `tl.explain`: pictures, records, and what is refused."""
 
+import hashlib
 import json
 import re
 
@@ -10,8 +11,10 @@ from PIL import Image
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.models import build_transfer, layers_of
+from tl_toolkit.api.report import _explain
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.catalog.lookup import ARCHITECTURES
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.dense.settings import PixelSettings
@@ -154,6 +157,10 @@ def test_either_class_of_a_single_output_is_explained(tmp_path, photos):
     assert [item.label for item in both] == names
     assert [item.value for item in both] == pytest.approx([shares[name] for name in names])
     assert not (both[0].heat == both[1].heat).all()
+    digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+    manifest = Manifest((Example(str(photo), digest, "test", ("ants",)),), tuple(names))
+    first, second = (_explain(run, manifest, [str(photo)], [output])[0] for output in (0, 1))
+    assert first and second and first != second  # heat maps of a report
 
 
 def test_a_column_of_a_regression_is_explained_by_its_number(tmp_path, photos):
