@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tl_toolkit.cli.arguments import takes_root
-from tl_toolkit.cli.comparing import compare_command
 from tl_toolkit.cli.console import print_message, show, show_json, warn
 from tl_toolkit.errors import Problem, RecipeError
 
@@ -29,10 +28,7 @@ class _Runs(click.Group):
 
 @click.group("runs", cls=_Runs)
 def runs_command() -> None:
-    """List, show, compare and remove runs."""
-
-
-runs_command.add_command(compare_command)  # `tltool compare`, where its neighbours are
+    """List, show and remove runs."""
 
 
 @runs_command.command("list", short_help="List all runs.")
