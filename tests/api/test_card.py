@@ -40,6 +40,39 @@ def test_the_front_matter_has_the_measured_results_with_their_intervals(run):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("table: data/birds/metadata.jsonl", "birds"),
+        ("table: data/birds.parquet", "birds"),
+        ("table: data/birds-v1.0", "birds-v1.0"),
+        ("csv: data/birds.csv", "birds"),
+        ("train: data/instances_train2017.json", "instances_train2017"),
+        ("builtin: digits", "digits"),
+    ],
+)
+def test_the_images_are_called_by_their_source(run, source, name):
+    run.recipe.write_text(re.sub("train: .*", source, run.recipe.read_text()))
+
+    text = tl.card(run.path)
+
+    metadata = read_front_matter(text)
+    assert metadata["datasets"] == [name]
+    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == name
+    assert f"fine-tuned from lenet5 on {escape_markdown(name)} with tl_toolkit" in text
+
+
+def test_the_version_is_the_one_that_trained_the_run(run):
+    lock = json.loads(run.lock.read_text())
+    lock["numerics"]["versions"]["tl-toolkit"] = "0.1.9"
+
+    older = tl.card(run.path)
+    run.lock.write_text(json.dumps(lock))
+
+    assert "with tl_toolkit. " in older
+    assert "with tl_toolkit 0.1.9. " in tl.card(run.path)
+
+
 def test_test_images_come_before_validation_images(run):
     metrics = json.loads(run.metrics.read_text())
     metrics["test"] = {"images": 3, "accuracy": 0.5, "intervals": {}}

@@ -195,7 +195,9 @@ def test_the_command_prints_what_differs_and_the_verdict(tmp_path):
     printed = tltool(*command, "--html", "page.html", cwd=tmp_path).stdout
     as_json = tltool(*command, "--json", cwd=tmp_path).stdout
     page = tltool(*command, "--html", "-", cwd=tmp_path).stdout
+    refused = tltool(*command, "--html", "-", "--json", cwd=tmp_path, code=2)
 
+    assert "--json and --html -: stdout takes one of them" in refused.stderr and not refused.stdout
     assert "phases.head.epochs   5           3" in printed
     assert "validation  accuracy  0.7500 (0.300 to 0.950)  0.7500 (0.300 to 0.950)" in printed
     assert "photos/001 on 10 images (test): better than photos/002: this run alone" in printed

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -158,6 +159,15 @@ def test_the_copy_of_an_image_is_the_most_similar_one(run, folder):
     )
 
 
+def test_an_image_is_not_like_itself_by_another_path(run, folder):
+    (folder / "link.png").symlink_to(folder / "3.png")
+    (folder / "sub").mkdir()
+
+    found = tl.similar(run, folder / "sub" / ".." / "3.png", folder, n=10)
+
+    assert {Path(each.path).name for each in found} == {f"{n}.png" for n in range(10) if n != 3}
+
+
 def test_similar_writes_a_sheet_and_computes_once(run, folder):
     tltool("similar", run.path, "3.png", ".", "-n", "2", cwd=folder)
     done = tltool(
@@ -169,6 +179,8 @@ def test_similar_writes_a_sheet_and_computes_once(run, folder):
     assert (folder / "s.html").read_text().count('<img src="data:image/jpeg') == 3
     refused = tltool("similar", run.path, "gone.png", ".", cwd=folder, code=3).stderr
     assert "gone.png" in refused
+    two = tltool("similar", run.path, "3.png", ".", "--sheet", "-", "--json", cwd=folder, code=2)
+    assert "--json and --sheet -: stdout takes one of them" in two.stderr and not two.stdout
 
 
 def test_the_nearest_are_those_of_the_smallest_angle():

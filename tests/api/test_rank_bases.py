@@ -9,10 +9,17 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
-from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
+from tl_toolkit.api.rank_bases import (
+    BaseRanking,
+    RankedBase,
+    _Choice,
+    _find_problems,
+    _list_changes,
+)
 from tl_toolkit.cli.ranking import _split
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.ranking import predict_held_out
+from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.tasks.classification.metrics import find_interval
 from tl_toolkit.tasks.classification.task import Classification
 
@@ -145,15 +152,33 @@ def test_the_command_nominates_and_says_what_to_type(values, ranking, tmp_path):
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     known = next(base for base in ranking.bases if base.name == "lenet5")
 
-    done = tltool("rank-bases", "r.yaml", "--bases", "lenet5", cwd=tmp_path)
+    done = tltool("rank-bases", "r.yaml", "seed=0", "--bases", "lenet5", cwd=tmp_path)
     command = ("rank-bases", "r.yaml", "--bases", "lenet5", "--most-operations", "400k")
     as_json = json.loads(tltool(*command, "--json", cwd=tmp_path).stdout)
 
     assert f"nominated: lenet5, accuracy {known.probe:.3f}" in done.stdout
-    assert "next: tltool finetune r.yaml model.base=lenet5" in done.stderr
+    assert "next: tltool finetune r.yaml seed=0 model.base=lenet5" in done.stderr
     assert as_json["nominated"] is None and as_json["bases"][0]["operations"] == 415_680
     wrong = tltool("rank-bases", "r.yaml", "--most-operations", "few", cwd=tmp_path, code=2).stderr
     assert "expected a number, as 600M or 4.2G" in wrong
+
+
+def test_the_changes_leave_nothing_of_the_old_base_that_the_new_one_refuses(values):
+    head, block = {"taps": ["c3", "f6"]}, {"unfreeze": {"only": "c3"}}
+    model = {"base": "lenet5", "weights": "lenet.weights.h5", "head": head}
+    phases = [{"name": "tune", "epochs": 1, **block}]
+    recipe = build_recipe({**values, "model": model, "phases": phases}).recipe
+    choice = _Choice("vgg_tiny", "vgg_tiny", {}, "random")
+
+    changes = _list_changes(recipe, choice)
+    (problem,) = _find_problems(recipe, changes)
+
+    assert changes == [
+        "model.base=vgg_tiny", "model.arguments={}", "model.weights=random", "~model.head.taps",
+    ]  # fmt: skip
+    assert "phases[0].unfreeze" in problem and "c3" in problem
+    mended = [*changes, "phases.tune.unfreeze=1"]
+    assert _find_problems(recipe, mended) == []
 
 
 def test_names_with_several_arguments_are_told_apart_from_each_other():

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from importlib import import_module
 from xml.etree import ElementTree
 
 import pytest
@@ -31,8 +32,8 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
     """A run, and the report that it ended with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tl_toolkit.api.finetune._SECONDS_OF_PICTURES", math.inf)  # however slow
+    with pytest.MonkeyPatch.context() as patch:  # a busy machine makes no run a long one
+        patch.setattr(import_module("tl_toolkit.api.finetune"), "_SECONDS_OF_PICTURES", math.inf)
         run = tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"))
     return run, (run.folder.report / "index.html").read_text()
 
@@ -126,6 +127,8 @@ def test_a_report_that_cannot_be_written_leaves_the_run_done(recipe, tmp_path):
     assert run.folder.read_status()["state"] == "done"
     (text,) = [text for text in texts if "report failed" in text]
     assert text.endswith(f"; tltool report {run.path}")
+    log = run.folder.log.read_text()
+    assert "Traceback (most recent call last)" in log and "in write_report" in log
 
 
 def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):

@@ -1,5 +1,6 @@
 """`tltool explain` and `tl.explain`: pictures, records, and what is refused."""
 
+import hashlib
 import json
 import re
 
@@ -10,9 +11,12 @@ from PIL import Image
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.models import build_transfer, layers_of
+from tl_toolkit.api.report import _explain
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.catalog.lookup import ARCHITECTURES
+from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.normals.task import Normals
 from tl_toolkit.tasks.regression.task import Regression
@@ -21,7 +25,7 @@ from tl_toolkit.tasks.segmentation.task import Segmentation
 CLASSES = ["ants", "bees", "wasps"]
 
 
-def make_run(folder, model, classes=CLASSES, **sections):
+def make_run(folder, network, classes=CLASSES, **sections):
     """A run's folder, with a model of random weights."""
     folder.mkdir(parents=True)
     values = {
@@ -34,7 +38,7 @@ def make_run(folder, model, classes=CLASSES, **sections):
     (folder / "recipe.yaml").write_text(dump_recipe(build_recipe(values).recipe))
     (folder / "classes.json").write_text(json.dumps(classes))
     (folder / "status.json").write_text("{}")
-    model.save(folder / "model.keras")
+    network.save(folder / "model.keras")
     remember_model(folder / "model.keras")  # else a process of its own would load it first
     return folder
 
@@ -135,6 +139,28 @@ def test_pixels_are_explained_with_their_share(tmp_path, photos):
     assert sum(item.share for item in explanations) == pytest.approx(1)
     for item in explanations:
         assert item.heat.any() == (item.share > 0)
+
+
+def test_either_class_of_a_single_output_is_explained(tmp_path, photos):
+    names = CLASSES[:2]
+    task = Classification(names, layers_of(), activation="sigmoid")
+    model = {"base": "vgg_tiny", "weights": "random", "head": {"activation": "sigmoid"}}
+    network = build_transfer("vgg_tiny", task=task).model
+    make_run(tmp_path / "run", network, names, model=model)
+    photo, run = photos / "ants" / "0.jpg", tl.load_run(tmp_path / "run")
+
+    best, *both = (tl.explain(run, photo, target=name)[0] for name in (None, *names))
+
+    (prediction,) = run.predict(photo)
+    shares = prediction.probabilities
+    assert (best.label, best.value) == pytest.approx((prediction.label, max(shares.values())))
+    assert [item.label for item in both] == names
+    assert [item.value for item in both] == pytest.approx([shares[name] for name in names])
+    assert not (both[0].heat == both[1].heat).all()
+    digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+    manifest = Manifest((Example(str(photo), digest, "test", ("ants",)),), tuple(names))
+    first, second = (_explain(run, manifest, [str(photo)], [output])[0] for output in (0, 1))
+    assert first and second and first != second  # heat maps of a report
 
 
 def test_a_column_of_a_regression_is_explained_by_its_number(tmp_path, photos):

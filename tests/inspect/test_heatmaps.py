@@ -231,6 +231,24 @@ def test_the_score_is_the_logit_and_not_the_probability():
     assert compute_heatmaps(model, IMAGE, "layercam", targets=[1]).max() == 1
 
 
+def test_one_output_of_two_classes_is_explained_for_either():
+    kernel = np.array([[1.0, -2.0], [3.0, -4.0]])  # over ones: the score is -2, the first class
+    model = build_linear(kernel)
+    image = model.inputs[0]
+    shares = keras.layers.Dense(1, activation="sigmoid", use_bias=False, name="predictions")
+    single = keras.Model(image, shares(model.get_layer("head_flatten").output))
+    shares.set_weights([kernel.reshape(4, 1)])
+    ones = np.ones((1, 2, 2, 1), np.float32)
+
+    maps = [
+        compute_heatmaps(single, ones, "layercam", targets=target, layer="map", is_pair=True)
+        for target in (None, [0], [1])
+    ]
+
+    first, second = np.maximum(-kernel, 0) / 4, np.maximum(kernel, 0) / 3
+    np.testing.assert_allclose(maps, np.array([first, first, second])[:, np.newaxis], atol=1e-6)
+
+
 def test_the_gradient_reaches_a_map_through_the_head_and_the_blocks_behind_it():
     image = keras.Input((2, 2, 1), name="image")
     first = keras.layers.Conv2D(1, 1, use_bias=False, name="block1")(image)

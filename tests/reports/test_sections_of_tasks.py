@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from tests.reports.facts import find_parts, make_facts
-from tl_toolkit.tasks.calibration import fit_temperature, measure_calibration, soften
+from tl_toolkit.tasks.calibration import measure_calibration
 from tl_toolkit.tasks.classification import report as classification
 from tl_toolkit.tasks.classification.metrics import measure_classification
 from tl_toolkit.tasks.edges import report as edges
@@ -51,18 +51,6 @@ def test_the_expected_calibration_error_is_the_mean_gap_of_the_bins():
     shares, means = calibration_curve(hits, confidences, n_bins=10)
     assert [each["share"] for each in measured["bins"]] == pytest.approx(shares)
     assert [each["confidence"] for each in measured["bins"]] == pytest.approx(means)
-
-
-def test_the_temperature_undoes_that_of_overconfident_probabilities():
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(4000, 3))
-    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = np.array([random.choice(3, p=row) for row in honest])
-
-    temperature = fit_temperature(labels, soften(honest, 1 / 3))
-
-    assert temperature == pytest.approx(3, rel=0.1)  # 4,000 samples
-    assert soften(soften(honest, 1 / 3), 3) == pytest.approx(honest)
 
 
 def test_classes_have_their_areas_and_confusions(animals):

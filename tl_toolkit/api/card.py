@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tl_toolkit import __version__
 from tl_toolkit.api.card_text import Loading, describe_loading, describe_phase, list_limits
 from tl_toolkit.api.listing import read_json
 from tl_toolkit.catalog.published import find_licence
@@ -91,11 +90,18 @@ class _Card:
         """The split that the card's claims are of; "" where none was measured."""
         return next((name for name in _SPLITS if name in self.metrics), "")
 
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        return read_json(self.folder.lock)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions that trained the run, by the names of their packages."""
+        return dict(self.lock.get("numerics", {}).get("versions", {}))
+
     @property
     def data_name(self) -> str:
-        data = self.recipe.data
-        place = data.builtin or data.train or data.csv
-        return Path(str(place)).stem if data.csv else Path(str(place)).name
+        return self.recipe.data.source_name
 
     def write(self) -> str:
         parts = [
@@ -169,10 +175,12 @@ class _Card:
         base = recipe.model.base if recipe.model.own_file is None else "a base of its own"
         outputs = "classes" if recipe.task.has_classes else "outputs"
         count = f", {len(self.classes)} {outputs}" if self.classes else ""
+        version = self.versions.get("tl-toolkit")
+        toolkit = f"tl_toolkit {version}" if version else "tl_toolkit"
         certainty = recipe.task.describe_certainty(self.metrics.get(self.split, {}))
         return (
             f"A Keras 3 model for {recipe.task.kind}{count}, fine-tuned from {base} on "
-            f"{escape_markdown(self.data_name)} with tl_toolkit {__version__}."
+            f"{escape_markdown(self.data_name)} with {toolkit}."
             + (f" {certainty[0].upper()}{certainty[1:]}." if certainty else "")
         )
 
@@ -208,13 +216,12 @@ class _Card:
         from tl_toolkit.images.manifest import Manifest
 
         yield "## Data"
-        lock = read_json(self.folder.lock)
         manifest = Manifest.load(self.folder.manifest, classes=self.classes)
         has_labels = "label" in manifest.columns
         counts = manifest.count("label" if has_labels else "")
         data = self.recipe.data
         height, width = data.image_size
-        digest = lock.get("data_sha256")
+        digest = self.lock.get("data_sha256")
         yield (
             f"{escape_markdown(self.data_name)}, resized to {height} x {width} pixels "
             f"({data.resize}), {data.channels} channels"
@@ -235,14 +242,13 @@ class _Card:
 
     def _describe_training(self) -> Iterator[str]:
         yield "## Training"
-        recipe, lock = self.recipe, read_json(self.folder.lock)
+        recipe = self.recipe
         rows = [
             [name, *describe_phase(self.folder.history(index, name))]
             for index, name in enumerate(recipe.phase_names)
         ]
         yield write_table(["phase", "epochs", "last learning rate", "last loss"], rows)
-        versions = lock.get("numerics", {}).get("versions", {})
-        named = ", ".join(f"{name} {version}" for name, version in versions.items())
+        named = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         yield f"Seed {recipe.seed}" + (f"; {named}." if named else ".")
         text = dump_recipe(_without_places(recipe))
         yield f"<details><summary>The whole recipe</summary>\n\n```yaml\n{text}```\n\n</details>"
@@ -268,7 +274,7 @@ class _Card:
         model = self.recipe.model
         if model.own_file is not None:
             return "a Keras model of its own"
-        weights = read_json(self.folder.lock).get("weights") or str(model.weights)
+        weights = self.lock.get("weights") or str(model.weights)
         return f"{model.base} with weights {Path(str(weights)).name}"
 
     def _find_base_licence(self) -> str:
@@ -281,7 +287,7 @@ class _Card:
             architecture = find_base(self.recipe)
         except ToolkitError:
             return _NOT_STATED
-        weights = read_json(self.folder.lock).get("weights") or str(model.weights)
+        weights = self.lock.get("weights") or str(model.weights)
         names = {file.name for file in architecture.weight_files}
         is_published = Path(str(weights)).name in names or str(model.weights) == "imagenet"
         return (find_licence(architecture) if is_published else "") or _NOT_STATED

@@ -169,6 +169,7 @@ def _explain_chunk(
             targets=None if request.output is None else [request.output] * len(images),
             layer=request.layer,
             everywhere=not subject.has_classes,
+            is_pair=subject.is_pair,
         )
     explanations: list[Explanation] = []
     place = 0

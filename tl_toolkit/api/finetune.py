@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -260,6 +261,7 @@ class _Finetuning:
         try:
             return write_report(self.folder.report, build_report(run, predicts=is_long))
         except Exception as error:  # of a section too: a trained model outweighs its report
+            self.folder.append_log(traceback.format_exc())
             text = f"the report failed, the run itself is done: {type(error).__name__}: {error}"
             self.progress(warning(f"{text}; tltool report {name_run(self.folder.path)}"))
             return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.load import RecipeSource, build_recipe, list_values, read_recipe
+from tl_toolkit.recipe.model_schema import Head
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.yaml_reader import read_scalar
@@ -82,12 +84,16 @@ class BaseRanking:
         images: Images that were predicted, each by predictors that were fitted without it.
         bases: The bases; those that are not judged come last.
         skipped: Why other bases are left out, by name.
+        changes: Overrides that give the recipe the nominated base.
+        problems: What the recipe would still refuse then, as names of blocks of its own base.
     """
 
     metric: str
     images: int
     bases: Sequence[RankedBase]
     skipped: Mapping[str, str]
+    changes: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
     @property
     def nominated(self) -> RankedBase | None:
@@ -162,7 +168,36 @@ def rank_bases(
         ranked, images = _rank(plans, limits, handle, skipped)
     ranked.sort(key=lambda base: -float("inf") if base.probe is None else base.probe, reverse=True)
     task = loaded.task
-    return BaseRanking(task.final_score or task.score, images, ranked, skipped)
+    ranking = BaseRanking(task.final_score or task.score, images, ranked, skipped)
+    best = ranking.nominated
+    if best is None:
+        return ranking
+    changes = _list_changes(loaded, plans[best.name][0])
+    return replace(ranking, changes=changes, problems=_find_problems(loaded, changes))
+
+
+def _list_changes(recipe: Recipe, choice: _Choice) -> list[str]:
+    """Returns overrides that give a recipe another base, without what names parts of its own."""
+    model = recipe.model
+    arguments = ", ".join(f"{key}: {json.dumps(value)}" for key, value in choice.arguments.items())
+    changes = [f"model.base={choice.base}", f"model.arguments={{{arguments}}}"]
+    if choice.weights != str(model.weights):
+        changes.append(f"model.weights={choice.weights}")
+    if model.start is not None:
+        changes.append("~model.start")
+    is_other = choice.base != model.base or choice.arguments != dict(model.arguments)
+    if is_other and isinstance(model.head, Head) and isinstance(model.head.taps, tuple):
+        changes.append("~model.head.taps")
+    return changes
+
+
+def _find_problems(recipe: Recipe, changes: Sequence[str]) -> list[str]:
+    """Returns what a recipe refuses after the changes."""
+    try:
+        check_recipe(build_recipe(recipe, changes))
+    except ToolkitError as error:
+        return [" ".join(str(problem).split()) for problem in error.problems]
+    return []
 
 
 def _check(recipe: Recipe) -> None:

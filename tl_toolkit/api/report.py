@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.listing import read_json
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run, load_run
+from tl_toolkit.api.subjects import has_pair
 from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler
 from tl_toolkit.images.manifest import Manifest
@@ -142,7 +143,7 @@ def _explain(
 ) -> list[str]:
     """Returns the heat map of each image, as a data URI; "" where there is none."""
     examples = {example.path: example for example in manifest.examples}
-    units = int(run.model.outputs[0].shape[-1])
+    is_pair = has_pair(run)
     pictures = [""] * len(paths)
     with run.numerics():
         import numpy as np
@@ -158,14 +159,13 @@ def _explain(
         data, shown = run.recipe.data, {}
         resize = build_resize(data.resize, data.pad_color, data.channels)
         for place, path in enumerate(paths):
-            # A single output of two classes speaks for the second one alone.
-            if outputs[place] or units == len(run.classes):
-                with contextlib.suppress(DataError):  # it has moved: there is no picture of it
-                    image = decode_example(examples[path], data.channels).numpy()
-                    shown[place] = resize_pixels(image, data.image_size, resize)
+            with contextlib.suppress(DataError):  # it has moved: there is no picture of it
+                image = decode_example(examples[path], data.channels).numpy()
+                shown[place] = resize_pixels(image, data.image_size, resize)
         if shown:
-            targets = [min(outputs[place], units - 1) for place in shown]
-            heat = compute_heatmaps(run.model, np.stack(list(shown.values())), targets=targets)
+            targets = [outputs[place] for place in shown]
+            pixels = np.stack(list(shown.values()))
+            heat = compute_heatmaps(run.model, pixels, targets=targets, is_pair=is_pair)
             for (place, image), heat_map in zip(shown.items(), heat, strict=True):
                 picture = lay_over(as_photo(image).astype(np.uint8), heat_map)
                 picture.thumbnail((SIDE, SIDE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ def similar(
     Args:
         source: A run or a base, as for `embed`.
         image: The image that others are compared with.
-        folder: A folder of images, or several files and folders; the image itself is left out.
+        folder: A folder of images, or several files and folders. The image itself is left out, by
+            whatever path it is found again; copies of it are not.
         n: How many, at least 1.
         block: As for `embed`: early blocks see colours and textures, late ones what it shows.
         weights: As for `embed`.
@@ -70,8 +72,8 @@ def similar(
     if own not in features.paths:
         reason = features.skipped.get(own) or features.skipped.get(str(image), "is no image")
         raise DataError(Problem(str(image), reason, "Expected an image that can be decoded."))
-    place = features.paths.index(own)
-    rest = [index for index, path in enumerate(features.paths) if path != own]
+    place, itself = features.paths.index(own), os.path.realpath(own)
+    rest = [index for index, path in enumerate(features.paths) if os.path.realpath(path) != itself]
     if not rest:
         raise DataError(Problem(", ".join(map(str, others)), "holds no other image"))
     nearest, similarity = find_nearest(features.vectors[rest], features.vectors[place], n)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.images.geometry import Resize
 
-__all__ = ["Base", "Explained", "Subject", "open_subject"]
+__all__ = ["Base", "Explained", "Subject", "has_pair", "open_subject"]
 
 FEATURES = "features"
 """The one output of a base without a head."""
@@ -68,6 +68,7 @@ class Explained:
         channels: Channels of the images.
         convert: Whether images that only Pillow reads are read.
         has_classes: Whether an output that is the greatest is predicted.
+        is_pair: Whether its one output is the probability of the second of two classes.
         deterministic: The arithmetic that it was trained with.
     """
 
@@ -79,6 +80,7 @@ class Explained:
     channels: int = RGB
     convert: bool = False
     has_classes: bool = True
+    is_pair: bool = False
     deterministic: bool = True
 
     @property
@@ -169,18 +171,30 @@ def _open(run: Run) -> Explained:
     data, units = recipe.data, model.outputs[0].shape[-1]
     kind = recipe.task.kind
     numbered = (kind,) if units == 1 else tuple(f"{kind}[{place}]" for place in range(units))
+    is_pair = has_pair(run)
     return Explained(
         title=name_run(run.path),
         model=model,
         architecture=find_base(recipe),
-        outputs=run.classes if len(run.classes) == units else numbered,
+        outputs=run.classes if is_pair or len(run.classes) == units else numbered,
         resize=build_resize(data.resize, data.pad_color, data.channels),
         channels=data.channels,
         convert=data.convert,
         # A single output of a pixel is a class that it is of or not, as an edge.
         has_classes=recipe.task.has_classes or (recipe.task.is_dense and units == 1),
+        is_pair=is_pair,
         deterministic=recipe.deterministic,
     )
+
+
+def has_pair(run: Run) -> bool:
+    """Returns whether a run's model has one output, the probability of the second of two classes.
+
+    Args:
+        run: The run.
+    """
+    units = run.model.outputs[0].shape[-1]
+    return run.recipe.task.has_classes and units == 1 and len(run.classes) == 2
 
 
 def _build(base: Base) -> Explained:

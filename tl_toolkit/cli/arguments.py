@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from tl_toolkit.cli.console import is_stdout
 
 
 def _find_recipe(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
@@ -61,3 +63,23 @@ takes_root: Callable[[Any], Any] = click.option(
     help="Folder of all runs.",
 )  # fmt: skip
 """Adds --root, to a command that reads runs."""
+
+
+def refuse_two_results(as_json: bool, files: Mapping[str, Path | None]) -> bool:
+    """Refuses a command that would print two results on stdout.
+
+    Args:
+        as_json: Whether one is JSON on stdout.
+        files: The file of each other result, by its option; `-` is stdout.
+
+    Returns:
+        Whether one of these files is stdout.
+
+    Raises:
+        click.UsageError: Stdout would receive more than one.
+    """
+    written = [f"{option} -" for option, path in files.items() if path and is_stdout(path)]
+    if len(written) + as_json > 1:
+        names = " and ".join([*(["--json"] if as_json else []), *written])
+        raise click.UsageError(f"{names}: stdout takes one of them, the others a file")
+    return bool(written)

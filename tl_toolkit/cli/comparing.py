@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tl_toolkit.cli.arguments import takes_root
+from tl_toolkit.cli.arguments import refuse_two_results, takes_root
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.printing.tables import build_table
 
@@ -35,6 +35,7 @@ def compare_command(runs: tuple[str, ...], root: Path, html: Path | None, as_jso
     """
     from tl_toolkit.api.comparing import compare
 
+    refuse_two_results(as_json, {"--html": html})
     comparison = compare(runs, root=root)
     if as_json:
         show_json(comparison.as_json())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tl_toolkit.cli.arguments import refuse_two_results
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.errors import CheckFailedError
@@ -87,6 +88,7 @@ def check_data_command(
     if kinds is not None and exclusions is None:
         raise click.UsageError("--exclude says what goes to a file: --exclusions FILE.csv names it")
     check_kinds([*(kinds or ()), *(fail_on or ())])
+    written = refuse_two_results(as_json, {"--sheet": sheet, "--exclusions": exclusions})
     report = check_data(
         source, overrides, base=base, weights=weights, features=not no_features,
         follow_links=follow_links,
@@ -94,7 +96,7 @@ def check_data_command(
     )  # fmt: skip
     if as_json:
         show_json(report.as_json())
-    else:
+    elif not written:
         _show(report)
     if sheet is not None:
         from tl_toolkit.audit.sheet import render_sheet

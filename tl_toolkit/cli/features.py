@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.arguments import read_arguments, takes_offline, takes_root
+from tl_toolkit.cli.arguments import (
+    read_arguments,
+    refuse_two_results,
+    takes_offline,
+    takes_root,
+)
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import is_stdout, print_message, show, show_json, write_result
 from tl_toolkit.errors import DataError
@@ -110,6 +115,7 @@ def similar_command(
     """
     from tl_toolkit.api.similar import render_similar, similar
 
+    refuse_two_results(as_json, {"--sheet": sheet})
     found = similar(
         source, image, folder, n=number, block=block, weights=weights, root=root,
         progress=current.print_events(),

@@ -61,7 +61,7 @@ _VERBS = {
     "export": _Verb("using", "Export a run's model, checked against it."),
     "report": _Verb("reporting", "Write the report of a run or a search, one page of HTML."),
     "benchmark": _Verb("benchmarking", "Time a run's model in each exported format."),
-    "runs": _Verb("runs", "List, show, compare and remove runs."),
+    "runs": _Verb("runs", "List, show and remove runs."),
     "compare": _Verb("comparing", "Compare runs: scores, recipes, images that differ."),
     "embed": _Verb("features", "Write a vector of features for each image."),
     "similar": _Verb("features", "Find the images that are most like one."),

@@ -71,12 +71,11 @@ def rank_bases_command(
         show_json(ranking.as_json())
         return
     _show(ranking)
-    best = ranking.nominated
-    if best is not None:
-        arguments = ", ".join(f"{key}: {value}" for key, value in best.arguments.items())
-        words = [f"model.base={best.base}", f"model.arguments={{{arguments}}}"]
-        command = shlex.join(["tltool", "finetune", str(recipe), *words])
-        print_message(f"next: {command}")
+    if ranking.changes:
+        words = ["tltool", "finetune", str(recipe), *overrides, *ranking.changes]
+        print_message(f"next: {shlex.join(words)}")
+    for problem in ranking.problems:
+        print_message(f"before, change: {problem}")
 
 
 def _split(texts: tuple[str, ...]) -> list[str]:

@@ -75,6 +75,7 @@ def compute_heatmaps(
     *,
     targets: Sequence[int] | np.ndarray | None = None,
     layer: str | None = None,
+    is_pair: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Computes the heat map of each image.
@@ -93,6 +94,8 @@ def compute_heatmaps(
             more than one position, which is its last cut of that kind; for integrated gradients the
             images. A map that is read by the head and by layers behind it counts for both.
             Occlusion takes none.
+        is_pair: The model has one output, the probability of the second of two classes: target 0 is
+            the first class, target 1 the second.
         batch_size: Images at once.
 
     Returns:
@@ -104,7 +107,13 @@ def compute_heatmaps(
         ValueError: `targets` are no outputs of the model.
     """
     return explain_images(
-        model, images, method, targets=targets, layer=layer, batch_size=batch_size
+        model,
+        images,
+        method,
+        targets=targets,
+        layer=layer,
+        is_pair=is_pair,
+        batch_size=batch_size,
     ).heat
 
 
@@ -116,6 +125,7 @@ def explain_images(
     targets: Sequence[int] | np.ndarray | None = None,
     layer: str | None = None,
     everywhere: bool = False,
+    is_pair: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> HeatMaps:
     """Computes the heat map of each image, and says what it explains.
@@ -127,6 +137,7 @@ def explain_images(
         targets: As in `compute_heatmaps`.
         layer: As in `compute_heatmaps`.
         everywhere: All pixels count, as those of outputs that are no classes.
+        is_pair: As in `compute_heatmaps`.
         batch_size: As in `compute_heatmaps`.
 
     Raises:
@@ -139,7 +150,7 @@ def explain_images(
     runs_often = method in _RUNNING_OFTEN
     if runs_often and layer is None:
         layer = model.inputs[0].name
-    scored = ScoredModel(model, layer, compiled=runs_often)
+    scored = ScoredModel(model, layer, compiled=runs_often, is_pair=is_pair)
     heat, goals = [], []
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size], np.float32)

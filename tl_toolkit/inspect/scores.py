@@ -85,6 +85,8 @@ class ScoredModel:
         layer: Name of the layer whose map is read; by default the last cut of the base that has
             more than one position.
         compiled: Compile what runs, which takes seconds and pays for many calls.
+        is_pair: The model has one output, the probability of the second of two classes; it is
+            explained as one with an output of each, whose scores are each other's negative.
 
     Attributes:
         layer: The name of that layer.
@@ -95,9 +97,15 @@ class ScoredModel:
     """
 
     def __init__(
-        self, model: keras.Model, layer: str | None = None, *, compiled: bool = False
+        self,
+        model: keras.Model,
+        layer: str | None = None,
+        *,
+        compiled: bool = False,
+        is_pair: bool = False,
     ) -> None:
         self._compiled = compiled
+        self._is_pair = is_pair
         maps = list_maps(model)
         self.layer = _find_last(maps) if layer is None else layer
         if self.layer not in maps:
@@ -146,6 +154,11 @@ class ScoredModel:
             tf.reshape(tf.cast(tensor, tf.float32), (count, -1, tensor.shape[-1]))
             for tensor in (logits_of(results[-1]), results[-1])
         )
+        if self._is_pair:
+            scores, outputs = (
+                tf.concat(columns, axis=-1)
+                for columns in ((-scores, scores), (1 - outputs, outputs))
+            )
         return maps, scores, outputs
 
     @property

@@ -36,6 +36,7 @@ _ClassName = Annotated[
     Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))
 ]  # folders that were unpacked on a Mac have decomposed names
 _SOURCES = ("train", "csv", "table", "builtin")
+_FILES = (".csv", ".json", ".parquet", ".tfrecord")  # beginnings of the endings of files of sources
 _LISTED = "train, csv, table or builtin"
 
 
@@ -233,6 +234,21 @@ class Data(Section):
         """The table of images, of either form; None for other sources."""
         path = self.csv if self.table is None else self.table
         return None if path is None else Path(path)
+
+    @property
+    def source_name(self) -> str:
+        """What to call the images: as their folder, table, file of annotations or built-in set.
+
+        A file is called without its ending, and one that is called metadata, as in Hugging Face's
+        image folders, as the folder that it lies in.
+        """
+        if self.builtin is not None:
+            return self.builtin
+        source = Path(str(self.train or self.table_path))
+        if source.stem == "metadata" and source.suffix:
+            return source.parent.name or source.stem
+        is_file = self.csv is not None or source.suffix.lower().startswith(_FILES)
+        return source.stem if is_file else source.name
 
     @property
     def column_names(self) -> dict[str, str]:

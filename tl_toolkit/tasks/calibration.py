@@ -10,19 +10,15 @@ import numpy as np
 from tl_toolkit.reports.charts import Series, plot_series
 from tl_toolkit.reports.matrices import plot_bars
 from tl_toolkit.reports.sections import Chart, DataTable, Part, Section, Text
+from tl_toolkit.tasks.temperature import find_temperature, scale, take_logarithms
 
 __all__ = [
     "build_calibration",
-    "fit_temperature",
     "measure_calibration",
     "plot_reliability",
-    "soften",
 ]
 
 _BINS = 10
-_MOST_CELLS = 2_000_000  # of the probabilities that a temperature is fitted to
-_HOTTEST = 20.0
-_LEAST = 1e-30  # a probability of 0 has no logarithm
 
 
 def build_calibration(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], split: str) -> Section:
@@ -38,8 +34,9 @@ def build_calibration(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], split: 
     rows = [["as predicted", 1.0, before["ece"], _measure_loss(labels, probabilities)]]
     parts: list[Part] = []
     if "validation" in sets:
-        temperature = fit_temperature(*sets["validation"])
-        softened = soften(probabilities, temperature)
+        known, rows_known = sets["validation"]
+        temperature = find_temperature(rows_known, known)
+        softened = scale(probabilities, temperature)
         after = measure_calibration(*_find_confidence(labels, softened))
         rows.append(
             ["at the temperature", temperature, after["ece"], _measure_loss(labels, softened)]
@@ -78,42 +75,6 @@ def measure_calibration(hits: np.ndarray, confidences: np.ndarray) -> dict[str, 
             for mean, share, count in zip(*sums, counts[filled], strict=True)
         ],
     }
-
-
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the temperature at which the labels are most likely (Guo et al., 2017).
-
-    Args:
-        labels: int (n,), of images that were not trained on.
-        probabilities: float (n, classes).
-    """
-    from scipy.optimize import minimize_scalar
-
-    most = max(1, _MOST_CELLS // probabilities.shape[1])
-    logs = _logarithms(probabilities[:most])
-    own = labels[:most]
-
-    def loss(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        normal = np.log(np.exp(scaled).sum(axis=1))
-        return float((normal - scaled[np.arange(len(own)), own]).mean())
-
-    limit = np.log(_HOTTEST)
-    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
-    return float(np.exp(found.x))
-
-
-def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns the probabilities at another temperature than 1.
-
-    Args:
-        probabilities: float (n, classes).
-        temperature: Above 1 makes them less sure.
-    """
-    scaled = _logarithms(probabilities) / temperature
-    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def plot_reliability(calibration: Mapping[str, Any], noun: str, title: str) -> list[Chart]:
@@ -162,8 +123,4 @@ def _find_confidence(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.
 
 
 def _measure_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return float(-_logarithms(probabilities)[np.arange(len(labels)), labels].mean())
-
-
-def _logarithms(probabilities: np.ndarray) -> np.ndarray:
-    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), _LEAST)))
+    return float(-take_logarithms(probabilities)[np.arange(len(labels)), labels].mean())

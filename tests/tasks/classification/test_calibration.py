@@ -12,14 +12,15 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.tasks import temperature as temperatures
+from tl_toolkit.tasks.classification import calibration
 from tl_toolkit.tasks.classification.calibration import (
     Limits,
     Outliers,
     find_outliers,
-    find_temperature,
     find_threshold,
-    scale,
 )
+from tl_toolkit.tasks.temperature import find_temperature, scale
 
 ASKED = {"kind": "classification", "calibrate": True, "coverage": 0.8, "ood": True}
 
@@ -35,15 +36,41 @@ def test_the_temperature_makes_a_probability_the_share_that_is_right():
     assert scale(rows, 1.0) is rows
 
 
+def test_a_temperature_of_few_rows_is_that_of_all_classes(monkeypatch):
+    rows = np.tile([[0.9, 0.1]], (400, 1))
+    rows[200:] = [0.1, 0.9]
+    # In pairs, by class: the model is right in half of the first class, in 0.9 of the second.
+    labels = np.repeat([0, 1] * 50 + ([1] * 9 + [0]) * 10, 2)
+    monkeypatch.setattr(temperatures, "_MOST_CELLS", 400)  # half of the cells
+
+    temperature = find_temperature(rows, labels)
+
+    assert temperature == pytest.approx(np.log(9) / np.log(7 / 3), rel=1e-3)  # right in 0.7
+
+
 @pytest.mark.parametrize(
     ("coverage", "least"),
-    [(0.8, 0.2), (0.75, 0.2), (0.5, 0.5), (0.95, 0.0)],  # the 8th, 8th and 5th best; none of 9
+    # Below the 8th, 8th, 5th and 9th best; none of 9.
+    [(0.8, 0.15), (0.75, 0.15), (0.5, 0.45), (0.9, 0.05), (0.95, 0.0)],
 )
-def test_the_threshold_is_that_of_the_images_which_label_sets_must_hold(coverage, least):
+def test_the_threshold_lies_below_that_of_the_images_which_label_sets_must_hold(coverage, least):
     own = np.arange(1, 10) / 10
     rows = np.stack([own, 1 - own], axis=1)
 
     assert find_threshold(rows, np.zeros(9, int), coverage) == pytest.approx(least)
+
+
+@pytest.mark.parametrize("change", [1 - 1e-6, 1 + 1e-6])
+def test_a_rounding_changes_no_label_set_of_validation_images(change):
+    random = np.random.default_rng(1)
+    rows = random.dirichlet([1, 1, 1], 50).astype(np.float32)
+    labels = random.integers(0, 3, 50)
+
+    threshold = find_threshold(rows, labels, 0.8)
+
+    rounded = rows * np.float32(change)
+    np.testing.assert_array_equal(rounded >= threshold, rows >= threshold)
+    assert (rows[np.arange(50), labels] >= threshold).sum() == 41  # ceil(51 * 0.8)
 
 
 def test_label_sets_hold_the_label_as_often_as_asked_on_images_held_out():
@@ -87,6 +114,27 @@ def test_an_image_is_judged_by_the_others_of_its_class():
 
     # Without itself, the mean of the other three points the other way.
     assert known.threshold == pytest.approx(2.0)
+
+
+def test_scores_are_those_by_all_means_without_the_image_and_cost_one_mean_each(monkeypatch):
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 20
+    features = random.normal(size=(20, 8))[labels] + random.normal(size=(60, 8)) * 0.5
+    counted = []
+    plain = calibration._normalize
+    monkeypatch.setattr(calibration, "_normalize", lambda rows: counted.append(rows) or plain(rows))
+
+    known = find_outliers(features, labels, 20, 1 - 1e-9)  # the threshold is the highest score
+
+    moved = (features - known.centre) * known.weights
+    scores = []
+    for place, row in enumerate(moved):
+        rest = np.arange(60) != place
+        means = np.stack([moved[rest & (labels == name)].mean(axis=0) for name in range(20)])
+        cosines = means @ row / np.linalg.norm(means, axis=1) / np.linalg.norm(row)
+        scores.append(1 - cosines.max())
+    assert known.threshold == pytest.approx(max(scores), abs=1e-5)
+    assert sum(map(len, counted)) == 20 + 60 + 60
 
 
 def test_limits_come_back_as_they_were_written():

@@ -1,4 +1,4 @@
-"""Predictions that know their limits: temperature, label sets, distance from what is known.
+"""Predictions that know their limits: label sets, distance from what is known.
 
 All are learned from the validation images after the last step, kept in task.json, and computed
 inside the exported model.
@@ -22,14 +22,11 @@ __all__ = [
     "Outliers",
     "find_features",
     "find_outliers",
-    "find_temperature",
     "find_threshold",
     "read_features",
-    "scale",
 ]
 
-_LEAST = 1e-30  # of a probability, whose logarithm is taken
-_COLDEST, _HOTTEST = 0.05, 20.0
+_AT_ONCE = 1024  # images whose likeness to all classes is in memory
 _STILL = 0.1  # of the mean deviation is added to each, for features that hardly vary
 
 
@@ -94,55 +91,26 @@ class Limits:
         return cls(state.get("temperature", 1.0), state.get("threshold"), outliers)
 
 
-def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns the probabilities of logits that are divided by a temperature.
-
-    Args:
-        probabilities: (n, classes).
-        temperature: Above 0.
-    """
-    from scipy.special import softmax
-
-    if temperature == 1.0:
-        return probabilities
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
-    return np.asarray(softmax(logs / temperature, axis=1), probabilities.dtype)
-
-
-def find_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature with the least cross-entropy (Guo et al., 2017).
-
-    Args:
-        probabilities: (n, classes), of images that have not trained.
-        labels: int (n,).
-    """
-    from scipy.optimize import minimize_scalar
-
-    rows = probabilities.astype(np.float64)
-
-    def measure(log_temperature: float) -> float:
-        own = scale(rows, float(np.exp(log_temperature)))[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(own, _LEAST)).mean())
-
-    bounds = (np.log(_COLDEST), np.log(_HOTTEST))
-    return float(np.exp(minimize_scalar(measure, bounds=bounds, method="bounded").x))
-
-
 def find_threshold(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> float:
     """Returns the least probability of a class in a label set (Sadinle et al., 2019).
 
     Split-conformal: of n images the label sets of the ceil((n + 1) * coverage) best hold their
     label, so that those of a new image hold it with at least this probability. 0, so that all
-    classes are in each set, where n is too small for that.
+    classes are in each set, where n is too small for that. It lies halfway between the last of
+    these probabilities and the next lower one: equal to one of them, a rounding in an exported
+    model would change a set.
 
     Args:
         probabilities: (n, classes), of images that have not trained.
         labels: int (n,).
         coverage: Share of the label sets that hold the label, above 0 and below 1.
     """
-    own = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
+    own = np.sort(probabilities[np.arange(len(labels)), labels].astype(np.float64))[::-1]
     rank = int(np.ceil((len(own) + 1) * coverage))
-    return 0.0 if rank > len(own) else float(own[rank - 1])
+    if rank > len(own):
+        return 0.0
+    least = own[rank - 1]
+    return float((least + own[own < least].max(initial=0.0)) / 2)
 
 
 def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share: float) -> Outliers:
@@ -166,10 +134,13 @@ def find_outliers(features: np.ndarray, labels: np.ndarray, classes: int, share:
     sums = np.stack([moved[labels == place].sum(axis=0) for place in range(classes)])
     means = _normalize(sums)
     scores = np.empty(len(features))
-    for index, (row, label) in enumerate(zip(moved, labels, strict=True)):
-        others = sums.copy()
-        others[label] -= row
-        scores[index] = 1 - (_normalize(row[np.newaxis]) @ _normalize(others).T).max()
+    for start in range(0, len(features), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        rows, own_class = _normalize(moved[part]), labels[part]
+        likeness = rows @ means.T
+        others = _normalize(sums[own_class] - moved[part])  # of the own class, without the image
+        likeness[np.arange(len(rows)), own_class] = (rows * others).sum(axis=1)
+        scores[part] = 1 - likeness.max(axis=1)
     rank = min(int(np.ceil((len(scores) + 1) * share)), len(scores))
     threshold = float(np.sort(scores)[rank - 1])
     centre, weights, means = (array.astype(np.float32) for array in (centre, weights, means))

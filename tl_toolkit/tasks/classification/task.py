@@ -19,10 +19,8 @@ from tl_toolkit.tasks.classification.calibration import (
     Limits,
     find_features,
     find_outliers,
-    find_temperature,
     find_threshold,
     read_features,
-    scale,
 )
 from tl_toolkit.tasks.classification.metrics import (
     find_interval,
@@ -35,6 +33,7 @@ from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
+from tl_toolkit.tasks.temperature import find_temperature, scale
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Classification", "ClassPrediction", "LimitSettings", "build", "class_probabilities"]
