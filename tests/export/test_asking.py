@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tl_toolkit
 from tl_toolkit.export import serving_process
-from tl_toolkit.export.asking import ask, read_numerics
+from tl_toolkit.export.asking import ask, find_last_line, read_numerics
 
 PIXELS = np.full((1, 2, 2, 3), 7, np.uint8)
 
@@ -106,3 +106,16 @@ import tl_toolkit.errors
     )
 
     assert "ModuleNotFoundError: an exported model must work without tl_toolkit" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "no message"),
+        ("one\ntwo\n\n", "two"),
+        ("Traceback:\n  x\nValueError: no\n", "ValueError: no"),
+        ("a.b.XError: cannot decode it\n\t [[{{node Assert}}]] [Op:x]", "a.b.XError: cannot decode it"),
+    ],
+)  # fmt: skip
+def test_the_line_that_names_the_error_is_told(text, line):
+    assert find_last_line(text) == line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -74,13 +75,16 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
 
 
 def find_last_line(text: str) -> str:
-    """Returns the last line that says something: of a traceback, the error.
+    """Returns the line of a traceback that names the error, else the last that says something.
+
+    TensorFlow's errors end with lines on the place in the graph.
 
     Args:
         text: What a process wrote, or an error's text.
     """
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return (named or lines or ["no message"])[-1]
 
 
 def read_numerics() -> dict[str, Any]:
