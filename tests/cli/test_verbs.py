@@ -183,7 +183,7 @@ def test_export_of_a_finished_run_is_checked_and_published(place):
     done = tltool("export", "latest", "--json", cwd=place)
 
     paths = json.loads(done.stdout)
-    assert "largest difference: " in done.stderr
+    assert "saved_model: largest difference " in done.stderr
     assert (Path(paths["saved_model"]) / "saved_model.pb").is_file()
     assert json.loads((place / "runs/photos/001/export/parity.json").read_text())["holds"]
 

@@ -114,7 +114,7 @@ import tl_toolkit.errors
         ("", "no message"),
         ("one\ntwo\n\n", "two"),
         ("Traceback:\n  x\nValueError: no\n", "ValueError: no"),
-        ("a.b.XError: cannot decode it\n\t [[{{node Assert}}]] [Op:x]", "a.b.XError: cannot decode it"),
+        ("a.b.XError: no image\n\t [[{{node Assert}}]] [Op:x]", "a.b.XError: no image"),
     ],
 )  # fmt: skip
 def test_the_line_that_names_the_error_is_told(text, line):

@@ -238,7 +238,7 @@ def test_rand_augment_equals_that_of_keras(images):
     for kind in (augment_module._RandAugment, keras.layers.RandAugment):
         layer = kind((0, 255), num_ops=2, factor=0.4, seed=0, data_format="channels_last")
         layer.generator = seeds
-        run = augment_module._compile([layer], seeds, images.shape[1:3])
+        run = augment_module._compile([layer], seeds, images.shape[1:])
         start = tf.constant([1, 2], tf.int64)
         changed.append(run(tf.constant(images, tf.float32), start, tf.constant(KEYS)).numpy())
 
