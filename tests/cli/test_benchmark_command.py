@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from tests.command import tltool
+from tl_toolkit.recipe.load import build_recipe, dump_recipe
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,25 @@ def test_what_cannot_be_timed_is_refused_by_name(place, options, code, words):
     shown = tltool("benchmark", "latest", *options, cwd=place[0], code=code)
 
     assert words in " ".join(shown.stderr.split())
+
+
+def test_a_dense_run_that_was_not_exported_has_nothing_to_time(tmp_path):
+    data = {"train": str(tmp_path), "validation": 0.2, "image_size": 32, "classes": ["a", "b"]}
+    recipe = build_recipe(
+        {
+            "version": 1, "name": "x", "task": "segmentation", "data": data,
+            "model": {"base": "pixelnet", "weights": "random"},
+            "phases": [{"name": "head", "epochs": 1}],
+        }
+    ).recipe  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    (tmp_path / "status.json").write_text("{}")
+    (tmp_path / "model.keras").touch()
+
+    shown = tltool("benchmark", tmp_path, cwd=tmp_path, code=3)
+
+    assert "was exported to no format that can be run" in shown.stderr
+    assert not (tmp_path / "export").exists()
 
 
 @pytest.mark.slow  # the proof starts TensorFlow

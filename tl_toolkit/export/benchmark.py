@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tl_toolkit.export.formats import find_format
-from tl_toolkit.export.graph_parity import measure_size
 from tl_toolkit.export.graphs import run_graph
+from tl_toolkit.runs.listing import measure_size
 
 __all__ = ["PREDICT", "Timing", "plot_timings", "time_formats"]
 

@@ -12,8 +12,9 @@ from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.export.formats import Answer, FinishedModel, Format
 from tl_toolkit.export.graphs import run_graph
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.runs.listing import measure_size
 
-__all__ = ["compare_graph", "measure_size"]
+__all__ = ["compare_graph"]
 
 _NOISE = 16
 _MOST_OUTPUTS = 32_000_000  # numbers that are compared at once, 128 MB
@@ -95,16 +96,6 @@ def describe_latency(answer: Answer) -> dict[str, Any]:
         return {}
     middle, slow = np.percentile(answer.milliseconds, [50, 95])
     return {"p50_ms": float(middle), "p95_ms": float(slow), "threads": answer.threads, "batch": 1}
-
-
-def measure_size(path: Path) -> int:
-    """Returns the bytes of a file, or of all files of a folder.
-
-    Args:
-        path: What was written.
-    """
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _as_json(limit: float) -> float | None:
