@@ -9,13 +9,8 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
-from tl_toolkit.api.rank_bases import (
-    BaseRanking,
-    RankedBase,
-    _Choice,
-    _find_problems,
-    _list_changes,
-)
+from tl_toolkit.api.base_choices import BaseChoice, find_problems, list_changes
+from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
 from tl_toolkit.cli.ranking import _split
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.ranking import predict_held_out
@@ -168,17 +163,17 @@ def test_the_changes_leave_nothing_of_the_old_base_that_the_new_one_refuses(valu
     model = {"base": "lenet5", "weights": "lenet.weights.h5", "head": head}
     phases = [{"name": "tune", "epochs": 1, **block}]
     recipe = build_recipe({**values, "model": model, "phases": phases}).recipe
-    choice = _Choice("vgg_tiny", "vgg_tiny", {}, "random")
+    choice = BaseChoice("vgg_tiny", "vgg_tiny", {}, "random")
 
-    changes = _list_changes(recipe, choice)
-    (problem,) = _find_problems(recipe, changes)
+    changes = list_changes(recipe, choice)
+    (problem,) = find_problems(recipe, changes)
 
     assert changes == [
         "model.base=vgg_tiny", "model.arguments={}", "model.weights=random", "~model.head.taps",
     ]  # fmt: skip
     assert "phases[0].unfreeze" in problem and "c3" in problem
     mended = [*changes, "phases.tune.unfreeze=1"]
-    assert _find_problems(recipe, mended) == []
+    assert find_problems(recipe, mended) == []
 
 
 def test_names_with_several_arguments_are_told_apart_from_each_other():
