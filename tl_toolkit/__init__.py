@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.auto import AutoRun, auto
     from tl_toolkit.api.benchmark import Benchmark, benchmark
     from tl_toolkit.api.card import card
     from tl_toolkit.api.comparing import compare
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "AutoRun",
     "Base",
     "Benchmark",
     "CurveRun",
@@ -72,6 +74,7 @@ __all__ = [
     "Run",
     "SearchRun",
     "ToolkitError",
+    "auto",
     "benchmark",
     "build_model",
     "card",
@@ -117,6 +120,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.auto": ("AutoRun", "auto"),
     "api.benchmark": ("Benchmark", "benchmark"),
     "api.card": ("card",),
     "api.comparing": ("compare",),

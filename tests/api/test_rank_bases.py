@@ -11,7 +11,7 @@ from tests.conftest import draw_class_folders
 from tests.models import plan_values
 from tl_toolkit.api.base_choices import BaseChoice, find_problems, list_changes
 from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
-from tl_toolkit.cli.ranking import _split
+from tl_toolkit.cli.ranking import split_names
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.ranking import predict_held_out
 from tl_toolkit.recipe.load import build_recipe
@@ -179,7 +179,7 @@ def test_the_changes_leave_nothing_of_the_old_base_that_the_new_one_refuses(valu
 def test_names_with_several_arguments_are_told_apart_from_each_other():
     texts = ("lenet5,mobilenet:alpha=0.25,dropout=0.1", "vgg16")
 
-    assert _split(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
+    assert split_names(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
 
 
 def test_numbers_are_ranked_by_their_own_score(tmp_path):
