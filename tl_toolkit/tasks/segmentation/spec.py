@@ -21,6 +21,10 @@ class SegmentationSection(DenseSection):
     )
 
     hub_task: ClassVar[str] = "image-segmentation"
+    absent: ClassVar[Mapping[str, str]] = {
+        "coverage": "sets of labels are of tasks with one class for each image",
+        "ood": "distances are of whole images",
+    }
     score: ClassVar[str] = "mean_iou"
     tunable: ClassVar[tuple[str, ...]] = ("balance",)
     balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {
