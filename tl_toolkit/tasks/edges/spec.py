@@ -31,6 +31,7 @@ class EdgesSection(DenseSection):
     final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False
     absent: ClassVar[Mapping[str, str]] = {
+        "calibrate": "edges are measured at every threshold, which a temperature would only move",
         "coverage": "sets of labels are of tasks with one class for each image",
         "ood": "distances are of whole images",
     }
