@@ -78,7 +78,7 @@ def measure_maps(
     scores: list[dict[str, float]] = []
     for batch, indices in _batches(view.features, len(targets)):
         # With views the features are images, several of each; else whatever the source is of.
-        maps = mirrors.read_maps(batch) if view.views else [predictor.read_maps(batch)]
+        maps = mirrors.read_maps(np.asarray(batch)) if view.views else [predictor.read_maps(batch)]
         for place, index in enumerate(indices):
             target = targets.whole(int(index))
             ys, xs = place_pixels(target.shape[:2], targets.image_size, targets.resize)
