@@ -224,7 +224,7 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens the folder of an interrupted search.
+    """Creates the folder of a search or curve, or opens the folder of an interrupted one.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
@@ -232,7 +232,7 @@ def open_search(
         out: As in `search`.
         resume: As in `search`.
         overwrite: As in `search`.
-        kind: search or sweep.
+        kind: search, sweep or curve.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
@@ -248,7 +248,8 @@ def open_search(
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not folder.search.is_file():
+    begun = folder.curve if kind == "curve" else folder.search
+    if not begun.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",

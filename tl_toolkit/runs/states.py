@@ -65,7 +65,8 @@ def describe_interrupted(folder: RunFolder) -> str:
     """
     name = _shorten(folder.path)
     if folder.kind == "curve":
-        return f"interrupted; {name} holds what was measured by then"
+        resumed = f"tl.curve(..., out={str(folder.path)!r}, resume=True)"
+        return f"interrupted; {name} holds what was measured by then: {resumed}"
     if folder.kind != "run":
         if not folder.search.is_file():
             return f"interrupted; {name} holds no trial"
