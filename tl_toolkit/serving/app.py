@@ -131,7 +131,7 @@ class _Endpoints:
         )  # fmt: skip
         watching = None
         if settings.watch:
-            watching = asyncio.create_task(self._versions.watch(settings.poll_seconds))
+            watching = asyncio.create_task(self._versions.watch())
         try:
             yield
         finally:

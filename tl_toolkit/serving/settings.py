@@ -21,7 +21,6 @@ class ServeSettings:
         queue: The most images that wait; further requests are refused.
         max_body: The most bytes of a request.
         timeout_seconds: How long a client may take to send a request, and an answer may take.
-        poll_seconds: How often a watched folder is listed.
     """
 
     host: str = "127.0.0.1"
@@ -33,4 +32,3 @@ class ServeSettings:
     queue: int = 256
     max_body: int = 16 << 20
     timeout_seconds: float = 30.0
-    poll_seconds: float = 1.0

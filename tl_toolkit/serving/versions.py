@@ -20,6 +20,9 @@ __all__ = ["Stamp", "Versions", "list_versions", "read_stamp"]
 
 GRAPH = "saved_model.pb"
 
+POLL_SECONDS = 1.0
+"""Between two looks at a watched folder."""
+
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, number, size and time of each file of a version."""
 
@@ -109,19 +112,16 @@ class Versions:
             raise RuntimeError("no version is loaded yet")
         return self.current
 
-    async def watch(self, seconds: float) -> None:
+    async def watch(self) -> None:
         """Loads each version that takes the place of the one that is served, for ever.
 
         The highest one does, also where a higher one was removed, and files of the same number that
         were replaced do. One that is being written is waited for: it is loaded when two looks at it
         are equal. What cannot be loaded is left aside until its files change.
-
-        Args:
-            seconds: Between two looks.
         """
         before: tuple[int, Stamp] | None = None
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(POLL_SECONDS)
             found = await asyncio.to_thread(self._find)
             if found is not None and found[:2] == before:
                 await self._replace(*found)
