@@ -77,8 +77,8 @@ class Page:
 
     def wait(self, condition):
         """Waits until an expression is true."""
-        look = f"() => {{ try {{ if ({condition}) return done(); }} catch {{}} setTimeout(look, 20); }}"
-        self.run(f"new Promise(done => {{ const look = {look}; look(); }})")
+        look = f"try {{ if ({condition}) return done(); }} catch {{}} setTimeout(look, 20);"
+        self.run(f"new Promise(done => {{ const look = () => {{ {look} }}; look(); }})")
 
     def choose(self, selector, *paths):
         """Chooses files, as a person does in the dialog of an input."""

@@ -4,7 +4,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.devtools import open_browser
-from tests.serving.models import NAMES, draw_image
+from tests.serving.models import NAMES, Doubtful, Masks, draw_image, write_model
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_an_image_that_is_dropped_is_answered(page, server, photo):
     assert page.run("document.getElementById('image').naturalWidth") == 8
     assert page.run("document.getElementById('image').alt") == "The image <b>red.png"
     assert page.inspect() == []
-    assert page.console == []
+    assert not [line for line in page.console if server.url in line]
 
 
 @pytest.mark.parametrize(("dark", "width"), [(False, 1200), (True, 375)])
@@ -83,3 +83,52 @@ def test_the_token_is_typed(page, small_model, photo):
         wait_for_answer(page)
 
         assert text_of(page, "h2") == NAMES[1]
+
+
+def test_a_mask_is_laid_over_its_image(page, tmp_path, photo):
+    with tl.serve(write_model(tmp_path / "masks", kind=Masks), port=0, progress=False) as server:
+        page.open(server.url)
+        page.drop("body", photo)
+        wait_for_answer(page)
+
+        assert colours_of(page) == [[230, 159, 0, 255], [86, 180, 233, 255], [0, 0, 0, 0]]
+        assert text_of(page, "h2") == "Each pixel"
+        rows = text_of(page, "tbody").splitlines()
+        assert rows == [f"{name}\t50.0 %" for name in NAMES]
+        covers = page.run(
+            "['image', 'overlay'].map(id => document.getElementById(id).getBoundingClientRect())"
+            ".map(box => [box.x, box.y, box.width, box.height].map(Math.round))"
+        )
+        assert covers[0] == covers[1]
+        assert page.run("getComputedStyle(document.getElementById('overlay')).opacity") == "0.6"
+        assert page.inspect() == []
+
+        page.run("document.querySelectorAll('[name=map]')[1].click()")
+        page.wait("document.getElementById('overlay').ariaLabel === 'probability of each pixel'")
+
+        shades = [colour[3] for colour in colours_of(page)]
+        assert shades == pytest.approx([0, 0, 7 * 8000 / 257], abs=1)
+        assert not [line for line in page.console if server.url in line]
+
+
+def colours_of(page):
+    """The colours of the overlay at the upper left, the upper right and the lower left."""
+    return page.run(
+        "[[0, 0], [7, 0], [0, 7]].map(([x, y]) => [...document.getElementById('overlay')"
+        ".getContext('2d').getImageData(x, y, 1, 1).data])"
+    )
+
+
+def test_what_a_model_says_of_its_limits_is_shown(page, tmp_path, photo):
+    folder = write_model(tmp_path / "doubtful", kind=Doubtful)
+    with tl.serve(folder, port=0, progress=False) as server:
+        page.open(server.url)
+        page.drop("body", photo)
+        wait_for_answer(page)
+
+        assert text_of(page, ".notes").splitlines() == [
+            f"Label set: {NAMES[1]}",
+            "The model does not abstain",
+            "Distance from known images (ood_score): 0.000",
+            "version: 1",
+        ]

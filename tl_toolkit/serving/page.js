@@ -100,8 +100,7 @@ function tabulate(key, output, classes) {
   const values = output[key], chosen = output.predicted ?? output.label_set ?? [];
   const order = [...values.keys()];
   if (key === "probabilities") order.sort((a, b) => values[b] - values[a]);
-  // Of two classes with one output, the value is that of the second.
-  const nameOf = place => classes[values.length === classes.length ? place : classes.length - 1] ?? `${place}`;
+  const nameOf = place => classes[place] ?? `${place}`;
   const table = add($("details"), "table");
   const kept = order.slice(0, key === "probabilities" ? 10 : 100);
   add(table, "caption", kept.length < order.length ? `The ${kept.length} highest of ${order.length} ${key}` : key[0].toUpperCase() + key.slice(1));

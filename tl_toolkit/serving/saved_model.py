@@ -108,7 +108,8 @@ class ServedModel:
         for name, signature in self.signatures.items():
             for count in sorted({1, max_batch} if signature.is_batched else ()):
                 inputs = {key: _sample(spec, count) for key, spec in signature.inputs.items()}
-                with contextlib.suppress(Refusal):  # a model of another kind of images
+                # A model of other images than these refuses them, and is served all the same.
+                with contextlib.suppress(Refusal, tf.errors.OpError):
                     if all(array is not None for array in inputs.values()):
                         self.call(name, {key: a for key, a in inputs.items() if a is not None})
 
@@ -166,4 +167,14 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if "Decode" in text or "decode" in text:
         return f"The model refuses an image: {explain(error)}"
-    return f"The model refuses the inputs: {text.splitlines()[0][:300]}"
+    return f"The model refuses the inputs: {_find_reason(text)}"
+
+
+_HEADS = ("Graph execution error", "Detected at node", "<stack traces")
+
+
+def _find_reason(text: str) -> str:
+    """Returns the line of TensorFlow's text that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines()]
+    reasons = [line for line in lines if line and not line.startswith((*_HEADS, "[["))]
+    return reasons[0][:300] if reasons else "they do not fit it"
