@@ -1,7 +1,9 @@
 """Batches of several requests: who shares a call of the model, and who pays for a bad image."""
 
 import asyncio
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -37,7 +39,8 @@ class Desk:
 
     def __init__(self, model, **settings):
         self.calls, self.model = [], model
-        settings = {"max_batch": 8, "wait_ms": 0, "limit": 16} | settings
+        limits = {"max_batch": 8, "max_pixels": 1000, "limit": 16}
+        settings = limits | {"wait_ms": 0} | settings
         self.batcher = Batcher(**settings, observe=lambda count, seconds: self.calls.append(count))
 
     def ask(self, *images, timeout=60, signature="serve_bytes"):
@@ -211,3 +214,31 @@ def test_the_first_image_waits_for_others(model):
 
     assert answers == [[1.0], [0.0] * 7]
     assert calls == [8]
+
+
+def test_a_call_has_no_more_pixels_than_it_may(model):
+    async def scenario(desk):
+        first = await desk.hold()
+        others = await settle(*[desk.ask(*images) for images in ([RED] * 5, [RED], [RED])])
+        model.gate.set()
+        return [reds(await request) for request in (first, *others)]
+
+    answers, calls = run(model, scenario, max_pixels=3 * 64)
+
+    assert [len(answer) for answer in answers] == [1, 5, 1, 1]
+    assert calls == [1, 3, 3, 1]
+
+
+@pytest.mark.parametrize("side", [32, 40_000])
+def test_a_bomb_is_refused_by_its_head_and_never_decoded(model, side):
+    head = bytearray(RED)
+    head[16:24] = struct.pack(">II", side, side)
+    head[29:33] = struct.pack(">I", zlib.crc32(head[12:29]))
+
+    async def scenario(desk):
+        await desk.ask(RED, bytes(head))
+
+    model.gate.set()
+    with pytest.raises(Refusal, match="image 1 has more than 1,000 pixels") as caught:
+        run(model, scenario)
+    assert caught.value.status == 413

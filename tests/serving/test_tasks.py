@@ -10,10 +10,12 @@ import tensorflow as tf
 from PIL import Image
 
 import tl_toolkit as tl
-from tests.models import build_transfer
+from tests.export.test_export import build_model as build_image_model
+from tests.tasks.dense.test_export_pixels import build_model as build_dense_model
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.saved_model import write_saved_model
 from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.edges.task import Edges
 from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.tasks.normals.task import Normals
@@ -25,7 +27,7 @@ TASKS = [
     Classification(CLASSES), Multilabel(CLASSES), Regression(CLASSES), Segmentation(CLASSES),
     Edges(), Normals(),
 ]  # fmt: skip
-SIZE = (32, 32)
+SIZE = (24, 32)
 
 
 def draw_files():
@@ -50,7 +52,8 @@ def read_map(encoded):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
 def test_files_and_pixels_are_answered_alike(tmp_path, encode, task):
-    model = build_transfer("lenet5", task=task, size=SIZE).model
+    is_dense = isinstance(task, DenseTask)
+    model = build_dense_model(units=task.units) if is_dense else build_image_model()
     write_saved_model(FinishedModel(model, task, "stretch"), tmp_path / "model" / "1")
     files, pixels = draw_files()
 

@@ -26,6 +26,7 @@ __all__ = ["find_served", "serve"]
 _NEEDS = ("prometheus_client", "starlette", "uvicorn")
 _NAME = re.compile(r"[\w.-]{1,100}")
 _MIB = 1 << 20
+_MILLION = 1_000_000
 
 
 def serve(
@@ -40,6 +41,7 @@ def serve(
     batch_wait_ms: float = 2.0,
     queue: int = 256,
     max_body_mib: float = 16.0,
+    max_megapixels: float = 50.0,
     timeout_seconds: float = 30.0,
     root: str | Path = "runs",
     progress: Handler | bool = True,
@@ -65,6 +67,7 @@ def serve(
         batch_wait_ms: How long the first image of a batch waits for others.
         queue: The most images that wait; further requests are refused with 429.
         max_body_mib: The most MiB of a request.
+        max_megapixels: The most millions of pixels of an image, and of a call of the model.
         timeout_seconds: How long a client may take to send a request, and an answer may take.
         root: Folder of all runs.
         progress: As in `tl.finetune`: receives the address, and new versions.
@@ -76,7 +79,9 @@ def serve(
         DataError: There is no such run, or it holds no SavedModel that can be loaded.
         RecipeError: The extra is missing, the address cannot be bound, a number is out of range.
     """
-    _check_numbers(port, max_batch, queue, batch_wait_ms, max_body_mib, timeout_seconds)
+    _check_numbers(
+        port, max_batch, queue, batch_wait_ms, max_body_mib, max_megapixels, timeout_seconds
+    )
     _check_modules()
     folder, own_name = find_served(run, root=Path(root))
     chosen = own_name if name is None else name
@@ -94,8 +99,9 @@ def serve(
     from tl_toolkit.serving.settings import ServeSettings
 
     settings = ServeSettings(
-        host, port, token, watch, max_batch, batch_wait_ms, queue, int(max_body_mib * _MIB),
-        timeout_seconds,
+        host, port, token, watch, max_batch, batch_wait_ms, queue,
+        max_body=int(max_body_mib * _MIB), max_pixels=int(max_megapixels * _MILLION),
+        timeout_seconds=timeout_seconds,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(handling(progress))
@@ -147,7 +153,13 @@ def _check_modules() -> None:
 
 
 def _check_numbers(
-    port: int, max_batch: int, queue: int, wait_ms: float, body_mib: float, timeout: float
+    port: int,
+    max_batch: int,
+    queue: int,
+    wait_ms: float,
+    body_mib: float,
+    megapixels: float,
+    timeout: float,
 ) -> None:
     claims = {
         "port: expected 0 to 65535": 0 <= port <= 65535,
@@ -155,6 +167,7 @@ def _check_numbers(
         "queue: expected at least max_batch": queue >= max_batch,
         "batch_wait_ms: expected 0 to 1000": 0 <= wait_ms <= 1000,
         "max_body_mib: expected more than 0, at most 1024": 0 < body_mib <= 1024,
+        "max_megapixels: expected more than 0": megapixels > 0,
         "timeout_seconds: expected more than 0": timeout > 0,
     }
     problems = [Problem("serve", text) for text, holds in claims.items() if not holds]

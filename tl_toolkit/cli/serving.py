@@ -43,6 +43,8 @@ def _read_token(token: str, file: Path | None) -> str:
               help="Most images that wait; more are refused with 429.")  # fmt: skip
 @click.option("--max-body", type=click.FloatRange(0, 1024, min_open=True), default=16.0,
               show_default=True, metavar="MIB", help="Most MiB of a request.")  # fmt: skip
+@click.option("--max-pixels", type=click.FloatRange(0, min_open=True), default=50.0,
+              show_default=True, metavar="MILLIONS", help="Most pixels of an image.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0,
               show_default=True, metavar="SECONDS",
               help="Longest time of a request, and of its answer.")  # fmt: skip
@@ -59,6 +61,7 @@ def serve_command(
     batch_wait_ms: float,
     queue: int,
     max_body: float,
+    max_pixels: float,
     timeout: float,
     root: Path,
 ) -> None:
@@ -72,6 +75,7 @@ def serve_command(
     server = serve(
         run, host=host, port=port, token=_read_token(token, token_file), watch=watch, name=name,
         max_batch=max_batch, batch_wait_ms=batch_wait_ms, queue=queue, max_body_mib=max_body,
-        timeout_seconds=timeout, root=root, progress=current.print_events(),
+        max_megapixels=max_pixels, timeout_seconds=timeout, root=root,
+        progress=current.print_events(),
     )  # fmt: skip
     server.wait()

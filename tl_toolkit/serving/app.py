@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import functools
 import hmac
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tl_toolkit import __version__
 from tl_toolkit.serving import inference, rest
 from tl_toolkit.serving.batching import Batcher
+from tl_toolkit.serving.messages import CLOSE, Bodies, write_error, write_json
 from tl_toolkit.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
 from tl_toolkit.serving.page import PAGE_HEADERS, render_page
 from tl_toolkit.serving.saved_model import ServedModel
@@ -36,14 +36,6 @@ _logger = logging.getLogger("tl_toolkit")
 _OPEN = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths that need no token: nothing of the model is in them but its name."""
 
-_SMALL = 1 << 16
-"""Bytes of a request, and values of an answer, that are read and written at once: more than that
-is left to a thread, so that other requests are heard meanwhile."""
-
-_HELD_BODIES = 16
-"""Bodies of the largest size that are held in memory at once."""
-
-_T = TypeVar("_T")
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -65,8 +57,7 @@ class _Endpoints:
         self._versions = versions
         self._settings = settings
         self._name = name
-        self._held = 0
-        self._large = asyncio.Lock()
+        self._bodies = Bodies(settings.max_body, settings.timeout_seconds)
         self._batcher: Batcher | None = None
         self._monitor = Monitor(
             lambda: self._batcher.waiting if self._batcher else 0, lambda: versions.model.version
@@ -126,7 +117,8 @@ class _Endpoints:
     async def _live_on(self, app: Starlette) -> AsyncIterator[None]:
         settings = self._settings
         self._batcher = Batcher(
-            max_batch=settings.max_batch, wait_ms=settings.batch_wait_ms, limit=settings.queue,
+            max_batch=settings.max_batch, max_pixels=settings.max_pixels,
+            wait_ms=settings.batch_wait_ms, limit=settings.queue,
             observe=self._monitor.count_batch,
         )  # fmt: skip
         watching = None
@@ -252,53 +244,13 @@ class _Endpoints:
         """Reads a request, asks the model, and writes the answer."""
         if self._batcher is None:
             raise RuntimeError("the server has not started")
-        async with self._reading_body(request) as body:
-            call = await self._off_loop(len(body) > _SMALL, read, bytes(body))
+        async with self._bodies.reading(request) as body:
+            call = await self._bodies.convert(len(body), read, bytes(body))
             outputs = await self._batcher.answer(
                 model, call.signature, call.inputs, timeout=self._settings.timeout_seconds
             )
             size = sum(values.nbytes for values in outputs.values())
-            return await self._off_loop(size > _SMALL, lambda: write_json(write(call, outputs)))
-
-    async def _off_loop(self, is_large: bool, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Returns what a function returns, called in a thread where it may take long.
-
-        One at a time: lists of a request take many times its bytes in memory.
-        """
-        if not is_large:
-            return function(*arguments)
-        async with self._large:
-            return await asyncio.to_thread(function, *arguments)
-
-    @contextlib.asynccontextmanager
-    async def _reading_body(self, request: Request) -> AsyncIterator[bytearray]:
-        """Yields the body of a request, which counts as held in memory during the block."""
-        settings, body = self._settings, bytearray()
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Refusal(415, "a body is sent as it is: no Content-Encoding is known", _CLOSE)
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > settings.max_body:
-            raise _describe_large(settings.max_body)
-        try:
-            async with asyncio.timeout(settings.timeout_seconds):
-                async for chunk in request.stream():
-                    body += chunk
-                    self._held += len(chunk)
-                    if len(body) > settings.max_body:
-                        raise _describe_large(settings.max_body)
-                    if self._held > _HELD_BODIES * settings.max_body:
-                        raise Refusal(429, "too many requests at once", _CLOSE | _RETRY)
-        except TimeoutError:
-            self._held -= len(body)
-            seconds = settings.timeout_seconds
-            raise Refusal(408, f"the request took more than {seconds:g} s", _CLOSE) from None
-        except BaseException:
-            self._held -= len(body)
-            raise
-        try:
-            yield body
-        finally:
-            self._held -= len(body)
+            return await self._bodies.convert(size, lambda: write_json(write(call, outputs)))
 
     async def _metrics(self, request: Request) -> Response:
         return Response(self._monitor.render(), media_type=CONTENT_TYPE_LATEST)
@@ -308,45 +260,14 @@ class _Endpoints:
         return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 
 
-_CLOSE = {"Connection": "close"}
-_RETRY = {"Retry-After": "1"}
-
-
 def _describe_malformed(request: Request) -> str:
     return f"Malformed request: {request.method} {request.url.path}"
-
-
-def _describe_large(limit: int) -> Refusal:
-    return Refusal(413, f"a request takes at most {limit:,} bytes", _CLOSE)
 
 
 def _read_version(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise Refusal(400, f"Failed to convert version: {text[:40]} to numeric.")
     return int(text)
-
-
-def write_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns a response.
-
-    Args:
-        value: What JSON can hold; NaN and Infinity are written as TensorFlow Serving does.
-        status: The status of HTTP.
-        headers: Further headers.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "replace"), status, headers, media_type="application/json")
-
-
-def write_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns an error, which has one form in both protocols.
-
-    Args:
-        status: The status of HTTP.
-        text: A sentence.
-        headers: Further headers.
-    """
-    return write_json({"error": text}, status, headers)
 
 
 class _Guard:
@@ -360,7 +281,7 @@ class _Guard:
         if scope["type"] == "http" and self._token and scope["path"] not in _OPEN:
             scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
             if not hmac.compare_digest(given, self._token) or scheme.lower() != b"bearer":
-                headers = {"WWW-Authenticate": "Bearer", **_CLOSE}
+                headers = {"WWW-Authenticate": "Bearer", **CLOSE}
                 await write_error(401, "a bearer token is needed", headers)(scope, receive, send)
                 return
         await self._app(scope, receive, _adding_nosniff(send))

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tl_toolkit.serving.saved_model import ServedModel, Signature
 from tl_toolkit.serving.tensors import Refusal
 
-__all__ = ["Batcher", "Observer"]
+__all__ = ["Batcher", "Observer", "count_pixels"]
 
 Arrays = Mapping[str, np.ndarray]
 Observer = Callable[[int, float], None]
@@ -36,6 +39,7 @@ class _Job:
     signature: Signature
     inputs: Arrays
     count: int
+    pixels: int
     future: asyncio.Future[Arrays]
     arrived: float = field(default_factory=time.monotonic)
 
@@ -53,13 +57,17 @@ class Batcher:
 
     Args:
         max_batch: The most images of a call.
+        max_pixels: The most pixels of an image, and of the images of a call.
         wait_ms: How long the first image of a call waits for others.
         limit: The most images that wait.
         observe: Receives each call.
     """
 
-    def __init__(self, *, max_batch: int, wait_ms: float, limit: int, observe: Observer) -> None:
+    def __init__(
+        self, *, max_batch: int, max_pixels: int, wait_ms: float, limit: int, observe: Observer
+    ) -> None:
         self._max_batch = max_batch
+        self._max_pixels = max_pixels
         self._wait = wait_ms / 1000
         self._limit = limit
         self._observe = observe
@@ -102,7 +110,15 @@ class Batcher:
             )
         if self._count + count > self._limit:
             raise Refusal(429, "too many images wait for the model", {"Retry-After": "1"})
-        jobs = [self._put(model, signature, part) for part in self._split(signature, inputs, count)]
+        pixels = count_pixels(signature, inputs)
+        if pixels and max(pixels) > self._max_pixels:
+            place = pixels.index(max(pixels))
+            text = f"image {place} has more than {self._max_pixels:,} pixels, which are not read"
+            raise Refusal(413, text)
+        jobs = [
+            self._put(model, signature, part, sum(weights))
+            for part, weights in self._split(signature, inputs, pixels)
+        ]
         try:
             async with asyncio.timeout(timeout):
                 parts = [await job.future for job in jobs]
@@ -116,18 +132,28 @@ class Batcher:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _split(self, signature: Signature, inputs: Arrays, count: int) -> list[Arrays]:
+    def _split(
+        self, signature: Signature, inputs: Arrays, pixels: Sequence[int]
+    ) -> Iterator[tuple[Arrays, Sequence[int]]]:
+        """Yields the parts of a request that are calls of their own, with pixels of each image."""
         if not signature.is_batched:
-            return [inputs]
-        return [
-            {name: array[start : start + self._max_batch] for name, array in inputs.items()}
-            for start in range(0, count, self._max_batch)
-        ]
+            yield inputs, pixels
+            return
+        start = 0
+        while start < len(pixels):
+            end, total = start, 0
+            while end < len(pixels) and end - start < self._max_batch:
+                total += pixels[end]
+                if end > start and total > self._max_pixels:
+                    break
+                end += 1
+            yield {name: array[start:end] for name, array in inputs.items()}, pixels[start:end]
+            start = end
 
-    def _put(self, model: ServedModel, signature: Signature, inputs: Arrays) -> _Job:
+    def _put(self, model: ServedModel, signature: Signature, inputs: Arrays, pixels: int) -> _Job:
         count = _count_images(signature, inputs)
         future = asyncio.get_running_loop().create_future()
-        job = _Job(model, signature, inputs, count, future)
+        job = _Job(model, signature, inputs, count, pixels, future)
         self._waiting.setdefault(job.key, deque()).append(job)
         self._count += count
         self._arrival.set()
@@ -161,14 +187,21 @@ class Batcher:
             self._arrival.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrival.wait(), rest)
-        queue, count = self._waiting.pop(key), 0
+        queue, count, pixels = self._waiting.pop(key), 0, 0
         jobs: list[_Job] = []
-        while queue and (not jobs or count + queue[0].count <= self._max_batch):
+        while queue and (
+            not jobs
+            or (
+                count + queue[0].count <= self._max_batch
+                and pixels + queue[0].pixels <= self._max_pixels
+            )
+        ):
             job = queue.popleft()
             self._count -= job.count
             if not job.future.done():  # its client has waited for too long
                 jobs.append(job)
                 count += job.count
+                pixels += job.pixels
         if queue:  # behind what came after it, so that no kind of images waits for ever
             self._waiting[key] = queue
         return jobs
@@ -187,6 +220,38 @@ def _count_images(signature: Signature, inputs: Arrays) -> int:
     if count == 0:
         raise Refusal(400, "a request needs at least one image")
     return count
+
+
+def count_pixels(signature: Signature, inputs: Arrays) -> list[int]:
+    """Returns the pixels of each image of a request, by what the heads of its files say.
+
+    Args:
+        signature: The signature.
+        inputs: Its inputs.
+    """
+    counts = [0] * _count_images(signature, inputs)
+    for name, spec in signature.inputs.items() if signature.is_batched else ():
+        if spec.dtype == "string":
+            found = [
+                _read_size(bytes(data)) for data in inputs[name].reshape(len(counts), -1)[:, 0]
+            ]
+        elif inputs[name].ndim == 4:
+            found = [inputs[name].shape[1] * inputs[name].shape[2]] * len(counts)
+        else:
+            continue
+        counts = [first + second for first, second in zip(counts, found, strict=True)]
+    return counts
+
+
+def _read_size(data: bytes) -> int:
+    """Returns the pixels of an encoded image; 0 for what Pillow cannot read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return sys.maxsize
+    except Exception:  # readers of damaged heads raise whatever they meet
+        return 0
 
 
 def _answer(jobs: Sequence[_Job]) -> list[Arrays | Exception]:

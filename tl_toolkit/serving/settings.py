@@ -20,6 +20,7 @@ class ServeSettings:
         batch_wait_ms: How long the first image of a batch waits for others.
         queue: The most images that wait; further requests are refused.
         max_body: The most bytes of a request.
+        max_pixels: The most pixels of an image, and of all images of a call of the model.
         timeout_seconds: How long a client may take to send a request, and an answer may take.
     """
 
@@ -31,4 +32,5 @@ class ServeSettings:
     batch_wait_ms: float = 2.0
     queue: int = 256
     max_body: int = 16 << 20
+    max_pixels: int = 50_000_000
     timeout_seconds: float = 30.0
