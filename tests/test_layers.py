@@ -32,6 +32,7 @@ HEAVY = [
     ["evaluation"],
     ["export"],
     ["inspect"],
+    ["serving"],
     ["api"],
     ["cli"],
     ["__main__"],

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.serve import serve
     from tl_toolkit.api.similar import similar
     from tl_toolkit.api.split import split_data
     from tl_toolkit.api.subjects import Base
@@ -107,6 +108,7 @@ __all__ = [
     "report",
     "reproduce",
     "search",
+    "serve",
     "similar",
     "split_data",
     "sweep",
@@ -142,6 +144,7 @@ _NAMES_IN = {
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.serve": ("serve",),
     "api.similar": ("similar",),
     "api.split": ("split_data",),
     "api.subjects": ("Base",),
