@@ -1,10 +1,11 @@
 """The contract of a task: its targets, head, loss, metrics, predictions and served model.
 
 A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (its part of a
-plan, light), `report.py` (its sections of a report, from what a run's files hold) and `task.py`,
-which defines `build(recipe, classes)` and returns a `Task`. Tasks with one vector of outputs per
-image share `tl_toolkit.tasks.image`, and tasks with one output per pixel share
-`tl_toolkit.tasks.dense`. No code outside this folder depends on the kind of a task.
+plan, light), `answers.py` (what outputs say, by numpy alone), `report.py` (its sections of a
+report, from what a run's files hold) and `task.py`, which defines `build(recipe, classes)` and
+returns a `Task`. Tasks with one vector of outputs per image share `tl_toolkit.tasks.image`, and
+tasks with one output per pixel share `tl_toolkit.tasks.dense`. No code outside this folder depends
+on the kind of a task.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.predictions import Answers
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver
 from tl_toolkit.tasks.types import (
@@ -406,14 +408,19 @@ class Task:
         """
         raise NotImplementedError
 
+    @property
+    def answers(self) -> Answers:
+        """What the outputs say, and how it is shown."""
+        raise NotImplementedError
+
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
         """Returns predictions as a table.
 
         Args:
-            records: Records from `Prediction.as_record`, those that carry no error.
+            records: Records from `Prediction.as_record`.
             wide: Include every number, for CSV; else only those that fit a terminal.
         """
-        raise NotImplementedError
+        return self.answers.tabulate(records, wide=wide)
 
     # -------------------------------------------------------------------------------------- serving
 

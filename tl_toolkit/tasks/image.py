@@ -57,6 +57,14 @@ class ImageTask(Task):
 
     # ------------------------------------------------------------------- what each task defines
 
+    def read_outputs(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns outputs as an export gives them: calibrated, where the task does that.
+
+        Args:
+            outputs: Of the model, float (n, units).
+        """
+        return outputs
+
     def find_served_features(self, model: keras.Model) -> keras.KerasTensor | None:
         """Returns a vector of the model that `serve_features` takes; None for most tasks.
 
@@ -192,6 +200,17 @@ class ImageTask(Task):
         """
         outputs = build_head(maps, self._head, units=self.units, activation=self.activation)
         return [], outputs
+
+    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: Of the model, float32 (units,); None for a file that was refused.
+            error: Why the file was refused; None otherwise.
+        """
+        row = None if output is None else self.read_outputs(output[np.newaxis])[0]
+        return self.answers.describe(path, row, error)
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
