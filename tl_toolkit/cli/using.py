@@ -295,14 +295,17 @@ def export_command(
 
 def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
     """Returns what a comparison found, in a line."""
+    further = [_describe_further(*item) for item in report["further_outputs"].items()]
     if "outputs" not in report:
-        return (
-            f"{name}: largest difference {report['pixels']['largest_difference']:.1e} from "
-            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-        )
+        words = [
+            f"largest difference {report['pixels']['largest_difference']:.1e} from pixels",
+            f"{report['bytes']['largest_difference']:.1e} from bytes",
+        ]
+        return f"{name}: {', '.join([*words, *further])}"
     words = [f"largest difference {report['outputs']['largest_difference']:.1e}"]
     if report["agreement"]["share"] is not None:
         words.append(f"{report['agreement']['share']:.1%} of answers equal")
+    words += further
     scores = {side: metrics.get(score) for side, metrics in report["metrics"].items()}
     if scores:
         words.append(f"{score} {scores['exported']:.4f} (Keras {scores['keras']:.4f})")
@@ -314,3 +317,10 @@ def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
         )
     words.append(f"{report['bytes'] / 1e6:.1f} MB")
     return f"{name}: {', '.join(words)}; {report['runtime']}, {report['images']} images"
+
+
+def _describe_further(name: str, found: Mapping[str, Any]) -> str:
+    """Returns how an output beside the main one compares."""
+    if "equal" in found:
+        return f"{name} {found['equal']:.1%} equal"
+    return f"{name} within {found['largest_difference']:.1e}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.export.graph_process import Call, open_litert
+from tl_toolkit.export.graph_process import SINGLE, Call, open_litert
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
 from tl_toolkit.runs.files import hash_file
@@ -114,8 +114,9 @@ class QuickModel:
             except NotPlain as error:
                 raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
             image = resize_plain(pixels, self._size, self._resize)
-            output = self._call(image[np.newaxis].astype(np.float32))[0]
-            yield answers.describe(path, np.array(output), None)
+            named = self._call(image[np.newaxis].astype(np.float32))
+            output = named[SINGLE if SINGLE in named else answers.served]
+            yield answers.describe(path, np.array(output[0]), None)
 
 
 def open_quick(

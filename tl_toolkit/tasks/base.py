@@ -65,6 +65,7 @@ class Task:
         prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
         has_yardsticks: Whether `fit_yardsticks` gives any.
         final_score: Name of the metric that finished models are compared by; the score if empty.
+        served: The float output that an export is compared by, where it has several.
     """
 
     score: str
@@ -76,6 +77,7 @@ class Task:
     prepare_changes_model: bool = False
     has_yardsticks: bool = False
     final_score: str = ""
+    served: str = ""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -439,10 +441,35 @@ class Task:
     def build_graph(self, model: keras.Model) -> keras.Model:
         """Returns the model as formats hold it that know no task: images to outputs.
 
+        Where there are several outputs, they are a dictionary.
+
         Args:
             model: The whole model.
         """
         return model
+
+    def measure_graph(self, outputs: np.ndarray, targets: Any) -> dict[str, Any]:
+        """Measures the outputs of a graph, of a format's or of the Keras model's; {} for none.
+
+        Args:
+            outputs: Outputs of `build_graph`, (n, ...); of several, `served`.
+            targets: Targets from `load_targets`, of the same images.
+        """
+        return {}
+
+    def find_clear(
+        self, expected: Mapping[str, np.ndarray], margin: float
+    ) -> dict[str, np.ndarray]:
+        """Returns where truth values are so clear that outputs apart by a margin change none.
+
+        Args:
+            expected: Outputs by name.
+            margin: How far numbers may be apart.
+
+        Returns:
+            bool, of the shape of each output that holds truth values, by its name.
+        """
+        return {}
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray | None:
         """Returns what the outputs say, of which two models agree or not; None where they measure.

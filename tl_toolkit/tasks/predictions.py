@@ -48,7 +48,15 @@ class Prediction(Protocol):
 
 
 class Answers(Protocol):
-    """What the outputs of a model say; `answers.py` of a task builds it without TensorFlow."""
+    """What the outputs of a model say; `answers.py` of a task builds it without TensorFlow.
+
+    Attributes:
+        served: The output of an export that is read, where it has several.
+    """
+
+    @property
+    def served(self) -> str:
+        """The output of an export that is read, where it has several."""
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
         """Returns the prediction for a file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,10 +70,12 @@ class ClassAnswers:
     Attributes:
         classes: Class names in the order of the outputs.
         threshold: The least probability of a class in a label set; None for no label sets.
+        served: The output of an export that is read.
     """
 
     classes: tuple[str, ...]
     threshold: float | None = None
+    served: ClassVar[str] = "probabilities"
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
         """Returns the prediction for a file.

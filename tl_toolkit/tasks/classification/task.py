@@ -26,6 +26,7 @@ from tl_toolkit.tasks.classification.calibration import (
     find_threshold,
     read_features,
 )
+from tl_toolkit.tasks.classification.graph import build_limits
 from tl_toolkit.tasks.classification.metrics import (
     find_interval,
     measure_classification,
@@ -33,7 +34,7 @@ from tl_toolkit.tasks.classification.metrics import (
 )
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
-from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.parity import BYTES_LIMIT, FURTHER
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
@@ -494,6 +495,45 @@ class Classification(ImageTask):
         doubts = served.get("abstain")
         abstain = is_far if doubts is None else doubts | is_far
         return {**served, "ood_score": score, "abstain": abstain}
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities, and the outputs of its limits by name.
+
+        Args:
+            model: The whole model.
+        """
+        return build_limits(model, self._limits)
+
+    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, units) or (n, classes).
+            targets: int32 (n,).
+        """
+        task = copy.copy(self)
+        task._limits = replace(self._limits, temperature=1.0)
+        return task.measure(outputs, targets)[0]
+
+    def find_clear(
+        self, expected: Mapping[str, np.ndarray], margin: float
+    ) -> dict[str, np.ndarray]:
+        """Returns where a label set, and an abstention, is as clear as a margin.
+
+        Args:
+            expected: Outputs by name.
+            margin: How far probabilities may be apart, and distances ten times as far.
+        """
+        clear = {}
+        certain = np.ones(len(expected["probabilities"]), bool)
+        if self._limits.threshold is not None:
+            distance = np.abs(expected["probabilities"] - np.float32(self._limits.threshold))
+            clear["label_set"] = distance > margin
+            certain &= clear["label_set"].all(axis=-1)
+        if self._limits.outliers is not None:
+            distance = np.abs(expected["ood_score"] - self._limits.outliers.threshold)
+            certain &= distance > FURTHER * margin
+        return {**clear, "abstain": certain}
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,9 +62,11 @@ class MapAnswers:
 
     Attributes:
         classes: Class names in the order of the outputs.
+        served: The output of an export that is read.
     """
 
     classes: tuple[str, ...]
+    served: ClassVar[str] = ""
 
     def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> MapPrediction:
         """Returns the prediction for a file that was refused.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -65,11 +65,13 @@ class LabelsAnswers:
         classes: Class names in the order of the outputs.
         thresholds: float32 (classes,), the probability from which on each is predicted.
         separator: What stands between names of classes in a table.
+        served: The output of an export that is read.
     """
 
     classes: tuple[str, ...]
     thresholds: np.ndarray
     separator: str
+    served: ClassVar[str] = "probabilities"
 
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,9 +53,11 @@ class ValuesAnswers:
 
     Attributes:
         classes: The columns that are predicted, in the order of the outputs.
+        served: The output of an export that is read.
     """
 
     classes: tuple[str, ...]
+    served: ClassVar[str] = "values"
 
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None
