@@ -13,10 +13,10 @@ from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.classification.task import ClassPrediction
-from tl_toolkit.tasks.dense.evaluation import MapPrediction
-from tl_toolkit.tasks.multilabel.task import LabelsPrediction
-from tl_toolkit.tasks.regression.task import ValuesPrediction
+from tl_toolkit.tasks.classification.answers import ClassPrediction
+from tl_toolkit.tasks.dense.answers import MapPrediction
+from tl_toolkit.tasks.multilabel.answers import LabelsPrediction
+from tl_toolkit.tasks.regression.answers import ValuesPrediction
 
 REFUSED = "no image"
 

@@ -17,7 +17,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
-from tl_toolkit.tasks.predictions import name_columns
+from tl_toolkit.tasks.predictions import Prediction, Table, name_columns
 from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
@@ -111,19 +111,6 @@ class SplitView(Protocol):
 
 
 @dataclass(frozen=True)
-class Table:
-    """Columns and rows, to be printed or written as CSV.
-
-    Attributes:
-        columns: Names of the columns.
-        rows: The rows, with a value for each column.
-    """
-
-    columns: list[str]
-    rows: list[list[Any]]
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Metrics and predictions of a split.
 
@@ -136,21 +123,6 @@ class Evaluation:
     metrics: dict[str, Any]
     predictions: Table
     sample: Sample | None = None
-
-
-class Prediction(Protocol):
-    """A model's prediction for one file."""
-
-    @property
-    def path(self) -> str:
-        """The file."""
-
-    @property
-    def error(self) -> str | None:
-        """Why the file was refused; None when it was not."""
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns plain values, which JSON can hold."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +13,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
 from tl_toolkit.images.tta import Size, View, build_views
 from tl_toolkit.tasks.dense.mirrors import MirrorPredictor
+from tl_toolkit.tasks.dense.answers import MapPrediction
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
@@ -24,37 +23,6 @@ from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
 from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
 __all__ = ["MapPrediction", "blank_unseen", "find_seen", "measure_maps", "predict_maps"]
-
-
-@dataclass(frozen=True)
-class MapPrediction:
-    """The maps of one file.
-
-    Attributes:
-        path: The file.
-        maps: The task's maps by name, each of the file's own height and width, as `mask` and
-            `probability` of a segmentation. Where `resize: crop` cut pixels off, integers are 255
-            and floats 0. Empty when refused, and when it was written instead.
-        shares: Share of the pixels of each class, most first; empty when refused, and for tasks
-            without classes.
-        error: Why the file was refused; None when it was not.
-        files: The written files by kind: the task's `picture`, as `mask`, and `overlay`.
-    """
-
-    path: str
-    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints: all but the maps themselves."""
-        return {
-            "path": self.path,
-            "shares": dict(self.shares),
-            "files": dict(self.files),
-            "error": self.error,
-        }
 
 
 def measure_maps(
