@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.auto import AutoRun, auto
     from tl_toolkit.api.benchmark import Benchmark, benchmark
     from tl_toolkit.api.card import card
     from tl_toolkit.api.comparing import compare
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "AutoRun",
     "Base",
     "Benchmark",
     "CurveRun",
@@ -73,6 +75,7 @@ __all__ = [
     "Run",
     "SearchRun",
     "ToolkitError",
+    "auto",
     "benchmark",
     "build_model",
     "card",
@@ -119,6 +122,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.auto": ("AutoRun", "auto"),
     "api.benchmark": ("Benchmark", "benchmark"),
     "api.card": ("card",),
     "api.comparing": ("compare",),

@@ -17,7 +17,7 @@ from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import refuse_replaced_runs
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import replace_reasons
@@ -41,6 +41,7 @@ from tl_toolkit.runtime import (
     refuse_dtype_policy,
     start_tensorflow,
 )
+from tl_toolkit.tuning.budget import SearchBudget, TimeIsUp
 
 if TYPE_CHECKING:
     import keras
@@ -268,9 +269,18 @@ class Searching:
         plan: Plan of a recipe with a `search` section.
         folder: The folder, new or of the search that is resumed.
         progress: Receives the events.
+        budget: Decides which trials still fit; by default all do.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, progress: Handler) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        progress: Handler,
+        *,
+        budget: SearchBudget | None = None,
+    ) -> None:
+        self._budget = budget
         self.plan = plan
         self.recipe = plan.recipe
         self.folder = folder
@@ -314,7 +324,10 @@ class Searching:
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
                 self._choose_precision(task)
-            engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
+            watch = self._budget.watch if self._budget else ignore
+            engine = Engine(
+                self.plan, manifest, self.folder, self.progress, images=images, watch=watch
+            )
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()
         self._images = manifest, images
@@ -344,7 +357,7 @@ class Searching:
         if trials:
             self.progress(message(f"resuming after {len(trials)} trials that are done"))
             self._write_table(engine, trials)  # its last row may be missing
-        for trial in engine.run(list(trials)):
+        for trial in self._list_fitting(engine, trials):
             trials.append(trial)
             is_best = engine.is_better(trial, best)
             best = trial if is_best else best
@@ -362,6 +375,16 @@ class Searching:
                 )
             )
         self._write_best(engine, trials, best)
+
+    def _list_fitting(self, engine: Engine, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Yields the new trials, for as long as the next one fits the budget."""
+        if self._budget is None:
+            yield from engine.run(list(trials))
+            return
+        new = engine.run(list(trials))
+        with contextlib.closing(engine), contextlib.suppress(TimeIsUp):
+            while self._budget.fits(trials) and (trial := next(new, None)) is not None:
+                yield trial
 
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials

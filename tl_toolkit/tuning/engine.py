@@ -15,7 +15,7 @@ from tl_toolkit.errors import (
     ToolkitError,
     WeightsError,
 )
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.features.own_code import describe_own_code
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
@@ -63,6 +63,7 @@ class Engine:
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.
         images: The manifest's images by split, at the recipe's size.
+        watch: Receives every event of the trials; what is no `Exception` ends the search.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Engine:
         progress: Handler,
         *,
         images: Mapping[str, Images],
+        watch: Handler = ignore,
     ) -> None:
+        self._watch = watch
         self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
         self._plan = plan
@@ -169,6 +172,11 @@ class Engine:
             self._report_exhausted(chooser)
         finally:
             chooser.close()
+
+    def close(self) -> None:
+        """Ends a search of which `run` has yielded nothing, or not everything."""
+        if self._chooser is not None:
+            self._chooser.close()
 
     def _report_exhausted(self, chooser: Chooser) -> None:
         """Says that a search ended before its trials, as its space has no other values."""
@@ -356,6 +364,7 @@ class Engine:
 
     def _report_work(self, event: Event) -> None:
         """Reports work that takes time and happens once, not the epochs of each trial."""
+        self._watch(event)
         if event.kind in ("phase_began", "step_ended", "epoch_ended"):
             return
         if event.kind == "message":  # each trial would say the same of itself
