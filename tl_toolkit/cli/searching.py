@@ -43,6 +43,14 @@ def _takes_options(verb: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 @click.command("search")
 @_takes_options("search")
+@click.option(
+    "--ray", metavar="ADDRESS",
+    help="Train trials on a cluster of Ray: local for one on this machine, auto, or HOST:PORT.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=1),
+    help="Trials at a time.  [as many as the cluster has room for]",
+)  # fmt: skip
 def search_command(as_json: bool, **options: Any) -> None:
     """Try other values of some fields of RECIPE, trial after trial, and keep the best.
 
