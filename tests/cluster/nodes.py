@@ -13,7 +13,7 @@ def ray_nodes(count, *, cpus=1):
     """Yields a connected cluster of so many nodes; no process of it is left behind."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tlt-ray-", dir="/tmp"))
-        stack.enter_context(replaced_environment(start_environment()))
+        stack.enter_context(replaced_environment(start_environment() | {"RAY_TMPDIR": folder}))
         import ray
         from ray.cluster_utils import Cluster
 

@@ -171,7 +171,7 @@ class Soup(Section):
 
 
 class Resources(Section):
-    """What a trial takes of the node of a cluster that it runs on (`tltool search --ray`)."""
+    """What a trial takes of the node that it runs on, where a search is on a cluster."""
 
     cpus: Annotated[int, Field(ge=1)] = Field(
         default=1,

@@ -99,7 +99,7 @@ class Engine:
         # The fields that are left out change no score.
         left_out: Any = {
             "search": True, "export": True, "baseline": True, "yardsticks": True,
-            "features": {"store", "max_gb"},
+            "features": {"store", "max_gb", "location", "part"},
         }  # fmt: skip
         if self.recipe.model.own_file is not None:
             left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model
@@ -182,7 +182,6 @@ class Engine:
                 facts = {"number": proposal.number, "values": proposal.values}
                 self._progress(Event("trial_began", total=total, facts=facts))
                 if trial := self._find_ended(proposal, started):
-                    self._journal.add(trial)
                     yield proposal, trial, None
                     continue
                 self._executor.submit(self._as_job(proposal))
@@ -214,12 +213,14 @@ class Engine:
         before = self._known.get(proposal.continues or 0)
         if before is not None and before.state == "completed":  # it stopped early: none are left
             elapsed = round(time.perf_counter() - started, 3)
-            return replace(
+            trial = replace(
                 before, number=proposal.number, budget=proposal.budget, seconds=0.0,
                 continues=before.number, elapsed=elapsed,
             )  # fmt: skip
-        trial = self._journal.find(proposal.number)
-        return trial if trial is not None and _is_of(trial, proposal) else None
+            self._journal.add(trial)
+            return trial
+        recorded = self._journal.find(proposal.number)
+        return recorded if recorded is not None and _is_of(recorded, proposal) else None
 
     def _report_exhausted(self, chooser: Chooser) -> None:
         """Says that a search ended before its trials, as its space has no other values."""
