@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.embedding import embed
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.explain import explain
+    from tl_toolkit.api.filling import fill_features
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.insides import render_activations, render_edge_filters, render_filters
     from tl_toolkit.api.inspect import (
@@ -88,6 +89,7 @@ __all__ = [
     "embed",
     "errors",
     "explain",
+    "fill_features",
     "finetune",
     "hypermodel",
     "import_weights",
@@ -131,6 +133,7 @@ _NAMES_IN = {
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
     "api.explain": ("explain",),
+    "api.filling": ("fill_features",),
     "api.finetune": ("finetune",),
     "api.insides": ("render_activations", "render_edge_filters", "render_filters"),
     "api.inspect": (

@@ -77,7 +77,7 @@ _VERBS = {
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),
     "weights": _Verb("weights", "List, pull, verify and import published weight files."),
-    "cache": _Verb("cache", "Show and empty the feature store."),
+    "cache": _Verb("cache", "Show, fill and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
     "env": _Verb("env", "Print what a bug report needs."),
 }
