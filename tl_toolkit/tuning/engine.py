@@ -56,7 +56,8 @@ class Engine:
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.
         images: The manifest's images by split, at the recipe's size.
-        watch: Receives every event of trials that train in this process; what is no `Exception` ends the search.
+        watch: Receives every event of trials that train in this process; what it raises that is no
+            `Exception` ends the search.
         executor: Trains the trials; by default this process does, one after the other.
     """
 
