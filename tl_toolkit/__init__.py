@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.embedding import embed
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.explain import explain
+    from tl_toolkit.api.filling import fill_features
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.insides import render_activations, render_edge_filters, render_filters
     from tl_toolkit.api.inspect import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.serve import serve
     from tl_toolkit.api.similar import similar
     from tl_toolkit.api.split import split_data
     from tl_toolkit.api.subjects import Base
@@ -87,6 +89,7 @@ __all__ = [
     "embed",
     "errors",
     "explain",
+    "fill_features",
     "finetune",
     "hypermodel",
     "import_weights",
@@ -110,6 +113,7 @@ __all__ = [
     "report",
     "reproduce",
     "search",
+    "serve",
     "similar",
     "split_data",
     "sweep",
@@ -129,6 +133,7 @@ _NAMES_IN = {
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
     "api.explain": ("explain",),
+    "api.filling": ("fill_features",),
     "api.finetune": ("finetune",),
     "api.insides": ("render_activations", "render_edge_filters", "render_filters"),
     "api.inspect": (
@@ -146,6 +151,7 @@ _NAMES_IN = {
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.serve": ("serve",),
     "api.similar": ("similar",),
     "api.split": ("split_data",),
     "api.subjects": ("Base",),

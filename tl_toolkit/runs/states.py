@@ -67,7 +67,8 @@ def describe_interrupted(folder: RunFolder) -> str:
     """
     name = _shorten(folder.path)
     if folder.kind == "curve":
-        return f"interrupted; {name} holds what was measured by then"
+        resumed = f"tl.curve(..., out={str(folder.path)!r}, resume=True)"
+        return f"interrupted; {name} holds what was measured by then: {resumed}"
     if folder.kind == "auto":
         resumed = f"tl.auto(..., out={str(folder.path)!r}, resume=True)"
         return f"interrupted; {describe_found(folder)}: {resumed}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -16,7 +14,9 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.classification.graph import scale_logits
 from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
     choose_thresholds,
@@ -311,9 +311,9 @@ class Multilabel(ImageTask):
         """Returns which classes are predicted, bool (n, classes).
 
         Args:
-            outputs: float32 (n, classes).
+            outputs: As `build_graph` gives them, float32 (n, classes).
         """
-        return np.asarray(self.read_outputs(outputs) >= self.thresholds)
+        return np.asarray(outputs >= self.thresholds)
 
     def spread(self, targets: np.ndarray) -> np.ndarray:
         """Returns the targets as they are.
@@ -350,41 +350,10 @@ class Multilabel(ImageTask):
         rows = self.read_outputs(outputs).astype(np.float64)
         return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
 
-    def describe(
-        self, path: Path, output: np.ndarray | None, error: str | None
-    ) -> LabelsPrediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: float32 (classes,), or None.
-            error: Why the file was refused, or None.
-        """
-        if output is None:
-            return LabelsPrediction(str(path), (), {}, error)
-        row = self.read_outputs(output[np.newaxis])[0]
-        probabilities = dict(zip(self.classes, map(float, row), strict=True))
-        return LabelsPrediction(str(path), tuple(self._select(row)), probabilities)
-
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns the classes of each file.
-
-        Args:
-            records: Predictions.
-            wide: Include the probability of every class.
-        """
-        names = self.classes if wide else ()
-        return Table(
-            ["path" if wide else "file", "labels", *name_columns("probability", names)],
-            [
-                [
-                    record["path"],
-                    (self._separator if wide else ", ").join(record["labels"]),
-                    *map(record["probabilities"].get, names),
-                ]
-                for record in records
-            ],
-        )
+    @property
+    def answers(self) -> LabelsAnswers:
+        """How probabilities are read."""
+        return LabelsAnswers(self.classes, self.thresholds, self._separator)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -408,6 +377,28 @@ class Multilabel(ImageTask):
         labels = tf.strings.regex_replace(words, f"{re.escape(separator)}$", "")
         return {"probabilities": outputs, "predicted": predicted, "labels": labels}
 
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities.
+
+        Args:
+            model: The whole model.
+        """
+        if self._temperature == 1.0:
+            return model
+        outputs = scale_logits(model, self._temperature)
+        return keras.Model(model.input, outputs, name=model.name)
+
+    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, classes).
+            targets: int32 (n, classes).
+        """
+        task = copy.copy(self)
+        task._temperature, task._calibrate = 1.0, False
+        return task.measure(outputs, targets)[0]
+
     def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
         """Returns whether the predicted classes are equal, but for those at their threshold.
 
@@ -418,32 +409,6 @@ class Multilabel(ImageTask):
         is_clear = np.abs(expected - self.thresholds) > 2 * BYTES_LIMIT
         predicted = expected >= self.thresholds
         return bool((outputs["predicted"] == predicted)[is_clear].all())
-
-
-@dataclass(frozen=True)
-class LabelsPrediction:
-    """The classes of one file.
-
-    Attributes:
-        path: The file.
-        labels: Those whose probability is at least their threshold; none when refused.
-        probabilities: Probability in [0, 1] by class name; empty when refused.
-        error: Why the file was refused; None when it was not.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-    probabilities: Mapping[str, float]
-    error: str | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints."""
-        return {
-            "path": self.path,
-            "labels": list(self.labels),
-            "probabilities": dict(self.probabilities),
-            "error": self.error,
-        }
 
 
 def _as_pairs(outputs: np.ndarray) -> np.ndarray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +16,12 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.regression.answers import (
+    ValuesAnswers,
+    ValuesPrediction,
+    read_half_widths,
+    shorten,
+)
 from tl_toolkit.tasks.regression.intervals import find_half_widths, measure_coverage
 from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
 from tl_toolkit.tasks.regression.spec import RegressionSection
@@ -63,6 +67,7 @@ class Regression(ImageTask):
     """
 
     score = RegressionSection.score
+    derived = frozenset({"interval"})
     served = "values"
     activation = "linear"
     state_dtype = tf.float64
@@ -227,11 +232,7 @@ class Regression(ImageTask):
         columns = [state["columns"][name] for name in self.classes]
         mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
         self._standardize(mean, scale)
-        if "half_width" in columns[0]:
-            widths = [values["half_width"] for values in columns]
-            self._half_widths = np.array(
-                [np.inf if it is None else it for it in widths], np.float32
-            )
+        self._half_widths = read_half_widths(self.classes, state)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_regression`, and the loss.
@@ -244,7 +245,7 @@ class Regression(ImageTask):
         metrics, sample = self.measure(outputs, targets, losses=losses)
         predicted = name_columns("predicted", self.classes)
         rows = [
-            [*map(float, example.targets), *map(_shorten, output)]
+            [*map(float, example.targets), *map(shorten, output)]
             for example, output in zip(view.examples, outputs, strict=True)
         ]
         return Evaluation(metrics, Table([*self.classes, *predicted], rows), sample)
@@ -290,43 +291,10 @@ class Regression(ImageTask):
         """
         return self.as_outputs(scores)
 
-    def describe(
-        self, path: Path, output: np.ndarray | None, error: str | None
-    ) -> ValuesPrediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: float32 (columns,), or None.
-            error: Why the file was refused, or None.
-        """
-        if output is None:
-            return ValuesPrediction(str(path), {}, error)
-        values = dict(zip(self.classes, map(_shorten, output), strict=True))
-        if self._half_widths is None:
-            return ValuesPrediction(str(path), values, error)
-        bounds = zip(output - self._half_widths, output + self._half_widths, strict=True)
-        pairs = [(_shorten(low), _shorten(high)) for low, high in bounds]
-        return ValuesPrediction(
-            str(path), values, error, intervals=dict(zip(self.classes, pairs, strict=True))
-        )
-
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns the numbers of each file.
-
-        Args:
-            records: Predictions.
-            wide: Whether it is for CSV.
-        """
-        rows: list[list[Any]] = []
-        for record in records:
-            values = [record["values"].get(name) for name in self.classes]  # none of a refused file
-            # Six digits whatever the unit: with four behind the point a dose of 0.00002 is 0.
-            shown = [None if value is None else f"{value:.6g}" for value in values]
-            rows.append([record["path"], *(values if wide else shown)])
-        if wide:
-            return Table(["path", *name_columns("predicted", self.classes)], rows)
-        return Table(["file", *self.classes], rows)
+    @property
+    def answers(self) -> ValuesAnswers:
+        """How numbers are read."""
+        return ValuesAnswers(self.classes, self._half_widths)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -359,36 +327,3 @@ class Regression(ImageTask):
         rounding = _ROUNDINGS * np.spacing(np.abs(expected))
         difference = np.maximum(np.abs(outputs - expected) - rounding, 0)
         return np.asarray(difference / self._scale.numpy())
-
-
-@dataclass(frozen=True)
-class ValuesPrediction:
-    """The numbers of one file.
-
-    Attributes:
-        path: The file.
-        values: By column, in the units of the table; empty when the file was refused.
-        error: Why it was refused; None when it was not.
-        intervals: From and to by column, under `task.coverage`; None where there are none.
-    """
-
-    path: str
-    values: Mapping[str, float]
-    error: str | None = None
-    intervals: Mapping[str, tuple[float, float]] | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints; null stands for an end that is infinite."""
-        record = {"path": self.path, "values": dict(self.values), "error": self.error}
-        if self.intervals is None:
-            return record
-        ends = {
-            name: [end if np.isfinite(end) else None for end in ends]
-            for name, ends in self.intervals.items()
-        }
-        return {**record, "intervals": ends}
-
-
-def _shorten(value: np.float32) -> float:
-    """Returns the number with the fewest digits that is this float32: 73.96, not 73.95999908."""
-    return float(str(value))
