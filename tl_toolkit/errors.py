@@ -5,6 +5,7 @@ or more problems; a problem says where it is, what was found, what was expected,
 """
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = [
     "ToolkitError",
     "WeightsError",
     "closest",
+    "lacks_memory",
     "nearest",
 ]
 
@@ -210,3 +212,14 @@ def _as_problems(message: str | Problem | Sequence[Problem]) -> tuple[Problem, .
     if not message:
         raise ValueError("An error needs at least one problem.")
     return tuple(message)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory ran out: of Python, numpy, TensorFlow, the system.
+
+    Args:
+        error: The error.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return type(error).__name__ == "ResourceExhaustedError" and "alloc" in str(error)

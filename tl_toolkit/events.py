@@ -22,6 +22,7 @@ Kind = Literal[
     "planned",
     "phase_began",
     "features_computed",
+    "fold_ended",
     "step_ended",
     "epoch_ended",
     "trial_began",
@@ -47,6 +48,7 @@ class Event:
     * phase_began: phase (its name), epochs, steps (of one epoch), rates (of blocks or units that
       train, mappings with name, rate and tensors; none where all have the phase's rate).
     * features_computed: the frozen part ran for `done` of `total` images, for the store.
+    * fold_ended: `done` of `total` folds of a predictor that a base is judged by.
     * step_ended: loss; `done` steps of the epoch.
     * epoch_ended: a row of history.csv; `is_best` if its weights are kept.
     * trial_began: number (from 1), values; at most `total` trials.

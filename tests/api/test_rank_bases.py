@@ -10,7 +10,7 @@ from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
 from tl_toolkit.api.base_choices import BaseChoice, find_problems, list_changes
-from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
+from tl_toolkit.api.rank_bases import BaseRanking, RankedBase, order_bases
 from tl_toolkit.cli.ranking import split_names
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.ranking import predict_held_out
@@ -116,7 +116,7 @@ def test_bases_are_ranked_by_groups_where_the_recipe_has_them(values, tmp_path):
     data = {"csv": str(tmp_path / "t.csv"), "group": "site", "validation": 0.5, "image_size": 32}
     seen = []
 
-    def note(task, name, vectors, targets, *, groups=None):
+    def note(task, name, vectors, targets, *, groups=None, **further):
         seen.append(groups)
         return predict_held_out(task, name, vectors, targets, groups=groups)
 
@@ -146,6 +146,13 @@ def test_what_overlaps_the_best_interval_is_not_to_be_told_apart():
     assert [base.name for base in ranking.tied] == ["small", "near"]
     assert ranking.as_json()["nominated"] == "best"
     assert BaseRanking("accuracy", 0, bases[-1:], {}).nominated is None
+
+
+def test_of_equal_probes_the_base_that_was_named_first_is_nominated(values):
+    recipe = build_recipe(values).recipe
+    judged = [make(name, 0.8, (0.7, 0.9), 100) for name in ("first", "second")]
+
+    assert order_bases(recipe, judged, {}).nominated is judged[0]
 
 
 def test_bases_that_cannot_be_used_are_named_with_the_reason(values, monkeypatch, tmp_path):

@@ -45,6 +45,24 @@ def test_a_step_ends_once_less_is_left_than_must_be_kept(clock):
     budget.check(step)  # nothing is kept outside of the block
 
 
+def test_a_predictor_that_will_take_too_long_is_stopped_after_its_first_fold(clock):
+    budget, pace = Budget(60, clock), Pace(clock)
+
+    with budget.keeping(lambda: 20 + pace.folds):
+        for done, seconds in ((0, 0), (1, 7), (2, 7)):  # 28 more by the first one, 21 by both
+            clock.now += seconds
+            pace.note(Event("fold_ended", done=done, total=5))
+            budget.check(Event("fold_ended", done=done, total=5))
+        clock.now += 10
+        pace.note(Event("fold_ended", done=3, total=5))  # 16 more, and 36 are left
+        budget.check(Event("fold_ended", done=3, total=5))
+        pace.note(Event("fold_ended", done=0, total=5))
+        clock.now += 4
+        pace.note(Event("fold_ended", done=1, total=5))  # 16 more, and 32 are left
+        with pytest.raises(TimeIsUp):
+            budget.check(Event("fold_ended", done=1, total=5))
+
+
 def test_an_inner_reserve_hides_the_outer_one_while_it_lasts(clock):
     budget = Budget(60, clock)
     clock.now += 45

@@ -17,9 +17,11 @@ from tl_toolkit.api.base_choices import (
     plan_bases,
 )
 from tl_toolkit.api.progress import handling
-from tl_toolkit.errors import Problem, RecipeError, ToolkitError
-from tl_toolkit.events import Handler, message, warning
+from tl_toolkit.catalog.bands import BandStatistics
+from tl_toolkit.errors import Problem, RecipeError, ToolkitError, lacks_memory
+from tl_toolkit.events import Handler, ignore, message, warning
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
@@ -178,7 +180,7 @@ def rank_bases(
 
 
 def _check(recipe: Recipe) -> None:
-    if recipe.task.is_dense:
+    if not plan_task(recipe).ranks_bases:
         what = f"= {recipe.task.kind!r} has an output for each pixel"
         expected = "Bases are ranked for tasks with one output for each image."
         hint = "tltool search, with model.base in search.space"
@@ -196,7 +198,9 @@ def order_bases(
         skipped: Why others are left out.
     """
     worst = -float("inf")
-    ranked = sorted(judged, key=lambda base: worst if base.probe is None else base.probe)[::-1]
+    ranked = sorted(
+        judged, key=lambda base: worst if base.probe is None else base.probe, reverse=True
+    )
     images = max((base.images for base in judged), default=0)
     return BaseRanking(recipe.task.final_score or recipe.task.score, images, ranked, skipped)
 
@@ -250,22 +254,49 @@ def judge_bases(
             task = build_task(plan.recipe, plan.classes)
             if images is None:
                 _, images = survey_images(plan, task, RunFolder(Path(place)), progress)
+            transfer = judged = None
             try:
                 settled = settle_bands(plan, images["train"].examples, progress)
                 transfer = assemble_model(settled, task, progress)
-            except ToolkitError as error:
-                skipped[name] = str(error.problems[0])
-                progress(warning(f"skipped {name}: {error.problems[0]}"))
+                set_precision(transfer, plan.recipe.precision)
+                cost = measure_cost(transfer)
+                if not admits(name, cost):
+                    progress(message(f"base {name}"))
+                    judged = judge_base(plan, transfer, images, progress)
+            except Exception as error:
+                # What goes wrong once the base is there, of the images, every base would meet.
+                if not (transfer is None and isinstance(error, ToolkitError)):
+                    if not lacks_memory(error):
+                        raise
+                    skipped[name] = "memory ran out"
+                else:
+                    skipped[name] = str(error.problems[0])
+                progress(warning(f"skipped {name}: {skipped[name]}"))
                 continue
-            set_precision(transfer, plan.recipe.precision)
-            cost = measure_cost(transfer)
-            judged = None
-            if not admits(name, cost):
-                progress(message(f"base {name}"))
-                judged = judge_base(plan, transfer, images, progress)
             yield _describe(choice, cost, judged)
             del transfer
             gc.collect()  # its graph is a circle of objects
+
+
+def measure_plan(plan: Plan) -> BaseCost:
+    """Returns what the base of a plan takes; reads no weights and no image.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        RecipeError: The head cannot be built onto the base.
+    """
+    from tl_toolkit.evaluation.ranking import measure_cost
+    from tl_toolkit.tasks.registry import build_task
+    from tl_toolkit.training.prepare import assemble_model
+
+    channels = plan.recipe.data.channels
+    bands = BandStatistics((0.0,) * channels, (1.0,) * channels, 0)  # their size alone counts
+    bare = replace(plan, weights_file=None, published=None, start=None, bands=bands)
+    cost = measure_cost(assemble_model(bare, build_task(plan.recipe, plan.classes), ignore))
+    gc.collect()  # a graph is a circle of objects
+    return cost
 
 
 def _describe(choice: BaseChoice, cost: BaseCost, judged: Judged | None) -> RankedBase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import signal
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.states import describe_found, find_state
 
-__all__ = ["describe_death", "describe_kept", "describe_lack", "first_line", "lacks_memory"]
+__all__ = ["describe_death", "describe_kept", "describe_lack", "first_line"]
 
 _STOPPED = ("interrupted", "killed")
 _SMALLER = "add a smaller data.batch_size=N to what follows."
@@ -73,21 +72,10 @@ def describe_death(number: int, place: Path | None, arguments: list[str]) -> str
     return f"The process that trains was ended by {name}{cause and f', {cause}'}.{log}{kept}"
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Returns whether an error says that memory ran out: of Python, numpy, TensorFlow, the system.
-
-    Args:
-        error: The error.
-    """
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    return type(error).__name__ == "ResourceExhaustedError" and "alloc" in str(error)
-
-
 def describe_lack(
     error: BaseException, log: Path, run: RunFolder | None, arguments: list[str]
 ) -> str:
-    """Returns that memory ran out, and how to go on with less.
+    """Returns that memory ran out, and how to resume with less.
 
     Args:
         error: What said so.

@@ -31,10 +31,9 @@ from tl_toolkit.cli.endings import (
     describe_kept,
     describe_lack,
     first_line,
-    lacks_memory,
 )
 from tl_toolkit.cli.supervise import supervise
-from tl_toolkit.errors import Problem, ToolkitError, closest
+from tl_toolkit.errors import Problem, ToolkitError, closest, lacks_memory
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.processes import find_age

@@ -12,7 +12,7 @@ import numpy as np
 
 from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.events import Handler
+from tl_toolkit.events import Event, Handler, ignore
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.manifest import Example
@@ -100,7 +100,7 @@ def judge_base(
         plan: The plan, whose head reads all maps.
         transfer: Its model.
         images: Images by split.
-        progress: Receives the number of images computed.
+        progress: Receives the number of images computed, and of folds.
     """
     began = perf_counter()
     task = transfer.task
@@ -116,7 +116,7 @@ def judge_base(
     scores = {}
     for name, of in (("probe", every), ("neighbors", last)):
         vectors = np.concatenate([*of.values()])
-        outputs = predict_held_out(task, name, vectors, targets, groups=groups)
+        outputs = predict_held_out(task, name, vectors, targets, groups=groups, progress=progress)
         scores[name] = _score(task, outputs, targets)
     seconds = round(perf_counter() - began, 3)
     return Judged(scores["probe"], scores["neighbors"], len(targets), seconds)
@@ -143,6 +143,7 @@ def predict_held_out(
     targets: np.ndarray,
     *,
     groups: np.ndarray | None = None,
+    progress: Handler = ignore,
 ) -> np.ndarray:
     """Returns the outputs for each image by a predictor that was fitted without it.
 
@@ -153,14 +154,18 @@ def predict_held_out(
         targets: (n, ...), whole numbers where they are classes, which each fold has its share of.
         groups: int (n,), the group of each image, which no image that it is predicted by is of;
             None for no groups.
+        progress: Receives the number of folds.
     """
     outputs: np.ndarray | None = None
-    for train, held_out in _split(vectors, targets, groups):
+    folds = list(_split(vectors, targets, groups))
+    progress(Event("fold_ended", done=0, total=len(folds)))
+    for number, (train, held_out) in enumerate(folds, 1):
         predict = task.fit_yardsticks(vectors[train], targets[train], names=(name,))[name]
         predicted = predict(vectors[held_out])
         if outputs is None:
             outputs = np.zeros((len(vectors), *predicted.shape[1:]), predicted.dtype)
         outputs[held_out] = predicted
+        progress(Event("fold_ended", done=number, total=len(folds)))
     if outputs is None:
         raise ValueError("expected images")
     return outputs

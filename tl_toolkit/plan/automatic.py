@@ -21,9 +21,6 @@ __all__ = ["TUNED", "read_first", "search_recipe", "with_base"]
 TUNED = "tune"
 """The phase that a search adds."""
 
-_HEAD = {"name": "head", "epochs": 10, "learning_rate": 3e-3}
-"""The phase that trains a head which cannot be solved, as `init` has it."""
-
 _DEPTHS = (0.85, 0.7, 0.5, 0.25)
 """Where tuning begins, as parts of the base: the last units alone cost a fraction of the rest."""
 
@@ -57,7 +54,7 @@ def read_first(
         file = place / "auto.yaml"
         file.write_text(starter.text, encoding="utf-8")
         try:
-            found = load_recipe(file).recipe
+            recipe = load_recipe(file).recipe
         except RecipeError as error:
             if not starter.next_step:
                 raise
@@ -65,15 +62,11 @@ def read_first(
     choices = starter.choices
     if starter.next_step:
         choices += (f"left open: {starter.next_step}, as by the override data.classes=[...]",)
-    values = list_values(found) | {"seed": seed, "export": False}
-    if found.task.is_dense:
-        is_random = build_recipe(values, overrides).recipe.model.is_random
-        values["phases"] = values["phases"][:1] if is_random else [_HEAD]
-    else:
-        values.pop("phases", None)
-        values["model"].pop("head", None)
-        values["preset"] = "fast"
-    return build_recipe(values, overrides), choices
+    values = list_values(recipe) | {"seed": seed, "export": False}
+    first = plan_task(recipe).begin_with_head(
+        values, lambda: build_recipe(values, overrides).recipe.model.is_random
+    )
+    return build_recipe(first, overrides), choices
 
 
 def _describe_open(data: Path, step: str) -> RecipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import RGB
@@ -89,12 +89,14 @@ class TaskPlanning:
         folders: Folders that `propose` recognizes, in words; "" for none.
         columns: Columns of a table that it recognizes, in words; "" for none.
         takes_any_folder: Whether it takes every folder for its own; such a task is asked last.
+        ranks_bases: Whether its bases can be ranked by what their maps tell of a whole image.
     """
 
     counted_as: ClassVar[str] = "images"
     folders: ClassVar[str] = ""
     columns: ClassVar[str] = ""
     takes_any_folder: ClassVar[bool] = False
+    ranks_bases: ClassVar[bool] = True
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -141,6 +143,19 @@ class TaskPlanning:
         if isinstance(head, Head) and isinstance(head.taps, tuple):
             return units_read(architecture, head.taps)
         return None
+
+    def begin_with_head(
+        self, values: Mapping[str, Any], is_random: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Returns the fields of a recipe whose base stays as it is: its head is solved.
+
+        Args:
+            values: Fields of the recipe that `init` writes.
+            is_random: Whether its weights are random, after all overrides.
+        """
+        model = {name: value for name, value in values["model"].items() if name != "head"}
+        kept = {name: value for name, value in values.items() if name != "phases"}
+        return {**kept, "model": model, "preset": "fast"}
 
     @staticmethod
     def propose(source: Path, place: Path, image_size: int, channels: int = RGB) -> Proposal | None:

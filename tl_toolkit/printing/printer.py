@@ -45,6 +45,7 @@ _BARS: dict[Kind, str] = {
     "weights_fetched": "weights",
     "images_inspected": "images",
     "features_computed": "frozen part",
+    "fold_ended": "folds",
 }
 _MOST_LINES = 40
 """Lines of epochs in a file or a pipe; a terminal shows all."""

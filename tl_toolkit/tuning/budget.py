@@ -19,7 +19,7 @@ MARGIN = 1.25
 _BACKWARD = 2
 """A step computes gradients of activations and of weights: twice the work of its forward pass."""
 
-_STOPPABLE = ("step_ended", "epoch_ended", "features_computed")
+_STOPPABLE = ("step_ended", "epoch_ended", "features_computed", "fold_ended")
 """Events of the thread that trains, after which nothing is half written."""
 
 
@@ -116,12 +116,15 @@ class Pace:
         around: Seconds of a run apart from its training: it reads images, builds the model, is
             measured and saved.
         judging: Most seconds that judging a base took, apart from its features.
+        folds: Seconds that the other folds of a predictor will take, by those that are done.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.around = 0.0
         self.judging = 0.0
+        self.folds = 0.0
         self._clock = clock
+        self._folds_began = 0.0
         self._measured: dict[int, float] = {}  # seconds of an image by its multiply-accumulates
         self._first: tuple[float, int] | None = None
         self._passed: tuple[float, int] | None = None
@@ -143,11 +146,17 @@ class Pace:
                           values.get("measured", ())}  # fmt: skip
 
     def note(self, event: Event) -> None:
-        """Measures by an event how fast features are computed.
+        """Measures by an event how fast features are computed, and predictors are fitted.
 
         Args:
             event: Any event.
         """
+        if event.kind == "fold_ended":
+            if not event.done:
+                self._folds_began = self._clock()
+            seconds = (self._clock() - self._folds_began) / max(event.done, 1)
+            self.folds = seconds * ((event.total or 0) - event.done)
+            return
         if event.kind != "features_computed":
             self._first = None
         elif self._first is None or event.done <= self._first[1]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import RGB
@@ -29,12 +29,27 @@ from tl_toolkit.tasks.dense.proposals import propose
 
 __all__ = ["Planning"]
 
+_HEAD = {"name": "head", "epochs": 10, "learning_rate": 3e-3}
+"""The phase that trains a head which cannot be solved, as `init` has it."""
+
 
 class Planning(TaskPlanning):
     """The light half of tasks with one output per pixel."""
 
     counted_as: ClassVar[str] = "with mask"
     folders: ClassVar[str] = "images/ and masks/, PASCAL VOC's or COCO's"
+    ranks_bases: ClassVar[bool] = False
+
+    def begin_with_head(
+        self, values: Mapping[str, Any], is_random: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Returns the fields of a recipe with one phase: of a head, or of random weights.
+
+        Args:
+            values: Fields of the recipe that `init` writes.
+            is_random: Whether its weights are random, after all overrides.
+        """
+        return {**values, "phases": values["phases"][:1] if is_random() else [_HEAD]}
 
     def survey(self) -> Survey:
         """Lists images and masks; opens none."""
