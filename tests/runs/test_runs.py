@@ -189,7 +189,7 @@ def test_runs_and_searches_are_ordered_by_number_also_after_999(tmp_path):
 
     with pytest.raises(DataError, match=r"Here: flowers/998, flowers/999, flowers/1000\."):
         find_run("trees", root=tmp_path)
-    with open_search(recipe, tmp_path, None, resume=True, overwrite=False) as search:
+    with open_search(recipe.name, tmp_path, None, resume=True, overwrite=False) as search:
         assert search.path.name == "1000"
     assert finished_run(tmp_path).path.name == "1001"
 

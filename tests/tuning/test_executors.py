@@ -115,7 +115,9 @@ def rows_of(search):
 def search_on(cluster, recipe, out, *, resume=False):
     with reading_recipe(recipe) as loaded:
         plan = check_recipe(loaded)
-        with open_search(plan.recipe, out.parent, out, resume=resume, overwrite=False) as folder:
+        with open_search(
+            plan.recipe.name, out.parent, out, resume=resume, overwrite=False
+        ) as folder:
             return Searching(plan, folder, ignore, cluster=cluster).run(None)
 
 

@@ -503,7 +503,7 @@ def test_resume_takes_the_newest_search_of_the_recipe(tmp_path, recipe):
     second = tl.search(recipe, root=tmp_path / "runs")
 
     with open_search(
-        tl.load_recipe(second.folder.recipe).recipe,
+        tl.load_recipe(second.folder.recipe).recipe.name,
         tmp_path / "runs", None, resume=True, overwrite=False,
     ) as folder:  # fmt: skip
         pass

@@ -11,13 +11,13 @@ from typing import Any
 from tl_toolkit.api.auto_record import AutoRecord
 from tl_toolkit.api.progress import handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
+from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.plan.automatic import read_first
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, list_numbered, resume_run
-from tl_toolkit.runtime import refuse_dtype_policy, start_tensorflow
+from tl_toolkit.runtime import start_tensorflow
 from tl_toolkit.tuning.budget import Budget
 
 __all__ = ["AutoRun", "auto"]
@@ -84,7 +84,7 @@ def auto(
         overrides: Fields to replace in the recipe that `tltool init` would write.
         seed: Seed of the recipe and of the search.
         out: Folder for all of it; by default the next number under `root`/<name>-auto.
-        resume: Go on with what `out` holds, by default the newest of the name, for the minutes that
+        resume: Resume what `out` holds, by default the newest of the name, for the minutes that
             are left.
         overwrite: Replace what `out` holds.
         root: Folder of all runs.
@@ -110,11 +110,13 @@ def auto(
         "bases": None if bases is None else list(bases), "overrides": _as_plain(overrides),
         "most_operations": most_operations, "most_parameters": most_parameters,
     }  # fmt: skip
-    refuse_dtype_policy()
     with contextlib.ExitStack() as stack:
         handle = stack.enter_context(handling(progress))
-        name = f"{first.recipe.name}-auto"
-        folder, before = _open(stack, name, Path(root), out, resume=resume, overwrite=overwrite)
+        name = first.recipe.name
+        folder = stack.enter_context(
+            open_search(name, Path(root), out, resume=resume, overwrite=overwrite, kind="auto")
+        )
+        before = AutoRecord.read(folder) if resume else None
         record = _check_record(before, asked, folder, minutes)
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         folder.write_status("running")
@@ -147,36 +149,10 @@ def _as_plain(overrides: Overrides) -> Any:
     return [overrides] if isinstance(overrides, str) else list(overrides)
 
 
-def _open(
-    stack: contextlib.ExitStack,
-    name: str,
-    root: Path,
-    out: str | Path | None,
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> tuple[RunFolder, AutoRecord | None]:
-    """Returns the folder, and what it holds already where it is resumed."""
-    if overwrite and (resume or out is None):
-        raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
-    if not resume:
-        place = Path(out) if out else None
-        made = create_run(name, root=root, out=place, overwrite=overwrite, kind="auto")
-        return stack.enter_context(made), None
-    numbered = list_numbered(root / name)
-    path = Path(out) if out else (numbered[-1] if numbered else root / name)
-    folder = RunFolder(path.resolve())
-    if not folder.auto.is_file():
-        expected = "It is resumed in the folder where it began."
-        hint = "--resume --out DIR, or the same command without --resume"
-        raise RecipeError(Problem("--resume", f"{path} holds no auto.json", expected, hint))
-    return stack.enter_context(resume_run(folder)), AutoRecord.read(folder)
-
-
 def _check_record(
     before: AutoRecord | None, asked: Mapping[str, Any], folder: RunFolder, minutes: float | None
 ) -> AutoRecord:
-    """Returns what was done by now; refuses to go on with something else.
+    """Returns what was done by now; refuses to resume something else.
 
     Raises:
         RecipeError: It was begun with something else.

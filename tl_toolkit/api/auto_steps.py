@@ -16,20 +16,16 @@ from tl_toolkit.api.auto_record import AutoRecord, FinishedRun
 from tl_toolkit.api.base_choices import BaseChoice, choose_bases, count_parameters, plan_bases
 from tl_toolkit.api.comparing import compare
 from tl_toolkit.api.finetune import finetune
-from tl_toolkit.api.rank_bases import (
-    RankedBase,
-    judge_bases,
-    limit_costs,
-    order_bases,
-)
+from tl_toolkit.api.rank_bases import RankedBase, judge_bases, measure_plan, order_bases
 from tl_toolkit.api.search import Searching, open_search
-from tl_toolkit.errors import Problem, RecipeError, SearchError
+from tl_toolkit.errors import Problem, RecipeError, SearchError, ToolkitError, lacks_memory
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.automatic import search_recipe, with_base
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import trial_recipe
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.values import describe_value
 from tl_toolkit.recipe.load import LoadedRecipe, load_recipe
 from tl_toolkit.recipe.schema import Recipe
@@ -46,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["Automatic"]
 
 _SHOWN = ("warning", "weights_fetched", "features_computed", "trial_began", "trial_ended")
+_NOTED = ("trial_ended", "epoch_ended", "step_ended", "features_computed", "fold_ended")
+"""Events after which the seconds that are spent are written, if they are so many:"""
+_NOTE_SECONDS = 5.0
+
 _RANKING = 0.4
 """Part of the time after the first run that bases are judged in; the rest is for the search."""
 
@@ -94,15 +94,16 @@ class Automatic:
             RecipeError: No base can be used.
         """
         plans = self._plan()
+        self._save()
         _import_all()
         try:
             first = min(plans, key=lambda name: count_parameters(plans[name][1]))
             self._train_head(plans[first][0])
-            self._rank(plans)
+            self._attempt("ranking", lambda: self._rank(plans))
             chosen = self._choose_base(plans, first)
             if self.record.find(_name_head(chosen.name)) is None:
-                self._try_head(chosen)
-            self._tune(chosen)
+                self._attempt("head", lambda: self._try_head(chosen))
+            self._attempt("search", lambda: self._tune(chosen))
         finally:
             self._choose()
             self._save()
@@ -122,8 +123,24 @@ class Automatic:
             if event.text in self._said:
                 return
             self._said.add(event.text)
+        if event.kind in _NOTED and self._spent_since_note >= _NOTE_SECONDS:
+            self._note_time()
         if event.kind in _SHOWN:
             self._progress(event)
+
+    def _attempt(self, step: str, work: Callable[[], object]) -> None:
+        """Takes a step after the first run, which is a result whatever goes wrong here."""
+        try:
+            work()
+        except Exception as error:
+            if isinstance(error, ToolkitError):
+                reason = " ".join(str(error.problems[0]).split())
+            elif lacks_memory(error):
+                reason = "memory ran out"
+            else:
+                raise
+            self._say(step, f"the {step} failed: {reason}")
+            self._save()
 
     def _say(self, step: str, text: str) -> None:
         self.record.why[step] = text
@@ -131,26 +148,30 @@ class Automatic:
 
     def _save(self) -> None:
         gc.collect()  # the graph of a model that is done with is a circle of objects
+        self._note_time()
+
+    def _note_time(self) -> None:
+        """Writes what is spent, so that a kill gives none of it back."""
         self.record.seconds = round(self.budget.spent, 3)
         self.record.pace = self.pace.as_json()
         self.record.write(self.folder)
+
+    @property
+    def _spent_since_note(self) -> float:
+        return self.budget.spent - self.record.seconds
 
     # Bases.
 
     def _plan(self) -> dict[str, tuple[BaseChoice, Plan]]:
         """Returns the plans of the bases that may be used, those with fewest weights first."""
         choices = choose_bases(self.recipe, self._bases)
-        if self.recipe.task.is_dense:  # whose heads read maps by their names
-            plan = check_recipe(with_base(self.recipe, {}))
-            plans, skipped = {choices[0].name: (choices[0], plan)}, {}
-            if not plan.is_fetched:
-                skipped, plans = {choices[0].name: "its weights are not here"}, {}
-        else:
+        if plan_task(self.recipe).ranks_bases:
             plans, skipped = plan_bases(self.recipe, choices)
-        most = self._limits[1]
+        else:
+            plans, skipped = self._plan_first(choices)
         for name in list(plans):
-            if most is not None and count_parameters(plans[name][1]) > most:
-                skipped[name] = "has more weights than was asked for"
+            if reason := self._refuse(plans[name][1]):
+                skipped[name] = reason
                 del plans[name]
         if not plans:
             problems = [Problem(name, reason) for name, reason in skipped.items()]
@@ -159,10 +180,39 @@ class Automatic:
         self.record.skipped |= skipped
         return dict(sorted(plans.items(), key=lambda item: count_parameters(item[1][1])))
 
+    def _plan_first(
+        self, choices: Sequence[BaseChoice]
+    ) -> tuple[dict[str, tuple[BaseChoice, Plan]], dict[str, str]]:
+        """Returns the plan of the first base, and why there is none of others that were named."""
+        first, *others = choices
+        skipped = {}
+        if self._bases is not None:
+            reason = "bases of this task are not ranked, and the first one is taken"
+            skipped = {choice.name: reason for choice in others}
+        plan = check_recipe(with_base(self.recipe, _list_model(first)))
+        if plan.is_fetched:
+            return {first.name: (first, plan)}, skipped
+        return {}, {first.name: "its weights are not here", **skipped}
+
+    def _refuse(self, plan: Plan) -> str:
+        """Returns which limit a base is above; "" for none."""
+        operations, parameters = self._limits
+        above = "has more weights than was asked for"
+        if parameters is not None and count_parameters(plan) > parameters:
+            return above  # without building it
+        if operations is None and parameters is None:
+            return ""
+        cost = measure_plan(plan)
+        if parameters is not None and cost.parameters > parameters:
+            return above
+        if operations is not None and cost.operations > operations:
+            return f"takes {cost.operations:,} operations, more than was asked for"
+        return ""
+
     def _rank(self, plans: Mapping[str, tuple[BaseChoice, Plan]]) -> None:
         """Judges bases, cheapest first, until the time for that is over."""
         judged = {base.name for base in self.record.bases}
-        left = {name: found for name, found in plans.items() if name not in judged}
+        left = {name: planned for name, planned in plans.items() if name not in judged}
         if len(plans) < 2 or not left:
             return
         until = self.budget.left * (1 - _RANKING)
@@ -170,11 +220,8 @@ class Automatic:
             sum(counts.values()) for counts in next(iter(left.values()))[1].images.values()
         )
         skipped: dict[str, str] = {}
-        asked = limit_costs(*self._limits)
 
         def admits(name: str, cost: BaseCost | None) -> str:
-            if reason := asked(name, cost):
-                return reason
             seconds = MARGIN * self.pace.judging
             if cost is not None:
                 seconds = self.pace.estimate_judging(cost.operations, images)
@@ -186,7 +233,7 @@ class Automatic:
         began = self._clock()
         try:
             with (
-                self.budget.keeping(lambda: until),
+                self.budget.keeping(lambda: until + self.pace.folds),
                 numerics(deterministic=self.recipe.deterministic),
             ):
                 for base in judge_bases(left, self.handle, skipped, admits):
@@ -236,10 +283,7 @@ class Automatic:
 
     def _train_head(self, choice: BaseChoice) -> None:
         """Trains a head on a base as a finished run."""
-        recipe = with_base(
-            self.recipe,
-            {"base": choice.base, "arguments": dict(choice.arguments), "weights": choice.weights},
-        )
+        recipe = with_base(self.recipe, _list_model(choice))
         name = _name_head(choice.name)
         if self.record.find(name) is None:
             self._train(recipe, name, choice.name, "a head alone")
@@ -277,17 +321,19 @@ class Automatic:
         self.pace.around = max(self.pace.around, seconds - metrics["seconds"].get("train", 0.0))
         measured = metrics["validation"]
         interval = measured.get("intervals", {}).get(self.record.metric)
-        found = FinishedRun(
+        finished = FinishedRun(
             name, base, about, float(measured[self.record.metric]),
             None if interval is None else (interval[0], interval[1]),
             images["validation"], images["train"], operations, trained,
             round(seconds, 3), float(metrics["best"][f"val_{self.recipe.task.score}"]),
         )  # fmt: skip
-        self.record.add_run(found)
+        self.record.add_run(finished)
         self._progress(
-            message(f"run {name}: {about} on {base}, {_describe(found.score, found.interval)}, "
-                    f"{seconds:.1f} s")
-        )  # fmt: skip
+            message(
+                f"run {name}: {about} on {base}, "
+                f"{_describe(finished.score, finished.interval)}, {seconds:.1f} s"
+            )
+        )
         self._choose()
         self._save()
 
@@ -308,7 +354,7 @@ class Automatic:
         if epochs is not None:
             searched = search_recipe(plan, epochs=epochs, seed=self.recipe.seed)
         place = self.folder.searches / _slug(choice.name)
-        if RunFolder(place).search.is_file():  # it goes on with what it began with
+        if RunFolder(place).search.is_file():  # it keeps what it began with
             searched = load_recipe(RunFolder(place).recipe)
         if searched is None:
             self._say("search", fitting.refusal)
@@ -328,7 +374,9 @@ class Automatic:
         resume = RunFolder(place).search.is_file()
         with (
             contextlib.suppress(SearchError, TimeIsUp),
-            open_search(plan.recipe, place.parent, place, resume=resume, overwrite=False) as folder,
+            open_search(
+                searched.recipe.name, place.parent, place, resume=resume, overwrite=False
+            ) as folder,
         ):
             Searching(plan, folder, self.handle, budget=fitting).run(None)
         return Journal(RunFolder(place)).read()
@@ -415,6 +463,11 @@ def _import_all() -> None:
 
 def _name_head(base: str) -> str:
     return f"{RunFolder.models.relative}/head-{_slug(base)}"
+
+
+def _list_model(choice: BaseChoice) -> dict[str, Any]:
+    """Returns the fields of a `model` section that name a base."""
+    return {"base": choice.base, "arguments": dict(choice.arguments), "weights": choice.weights}
 
 
 def _slug(name: str) -> str:

@@ -151,7 +151,7 @@ def search(
         handle = stack.enter_context(handling(progress))
         cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
         folder = stack.enter_context(
-            open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
+            open_search(plan.recipe.name, Path(root), out, resume=resume, overwrite=overwrite)
         )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         return Searching(keep_base(plan, folder), folder, handle, cluster=cluster).run(threads)
@@ -229,7 +229,7 @@ def refuse_callbacks(callbacks: Sequence[object], verb: str) -> None:
 
 
 def open_search(
-    recipe: Recipe,
+    name: str,
     root: Path,
     out: str | Path | None,
     *,
@@ -237,22 +237,22 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search or curve, or opens the folder of an interrupted one.
+    """Creates the folder of a search and its like, or opens the folder of an interrupted one.
 
     Args:
-        recipe: Its name is that of the folder, with the kind.
+        name: The recipe's: with the kind it is that of the folder.
         root: As in `search`.
         out: As in `search`.
         resume: As in `search`.
         overwrite: As in `search`.
-        kind: search, sweep or curve.
+        kind: search, sweep, curve or auto.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
         OutputError: The folder is used, or cannot be written.
     """
     refuse_dtype_policy()
-    name = f"{recipe.name}-{kind}"
+    name = f"{name}-{kind}"
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:
@@ -261,7 +261,7 @@ def open_search(
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    begun = folder.curve if kind == "curve" else folder.search
+    begun = {"curve": folder.curve, "auto": folder.auto}.get(kind, folder.search)
     if not begun.is_file():
         raise RecipeError(
             Problem(

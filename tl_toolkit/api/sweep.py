@@ -73,7 +73,9 @@ def sweep(
         swept = _as_sweep(plan, phase, units=units)
         handle = stack.enter_context(handling(progress))
         folder = stack.enter_context(
-            open_search(swept, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep")
+            open_search(
+                swept.name, Path(root), out, resume=resume, overwrite=overwrite, kind="sweep"
+            )
         )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         plan = keep_base(replace(plan, recipe=swept), folder)

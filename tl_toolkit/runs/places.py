@@ -255,7 +255,7 @@ def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
                 where=f"--out {folder.path}",
                 what=f"holds a {kind} already",
                 expected=f"A {kind} never mixes with another.",
-                hint="--resume to go on with it, --overwrite to replace it, another --out, or "
+                hint="--resume to resume it, --overwrite to replace it, another --out, or "
                 "none: runs are numbered",
             )
         )
