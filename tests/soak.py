@@ -1,4 +1,4 @@
-"""Ends commands at random moments, goes on with them, and compares with what was never killed.
+"""Ends commands at random moments, resumes them, and compares with what was never killed.
 
     python tests/soak.py --kills 200
 

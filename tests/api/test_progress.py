@@ -322,7 +322,7 @@ def test_an_interrupt_names_the_run_that_holds_the_best_weights(
 
     said = capsys.readouterr().err.splitlines()[-1:] if progress else caplog.messages[-1:]
     expected = "interrupted; the best weights so far are in photos/001: tl.load_run('photos/001')"
-    assert len(said) == 1 and said[0].startswith(f"{expected}, or go on with tl.finetune(")
+    assert len(said) == 1 and said[0].startswith(f"{expected}, or resume with tl.finetune(")
     assert tl.load_run("photos/001").model.output_shape[0] is None
     assert tl.load_run("latest", unfinished=True).path == tmp_path / "runs" / "photos" / "001"
 
@@ -331,7 +331,7 @@ def test_an_interrupt_before_the_first_evaluation_says_that_there_is_no_model(tm
     folder = RunFolder(tmp_path)
     folder.write_status("running")
 
-    assert "holds no model yet; go on with tl.finetune(" in describe_interrupted(folder)
+    assert "holds no model yet; resume with tl.finetune(" in describe_interrupted(folder)
 
 
 def test_an_interrupted_search_names_what_resumes_it(tmp_path):

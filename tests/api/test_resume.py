@@ -77,7 +77,7 @@ def killed(tmp_path_factory):
 
 @pytest.fixture
 def copied(killed, tmp_path):
-    """A copy of the killed run, for a test to go on with."""
+    """A copy of the killed run, for a test to resume."""
     return shutil.copytree(killed, tmp_path / "run")
 
 

@@ -168,7 +168,7 @@ def _compare(path: Path, folder: RunFolder) -> None:
             Problem(
                 where=f"--resume {folder.path}",
                 what=f"the {folder.kind} was begun with another base",
-                expected=f"A {folder.kind} goes on with the base that it began with.",
+                expected=f"A {folder.kind} resumes with the base that it began with.",
                 hint=f"without --resume for a new {folder.kind}",
             )
         )

@@ -83,7 +83,7 @@ def finetune(
             with the means of their features. It becomes the recipe's `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
-        resume: Go on with the run that `out` holds, by default the newest one of the recipe, from
+        resume: Resume the run that `out` holds, by default the newest one of the recipe, from
             its last state: the result is that of a run without a pause, bit for bit. Without such a
             run a new one begins; a finished one is returned as it is. `overrides` may change
             `data.batch_size` of an interrupted run, whose phase begins again, lengthen the last
@@ -383,7 +383,7 @@ class _Finetuning:
         return paused
 
     def _check_resumed(self, lock: Mapping[str, Any]) -> None:
-        """Refuses to go on with a run whose lock says something else."""
+        """Refuses to resume a run whose lock says something else."""
         if self._resumed is not None and self.folder.lock.is_file():
             before = self.folder.read_json(self.folder.lock)
             if text := check_lock(before, before | lock, self.folder):

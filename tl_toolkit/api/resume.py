@@ -64,7 +64,7 @@ class Resumed:
 
 
 def find_resumed(name: str, root: Path, out: Path | None) -> RunFolder | None:
-    """Returns the run to go on with, None if none has begun.
+    """Returns the run to resume, None if none has begun.
 
     Args:
         name: The recipe's name.
@@ -116,7 +116,7 @@ def resume_plan(plan: Plan, folder: RunFolder) -> tuple[Plan, Resumed]:
 
 
 def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> str:
-    """Refuses to go on with other images or weights than a run was begun with.
+    """Refuses to resume with other images or weights than a run was begun with.
 
     Returns a sentence if versions, threads or the device are others, "" otherwise.
 
@@ -134,7 +134,7 @@ def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFol
             Problem(
                 where=f"--resume {folder.path}",
                 what=f"the run was begun with another state of: {', '.join(others)}",
-                expected="A run goes on with the same images and weights, or not at all.",
+                expected="A run resumes with the same images and weights, or not at all.",
                 hint="without --resume for a new run",
             )
         )

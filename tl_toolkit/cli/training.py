@@ -23,7 +23,7 @@ from tl_toolkit.cli.console import show_json
     help="Train the same network from random weights beside it.",
 )  # fmt: skip
 @click.option(
-    "--resume", is_flag=True, help="Go on with the run in --out, by default the recipe's newest."
+    "--resume", is_flag=True, help="Resume the run in --out, by default the recipe's newest."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @click.option(

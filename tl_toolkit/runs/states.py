@@ -80,10 +80,10 @@ def describe_interrupted(folder: RunFolder) -> str:
     resumed = f"tl.finetune(..., out={str(folder.path)!r}, resume=True)"
     if folder.model.is_file():
         return (
-            f"interrupted; the best weights so far are in {name}: tl.load_run({name!r}), or go on "
-            f"with {resumed}"
+            f"interrupted; the best weights so far are in {name}: tl.load_run({name!r}), or "
+            f"resume with {resumed}"
         )
-    return f"interrupted; {name} holds no model yet; go on with {resumed}"
+    return f"interrupted; {name} holds no model yet; resume with {resumed}"
 
 
 def _find_chosen(folder: RunFolder) -> Path:

@@ -51,7 +51,7 @@ class Devices(Protocol):
     """Computes the gradient of a step; the loop of training does not know on how many devices.
 
     Weights, optimizer and averages lie on the first device in any case, once a process: a state
-    that is written with one number of devices goes on with another.
+    that is written with one number of devices is resumed with another.
     """
 
     @property
