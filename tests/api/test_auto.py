@@ -1,7 +1,6 @@
 """`tl.auto`: a result first, then what fits into the time, which a clock of the tests measures."""
 
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -354,16 +353,17 @@ def test_what_a_minute_allows_on_real_images(assets, tmp_path, monkeypatch):
     (tmp_path / "keras" / "models").mkdir(parents=True)
     (tmp_path / "keras" / "models" / name).symlink_to(assets / "weights" / name)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    began = time.process_time()
 
-    # A minute of the processors, of which a busy machine takes nothing away.
     made = tl.auto(
         assets / "images" / "hymenoptera", minutes=1, bases=["mobilenet:alpha=0.25"],
-        root=tmp_path / "runs", clock=lambda: time.process_time() - began,
+        root=tmp_path / "runs",
     )  # fmt: skip
 
     record = made.record
     steps = [*(run.seconds for run in record.runs), *(row["seconds"] for row in record.trials)]
-    assert record.minutes == 1 and sum(steps) < record.seconds <= 66  # a tenth more at most
+    assert record.minutes == 1 and sum(steps) < record.seconds
+    # A tenth more at most. A busy machine has fewer steps and not longer ones: each is foreseen by
+    # what it took for those before, and the first run alone, which is always trained, may exceed.
+    assert record.seconds <= 1.1 * max(60, record.runs[0].seconds)
     assert record.runs[0].score > 0.8 and "search" in record.why
     assert (made.best.path / "report" / "index.html").is_file()
