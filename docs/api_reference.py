@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel"),
     "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card", "push", "Pushed"),
     "Speed": ("benchmark", "Benchmark"),
+    "Serving": ("serve",),
     "What lies under runs/": (
         "list_runs",
         "describe_run",

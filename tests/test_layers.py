@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 LIGHT = [
     ["errors", "events", "keras_private", "runtime"],
     ["runs"],
+    ["cluster"],
     ["recipe"],
     ["catalog"],
     ["sources"],
@@ -32,6 +33,7 @@ HEAVY = [
     ["evaluation"],
     ["export"],
     ["inspect"],
+    ["serving"],
     ["api"],
     ["cli"],
     ["__main__"],
@@ -68,10 +70,12 @@ SECTIONS = {
     "tasks/__init__.py": ({"TASKS", "find_task"}, "gives the sections of all tasks"),
     "architectures/edges.py": ({"EdgeKind"}, "one list of words, and no section"),
     "training/optimizers.py": ({"Optimizer", "Schedule"}, "sections that build themselves"),
+    "tuning/cluster_executor.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/engine.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/hypermodel.py": ({"Recipe"}, "what is searched is a recipe"),
     "tuning/oracle.py": ({"Dimension", "Search"}, "what is searched is a recipe"),
     "tuning/report.py": ({"Dimension"}, "what is searched is a recipe"),
+    "tuning/trial_runner.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/trainers.py": ({"Recipe", "replace_fields"}, "what is searched is a recipe"),
     "export/formats.py": ({"split_formats"}, "one table of words, and no section"),
     "export/publish.py": (

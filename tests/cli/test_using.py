@@ -50,9 +50,10 @@ def test_views_that_a_task_has_not_are_refused_in_the_words_of_the_command(run_o
     run = run_of("segmentation", ("sky", "tree"))
 
     for command in (("evaluate", run.path), ("predict", run.path, "x.jpg")):
-        result = tltool(*command, "--tta", cwd=run.path, code=2)
+        result = tltool(*command, "--tta-views", "crops", cwd=run.path, code=2)
 
-        assert "--tta  goes with tasks that have one output for each image" in result.stderr
+        assert "--tta: crops  a crop lacks pixels of the image" in result.stderr
+        assert "Try: --tta-views flip" in result.stderr
 
 
 def test_a_view_that_is_none_is_refused_before_anything_is_opened(run_of):

@@ -347,8 +347,9 @@ class Run(InFolder):
         Raises:
             DataError: No path exists, or holds an image; a path is empty, or there is none; an
                 array has another type or shape.
-            RecipeError: `out` or `native` with a task that is not dense, or `tta` with a task or
-                images that have no such views; or `engine` is litert, which cannot predict this.
+            RecipeError: `out` or `native` with a task that is not dense, `native` with `tta`, or
+                `tta` with a task or images that have no such views; or `engine` is litert, which
+                cannot predict this.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
@@ -356,7 +357,7 @@ class Run(InFolder):
         folder = None if out is None else Path(out)
         views = list_views(choose_tta(self.recipe, tta))
         self._require(self.folder.model)
-        self._check_use(folder, native=native)
+        self._check_use(folder, native=native, tta=bool(views))
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
@@ -430,13 +431,16 @@ class Run(InFolder):
             what = f"goes with tasks that give each class a probability, not with {task.kind}"
             raise RecipeError(Problem("--top", what, "", "predict without it"))
 
-    def _check_use(self, out: Path | None, *, native: bool) -> None:
+    def _check_use(self, out: Path | None, *, native: bool, tta: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
         task = self.recipe.task
         options = [name for name, value in (("--out", out), ("--native", native)) if value]
         if options and not task.is_dense:
             what = f"goes with tasks that have an output for each pixel, not with {task.kind}"
             raise RecipeError([Problem(name, what, "", "predict without it") for name in options])
+        if native and tta:
+            what = "--native and --tta: windows of an image at its own size are seen once"
+            raise RecipeError(Problem("", what, "One of the two is expected."))
         if out is not None:
             check_folder(out)
 

@@ -89,12 +89,14 @@ class SplitView(Protocol):
         model: The whole model.
         source: Tensors of the model's graph that `features` are of; None for images.
         features: Values of these tensors.
+        views: The views that outputs of a dense task are averaged over; none for the image alone.
     """
 
     examples: Sequence[Example]
     model: keras.Model
     source: Any
     features: Features
+    views: Sequence[View] = ()
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
         """Runs the rest of the model.

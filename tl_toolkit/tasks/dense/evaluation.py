@@ -13,14 +13,16 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
+from tl_toolkit.images.tta import Size, View, build_views
 from tl_toolkit.tasks.dense.answers import MapPrediction
+from tl_toolkit.tasks.dense.mirrors import MirrorPredictor
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
-from tl_toolkit.tasks.types import Features, PredictionOptions, Resize, SplitView
+from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
 __all__ = ["blank_unseen", "find_seen", "measure_maps", "measure_outputs", "predict_maps"]
 
@@ -40,11 +42,13 @@ def measure_maps(
         the model's scores of each image.
     """
     predictor = DensePredictor(view.model, source=view.source)
+    mirrors = MirrorPredictor(predictor, task, view.views)
     metric = task.build_metric()
     plain = task.build_metric() if task.yardstick else None
     scores: list[dict[str, float]] = []
     for batch, indices in _batches(view.features, len(targets)):
-        maps = predictor.read_maps(batch)
+        # With views the features are images, several of each; else whatever the source is of.
+        maps = mirrors.read_maps(np.asarray(batch)) if view.views else [predictor.read_maps(batch)]
         for place, index in enumerate(indices):
             target = targets.whole(int(index))
             ys, xs = place_pixels(target.shape[:2], targets.image_size, targets.resize)
@@ -52,9 +56,8 @@ def measure_maps(
             if not (seen_ys.any() and seen_xs.any()):  # a crop of an image that is all but a line
                 scores.append({})
                 continue
-            prediction = predictor.predict(
-                [tensor[place] for tensor in maps], ys[seen_ys], xs[seen_xs], task.postprocess
-            )
+            own = [[tensor[place] for tensor in tensors] for tensors in maps]
+            prediction = mirrors.predict(own, ys[seen_ys], xs[seen_xs])
             seen = np.ix_(seen_ys, seen_xs)
             scores.append(metric.add(prediction, target[seen]))
             if plain is not None:
@@ -143,6 +146,7 @@ def predict_maps(
     folder = options.out
     pictures = None if folder is None else Pictures(folder, paths, kind=task.picture)
     predictor = DensePredictor(model)
+    mirrors = MirrorPredictor(predictor, task, options.views)
     palette = choose_palette(len(task.classes)) if task.palette is None else task.palette
     if options.native and not predictor.is_seamless:
         options.report(
@@ -158,7 +162,7 @@ def predict_maps(
             if options.native:
                 maps = predictor.predict_large(pixels, task.postprocess)
             else:
-                maps = _predict_resized(predictor, pixels, task, options.resize)
+                maps = _predict_resized(mirrors, pixels, predictor.image_size, options)
             shares = _shares(maps, task.classes)
             if pictures is None:
                 yield MapPrediction(str(path), maps, shares)
@@ -173,15 +177,16 @@ def predict_maps(
 
 
 def _predict_resized(
-    predictor: DensePredictor, pixels: np.ndarray, task: DenseTask, resize: Resize
+    predictor: MirrorPredictor, pixels: np.ndarray, size: Size, options: PredictionOptions
 ) -> dict[str, np.ndarray]:
     """Predicts an image, uint8 (h, w, 3), that the base sees at the model's size."""
-    size = predictor.image_size
-    maps = predictor.read_maps(resize_pixels(pixels, size, resize)[np.newaxis])
-    ys, xs = place_pixels(pixels.shape[:2], size, resize)
+    resized = {size: resize_pixels(pixels, size, options.resize)[np.newaxis]}
+    maps = predictor.read_maps(build_views(resized, size, options.views or (View("whole"),)))
+    ys, xs = place_pixels(pixels.shape[:2], size, options.resize)
     down, along = find_seen(ys, xs, size)
     seen = down[:, np.newaxis] & along
-    prediction = predictor.predict([tensor[0] for tensor in maps], ys, xs, task.postprocess)
+    own = [[tensor[0] for tensor in tensors] for tensors in maps]
+    prediction = predictor.predict(own, ys, xs)
     return {name: blank_unseen(values, seen) for name, values in prediction.items()}
 
 
