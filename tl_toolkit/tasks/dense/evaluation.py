@@ -155,7 +155,7 @@ def predict_maps(
     has_legend = False
     for count, path in enumerate(paths, start=1):
         try:
-            pixels = options.read(path)
+            pixels = np.asarray(options.read(path))
         except DataError as error:
             yield MapPrediction(str(path), error=error.problems[0].what)
         else:
