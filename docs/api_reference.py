@@ -25,7 +25,7 @@ starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
     "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel"),
-    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card"),
+    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card", "push", "Pushed"),
     "Speed": ("benchmark", "Benchmark"),
     "Serving": ("serve",),
     "What lies under runs/": (
@@ -67,7 +67,7 @@ RETURNED = {
     "`tl.split_data` returns a split": ("audit.split", ("DataSplit", "SplitImage")),
     "`DataReport.findings` holds findings": ("audit.findings", ("Finding",)),
     "`Run.predict` returns predictions, `Run.tabulate` a table": (
-        "tasks.types",
+        "tasks.predictions",
         ("Prediction", "Table"),
     ),
     "`Run.predict` of a classification": ("tasks.classification.answers", ("ClassPrediction",)),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.label_next import label_next
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.push import Pushed, push
     from tl_toolkit.api.rank_bases import rank_bases
     from tl_toolkit.api.removal import prune_runs, remove_runs
     from tl_toolkit.api.report import report
@@ -72,6 +73,7 @@ __all__ = [
     "Event",
     "FeatureCache",
     "LoadedRecipe",
+    "Pushed",
     "Recipe",
     "Run",
     "SearchRun",
@@ -103,6 +105,7 @@ __all__ = [
     "probe_architecture",
     "prune_runs",
     "pull_weights",
+    "push",
     "rank_bases",
     "recipe",
     "remove_runs",
@@ -146,6 +149,7 @@ _NAMES_IN = {
     "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
     "api.rank_bases": ("rank_bases",),
+    "api.push": ("Pushed", "push"),
     "api.removal": ("prune_runs", "remove_runs"),
     "api.report": ("report",),
     "api.reproducing": ("reproduce",),
