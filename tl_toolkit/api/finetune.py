@@ -98,10 +98,11 @@ def finetune(
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
-        devices: `"all"`, a number of GPUs, or the places of some, as `[0, 1]`: each step's batch is
-            split over them, and the result is that of one device but for the last digits. Where
-            TensorFlow sees no GPU, its logical CPUs are meant. By default one device is used.
-        hosts: `HOST:PORT` of each process that trains this recipe, the same list in each; by
+        devices: All GPUs by `"all"`, a number of them, or the places of some, as `[0, 1]`: each
+            step's batch is split over them, and the result is that of one device but for the last
+            digits. Where TensorFlow sees no GPU, its logical CPUs are meant. By default one device
+            is used.
+        hosts: Addresses, `HOST:PORT`, of the processes that train it, the same list in each; by
             default those of TF_CONFIG, if it names several. They share each batch on all of their
             GPUs, or on `devices` of each. The first one writes the run.
         host_index: The place of this process in `hosts`.

@@ -225,7 +225,9 @@ def _take_part(
 
     No part is empty: kernels for the CPU give a wrong shape to the convolution of no image.
     """
-    with tf.device("CPU:0"):  # else each device would receive the whole batch
+    has_gpu = bool(tf.config.list_logical_devices("GPU"))
+    # Where the batch is, or goes first: else each device would receive the whole of it.
+    with tf.device("GPU:0" if has_gpu else "CPU:0"):
         total = tf.shape(tensors[0])[0]
         is_whole = total < count
         start = tf.where(is_whole, 0, total * replica // count)
