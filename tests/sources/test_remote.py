@@ -118,6 +118,39 @@ def test_a_store_without_its_package_names_it(tmp_path, monkeypatch):
         plan("s3://bucket/photos")
 
 
+def test_offline_a_mirror_is_taken_as_it_is(bucket, monkeypatch):
+    system, root, address = bucket
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    with pytest.raises(DataError, match=r"is not in the cache"):
+        plan(address)
+    monkeypatch.delenv("TL_TOOLKIT_OFFLINE")
+    plan(address)
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    system.rm(f"{root}/ants/0.jpg")
+
+    assert plan(address).classes == ("ants", "bees")
+    assert (mirror_of(address) / "ants" / "0.jpg").is_file()
+
+
+def test_what_was_fetched_before_a_failure_is_not_fetched_again(bucket, monkeypatch):
+    system, root, address = bucket
+    opened = []
+    open_file = system.open
+
+    def count(path, *arguments, **options):
+        opened.append(path)
+        if len(opened) == 4:
+            raise OSError("the connection was lost")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(system, "open", count)
+    with pytest.raises(DataError, match="the connection was lost"):
+        plan(address)
+    plan(address)
+
+    assert len(opened) == len(set(opened)) + 1 == 11
+
+
 def test_a_folder_of_this_machine_has_an_address_too(bucket, tmp_path):
     found = plan(f"file://{tmp_path}/photos", validation=bucket[2], leakage="allow")
 

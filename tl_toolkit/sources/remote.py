@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.catalog.published import is_offline
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.remote import find_address, hide_credentials
 from tl_toolkit.runs.files import write_json
@@ -19,6 +20,7 @@ __all__ = ["mirror_folders"]
 _MOST_GB = 50.0
 """Bytes of one mirrored folder, in GB, unless TL_TOOLKIT_REMOTE_GB says otherwise."""
 _INDEX = ".mirror.json"
+_PART = ".mirror-part.json"  # of a call that failed
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "LastModified", "mtime", "created")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
@@ -33,15 +35,27 @@ def mirror_folders(folders: Mapping[str, Path | float | None]) -> None:
     Args:
         folders: By field; what is no mirror is left alone.
 
+    Offline a mirror is taken as it is.
+
     Raises:
         DataError: A folder is missing, larger than the limit or cannot be read; or what reads it is
             not installed.
     """
     for field, folder in folders.items():
         if isinstance(folder, Path) and (address := find_address(folder)):
+            if is_offline():
+                _refuse_missing(field, address, folder)
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             with hold(folder):
                 _mirror(field, address, folder)
+
+
+def _refuse_missing(field: str, address: str, folder: Path) -> None:
+    """Refuses a mirror that was never complete, where no connection may be opened."""
+    if not (folder / _INDEX).is_file():
+        expected = "Offline (--offline, or TL_TOOLKIT_OFFLINE) nothing is fetched."
+        raise DataError(Problem(f"{field}: {address}", "is not in the cache", expected, ""))
 
 
 def _mirror(field: str, address: str, folder: Path) -> None:
@@ -63,12 +77,13 @@ def _mirror(field: str, address: str, folder: Path) -> None:
         try:
             _fetch(system, f"{root}/{name}", place, size)
         except Exception as error:  # of any store's library
-            write_json(folder / _INDEX, known)  # what is there is not fetched again
+            write_json(folder / _PART, known)  # what is there is not fetched again
             raise _describe(f"{where}/{name}", error) from error
         known[name] = [size, tag]
     for name in set(known) - set(files):
         (folder / name).unlink(missing_ok=True)
     write_json(folder / _INDEX, {name: known[name] for name in files})
+    (folder / _PART).unlink(missing_ok=True)
 
 
 def _open(where: str, address: str) -> tuple[Any, str]:
@@ -114,11 +129,15 @@ def _fetch(system: Any, path: str, place: Path, size: int) -> None:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    try:
-        index = json.loads((folder / _INDEX).read_text())
-    except (OSError, ValueError):
-        return {}
-    return index if isinstance(index, dict) else {}
+    """Returns size and tag of each file that was fetched, by the last call or a whole one."""
+    for name in (_PART, _INDEX):
+        try:
+            index = json.loads((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(index, dict):
+            return index
+    return {}
 
 
 def _refuse_large(where: str, size: int) -> None:
