@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tl_toolkit.errors import Problem, RecipeError, nearest
 from tl_toolkit.recipe.fields import KIND, WORDS, Section
+from tl_toolkit.recipe.remote import hide_credentials
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
 from tl_toolkit.recipe.yaml_reader import read_scalar, read_yaml
@@ -142,7 +143,8 @@ class _Explainer:
             return None
         value = node.plain() if node else detail["input"]
         expected = self._expect(kind, context, path) or detail["msg"]
-        typed = node.typed if node else show(value)
+        typed = hide_credentials(node.typed if node else show(value))
+        expected = hide_credentials(expected)
         if ", got " not in expected:
             expected += f", got {typed}"
         is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
@@ -150,7 +152,7 @@ class _Explainer:
         hint = self._place_hint(context.get("hint", ""), path)
         hint = hint or self._suggest(kind, context, path, value, typed)
         return Problem(
-            where=self._tree.locate(path),
+            where=hide_credentials(self._tree.locate(path)),
             what=name if is_section else f"{name} = {typed}",
             expected=expected if expected.endswith((".", "?")) else f"{expected}.",
             hint=hint,
