@@ -390,6 +390,7 @@ def test_files_of_the_same_number_that_were_replaced_are_loaded(serve, folder, s
     ("words", "code", "text"),
     [
         (["nowhere"], 3, "is no run"),
+        (["{model}/1"], 3, "Try: tltool serve {model}"),
         (["{model}", "--name", "a/b"], 2, "is no name for a path"),
         (["{model}", "--host", "999.1.1.1"], 2, "is no address"),
         (["{model}", "--token", "a", "--token-file", "b"], 2, "one of them is enough"),
@@ -403,7 +404,7 @@ def test_what_cannot_be_served_is_refused(tmp_path, small_model, words, code, te
         values = {"model": small_model, "port": taken.getsockname()[1]}
         done = tltool("serve", *[word.format(**values) for word in words], cwd=tmp_path, code=code)
 
-    assert text in done.stderr
+    assert text.format(**values) in done.stderr
 
 
 def test_a_missing_extra_is_named(tmp_path, small_model, monkeypatch):
