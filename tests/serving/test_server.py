@@ -15,7 +15,7 @@ import pytest
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.serving.models import draw_image, write_model
-from tl_toolkit.serving import versions
+from tl_toolkit.serving import messages, versions
 from tl_toolkit.serving.saved_model import ServedModel
 
 PREDICT = "/v1/models/photos:predict"
@@ -89,6 +89,16 @@ def test_a_large_body_is_refused(serve):
         assert response.status_code == 413
         assert response.json() == {"error": "a request takes at most 1,048 bytes"}
     assert post(server).status_code == 200
+
+
+def test_bodies_in_memory_are_bounded(serve, monkeypatch):
+    monkeypatch.setattr(messages, "_HELD", 0.5)
+    server = serve(max_body_mib=0.001)
+
+    refused = post(server, content=b" " * 600, json=None)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert post(server).status_code == 200  # nothing is held any more
 
 
 def test_a_compressed_body_is_refused(server):
