@@ -7,8 +7,8 @@ The model is MobileNet of a quarter of the width at 128 x 128 pixels, with rando
 answers costs no time. Clients send photos of 320 x 240 pixels as JPEG, rendered in code, in the
 rows of TensorFlow Serving. They are one process, the server another, and both share the machine.
 
-Lost requests are those without an answer. Memory is the server's resident set, a few seconds after
-the start and at the end. For the ratio, servers with --max-batch 32 and 1 take turns.
+Lost requests are those without an answer. Memory is the server's resident set at each quarter of
+the time. For the ratio, servers with --max-batch 32 and 1 take turns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Load:
         codes: Answers by their status.
         lost: Requests without an answer.
         times: Milliseconds of each answer.
-        memory: MB of the server early on, and at the end.
+        memory: MB of the server at each quarter of the time.
         batch: Mean number of images of a call of the model.
     """
 
@@ -73,7 +73,7 @@ class Load:
     codes: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     times: list[float] = field(default_factory=list)
-    memory: tuple[float, float] = (0.0, 0.0)
+    memory: list[float] = field(default_factory=list)
     batch: float = 0.0
 
     @property
@@ -132,11 +132,12 @@ async def run_clients(port: int, seconds: float) -> Load:
     clients = [
         asyncio.create_task(ask(port, requests, start + seconds, load)) for _ in range(CLIENTS)
     ]
-    await asyncio.sleep(min(5.0, seconds / 4))
-    early = await asyncio.to_thread(read_metric, port, "process_resident_memory_bytes")
+    for _ in range(4):
+        await asyncio.sleep(seconds / 4)
+        memory = await asyncio.to_thread(read_metric, port, "process_resident_memory_bytes")
+        load.memory.append(memory / 1e6)
     await asyncio.gather(*clients)
     load.seconds = time.perf_counter() - start
-    load.memory = early / 1e6, read_metric(port, "process_resident_memory_bytes") / 1e6
     calls = read_metric(port, "tltool_batch_images_count")
     load.batch = read_metric(port, "tltool_batch_images_sum") / max(calls, 1)
     return load
@@ -180,7 +181,7 @@ def describe(name: str, load: Load) -> str:
     return (
         f"{name:12} {load.rate:7.1f} answers/s  {codes}, lost {load.lost}  "
         f"p50 {p50:.0f} ms, p99 {p99:.0f} ms  {load.batch:.1f} images a call  "
-        f"memory {load.memory[0]:.0f} to {load.memory[1]:.0f} MB"
+        f"memory {', '.join(f'{each:.0f}' for each in load.memory)} MB"
     )
 
 
