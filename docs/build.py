@@ -58,7 +58,7 @@ SECTIONS += [
     "Teacher",
     "Export",
 ]
-SECTIONS += ["Search", "Objective", "Soup", "Dimension"]
+SECTIONS += ["Search", "Resources", "Objective", "Soup", "Dimension"]
 PLACES = {
     "Recipe": "The top level",
     **{name: f"task, as {{kind: {kind}}}" for name, kind in TASK_SECTIONS.items()},
@@ -84,6 +84,7 @@ PLACES = {
     "Export": "export",
     "Search": "search",
     "Objective": "search.objective, if not a word",
+    "Resources": "search.resources",
     "Soup": "search.soup",
     **_KINDS,
     "Dimension": "search.space, a dimension for each dotted field",

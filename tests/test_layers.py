@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
 LIGHT = [
     ["errors", "events", "keras_private", "runtime"],
     ["runs"],
+    ["cluster"],
     ["recipe"],
     ["catalog"],
     ["sources"],
@@ -69,10 +70,12 @@ SECTIONS = {
     "tasks/__init__.py": ({"TASKS", "find_task"}, "gives the sections of all tasks"),
     "architectures/edges.py": ({"EdgeKind"}, "one list of words, and no section"),
     "training/optimizers.py": ({"Optimizer", "Schedule"}, "sections that build themselves"),
+    "tuning/cluster_executor.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/engine.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/hypermodel.py": ({"Recipe"}, "what is searched is a recipe"),
     "tuning/oracle.py": ({"Dimension", "Search"}, "what is searched is a recipe"),
     "tuning/report.py": ({"Dimension"}, "what is searched is a recipe"),
+    "tuning/trial_runner.py": ({"Search"}, "what is searched is a recipe"),
     "tuning/trainers.py": ({"Recipe", "replace_fields"}, "what is searched is a recipe"),
     "export/formats.py": ({"split_formats"}, "one table of words, and no section"),
     "export/publish.py": (
@@ -206,6 +209,16 @@ def test_what_must_answer_at_once_imports_no_tensorflow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_an_export_answers_for_each_task_without_tensorflow():
+    rooms = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/answers.py"))
+    modules = ", ".join(f"tl_toolkit.tasks.{room}.answers" for room in rooms)
+    code = f"import sys, tl_toolkit.export.quick, {modules}; print('tensorflow' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert len(rooms) == 4 and done.stdout.strip() == "False"
 
 
 def test_every_public_name_is_there():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.auto import AutoRun, auto
     from tl_toolkit.api.benchmark import Benchmark, benchmark
     from tl_toolkit.api.card import card
     from tl_toolkit.api.comparing import compare
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.embedding import embed
     from tl_toolkit.api.environment import describe_environment
     from tl_toolkit.api.explain import explain
+    from tl_toolkit.api.filling import fill_features
     from tl_toolkit.api.finetune import finetune
     from tl_toolkit.api.insides import render_activations, render_edge_filters, render_filters
     from tl_toolkit.api.inspect import (
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "AutoRun",
     "Base",
     "Benchmark",
     "CurveRun",
@@ -73,6 +76,7 @@ __all__ = [
     "Run",
     "SearchRun",
     "ToolkitError",
+    "auto",
     "benchmark",
     "build_model",
     "card",
@@ -85,6 +89,7 @@ __all__ = [
     "embed",
     "errors",
     "explain",
+    "fill_features",
     "finetune",
     "hypermodel",
     "import_weights",
@@ -119,6 +124,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.auto": ("AutoRun", "auto"),
     "api.benchmark": ("Benchmark", "benchmark"),
     "api.card": ("card",),
     "api.comparing": ("compare",),
@@ -127,6 +133,7 @@ _NAMES_IN = {
     "api.environment": ("describe_environment",),
     "api.data": ("check_data",),
     "api.explain": ("explain",),
+    "api.filling": ("fill_features",),
     "api.finetune": ("finetune",),
     "api.insides": ("render_activations", "render_edge_filters", "render_filters"),
     "api.inspect": (

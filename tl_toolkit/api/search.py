@@ -16,12 +16,13 @@ from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, log_warnings, naming_what_is_kept
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import refuse_replaced_runs
+from tl_toolkit.cluster.tasks import Cluster, Resources, open_cluster
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import replace_reasons
-from tl_toolkit.plan.space import trial_recipe
+from tl_toolkit.plan.space import resolve_space, trial_recipe
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
     RecipeSource,
@@ -31,6 +32,7 @@ from tl_toolkit.recipe.load import (
 )
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, list_numbered, resume_run
@@ -41,6 +43,7 @@ from tl_toolkit.runtime import (
     refuse_dtype_policy,
     start_tensorflow,
 )
+from tl_toolkit.tuning.budget import SearchBudget, TimeIsUp
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tuning.engine import Engine
+    from tl_toolkit.tuning.jobs import Executor
     from tl_toolkit.tuning.journal import Trial
 
 
@@ -99,10 +103,14 @@ def search(
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
+
+    On a cluster several trials run at a time; they are the same trials with the same scores.
 
     Args:
         recipe: As in `finetune`; its `search` section names the fields and values.
@@ -113,7 +121,11 @@ def search(
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
-            they stay as they are.
+            they stay as they are. A trial on a cluster has `search.resources.cpus`.
+        ray: Train trials on a cluster of Ray: `local` starts one on this machine for the call,
+            `auto` or the address of a head connects to one whose nodes share `out`, the images and
+            the feature store.
+        workers: How many trials run at a time; by default as many as the cluster has room for.
         callbacks: Refused: trials share phases that are trained once, and are paused and resumed,
             so that hooks would miss epochs. `finetune` and the tuners of `hypermodel` take them.
         progress: As in `finetune`.
@@ -122,7 +134,7 @@ def search(
         The search; `finetune(run.best_recipe)` gives the winner's score and weights again.
 
     Raises:
-        RecipeError: There are callbacks.
+        RecipeError: There are callbacks, or no cluster answers, or it has no room for a trial.
         SearchError: No trial was completed.
         ToolkitError: A child of it for whatever else a user can correct: recipe, data, weights,
             output.
@@ -137,11 +149,12 @@ def search(
             plan = replace(plan_trial(plan, {}), reasons=plan.reasons)
         refuse_replaced_runs(plan, out)
         handle = stack.enter_context(handling(progress))
+        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
-        return Searching(keep_base(plan, folder), folder, handle).run(threads)
+        return Searching(keep_base(plan, folder), folder, handle, cluster=cluster).run(threads)
 
 
 def hypermodel(
@@ -224,7 +237,7 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens the folder of an interrupted search.
+    """Creates the folder of a search or curve, or opens the folder of an interrupted one.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
@@ -232,7 +245,7 @@ def open_search(
         out: As in `search`.
         resume: As in `search`.
         overwrite: As in `search`.
-        kind: search or sweep.
+        kind: search, sweep or curve.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
@@ -248,7 +261,8 @@ def open_search(
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not folder.search.is_file():
+    begun = folder.curve if kind == "curve" else folder.search
+    if not begun.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -260,6 +274,30 @@ def open_search(
     return resume_run(folder)
 
 
+def open_workers(
+    recipe: Recipe, ray: str | None, workers: int | None
+) -> AbstractContextManager[Cluster | None]:
+    """Opens the cluster that a search asks for.
+
+    Args:
+        recipe: Says what a trial takes.
+        ray: As in `search`.
+        workers: As in `search`.
+
+    Raises:
+        RecipeError: No cluster answers, it has no room for a trial, or there are workers without
+            one.
+    """
+    if ray is None:
+        if workers is not None:
+            what = "goes with a cluster"
+            raise RecipeError(Problem("--workers", what, "", "--ray local --workers 2"))
+        return contextlib.nullcontext()
+    section = (recipe.search or Search()).resources
+    resources = Resources(section.cpus, section.gpus, section.memory_gb)
+    return open_cluster(ray, workers=workers, resources=resources)
+
+
 class Searching:
     """The steps of a search once its folder exists, in order.
 
@@ -267,10 +305,22 @@ class Searching:
         plan: Plan of a recipe with a `search` section.
         folder: The folder, new or of the search that is resumed.
         progress: Receives the events.
+        budget: Decides which trials still fit; by default all do.
+        cluster: Trains the trials; None for this process.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, progress: Handler) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        progress: Handler,
+        *,
+        budget: SearchBudget | None = None,
+        cluster: Cluster | None = None,
+    ) -> None:
+        self._budget = budget
         self.plan = plan
+        self._cluster = cluster
         self.recipe = plan.recipe
         self.folder = folder
         self.progress = progress
@@ -313,7 +363,11 @@ class Searching:
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
                 self._choose_precision(task)
-            engine = Engine(self.plan, manifest, self.folder, self.progress, images=images)
+            watch = self._budget.watch if self._budget else ignore
+            engine = Engine(
+                self.plan, manifest, self.folder, self.progress, images=images, watch=watch,
+                executor=self._build_executor(manifest),
+            )  # fmt: skip
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()
         self._images = manifest, images
@@ -321,6 +375,17 @@ class Searching:
         write_manifest(manifest, self.folder)
         write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
         return engine, trials
+
+    def _build_executor(self, manifest: Manifest) -> Executor | None:
+        """Returns what trains trials on the cluster; None without one."""
+        if self._cluster is None:
+            return None
+        from tl_toolkit.tuning.cluster_executor import ClusterExecutor, SearchContext
+
+        search = self.recipe.search or Search()
+        space = resolve_space(self.recipe)
+        context = SearchContext.of(self.plan, search, space, self.folder, manifest)
+        return ClusterExecutor(self._cluster, context)
 
     def _choose_precision(self, task: Task) -> None:
         """Chooses the precision of all trials; a resumed search keeps its own."""
@@ -343,7 +408,7 @@ class Searching:
         if trials:
             self.progress(message(f"resuming after {len(trials)} trials that are done"))
             self._write_table(engine, trials)  # its last row may be missing
-        for trial in engine.run(list(trials)):
+        for trial in self._list_fitting(engine, trials):
             trials.append(trial)
             is_best = engine.is_better(trial, best)
             best = trial if is_best else best
@@ -361,6 +426,16 @@ class Searching:
                 )
             )
         self._write_best(engine, trials, best)
+
+    def _list_fitting(self, engine: Engine, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Yields the new trials, for as long as the next one fits the budget."""
+        if self._budget is None:
+            yield from engine.run(list(trials))
+            return
+        new = engine.run(list(trials))
+        with contextlib.closing(engine), contextlib.suppress(TimeIsUp):
+            while self._budget.fits(trials) and (trial := next(new, None)) is not None:
+                yield trial
 
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials

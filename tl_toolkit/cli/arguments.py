@@ -58,6 +58,18 @@ takes_offline: Callable[[Any], Any] = click.option(
 )  # fmt: skip
 """Adds --offline, to a command that may fetch a weight file; TL_TOOLKIT_OFFLINE=1 is the same."""
 
+takes_ray: Callable[[Any], Any] = click.option(
+    "--ray", metavar="ADDRESS",
+    help="Work on a cluster of Ray: local for one on this machine, auto, or HOST:PORT.",
+)  # fmt: skip
+"""Adds --ray, to a command that may run on a cluster."""
+
+takes_workers: Callable[[Any], Any] = click.option(
+    "--workers", type=click.IntRange(min=1),
+    help="Tasks that run at a time there.  [as many as there is room for]",
+)  # fmt: skip
+"""Adds --workers, beside --ray."""
+
 takes_root: Callable[[Any], Any] = click.option(
     "--root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
     help="Folder of all runs.",

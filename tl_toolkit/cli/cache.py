@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tl_toolkit.cli.arguments import takes_offline, takes_ray, takes_recipe, takes_workers
+from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import Figure, build_table
 from tl_toolkit.printing.words import describe_age, describe_size
@@ -17,11 +19,38 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def cache_command() -> None:
-    """Show and empty the feature store: outputs of frozen networks, kept between runs.
+    """Show, fill and empty the feature store: outputs of frozen networks, kept between runs.
 
     Images that runs took out of Parquet and TFRecord files are shown, and stay: runs that are
     finished read them.
     """
+
+
+@cache_command.command("fill", short_help="Compute the features of a recipe's frozen part.")
+@takes_recipe
+@click.argument("overrides", nargs=-1)
+@click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
+@takes_ray
+@takes_workers
+@takes_offline
+@click.option("--json", "as_json", is_flag=True, help="Print folder and counts as JSON.")
+def fill_command(as_json: bool, **options: Any) -> None:
+    """Compute and store what the frozen part of RECIPE makes of its images.
+
+    Commands that train then read it. On a cluster each worker computes other parts of the images;
+    hosts share the folder `features.location`.
+    """
+    from tl_toolkit.api.filling import fill_features
+
+    facts = fill_features(**options, progress=current.print_events())
+    if as_json:
+        show_json(facts)
+        return
+    count, parts, seconds = facts["images"], facts["parts"], facts["seconds"]
+    print_message(
+        f"features of {count:,} images are stored, {parts:,} parts, in {facts['folder']} "
+        f"({seconds} s)"
+    )
 
 
 @cache_command.command("info", short_help="List stored features, and count extracted images.")

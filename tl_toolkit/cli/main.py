@@ -37,6 +37,7 @@ from tl_toolkit.cli.supervise import supervise
 from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.processes import find_age
 from tl_toolkit.runtime import claim_process
 from tl_toolkit.training.interrupts import ONE_PRESS_SECONDS
 
@@ -51,6 +52,7 @@ class _Verb:
 
 _VERBS = {
     "finetune": _Verb("training", "Fine-tune, evaluate and export the model of a recipe."),
+    "auto": _Verb("automatic", "Make the best model of a folder that a number of minutes allows."),
     "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
     "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
     "rank-bases": _Verb("ranking", "Rank bases on the images of a recipe, without training."),
@@ -75,18 +77,19 @@ _VERBS = {
     "recipes": _Verb("recipes", "List, show and copy the shipped recipes."),
     "models": _Verb("models", "List, show, draw and probe architectures."),
     "weights": _Verb("weights", "List, pull, verify and import published weight files."),
-    "cache": _Verb("cache", "Show and empty the feature store."),
+    "cache": _Verb("cache", "Show, fill and empty the feature store."),
     "schema": _Verb("recipes", "Print the JSON Schema of recipes."),
     "env": _Verb("env", "Print what a bug report needs."),
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
-_TRAINING = ("finetune", "search", "sweep", "curve", "reproduce")
+_TRAINING = ("finetune", "auto", "search", "sweep", "curve", "reproduce")
 """Verbs that train, in a process of their own: memory that runs out ends it without an error."""
 
 _SYNONYMS = {
     **dict.fromkeys(("train", "fit", "fine-tune", "run"), "finetune"),
     **dict.fromkeys(("tune", "hyperparameters"), "search"),
+    **dict.fromkeys(("automl", "best"), "auto"),
     **dict.fromkeys(("eval", "test", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
     **dict.fromkeys(("check", "lint"), "validate"),
@@ -172,6 +175,8 @@ def main() -> None:
     handle_signals()
     claim_process()
     arguments = sys.argv[1:]
+    began = time.monotonic() - find_age()
+    current.clock = lambda: time.monotonic() - began
     if arguments and arguments[0] in _TRAINING:
         sys.exit(supervise(lambda: run(arguments), partial(_report_death, arguments)))
     sys.exit(run(arguments))

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tl_toolkit.cli.arguments import takes_offline, takes_recipe
+from tl_toolkit.cli.arguments import takes_offline, takes_ray, takes_recipe, takes_workers
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.plan.values import describe_value
@@ -43,6 +43,8 @@ def _takes_options(verb: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 @click.command("search")
 @_takes_options("search")
+@takes_ray
+@takes_workers
 def search_command(as_json: bool, **options: Any) -> None:
     """Try other values of some fields of RECIPE, trial after trial, and keep the best.
 

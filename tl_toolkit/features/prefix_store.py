@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, as_list, connect
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
+from tl_toolkit.features.leases import leased
+from tl_toolkit.features.parts import Part, cut_parts
 from tl_toolkit.features.sets import FeatureSet, StoredFeatures
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.shards import ShardWriter, StoredExamples
@@ -29,6 +32,9 @@ from tl_toolkit.transfer.freezing import Cut, find_cut
 from tl_toolkit.transfer.precision import precision_of
 
 __all__ = ["Gap", "PrefixStore", "count_images"]
+
+
+_WAIT_SECONDS = 0.2  # between two looks at parts that other processes compute
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class PrefixStore:
         images: Mapping[str, Images],
         views: TrainingViews | None,
     ) -> None:
-        self.cache = FeatureCache()
+        self.cache = FeatureCache(settings.location)
         self._transfer = transfer
         self._settings = settings
         self._images = images
@@ -204,12 +210,17 @@ class PrefixStore:
                     gaps.append(Gap(image_pass, cut, entry, images))
         return gaps
 
-    def fill(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
+    def fill(
+        self, gaps: Sequence[Gap], digests: Digests, *, only: Part | None = None
+    ) -> Iterator[int]:
         """Computes and stores missing features, in one pass for each split and view.
+
+        Parts that another process computes are waited for, and are computed here if it ends first.
 
         Args:
             gaps: The missing features, as `find_gaps` returns them.
             digests: Digests of all weights as they are now.
+            only: The one part that is filled; None for all.
 
         Yields:
             The number of images of each step.
@@ -217,10 +228,50 @@ class PrefixStore:
         Raises:
             OSError: The store cannot be written.
         """
-        for _, group in itertools.groupby(gaps, key=lambda gap: gap.of):
-            yield from self._fill_pass(list(group), digests)
+        for image_pass, group in itertools.groupby(gaps, key=lambda gap: gap.of):
+            if only is None or (image_pass.split, image_pass.view) == (only.split, only.view):
+                yield from self._fill_pass(list(group), digests, only)
 
-    def _fill_pass(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
+    def _fill_pass(self, gaps: Sequence[Gap], digests: Digests, only: Part | None) -> Iterator[int]:
+        images = list(dict.fromkeys(self._contents[gaps[0].of.split]))
+        parts = cut_parts(images, set(_union(gaps)), self._settings.part)
+        waiting = [part for number, part in parts if only is None or number == only.number]
+        wanted = [set(gap.images) for gap in gaps]
+        while waiting:
+            held = []
+            for part in waiting:
+                with leased([gap.entry.folder for gap in gaps], part) as is_ours:
+                    if is_ours:
+                        yield from self._fill_part(gaps, wanted, part, digests)
+                    else:
+                        held.append(part)
+            if len(held) == len(waiting):
+                time.sleep(_WAIT_SECONDS)
+            waiting = held
+
+    def _fill_part(
+        self,
+        gaps: Sequence[Gap],
+        wanted: Sequence[set[bytes]],
+        part: Sequence[bytes],
+        digests: Digests,
+    ) -> Iterator[int]:
+        """Computes what is missing of a part, unless another process has done so by now."""
+        own = [[image for image in part if image in images] for images in wanted]
+        lacking = [
+            replace(gap, images=gap.entry.missing(images))
+            for gap, images in zip(gaps, own, strict=True)
+        ]
+        lacking = [gap for gap in lacking if gap.images]
+        count = 0
+        if lacking:
+            for done in self._compute(lacking, digests):
+                yield done
+                count += done
+        if count < len(part):  # another process has computed them
+            yield len(part) - count
+
+    def _compute(self, gaps: Sequence[Gap], digests: Digests) -> Iterator[int]:
         images = self._order(gaps)
         source, stored = self._find_source(gaps[0], images, digests)
         compute = self._build_function(source, [gap.cut for gap in gaps], digests)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tl_toolkit.catalog.records import RGB
+from tl_toolkit.features.parts import DEFAULT_PART
 from tl_toolkit.images.augment import AugmentSettings
 from tl_toolkit.images.geometry import Resize, build_resize
 
@@ -29,6 +31,8 @@ class FeatureSettings:
         dtype: "float32" or "float16", to which features are rounded, stored or not.
         folded: Use the prefix's weights as constants: faster, and different in the last digits.
         max_gb: Size of the whole store in GB (10^9 bytes).
+        location: Folder of the store; None for that of the user's cache.
+        part: Images that are computed and stored at a time.
         channels: Channels of the images.
     """
 
@@ -41,6 +45,8 @@ class FeatureSettings:
     dtype: str = "float32"
     folded: bool = False
     max_gb: float = 20.0
+    location: Path | None = None
+    part: int = DEFAULT_PART
     channels: int = RGB
 
     @classmethod

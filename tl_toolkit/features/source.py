@@ -15,6 +15,7 @@ from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.features.fingerprint import Digests
+from tl_toolkit.features.parts import Part
 from tl_toolkit.features.prefix_store import PrefixStore, count_images
 from tl_toolkit.features.sets import FeatureSet, LiveFeatures
 from tl_toolkit.features.settings import FeatureSettings
@@ -110,6 +111,29 @@ class FeatureSource:
             reason = "what was stored is gone: another process deleted it, or memory ran out"
         self._report_once(f"features: the frozen layers run in every epoch: {reason}")
         return self._compute_live(split, phase_seed)
+
+    def fill(
+        self,
+        cut: Cut,
+        digests: Digests,
+        *,
+        passes: int,
+        also: Sequence[Cut] = (),
+        part: Part | None = None,
+    ) -> str | None:
+        """Stores the features of a cut without reading them; returns the reason if it cannot.
+
+        Args:
+            cut: The cut.
+            digests: As in `at`.
+            passes: As in `at`.
+            also: As in `at`.
+            part: The one part that is filled; None for all.
+        """
+        reason = self._refuse(cut, passes)
+        if reason is None:
+            reason = self._fill_all(cut, digests, passes=passes, also=also, only=None, part=part)
+        return reason
 
     @property
     def channels(self) -> int:
@@ -234,21 +258,30 @@ class FeatureSource:
         return None
 
     def _fill_all(
-        self, cut: Cut, digests: Digests, *, passes: int, also: Sequence[Cut], only: str | None
+        self,
+        cut: Cut,
+        digests: Digests,
+        *,
+        passes: int,
+        also: Sequence[Cut],
+        only: str | None,
+        part: Part | None = None,
     ) -> str | None:
         """Stores a cut, and those of `also` that save time; returns the reason if it cannot."""
         worthy = [later for later in also if self._refuse(later, passes) is None]
         cuts = list({chosen.name: chosen for chosen in [cut, *worthy]}.values())
         try:
-            reason = self._fill(cuts, digests, only)
+            reason = self._fill(cuts, digests, only, part)
             if reason is not None and len(cuts) > 1:
                 # If there is no room for all cuts, there may be room for the first one.
-                reason = self._fill([cut], digests, only)
+                reason = self._fill([cut], digests, only, part)
         except OSError as error:
             return f"the store cannot be written: {error.strerror or error}"
         return reason
 
-    def _fill(self, cuts: Sequence[Cut], digests: Digests, only: str | None) -> str | None:
+    def _fill(
+        self, cuts: Sequence[Cut], digests: Digests, only: str | None, part: Part | None
+    ) -> str | None:
         """Computes missing features at these cuts; returns the reason if there is no room for them.
 
         Raises:
@@ -263,7 +296,7 @@ class FeatureSource:
             return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
         total = count_images(gaps)
         done = 0
-        for count in self._store.fill(gaps, digests):
+        for count in self._store.fill(gaps, digests, only=part):
             done += count
             self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))

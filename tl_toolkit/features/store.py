@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tl_toolkit.features.leases import LEASE_PREFIX
 from tl_toolkit.features.shards import (
     DRAFT_PREFIX,
     Shard,
@@ -198,6 +199,9 @@ class FeatureCache:
             for draft in folder.glob(f"{DRAFT_PREFIX}*"):
                 if _is_left(draft):
                     shutil.rmtree(draft, ignore_errors=True)
+            for lease in folder.glob(f"{LEASE_PREFIX}*"):
+                if is_abandoned(lease):
+                    shutil.rmtree(lease, ignore_errors=True)
 
 
 def _is_left(draft: Path) -> bool:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _FREE = ("checkpoint", "export", "baseline", "search", "yardsticks", "report",
-         "features.store", "features.max_gb")  # fmt: skip
+         "features.store", "features.max_gb", "features.location", "features.part")  # fmt: skip
 """Fields that change nothing of what is trained."""
 
 

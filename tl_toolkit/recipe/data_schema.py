@@ -401,6 +401,13 @@ class Augment(Section):
     )
 
 
+def _as_location(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        expected = f"expected a folder, got {value!r}: features are mapped into memory from files"
+        raise in_words(expected, hint="a folder that all hosts mount, as /shared/features")
+    return value
+
+
 class Features(Section):
     """Whether and how outputs of the frozen part of the network are kept for later use."""
 
@@ -430,4 +437,16 @@ class Features(Section):
         gt=0,
         description="Size of the whole store in GB (10^9 bytes); what was not used for longest "
         "makes room.",
+    )
+    location: Annotated[LocalPath, BeforeValidator(_as_location)] | None = Field(
+        default=None,
+        description="Folder of the store, by default `features` in the user's cache. Hosts that "
+        "mount one folder share what they compute.",
+        examples=["/shared/features"],
+    )
+    part: Annotated[int, Field(ge=1)] = Field(
+        default=8192,
+        description="Images that are computed and stored at a time: a kill loses no more, and of "
+        "several processes and hosts each computes other parts.",
+        examples=[1024],
     )

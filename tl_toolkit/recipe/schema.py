@@ -43,7 +43,7 @@ from tl_toolkit.recipe.mixing import (
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.search_schema import Dimension, Objective, Search, Soup
+from tl_toolkit.recipe.search_schema import Dimension, Objective, Resources, Search, Soup
 from tl_toolkit.recipe.task_types import AnyTask
 from tl_toolkit.recipe.tasks import DEFAULT_TASK, describe_tasks, field_of, find_task, task_of
 from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeGradual, UnfreezeOnly
@@ -69,6 +69,7 @@ __all__ = [
     "Pixels",
     "RandAugment",
     "Recipe",
+    "Resources",
     "Search",
     "Soup",
     "Teacher",

@@ -17,7 +17,7 @@ from tl_toolkit.recipe.kinds import read_switch
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["Dimension", "Objective", "Search", "Soup"]
+__all__ = ["Dimension", "Objective", "Resources", "Search", "Soup"]
 
 _Number = int | float
 DEFAULT_FACTOR = 3
@@ -170,6 +170,27 @@ class Soup(Section):
     )
 
 
+class Resources(Section):
+    """What a trial takes of the node that it runs on, where a search is on a cluster."""
+
+    cpus: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="CPU cores, and the size of TensorFlow's thread pools in its worker.",
+        examples=[4],
+    )
+    gpus: float = Field(
+        default=0,
+        ge=0,
+        description="GPUs, or a part of one: 0.5 for two trials on each. 0 hides all GPUs.",
+        examples=[1],
+    )
+    memory_gb: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Main memory in GB (10^9 bytes) that is set aside on the node.",
+        examples=[8],
+    )
+
+
 def _as_soup(value: object) -> object:
     return read_switch(value, Soup, field="candidates")
 
@@ -193,6 +214,18 @@ class Search(Section):
         le=100,
         description="Of hyperband: about one trial in so many resumes, up to so many times the "
         "epochs of the last phase.",
+    )
+    batch: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Of bayesian: so many trials are chosen together, before any of them has a "
+        "score, and can run at a time on a cluster. Which they are depends on this number, and not "
+        "on that of the workers.",
+        examples=[4],
+    )
+    resources: Resources = Field(
+        default=Resources(), description="What each trial takes on a cluster; changes no score."
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None,
@@ -262,6 +295,12 @@ class Search(Section):
                 f"{algorithm!r}"
             )
             yield Conflict(("factor",), expected, "algorithm: hyperband")
+        if values.get("batch") not in (None, 1) and algorithm != "bayesian":
+            expected = (
+                f"expected 1 or algorithm: bayesian, got {values['batch']!r} with {algorithm!r}, "
+                "whose trials run together without it"
+            )
+            yield Conflict(("batch",), expected, "~search.batch")
         if values.get("soup") and values.get("vary_seed"):
             expected = "expected false with vary_seed: trials would begin with heads of their own, "
             expected += "and the mean of these is none"

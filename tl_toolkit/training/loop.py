@@ -19,6 +19,7 @@ from tl_toolkit.architectures.heads import OUTPUT_LAYER
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.features.fingerprint import Digests
+from tl_toolkit.features.parts import Part
 from tl_toolkit.features.source import FeatureSet, FeatureSource
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check_phases import refuse_accumulation
@@ -30,6 +31,7 @@ from tl_toolkit.training.changes import TaughtExamples, change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.course import Course
+from tl_toolkit.training.devices import random_streams
 from tl_toolkit.training.finder import find_phase_rate, stream_batches
 from tl_toolkit.training.interpolation import (
     find_ends,
@@ -55,7 +57,6 @@ from tl_toolkit.training.resume import Checkpoints
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.soup import SOUP, Soup, Weights, average_greedily
-from tl_toolkit.training.state import random_streams
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.training.teaching import TeacherOutputs
 from tl_toolkit.training.untrained import read_untrained
@@ -360,6 +361,24 @@ class Trainer:
             self._transfer, self._source, self._untrained, self._initial,
             sizes={name: len(images) for name, images in self._images.items()},
             most_images=most_images,
+        )  # fmt: skip
+
+    def fill(self, settings: TrainingSettings, part: Part | None = None) -> str | None:
+        """Stores the features that a training reads of weights that nothing has trained yet.
+
+        Args:
+            settings: As in `train`.
+            part: The one part of the images that is filled; None for all.
+
+        Returns:
+            Why they are not stored; None if they are.
+        """
+        self._begin(settings, keep_head=False)
+        split, _ = self._compiled.get(settings.phases[0], settings.batch_size)
+        self._initial.watch(self._transfer, split)
+        return self._source.fill(
+            split.cut, self._refresh_digests(), passes=settings.phases[0].epochs + 1,
+            also=self._settled_cuts(settings, 0), part=part,
         )  # fmt: skip
 
     def _begin(self, settings: TrainingSettings, *, keep_head: bool) -> None:

@@ -1,21 +1,14 @@
-"""Runs the trials of a search, one after the other, and shares work between them."""
+"""The search: proposes trials, has an executor train them, and keeps the journal."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tl_toolkit.errors import (
-    NonFiniteError,
-    OutputError,
-    RecipeError,
-    ToolkitError,
-    WeightsError,
-)
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.features.own_code import describe_own_code
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
@@ -23,22 +16,19 @@ from tl_toolkit.plan.bases import open_own_bases
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import Space, count_trials, resolve_space
-from tl_toolkit.plan.training import TrainingSettings, training_settings
+from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import derive_seed, describe_arithmetic
 from tl_toolkit.training.checkpoint import Epoch
-from tl_toolkit.training.folds import FoldTrainer, FoldTrainings, PausedFolds
-from tl_toolkit.training.loop import Paused, Trainer, Training
+from tl_toolkit.training.loop import Trainer
 from tl_toolkit.training.soup import SOUP
+from tl_toolkit.tuning.jobs import Executor, Job, Outcome, SerialExecutor
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 from tl_toolkit.tuning.soup import Averaged, Candidates
-from tl_toolkit.tuning.trainers import Trainers, as_text
-
-_PAUSED_BYTES = 1 << 30
-"""Bytes of the states of paused trials that are kept; other trials are trained again, with the same
-outcome."""
+from tl_toolkit.tuning.trainers import as_text
+from tl_toolkit.tuning.trial_runner import TrialRunner
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,10 @@ class Refit:
 
 
 class Engine:
-    """Trains the trials of one recipe.
+    """Chooses the trials of one recipe, and records what became of them.
+
+    Trials are recorded and reported in the order of their numbers, whichever ended first, so that
+    nothing depends on how many run at a time.
 
     Args:
         plan: Plan of a recipe; without a `search` section it has the default search.
@@ -63,6 +56,9 @@ class Engine:
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.
         images: The manifest's images by split, at the recipe's size.
+        watch: Receives every event of trials that train in this process; what it raises that is no
+            `Exception` ends the search.
+        executor: Trains the trials; by default this process does, one after the other.
     """
 
     def __init__(
@@ -73,6 +69,8 @@ class Engine:
         progress: Handler,
         *,
         images: Mapping[str, Images],
+        watch: Handler = ignore,
+        executor: Executor | None = None,
     ) -> None:
         self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
@@ -82,15 +80,15 @@ class Engine:
         self._progress = progress
         self._journal = Journal(folder)
         self._manifest = manifest
-        self._trainers = Trainers(
-            plan, self.space, folder, progress=progress, quiet=self._report_work, images=images
+        self._runner = TrialRunner(
+            plan, self.search, self.space, folder, progress=progress, images=images, watch=watch
         )
+        self._executor = executor or SerialExecutor(self._runner.run)
         self._candidates: Candidates | None = None
         if self.search.soup:
             most, is_max = self.search.soup.candidates, self.search.objective.is_max
             self._candidates = Candidates(folder.candidates, most=most, is_max=is_max)
         self._known: dict[int, Trial] = {}
-        self._paused: dict[int, tuple[float, Paused | PausedFolds]] = {}
         self._chooser: Chooser | None = None
         self._said: set[str] = set()
 
@@ -104,14 +102,16 @@ class Engine:
         # The fields that are left out change no score.
         left_out: Any = {
             "search": True, "export": True, "baseline": True, "yardsticks": True,
-            "features": {"store", "max_gb"},
+            "features": {"store", "max_gb", "location", "part"},
         }  # fmt: skip
         if self.recipe.model.own_file is not None:
             left_out["model"] = {"base": {"model"}}  # the folder holds a copy of the model
         settings = self.recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
-        left_out_of_search = {"trials", "refit", "space"}
+        left_out_of_search = {"trials", "refit", "space", "resources"}
         if not self.search.soup:  # which older searches do not know
             left_out_of_search.add("soup")
+        if self.search.batch == 1:  # likewise
+            left_out_of_search.add("batch")
         chosen = self.search.model_dump(mode="json", exclude=left_out_of_search)
         space = {
             field: dimension.model_dump(mode="json") for field, dimension in self.space.items()
@@ -152,23 +152,83 @@ class Engine:
             OutputError: The folder cannot be written.
             WeightsError: The base cannot be loaded, and the search tries no other base.
         """
-        chooser = self._chooser
-        if chooser is None:
+        if self._chooser is None:
             return
-        total = count_trials(self.recipe)
-        started = time.perf_counter() - (done[-1].elapsed if done else 0.0)
+        started = time.perf_counter() - max((trial.elapsed for trial in done), default=0.0)
+        ended: dict[int, tuple[Proposal, Trial, Outcome | None]] = {}
+        number = len(done)
         try:
-            while (proposal := chooser.propose()) is not None:
+            for proposal, trial, outcome in self._run_trials(self._chooser, started):
+                ended[trial.number] = proposal, trial, outcome
+                while number + 1 in ended:
+                    number += 1
+                    proposal, trial, outcome = ended.pop(number)
+                    self._keep_weights(trial, outcome)
+                    self._known[number] = trial
+                    self._chooser.report(proposal, trial.score)
+                    yield trial
+            self._report_exhausted(self._chooser)
+        finally:
+            self._chooser.close()
+
+    def _run_trials(
+        self, chooser: Chooser, started: float
+    ) -> Iterator[tuple[Proposal, Trial, Outcome | None]]:
+        """Yields trials as they end, and as many run at a time as the executor takes."""
+        total = count_trials(self.recipe)
+        running: dict[int, Proposal] = {}
+        while True:
+            while len(running) < self._executor.slots:
+                proposal = chooser.propose()
+                if proposal is None:
+                    break
                 facts = {"number": proposal.number, "values": proposal.values}
                 self._progress(Event("trial_began", total=total, facts=facts))
-                trial = self._run_trial(proposal, started)
+                if trial := self._find_ended(proposal, started):
+                    yield proposal, trial, None
+                    continue
+                self._executor.submit(self._as_job(proposal))
+                running[proposal.number] = proposal
+            if not running:
+                return
+            outcome = self._executor.next()
+            trial = self._conclude(running[outcome.number], outcome, started)
+            if self._candidates is None:  # else its weights are kept first
                 self._journal.add(trial)
-                self._known[trial.number] = trial
-                chooser.report(proposal, trial.score)
-                yield trial
-            self._report_exhausted(chooser)
-        finally:
-            chooser.close()
+            yield running.pop(outcome.number), trial, outcome
+
+    def _keep_weights(self, trial: Trial, outcome: Outcome | None) -> None:
+        """Keeps the weights of a trial for a soup, in the order of the trials."""
+        if self._candidates is None or outcome is None:
+            return
+        if outcome.weights is not None:
+            self._candidates.keep(trial, outcome.weights, list(self._known.values()))
+        self._journal.add(trial)
+
+    def _as_job(self, proposal: Proposal) -> Job:
+        return Job(
+            proposal.number, dict(proposal.values), proposal.budget, proposal.continues,
+            self._choose_seed(proposal),
+        )  # fmt: skip
+
+    def _find_ended(self, proposal: Proposal, started: float) -> Trial | None:
+        """Returns a trial that need not train: no epochs are left, or it ended before a kill."""
+        before = self._known.get(proposal.continues or 0)
+        if before is not None and before.state == "completed":  # it stopped early: none are left
+            elapsed = round(time.perf_counter() - started, 3)
+            trial = replace(
+                before, number=proposal.number, budget=proposal.budget, seconds=0.0,
+                continues=before.number, elapsed=elapsed,
+            )  # fmt: skip
+            self._journal.add(trial)
+            return trial
+        recorded = self._journal.find(proposal.number)
+        return recorded if recorded is not None and _is_of(recorded, proposal) else None
+
+    def close(self) -> None:
+        """Ends a search of which `run` has yielded nothing, or not everything."""
+        if self._chooser is not None:
+            self._chooser.close()
 
     def _report_exhausted(self, chooser: Chooser) -> None:
         """Says that a search ended before its trials, as its space has no other values."""
@@ -184,16 +244,15 @@ class Engine:
         Args:
             best: The winner.
         """
-        for count in range(1, self.search.refit + 1):
-            seed = self.recipe.seed + count
-            score = None
-            errors: list[str] = []
-            with self._outliving(errors, OutputError):
-                plan = plan_trial(self._plan, best.values, seed=seed)
-                score = self._score(self._trainers.find(plan).train(training_settings(plan)))
-            for error in errors:
+        seeds = {-count: self.recipe.seed + count for count in range(1, self.search.refit + 1)}
+        jobs = [Job(number, dict(best.values), seed=seed) for number, seed in seeds.items()]
+        outcomes: dict[int, Outcome] = {}
+        for outcome in _run_all(self._executor, jobs):
+            outcomes[outcome.number] = outcome
+        for number, seed in seeds.items():
+            if error := outcomes[number].error:
                 self._progress(warning(f"the winner with seed {seed} failed: {error}"))
-            yield Refit(seed, score)
+            yield Refit(seed, outcomes[number].score)
 
     def is_better(self, trial: Trial, than: Trial | None) -> bool:
         """Returns whether a trial beats another; the first of equals wins, a paused one never.
@@ -216,10 +275,7 @@ class Engine:
         chooser = Chooser(self.search, self.space, epochs=phases[-1].epochs if phases else 1)
         for trial in done:
             proposal = chooser.propose()
-            recorded = (trial.values, trial.budget, trial.continues)
-            if proposal is None or as_text(recorded) != as_text(
-                (proposal.values, proposal.budget, proposal.continues)
-            ):
+            if proposal is None or not _is_of(trial, proposal):
                 chooser.close()
                 raise RecipeError(
                     f"{self._folder.path}: trial {trial.number} is not the one that this version "
@@ -229,49 +285,32 @@ class Engine:
             self._known[trial.number] = trial
         return chooser
 
-    def _run_trial(self, proposal: Proposal, started: float) -> Trial:
-        began = time.perf_counter()
-        before = self._known.get(proposal.continues or 0)
-        if before is not None and before.state == "completed":  # it stopped early: none are left
-            return replace(
-                before, number=proposal.number, budget=proposal.budget, seconds=0.0,
-                continues=before.number, elapsed=round(began - started, 3),
-            )  # fmt: skip
-        seed = self._choose_seed(proposal)
-        training: Training | FoldTrainings | None = None
-        trainer: Trainer | FoldTrainer | None = None
-        errors: list[str] = []
-        widest: Mapping[str, Any] = {"trains": "", "parameters": 0}
-        with self._outliving(errors, *self._fatal):
-            plan = plan_trial(self._plan, proposal.values, seed=seed)
-            trainer = self._trainers.find(plan)
-            settings = training_settings(plan)
-            widest = max(trainer.plan(settings), key=lambda phase: phase["parameters"])
-            _, paused = self._paused.pop(proposal.continues or 0, (0.0, None))
-            training = _train(trainer, settings, proposal.budget, paused)
-        if training is not None and training.paused is not None:
-            self._keep(proposal.number, self._score(training), training.paused)
-        now = time.perf_counter()
-        trial = Trial(
+    def _conclude(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
+        """Returns the trial that an outcome makes."""
+        for event in outcome.events:
+            self._report_once(event)
+        return Trial(
             number=proposal.number,
             values=dict(proposal.values),
-            state=_name_state(training),
-            score=None if training is None else self._score(training),
-            best=None if training is None else training.best.as_row(),
-            weights_sha256=None if training is None else training.weights_sha256,
-            seconds=round(now - began, 3),
-            elapsed=round(now - started, 3),
-            trains=widest["trains"],
-            parameters=widest["parameters"],
-            error="".join(errors),
+            state=outcome.state,
+            score=outcome.score,
+            best=outcome.best,
+            weights_sha256=outcome.weights_sha256,
+            seconds=outcome.seconds,
+            elapsed=round(time.perf_counter() - started, 3),
+            trains=outcome.trains,
+            parameters=outcome.parameters,
+            error=outcome.error,
             budget=proposal.budget,
             continues=proposal.continues,
-            seed=seed,
+            seed=self._choose_seed(proposal),
         )
-        if self._candidates and trial.state == "completed" and isinstance(trainer, Trainer):
-            weights = trainer.take_state().arrays
-            self._candidates.keep(trial, weights, list(self._known.values()))
-        return trial
+
+    def _report_once(self, event: Event) -> None:
+        """Reports what several workers say of themselves, once."""
+        if event.text not in self._said:
+            self._said.add(event.text)
+            self._progress(event)
 
     def average(self, trials: Sequence[Trial], folder: RunFolder) -> Averaged | None:
         """Averages the weights of the best trials greedily, as `search.soup` asks for.
@@ -292,7 +331,7 @@ class Engine:
         if not ranked:
             return None
         plans = [plan_trial(self._plan, trial.values) for trial in ranked]
-        trainer = self._trainers.find(plans[0])
+        trainer = self._runner.trainers.find(plans[0])
         if not isinstance(trainer, Trainer):
             raise ValueError("Folds have no weights to average.")
         soup = trainer.average(
@@ -317,70 +356,19 @@ class Engine:
             return self._known[proposal.continues].seed
         return derive_seed(self.recipe.seed, "trial", proposal.number)
 
-    @property
-    def _fatal(self) -> tuple[type[ToolkitError], ...]:
-        """Errors that every further trial would raise too."""
-        base = ("model.base", "model.weights", "model.arguments")
-        if any(field.startswith(base) for field in self.space):
-            return (OutputError,)
-        return OutputError, WeightsError
 
-    @contextlib.contextmanager
-    def _outliving(self, errors: list[str], *fatal: type[ToolkitError]) -> Iterator[None]:
-        """Notes why training failed and continues the search, unless the failure is fatal."""
-        try:
-            yield
-        except fatal:
-            raise
-        except NonFiniteError as failure:
-            errors.append(str(failure))
-        except ToolkitError as failure:
-            errors.append(str(failure))
-            self._trainers.clear()  # a trainer that failed a check must not affect later trials
-            self._paused.clear()
-        except (
-            Exception
-        ) as failure:  # a trial may run out of memory, or hit a bug; the search continues
-            errors.append(f"{type(failure).__name__}: {failure}")
-            self._trainers.clear()
-            self._paused.clear()
-
-    def _keep(self, number: int, score: float, paused: Paused | PausedFolds) -> None:
-        """Keeps a paused trial; the worst trials, which will hardly resume, are dropped for it."""
-        self._paused[number] = (score if self.search.objective.is_max else -score, paused)
-        while sum(state.size for _, state in self._paused.values()) > _PAUSED_BYTES:
-            del self._paused[min(self._paused, key=lambda number: self._paused[number][0])]
-
-    def _score(self, training: Training | FoldTrainings) -> float:
-        return float(training.best.as_row()[self.search.objective.name])
-
-    def _report_work(self, event: Event) -> None:
-        """Reports work that takes time and happens once, not the epochs of each trial."""
-        if event.kind in ("phase_began", "step_ended", "epoch_ended"):
-            return
-        if event.kind == "message":  # each trial would say the same of itself
-            about = event.text.partition(":")[0]
-            if about in self._said:
-                return
-            self._said.add(about)
-        self._progress(event)
+def _is_of(trial: Trial, proposal: Proposal) -> bool:
+    """Returns whether a recorded trial is the one that is proposed."""
+    recorded = (trial.values, trial.budget, trial.continues)
+    return as_text(recorded) == as_text((proposal.values, proposal.budget, proposal.continues))
 
 
-def _train(
-    trainer: Trainer | FoldTrainer,
-    settings: TrainingSettings,
-    budget: int | None,
-    paused: Paused | PausedFolds | None,
-) -> Training | FoldTrainings:
-    """Trains until a budget of epochs, from where it was paused."""
-    if isinstance(trainer, FoldTrainer):
-        resumed = paused if isinstance(paused, PausedFolds) else None
-        return trainer.train(settings, pause_after=budget, paused=resumed)
-    before = paused if isinstance(paused, Paused) else None
-    return trainer.train(settings, pause_after=budget, paused=before)
-
-
-def _name_state(training: Training | FoldTrainings | None) -> str:
-    if training is None:
-        return "failed"
-    return "completed" if training.paused is None else "paused"
+def _run_all(executor: Executor, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Yields the outcomes of jobs, as they come."""
+    waiting, running = list(jobs), 0
+    while waiting or running:
+        while waiting and running < executor.slots:
+            executor.submit(waiting.pop(0))
+            running += 1
+        yield executor.next()
+        running -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
@@ -102,7 +103,7 @@ class Journal:
         Args:
             trial: The trial.
         """
-        write_json(self._trials / f"{trial.number:05d}.json", asdict(trial))
+        write_json(self._file(trial.number), asdict(trial))
 
     def read(self) -> list[Trial]:
         """Returns the trials in order, up to the first that is missing.
@@ -111,9 +112,24 @@ class Journal:
             DataError: A file is damaged.
         """
         trials: list[Trial] = []
-        while (path := self._trials / f"{len(trials) + 1:05d}.json").is_file():
-            trials.append(Trial(**self._folder.read_json(path)))
+        while (trial := self.find(len(trials) + 1)) is not None:
+            trials.append(trial)
         return trials
+
+    def find(self, number: int) -> Trial | None:
+        """Returns a trial, None if it was not recorded; one may be before others that were begun.
+
+        Args:
+            number: Of the trial.
+
+        Raises:
+            DataError: Its file is damaged.
+        """
+        path = self._file(number)
+        return Trial(**self._folder.read_json(path)) if path.is_file() else None
+
+    def _file(self, number: int) -> Path:
+        return self._trials / f"{number:05d}.json"
 
 
 def _name_fields(leaves: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ import keras_tuner
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.keras_private import set_max_collisions, set_oracle_folder
-from tl_toolkit.plan.space import Space, count_points
+from tl_toolkit.plan.space import Space, count_points, plan_brackets
 from tl_toolkit.plan.values import describe_value
 from tl_toolkit.recipe.search_schema import Dimension, Search
 
@@ -60,6 +60,11 @@ class Proposal:
 class Chooser:
     """Proposes trials one after the other and receives their scores.
 
+    What it proposes does not depend on how many trials run at a time. An oracle that reads no
+    scores proposes as many as are asked for. One that does proposes groups: of `search.batch`
+    trials, or a rung of hyperband. It learns the scores of a group when all of them are there, and
+    proposes nothing more until then.
+
     Args:
         search: Algorithm, number of trials, direction and seed.
         space: Fields and values.
@@ -69,6 +74,12 @@ class Chooser:
     def __init__(self, search: Search, space: Space, *, epochs: int = 1) -> None:
         self._space = space
         self._halves = search.algorithm == "hyperband"
+        self._reads_scores = search.algorithm in ("bayesian", "hyperband")
+        self._groups = _list_groups(search, epochs)
+        self._left = next(self._groups)
+        self._open = 0  # trials of the group that were proposed, and are not reported
+        self._scores: dict[int, float | None] = {}
+        self._is_over = False
         self._limit = search.trials if self._halves else None
         self._worst = -math.inf if search.objective.is_max else math.inf
         settings: dict[str, Any] = {"max_trials": search.count}
@@ -97,20 +108,27 @@ class Chooser:
         self._random = random.Random(search.seed)  # noqa: S311  (chooses values, no secrets)
 
     def propose(self) -> Proposal | None:
-        """Returns the next trial; None when all have been tried, each combination once."""
-        if self._limit is not None and len(self._trials) >= self._limit:
+        """Returns the next trial; None when all have been tried, each combination once.
+
+        None too while scores are missing that decide the next one.
+        """
+        if self._is_over or (self._limit is not None and len(self._trials) >= self._limit):
             return None
         if self.is_exhausted:
             return None
         trial = self._create()
-        while trial.hyperparameters.values.get(_BEFORE) in self._failed:
+        while trial is not None and trial.hyperparameters.values.get(_BEFORE) in self._failed:
             self._end(trial, None)  # so few are left that a failed trial would be resumed
             trial = self._create()
-        if trial.status != "RUNNING":
+        if trial is None:
             return None
         if not self._halves:
             self._replace_known(trial)
         self._trials.append(trial)
+        if self._reads_scores:
+            self._open += 1
+        else:
+            self._end(trial, None)  # whatever becomes of it: the oracle may go on
         return self._as_proposal(trial)
 
     @property
@@ -135,8 +153,15 @@ class Chooser:
         return list(itertools.islice(left, _MOST_UNTRIED))
 
     def _create(self) -> Any:
+        """Returns a trial of the oracle's; None at the end, and where it has to wait."""
+        if not self._left and not self._begin_group():
+            return None
+        self._left -= 1
         with _quiet():
-            return self._oracle.create_trial("tl_toolkit")
+            # Under one name the oracle would return the trial that is open.
+            trial = self._oracle.create_trial(f"tl_toolkit {len(self._oracle.trials)}")
+        self._is_over = trial.status != "RUNNING"
+        return None if self._is_over else trial
 
     def _as_proposal(self, trial: Any) -> Proposal:
         number, values = len(self._trials), read_values(trial.hyperparameters, self._space)
@@ -159,7 +184,18 @@ class Chooser:
             proposal: Proposal from `propose`.
             score: Its objective; None for a failed trial.
         """
-        self._end(self._trials[proposal.number - 1], score)
+        if self._reads_scores:
+            self._scores[proposal.number] = score
+
+    def _begin_group(self) -> bool:
+        """Tells the oracle the scores of a group; returns False while some are missing."""
+        if len(self._scores) < self._open:
+            return False
+        for number in sorted(self._scores):
+            self._end(self._trials[number - 1], self._scores[number])
+        self._scores.clear()
+        self._open, self._left = 0, next(self._groups)
+        return True
 
     def _end(self, trial: Any, score: float | None) -> None:
         if score is None:
@@ -175,6 +211,14 @@ class Chooser:
     def close(self) -> None:
         """Removes the oracle's own files, which are never read."""
         self._folder.cleanup()
+
+
+def _list_groups(search: Search, epochs: int) -> Iterator[int]:
+    """Yields how many trials are chosen together, from one group to the next, without end."""
+    if search.algorithm == "hyperband":
+        brackets = plan_brackets(epochs, search.factor)
+        yield from itertools.cycle(count for rungs in brackets for count, _ in rungs)
+    yield from itertools.repeat(search.batch)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,127 @@
+"""Filling the store in parts, by several processes: the values are those of one pass."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import tl_toolkit as tl
+from tests.features.test_features import recipe_of
+from tests.models import plan_values
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.events import ignore
+from tl_toolkit.features.leases import LEASE_PREFIX, leased
+from tl_toolkit.features.parts import Part, cut_parts, list_parts
+from tl_toolkit.features.shards import map_shard, read_images
+from tl_toolkit.features.store import FeatureCache
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.training.filling import FillContext, fill_part
+from tl_toolkit.training.prepare import survey_images
+
+
+def values_of(root):
+    """The features of each image at each key, as bytes; an image is stored once."""
+    values = {}
+    for shard in FeatureCache(root).shards():
+        for image, *tensors in zip(read_images(shard.path), *map_shard(shard.path), strict=True):
+            key = shard.path.parent.name, image
+            assert key not in values
+            values[key] = [np.asarray(tensor).tobytes() for tensor in tensors]
+    return values
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, draw):
+    return draw(tmp_path_factory.mktemp("photos") / "all", count=9)
+
+
+@pytest.fixture(scope="module")
+def draw():
+    from tests.conftest import draw_class_folders
+
+    return draw_class_folders
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """What one process stores in one pass, and the folder."""
+    root = tmp_path_factory.mktemp("whole")
+    facts = tl.fill_features(
+        recipe_of(photos), overrides={"features.location": root, "features.store": "always"}
+    )
+    assert (facts["images"], facts["parts"], facts["folder"]) == (27, 2, str(root))
+    return values_of(root)
+
+
+def context_of(photos, root, tmp_path, part=4):
+    features = {"location": str(root), "store": "always", "part": part}
+    plan, task = plan_values(recipe_of(photos, features=features))
+    manifest, _ = survey_images(plan, task, RunFolder(tmp_path), ignore)
+    return FillContext.of(plan, manifest, ())
+
+
+def test_parts_in_any_order_hold_the_values_of_one_pass(tmp_path, photos, whole):
+    context = context_of(photos, tmp_path / "store", tmp_path)
+    parts = context.list_parts()
+
+    assert [fill_part(context, part) for part in [*parts[::-1], parts[0]]] == [None] * 9
+
+    assert len(parts) == 8  # 21 images in six parts, 6 in two
+    assert values_of(tmp_path / "store") == whole
+    run = tl.finetune(context.plan.recipe, out=tmp_path / "run", progress=ignore)
+    assert values_of(tmp_path / "store").items() >= whole.items()
+    assert run.metrics["validation"]["images"] == 6
+
+
+def test_a_part_that_another_one_computes_is_waited_for(tmp_path, photos, whole):
+    root = tmp_path / "store"
+    context = context_of(photos, root, tmp_path)
+    first, *others = context.list_parts()
+    for part in others:  # so that the entries are there, and all but one part
+        fill_part(context, part)
+    entries = {shard.path.parent for shard in FeatureCache(root).shards() if shard.images == 4}
+    known = {image for _, image in values_of(root)}
+    lacking = [
+        image
+        for example in context.manifest.of("train")
+        if (image := bytes.fromhex(example.sha256)) not in known
+    ]
+    filling = threading.Thread(target=fill_part, args=(context, first))
+
+    with leased(sorted(entries), lacking) as is_ours:
+        filling.start()
+        filling.join(timeout=1.0)
+        waited = filling.is_alive()
+        assert {image for _, image in values_of(root)} == known
+    filling.join()
+
+    assert is_ours and waited
+    assert values_of(root) == whole
+    assert not list(root.rglob(f"{LEASE_PREFIX}*"))
+
+
+def test_a_lease_has_one_holder(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    with leased([a, b], [b"1"]) as first, leased([b], [b"1"]) as second:
+        with leased([b], [b"2"]) as other_images:
+            pass
+    with leased([b, a], [b"1"]) as later:
+        pass
+
+    assert (first, second, other_images, later) == (True, False, True, True)
+    assert not list(tmp_path.rglob(f"{LEASE_PREFIX}*"))
+
+
+def test_parts_are_decided_by_all_images():
+    assert cut_parts("abcdefg", {"a", "d", "g"}, 3) == [(0, ["a"]), (1, ["d"]), (2, ["g"])]
+    assert list_parts({"train": 3, "validation": 1}, 2, 2) == [
+        Part("train", 1, 0), Part("train", 1, 1), Part("train", 2, 0), Part("train", 2, 1),
+        Part("validation", None, 0),
+    ]  # fmt: skip
+
+
+def test_a_store_in_a_bucket_is_refused_by_name(photos):
+    features = {"location": "s3://bucket/features"}
+
+    with pytest.raises(RecipeError, match="got 's3://bucket/features': features are mapped into"):
+        tl.validate(recipe_of(photos, features=features))

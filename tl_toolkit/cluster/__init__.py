@@ -1,0 +1,1 @@
+"""Tasks on a Ray cluster: connecting, resources, results as they come, retries."""
