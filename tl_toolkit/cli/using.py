@@ -122,17 +122,26 @@ def _read_threshold(text: str) -> tuple[str, float]:
         raise click.BadParameter(f"{text!r}: expected METRIC=VALUE, as accuracy=0.9") from None
 
 
+def _require_paths(
+    context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuses to predict nothing: PATHS are needed without --list, which is read before."""
+    if not paths and context.params.get("listed") is None:
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return paths
+
+
 @click.command("predict")
 @click.argument("run")
 @_any_option
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path(), callback=_require_paths)
 @click.option(
     "--out", type=click.Path(path_type=Path),
     help="Folder for masks and overlays, for dense tasks (an output per pixel), and for the "
     "predictions of --list.  [predictions]",
 )  # fmt: skip
 @click.option(
-    "--list", "listed", type=click.Path(path_type=Path), metavar="FILE",
+    "--list", "listed", type=click.Path(path_type=Path), metavar="FILE", is_eager=True,
     help="Predict the files of a list, a path on each line or the column `path` of a .parquet, "
     "and write Parquet files to --out; the same command goes on after a kill.",
 )  # fmt: skip
@@ -180,10 +189,8 @@ def predict_command(
     is missing or cannot be decoded is named and the exit code is 3; all others are predicted.
     For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
-    if bool(paths) == (listed is not None):
-        raise click.UsageError("expected PATHS, or --list FILE")
     if listed is not None:
-        if any((native, tta, tta_views, form, top, output)):
+        if any((paths, native, tta, tta_views, form, top, output)):
             raise click.UsageError("--list goes with --out, --part, --ray and --workers alone")
         _predict_list(run, listed, out or Path("predictions"), part, ray, workers)
         return
