@@ -33,6 +33,7 @@ HEAVY = [
     ["evaluation"],
     ["export"],
     ["inspect"],
+    ["serving"],
     ["api"],
     ["cli"],
     ["__main__"],
@@ -208,6 +209,16 @@ def test_what_must_answer_at_once_imports_no_tensorflow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_an_export_answers_for_each_task_without_tensorflow():
+    rooms = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/answers.py"))
+    modules = ", ".join(f"tl_toolkit.tasks.{room}.answers" for room in rooms)
+    code = f"import sys, tl_toolkit.export.quick, {modules}; print('tensorflow' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert len(rooms) == 4 and done.stdout.strip() == "False"
 
 
 def test_every_public_name_is_there():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_toolkit import errors, recipe, tasks
+    from tl_toolkit.api.auto import AutoRun, auto
     from tl_toolkit.api.benchmark import Benchmark, benchmark
     from tl_toolkit.api.card import card
     from tl_toolkit.api.comparing import compare
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.reproducing import reproduce
     from tl_toolkit.api.run import Run, load_run
     from tl_toolkit.api.search import SearchRun, hypermodel, search
+    from tl_toolkit.api.serve import serve
     from tl_toolkit.api.similar import similar
     from tl_toolkit.api.split import split_data
     from tl_toolkit.api.subjects import Base
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "AutoRun",
     "Base",
     "Benchmark",
     "CurveRun",
@@ -75,6 +78,7 @@ __all__ = [
     "Run",
     "SearchRun",
     "ToolkitError",
+    "auto",
     "benchmark",
     "build_model",
     "card",
@@ -112,6 +116,7 @@ __all__ = [
     "report",
     "reproduce",
     "search",
+    "serve",
     "similar",
     "split_data",
     "sweep",
@@ -122,6 +127,7 @@ __all__ = [
 
 # Each name is imported when it is asked for, from here: a folder or module, and what it gives.
 _NAMES_IN = {
+    "api.auto": ("AutoRun", "auto"),
     "api.benchmark": ("Benchmark", "benchmark"),
     "api.card": ("card",),
     "api.comparing": ("compare",),
@@ -149,6 +155,7 @@ _NAMES_IN = {
     "api.reproducing": ("reproduce",),
     "api.run": ("Run", "load_run"),
     "api.search": ("SearchRun", "hypermodel", "search"),
+    "api.serve": ("serve",),
     "api.similar": ("similar",),
     "api.split": ("split_data",),
     "api.subjects": ("Base",),

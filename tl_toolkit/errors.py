@@ -166,6 +166,7 @@ _PARAMETERS = {
     "block": "block",
     "class": "target",
     "data": "data",
+    "devices": "devices",
     "filters": "layer",
     "keep": "keep",
     "method": "method",
@@ -197,7 +198,7 @@ def _name_parameter(option: re.Match[str]) -> str:
     name, value = _PARAMETERS[option[1]], option[2]
     if value is None:
         return name
-    takes_value = option[1] in ("keep", "method", "out", "phase", "to", "tta-views")
+    takes_value = option[1] in ("devices", "keep", "method", "out", "phase", "to", "tta-views")
     return f"{name}={value}" if takes_value else f"{name} {value}"
 
 

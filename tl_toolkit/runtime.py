@@ -313,7 +313,7 @@ def refuse_dtype_policy() -> None:
 
 
 def _refuse_strategy() -> None:
-    """Refuses the scope of a `tf.distribute` strategy, in which a step cannot be applied."""
+    """Refuses the scope of a `tf.distribute` strategy, in which the toolkit cannot train."""
     tensorflow = sys.modules.get("tensorflow")
     distribute = getattr(tensorflow, "distribute", None)
     if distribute is not None and distribute.has_strategy():
@@ -322,8 +322,8 @@ def _refuse_strategy() -> None:
             Problem(
                 where="",
                 what=f"the call is in the scope of a {name}",
-                expected="A run trains on one device.",
-                hint="the call outside `with strategy.scope()`",
+                expected="The toolkit makes its own strategy.",
+                hint='the call outside `with strategy.scope()`, with devices="all"',
             )
         )
 

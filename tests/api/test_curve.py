@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from tl_toolkit.images.splits import keep_fraction
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import read_recipe
+from tl_toolkit.runs.files import write_json
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training import prepare
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.transfer.precision import precision_of
@@ -85,6 +88,30 @@ def test_features_are_computed_once_for_all_parts(run_and_events):
     images = len(run.folder.manifest.read_text().splitlines()) - 1
     assert set(totals) == {images}
     assert [event.done for event in events if event.kind == "features_computed"].count(images) == 1
+
+
+def test_a_curve_goes_on_where_it_was_interrupted(run_and_events, tmp_path, monkeypatch):
+    whole, _ = run_and_events
+    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(whole.path.parent / "cache"))
+    shutil.copytree(whole.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    summary = folder.read_json(folder.curve)
+    # The last part was interrupted between its second and third method.
+    kept = [it for it in summary["points"] if (it["images"], it["method"]) != (6, "scratch")]
+    write_json(folder.curve, summary | {"points": [it | {"seconds": 99.0} for it in kept]})
+
+    resumed = tl.curve(values, out=folder.path, fractions=[1, 0.3], resume=True)
+
+    def of(points):
+        return [{**point, "seconds": None} for point in points]
+
+    assert of(resumed.points) == of(whole.points)
+    assert [it["images"] for it in resumed.points if it["seconds"] == 99] == [21, 21, 21]
+    with pytest.raises(RecipeError, match="begun with another recipe.seed"):
+        tl.curve(values | {"seed": 5}, out=folder.path, fractions=[1, 0.3], resume=True)
+    with pytest.raises(RecipeError, match="holds no curve"):
+        tl.curve(values, out=tmp_path / "none", resume=True)
 
 
 def test_a_curve_says_that_it_holds_no_model(run_and_events):

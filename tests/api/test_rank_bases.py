@@ -9,14 +9,9 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
-from tl_toolkit.api.rank_bases import (
-    BaseRanking,
-    RankedBase,
-    _Choice,
-    _find_problems,
-    _list_changes,
-)
-from tl_toolkit.cli.ranking import _split
+from tl_toolkit.api.base_choices import BaseChoice, find_problems, list_changes
+from tl_toolkit.api.rank_bases import BaseRanking, RankedBase
+from tl_toolkit.cli.ranking import split_names
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.ranking import predict_held_out
 from tl_toolkit.recipe.load import build_recipe
@@ -98,6 +93,41 @@ def test_a_held_out_image_is_predicted_by_others_alone():
             assert (seen == targets).mean() > held_out
 
 
+def test_an_image_is_never_predicted_by_one_of_its_group():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 5)
+    own = random.normal(size=(12, 40))  # of a group, which tells nothing of the class
+    vectors, targets = own[groups] + 0.01 * random.normal(size=(60, 40)), groups % 2
+    task = Classification(["a", "b"])
+    task.prepare(targets)
+
+    for name in ("neighbors", "probe"):
+        apart = predict_held_out(task, name, vectors, targets, groups=groups).argmax(axis=1)
+        mixed = predict_held_out(task, name, vectors, targets).argmax(axis=1)
+        assert (mixed == targets).all()  # each is known by the others of its group
+        assert (apart == targets).mean() < 0.75
+
+
+def test_bases_are_ranked_by_groups_where_the_recipe_has_them(values, tmp_path):
+    photos = draw_class_folders(tmp_path / "photos", count=8, seed=5)
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},{int(path.stem) // 4}"
+            for path in sorted(photos.rglob("*.jpg"))]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,site", *rows]))
+    data = {"csv": str(tmp_path / "t.csv"), "group": "site", "validation": 0.5, "image_size": 32}
+    seen = []
+
+    def note(task, name, vectors, targets, *, groups=None):
+        seen.append(groups)
+        return predict_held_out(task, name, vectors, targets, groups=groups)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tl_toolkit.evaluation.ranking.predict_held_out", note)
+        ranking = tl.rank_bases(values | {"data": data}, bases=["lenet5"])
+
+    assert ranking.images == 24
+    assert [sorted(np.bincount(groups)) for groups in seen] == [[12, 12]] * 2
+
+
 def make(name, probe, interval, operations):
     return RankedBase(name, name, {}, 10, operations, True, probe, interval, 0.5, (0.4, 0.6), 1.0)
 
@@ -168,23 +198,23 @@ def test_the_changes_leave_nothing_of_the_old_base_that_the_new_one_refuses(valu
     model = {"base": "lenet5", "weights": "lenet.weights.h5", "head": head}
     phases = [{"name": "tune", "epochs": 1, **block}]
     recipe = build_recipe({**values, "model": model, "phases": phases}).recipe
-    choice = _Choice("vgg_tiny", "vgg_tiny", {}, "random")
+    choice = BaseChoice("vgg_tiny", "vgg_tiny", {}, "random")
 
-    changes = _list_changes(recipe, choice)
-    (problem,) = _find_problems(recipe, changes)
+    changes = list_changes(recipe, choice)
+    (problem,) = find_problems(recipe, changes)
 
     assert changes == [
         "model.base=vgg_tiny", "model.arguments={}", "model.weights=random", "~model.head.taps",
     ]  # fmt: skip
     assert "phases[0].unfreeze" in problem and "c3" in problem
     mended = [*changes, "phases.tune.unfreeze=1"]
-    assert _find_problems(recipe, mended) == []
+    assert find_problems(recipe, mended) == []
 
 
 def test_names_with_several_arguments_are_told_apart_from_each_other():
     texts = ("lenet5,mobilenet:alpha=0.25,dropout=0.1", "vgg16")
 
-    assert _split(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
+    assert split_names(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
 
 
 def test_numbers_are_ranked_by_their_own_score(tmp_path):

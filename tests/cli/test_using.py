@@ -13,10 +13,10 @@ from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.classification.task import ClassPrediction
-from tl_toolkit.tasks.dense.evaluation import MapPrediction
-from tl_toolkit.tasks.multilabel.task import LabelsPrediction
-from tl_toolkit.tasks.regression.task import ValuesPrediction
+from tl_toolkit.tasks.classification.answers import ClassPrediction
+from tl_toolkit.tasks.dense.answers import MapPrediction
+from tl_toolkit.tasks.multilabel.answers import LabelsPrediction
+from tl_toolkit.tasks.regression.answers import ValuesPrediction
 
 REFUSED = "no image"
 
@@ -50,9 +50,10 @@ def test_views_that_a_task_has_not_are_refused_in_the_words_of_the_command(run_o
     run = run_of("segmentation", ("sky", "tree"))
 
     for command in (("evaluate", run.path), ("predict", run.path, "x.jpg")):
-        result = tltool(*command, "--tta", cwd=run.path, code=2)
+        result = tltool(*command, "--tta-views", "crops", cwd=run.path, code=2)
 
-        assert "--tta  goes with tasks that have one output for each image" in result.stderr
+        assert "--tta: crops  a crop lacks pixels of the image" in result.stderr
+        assert "Try: --tta-views flip" in result.stderr
 
 
 def test_a_view_that_is_none_is_refused_before_anything_is_opened(run_of):

@@ -253,6 +253,7 @@ def test_whole_numbers_of_a_task_that_measures_have_a_limit_of_the_mean():
             "mean_difference": 0.3,
             "mean_limit": 0.1,
         },
+        "further_outputs": {},
         "agreement": {"share": None, "limit": 0.8},
     }  # fmt: skip
     with pytest.raises(ParityError, match="0.3 in the mean"):

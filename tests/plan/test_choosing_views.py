@@ -58,9 +58,12 @@ def test_numbers_are_mirrored_only_if_the_recipe_trains_with_it():
     assert choose_tta(recipe_of("horizontal", task="regression", data=table), True) == ("flip",)
 
 
-def test_tasks_with_an_output_per_pixel_are_refused():
-    with pytest.raises(RecipeError, match="tta .*not with segmentation"):
-        choose_tta(recipe_of(task="segmentation"), True)
+def test_crops_are_refused_for_tasks_with_an_output_per_pixel():
+    with pytest.raises(RecipeError, match="segmentation has an output for each") as error:
+        choose_tta(recipe_of(task="segmentation"), "flip,crops")
+
+    assert choose_tta(recipe_of(task="segmentation"), True) == ("flip",)
+    assert "Try: tta=flip" in str(error.value)
 
 
 def test_an_unknown_view_names_the_known_ones():

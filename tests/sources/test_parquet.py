@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.command import tltool
 from tests.tables import list_recipe
+from tl_toolkit.api.data import check_data
+from tl_toolkit.api.split import split_data
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
 from tl_toolkit.sources.parquet import read_images
@@ -291,16 +293,65 @@ def test_rows_are_left_out_by_their_places(tmp_path):
     assert listing.excluded.describe().startswith("2 images left out")
 
 
-def test_init_recognizes_parquet_and_a_check_of_images_refuses_it(tmp_path):
+def test_init_recognizes_parquet(tmp_path):
     write(tmp_path / "pets/data/train-0.parquet", make_rows(), features=FEATURES)
 
     tltool("init", "pets", "-o", "r.yaml", cwd=tmp_path)
     checked = tltool("validate", "r.yaml", cwd=tmp_path)
-    refused = tltool("data", "check", "pets", cwd=tmp_path, code=3)
 
     assert "  table: pets\n" in (tmp_path / "r.yaml").read_text()
     assert "images   8 to be split" in checked.stderr
-    assert "images in a file with others are not checked" in refused.stderr
+
+
+def test_a_check_names_copies_and_damaged_images_in_parquet_by_their_rows(tmp_path):
+    broken = {"image": {"bytes": b"no image", "path": "x.png"}, "label": 0}
+    file = write(tmp_path / "a.parquet", [*make_rows(), make_rows()[1], broken], features=FEATURES)
+
+    report = check_data(file)
+    report.write_exclusions(tmp_path / "exclude.csv")
+    report.write_sheet(tmp_path / "sheet.html")
+
+    [copy], [unreadable] = report.of("duplicate"), report.of("unreadable")
+    assert copy.paths == (f"{file}#2", f"{file}#9")
+    assert unreadable.paths == (f"{file}#10",)
+    assert report.shorten(copy.paths[0]) == "a.parquet#2"
+    assert "\na.parquet#10," in (tmp_path / "exclude.csv").read_text()
+    assert "data:image" in (tmp_path / "sheet.html").read_text()
+
+
+def test_a_table_names_images_in_parquet_by_their_rows(tmp_path):
+    file = write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+    (tmp_path / "t.csv").write_text("path,label\na.parquet#3,dog\na.parquet#1,cat\n")
+
+    files, problems = read_table(tmp_path / "t.csv", ["label"])
+    verdicts = inspect_images([it.path for it in files], cache_dir=tmp_path / "cache")
+
+    assert not problems
+    assert [it.path for it in files] == [f"inside:{file}#3", f"inside:{file}#1"]
+    assert [it.sha256 for it in verdicts] == [sha(encode(2)), sha(encode(0))]
+
+
+def test_a_table_names_no_file_with_images_outside_its_folder(tmp_path):
+    write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/t.csv").write_text("path,label\n../a.parquet#3,dog\n")
+
+    _, [(_, problem)] = read_table(tmp_path / "inner/t.csv", ["label"])
+
+    assert "names 1 image outside its folder" in problem.what
+
+
+def test_a_split_of_parquet_is_a_table_that_goes_on(tmp_path):
+    file = write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+
+    split = split_data(file, output=tmp_path / "s.csv", validation=0.5, exact=True)
+    again = split_data(file, output=tmp_path / "s.csv", validation=0.5, exact=True, seed=9)
+
+    listing, problems = list_recipe(csv=tmp_path / "s.csv")
+    assert not problems
+    assert sorted(it.path for it in listing.files) == [f"inside:{file}#{n}" for n in range(1, 9)]
+    assert sum(it.split == "validation" for it in listing.files) == 4
+    assert [it.split for it in again.images] == [it.split for it in split.images]
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def search_on(cluster, recipe, out, *, resume=False):
     with reading_recipe(recipe) as loaded:
         plan = check_recipe(loaded)
         with open_search(plan.recipe, out.parent, out, resume=resume, overwrite=False) as folder:
-            return Searching(plan, folder, ignore, cluster).run(None)
+            return Searching(plan, folder, ignore, cluster=cluster).run(None)
 
 
 @pytest.fixture(scope="module")

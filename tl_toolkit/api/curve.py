@@ -5,29 +5,34 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import keep_base, reading_recipe
 from tl_toolkit.api.progress import handling, naming_what_is_kept
+from tl_toolkit.api.search import open_search
 from tl_toolkit.api.start import refuse_replaced_runs
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.training import describe_training
+from tl_toolkit.plan.values import find_differences
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
 from tl_toolkit.recipe.overrides import Overrides
-from tl_toolkit.runs.files import write_atomically, write_json
+from tl_toolkit.runs.files import hash_file, write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run
 from tl_toolkit.runtime import describe_threads, numerics, refuse_dtype_policy
 
 if TYPE_CHECKING:
     import keras
 
     from tl_toolkit.evaluation.curve import CurvePoint
+
+_MOST_NAMED = 4
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -37,7 +42,7 @@ class CurveRun(InFolder):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What curve.json holds: the score's name, the split it is of, and the points."""
+        """What curve.json holds: the score's name, its split, the points, and what they are of."""
         summary: dict[str, Any] = self.folder.read_json(self.folder.curve)
         return summary
 
@@ -54,6 +59,7 @@ def curve(
     base: keras.Model | None = None,
     fractions: Sequence[float] = FRACTIONS,
     out: str | Path | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     root: str | Path = "runs",
     threads: int | None = None,
@@ -72,6 +78,8 @@ def curve(
         base: As in `finetune`; a model of your own is not trained from scratch.
         fractions: Shares of the training images, above 0 to 1.
         out: Folder of the curve; by default the next number under `root`/<recipe name>-curve.
+        resume: Go on with the curve in `out`, by default the newest: shares whose methods have all
+            been measured are not trained again. It may have other fractions.
         overwrite: Replace the curve that `out` holds.
         root: Folder of all runs.
         threads: As in `finetune`.
@@ -81,7 +89,8 @@ def curve(
         The curve.
 
     Raises:
-        RecipeError: A fraction is out of range, for `data.folds` and `precision: auto`, and as for
+        RecipeError: A fraction is out of range, for `data.folds` and `precision: auto`, there is
+            nothing to resume or it began with another recipe, images or weights, and as for
             `finetune`.
     """
     _check_fractions(fractions)
@@ -89,17 +98,15 @@ def curve(
         loaded = stack.enter_context(
             reading_recipe(recipe, overrides, base=base, replaced=out, threads=threads)
         )
-        if overwrite and out is None:
-            hint = "--out DIR --overwrite"
-            raise RecipeError(Problem("--overwrite", "goes with --out", "", hint))
         plan = check_recipe(loaded)
         _check_plan(plan)
         refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
         handle = stack.enter_context(handling(progress))
-        place, name = Path(out) if out else None, f"{loaded.recipe.name}-curve"
         folder = stack.enter_context(
-            create_run(name, root=Path(root), out=place, overwrite=overwrite, kind="curve")
+            open_search(
+                plan.recipe, Path(root), out, resume=resume, overwrite=overwrite, kind="curve"
+            )
         )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
@@ -145,14 +152,42 @@ def _measure(plan: Plan, folder: RunFolder, fractions: Sequence[float], progress
     plan = settle_bands(plan, manifest.of("train"), progress, folder)
     write_manifest(manifest, folder)
     split = "test" if manifest.of("test") else "validation"
-    points: list[CurvePoint] = []
-    for point in measure_curve(plan, _plan_scratch(plan), task, manifest, fractions, progress):
+    score = task.final_score or task.score
+    identity = {
+        "recipe": describe_training(plan.recipe),
+        "images": manifest.digest,
+        "weights": hash_file(plan.weights_file) if plan.weights_file else None,
+    }
+    points = _read_points(folder, identity)
+    if points:
+        progress(message(f"resuming after {len(points)} points that are measured"))
+    curve = measure_curve(
+        plan, _plan_scratch(plan), task, manifest, fractions, progress, known=tuple(points)
+    )
+    for point in curve:
+        points = [it for it in points if (it.images, it.method) != (point.images, point.method)]
         points.append(point)
-        _write(folder, points, task.final_score or task.score, split, plan)
+        _write(folder, points, identity, score, split, plan)
         progress(
             message(f"{point.images:,} images, {point.method}: {point.score:.4f}, "
                     f"{point.seconds:.0f} s")
         )  # fmt: skip
+
+
+def _read_points(folder: RunFolder, identity: Mapping[str, Any]) -> list[CurvePoint]:
+    """Returns the points that are measured; those of a curve of something else are refused."""
+    from tl_toolkit.evaluation.curve import CurvePoint
+
+    now = json.loads(json.dumps(identity))  # as it will be read again: tuples become lists
+    if not folder.curve.is_file():
+        return []
+    before = folder.read_json(folder.curve)
+    if names := sorted(find_differences([before.get("of") or {}, now])):
+        what = f"the curve was begun with another {', '.join(names[:_MOST_NAMED])}"
+        expected = "Scores of a curve can be compared only if all else stays the same."
+        hint = "without --resume for a new curve, or undo the changes"
+        raise RecipeError(Problem(f"--resume {folder.path}", what, expected, hint))
+    return [CurvePoint(**point) for point in before["points"]]
 
 
 def _plan_scratch(plan: Plan) -> Plan | None:
@@ -164,13 +199,18 @@ def _plan_scratch(plan: Plan) -> Plan | None:
 
 
 def _write(
-    folder: RunFolder, points: Sequence[CurvePoint], score: str, split: str, plan: Plan
+    folder: RunFolder,
+    points: Sequence[CurvePoint],
+    identity: Mapping[str, Any],
+    score: str,
+    split: str,
+    plan: Plan,
 ) -> None:
     from tl_toolkit.evaluation.curve import plot_curve
 
     ordered = sorted(points, key=lambda point: point.images)
     records = [point.as_record() for point in ordered]
-    write_json(folder.curve, {"score": score, "split": split, "points": records})
+    write_json(folder.curve, {"score": score, "split": split, "points": records, "of": identity})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["fraction", "images", "method", score, "from", "to", "seconds"])

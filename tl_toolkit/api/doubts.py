@@ -122,9 +122,9 @@ def _find(plan: Plan, files: Sequence[InspectedFile], progress: Handler) -> Doub
             from tl_toolkit.training.embedding import embed_images
 
             channels = plan.recipe.data.channels
-            verdicts = inspect_images([file.path for file in files], channels=channels)
+            verdicts = inspect_images([file.file for file in files], channels=channels)
             good = [file for file, it in zip(files, verdicts, strict=True) if it.verdict == "good"]
-            examples = [Example(file.path, file.sha256, "train") for file in good]
+            examples = [Example(file.file, file.sha256, "train") for file in good]
             measured = settle_bands(plan, examples, ignore)
             return find_doubts(good, embed_images(measured, examples, progress).vectors)
 

@@ -21,6 +21,7 @@ from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.devices import DeviceChoice, DeviceNames, parse_devices
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
@@ -33,6 +34,7 @@ from tl_toolkit.runtime import (
     describe_threads,
     numerics,
     refuse_dtype_policy,
+    start_tensorflow,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from tl_toolkit.images.pipeline import Images
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.training.compiled import CompiledPhases
+    from tl_toolkit.training.devices import Devices
     from tl_toolkit.training.loop import Paused, Trainer, Training
     from tl_toolkit.transfer.assemble import TransferModel
 
@@ -62,6 +65,7 @@ def finetune(
     versus: Literal["scratch"] | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
+    devices: DeviceNames | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> Run:
@@ -89,6 +93,9 @@ def finetune(
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
+        devices: `"all"`, a number of GPUs, or the places of some, as `[0, 1]`: each step's batch is
+            split over them, and the result is that of one device but for the last digits. Where
+            TensorFlow sees no GPU, its logical CPUs are meant. By default one device is used.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
@@ -103,6 +110,7 @@ def finetune(
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
+    choice = parse_devices(devices)
     if start is not None:
         overrides = add_start(overrides, start, root=Path(root))
     if versus is not None:
@@ -117,6 +125,7 @@ def finetune(
         plan = check_recipe(loaded)
         refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
+        found = _find_devices(choice, plan, threads) if choice else None
         handle = stack.enter_context(handling(progress))
         place = Path(out) if out else None
         name, resumed = loaded.recipe.name, None
@@ -136,7 +145,7 @@ def finetune(
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             _announce(plan, threads, handle)
-            run = _Finetuning(plan, folder, handle, callbacks, resumed).run()
+            run = _Finetuning(plan, folder, handle, callbacks, resumed, found).run()
         if reason := point_latest(folder, root=Path(root), name=name):
             handle(warning(reason))
     folder.remove_side_states()  # now that it is done, nothing goes on from them
@@ -153,6 +162,16 @@ def _announce(plan: Plan, threads: int | None, handle: Handler) -> None:
         handle(message(f"start: {plan.start.describe()}"))
     for text in plan.warnings:
         handle(warning(text))
+
+
+def _find_devices(choice: DeviceChoice, plan: Plan, threads: int | None) -> Devices:
+    """Returns the devices of a run, before it has a folder."""
+    start_tensorflow(threads=threads)
+    from tl_toolkit.training.devices import find_devices, refuse_small_batch
+
+    devices = find_devices(choice)
+    refuse_small_batch(devices, training_settings(plan).batch_size)
+    return devices
 
 
 def _check_callbacks(callbacks: object) -> None:
@@ -176,10 +195,12 @@ class _Finetuning:
         progress: Handler,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         resumed: Resumed | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
         self._resumed = resumed
+        self._devices = devices
         self._settings = training_settings(plan)
         self._callbacks = callbacks
         self.folder = folder
@@ -313,8 +334,8 @@ class _Finetuning:
 
         transfer = assemble_model(self.plan, task, self._report_aside)
         if self.recipe.precision == "auto":  # measured when the images no longer keep it busy
-            return CompiledPhases(transfer)
-        compiled = CompiledPhases(transfer, self.recipe.precision)
+            return CompiledPhases(transfer, devices=self._devices)
+        compiled = CompiledPhases(transfer, self.recipe.precision, devices=self._devices)
         compiled.trace(self._settings)
         return compiled
 
@@ -332,7 +353,7 @@ class _Finetuning:
             self.plan, recipe=self.recipe, reasons=(*self.plan.reasons, f"auto: {reason}")
         )
         self._write_recipe()
-        return CompiledPhases(compiled.transfer, precision)
+        return CompiledPhases(compiled.transfer, precision, devices=self._devices)
 
     def _write_recipe(self) -> None:
         write_atomically(self.folder.recipe, dump_recipe(self.recipe, self.plan.reasons))
@@ -345,7 +366,8 @@ class _Finetuning:
         from tl_toolkit.training.lock import describe_lock
         from tl_toolkit.training.loop import plan_phases
 
-        lock = describe_lock(self.plan, transfer, manifest)
+        count = self._devices.count if self._devices else 1
+        lock = describe_lock(self.plan, transfer, manifest, devices=count)
         self._check_resumed(lock)
         paused = self._read_state(len(manifest.of("train")))
         self.folder.write_status("running")
@@ -474,7 +496,12 @@ class _Finetuning:
         self.progress(message("training the baseline beside it"))
         try:
             return train_baseline(
-                self.plan, images, self.folder, run=measured, progress=self.progress
+                self.plan,
+                images,
+                self.folder,
+                run=measured,
+                progress=self.progress,
+                devices=self._devices,
             )
         except ToolkitError as error:
             self.progress(warning(f"the baseline failed, the run itself is done: {error}"))

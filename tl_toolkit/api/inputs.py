@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Pillow
 
-    from tl_toolkit.tasks.types import Table
+    from tl_toolkit.tasks.predictions import Table
 
 __all__ = ["Image", "Inputs", "list_inputs", "read_parity_images", "tabulate_top"]
 
@@ -281,7 +281,7 @@ def tabulate_top(records: Sequence[Mapping[str, Any]], count: int, *, wide: bool
         count: How many classes, at most all.
         wide: Whether it is for CSV.
     """
-    from tl_toolkit.tasks.types import Table
+    from tl_toolkit.tasks.predictions import Table
 
     columns = ["path" if wide else "file"]
     for place in range(1, count + 1):

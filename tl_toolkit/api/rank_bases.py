@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import gc
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.base_choices import (
+    BaseChoice,
+    choose_bases,
+    find_problems,
+    list_changes,
+    plan_bases,
+)
 from tl_toolkit.api.progress import handling
-from tl_toolkit.catalog.lookup import find_architecture
-from tl_toolkit.catalog.published import list_published, spell_choice
 from tl_toolkit.errors import Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Handler, message, warning
-from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.recipe.load import RecipeSource, build_recipe, list_values, read_recipe
-from tl_toolkit.recipe.model_schema import Head
+from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics, refuse_dtype_policy
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseRanking", "RankedBase", "rank_bases"]
 
-_KEPT = ("version", "name", "seed", "deterministic", "precision", "task", "data", "features")
-_HEAD = {"taps": "all", "pooling": "statistics", "normalize": True}
+Admits = Callable[[str, "BaseCost | None"], str]
+"""Returns why a base is not judged, "" if it is; its cost is None before it is built."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RankedBase:
         neighbors: The score of nearest neighbours by the last map, cross-validated.
         neighbors_interval: Its 95 % interval.
         seconds: What features and predictors took; features that were stored take little.
+        images: Images that were predicted.
     """
 
     name: str
@@ -64,6 +66,7 @@ class RankedBase:
     neighbors: float | None = None
     neighbors_interval: tuple[float, float] | None = None
     seconds: float | None = None
+    images: int = 0
 
     def overlaps(self, other: RankedBase) -> bool:
         """Returns whether the intervals of two probes overlap: they are not to be told apart.
@@ -154,8 +157,8 @@ def rank_bases(
     """
     loaded = read_recipe(recipe, overrides).recipe
     _check(loaded)
-    choices = _choose(loaded, bases)
-    plans, skipped = _plan_all(loaded, choices)
+    choices = choose_bases(loaded, bases)
+    plans, skipped = plan_bases(loaded, choices)
     if not plans:
         problems = [Problem(name, reason) for name, reason in skipped.items()]
         hint = "tltool weights pull NAME, or --bases"
@@ -164,40 +167,14 @@ def rank_bases(
     with handling(progress) as handle, numerics(deterministic=loaded.deterministic):
         for name, reason in skipped.items():
             handle(warning(f"skipped {name}: {reason}"))
-        limits = (most_operations, most_parameters)
-        ranked, images = _rank(plans, limits, handle, skipped)
-    ranked.sort(key=lambda base: -float("inf") if base.probe is None else base.probe, reverse=True)
-    task = loaded.task
-    ranking = BaseRanking(task.final_score or task.score, images, ranked, skipped)
+        admits = limit_costs(most_operations, most_parameters)
+        ranked = list(judge_bases(plans, handle, skipped, admits))
+    ranking = order_bases(loaded, ranked, skipped)
     best = ranking.nominated
     if best is None:
         return ranking
-    changes = _list_changes(loaded, plans[best.name][0])
-    return replace(ranking, changes=changes, problems=_find_problems(loaded, changes))
-
-
-def _list_changes(recipe: Recipe, choice: _Choice) -> list[str]:
-    """Returns overrides that give a recipe another base, without what names parts of its own."""
-    model = recipe.model
-    arguments = ", ".join(f"{key}: {json.dumps(value)}" for key, value in choice.arguments.items())
-    changes = [f"model.base={choice.base}", f"model.arguments={{{arguments}}}"]
-    if choice.weights != str(model.weights):
-        changes.append(f"model.weights={choice.weights}")
-    if model.start is not None:
-        changes.append("~model.start")
-    is_other = choice.base != model.base or choice.arguments != dict(model.arguments)
-    if is_other and isinstance(model.head, Head) and isinstance(model.head.taps, tuple):
-        changes.append("~model.head.taps")
-    return changes
-
-
-def _find_problems(recipe: Recipe, changes: Sequence[str]) -> list[str]:
-    """Returns what a recipe refuses after the changes."""
-    try:
-        check_recipe(build_recipe(recipe, changes))
-    except ToolkitError as error:
-        return [" ".join(str(problem).split()) for problem in error.problems]
-    return []
+    changes = list_changes(loaded, plans[best.name][0])
+    return replace(ranking, changes=changes, problems=find_problems(loaded, changes))
 
 
 def _check(recipe: Recipe) -> None:
@@ -208,100 +185,68 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(Problem("task", what, expected, hint))
 
 
-@dataclass(frozen=True)
-class _Choice:
-    name: str
-    base: str
-    arguments: Mapping[str, Any]
-    weights: str
+def order_bases(
+    recipe: Recipe, judged: Sequence[RankedBase], skipped: Mapping[str, str]
+) -> BaseRanking:
+    """Returns bases by their scores, the best first, and those that are not judged last.
+
+    Args:
+        recipe: The recipe, whose task names the score.
+        judged: As `judge_bases` yields them.
+        skipped: Why others are left out.
+    """
+    worst = -float("inf")
+    ranked = sorted(judged, key=lambda base: worst if base.probe is None else base.probe)[::-1]
+    images = max((base.images for base in judged), default=0)
+    return BaseRanking(recipe.task.final_score or recipe.task.score, images, ranked, skipped)
 
 
-def _choose(recipe: Recipe, names: Sequence[str] | None) -> list[_Choice]:
-    """Returns the bases to rank: those that are named, or all whose weights are at hand."""
-    word = "random" if recipe.model.is_random else "imagenet"
-    own = recipe.model
-    choices = []
-    if own.own_file is None and own.start is None:
-        spelled = _spell(str(own.base), own.arguments)
-        choices = [_Choice(spelled, str(own.base), dict(own.arguments), str(own.weights))]
-    if names is not None:
-        named = [_read_choice(name, word) for name in dict.fromkeys(names)]
-        same = {(each.base, str(each.arguments)): each for each in choices}
-        return [same.get((each.base, str(each.arguments)), each) for each in named]
-    for entry in list_published() if word == "imagenet" else ():
-        if entry.state == "here":
-            chosen = spell_choice(entry.architecture, entry.file).split(" --input-size")[0]
-            base, *arguments = chosen.split(" ")
-            choices.append(_read_choice(":".join([base, ",".join(arguments)]).rstrip(":"), word))
-    return list({choice.name: choice for choice in reversed(choices)}.values())[::-1]
+def limit_costs(operations: float | None, parameters: float | None) -> Admits:
+    """Returns what admits the bases that take no more than so much.
+
+    Args:
+        operations: Multiply-accumulates for one image; None for any number.
+        parameters: Weights; None for any number.
+    """
+
+    def admits(name: str, cost: BaseCost | None) -> str:
+        if cost is None:
+            return ""
+        values = ((cost.operations, operations), (cost.parameters, parameters))
+        fits = all(most is None or value <= most for value, most in values)
+        return "" if fits else "takes more than was asked for"
+
+    return admits
 
 
-def _spell(base: str, arguments: Mapping[str, Any]) -> str:
-    listed = ",".join(f"{key}={value}" for key, value in arguments.items())
-    return f"{base}:{listed}" if listed else base
-
-
-def _read_choice(name: str, weights: str) -> _Choice:
-    base, _, listed = name.partition(":")
-    find_architecture(base)  # raises the error that names the nearest one
-    pairs = [pair.partition("=") for pair in listed.split(",") if pair]
-    wrong = [key for key, mark, _ in pairs if not mark]
-    if wrong:
-        expected = "Expected NAME, or NAME:KEY=VALUE,KEY=VALUE."
-        raise RecipeError(Problem(name, f"{wrong[0]!r} is no argument", expected))
-    arguments = {key: read_scalar(value) for key, _, value in pairs}
-    return _Choice(name, base, arguments, weights)
-
-
-def _plan_all(
-    recipe: Recipe, choices: Sequence[_Choice]
-) -> tuple[dict[str, tuple[_Choice, Plan]], dict[str, str]]:
-    """Returns the plan of each base, and why some cannot be used."""
-    values = {key: value for key, value in list_values(recipe).items() if key in _KEPT}
-    if values.get("precision") == "auto":
-        values["precision"] = "float32"
-    plans: dict[str, tuple[_Choice, Plan]] = {}
-    skipped: dict[str, str] = {}
-    errors: list[ToolkitError] = []
-    for choice in choices:
-        model: dict[str, Any] = {"base": choice.base, "arguments": dict(choice.arguments)}
-        model |= {"weights": choice.weights, "head": _HEAD}
-        if recipe.model.edge_filter is not None:
-            model["edge_filter"] = recipe.model.edge_filter
-        phases = [{"name": "head", "epochs": 0}]
-        try:
-            plan = check_recipe(build_recipe({**values, "model": model, "phases": phases}))
-        except ToolkitError as error:
-            errors.append(error)
-            skipped[choice.name] = " ".join(str(error.problems[0]).split())
-            continue
-        if plan.is_fetched:
-            plans[choice.name] = (choice, plan)
-        else:
-            words = " ".join([choice.base, *(f"{k}={v}" for k, v in choice.arguments.items())])
-            skipped[choice.name] = f"its weights are not here. Try: tltool weights pull {words}"
-    if len(errors) == len(choices) and len(set(skipped.values())) == 1:
-        raise errors[0]  # of images, which every base would meet
-    return plans, skipped
-
-
-def _rank(
-    plans: Mapping[str, tuple[_Choice, Plan]],
-    limits: tuple[float | None, float | None],
+def judge_bases(
+    plans: Mapping[str, tuple[BaseChoice, Plan]],
     progress: Handler,
     skipped: dict[str, str],
-) -> tuple[list[RankedBase], int]:
-    """Returns the bases, and how many images they were judged by; adds those that do not load."""
+    admits: Admits,
+) -> Iterator[RankedBase]:
+    """Yields the bases, one after the other as they are judged.
+
+    Args:
+        plans: As `plan_bases` returns them.
+        progress: Receives events.
+        skipped: Receives the reason for each that does not load.
+        admits: Is asked before a base is built and again, with its cost, before it computes
+            features. A base that it refuses before it is built is left out; one that it refuses
+            then is yielded without scores.
+    """
     from tl_toolkit.evaluation.ranking import judge_base, measure_cost
     from tl_toolkit.tasks.registry import build_task
     from tl_toolkit.training.bands import settle_bands
     from tl_toolkit.training.prepare import assemble_model, survey_images
     from tl_toolkit.transfer.precision import set_precision
 
-    ranked: list[RankedBase] = []
-    images, count = None, 0
+    images = None
     with tempfile.TemporaryDirectory(prefix="tltool-") as place:  # of images that are converted
         for name, (choice, plan) in plans.items():
+            if reason := admits(name, None):
+                skipped[name] = reason
+                continue
             task = build_task(plan.recipe, plan.classes)
             if images is None:
                 _, images = survey_images(plan, task, RunFolder(Path(place)), progress)
@@ -315,22 +260,15 @@ def _rank(
             set_precision(transfer, plan.recipe.precision)
             cost = measure_cost(transfer)
             judged = None
-            if _fits(cost, limits):
+            if not admits(name, cost):
                 progress(message(f"base {name}"))
                 judged = judge_base(plan, transfer, images, progress)
-                count = judged.images
-            ranked.append(_describe(choice, cost, judged))
+            yield _describe(choice, cost, judged)
             del transfer
             gc.collect()  # its graph is a circle of objects
-    return ranked, count
 
 
-def _fits(cost: BaseCost, limits: tuple[float | None, float | None]) -> bool:
-    values = (cost.operations, cost.parameters)
-    return all(most is None or value <= most for value, most in zip(values, limits, strict=True))
-
-
-def _describe(choice: _Choice, cost: BaseCost, judged: Judged | None) -> RankedBase:
+def _describe(choice: BaseChoice, cost: BaseCost, judged: Judged | None) -> RankedBase:
     known = (choice.name, choice.base, choice.arguments, cost.parameters, cost.operations)
     if judged is None:
         return RankedBase(*known, fits=False)
@@ -342,4 +280,5 @@ def _describe(choice: _Choice, cost: BaseCost, judged: Judged | None) -> RankedB
         neighbors=judged.neighbors.value,
         neighbors_interval=judged.neighbors.interval,
         seconds=judged.seconds,
+        images=judged.images,
     )

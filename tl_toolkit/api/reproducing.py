@@ -125,7 +125,8 @@ def reproduce(
     overrides: dict[str, Any] = {"export": False, "report": False}
     if recipe.model.own_file is not None:  # the copy in the run, wherever that is by now
         overrides["model.base.model"] = str(folder.base)
-    pools = read_json(folder.lock).get("numerics", {}).get("intra_op_threads")
+    numerics = read_json(folder.lock).get("numerics", {})
+    pools = numerics.get("intra_op_threads")
     with _choosing(out, Path(root), f"{recipe.name}-reproduced") as place:
         again = finetune(
             folder.recipe,
@@ -133,6 +134,7 @@ def reproduce(
             out=place,
             root=root,
             threads=threads or pools or None,
+            devices=numerics.get("device_count"),
             progress=progress,
         )
     return compare_results(folder, again.folder)

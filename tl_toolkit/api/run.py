@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.answering import Engine, answer_by_export, check_engine, list_asks
 from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
 from tl_toolkit.api.model import digest_weights, load_model
 from tl_toolkit.api.progress import handling
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
-    from tl_toolkit.tasks.types import Prediction, Table
+    from tl_toolkit.tasks.predictions import Answers, Prediction, Table
 
 
 class Run(InFolder):
@@ -80,6 +81,15 @@ class Run(InFolder):
         if self.folder.task_state.is_file():
             task.restore(self.folder.read_json(self.folder.task_state))
         return task
+
+    @cached_property
+    def _answers(self) -> Answers:
+        """What outputs say; needs no TensorFlow."""
+        state = self.folder.task_state
+        learned = self.folder.read_json(state) if state.is_file() else {}
+        task = self.recipe.task
+        built: Answers = task.open("answers").build(task, self.classes, learned)
+        return built
 
     @property
     def _resize(self) -> Resize:
@@ -300,6 +310,7 @@ class Run(InFolder):
         out: str | Path | None = None,
         native: bool = False,
         tta: bool | str | Sequence[str] = False,
+        engine: Engine = "auto",
         progress: Handler | bool = False,
     ) -> list[Prediction]:
         """Predicts image files, folders with all images inside, and arrays, with the kept model.
@@ -321,6 +332,10 @@ class Run(InFolder):
                 are large. Objects should be as large in them, in pixels, as in the images that the
                 model was trained on.
             tta: As in `evaluate`.
+            engine: keras; litert, the run's LiteRT export, which starts no TensorFlow and is as
+                near to Keras as its proof says; auto for litert where the run has one of this
+                model, `model` has not been used, and there are 32 images at most. Where an image
+                or an argument takes Keras, auto says so and takes it.
             progress: As in `evaluate`: receives counts of files.
 
         Returns:
@@ -332,18 +347,24 @@ class Run(InFolder):
         Raises:
             DataError: No path exists, or holds an image; a path is empty, or there is none; an
                 array has another type or shape.
-            RecipeError: `out` or `native` with a task that is not dense, or `tta` with a task or
-                images that have no such views.
+            RecipeError: `out` or `native` with a task that is not dense, `native` with `tta`, or
+                `tta` with a task or images that have no such views; or `engine` is litert, which
+                cannot predict this.
             OutputError: `out` cannot be written, holds files that would be lost, or holds all
                 images below `paths`.
         """
+        check_engine(engine)
         folder = None if out is None else Path(out)
         views = list_views(choose_tta(self.recipe, tta))
         self._require(self.folder.model)
-        self._check_use(folder, native=native)
+        self._check_use(folder, native=native, tta=bool(views))
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
+            asks = list_asks(self, native=native, tta=bool(views))
+            found = answer_by_export(self, inputs, engine, asks=asks, report=handle)
+            if found is not None:
+                return found
             with self.numerics():
                 return self._predict(inputs, folder, views, native=native, report=handle)
 
@@ -395,7 +416,7 @@ class Run(InFolder):
         """
         records = [item.as_record() for item in predictions]
         if top is None:
-            return self._task.tabulate(records, wide=wide)
+            return self._answers.tabulate(records, wide=wide)
         self.check_top()
         return tabulate_top(records, min(top, len(self.classes)), wide=wide)
 
@@ -410,13 +431,16 @@ class Run(InFolder):
             what = f"goes with tasks that give each class a probability, not with {task.kind}"
             raise RecipeError(Problem("--top", what, "", "predict without it"))
 
-    def _check_use(self, out: Path | None, *, native: bool) -> None:
+    def _check_use(self, out: Path | None, *, native: bool, tta: bool) -> None:
         """Refuses options of `predict` before TensorFlow starts, which takes seconds."""
         task = self.recipe.task
         options = [name for name, value in (("--out", out), ("--native", native)) if value]
         if options and not task.is_dense:
             what = f"goes with tasks that have an output for each pixel, not with {task.kind}"
             raise RecipeError([Problem(name, what, "", "predict without it") for name in options])
+        if native and tta:
+            what = "--native and --tta: windows of an image at its own size are seen once"
+            raise RecipeError(Problem("", what, "One of the two is expected."))
         if out is not None:
             check_folder(out)
 

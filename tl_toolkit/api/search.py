@@ -19,7 +19,7 @@ from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import refuse_replaced_runs
 from tl_toolkit.cluster.tasks import Cluster, Resources, open_cluster
 from tl_toolkit.errors import Problem, RecipeError, SearchError
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import replace_reasons
@@ -44,6 +44,7 @@ from tl_toolkit.runtime import (
     refuse_dtype_policy,
     start_tensorflow,
 )
+from tl_toolkit.tuning.budget import SearchBudget, TimeIsUp
 
 if TYPE_CHECKING:
     import keras
@@ -158,7 +159,7 @@ def search(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
-        return Searching(keep_base(plan, folder), folder, handle, cluster).run(threads)
+        return Searching(keep_base(plan, folder), folder, handle, cluster=cluster).run(threads)
 
 
 def hypermodel(
@@ -241,7 +242,7 @@ def open_search(
     overwrite: bool,
     kind: str = "search",
 ) -> AbstractContextManager[RunFolder]:
-    """Creates the folder of a search, or opens the folder of an interrupted search.
+    """Creates the folder of a search or curve, or opens the folder of an interrupted one.
 
     Args:
         recipe: Its name is that of the folder, with the kind.
@@ -249,7 +250,7 @@ def open_search(
         out: As in `search`.
         resume: As in `search`.
         overwrite: As in `search`.
-        kind: search or sweep.
+        kind: search, sweep or curve.
 
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
@@ -265,7 +266,8 @@ def open_search(
     numbered = list_numbered(root / name)
     path = Path(out) if out else (numbered[-1] if numbered else root / name)
     folder = RunFolder(path.resolve())
-    if not folder.search.is_file():
+    begun = folder.curve if kind == "curve" else folder.search
+    if not begun.is_file():
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -308,12 +310,20 @@ class Searching:
         plan: Plan of a recipe with a `search` section.
         folder: The folder, new or of the search that is resumed.
         progress: Receives the events.
+        budget: Decides which trials still fit; by default all do.
         cluster: Trains the trials; None for this process.
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, progress: Handler, cluster: Cluster | None = None
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        progress: Handler,
+        *,
+        budget: SearchBudget | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
+        self._budget = budget
         self.plan = plan
         self._cluster = cluster
         self.recipe = plan.recipe
@@ -358,8 +368,9 @@ class Searching:
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
                 self._choose_precision(task)
+            watch = self._budget.watch if self._budget else ignore
             engine = Engine(
-                self.plan, manifest, self.folder, self.progress, images=images,
+                self.plan, manifest, self.folder, self.progress, images=images, watch=watch,
                 executor=self._build_executor(manifest),
             )  # fmt: skip
             trials = engine.begin()
@@ -404,7 +415,7 @@ class Searching:
             self._write_table(engine, trials)  # its last row may be missing
         written = 0.0
         try:
-            for trial in engine.run(list(trials)):
+            for trial in self._list_fitting(engine, trials):
                 trials.append(trial)
                 is_best = engine.is_better(trial, best)
                 best = trial if is_best else best
@@ -428,6 +439,16 @@ class Searching:
             )
         self._write_best(engine, trials, best)
 
+    def _list_fitting(self, engine: Engine, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Yields the new trials, for as long as the next one fits the budget."""
+        if self._budget is None:
+            yield from engine.run(list(trials))
+            return
+        new = engine.run(list(trials))
+        with contextlib.closing(engine), contextlib.suppress(TimeIsUp):
+            while self._budget.fits(trials) and (trial := next(new, None)) is not None:
+                yield trial
+
     def _write_table(self, engine: Engine, trials: Sequence[Trial]) -> None:
         from tl_toolkit.tuning.report import write_trials
 
@@ -450,7 +471,7 @@ class Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             **self._make_soup(engine, trials),
-            "seconds": trials[-1].elapsed,
+            "seconds": max(trial.elapsed for trial in trials),
             "leaks": self._leaks,
             "best_recipe": str(self.folder.best_recipe),
         }

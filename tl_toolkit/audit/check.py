@@ -57,4 +57,5 @@ def build_report(
     for file in files:
         if file.is_usable:
             counts.setdefault(file.split, Counter())[file.label] += 1
-    return DataReport(source, root, len(files), counts, tuple(ordered), tuple(notes))
+    inside = {file.path: file.file for file in files if file.file != file.path}
+    return DataReport(source, root, len(files), counts, tuple(ordered), tuple(notes), inside)

@@ -76,7 +76,7 @@ def _of(file: InspectedFile, kind: str, reason: str) -> Finding:
 def _find_in_file(file: InspectedFile) -> Iterator[Finding]:
     content = file.content
     suffixes = _SUFFIXES.get(content.format, ())
-    suffix = suffix_of(file.path)
+    suffix = suffix_of(file.file)
     if suffixes and suffix not in suffixes:
         what = f"named {suffix}" if suffix else "named without an ending"
         yield _of(file, "wrong_name", f"a {content.format} image {what}")

@@ -17,11 +17,13 @@ import PIL
 from tl_toolkit.audit.bands import inspect_bands, refuse_others
 from tl_toolkit.audit.content import CONTENT_VERSION, Content, inspect_content
 from tl_toolkit.catalog.records import RGB
+from tl_toolkit.images.members import EXTRACTED, extract_members
 from tl_toolkit.images.tiff import describe_reader
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.known_files import CacheTable, KnownFiles
 from tl_toolkit.sources.listing import MAX_BYTES, SourceFile, count_threads
+from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["InspectedFile", "inspect_files"]
 
@@ -31,7 +33,8 @@ class InspectedFile:
     """An image file and what its bytes are.
 
     Attributes:
-        path: Absolute path, or `builtin:digits/<index>`.
+        path: Absolute path, or `builtin:digits/<index>`; `shop.parquet#12` in a file with others.
+        file: Where its bytes lie: the path, or in the cache for one in a file with others.
         label: Its class; "" where images have none.
         split: Its split; "" where fractions decide.
         sha256: SHA-256 of its bytes; "" where they cannot be read.
@@ -40,6 +43,7 @@ class InspectedFile:
     """
 
     path: str
+    file: str
     label: str
     split: str
     sha256: str
@@ -108,25 +112,32 @@ def inspect_files(
 ) -> list[InspectedFile]:
     """Inspects image files, in their order; never raises for their content.
 
+    Images in a file with others are written into the cache first, where training reads them too.
+
     Args:
         files: The images.
         labels: The class of each, or "".
         channels: Channels that they are read with; with others than 3 arrays and bands are images.
         cache_dir: Keeps what is measured; by default TL_TOOLKIT_CACHE or the user's cache.
         progress: Receives how many images are done, and how many there are.
+
+    Raises:
+        DataError: A file that holds images cannot be read.
+        OutputError: The cache cannot be written, where images lie in a file with others.
     """
     cache_dir = cache_dir or default_cache_dir()
     contents, known = _Contents(cache_dir, channels), KnownFiles(cache_dir)
-    inspections = [_recall(file.path, contents, known) for file in files]
-    new = [place for place, inspection in enumerate(inspections) if inspection is None]
+    places = extract_members([file.path for file in files], cache_dir / EXTRACTED)
+    inspections = [_recall(place, contents, known) for place in places]
+    new = [index for index, inspection in enumerate(inspections) if inspection is None]
     done = len(files) - len(new)
     pool = ThreadPoolExecutor(count_threads())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of large images
-            results = pool.map(lambda place: _inspect(files[place].path, contents, known), new)
-            for place, inspection in zip(new, results, strict=True):
-                inspections[place] = inspection
+            results = pool.map(lambda index: _inspect(places[index], contents, known), new)
+            for index, inspection in zip(new, results, strict=True):
+                inspections[index] = inspection
                 done += 1
                 if progress is not None:
                     progress(done, len(files))
@@ -136,8 +147,8 @@ def inspect_files(
         contents.save()
         known.save()
     return [
-        InspectedFile(file.path, label, file.split or "", *inspection)
-        for file, label, inspection in zip(files, labels, inspections, strict=True)
+        InspectedFile(file.path.removeprefix(INSIDE), place, label, file.split or "", *inspection)
+        for file, place, label, inspection in zip(files, places, labels, inspections, strict=True)
         if inspection is not None
     ]
 

@@ -30,6 +30,7 @@ class DataReport:
         counts: Usable images by class in each split; "" stands for no split, and for no class.
         findings: All findings, the gravest kinds first.
         notes: Sentences on what was not checked, and on problems of the recipe.
+        inside: Where the bytes of an image in a file with others lie, by its path.
     """
 
     source: str
@@ -38,6 +39,7 @@ class DataReport:
     counts: Mapping[str, Mapping[str, int]]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = field(default=())
+    inside: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, kind: str) -> tuple[Finding, ...]:
         """Returns the findings of one kind.

@@ -78,7 +78,10 @@ def _build_section(report: DataReport, kind: str, found: Sequence[Finding]) -> _
         shown = finding.paths[:room]
         room -= max(1, len(shown))
         tiles = tuple(
-            _Tile(replace_undecodable(report.shorten(path)), make_thumbnail(path, _SIDE))
+            _Tile(
+                replace_undecodable(report.shorten(path)),
+                make_thumbnail(report.inside.get(path, path), _SIDE),
+            )
             for path in shown
         )
         groups.append(

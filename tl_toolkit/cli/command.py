@@ -12,7 +12,7 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -30,11 +30,13 @@ class Command:
     Attributes:
         log: The log that the process's stderr goes to, or None.
         run: The folder of the run that the command writes, or None.
+        clock: Returns the seconds since the process began; None in a process of others.
     """
 
     def __init__(self) -> None:
         self.log: Path | None = None
         self.run: RunFolder | None = None
+        self.clock: Callable[[], float] | None = None
         self._printer: Printer | None = None
         self._terminal: TextIO | None = None
         self._saved: int | None = None

@@ -29,6 +29,7 @@ def _read_fractions(context: click.Context, parameter: click.Parameter, text: st
     help="Shares of the training images.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-curve/NNN]")
+@click.option("--resume", is_flag=True, help="Resume where it was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @takes_offline

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runs.states import find_state
+from tl_toolkit.runs.states import describe_found, find_state
 
 __all__ = ["describe_death", "describe_kept", "describe_lack", "first_line", "lacks_memory"]
 
@@ -36,13 +36,19 @@ def describe_kept(
         kept = "What was done is kept"
         if run.checkpoint.is_file():
             kept = "The best weights so far are kept"
+    elif run.kind == "auto":
+        if not run.auto.is_file():
+            return ""
+        found = describe_found(run)
+        kept = f"{found[0].upper()}{found[1:]}"
     elif not run.search.is_file():
         return ""
     resumed = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
     if not any(argument.partition("=")[0] == "--out" for argument in arguments):
         resumed += ["--out", str(run.path)]
     command = shlex.join(["tltool", *resumed, "--resume"])
-    return f" {kept} in {run.path}\n  Try: {command}"
+    place = "" if run.kind == "auto" else f" in {run.path}"
+    return f" {kept}{place}\n  Try: {command}"
 
 
 def describe_death(number: int, place: Path | None, arguments: list[str]) -> str:

@@ -37,6 +37,7 @@ from tl_toolkit.cli.supervise import supervise
 from tl_toolkit.errors import Problem, ToolkitError, closest
 from tl_toolkit.runs.files import describe_full
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.processes import find_age
 from tl_toolkit.runtime import claim_process
 from tl_toolkit.training.interrupts import ONE_PRESS_SECONDS
 
@@ -51,6 +52,7 @@ class _Verb:
 
 _VERBS = {
     "finetune": _Verb("training", "Fine-tune, evaluate and export the model of a recipe."),
+    "auto": _Verb("automatic", "Make the best model of a folder that a number of minutes allows."),
     "search": _Verb("searching", "Try other values of a recipe's fields and keep the best."),
     "sweep": _Verb("searching", "Train a recipe with each depth of unfreezing."),
     "rank-bases": _Verb("ranking", "Rank bases on the images of a recipe, without training."),
@@ -61,6 +63,7 @@ _VERBS = {
     "export": _Verb("using", "Export a run's model, checked against it."),
     "report": _Verb("reporting", "Write the report of a run or a search, one page of HTML."),
     "benchmark": _Verb("benchmarking", "Time a run's model in each exported format."),
+    "serve": _Verb("serving", "Answer requests over HTTP with a run's exported model."),
     "runs": _Verb("runs", "List, show and remove runs."),
     "compare": _Verb("comparing", "Compare runs: scores, recipes, images that differ."),
     "embed": _Verb("features", "Write a vector of features for each image."),
@@ -80,18 +83,20 @@ _VERBS = {
 }
 """All verbs, in the order of `--help`. A new verb is a file here and a line in this table."""
 
-_TRAINING = ("finetune", "search", "sweep", "curve", "reproduce")
+_TRAINING = ("finetune", "auto", "search", "sweep", "curve", "reproduce")
 """Verbs that train, in a process of their own: memory that runs out ends it without an error."""
 
 _SYNONYMS = {
     **dict.fromkeys(("train", "fit", "fine-tune", "run"), "finetune"),
     **dict.fromkeys(("tune", "hyperparameters"), "search"),
+    **dict.fromkeys(("automl", "best"), "auto"),
     **dict.fromkeys(("eval", "test", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
     **dict.fromkeys(("check", "lint"), "validate"),
     **dict.fromkeys(("gradcam", "heatmap", "saliency", "visualize"), "explain"),
     **dict.fromkeys(("new", "create"), "init"),
-    **dict.fromkeys(("save", "serve"), "export"),
+    "save": "export",
+    **dict.fromkeys(("server", "http", "rest", "host"), "serve"),
     **dict.fromkeys(("info", "doctor"), "env"),
     **dict.fromkeys(("repeat", "rerun", "repro"), "reproduce"),
     **dict.fromkeys(("ls", "list", "history", "remove", "prune"), "runs"),
@@ -170,6 +175,8 @@ def main() -> None:
     handle_signals()
     claim_process()
     arguments = sys.argv[1:]
+    began = time.monotonic() - find_age()
+    current.clock = lambda: time.monotonic() - began
     if arguments and arguments[0] in _TRAINING:
         sys.exit(supervise(lambda: run(arguments), partial(_report_death, arguments)))
     sys.exit(run(arguments))

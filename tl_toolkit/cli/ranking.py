@@ -22,7 +22,14 @@ _FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _COST = re.compile(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgb]?)", re.I)
 
 
-def _read_cost(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+def read_cost(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    """Reads a number of operations or weights, as 600M.
+
+    Args:
+        context: Click's.
+        parameter: The option.
+        text: What was typed; None for nothing.
+    """
     if text is None:
         return None
     match = _COST.fullmatch(text.strip())
@@ -43,9 +50,9 @@ def _read_cost(context: click.Context, parameter: click.Parameter, text: str | N
     "--bases where it has several.  [all whose weights are here]",
     multiple=True,
 )  # fmt: skip
-@click.option("--most-operations", metavar="N", callback=_read_cost,
+@click.option("--most-operations", metavar="N", callback=read_cost,
               help="Multiply-accumulates for an image, as 600M.")  # fmt: skip
-@click.option("--most-parameters", metavar="N", callback=_read_cost,
+@click.option("--most-parameters", metavar="N", callback=read_cost,
               help="Weights of the base, as 5M.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON on stdout.")
 def rank_bases_command(
@@ -64,7 +71,7 @@ def rank_bases_command(
     from tl_toolkit.api.rank_bases import rank_bases
 
     ranking = rank_bases(
-        recipe, overrides, bases=_split(bases) or None, most_operations=most_operations,
+        recipe, overrides, bases=split_names(bases) or None, most_operations=most_operations,
         most_parameters=most_parameters, progress=current.print_events(),
     )  # fmt: skip
     if as_json:
@@ -78,8 +85,12 @@ def rank_bases_command(
         print_message(f"before, change: {problem}")
 
 
-def _split(texts: tuple[str, ...]) -> list[str]:
-    """Returns the names; what has a `=` in it and no `:` is an argument of the name before."""
+def split_names(texts: tuple[str, ...]) -> list[str]:
+    """Returns the names; what has a `=` in it and no `:` is an argument of the name before.
+
+    Args:
+        texts: As typed, names separated by commas.
+    """
     names: list[str] = []
     for part in (part.strip() for text in texts for part in text.split(",")):
         if names and "=" in part and ":" not in part:

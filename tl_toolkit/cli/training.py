@@ -26,6 +26,9 @@ from tl_toolkit.cli.console import show_json
     "--resume", is_flag=True, help="Go on with the run in --out, by default the recipe's newest."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
+@click.option(
+    "--devices", metavar="all|N|0,1", help="Train on several GPUs, which share each batch."
+)
 @takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
@@ -37,6 +40,7 @@ def finetune_command(
     versus: Literal["scratch"] | None,
     resume: bool,
     threads: int | None,
+    devices: str | None,
     as_json: bool,
 ) -> None:
     """Fine-tune, evaluate and export the model of RECIPE.
@@ -55,6 +59,7 @@ def finetune_command(
         resume=resume,
         versus=versus,
         threads=threads,
+        devices=devices,
         progress=current.print_run(),
     )
     if as_json:

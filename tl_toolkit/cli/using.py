@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from tl_toolkit.api.answering import ENGINES, Engine
 from tl_toolkit.cli.arguments import takes_ray, takes_workers
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import (
@@ -36,7 +37,7 @@ from tl_toolkit.runs.files import check_place, write_rows
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
-    from tl_toolkit.tasks.types import Prediction
+    from tl_toolkit.tasks.predictions import Prediction
 
 
 _FORMS = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
@@ -159,6 +160,11 @@ def _require_paths(
 @_tta_option
 @_tta_views_option
 @click.option(
+    "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+    help="What predicts: keras, or litert, the run's LiteRT export, which starts no TensorFlow; "
+    "auto for litert where it lies in the run and can, for 32 images at most.",
+)  # fmt: skip
+@click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]),
     help="Form of the result.  [by the ending of -o, else table]",
 )  # fmt: skip
@@ -175,6 +181,7 @@ def predict_command(
     native: bool,
     tta: bool,
     tta_views: str | None,
+    engine: Engine,
     form: str | None,
     top: int | None,
     output: Path | None,
@@ -211,8 +218,9 @@ def predict_command(
     form = form or _FORMS.get(output.suffix.lower() if output else "", "table")
     files = [file for path in paths for file in (_read_list() if path == "-" else [path])]
     predictions = opened.predict(
-        files, out=out, native=native, tta=tta_views or tta, progress=current.print_events()
-    )
+        files, out=out, native=native, tta=tta_views or tta, engine=engine,
+        progress=current.print_events(),
+    )  # fmt: skip
     records = [prediction.as_record() for prediction in predictions]
     if output is None:
         _print_predictions(opened, predictions, form, top, sys.stdout)
@@ -335,14 +343,17 @@ def export_command(
 
 def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
     """Returns what a comparison found, in a line."""
+    further = [_describe_further(*item) for item in report["further_outputs"].items()]
     if "outputs" not in report:
-        return (
-            f"{name}: largest difference {report['pixels']['largest_difference']:.1e} from "
-            f"pixels, {report['bytes']['largest_difference']:.1e} from bytes"
-        )
+        words = [
+            f"largest difference {report['pixels']['largest_difference']:.1e} from pixels",
+            f"{report['bytes']['largest_difference']:.1e} from bytes",
+        ]
+        return f"{name}: {', '.join([*words, *further])}"
     words = [f"largest difference {report['outputs']['largest_difference']:.1e}"]
     if report["agreement"]["share"] is not None:
         words.append(f"{report['agreement']['share']:.1%} of answers equal")
+    words += further
     scores = {side: metrics.get(score) for side, metrics in report["metrics"].items()}
     if scores:
         words.append(f"{score} {scores['exported']:.4f} (Keras {scores['keras']:.4f})")
@@ -354,3 +365,10 @@ def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
         )
     words.append(f"{report['bytes'] / 1e6:.1f} MB")
     return f"{name}: {', '.join(words)}; {report['runtime']}, {report['images']} images"
+
+
+def _describe_further(name: str, found: Mapping[str, Any]) -> str:
+    """Returns how an output beside the main one compares."""
+    if "equal" in found:
+        return f"{name} {found['equal']:.1%} equal"
+    return f"{name} within {found['largest_difference']:.1e}"

@@ -18,6 +18,7 @@ from tl_toolkit.plan.training import TrainingSettings, feature_values, training_
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
+from tl_toolkit.training.devices import Devices
 from tl_toolkit.training.lock import identify_training
 from tl_toolkit.training.loop import Paused, plan_phases
 from tl_toolkit.training.prepare import assemble_model, build_trainer
@@ -31,6 +32,7 @@ def train_baseline(
     *,
     run: Measured,
     progress: Handler,
+    devices: Devices | None = None,
 ) -> dict[str, Any]:
     """Trains `recipe.baseline` beside the run.
 
@@ -41,6 +43,7 @@ def train_baseline(
             which it goes on where it was stopped.
         run: What was measured of the run itself; receives how it compares with the baseline.
         progress: Receives its events, named as the baseline's.
+        devices: Where the gradients of steps are computed; None for one device.
 
     Returns:
         The replaced fields, the kept epoch, and metrics by split.
@@ -59,7 +62,10 @@ def train_baseline(
     report(Event("planned", facts={"phases": plan_phases(transfer, settings.phases)}))
     features = FeatureSettings.from_values(feature_values(baseline.recipe))
     trainer = build_trainer(
-        CompiledPhases(transfer, baseline.recipe.precision), features, images, progress=report
+        CompiledPhases(transfer, baseline.recipe.precision, devices=devices),
+        features,
+        images,
+        progress=report,
     )
     kept = None
     if every := plan.recipe.checkpoint and plan.recipe.checkpoint.every:

@@ -122,6 +122,8 @@ def measure_curve(
     manifest: Manifest,
     fractions: Sequence[float],
     progress: Handler,
+    *,
+    known: Sequence[CurvePoint] = (),
 ) -> Iterator[CurvePoint]:
     """Trains each method on each subset, the largest first, whose features the others share.
 
@@ -132,10 +134,13 @@ def measure_curve(
         manifest: All images.
         fractions: As in `sample_subsets`.
         progress: Receives the events of the work, but for those of epochs.
+        known: Points of an interrupted curve: a subset that every method has learned from is left
+            out.
 
     Yields:
         The points of a subset after each other.
     """
+    done = {(point.images, point.method) for point in known}
     subsets = sample_subsets(plan, task, manifest, fractions)
     transfer = _Training(plan, task, progress)
     learners: dict[str, Learner] = {"transfer": transfer}
@@ -144,6 +149,8 @@ def measure_curve(
     if scratch is not None:
         learners["scratch"] = _Training(scratch, build_task(scratch.recipe, plan.classes), progress)
     for subset in subsets:
+        if all((len(subset.places), method) in done for method in learners):
+            continue
         for method, learner in learners.items():
             began = perf_counter()
             score, interval = learner.learn(subset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.architectures.costs import count_graph
+from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Handler
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
+from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
+from tl_toolkit.images.splits import join_groups
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values
 from tl_toolkit.tasks.base import Task
@@ -109,16 +112,38 @@ def judge_base(
     last = pool_features(transfer, features, sizes)
     targets = np.concatenate([images[split].targets for split in sizes])
     task.prepare(targets)
-    scores = {
-        name: _score(task, predict_held_out(task, name, np.concatenate([*of.values()]), targets),
-                     targets)
-        for name, of in (("probe", every), ("neighbors", last))
-    }  # fmt: skip
+    groups = _find_groups(plan, [example for split in sizes for example in images[split].examples])
+    scores = {}
+    for name, of in (("probe", every), ("neighbors", last)):
+        vectors = np.concatenate([*of.values()])
+        outputs = predict_held_out(task, name, vectors, targets, groups=groups)
+        scores[name] = _score(task, outputs, targets)
     seconds = round(perf_counter() - began, 3)
     return Judged(scores["probe"], scores["neighbors"], len(targets), seconds)
 
 
-def predict_held_out(task: Task, name: str, vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _find_groups(plan: Plan, examples: Sequence[Example]) -> np.ndarray | None:
+    """Returns the number of each image's group of `data.group`; None without groups."""
+    named = {str(file.path): file.group for file in plan.listing.files if file.group}
+    if not named:
+        return None
+    keys = join_groups(examples, [named[str(example.path)] for example in examples])
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    if len(numbers) < 2:
+        what = "all images that are ranked by are of one group"
+        expected = "An image is predicted by others that share no group with it."
+        raise DataError(Problem("data.group", what, expected, "~data.group"))
+    return np.array([numbers[key] for key in keys])
+
+
+def predict_held_out(
+    task: Task,
+    name: str,
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
     """Returns the outputs for each image by a predictor that was fitted without it.
 
     Args:
@@ -126,9 +151,11 @@ def predict_held_out(task: Task, name: str, vectors: np.ndarray, targets: np.nda
         name: Of a yardstick of the task.
         vectors: float (n, features).
         targets: (n, ...), whole numbers where they are classes, which each fold has its share of.
+        groups: int (n,), the group of each image, which no image that it is predicted by is of;
+            None for no groups.
     """
     outputs: np.ndarray | None = None
-    for train, held_out in _split(vectors, targets):
+    for train, held_out in _split(vectors, targets, groups):
         predict = task.fit_yardsticks(vectors[train], targets[train], names=(name,))[name]
         predicted = predict(vectors[held_out])
         if outputs is None:
@@ -139,17 +166,26 @@ def predict_held_out(task: Task, name: str, vectors: np.ndarray, targets: np.nda
     return outputs
 
 
-def _split(vectors: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import KFold, StratifiedKFold
+def _split(
+    vectors: np.ndarray, targets: np.ndarray, groups: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn import model_selection
 
-    folds = min(FOLDS, len(vectors))
+    folds = min(FOLDS, len(vectors) if groups is None else len(np.unique(groups)))
     are_classes = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
-    kind: Any = KFold
-    if are_classes and np.bincount(targets).max() >= folds:
-        kind = StratifiedKFold
+    is_stratified = are_classes and np.bincount(targets).max() >= folds
+    shuffled = {"shuffle": True, "random_state": 0}
+    kind: Any = model_selection.KFold
+    if groups is not None:
+        kind = model_selection.StratifiedGroupKFold if is_stratified else model_selection.GroupKFold
+        shuffled = shuffled if is_stratified else {}
+    elif is_stratified:
+        kind = model_selection.StratifiedKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with fewer images than folds
-        yield from kind(folds, shuffle=True, random_state=0).split(vectors, targets)
+        for train, held_out in kind(folds, **shuffled).split(vectors, targets, groups):
+            if len(held_out):  # of groups that hold most of the images, folds may be empty
+                yield train, held_out
 
 
 def _score(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Score:

@@ -136,7 +136,7 @@ def evaluate_views(
     The loss of an image is that of the average.
 
     Args:
-        model: The model, with one vector of outputs per image.
+        model: The model.
         task: The task that it has learned.
         images: The images at each size of `find_sizes`, the model's first, with their targets.
         views: The views, at least one.
@@ -246,6 +246,7 @@ class _AveragedView(SplitView):
         self.model = model
         self.source = None
         self.features = _Views(images, views)
+        self.views = views
         self._task = task
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ TensorFlow; here each line of it is joined with its file.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,13 +54,13 @@ class Answer:
     """What a model in another format returned, in a runtime of its own.
 
     Attributes:
-        outputs: float32 (n, ...), as the Keras model returns them.
+        outputs: (n, ...) by name, as the Keras model returns them; of one output by SINGLE.
         runtime: The runtime and its version.
         milliseconds: How long one image took, of several calls.
         threads: Threads of these calls.
     """
 
-    outputs: np.ndarray
+    outputs: Mapping[str, np.ndarray]
     runtime: str
     milliseconds: np.ndarray
     threads: int

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.architectures.batches import FixedBatch, as_list
 from tl_toolkit.export.formats import Answer, FinishedModel, Format
+from tl_toolkit.export.graph_process import SINGLE
 from tl_toolkit.export.graphs import run_graph
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.listing import measure_size
+from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.parity import compare_further
 
 __all__ = ["compare_graph"]
 
@@ -38,19 +42,23 @@ def compare_graph(finished: FinishedModel, form: Format, path: Path) -> dict[str
     model, task = finished.task.build_graph(finished.model), finished.task
     images = None if finished.load_images is None else finished.load_images()
     pixels = _read_pixels(images, model)
-    expected = np.asarray(FixedBatch(model, batch_size=1)(pixels))
+    expected = _run_keras(model, pixels)
     answer = run_graph(form.runtime, path, pixels)
-    outputs = answer.outputs.reshape(expected.shape)
-    differences = task.measure_differences(outputs, expected)
+    name = SINGLE if len(expected) == 1 else task.served
+    right = expected.pop(name)
+    outputs = answer.outputs[name].reshape(right.shape)
+    differences = task.measure_differences(outputs, right)
     largest, mean = float(np.max(differences)), float(np.mean(differences))
-    share = _find_agreement(task.find_answers(outputs), task.find_answers(expected))
-    measured = {}
-    if images is not None and task.has_yardsticks and len(pixels) == len(images):
-        measured = {"keras": task.measure(expected, images.targets)[0],
-                    "exported": task.measure(outputs, images.targets)[0]}  # fmt: skip
+    share = _find_agreement(task.find_answers(outputs), task.find_answers(right))
+    clear = task.find_clear({task.served: right, **expected}, form.limits.pixels)
+    further = compare_further(answer.outputs, expected, clear, form.limits.pixels)
     says_the_same = mean <= form.mean if share is None else share >= form.agreement
     return {
-        "holds": bool(largest <= form.limits.pixels and says_the_same),
+        "holds": bool(
+            largest <= form.limits.pixels
+            and says_the_same
+            and all(output["holds"] for output in further.values())
+        ),
         "images": len(pixels),
         "outputs": {
             "largest_difference": largest,
@@ -58,12 +66,33 @@ def compare_graph(finished: FinishedModel, form: Format, path: Path) -> dict[str
             "mean_difference": mean,
             "mean_limit": _as_json(form.mean) if share is None else None,
         },
+        "further_outputs": further,
         "agreement": {"share": share, "limit": form.agreement or None},
-        "metrics": measured,
+        "metrics": _measure(task, images, {"keras": right, "exported": outputs}),
         "bytes": measure_size(path),
         "runtime": answer.runtime,
         "latency": describe_latency(answer),
     }
+
+
+def _run_keras(model: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the outputs of the Keras model by name."""
+    named = model.output if isinstance(model.output, dict) else {SINGLE: model.output}
+    outputs = FixedBatch(keras.Model(model.input, [*named.values()]), batch_size=1)(pixels)
+    return {
+        name: np.asarray(value).astype(tensor.dtype)
+        for (name, tensor), value in zip(named.items(), as_list(outputs), strict=True)
+    }
+
+
+def _measure(
+    task: Task, images: Images | None, outputs: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Returns the metrics of both models, where they have seen all validation images."""
+    if images is None or len(outputs["keras"]) != len(images):
+        return {}
+    measured = {side: task.measure_graph(array, images.targets) for side, array in outputs.items()}
+    return measured if all(measured.values()) else {}
 
 
 def _read_pixels(images: Images | None, model: keras.Model) -> np.ndarray:
@@ -71,7 +100,10 @@ def _read_pixels(images: Images | None, model: keras.Model) -> np.ndarray:
 
     Of a model with large outputs, as one for each pixel, there are fewer.
     """
-    most = max(1, _MOST_OUTPUTS // max(1, int(np.prod(model.output.shape[1:]))))
+    output = model.output
+    several = output.values() if isinstance(output, dict) else [output]
+    numbers = sum(int(np.prod(tensor.shape[1:])) for tensor in several)
+    most = max(1, _MOST_OUTPUTS // max(1, numbers))
     if images is not None:
         count = min(most, len(images))
         places = [index * len(images) // count for index in range(count)]

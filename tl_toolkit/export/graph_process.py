@@ -3,10 +3,11 @@
     python -I graph_process.py RUNTIME MODEL INPUTS.npy OUTPUTS.npz [SETTINGS]
 
 RUNTIME is a name of OPENERS, as litert. INPUTS holds float32 (n, h, w, channels), in the numbers
-and of the size that the model takes. OUTPUTS holds its `outputs`, (n, ...), `milliseconds` of calls
-with one image, and the `runtime` with its version. SETTINGS is a JSON object: `path` is the search
-path for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of
-a timed call, `toolkit` whether the package may be imported (a .keras file may hold layers of it).
+and of the size that the model takes. OUTPUTS holds its outputs (n, ...) as `outputs/NAME`,
+`milliseconds` of calls with one image, and the `runtime` with its version; a single output is
+`outputs/outputs`, whatever a runtime calls it. SETTINGS is a JSON object: `path` is the search path
+for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of a
+timed call, `toolkit` whether the package may be imported (a .keras file may hold layers of it).
 """
 
 import json
@@ -16,8 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Call = Callable[[Any], Any]
+Call = Callable[[Any], dict[str, Any]]
 WARM_UP = 3
+SINGLE = "outputs"
+
+
+def name_outputs(names: list[str], values: Any) -> dict[str, Any]:
+    """Returns outputs by name; the name of a single one says nothing.
+
+    Args:
+        names: As the runtime has them.
+        values: In the same order.
+    """
+    return dict(zip(names if len(names) > 1 else [SINGLE], values, strict=True))
 
 
 def open_litert(path: str, threads: int) -> tuple[Call, str]:
@@ -37,7 +49,10 @@ def open_litert(path: str, threads: int) -> tuple[Call, str]:
 
         Interpreter, name = tf.lite.Interpreter, f"LiteRT of TensorFlow {tf.__version__}"
     interpreter = Interpreter(path, num_threads=threads)
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,) = interpreter.get_input_details()
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner()
+    places = {name: found["index"] for name, found in runner.get_output_details().items()}
     shape = [tuple(source["shape"])]
 
     def call(images: Any) -> Any:
@@ -47,9 +62,8 @@ def open_litert(path: str, threads: int) -> tuple[Call, str]:
             shape[0] = images.shape
         interpreter.set_tensor(source["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(target["index"])
+        return name_outputs([*places], map(interpreter.get_tensor, places.values()))
 
-    interpreter.allocate_tensors()
     return call, name
 
 
@@ -66,7 +80,12 @@ def open_onnx(path: str, threads: int) -> tuple[Call, str]:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0], f"ONNX Runtime {onnxruntime.__version__}"
+    names = [output.name for output in session.get_outputs()]
+
+    def call(images: Any) -> dict[str, Any]:
+        return name_outputs(names, session.run(None, {name: images}))
+
+    return call, f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def open_openvino(path: str, threads: int) -> tuple[Call, str]:
@@ -82,7 +101,13 @@ def open_openvino(path: str, threads: int) -> tuple[Call, str]:
     # Where a CPU has bfloat16, OpenVINO would compute in it: 3e-4 from the model's probabilities.
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(f"{path}/model.xml", "CPU", config)
-    return lambda x: compiled([x])[0].copy(), f"OpenVINO {openvino.__version__.split('-')[0]}"
+    names = [output.any_name if output.names else SINGLE for output in compiled.outputs]
+
+    def call(images: Any) -> dict[str, Any]:
+        results = compiled([images])
+        return name_outputs(names, [results[output].copy() for output in compiled.outputs])
+
+    return call, f"OpenVINO {openvino.__version__.split('-')[0]}"
 
 
 def open_keras(path: str, threads: int) -> tuple[Call, str]:
@@ -100,7 +125,13 @@ def open_keras(path: str, threads: int) -> tuple[Call, str]:
 
     model = load_saved_model(Path(path))
     function = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    return lambda x: function(tf.constant(x)).numpy(), f"Keras {keras.__version__}"
+
+    def call(images: Any) -> dict[str, Any]:
+        outputs = function(tf.constant(images))
+        named = outputs if isinstance(outputs, dict) else {SINGLE: outputs}
+        return {name: value.numpy() for name, value in named.items()}
+
+    return call, f"Keras {keras.__version__}"
 
 
 def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
@@ -117,7 +148,10 @@ def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
     from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
 
     model = load_saved_model(Path(path))
-    return lambda x: model.predict(x, verbose=0), f"Keras {keras.__version__}, predict"
+    return (
+        lambda x: {SINGLE: model.predict(x, verbose=0)},
+        f"Keras {keras.__version__}, predict",
+    )
 
 
 def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
@@ -136,7 +170,7 @@ def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
 
     def serve(images: Any, model: Any = model) -> Any:
         outputs = signature(image=tf.cast(images, dtype))
-        return next(value for _, value in sorted(outputs.items()) if value.dtype == tf.float32)
+        return {name: value.numpy() for name, value in outputs.items()}
 
     return serve, f"TensorFlow {tf.__version__}"
 
@@ -189,11 +223,15 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
 
     images = np.load(inputs, allow_pickle=False)
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
-    answers = [np.asarray(call(images[index : index + 1])) for index in range(len(images))]
+    answers = [call(images[index : index + 1]) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)
+    named: dict[str, Any] = {
+        f"outputs/{key}": np.concatenate([np.asarray(answer[key]) for answer in answers])
+        for key in answers[0]
+    }
     np.savez(
         outputs,
-        outputs=np.concatenate(answers),
+        **named,
         milliseconds=time_calls(call, batch, options.get("calls", 0)),
         runtime=name,
     )

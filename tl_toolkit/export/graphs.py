@@ -75,7 +75,8 @@ def run_graph(
                 )
             )
         with np.load(outputs, allow_pickle=False) as file:
-            return Answer(file["outputs"], str(file["runtime"]), file["milliseconds"], threads)
+            named = {key.removeprefix("outputs/"): file[key] for key in file.files if "/" in key}
+            return Answer(named, str(file["runtime"]), file["milliseconds"], threads)
 
 
 def write_graph(finished: FinishedModel, path: Path, form: str, **options: Any) -> None:
@@ -129,13 +130,24 @@ def write_companions(finished: FinishedModel, folder: Path) -> None:
         "pad_color": list(resize.color) if isinstance(resize, Padding) else None,
         "input": "float32 (n, height, width, channels): RGB in 0..255, turned upright by EXIF, "
         "resized bilinearly with antialiasing; preprocessing is inside the model",
-        "output": f"float32 (n, {', '.join(map(str, model.output.shape[1:]))})",
+        **_describe_outputs(model),
         "task": type(finished.task).__name__.lower(),
         "classes": list(finished.task.classes),
         "learned": _select_numbers(finished.task.state()),
     }
     write_json(folder / "preprocess.json", settings)
     write_atomically(folder / "predict.py", Path(reference.__file__).read_bytes())
+
+
+def _describe_outputs(model: keras.Model) -> dict[str, Any]:
+    """Returns type and shape of the output, or of each by its name."""
+    if not isinstance(model.output, dict):
+        return {"output": _describe(model.output)}
+    return {"outputs": {name: _describe(output) for name, output in model.output.items()}}
+
+
+def _describe(output: keras.KerasTensor) -> str:
+    return f"{output.dtype} ({', '.join(['n', *map(str, output.shape[1:])])})"
 
 
 def _select_numbers(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ __all__ = ["FORMAT", "write_keras"]
 
 
 def write_keras(finished: FinishedModel, path: Path) -> None:
-    """Writes a .keras file: what `Run.model` is.
+    """Writes a .keras file: what `Run.model` is, with the limits that its task has learned.
 
     Args:
         finished: The model.

@@ -22,6 +22,16 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
     """
     if report["holds"]:
         return
+    wrong = [name for name, output in report["further_outputs"].items() if not output["holds"]]
+    if wrong:
+        raise ParityError(
+            Problem(
+                where=where,
+                what=f"the outputs {', '.join(wrong)} differ from the Keras model's",
+                expected="Nothing was published; the report has the figures.",
+                hint="tltool export RUN again; if it fails again, report it with that file",
+            )
+        )
     if "agreement" in report:
         raise ParityError(_describe_graph(report, where))
     worst = max(report["images"], key=lambda image: max(image["pixels"], image["bytes"]))

@@ -13,6 +13,7 @@ from typing import Any
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
 from tl_toolkit.export.graph_parity import compare_graph
 from tl_toolkit.export.parity import check_report
+from tl_toolkit.export.quick import describe_origin
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS, ExportFormat, split_formats
 from tl_toolkit.runs.files import (
     drafted,
@@ -55,24 +56,26 @@ def publish(
     with hold(folder.export):
         remove_drafts(folder.export)
         return {
-            name: _publish(finished, folder.export, EXPORT_FORMATS[name], find_format(name), files)
+            name: _publish(finished, folder, EXPORT_FORMATS[name], find_format(name), files)
             for name in split_formats(formats)
         }
 
 
 def _publish(
     finished: FinishedModel,
-    folder: Path,
+    run: RunFolder,
     line: ExportFormat,
     form: Format,
     files: Mapping[str, bytes],
 ) -> Path:
+    folder = run.export
     path, proof = folder / line.path, folder / line.proof if line.proof else None
     with _open_scratch(folder, path) as scratch:
         draft = scratch / path.name
         with reporting_unwritable(path):
             form.write(finished, draft)
-        report = _compare(finished, draft, form, files)
+        origin = describe_origin(run.model, draft)
+        report = {**_compare(finished, draft, form, files), **origin}
         if proof is not None:
             _refuse_unequal(report, proof)
             # At no time does a proof lie beside another model than the one that it is of.

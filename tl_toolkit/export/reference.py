@@ -31,7 +31,7 @@ def read(photo: str, settings: dict[str, Any]) -> Any:
 
 
 def run(path: str, images: Any) -> Any:
-    """Returns the outputs of the model.
+    """Returns the outputs of the model by name.
 
     Args:
         path: model.tflite, model.onnx, or the folder openvino.
@@ -42,23 +42,27 @@ def run(path: str, images: Any) -> Any:
 
         runner = Interpreter(path).get_signature_runner()
         (name,) = runner.get_input_details()
-        return [next(iter(runner(**{name: image[None]}).values()))[0] for image in images]
+        return runner(**{name: images})
     if path.endswith(".onnx"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path)
-        return session.run(None, {session.get_inputs()[0].name: images})[0]
+        names = [output.name for output in session.get_outputs()]
+        found = session.run(None, {session.get_inputs()[0].name: images})
+        return dict(zip(names, found, strict=True))
     import openvino
 
     exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16, where the processor has it
-    return openvino.Core().compile_model(f"{path}/model.xml", "CPU", exact)([images])[0]
+    results = openvino.Core().compile_model(f"{path}/model.xml", "CPU", exact)([images])
+    return {node.any_name if node.names else "output": results[node] for node in results}
 
 
 if __name__ == "__main__":
     model, *photos = sys.argv[1:]
     preprocess = json.loads(Path(__file__).with_name("preprocess.json").read_text("utf-8"))
     outputs = run(model, np.stack([read(photo, preprocess) for photo in photos]))
-    for photo, output in zip(photos, outputs, strict=True):
-        print(
-            json.dumps({"path": photo, "output": np.round(np.asarray(output, float), 6).tolist()})
-        )
+    for place, photo in enumerate(photos):
+        named = {name: np.round(output[place].astype(float), 6) for name, output in outputs.items()}
+        listed = {name: values.tolist() for name, values in named.items()}
+        shown = {"output": next(iter(listed.values()))} if len(listed) == 1 else listed
+        print(json.dumps({"path": photo, **shown}))

@@ -67,7 +67,6 @@ def list_recipe(recipe: Recipe, source: str) -> ImageSet:
     """
     survey = plan_task(resolve_head(recipe)).survey()
     listing = survey.list_files()
-    _refuse_members(listing)
     root = _find_root([file.path for file in listing.files])
     problems = [problem for _, problem in survey.problems]
     return ImageSet(source, root, listing, problems, recipe.data.channels)
@@ -172,7 +171,6 @@ def list_table(
     listing = Listing(
         classes, tuple(files), columns=columns, stratify=columns[0] if columns else ""
     )
-    _refuse_members(listing)
     channels, note = _find_channels(table)
     root = _find_root([file.path for file in files])
     return ImageSet(str(table), root, listing, channels=channels, note=note)
@@ -186,20 +184,6 @@ def _find_channels(source: Path) -> tuple[int, str]:
 
 def _find_root(paths: Sequence[str]) -> str:
     """Returns the folder that all files are below."""
-    folders = {os.path.dirname(path) for path in paths if not path.startswith(BUILTIN)}
+    files = (path.removeprefix(INSIDE) for path in paths if not path.startswith(BUILTIN))
+    folders = {os.path.dirname(path) for path in files}
     return os.path.commonpath(folders) if folders else ""
-
-
-def _refuse_members(listing: Listing) -> None:
-    """Refuses images that lie in a file with others, which is not looked into.
-
-    Args:
-        listing: The images.
-
-    Raises:
-        DataError: Some do.
-    """
-    if members := [file.path for file in listing.files if file.path.startswith(INSIDE)]:
-        what = f"{members[0].removeprefix(INSIDE)}: images in a file with others are not checked"
-        expected = "A folder of images is expected, or a table that names them."
-        raise DataError(Problem("", what, expected))

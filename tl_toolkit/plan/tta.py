@@ -32,15 +32,13 @@ def choose_tta(recipe: Recipe, asked: bool | str | Sequence[str]) -> tuple[str, 
             else the mirror image; False for none.
 
     Raises:
-        RecipeError: A word is unknown, the task has an output per pixel, or the mirror image may
-            have another target than the image and the recipe does not train with it.
+        RecipeError: A word is unknown, the task has an output per pixel and no crop has them all,
+            or the mirror image may have another target than the image and the recipe does not train
+            with it.
     """
     if asked is False or asked is None:
         return ()
     task = recipe.task
-    if task.is_dense:
-        what = f"goes with tasks that have one output for each image, not with {task.kind}"
-        raise RecipeError(Problem("--tta", what, "", "without it"))
     trained = _FLIPS.get(recipe.augment.flip or "", ()) if recipe.augment else ()
     words = (trained or ("flip",)) if asked is True else _split(asked)
     problems = [_describe_unknown(word) for word in words if word not in TTA_VIEWS]
@@ -57,6 +55,9 @@ def choose_tta(recipe: Recipe, asked: bool | str | Sequence[str]) -> tuple[str, 
         for word in words
         if reason and word.startswith("flip") and word in TTA_VIEWS and word not in trained
     ]
+    if task.is_dense and "crops" in words:
+        what = f"a crop lacks pixels of the image, and {task.kind} has an output for each"
+        problems.append(Problem("--tta: crops", what, "", "--tta-views flip"))
     if problems:
         raise RecipeError(problems)
     return tuple(word for word in TTA_VIEWS if word in words)

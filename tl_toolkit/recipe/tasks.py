@@ -134,7 +134,8 @@ class TaskSection(KindSection):
         """Imports a module of the task's folder.
 
         Args:
-            name: `planning`, light, or `task`, which imports TensorFlow.
+            name: `planning`, light, `answers`, which imports numpy, or `task`, which imports
+                TensorFlow.
         """
         own_module = f"tl_toolkit.tasks.{self.kind}.{name}"
         return import_module(self.shared_modules.get(name, own_module))

@@ -91,6 +91,11 @@ class RunFolder:
     curve_table = Artifact("curve.csv", "The same, a row for each number.")
     curve_plot = Artifact("curve.svg", "Score by the number of training images.")
 
+    # Of `tltool auto`.
+    auto = Artifact("auto.json", "What `auto` tried, with scores and seconds, and its choice.")
+    models = Artifact("models", "The finished runs of `auto`, each in a folder of its own.")
+    searches = Artifact("searches", "The searches of `auto`, one for a base.")
+
     def phase(self, index: int, name: str) -> Path:
         """Returns the folder of one phase.
 
@@ -115,7 +120,7 @@ class RunFolder:
 
     def has_begun(self) -> bool:
         """Returns whether training began: its seeds and digests, or those of a search, are here."""
-        return self.lock.is_file() or self.search.is_file()
+        return any(path.is_file() for path in (self.lock, self.search, self.auto))
 
     def is_empty(self) -> bool:
         """Returns whether the folder holds nothing but locks, and drafts of a killed writer."""
@@ -189,7 +194,7 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """What the folder was made for: run, search, sweep or curve."""
+        """What the folder was made for: run, search, sweep, curve or auto."""
         kind = str(self.read_status().get("kind", "run"))
         if kind == "run" and self.search.is_file():  # of a version that wrote no kind
             return "sweep" if self.path.parent.name.endswith("-sweep") else "search"

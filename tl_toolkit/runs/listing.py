@@ -30,6 +30,7 @@ _HELD_WHEN_DONE: dict[str, tuple[Artifact, ...]] = {
     "search": (RunFolder.summary, RunFolder.best_recipe),
     "sweep": (RunFolder.summary, RunFolder.best_recipe),
     "curve": (RunFolder.curve,),
+    "auto": (RunFolder.auto, RunFolder.recipe),
 }
 
 

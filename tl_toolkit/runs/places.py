@@ -250,14 +250,13 @@ def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
             )
         )
     if not overwrite:
-        resume = "" if kind == "curve" else "--resume to go on with it, "
         raise RecipeError(
             Problem(
                 where=f"--out {folder.path}",
                 what=f"holds a {kind} already",
                 expected=f"A {kind} never mixes with another.",
-                hint=f"{resume}--overwrite to replace it, another --out, or none: runs are "
-                "numbered",
+                hint="--resume to go on with it, --overwrite to replace it, another --out, or "
+                "none: runs are numbered",
             )
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_process", "find_boot_time", "is_gone", "shares_kernel"]
+__all__ = ["describe_process", "find_age", "find_boot_time", "is_gone", "shares_kernel"]
 
 
 def describe_process() -> dict[str, Any]:
@@ -52,6 +52,14 @@ def is_gone(holder: Mapping[str, Any]) -> bool:
     except OSError:  # it exists, and belongs to another user
         pass
     return bool(_read_start(holder["pid"]) != holder.get("process_started"))
+
+
+def find_age() -> float:
+    """Returns the seconds since this process began; 0 where that is unknown."""
+    started, clock = _read_start(os.getpid()), getattr(time, "CLOCK_BOOTTIME", None)
+    if started is None or clock is None:
+        return 0.0
+    return max(time.clock_gettime(clock) - started / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
 def find_boot_time() -> float:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
 
-from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import find_holder, is_abandoned
 from tl_toolkit.runs.processes import is_gone, shares_kernel
 
 __all__ = [
     "describe_absent",
+    "describe_found",
     "describe_interrupted",
     "describe_resume",
     "describe_unfinished",
@@ -65,7 +67,11 @@ def describe_interrupted(folder: RunFolder) -> str:
     """
     name = _shorten(folder.path)
     if folder.kind == "curve":
-        return f"interrupted; {name} holds what was measured by then"
+        resumed = f"tl.curve(..., out={str(folder.path)!r}, resume=True)"
+        return f"interrupted; {name} holds what was measured by then: {resumed}"
+    if folder.kind == "auto":
+        resumed = f"tl.auto(..., out={str(folder.path)!r}, resume=True)"
+        return f"interrupted; {describe_found(folder)}: {resumed}"
     if folder.kind != "run":
         if not folder.search.is_file():
             return f"interrupted; {name} holds no trial"
@@ -78,6 +84,24 @@ def describe_interrupted(folder: RunFolder) -> str:
             f"with {resumed}"
         )
     return f"interrupted; {name} holds no model yet; go on with {resumed}"
+
+
+def _find_chosen(folder: RunFolder) -> Path:
+    """Returns the folder of the run that an `auto` has chosen, or its own."""
+    with contextlib.suppress(DataError, AttributeError):
+        return folder.path / str(folder.read_json(folder.auto).get("chosen") or "")
+    return folder.path
+
+
+def describe_found(folder: RunFolder) -> str:
+    """Returns what an `auto` that did not end has found by then.
+
+    Args:
+        folder: Its folder.
+    """
+    chosen = _find_chosen(folder)
+    best = f"; the best run so far is {_shorten(chosen)}" if chosen != folder.path else ""
+    return f"what was done is kept in {_shorten(folder.path)}{best}"
 
 
 def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
@@ -145,6 +169,10 @@ def _describe_search(folder: RunFolder) -> tuple[str, str, str]:
     if kind == "curve":
         hint = f"tltool finetune {shlex.quote(str(folder.recipe))}"
         return "this is a curve, which holds no model", "It holds curve.json.", hint
+    if kind == "auto":
+        what = "this is what tltool auto tried, in which models are runs of their own"
+        hint = f"tltool evaluate {name_run(_find_chosen(folder))}"
+        return what, "auto.json says which one it chose.", hint
     if folder.best_recipe.is_file():
         what = f"this is a {kind}, which holds no model"
         hint = f"tltool finetune {shlex.quote(str(folder.best_recipe))}"

@@ -6,9 +6,23 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tl_toolkit.sources import parquet, tfrecords
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.table_rows import INSIDE, name_member
 
-__all__ = ["INSIDE", "locate_member", "read_members"]
+__all__ = ["INSIDE", "find_member", "locate_member", "read_members"]
+
+
+def find_member(name: str) -> str:
+    """Returns the path of an image that people name as `shop.parquet#12`; "" for any other name.
+
+    Args:
+        name: An absolute path, and after its last `#` the place in that file, from 1.
+    """
+    file, _, row = name.rpartition("#")
+    path = Path(file)
+    if not (file and row.isdecimal() and path.is_file()):
+        return ""
+    is_table = parquet.recognizes(path) or tfrecords.recognizes(path)
+    return name_member(path, int(row)) if is_table else ""
 
 
 def locate_member(path: str) -> tuple[Path, int]:

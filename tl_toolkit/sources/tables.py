@@ -22,6 +22,7 @@ from tl_toolkit.sources.listing import (
     name_some,
     normalize,
 )
+from tl_toolkit.sources.members import find_member
 from tl_toolkit.sources.outside import OutsideCheck
 from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
@@ -259,11 +260,13 @@ def read_columns(
 def read_splits(path: Path) -> dict[str, str]:
     """Returns the split of each image that a table places, by absolute path; none if unreadable.
 
+    One in a file with others goes by `/data/shop.parquet#12`.
+
     Args:
         path: The table, with columns path and split.
     """
     rows, _ = _read_rows(Path(os.path.abspath(path)), (), "")
-    return {row.file.path: row.file.split for row in rows if row.file.split}
+    return {row.file.path.removeprefix(INSIDE): row.file.split for row in rows if row.file.split}
 
 
 def find_wrong_cells(
@@ -364,7 +367,12 @@ def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> _Row:
 
 
 def _find_file(path: str) -> str:
-    """Returns the path as the disk spells it: a Mac decomposes letters, and a table may not."""
+    """Returns the path as the disk spells it: a Mac decomposes letters, and a table may not.
+
+    Of `shop.parquet#12` it is the path of the image that lies in that file.
+    """
+    if member := find_member(path):
+        return member
     if path.isascii() or os.path.exists(path):
         return path
     spellings = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
@@ -382,9 +390,11 @@ def _check_rows(
     outside: list[str] = []
     for row in rows:
         faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
-        is_own = not row.file.path or row.file.path.startswith(INSIDE)
-        if links != "follow" and not is_own and checks[row.table](row.file.path):
-            outside.append(f"{row.line}: {row.file.path!r}")
+        named = row.file.path.removeprefix(INSIDE)
+        place = named.rpartition("#")[0] if named != row.file.path else named
+        is_own = place in ("", str(row.table))
+        if links != "follow" and not is_own and checks[row.table](place):
+            outside.append(f"{row.line}: {named!r}")
         first = firsts.setdefault(row.file.path, row)
         if row.file.path and first is not row:
             line = first.line if first.table == row.table else first.place

@@ -112,7 +112,7 @@ def walk_records(data: RecordFile) -> Iterator[Span]:
         if checksum != _sum(head[:8]):
             # A record of 35,615 bytes begins as gzip does, so the checksum is looked at first.
             if not place and head[:2] == _GZIP:
-                raise ValueError("is compressed: plain TFRecord files are read")
+                raise ValueError("is compressed: plain TFRecord files are read, which zcat writes")
             raise ValueError(f"is damaged at byte {place:,}" if place else "holds no TFRecord")
         end = place + 12 + length
         if end + 4 > data.size:

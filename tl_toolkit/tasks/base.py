@@ -1,10 +1,11 @@
 """The contract of a task: its targets, head, loss, metrics, predictions and served model.
 
 A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (its part of a
-plan, light), `report.py` (its sections of a report, from what a run's files hold) and `task.py`,
-which defines `build(recipe, classes)` and returns a `Task`. Tasks with one vector of outputs per
-image share `tl_toolkit.tasks.image`, and tasks with one output per pixel share
-`tl_toolkit.tasks.dense`. No code outside this folder depends on the kind of a task.
+plan, light), `answers.py` (what outputs say, by numpy alone), `report.py` (its sections of a
+report, from what a run's files hold) and `task.py`, which defines `build(recipe, classes)` and
+returns a `Task`. Tasks with one vector of outputs per image share `tl_toolkit.tasks.image`, and
+tasks with one output per pixel share `tl_toolkit.tasks.dense`. No code outside this folder depends
+on the kind of a task.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.predictions import Answers
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver
 from tl_toolkit.tasks.types import (
@@ -63,6 +65,7 @@ class Task:
         prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
         has_yardsticks: Whether `fit_yardsticks` gives any.
         final_score: Name of the metric that finished models are compared by; the score if empty.
+        served: The float output that an export is compared by, where it has several.
     """
 
     score: str
@@ -74,6 +77,7 @@ class Task:
     prepare_changes_model: bool = False
     has_yardsticks: bool = False
     final_score: str = ""
+    served: str = ""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -406,14 +410,19 @@ class Task:
         """
         raise NotImplementedError
 
+    @property
+    def answers(self) -> Answers:
+        """What the outputs say, and how it is shown."""
+        raise NotImplementedError
+
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
         """Returns predictions as a table.
 
         Args:
-            records: Records from `Prediction.as_record`, those that carry no error.
+            records: Records from `Prediction.as_record`.
             wide: Include every number, for CSV; else only those that fit a terminal.
         """
-        raise NotImplementedError
+        return self.answers.tabulate(records, wide=wide)
 
     # -------------------------------------------------------------------------------------- serving
 
@@ -432,10 +441,35 @@ class Task:
     def build_graph(self, model: keras.Model) -> keras.Model:
         """Returns the model as formats hold it that know no task: images to outputs.
 
+        Where there are several outputs, they are a dictionary.
+
         Args:
             model: The whole model.
         """
         return model
+
+    def measure_graph(self, outputs: np.ndarray, targets: Any) -> dict[str, Any]:
+        """Measures the outputs of a graph, of a format's or of the Keras model's; {} for none.
+
+        Args:
+            outputs: Outputs of `build_graph`, (n, ...); of several, `served`.
+            targets: Targets from `load_targets`, of the same images.
+        """
+        return {}
+
+    def find_clear(
+        self, expected: Mapping[str, np.ndarray], margin: float
+    ) -> dict[str, np.ndarray]:
+        """Returns where truth values are so clear that outputs apart by a margin change none.
+
+        Args:
+            expected: Outputs by name.
+            margin: How far numbers may be apart.
+
+        Returns:
+            bool, of the shape of each output that holds truth values, by its name.
+        """
+        return {}
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray | None:
         """Returns what the outputs say, of which two models agree or not; None where they measure.

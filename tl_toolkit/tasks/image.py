@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch
+from tl_toolkit.architectures.batches import PREFIX_BATCH, Batch, FixedBatch, as_list
 from tl_toolkit.architectures.heads import HeadLayers, build_head, find_head_maps
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import DataError
@@ -22,7 +22,13 @@ from tl_toolkit.images.pipeline import resize_pixels
 from tl_toolkit.images.tta import View, build_views, find_sizes
 from tl_toolkit.tasks.base import YARDSTICKS, Task
 from tl_toolkit.tasks.neighbors import fit_neighbors
-from tl_toolkit.tasks.parity import Limits, add_probes, make_report, read_otherwise
+from tl_toolkit.tasks.parity import (
+    Limits,
+    add_probes,
+    compare_further,
+    make_report,
+    read_otherwise,
+)
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -44,11 +50,9 @@ class ImageTask(Task):
         classes: Names of the outputs, in their order.
         head: Layers between the features and the outputs.
 
-    Attributes:
-        served: The float output of `serve` that an exported model is compared by.
     """
 
-    served: ClassVar[str] = "probabilities"
+    served = "probabilities"
     has_yardsticks = True
 
     def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
@@ -56,6 +60,14 @@ class ImageTask(Task):
         self._head = head
 
     # ------------------------------------------------------------------- what each task defines
+
+    def read_outputs(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns outputs as an export gives them: calibrated, where the task does that.
+
+        Args:
+            outputs: Of the model, float (n, units).
+        """
+        return outputs
 
     def find_served_features(self, model: keras.Model) -> keras.KerasTensor | None:
         """Returns a vector of the model that `serve_features` takes; None for most tasks.
@@ -193,6 +205,17 @@ class ImageTask(Task):
         outputs = build_head(maps, self._head, units=self.units, activation=self.activation)
         return [], outputs
 
+    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> Prediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: Of the model, float32 (units,); None for a file that was refused.
+            error: Why the file was refused; None otherwise.
+        """
+        row = None if output is None else self.read_outputs(output[np.newaxis])[0]
+        return self.answers.describe(path, row, error)
+
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions
     ) -> Iterator[Prediction]:
@@ -248,15 +271,10 @@ class ImageTask(Task):
         decode = find_decoder(channels, webp=webp)
         spec = tf.TensorSpec((*size, channels), tf.as_dtype(dtype_of(channels)))
 
-        features = self.find_served_features(model)
-        both = None if features is None else keras.Model(model.input, [model.output, features])
+        both = self._with_features(model)
 
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = tf.cast(pixels, tf.float32)
-            if both is None:
-                return self.serve(model(images, training=False))
-            outputs, vectors = both(images, training=False)
-            return self.serve_features(self.serve(outputs), vectors)
+            return self._serve_all(*as_list(both(tf.cast(pixels, tf.float32), training=False)))
 
         def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return predict(resize_image(image, size, resize))
@@ -270,6 +288,25 @@ class ImageTask(Task):
             return predict(pixels)
 
         return Endpoints(serve_images, serve_bytes)
+
+    def measure_graph(self, outputs: np.ndarray, targets: Any) -> dict[str, Any]:
+        """Measures the outputs of a graph.
+
+        Args:
+            outputs: Outputs of `build_graph`, (n, units); of several, `served`.
+            targets: An array (n, ...).
+        """
+        return self.measure(outputs, targets)[0]
+
+    def _with_features(self, model: keras.Model) -> keras.Model:
+        """Returns a model of its outputs, and of the features that are served, if there are any."""
+        features = self.find_served_features(model)
+        further = [] if features is None else [features]
+        return keras.Model(model.input, [model.output, *further])
+
+    def _serve_all(self, outputs: tf.Tensor, *features: tf.Tensor) -> dict[str, tf.Tensor]:
+        served = self.serve(outputs)
+        return self.serve_features(served, features[0]) if features else served
 
     def compare_served(
         self,
@@ -298,17 +335,27 @@ class ImageTask(Task):
         files = add_probes(files, channels)
         read = [read_otherwise(data, channels) for data in files.values()]
         pixels = np.stack([resize_image(image, size, resize).numpy() for image in read])
-        expected = self.serve(FixedBatch(model)(pixels))[self.served].numpy()
+        run = FixedBatch(self._with_features(model))
+        values = {
+            name: value.numpy() for name, value in self._serve_all(*as_list(run(pixels))).items()
+        }
+        expected = values[self.served]
         served = ask([pixels], list(files.values()))
         encoded = np.stack([outputs[self.served] for outputs in served.encoded])
         pixels_served = served.pixels[0][self.served]
         from_pixels = self.measure_differences(pixels_served, expected).max(axis=1)
         from_bytes = self.measure_differences(encoded, expected).max(axis=1)
+        clear = self.find_clear(values, limits.pixels)
+        further = {
+            name: array for name, array in values.items()
+            if name in clear or (array.dtype.kind == "f" and name != self.served)
+        }  # fmt: skip
         return make_report(
             list(zip(files, from_pixels, from_bytes, strict=True)),
             labels_equal=all(map(self.are_equal, served.encoded, expected)),
             class_names_equal=served.class_names == self.classes,
             limits=limits,
+            further=compare_further(served.pixels[0], further, clear, limits.pixels),
         )
 
 

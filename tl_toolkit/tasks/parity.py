@@ -19,10 +19,12 @@ from tl_toolkit.sources.listing import PILLOW_FORMATS
 
 __all__ = [
     "BYTES_LIMIT",
+    "FURTHER",
     "PIXEL_LIMIT",
     "Limits",
     "Outputs",
     "add_probes",
+    "compare_further",
     "make_report",
     "read_by_pillow",
     "read_otherwise",
@@ -39,6 +41,10 @@ BYTES_LIMIT = 2e-3
 """Largest difference of an output from encoded bytes, decoded by Pillow on the Keras side.
 
 Measured: 0 for what both decode alike, 9.4e-4 for a CMYK photo, where they differ by one level."""
+
+FURTHER = 10.0
+"""How many times the limit of an output other numbers may differ by, as distances of features that
+were standardized."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def make_report(
     labels_equal: bool,
     class_names_equal: bool,
     limits: Limits,
+    further: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Returns the report of a comparison, and whether it holds.
 
@@ -85,23 +92,67 @@ def make_report(
         labels_equal: Whether predictions that are clear are equal.
         class_names_equal: Whether the class names are equal.
         limits: The largest differences allowed.
+        further: Comparisons of further outputs, from `compare_further`.
     """
+    further = further or {}
     # numpy's maximum, as Python's may lose a NaN.
     from_pixels, from_bytes = (float(np.max([image[side] for image in images])) for side in (1, 2))
     return {
         "holds": from_pixels <= limits.pixels
         and from_bytes <= limits.encoded
         and labels_equal
-        and class_names_equal,
+        and class_names_equal
+        and all(output["holds"] for output in further.values()),
         "pixels": {"largest_difference": from_pixels, "limit": limits.pixels},
         "bytes": {"largest_difference": from_bytes, "limit": limits.encoded},
         "labels_equal": labels_equal,
         "class_names_equal": class_names_equal,
+        "further_outputs": dict(further),
         "images": [
             {"name": name, "pixels": float(pixels), "bytes": float(encoded)}
             for name, pixels, encoded in images
         ],
     }
+
+
+def compare_further(
+    outputs: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    clear: Mapping[str, np.ndarray],
+    limit: float,
+) -> dict[str, dict[str, Any]]:
+    """Compares the outputs of a model beside the one that it is compared by.
+
+    Args:
+        outputs: What an export returned, by name.
+        expected: What the Keras model returns.
+        clear: Where each output of truth values must be equal.
+        limit: The largest difference of the main output; none where it is infinite.
+
+    Returns:
+        For each name, the `largest_difference` with its `limit`, or the share of `equal` truth
+        values; and whether it `holds`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in expected.items():
+        given = outputs.get(name)
+        if given is None or given.size != values.size:
+            found[name] = {"holds": False}
+            continue
+        given = given.reshape(values.shape)
+        if values.dtype == bool:
+            equal = given.astype(bool) == values
+            must = clear[name] if np.isfinite(limit) else np.zeros_like(values)
+            found[name] = {"equal": float(equal.mean()), "holds": bool(equal[must].all())}
+        else:
+            largest = float(np.max(np.abs(given - values)))
+            most = FURTHER * limit
+            found[name] = {
+                "largest_difference": largest,
+                "limit": most if np.isfinite(most) else None,
+                "holds": bool(largest <= most),
+            }
+    return found
 
 
 def add_probes(files: Mapping[str, bytes], channels: int) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import read_pixels
 from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
-from tl_toolkit.tasks.predictions import name_columns
+from tl_toolkit.tasks.predictions import Prediction, Table, name_columns
 from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
@@ -89,12 +89,14 @@ class SplitView(Protocol):
         model: The whole model.
         source: Tensors of the model's graph that `features` are of; None for images.
         features: Values of these tensors.
+        views: The views that outputs of a dense task are averaged over; none for the image alone.
     """
 
     examples: Sequence[Example]
     model: keras.Model
     source: Any
     features: Features
+    views: Sequence[View] = ()
 
     def assess(self, inputs: ExampleSource) -> tuple[np.ndarray, np.ndarray]:
         """Runs the rest of the model.
@@ -106,19 +108,6 @@ class SplitView(Protocol):
             The loss of each example, float32 (n,), from logits where there are any, and its
             outputs, float32 (n, ...).
         """
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows, to be printed or written as CSV.
-
-    Attributes:
-        columns: Names of the columns.
-        rows: The rows, with a value for each column.
-    """
-
-    columns: list[str]
-    rows: list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -134,21 +123,6 @@ class Evaluation:
     metrics: dict[str, Any]
     predictions: Table
     sample: Sample | None = None
-
-
-class Prediction(Protocol):
-    """A model's prediction for one file."""
-
-    @property
-    def path(self) -> str:
-        """The file."""
-
-    @property
-    def error(self) -> str | None:
-        """Why the file was refused; None when it was not."""
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns plain values, which JSON can hold."""
 
 
 @dataclass(frozen=True)

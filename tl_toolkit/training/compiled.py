@@ -8,6 +8,7 @@ from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.training.devices import Devices, OneDevice
 from tl_toolkit.training.optimizers import (
     RateTable,
     build_optimizer,
@@ -35,10 +36,18 @@ class CompiledPhases:
     Args:
         transfer: The model.
         precision: float32, or bfloat16: what the layers of the base compute in from now on.
+        devices: Where the gradients of steps are computed; None for one device.
     """
 
-    def __init__(self, transfer: TransferModel, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        transfer: TransferModel,
+        precision: str = "float32",
+        *,
+        devices: Devices | None = None,
+    ) -> None:
         self.transfer = transfer
+        self.devices = devices or OneDevice()
         self.precision = precision
         set_precision(transfer, precision)
         self._compiled: dict[Any, tuple[Split, Steps]] = {}
@@ -80,7 +89,7 @@ class CompiledPhases:
             split, build_optimizer(phase, schedule), task=self.transfer.task,
             batch_size=batch_size, schedule=schedule, has_factors=scaled, ema=phase.optimizer.ema,
             starting_point=StartingPoint(self.transfer, split) if is_held else None,
-            distillation=Distillation() if is_taught else None,
+            distillation=Distillation() if is_taught else None, devices=self.devices,
         )  # fmt: skip
         steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:

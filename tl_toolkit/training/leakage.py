@@ -62,10 +62,7 @@ def _refuse(plan: Plan, pairs: Sequence[tuple[Example, Example]], *, is_near: bo
         for one, other in pairs
     ]
     hint = ""
-    if rows:  # data check and data split do not look into files
-        row = next(rows[it.path] for pair in pairs for it in pair if it.path in rows)
-        hint = f"data.exclude=exclude.csv, whose column path names rows as {row}"
-    elif len(plan.survey.counts) < 2:
+    if len(plan.survey.counts) < 2:
         hint = "tltool data split SOURCE -o splits.csv --near, and data.csv=splits.csv"
         if data.folds is not None:
             hint = f"{hint} data.group=group_near"

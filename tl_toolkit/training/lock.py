@@ -17,13 +17,16 @@ from tl_toolkit.transfer.weights import hash_file
 __all__ = ["describe_lock", "identify_training"]
 
 
-def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> dict[str, Any]:
+def describe_lock(
+    plan: Plan, transfer: TransferModel, manifest: Manifest, *, devices: int = 1
+) -> dict[str, Any]:
     """Returns what lock.json holds: seeds, versions, and digests of data and weights.
 
     Args:
         plan: The plan.
         transfer: Its model.
         manifest: Its images.
+        devices: How many share a batch.
     """
     recipe = plan.recipe
     loaded = transfer.weights
@@ -38,7 +41,11 @@ def describe_lock(plan: Plan, transfer: TransferModel, manifest: Manifest) -> di
         "weights_left_out": list(loaded.left_out) if loaded else [],
         **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),
         **_digest_origins(plan, transfer),
-        "numerics": {**describe_numerics(), "precision": recipe.precision},
+        "numerics": {
+            **describe_numerics(),
+            "precision": recipe.precision,
+            **({"device_count": devices} if devices > 1 else {}),
+        },
     }
 
 

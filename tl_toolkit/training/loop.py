@@ -31,6 +31,7 @@ from tl_toolkit.training.changes import TaughtExamples, change_examples
 from tl_toolkit.training.checkpoint import BestState, Epoch, read_weights
 from tl_toolkit.training.compiled import CompiledPhases, plan_phases
 from tl_toolkit.training.course import Course
+from tl_toolkit.training.devices import random_streams
 from tl_toolkit.training.finder import find_phase_rate, stream_batches
 from tl_toolkit.training.interpolation import (
     find_ends,
@@ -56,7 +57,6 @@ from tl_toolkit.training.resume import Checkpoints
 from tl_toolkit.training.seeds import phase_seed
 from tl_toolkit.training.solving import find_normalization, standardize
 from tl_toolkit.training.soup import SOUP, Soup, Weights, average_greedily
-from tl_toolkit.training.state import random_streams
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.training.teaching import TeacherOutputs
 from tl_toolkit.training.untrained import read_untrained

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.training.checkpoint import Epoch, assign_weights, read_weights
+from tl_toolkit.training.devices import random_streams
 from tl_toolkit.training.steps import Steps
 from tl_toolkit.transfer.assemble import TransferModel
 
-__all__ = ["EpochProgress", "PhaseState", "random_streams", "take_state"]
+__all__ = ["EpochProgress", "PhaseState", "take_state"]
 
 
 @dataclass(frozen=True)
@@ -180,15 +179,3 @@ def take_state(
         learning_rate,
         progress,
     )
-
-
-def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """Yields the name of every layer that samples in training, and the state it samples from.
-
-    Args:
-        model: The model; nested models are searched too.
-    """
-    for layer in flatten_layers(model):
-        generator = getattr(layer, "seed_generator", None)
-        if generator is not None:
-            yield layer.name, generator.state

@@ -13,6 +13,7 @@ from tl_toolkit.architectures.batches import Batch, pad_batch, take_examples
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.changes import MixedTargets, TaughtTargets
+from tl_toolkit.training.devices import Devices, OneDevice, Part
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.teaching import Distillation
@@ -37,6 +38,7 @@ class Steps:
             of Keras (`use_ema`) would be of weights as they are before factors shorten the steps.
         starting_point: A further regularization loss; None for none.
         distillation: What is learned of a teacher; None for nothing.
+        devices: Where the gradients of steps are computed; None for one device.
 
     Attributes:
         model: The suffix.
@@ -59,6 +61,7 @@ class Steps:
         ema: float | None = None,
         starting_point: StartingPoint | None = None,
         distillation: Distillation | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self.model = split.suffix.model
         self.optimizer = optimizer
@@ -68,6 +71,7 @@ class Steps:
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
+        self._devices = devices or OneDevice()
         self._batch_size = batch_size
         self._schedule = schedule
         # A variable, so that compiled steps serve all factors.
@@ -335,14 +339,14 @@ class Steps:
             )
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
-            loss, states = self._take_step(
+            loss, added = self._take_step(
                 take_examples(features, start, stop),
                 targets[start:stop],
                 tuple(tensor[start:stop] for tensor in mixes),
                 None if taught is None else taught[start:stop],
             )
             losses = losses.write(step, loss)
-            state += self._add_up(states)
+            state += added
         return losses.stack(), state
 
     def _add_up(self, states: tf.Tensor) -> tf.Tensor:
@@ -357,13 +361,12 @@ class Steps:
         taught: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
-        with tf.GradientTape() as tape:
-            outputs = self.model(features, training=True)
-            losses, states, minimized = self._compare(outputs, targets, mixes)
-            minimized = self._join_teacher(minimized, outputs, taught)
-            loss = tf.reduce_mean(losses)
-            objective = tf.reduce_mean(minimized) + self._regularization()
-        gradients = tape.gradient(objective, [variable.value for variable in variables])
+        gradients, loss, state = self._devices.differentiate(
+            self._compute,
+            (features, targets, mixes, () if taught is None else (taught,)),
+            model=self.model,
+            variables=variables,
+        )
         # Every optimizer here moves a weight by its rate times something without it, so that a
         # part of the move is the move at that part of the rate.
         factors = [] if self._factors is None else tf.unstack(self._factors)
@@ -375,7 +378,16 @@ class Steps:
             # At a factor of 1 the sum would differ in its last bit.
             variable.assign(tf.where(factor == 1, variable.value, moved))
         self._averages.update(tf.convert_to_tensor(self.optimizer.iterations), before=steps)
-        return loss, states
+        return loss, state
+
+    def _compute(self, examples: Any, part: Part) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns objective, loss and metric state of a part of a batch, as `Devices` adds up."""
+        features, targets, mixes, taught = examples
+        outputs = self.model(features, training=True)
+        losses, states, minimized = self._compare(outputs, targets, mixes)
+        minimized = self._join_teacher(minimized, outputs, *taught)
+        objective = part.mean(minimized) + part.share * self._regularization()
+        return objective, part.mean(losses), self._add_up(states)
 
     def _relative_gradients(
         self,
@@ -415,7 +427,7 @@ class Steps:
         return losses, states, minimized
 
     def _join_teacher(
-        self, minimized: tf.Tensor, outputs: tf.Tensor, taught: tf.Tensor | None
+        self, minimized: tf.Tensor, outputs: tf.Tensor, taught: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Returns what is minimized for each example, with what is learned of a teacher."""
         if self.distillation is None or taught is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.events import Event, Handler, message, warning
+from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.features.own_code import describe_own_code
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.pipeline import Images
@@ -56,6 +56,8 @@ class Engine:
         folder: The search's folder, new or of the search that is resumed.
         progress: Receives the events of trials, and of other work that takes time.
         images: The manifest's images by split, at the recipe's size.
+        watch: Receives every event of trials that train in this process; what it raises that is no
+            `Exception` ends the search.
         executor: Trains the trials; by default this process does, one after the other.
     """
 
@@ -67,6 +69,7 @@ class Engine:
         progress: Handler,
         *,
         images: Mapping[str, Images],
+        watch: Handler = ignore,
         executor: Executor | None = None,
     ) -> None:
         self.recipe = recipe = plan.recipe
@@ -78,7 +81,7 @@ class Engine:
         self._journal = Journal(folder)
         self._manifest = manifest
         self._runner = TrialRunner(
-            plan, self.search, self.space, folder, progress=progress, images=images
+            plan, self.search, self.space, folder, progress=progress, images=images, watch=watch
         )
         self._executor = executor or SerialExecutor(self._runner.run)
         self._candidates: Candidates | None = None
@@ -221,6 +224,11 @@ class Engine:
             return trial
         recorded = self._journal.find(proposal.number)
         return recorded if recorded is not None and _is_of(recorded, proposal) else None
+
+    def close(self) -> None:
+        """Ends a search of which `run` has yielded nothing, or not everything."""
+        if self._chooser is not None:
+            self._chooser.close()
 
     def _report_exhausted(self, chooser: Chooser) -> None:
         """Says that a search ended before its trials, as its space has no other values."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tl_toolkit.errors import NonFiniteError, OutputError, ToolkitError, WeightsError
-from tl_toolkit.events import Event, Handler
+from tl_toolkit.events import Event, Handler, ignore
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.check import plan_trial
 from tl_toolkit.plan.plan import Plan
@@ -38,6 +38,7 @@ class TrialRunner:
         folder: The search's folder.
         progress: Receives the events of building a trainer, and of other work that takes time.
         images: Images by split, at the recipe's size.
+        watch: Receives every event; what it raises that is no `Exception` ends the search.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class TrialRunner:
         *,
         progress: Handler,
         images: Mapping[str, Images],
+        watch: Handler = ignore,
     ) -> None:
+        self._watch = watch
         self._plan = plan
         self._search = search
         self._space = space
@@ -141,6 +144,7 @@ class TrialRunner:
 
     def _report_work(self, event: Event) -> None:
         """Reports work that takes time and happens once, not the epochs of each trial."""
+        self._watch(event)
         if event.kind in ("phase_began", "step_ended", "epoch_ended"):
             return
         if event.kind == "message":  # each trial would say the same of itself

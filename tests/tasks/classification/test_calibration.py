@@ -12,6 +12,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS
 from tl_toolkit.tasks import temperature as temperatures
 from tl_toolkit.tasks.classification import calibration
 from tl_toolkit.tasks.classification.calibration import (
@@ -20,6 +21,8 @@ from tl_toolkit.tasks.classification.calibration import (
     find_outliers,
     find_threshold,
 )
+from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.parity import compare_further
 from tl_toolkit.tasks.temperature import find_temperature, scale
 
 ASKED = {"kind": "classification", "calibrate": True, "coverage": 0.8, "ood": True}
@@ -207,6 +210,86 @@ def test_the_exported_model_has_a_named_output_for_each_limit(runs):
     np.testing.assert_allclose(served["ood_score"], scores, atol=1e-4)
     is_far = served["ood_score"].numpy() > state["outliers"]["threshold"]
     np.testing.assert_array_equal(served["abstain"], (sets.sum(axis=1) != 1) | is_far)
+
+
+def test_a_graph_of_keras_alone_has_the_limits_too(runs):
+    plain, run = runs
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+    graph = run._task.build_graph(run.model)
+    outputs = graph(images.astype(np.float32))
+
+    assert plain._task.build_graph(plain.model) is plain.model
+    served = run._task.build_endpoints(run.model, run._resize).serve_images(tf.constant(images))
+    assert set(outputs) == {"probabilities", "label_set", "ood_score", "abstain"}
+    for name in ("probabilities", "ood_score"):
+        np.testing.assert_allclose(outputs[name], served[name], atol=1e-5)
+    for name in ("label_set", "abstain"):
+        np.testing.assert_array_equal(outputs[name], served[name])
+
+
+def test_the_graph_of_a_single_output_is_scaled():
+    task = Classification(("a", "b"), activation="sigmoid")
+    task.restore({"temperature": 2.5})
+    image = keras.Input((4, 4, 3))
+    outputs = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
+    model = keras.Model(image, outputs)
+    images = np.random.default_rng(0).uniform(-3, 3, (5, 4, 4, 3)).astype(np.float32)
+
+    scaled = np.asarray(task.build_graph(model)(images))
+
+    odds = np.log(np.asarray(model(images)) / (1 - np.asarray(model(images))))
+    np.testing.assert_allclose(scaled, 1 / (1 + np.exp(-odds / 2.5)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "formats", [["litert"], pytest.param(["keras", "onnx", "openvino"], marks=pytest.mark.slow)]
+)
+def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
+    run = runs[1]
+
+    paths = run.export(formats)
+
+    for name in paths:
+        report = run.folder.read_json(run.folder.export / EXPORT_FORMATS[name].proof)
+        further = report["further_outputs"]
+        assert set(further) == {"label_set", "ood_score", "abstain"}
+        assert further["label_set"]["equal"] == further["abstain"]["equal"] == 1
+        assert further["ood_score"]["largest_difference"] <= 1e-3
+        measured = report["metrics"]
+        assert measured["keras"]["coverage"] == run.metrics["validation"]["coverage"]
+        assert measured["exported"]["coverage"] == measured["keras"]["coverage"]
+    told = json.loads((run.folder.export / "preprocess.json").read_text())["outputs"]
+    assert told["probabilities"] == "float32 (n, 3)" and told["label_set"] == "bool (n, 3)"
+
+
+def test_an_export_predicts_with_the_limits(runs):
+    run = runs[1]
+    if not (run.folder.export / "model.tflite").is_file():
+        run.export(["litert"])
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+    (quick,), (prediction,) = (run.predict([image], engine=name) for name in ("litert", "keras"))
+
+    assert quick.probabilities == pytest.approx(prediction.probabilities, abs=1e-4)
+    assert quick.label_set == prediction.label_set
+
+
+def test_outputs_beside_the_probabilities_are_compared():
+    expected = {"label_set": np.array([[True, False]]), "ood_score": np.array([0.5])}
+    clear = {"label_set": np.array([[True, False]])}
+
+    def compare(sets, score, limit=1e-4):
+        outputs = {"label_set": np.array([sets]), "ood_score": np.array([score])}
+        return compare_further(outputs, expected, clear, limit)
+
+    assert all(found["holds"] for found in compare([True, True], 0.5009).values())
+    assert compare([True, True], 0.5)["label_set"]["equal"] == 0.5
+    assert not compare([False, False], 0.5)["label_set"]["holds"]
+    assert not compare([True, False], 0.5011)["ood_score"]["holds"]
+    assert not compare([True, False], np.nan)["ood_score"]["holds"]
+    assert compare([False, False], 9.0, float("inf"))["label_set"]["holds"]
+    assert not compare_further({}, expected, clear, 1e-4)["ood_score"]["holds"]
 
 
 def test_predictions_have_the_label_set(runs):

@@ -15,7 +15,7 @@ from PIL import Image
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.pixels import TASKS, draw_balls, make_recipe
-from tl_toolkit.errors import OutputError
+from tl_toolkit.errors import OutputError, RecipeError
 from tl_toolkit.printing.markdown import read_front_matter
 from tl_toolkit.runs.folder import RunFolder
 
@@ -106,6 +106,19 @@ def test_a_card_claims_the_metrics_of_its_task(run):
     name = METRICS[task.kind]
     assert names[f"{task.title_of(name)} (validation)"] == run.metrics["validation"][name]
     assert result["task"]["type"] in ("image-segmentation", "image-to-image")
+
+
+def test_mirror_images_are_averaged_in_metrics_and_predictions(run):
+    mirrored = run.evaluate(tta=True)
+
+    name = METRICS[run.recipe.task.kind]
+    assert mirrored["tta"] == ["whole", "whole, mirrored"]
+    assert abs(mirrored[name] - run.metrics["validation"][name]) < 0.2
+    assert mirrored["images"] == 4
+    (plain,), (averaged,) = run.predict(photo_of(run)), run.predict(photo_of(run), tta=True)
+    assert plain.maps.keys() == averaged.maps.keys()
+    with pytest.raises(RecipeError, match="and tta: windows"):
+        run.predict(photo_of(run), native=True, tta=True)
 
 
 @pytest.mark.slow

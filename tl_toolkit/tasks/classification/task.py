@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
@@ -15,6 +14,11 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.classification.answers import (
+    ClassAnswers,
+    ClassPrediction,
+    class_probabilities,
+)
 from tl_toolkit.tasks.classification.calibration import (
     Limits,
     find_features,
@@ -22,6 +26,7 @@ from tl_toolkit.tasks.classification.calibration import (
     find_threshold,
     read_features,
 )
+from tl_toolkit.tasks.classification.graph import build_limits
 from tl_toolkit.tasks.classification.metrics import (
     find_interval,
     measure_classification,
@@ -29,7 +34,7 @@ from tl_toolkit.tasks.classification.metrics import (
 )
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
-from tl_toolkit.tasks.parity import BYTES_LIMIT
+from tl_toolkit.tasks.parity import BYTES_LIMIT, FURTHER
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
@@ -430,51 +435,10 @@ class Classification(ImageTask):
         rows = self.read_outputs(outputs).astype(np.float64)
         return np.asarray(entropy(rows, base=len(self.classes), axis=1))
 
-    def describe(self, path: Path, output: np.ndarray | None, error: str | None) -> ClassPrediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: float32 (units,), or None.
-            error: Why the file was refused, or None.
-        """
-        if output is None:
-            return ClassPrediction(str(path), None, {}, error)
-        row = self.read_outputs(output[np.newaxis])[0]
-        label_set = None
-        if self._limits.threshold is not None:
-            least = np.float32(self._limits.threshold)
-            label_set = tuple(
-                name for name, value in zip(self.classes, row, strict=True) if value >= least
-            )
-        return ClassPrediction(
-            str(path),
-            self.classes[int(row.argmax())],
-            dict(zip(self.classes, map(float, row), strict=True)),
-            label_set=label_set,
-        )
-
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns class and probability of each file.
-
-        Args:
-            records: Predictions.
-            wide: Include the probability of every class.
-        """
-        names = self.classes if wide else ()
-        titles = ["path" if wide else "file", "label" if wide else "class", "probability"]
-        return Table(
-            [*titles, *name_columns("probability", names)],
-            [
-                [
-                    record["path"],
-                    record["label"],
-                    record["probability"],
-                    *map(record["probabilities"].get, names),
-                ]
-                for record in records
-            ],
-        )
+    @property
+    def answers(self) -> ClassAnswers:
+        """How probabilities are read."""
+        return ClassAnswers(self.classes, self._limits.threshold)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -532,6 +496,45 @@ class Classification(ImageTask):
         abstain = is_far if doubts is None else doubts | is_far
         return {**served, "ood_score": score, "abstain": abstain}
 
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities, and the outputs of its limits by name.
+
+        Args:
+            model: The whole model.
+        """
+        return build_limits(model, self._limits)
+
+    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, units) or (n, classes).
+            targets: int32 (n,).
+        """
+        task = copy.copy(self)
+        task._limits = replace(self._limits, temperature=1.0)
+        return task.measure(outputs, targets)[0]
+
+    def find_clear(
+        self, expected: Mapping[str, np.ndarray], margin: float
+    ) -> dict[str, np.ndarray]:
+        """Returns where a label set, and an abstention, is as clear as a margin.
+
+        Args:
+            expected: Outputs by name.
+            margin: How far probabilities may be apart, and distances ten times as far.
+        """
+        clear = {}
+        certain = np.ones(len(expected["probabilities"]), bool)
+        if self._limits.threshold is not None:
+            distance = np.abs(expected["probabilities"] - np.float32(self._limits.threshold))
+            clear["label_set"] = distance > margin
+            certain &= clear["label_set"].all(axis=-1)
+        if self._limits.outliers is not None:
+            distance = np.abs(expected["ood_score"] - self._limits.outliers.threshold)
+            certain &= distance > FURTHER * margin
+        return {**clear, "abstain": certain}
+
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class.
 
@@ -550,52 +553,3 @@ class Classification(ImageTask):
         second, best = np.sort(expected)[-2:]
         is_clear = best - second > 2 * BYTES_LIMIT
         return not is_clear or str(outputs["label"]) == self.classes[int(expected.argmax())]
-
-
-@dataclass(frozen=True)
-class ClassPrediction:
-    """The classes of one file.
-
-    Attributes:
-        path: The file.
-        label: The most probable class; None when the file was refused.
-        probabilities: Probability in [0, 1] by class name; empty when refused.
-        error: Why the file was refused; None when it was not.
-        label_set: The classes that it may be, under `task.coverage`; None where there are no sets.
-    """
-
-    path: str
-    label: str | None
-    probabilities: Mapping[str, float]
-    error: str | None = None
-    label_set: tuple[str, ...] | None = None
-
-    @property
-    def probability(self) -> float | None:
-        """Probability of `label`."""
-        return self.probabilities[self.label] if self.label is not None else None
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints."""
-        return {
-            "path": self.path,
-            "label": self.label,
-            "probability": self.probability,
-            "probabilities": dict(self.probabilities),
-            **({} if self.label_set is None else {"label_set": list(self.label_set)}),
-            "error": self.error,
-        }
-
-
-def class_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Turns a sigmoid's single column into two; leaves a softmax's columns as they are.
-
-    Args:
-        outputs: float32 (n, 1) or (n, classes).
-
-    Returns:
-        float32 (n, classes), at least two columns.
-    """
-    if outputs.shape[1] > 1:
-        return outputs
-    return np.concatenate([1.0 - outputs, outputs], axis=1)

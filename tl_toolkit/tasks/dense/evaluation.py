@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,46 +11,18 @@ import numpy as np
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
+from tl_toolkit.images.tta import Size, View, build_views
+from tl_toolkit.tasks.dense.answers import MapPrediction
+from tl_toolkit.tasks.dense.mirrors import MirrorPredictor
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
-from tl_toolkit.tasks.types import Features, PredictionOptions, Resize, SplitView
+from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
 __all__ = ["MapPrediction", "blank_unseen", "find_seen", "measure_maps", "predict_maps"]
-
-
-@dataclass(frozen=True)
-class MapPrediction:
-    """The maps of one file.
-
-    Attributes:
-        path: The file.
-        maps: The task's maps by name, each of the file's own height and width, as `mask` and
-            `probability` of a segmentation. Where `resize: crop` cut pixels off, integers are 255
-            and floats 0. Empty when refused, and when it was written instead.
-        shares: Share of the pixels of each class, most first; empty when refused, and for tasks
-            without classes.
-        error: Why the file was refused; None when it was not.
-        files: The written files by kind: the task's `picture`, as `mask`, and `overlay`.
-    """
-
-    path: str
-    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints: all but the maps themselves."""
-        return {
-            "path": self.path,
-            "shares": dict(self.shares),
-            "files": dict(self.files),
-            "error": self.error,
-        }
 
 
 def measure_maps(
@@ -70,11 +40,13 @@ def measure_maps(
         the model's scores of each image.
     """
     predictor = DensePredictor(view.model, source=view.source)
+    mirrors = MirrorPredictor(predictor, task, view.views)
     metric = task.build_metric()
     plain = task.build_metric() if task.yardstick else None
     scores: list[dict[str, float]] = []
     for batch, indices in _batches(view.features, len(targets)):
-        maps = predictor.read_maps(batch)
+        # With views the features are images, several of each; else whatever the source is of.
+        maps = mirrors.read_maps(np.asarray(batch)) if view.views else [predictor.read_maps(batch)]
         for place, index in enumerate(indices):
             target = targets.whole(int(index))
             ys, xs = place_pixels(target.shape[:2], targets.image_size, targets.resize)
@@ -82,9 +54,8 @@ def measure_maps(
             if not (seen_ys.any() and seen_xs.any()):  # a crop of an image that is all but a line
                 scores.append({})
                 continue
-            prediction = predictor.predict(
-                [tensor[place] for tensor in maps], ys[seen_ys], xs[seen_xs], task.postprocess
-            )
+            own = [[tensor[place] for tensor in tensors] for tensors in maps]
+            prediction = mirrors.predict(own, ys[seen_ys], xs[seen_xs])
             seen = np.ix_(seen_ys, seen_xs)
             scores.append(metric.add(prediction, target[seen]))
             if plain is not None:
@@ -145,6 +116,7 @@ def predict_maps(
     folder = options.out
     pictures = None if folder is None else Pictures(folder, paths, kind=task.picture)
     predictor = DensePredictor(model)
+    mirrors = MirrorPredictor(predictor, task, options.views)
     palette = choose_palette(len(task.classes)) if task.palette is None else task.palette
     if options.native and not predictor.is_seamless:
         options.report(
@@ -160,7 +132,7 @@ def predict_maps(
             if options.native:
                 maps = predictor.predict_large(pixels, task.postprocess)
             else:
-                maps = _predict_resized(predictor, pixels, task, options.resize)
+                maps = _predict_resized(mirrors, pixels, predictor.image_size, options)
             shares = _shares(maps, task.classes)
             if pictures is None:
                 yield MapPrediction(str(path), maps, shares)
@@ -175,15 +147,16 @@ def predict_maps(
 
 
 def _predict_resized(
-    predictor: DensePredictor, pixels: np.ndarray, task: DenseTask, resize: Resize
+    predictor: MirrorPredictor, pixels: np.ndarray, size: Size, options: PredictionOptions
 ) -> dict[str, np.ndarray]:
     """Predicts an image, uint8 (h, w, 3), that the base sees at the model's size."""
-    size = predictor.image_size
-    maps = predictor.read_maps(resize_pixels(pixels, size, resize)[np.newaxis])
-    ys, xs = place_pixels(pixels.shape[:2], size, resize)
+    resized = {size: resize_pixels(pixels, size, options.resize)[np.newaxis]}
+    maps = predictor.read_maps(build_views(resized, size, options.views or (View("whole"),)))
+    ys, xs = place_pixels(pixels.shape[:2], size, options.resize)
     down, along = find_seen(ys, xs, size)
     seen = down[:, np.newaxis] & along
-    prediction = predictor.predict([tensor[0] for tensor in maps], ys, xs, task.postprocess)
+    own = [[tensor[0] for tensor in tensors] for tensors in maps]
+    prediction = predictor.predict(own, ys, xs)
     return {name: blank_unseen(values, seen) for name, values in prediction.items()}
 
 

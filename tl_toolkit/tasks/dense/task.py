@@ -17,6 +17,7 @@ from tl_toolkit.architectures.taps import pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.base import Task
+from tl_toolkit.tasks.dense.answers import MapAnswers
 from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
 from tl_toolkit.tasks.dense.inspection import inspect_targets
 from tl_toolkit.tasks.dense.sampling import SampledPixels
@@ -36,7 +37,6 @@ from tl_toolkit.tasks.types import (
     SplitView,
     Table,
     Transform,
-    name_columns,
 )
 
 __all__ = ["PREFIX_BATCH", "DenseTask", "MapMetric"]
@@ -286,32 +286,10 @@ class DenseTask(Task):
 
         yield from predict_maps(model, paths, self, options)
 
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns the largest class of each file, and the pictures written.
-
-        Args:
-            records: Predictions.
-            wide: Include the share of every class.
-        """
-        pictures: list[str] = next(
-            (list(record["files"]) for record in records if record["files"]), []
-        )
-        if wide:
-            rows = [
-                [
-                    record["path"],
-                    *map(record["files"].get, pictures),
-                    *map(record["shares"].get, self.classes),
-                ]
-                for record in records
-            ]
-            return Table(["path", *pictures, *name_columns("share", self.classes)], rows)
-        has_classes = any(record["shares"] for record in records)
-        rows = []
-        for record in records:
-            most = next(iter(record["shares"].items()), (None, None)) if has_classes else ()
-            rows.append([record["path"], *most, *map(record["files"].get, pictures)])
-        return Table(["file", *(["most of it", "share"] if has_classes else []), *pictures], rows)
+    @property
+    def answers(self) -> MapAnswers:
+        """How predictions are shown."""
+        return MapAnswers(self.classes)
 
     def build_endpoints(
         self, model: keras.Model, resize: Resize, *, webp: bool = True

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -17,6 +15,7 @@ from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
     choose_thresholds,
@@ -318,40 +317,10 @@ class Multilabel(ImageTask):
         rows = outputs.astype(np.float64)
         return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
 
-    def describe(
-        self, path: Path, output: np.ndarray | None, error: str | None
-    ) -> LabelsPrediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: float32 (classes,), or None.
-            error: Why the file was refused, or None.
-        """
-        if output is None:
-            return LabelsPrediction(str(path), (), {}, error)
-        probabilities = dict(zip(self.classes, map(float, output), strict=True))
-        return LabelsPrediction(str(path), tuple(self._select(output)), probabilities)
-
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns the classes of each file.
-
-        Args:
-            records: Predictions.
-            wide: Include the probability of every class.
-        """
-        names = self.classes if wide else ()
-        return Table(
-            ["path" if wide else "file", "labels", *name_columns("probability", names)],
-            [
-                [
-                    record["path"],
-                    (self._separator if wide else ", ").join(record["labels"]),
-                    *map(record["probabilities"].get, names),
-                ]
-                for record in records
-            ],
-        )
+    @property
+    def answers(self) -> LabelsAnswers:
+        """How probabilities are read."""
+        return LabelsAnswers(self.classes, self.thresholds, self._separator)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -381,29 +350,3 @@ class Multilabel(ImageTask):
         is_clear = np.abs(expected - self.thresholds) > 2 * BYTES_LIMIT
         predicted = expected >= self.thresholds
         return bool((outputs["predicted"] == predicted)[is_clear].all())
-
-
-@dataclass(frozen=True)
-class LabelsPrediction:
-    """The classes of one file.
-
-    Attributes:
-        path: The file.
-        labels: Those whose probability is at least their threshold; none when refused.
-        probabilities: Probability in [0, 1] by class name; empty when refused.
-        error: Why the file was refused; None when it was not.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-    probabilities: Mapping[str, float]
-    error: str | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints."""
-        return {
-            "path": self.path,
-            "labels": list(self.labels),
-            "probabilities": dict(self.probabilities),
-            "error": self.error,
-        }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,6 +15,7 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
+from tl_toolkit.tasks.regression.answers import ValuesAnswers, ValuesPrediction, shorten
 from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
@@ -199,7 +198,7 @@ class Regression(ImageTask):
         metrics, sample = self.measure(outputs, targets, losses=losses)
         predicted = name_columns("predicted", self.classes)
         rows = [
-            [*map(float, example.targets), *map(_shorten, output)]
+            [*map(float, example.targets), *map(shorten, output)]
             for example, output in zip(view.examples, outputs, strict=True)
         ]
         return Evaluation(metrics, Table([*self.classes, *predicted], rows), sample)
@@ -243,35 +242,10 @@ class Regression(ImageTask):
         """
         return self.as_outputs(scores)
 
-    def describe(
-        self, path: Path, output: np.ndarray | None, error: str | None
-    ) -> ValuesPrediction:
-        """Returns the prediction for a file.
-
-        Args:
-            path: The file.
-            output: float32 (columns,), or None.
-            error: Why the file was refused, or None.
-        """
-        values = () if output is None else zip(self.classes, map(_shorten, output), strict=True)
-        return ValuesPrediction(str(path), dict(values), error)
-
-    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
-        """Returns the numbers of each file.
-
-        Args:
-            records: Predictions.
-            wide: Whether it is for CSV.
-        """
-        rows: list[list[Any]] = []
-        for record in records:
-            values = [record["values"].get(name) for name in self.classes]  # none of a refused file
-            # Six digits whatever the unit: with four behind the point a dose of 0.00002 is 0.
-            shown = [None if value is None else f"{value:.6g}" for value in values]
-            rows.append([record["path"], *(values if wide else shown)])
-        if wide:
-            return Table(["path", *name_columns("predicted", self.classes)], rows)
-        return Table(["file", *self.classes], rows)
+    @property
+    def answers(self) -> ValuesAnswers:
+        """How numbers are read."""
+        return ValuesAnswers(self.classes)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -300,27 +274,3 @@ class Regression(ImageTask):
         rounding = _ROUNDINGS * np.spacing(np.abs(expected))
         difference = np.maximum(np.abs(outputs - expected) - rounding, 0)
         return np.asarray(difference / self._scale.numpy())
-
-
-@dataclass(frozen=True)
-class ValuesPrediction:
-    """The numbers of one file.
-
-    Attributes:
-        path: The file.
-        values: By column, in the units of the table; empty when the file was refused.
-        error: Why it was refused; None when it was not.
-    """
-
-    path: str
-    values: Mapping[str, float]
-    error: str | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns what `--format jsonl` prints."""
-        return {"path": self.path, "values": dict(self.values), "error": self.error}
-
-
-def _shorten(value: np.float32) -> float:
-    """Returns the number with the fewest digits that is this float32: 73.96, not 73.95999908."""
-    return float(str(value))

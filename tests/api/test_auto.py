@@ -1,0 +1,311 @@
+"""`tl.auto`: a result first, then what fits into the time, which a clock of the tests measures."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import tl_toolkit as tl
+from tests.command import tltool
+from tests.conftest import ROOT, draw_class_folders
+from tl_toolkit.api.auto_fitting import Fitting
+from tl_toolkit.api.auto_record import AutoRecord, FinishedRun
+from tl_toolkit.api.auto_steps import Automatic
+from tl_toolkit.api.rank_bases import RankedBase
+from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.events import Event, ignore
+from tl_toolkit.plan.automatic import read_first
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tuning.budget import Budget, Pace, TimeIsUp
+from tl_toolkit.tuning.journal import Trial
+
+MINUTES = 1000
+CHANGES = [
+    f"model.weights={ROOT / 'models' / 'digits_vgg_tiny.weights.h5'}",
+    "data.image_size=32",
+]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def draw_shapes(folder, count=24, seed=2):
+    """Balls, boxes and cones of any colour on noise, which a head alone does not tell apart."""
+    random = np.random.default_rng(seed)
+    for kind in ("ball", "box", "cone"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            noise = random.integers(0, 160, (32, 32, 3), dtype=np.uint8)
+            image = Image.fromarray(noise)
+            x, y = map(int, random.integers(2, 14, 2))
+            side = int(random.integers(10, 16))
+            color = tuple(map(int, random.integers(60, 255, 3)))
+            box = (x, y, x + side, y + side)
+            draw = ImageDraw.Draw(image)
+            if kind == "ball":
+                draw.ellipse(box, fill=color)
+            elif kind == "box":
+                draw.rectangle(box, fill=color)
+            else:
+                corners = [(x, y + side), (x + side, y + side), (x + side // 2, y)]
+                draw.polygon(corners, fill=color)
+            image.save(folder / kind / f"{number}.png")
+    return folder
+
+
+def start(photos, out, handle, clock, **options):
+    return tl.auto(
+        photos, minutes=MINUTES, bases=["vgg_tiny"], overrides=CHANGES, out=out, clock=clock,
+        progress=handle, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """An `auto` that was interrupted after its first trial: images, its folder, its record."""
+    folder = tmp_path_factory.mktemp("auto")
+    photos, clock = draw_shapes(folder / "shapes"), Clock()
+
+    def handle(event):
+        if event.kind == "features_computed" and not clock.now:
+            clock.now = 1000.0  # which the first run takes around its training
+        if event.kind == "trial_ended":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(photos, folder / "out", handle, clock)
+    record = AutoRecord.read(RunFolder(folder / "out"))
+    status = RunFolder(folder / "out").read_status()
+    return photos, folder / "out", record, status
+
+
+@pytest.fixture(scope="module")
+def finished(stopped):
+    """The same, resumed until the next trial no longer fits; and the events since."""
+    photos, out, record, _ = stopped
+    clock, events = Clock(), []
+
+    def handle(event):
+        events.append(event)
+        if event.kind == "trial_ended":
+            clock.now = 60 * MINUTES - record.seconds - 1500
+
+    return start(photos, out, handle, clock, resume=True), events
+
+
+def test_an_interrupt_leaves_a_finished_run_with_its_report(stopped):
+    _, out, record, status = stopped
+
+    assert (status["kind"], status["state"]) == ("auto", "interrupted")
+    assert record.chosen == "models/head-vgg-tiny" and record.seconds == 1000
+    head = tl.load_run(out / record.chosen)
+    assert (head.path / "report" / "index.html").is_file()
+    assert head.metrics["validation"]["accuracy"] == record.runs[0].score
+    assert (out / "recipe.yaml").is_file()
+
+
+def test_what_was_done_is_not_done_again(finished):
+    found, events = finished
+
+    assert not [event for event in events if event.kind == "features_computed"]
+    texts = [event.text for event in events if event.kind == "message"]
+    assert not [text for text in texts if text.startswith("run models/head")]
+    assert [event.facts["number"] for event in events if event.kind == "trial_ended"] == [2]
+    assert [trial["number"] for trial in found.record.trials] == [1, 2]
+
+
+def test_the_winner_becomes_a_run_if_it_fits_and_another_trial_would_not(finished):
+    found, _ = finished
+    head, tuned = found.record.runs
+    best = max(found.record.trials, key=lambda trial: trial["score"])
+
+    assert tuned.name == f"models/tuned-vgg-tiny-{best['number']}"
+    assert tuned.objective == pytest.approx(best["score"]) and tuned.score > head.score
+    assert tl.load_run(found.path / tuned.name).metrics["best"]["phase"] == "tune"
+
+
+def test_of_runs_that_are_not_to_be_told_apart_the_cheapest_is_chosen(finished):
+    found, _ = finished
+    head, tuned = found.record.runs
+
+    assert (found.record.chosen, found.record.tied) == (head.name, [tuned.name])
+    assert found.record.why["choice"] == (
+        f"{head.name} is not to be told apart from {tuned.name}, and is the cheapest of them"
+    )
+    assert found.best.path == found.path / head.name
+
+
+def test_its_recipe_is_one_that_finetune_repeats(finished, tmp_path):
+    found, _ = finished
+
+    again = tl.finetune(found.recipe, root=tmp_path, overrides={"report": False})
+
+    assert again.metrics["weights_sha256"] == found.best.metrics["weights_sha256"]
+    assert found.recipe.read_text().startswith("# auto: trial ")
+
+
+def test_the_command_says_what_it_tried_and_why(stopped, finished, tmp_path):
+    photos, out, _, _ = stopped
+    head, tuned = finished[0].record.runs
+    words = ("auto", photos, *CHANGES, "--bases", "vgg_tiny", "--out", out)
+
+    done = tltool(*words, "--resume", cwd=tmp_path)
+
+    assert "features: " not in done.stderr and "run models/" not in done.stderr
+    assert f"{head.name} *" in done.stdout and f"{tuned.name} " in done.stdout
+    assert f"{head.name} is not to be told apart from {tuned.name}" in done.stdout
+    assert "trial 1 unfreeze from" in " ".join(done.stdout.split())
+    assert f"tltool finetune {out}/recipe.yaml" in done.stderr
+
+
+def test_a_folder_in_use_is_refused_and_so_is_another_question(stopped, finished, tmp_path):
+    photos, out, _, _ = stopped
+    words = ("auto", photos, *CHANGES, "--bases", "vgg_tiny", "--out", out)
+
+    refused = tltool(*words, cwd=tmp_path, code=2).stderr
+    other = tltool(*words, "--resume", "--seed", "1", cwd=tmp_path, code=2).stderr
+    report = tltool("report", out, cwd=tmp_path, code=2).stderr
+
+    assert "--resume to go on with it" in refused
+    assert "was begun with another seed" in other
+    assert "tltool evaluate" in report and "models/head-vgg-tiny" in report
+
+
+def test_a_trial_that_would_leave_no_time_for_its_run_is_stopped():
+    clock = Clock()
+    pace = Pace(clock)
+    pace.around = 10.0
+    budget = Budget(100, clock)
+    fitting = Fitting(budget, pace, budget.check, operations=1, images=(10, 5))
+    step = Event("step_ended")
+
+    assert fitting.choose_epochs() == 8 and fitting.fits([])
+    clock.now = 30.0
+    fitting.watch(step)  # its run would take 1.25 x (10 + 30), the end of the search 5
+    clock.now = 37.0  # 63 are left, 63.75 needed
+    with pytest.raises(TimeIsUp):
+        fitting.watch(step)
+
+
+def trial(number, score, seconds):
+    return Trial(number, {}, "completed", score, None, None, seconds, 0.0)
+
+
+def test_another_trial_fits_if_it_and_the_run_of_the_best_one_do():
+    clock = Clock()
+    pace = Pace(clock)
+    pace.around = 10.0
+    budget = Budget(100, clock)
+    fitting = Fitting(budget, pace, budget.check, operations=1, images=(10, 5))
+    done = [trial(1, 0.7, 30.0), trial(2, 0.8, 20.0), trial(3, 0.6, 16.0)]
+
+    clock.now = 26.0  # 25 for the trial, 5 for the end, 1.25 x (10 + 25) for its run: 73.75
+    assert fitting.fits(done)
+    clock.now = 27.0
+    assert not fitting.fits(done)
+    failed = replace(trial(3, None, 99.0), state="failed")
+    clock.now = 26.0
+    assert fitting.fits([*done[:2], failed])
+
+
+def test_where_not_one_trial_fits_the_reason_has_its_seconds():
+    clock = Clock()
+    pace = Pace(clock)
+    pace.around = 40.0
+    budget = Budget(100, clock)
+    fitting = Fitting(budget, pace, budget.check, operations=1, images=(10, 5))
+
+    assert fitting.choose_epochs() is None
+    # 20 for a trial, 20 for the end, 1.25 x (40 + 20) for its run
+    assert fitting.refusal == (
+        "no search fits: a trial and its run take about 115 s, and 100 s are left"
+    )
+
+
+@pytest.fixture
+def steps(tmp_path):
+    photos = draw_class_folders(tmp_path / "photos", count=4)
+    first, _ = read_first(photos, task="", base="vgg_tiny", seed=0, overrides=CHANGES)
+    record = AutoRecord({}, 1.0)
+    return Automatic(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore)
+
+
+def base(name, probe, interval, operations):
+    return RankedBase(name, name, {}, 10, operations, True, probe, interval)
+
+
+def test_the_base_that_is_tuned_is_the_cheapest_of_those_that_equal_the_best(steps):
+    plans = {name: (name, None) for name in ("best", "near", "worse", "small")}
+    steps.record.bases = [
+        base("best", 0.9, (0.85, 0.95), 300),
+        base("near", 0.86, (0.8, 0.91), 200),
+        base("worse", 0.7, (0.6, 0.8), 50),
+    ]
+
+    assert steps._choose_base(plans, "small") == "near"
+    assert steps.record.why["base"] == (
+        "base near is not to be told apart from best, and takes the fewest operations"
+    )
+    steps.record.bases = steps.record.bases[::2]
+    assert steps._choose_base(plans, "small") == "best"
+    steps.record.bases = []
+    assert steps._choose_base(plans, "small") == "small"  # none was judged
+
+
+def test_a_better_run_is_chosen_though_it_costs_more(steps, monkeypatch):
+    cheap = FinishedRun("models/head", "a", "", 0.7, None, 100, 300, 10, 0, 5.0, 0.7)
+    tuned = replace(cheap, name="models/tuned", score=0.9, trained=500)
+    steps.record.runs = [cheap, tuned]
+    for run in steps.record.runs:
+        path = steps.folder.path / run.name
+        path.mkdir(parents=True)
+        (path / "recipe.yaml").write_text("name: shapes\n")
+    monkeypatch.setattr(steps, "_equals", lambda best, other: False)
+
+    steps._choose()
+
+    assert (steps.record.chosen, steps.record.tied) == ("models/tuned", [])
+    assert steps.folder.recipe.read_text() == (
+        "# auto: models/tuned has the best score\nname: shapes\n"
+    )
+
+
+def test_what_cannot_be_done_is_refused_before_any_work(tmp_path):
+    photos = draw_class_folders(tmp_path / "photos", count=4)
+
+    with pytest.raises(RecipeError, match="got 0\n  expected more than 0"):
+        tl.auto(photos, minutes=0)
+    with pytest.raises(DataError, match="is no folder and no table"):
+        tl.auto(tmp_path / "none")
+    with pytest.raises(RecipeError, match=r"holds no auto\.json"):
+        tl.auto(photos, out=tmp_path / "out", resume=True)
+    with pytest.raises(RecipeError, match="no base can be used"):
+        tl.auto(photos, bases=["mobilenet:alpha=0.25"], root=tmp_path, most_parameters=1000)
+    assert not (tmp_path / "photos-auto").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_what_a_minute_allows_on_real_images(assets, tmp_path, monkeypatch):
+    name = "mobilenet_2_5_224_tf_no_top.h5"
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    (tmp_path / "keras" / "models" / name).symlink_to(assets / "weights" / name)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    photos = assets / "images" / "hymenoptera"
+    words = ("--minutes", "1", "--bases", "mobilenet:alpha=0.25", "--json")
+
+    record = json.loads(tltool("auto", photos, *words, cwd=tmp_path).stdout)
+
+    steps = [row["seconds"] for kind in ("runs", "trials") for row in record[kind]]
+    assert record["minutes"] == 1 and sum(steps) < record["seconds"]
+    assert record["runs"][0]["score"] > 0.8
+    chosen = tl.load_run(tmp_path / "runs" / "hymenoptera-auto" / "001" / record["chosen"])
+    assert (chosen.path / "report" / "index.html").is_file()
+    assert "search" in record["why"]

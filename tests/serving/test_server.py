@@ -1,0 +1,443 @@
+"""The server: its limits, its token, slow clients, new versions, and how it ends."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+import tl_toolkit as tl
+from tests.command import tltool
+from tests.serving.models import draw_image, write_model
+from tl_toolkit.serving import versions
+from tl_toolkit.serving.saved_model import ServedModel
+
+PREDICT = "/v1/models/photos:predict"
+PIXEL = {"instances": [[[[255, 0, 0]]]]}
+LONG = 60
+
+
+@pytest.fixture
+def serve(small_model):
+    """Starts a server, which ends with the test."""
+    servers = []
+
+    def serve(folder=small_model, **settings):
+        servers.append(tl.serve(folder, port=0, progress=False, **settings))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A gate before each call of the model, and whether one has come there."""
+    gate, begun, call = threading.Event(), threading.Event(), ServedModel.call
+
+    def wait(model, signature, inputs):
+        begun.set()
+        gate.wait(LONG)
+        return call(model, signature, inputs)
+
+    def hold():
+        monkeypatch.setattr(ServedModel, "call", wait)
+        return gate, begun
+
+    yield hold
+    gate.set()
+
+
+def post(server, body=None, **settings):
+    return httpx.post(
+        f"{server.url}{PREDICT}", timeout=LONG, **({"json": body or PIXEL} | settings)
+    )
+
+
+def read_all(connection):
+    """Returns what a server sends until it closes the connection."""
+    connection.settimeout(LONG)
+    chunks = []
+    while chunk := connection.recv(1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def connect(server):
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    return socket.create_connection((host, int(port)))
+
+
+# ------------------------------------------------------------------ limits of a request
+
+
+def test_a_large_body_is_refused(serve):
+    server = serve(max_body_mib=0.001)
+    large = b" " * 2000
+
+    told = post(server, content=large, json=None)
+    streamed = post(server, content=iter([large]), json=None)  # without a Content-Length
+
+    for response in (told, streamed):
+        assert response.status_code == 413
+        assert response.json() == {"error": "a request takes at most 1,048 bytes"}
+    assert post(server).status_code == 200
+
+
+def test_a_compressed_body_is_refused(server):
+    response = post(server, headers={"Content-Encoding": "gzip"})
+
+    assert response.status_code == 415
+
+
+def test_a_body_that_does_not_come_is_refused_in_time(serve):
+    with connect(serve(timeout_seconds=0.2)) as connection:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+        connection.sendall(head.encode() + b'{"instances"')
+
+        answer = read_all(connection)
+
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"took more than 0.2 s" in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: "])
+def test_a_head_that_does_not_come_ends_the_connection(serve, sent):
+    with connect(serve(timeout_seconds=0.2)) as connection:
+        connection.sendall(sent)
+
+        connection.settimeout(LONG)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""  # the end of the connection
+
+
+def test_an_answer_that_nobody_reads_ends_the_connection(serve):
+    server = serve(timeout_seconds=0.2)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:  # until its buffers are full, and it has waited
+                connection.sendall(request * 100)
+
+    assert httpx.get(server.url, timeout=LONG).status_code == 200
+
+
+def test_an_answer_that_takes_long_is_given_up(serve, held):
+    server = serve(timeout_seconds=0.3)
+    gate, _ = held()
+
+    response = post(server)
+
+    assert response.status_code == 504
+    assert response.json() == {"error": "the model did not answer within 0.3 seconds"}
+    gate.set()
+    assert post(server).status_code == 200
+
+
+def test_more_images_than_may_wait_are_told_to_come_back(serve, held):
+    server = serve(queue=2, max_batch=1)
+    gate, begun = held()
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(post, server)]
+        begun.wait(LONG)
+        waiting += [pool.submit(post, server) for _ in range(2)]
+        with httpx.Client(base_url=server.url, timeout=LONG) as client:
+            while "tltool_waiting_images 2.0" not in client.get("/metrics").text:
+                time.sleep(0.01)
+            refused = client.post(PREDICT, json=PIXEL)
+        gate.set()
+
+        assert [answer.result().status_code for answer in waiting] == [200, 200, 200]
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+
+
+def test_an_error_of_the_server_is_no_text_of_its_own(server, monkeypatch, caplog):
+    def fail(model, signature, inputs):
+        raise ValueError("secret")
+
+    monkeypatch.setattr(ServedModel, "call", fail)
+
+    response = post(server)
+
+    assert response.status_code == 500
+    assert response.json() == {"error": "the server failed; its log says why"}
+    assert "secret" in caplog.text
+
+
+# ------------------------------------------------------------------ who may ask
+
+
+def test_a_token_is_asked_for(serve):
+    server = serve(token="s3cret é")
+    given = {
+        "none": {},
+        "another": {"Authorization": "Bearer other"},
+        "no bearer": {"Authorization": b"Basic s3cret \xc3\xa9"},
+        "right": {"Authorization": "Bearer s3cret é".encode()},
+        "right, in small letters": {"Authorization": "bearer s3cret é".encode()},
+    }
+
+    answers = {name: post(server, headers=headers) for name, headers in given.items()}
+
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "none": 401,
+        "another": 401,
+        "no bearer": 401,
+        "right": 200,
+        "right, in small letters": 200,
+    }
+    assert answers["none"].headers["www-authenticate"] == "Bearer"
+    assert answers["none"].json() == {"error": "a bearer token is needed"}
+
+
+def test_health_and_the_page_need_no_token_and_all_else_does(serve):
+    server = serve(token="s3cret")
+    paths = [
+        "/",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2",
+        "/metrics",
+        "/v1/models/photos",
+        "/x",
+    ]
+
+    codes = {path: httpx.get(server.url + path, timeout=LONG).status_code for path in paths}
+
+    assert codes == dict.fromkeys(paths[:3], 200) | dict.fromkeys(paths[3:], 401)
+
+
+def test_an_address_that_others_reach_is_warned_of_without_a_token(small_model):
+    def told(**settings):
+        texts = []
+        with tl.serve(small_model, port=0, progress=lambda event: texts.append(event), **settings):
+            pass
+        return [event.text for event in texts if event.kind == "warning"]
+
+    assert told(host="0.0.0.0") == [
+        "anybody who reaches 0.0.0.0 may ask this server: it has no --token-file"
+    ]
+    assert told(host="0.0.0.0", token="x") == told(host="localhost") == []
+
+
+# ------------------------------------------------------------------ what it says of itself
+
+
+def test_metrics_count_requests_and_batches(serve, encode):
+    server = serve()
+    images = [encode(draw_image(255))] * 3
+    post(server, {"signature_name": "serve_bytes", "instances": images})
+    post(server, {"instances": []})
+    httpx.get(f"{server.url}/nothing")
+
+    response = httpx.get(f"{server.url}/metrics")
+
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    lines = response.text.splitlines()
+    expected = {
+        'tltool_requests_total{code="200",endpoint="predict"} 1.0',
+        'tltool_requests_total{code="400",endpoint="predict"} 1.0',
+        'tltool_requests_total{code="404",endpoint="unknown"} 1.0',
+        'tltool_request_seconds_count{endpoint="predict"} 2.0',
+        "tltool_batch_images_sum 3.0",
+        "tltool_batch_images_count 1.0",
+        "tltool_waiting_images 0.0",
+        "tltool_model_version 1.0",
+    }
+    assert expected - set(lines) == set()
+    assert "process_resident_memory_bytes" in response.text
+
+
+# ------------------------------------------------------------------ how it ends
+
+
+def test_a_signal_ends_it_when_requests_in_flight_are_answered(serve, held):
+    server = serve()
+    gate, begun = held()
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(post, server)
+
+        def end():
+            begun.wait(LONG)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:  # it listens no more, and the request still waits
+                with socket.socket() as asked:
+                    if asked.connect_ex(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))):
+                        break
+                time.sleep(0.01)
+            was_done = answer.done()
+            gate.set()
+            return was_done
+
+        ended = pool.submit(end)
+        before = signal.getsignal(signal.SIGTERM)
+        server.wait()
+
+        assert not ended.result()
+        assert answer.result().status_code == 200
+        assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(httpx.ConnectError):
+        post(server)
+
+
+def test_no_thread_is_left(small_model):
+    before = {thread.name for thread in threading.enumerate()}
+
+    with tl.serve(small_model, port=0, progress=False) as server:
+        assert post(server).status_code == 200
+
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert {name for name in left if not name.startswith("asyncio_")} == set()
+
+
+# ------------------------------------------------------------------ new versions
+
+
+@pytest.fixture
+def folder(small_model, tmp_path):
+    return shutil.copytree(small_model, tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory):
+    """A second version of the model."""
+    return write_model(tmp_path_factory.mktemp("second"), 2) / "2"
+
+
+def find_version(client):
+    response = client.post(PREDICT, json=PIXEL)
+    assert response.status_code == 200, response.text
+    return response.json()["predictions"][0]["version"]
+
+
+def test_a_new_version_takes_over_and_no_answer_fails(serve, folder, second, monkeypatch):
+    monkeypatch.setattr(versions, "POLL_SECONDS", 0.02)
+    server = serve(folder, watch=True)
+    stop, seen = threading.Event(), set()
+
+    def ask():
+        with httpx.Client(base_url=server.url, timeout=LONG) as client:
+            while not stop.is_set():
+                seen.add(find_version(client))
+
+    with ThreadPoolExecutor() as pool, httpx.Client(base_url=server.url, timeout=LONG) as client:
+        askers = [pool.submit(ask) for _ in range(4)]
+        try:
+            while 1 not in seen:
+                time.sleep(0.01)
+            shutil.copytree(second, folder / "draft")
+            os.rename(folder / "draft", folder / "2")
+            while 2 not in seen:
+                time.sleep(0.01)
+        finally:
+            stop.set()
+        for asker in askers:
+            asker.result()
+        states = client.get("/v1/models/photos").json()["model_version_status"]
+
+        assert [(each["version"], each["state"]) for each in states] == [("2", "AVAILABLE")]
+        assert client.post("/v1/models/photos/versions/1:predict", json=PIXEL).status_code == 404
+        shutil.rmtree(folder / "2")  # the one before is served again
+        while find_version(client) != 1:
+            time.sleep(0.01)
+
+
+def test_a_version_that_cannot_be_loaded_is_left_aside_until_it_changes(
+    serve, folder, second, monkeypatch
+):
+    monkeypatch.setattr(versions, "POLL_SECONDS", 0.02)
+    server = serve(folder, watch=True)
+    (folder / "2").mkdir()
+    (folder / "2" / "saved_model.pb").write_bytes(b"torn")
+    with httpx.Client(base_url=server.url, timeout=LONG) as client:
+        while len(states := client.get("/v1/models/photos").json()["model_version_status"]) < 2:
+            time.sleep(0.01)
+        assert [(each["version"], each["state"]) for each in states] in (
+            [("2", "END"), ("1", "AVAILABLE")],
+            [("2", "LOADING"), ("1", "AVAILABLE")],
+        )
+        assert find_version(client) == 1
+
+        shutil.copytree(second, folder / "2", dirs_exist_ok=True)
+        while find_version(client) != 2:
+            time.sleep(0.01)
+
+
+def test_files_of_the_same_number_that_were_replaced_are_loaded(serve, folder, second, monkeypatch):
+    monkeypatch.setattr(versions, "POLL_SECONDS", 0.02)
+    server = serve(folder, watch=True)
+    shutil.rmtree(folder / "1")
+    os.rename(shutil.copytree(second, folder / "draft"), folder / "1")
+
+    with httpx.Client(base_url=server.url, timeout=LONG) as client:
+        while find_version(client) != 2:  # the model says so, the folder is still 1
+            time.sleep(0.01)
+        assert server.version == 1
+
+
+# ------------------------------------------------------------------ the command
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["nowhere"], 3, "is no run"),
+        (["{model}", "--name", "a/b"], 2, "is no name for a path"),
+        (["{model}", "--host", "999.1.1.1"], 2, "is no address"),
+        (["{model}", "--token", "a", "--token-file", "b"], 2, "one of them is enough"),
+        (["{model}", "--token-file", "nowhere"], 3, "cannot be read"),
+        (["{model}", "--queue", "4"], 2, "queue: expected at least max_batch"),
+        (["{model}", "--port", "{port}"], 2, "cannot be bound: Address already in use"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(tmp_path, small_model, words, code, text):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = {"model": small_model, "port": taken.getsockname()[1]}
+        done = tltool("serve", *[word.format(**values) for word in words], cwd=tmp_path, code=code)
+
+    assert text in done.stderr
+
+
+def test_a_missing_extra_is_named(tmp_path, small_model, monkeypatch):
+    from tl_toolkit.api import serve
+
+    monkeypatch.setattr(serve, "_NEEDS", ("starlette", "no_such_module"))
+
+    done = tltool("serve", small_model, cwd=tmp_path, code=2)
+
+    assert "not installed: no_such_module" in done.stderr
+    assert "pip install 'tl-toolkit[serve]'" in done.stderr
+
+
+def test_the_command_says_where_it_answers_and_ends_by_a_signal(tmp_path, small_model):
+    (tmp_path / "token").write_text("s3cret\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    codes = []
+
+    def end():
+        header = {"Authorization": "Bearer s3cret"}
+        url = f"http://127.0.0.1:{port}/v1/models/mine"
+        while not codes:
+            try:
+                codes.append(httpx.get(url, headers=header, timeout=LONG).status_code)
+            except httpx.TransportError:
+                time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    words = ["--port", port, "--name", "mine", "--token-file", "token"]
+    done = tltool("serve", small_model, *words, cwd=tmp_path)
+    thread.join()
+
+    assert codes == [200]
+    assert f"mine version 1 answers at http://127.0.0.1:{port}" in done.stderr

@@ -1,0 +1,101 @@
+"""Several devices share each batch, and train what one device trains."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+import tl_toolkit as tl
+from tests.training.test_loop import digits_recipe
+from tl_toolkit.errors import RecipeError
+from tl_toolkit.plan.devices import DeviceChoice, parse_devices
+from tl_toolkit.training.devices import OneDevice, refuse_small_batch
+
+CLOSE = 1e-5  # sums are added up in another order
+
+
+def measure(*arguments):
+    """What tests/training/replicas.py prints, which has a process of its own."""
+    command = [sys.executable, "-m", "tests.training.replicas", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_cases(found):
+    for name, row in found["cases"].items():
+        assert row["losses"] == 8, name
+        assert row["spread"] > 1e-2, name  # the steps do something
+        assert row["loss"] < CLOSE, name
+        assert row["weights"] < CLOSE, name
+        assert row["score"], name
+
+
+def test_replicas_in_a_process_that_splits_its_cpu_train_what_one_device_trains():
+    found = measure("2", "batch norm that trains")
+
+    check_cases(found)
+    together, alone = found["masks"]  # of equal examples, one on each replica
+    assert abs(together[0] - alone[0]) > 1e-3, "all replicas sampled the same mask"
+
+
+@pytest.mark.slow
+def test_everything_that_a_phase_may_ask_for_is_the_same_on_replicas():
+    found = measure("3")
+
+    check_cases(found)
+    assert len(found["cases"]) == 12
+    one, every, resumed = (found["runs"][name] for name in ("one", "all", "resumed"))
+    assert (one["devices"], every["devices"], resumed["devices"]) == (1, 3, 1)
+    for run in (every, resumed):
+        for row, expected in zip(run["history"], one["history"], strict=True):
+            for name in ("loss", "val_loss"):
+                assert expected[name] is None or math.isclose(
+                    row[name], expected[name], abs_tol=CLOSE
+                )
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("all", DeviceChoice("all")),
+        (2, DeviceChoice("2", count=2)),
+        ("2", DeviceChoice("2", count=2)),
+        ("0,2", DeviceChoice("0,2", places=(0, 2))),
+        ([1], DeviceChoice("1", places=(1,))),
+        ("1,", DeviceChoice("1,", places=(1,))),
+    ],
+)
+def test_devices_are_all_or_a_number_or_their_places(typed, expected):
+    assert parse_devices(typed) == expected
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "gpu", "1,1", "", "0-2", [], [-1], True])
+def test_other_words_are_refused_before_anything_is_done(typed, tmp_path):
+    with pytest.raises(RecipeError, match=r"(?s)^devices  .*expected all, a number of devices"):
+        tl.finetune(digits_recipe(), out=tmp_path / "run", devices=typed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_there_are_leave_no_run(tmp_path):
+    with pytest.raises(RecipeError, match=r"2: TensorFlow sees no GPU here, and 1 logical CPU"):
+        tl.finetune(digits_recipe(), out=tmp_path / "run", devices=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_are_counted_from_0():
+    with pytest.raises(RecipeError, match=r"(?s)1,4: this machine has 4 GPUs.*places from 0 to 3"):
+        parse_devices("1,4").select(4, "GPU")
+    assert parse_devices("1,3").select(4, "GPU") == [1, 3]
+    assert parse_devices("all").select(4, "GPU") == [0, 1, 2, 3]
+
+
+def test_a_batch_has_an_example_for_each_device():
+    class Eight(OneDevice):
+        count = 8
+
+    refuse_small_batch(Eight(), 8)
+    with pytest.raises(RecipeError, match=r"data\.batch_size  4 images on 8 devices"):
+        refuse_small_batch(Eight(), 4)

@@ -1,0 +1,102 @@
+"""Which engine answers a call of `predict`: Keras, or the LiteRT export without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from tl_toolkit.api.inputs import Inputs
+from tl_toolkit.catalog.records import RGB
+from tl_toolkit.errors import Problem, RecipeError, closest
+from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.runs.states import name_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tl_toolkit.api.run import Run
+    from tl_toolkit.tasks.predictions import Prediction
+
+__all__ = ["ENGINES", "Engine", "answer_by_export", "check_engine", "list_asks"]
+
+Engine = Literal["auto", "keras", "litert"]
+ENGINES = ("auto", "keras", "litert")
+
+
+def check_engine(engine: str) -> None:
+    """Refuses an engine that there is not.
+
+    Args:
+        engine: Its word.
+
+    Raises:
+        RecipeError: It is none of ENGINES.
+    """
+    if engine not in ENGINES:
+        near = closest(engine, ENGINES)
+        what = f"{engine!r} is no engine" + (f"; {near}" if near else "")
+        raise RecipeError(Problem("engine", what, f"Expected {', '.join(ENGINES)}."))
+
+
+def answer_by_export(
+    run: Run, inputs: Inputs, engine: Engine, *, asks: Sequence[str], report: Handler
+) -> list[Prediction] | None:
+    """Returns the predictions of the run's LiteRT export, or None where Keras has to answer.
+
+    Args:
+        run: The run.
+        inputs: The images.
+        engine: auto leaves to Keras what the export cannot answer, and says why if there is one.
+        asks: What the caller asks for that only Keras does.
+        report: Receives what answers, or why Keras does, and the count of images.
+
+    Raises:
+        RecipeError: `engine` is litert, and the export cannot answer.
+    """
+    if engine == "keras" or (engine == "auto" and "model" in vars(run)):
+        return None
+    if engine == "auto" and not (run.folder.export / "model.tflite").is_file():
+        return None
+    from tl_toolkit.export.quick import MOST_FILES, NotQuick, open_quick
+
+    if engine == "auto" and len(inputs.files) > MOST_FILES:
+        return None
+    refused = {path: problem.what for path, problem in inputs.missing.items()}
+    try:
+        if asks:
+            raise NotQuick(
+                f"{' and '.join(asks)}: Keras alone does that", hint="predict without --engine"
+            )
+        threads = min(4, os.cpu_count() or 1)
+        size, resize = run.recipe.data.image_size, run._resize
+        model = open_quick(run.folder, size, resize, threads=threads)
+        found = model.predict(inputs.files, run._answers, arrays=inputs.arrays, refused=refused)
+        predictions = list(found)
+    except NotQuick as reason:
+        if engine == "litert":
+            hint = reason.hint.replace("RUN", name_run(run.path))
+            raise RecipeError(Problem("--engine litert", str(reason), hint=hint)) from reason
+        if not reason.is_plain:
+            report(message(f"predicted by Keras: {reason}"))
+        return None
+    report(message(f"predicted by {model.runtime}, without TensorFlow"))
+    report(Event("images_inspected", done=len(predictions), total=len(predictions)))
+    return predictions
+
+
+def list_asks(run: Run, *, native: bool, tta: bool) -> list[str]:
+    """Returns what a call of `predict` asks for that takes Keras, in words.
+
+    Args:
+        run: The run.
+        native: Whether images are predicted at their own size.
+        tta: Whether outputs are averaged over views.
+    """
+    is_dense, channels = run.recipe.task.is_dense, run.recipe.data.channels
+    words = {
+        "masks of the files' own sizes": is_dense and not native,
+        "--native": native,
+        "--tta": tta,
+        f"images of {channels} channels": channels != RGB,
+    }
+    return [word for word, is_asked in words.items() if is_asked]

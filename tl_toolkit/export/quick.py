@@ -1,0 +1,157 @@
+"""Answers by a run's LiteRT export, in a process without TensorFlow.
+
+An export answers for a run only if its proof says that it was made of the run's model.keras, and
+that it is the file that was proved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_toolkit.errors import DataError
+from tl_toolkit.export.graph_process import SINGLE, Call, open_litert
+from tl_toolkit.images.geometry import Resize
+from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
+from tl_toolkit.runs.files import hash_file
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.predictions import Answers, Prediction
+
+__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "open_quick"]
+
+MOST_FILES = 32
+"""The most images that an export answers for unasked. For more, starting TensorFlow is a small part
+of the time, and Keras answers, as it does without an export."""
+
+_MODEL, _PROOF = "model.tflite", "parity.litert.json"
+_OF_WEIGHTS = ("config.json", "model.weights.h5")
+RUNTIME = "ai_edge_litert"
+"""The module that runs it."""
+
+
+class NotQuick(Exception):
+    """Why an export does not answer.
+
+    Args:
+        reason: Why, in words.
+        is_plain: Whether there is nothing to say of it: no export, or no runtime for it.
+        hint: What makes it answer.
+    """
+
+    def __init__(self, reason: str, *, is_plain: bool = False, hint: str = "") -> None:
+        super().__init__(reason)
+        self.is_plain = is_plain
+        self.hint = hint
+
+
+def describe_origin(model: Path, export: Path) -> dict[str, str]:
+    """Returns digests for a proof: of the model that an export was made of, and of the export.
+
+    Args:
+        model: The run's model.keras; may be missing.
+        export: What was written.
+    """
+    origin = {"model": _digest_model(model)} if model.is_file() else {}
+    return origin | ({"sha256": hash_file(export)} if export.is_file() else {})
+
+
+def _digest_model(path: Path) -> str:
+    """Returns a SHA-256 of the checksums of graph and weights, which takes no reading of them."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [archive.getinfo(name) for name in _OF_WEIGHTS]
+    text = "\n".join(f"{entry.filename} {entry.file_size} {entry.CRC}" for entry in entries)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class QuickModel:
+    """A run's LiteRT export.
+
+    Args:
+        call: Runs it on float32 (1, h, w, 3).
+        size: (height, width) that it takes.
+        resize: How images are resized to them.
+        runtime: The runtime and its version.
+    """
+
+    def __init__(self, call: Call, size: tuple[int, int], resize: Resize, runtime: str) -> None:
+        self._call = call
+        self._size = size
+        self._resize = resize
+        self.runtime = runtime
+
+    def predict(
+        self,
+        files: Sequence[Path],
+        answers: Answers,
+        *,
+        arrays: Mapping[Path, np.ndarray],
+        refused: Mapping[Path, str],
+    ) -> Iterator[Prediction]:
+        """Yields a prediction for each file.
+
+        Args:
+            files: Image files.
+            answers: What outputs say.
+            arrays: Pixels, uint8 (h, w, 3), of those that are no files.
+            refused: Why some hold no image.
+
+        Raises:
+            NotQuick: A file takes the decoder.
+        """
+        for path in files:
+            if path in refused:
+                yield answers.describe(path, None, refused[path])
+                continue
+            try:
+                pixels = arrays[path] if path in arrays else read_plain(path)
+            except NotPlain as error:
+                raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
+            image = resize_plain(pixels, self._size, self._resize)
+            named = self._call(image[np.newaxis].astype(np.float32))
+            output = named[SINGLE if SINGLE in named else answers.served]
+            yield answers.describe(path, np.array(output[0]), None)
+
+
+def open_quick(
+    folder: RunFolder, size: tuple[int, int], resize: Resize, *, threads: int
+) -> QuickModel:
+    """Opens the LiteRT export of a run.
+
+    Args:
+        folder: The run.
+        size: (height, width) that its model takes.
+        resize: How images are resized to them.
+        threads: Threads of a call.
+
+    Raises:
+        NotQuick: There is none, it is of another model, or its runtime is missing.
+    """
+    path, proof = folder.export / _MODEL, folder.export / _PROOF
+    if not (path.is_file() and proof.is_file()):
+        raise NotQuick(
+            "the run has no LiteRT export", is_plain=True, hint="tltool export RUN --to litert"
+        )
+    if importlib.util.find_spec(RUNTIME) is None:
+        hint = "pip install 'tl-toolkit[litert]'"
+        raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
+    if not _is_proved(folder, path, proof):
+        hint = "tltool export RUN --to litert"
+        raise NotQuick(f"{path} is not proved to be of this run's model.keras", hint=hint)
+    call, runtime = open_litert(str(path), threads)
+    return QuickModel(call, size, resize, runtime)
+
+
+def _is_proved(folder: RunFolder, path: Path, proof: Path) -> bool:
+    try:
+        report: dict[str, Any] = json.loads(proof.read_text("utf-8"))
+        wanted = {name: report[name] for name in ("model", "sha256")}
+        return bool(report["holds"]) and wanted == describe_origin(folder.model, path)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, DataError):
+        return False

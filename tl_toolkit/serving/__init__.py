@@ -1,0 +1,1 @@
+"""A server for SavedModels: two protocols, batches of several requests, and a page to try it."""

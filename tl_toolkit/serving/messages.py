@@ -1,0 +1,118 @@
+"""Bodies of requests, with their limits, and responses as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tl_toolkit.serving.tensors import Refusal
+
+__all__ = ["CLOSE", "Bodies", "write_error", "write_json"]
+
+CLOSE = {"Connection": "close"}
+"""The header of an answer to a request whose body was not read."""
+
+_SMALL = 1 << 16
+_HELD = 16
+_T = TypeVar("_T")
+
+
+class Bodies:
+    """Reads the bodies of requests.
+
+    At most 16 of the largest size are held in memory at once.
+
+    Args:
+        largest: The most bytes of one.
+        seconds: How long a client may take to send it.
+    """
+
+    def __init__(self, largest: int, seconds: float) -> None:
+        self._largest = largest
+        self._seconds = seconds
+        self._held = 0
+        self._converting = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def reading(self, request: Request) -> AsyncIterator[bytearray]:
+        """Yields the body of a request, which counts as held in memory during the block.
+
+        Args:
+            request: The request.
+
+        Raises:
+            Refusal: It is too large, takes too long, or others fill the memory.
+        """
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refusal(415, "a body is sent as it is: no Content-Encoding is known", CLOSE)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._largest:
+            raise self._describe_large()
+        body = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    async for chunk in request.stream():
+                        self._add(body, chunk)
+            except TimeoutError:
+                text = f"the request took more than {self._seconds:g} s"
+                raise Refusal(408, text, CLOSE) from None
+            yield body
+        finally:
+            self._held -= len(body)
+
+    def _add(self, body: bytearray, chunk: bytes) -> None:
+        body += chunk
+        self._held += len(chunk)
+        if len(body) > self._largest:
+            raise self._describe_large()
+        if self._held > _HELD * self._largest:
+            raise Refusal(429, "too many requests at once", CLOSE | {"Retry-After": "1"})
+
+    def _describe_large(self) -> Refusal:
+        return Refusal(413, f"a request takes at most {self._largest:,} bytes", CLOSE)
+
+    async def convert(self, size: int, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Returns what a function returns that reads or writes JSON.
+
+        Where that takes long it is called in a thread, so that other requests are heard meanwhile;
+        one at a time, as lists take many times the bytes of their text.
+
+        Args:
+            size: Bytes that it reads or writes.
+            function: The function.
+            arguments: What it takes.
+        """
+        if size <= _SMALL:
+            return function(*arguments)
+        async with self._converting:
+            return await asyncio.to_thread(function, *arguments)
+
+
+def write_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns a response.
+
+    Args:
+        value: What JSON can hold; NaN and Infinity are written as TensorFlow Serving does.
+        status: The status of HTTP.
+        headers: Further headers.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode("utf-8", "replace"), status, headers, media_type="application/json")
+
+
+def write_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns an error, which has one form in both protocols.
+
+    Args:
+        status: The status of HTTP.
+        text: A sentence.
+        headers: Further headers.
+    """
+    return write_json({"error": text}, status, headers)

@@ -1,0 +1,111 @@
+"""What probabilities of several labels say of a file, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tl_toolkit.tasks.multilabel.spec import MultilabelSection
+from tl_toolkit.tasks.predictions import Table, name_columns
+
+__all__ = ["LabelsAnswers", "LabelsPrediction", "build"]
+
+
+def build(
+    section: MultilabelSection, classes: Sequence[str], state: Mapping[str, Any]
+) -> LabelsAnswers:
+    """Returns how the outputs of an export are read.
+
+    Args:
+        section: The recipe's section.
+        classes: Class names in the order of the outputs.
+        state: What the task learned.
+    """
+    first = section.threshold if isinstance(section.threshold, float) else 0.5
+    learned = state.get("thresholds", {})  # none yet, of an interrupted run
+    thresholds = np.array([learned.get(name, first) for name in classes], np.float32)
+    return LabelsAnswers(tuple(classes), thresholds, section.separator)
+
+
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """The classes of one file.
+
+    Attributes:
+        path: The file.
+        labels: Those whose probability is at least their threshold; none when refused.
+        probabilities: Probability in [0, 1] by class name; empty when refused.
+        error: Why the file was refused; None when it was not.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+    error: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {
+            "path": self.path,
+            "labels": list(self.labels),
+            "probabilities": dict(self.probabilities),
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class LabelsAnswers:
+    """Reads probabilities of several labels.
+
+    Attributes:
+        classes: Class names in the order of the outputs.
+        thresholds: float32 (classes,), the probability from which on each is predicted.
+        separator: What stands between names of classes in a table.
+        served: The output of an export that is read.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: np.ndarray
+    separator: str
+    served: ClassVar[str] = "probabilities"
+
+    def describe(
+        self, path: Path, output: np.ndarray | None, error: str | None
+    ) -> LabelsPrediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: float32 (classes,), or None.
+            error: Why the file was refused, or None.
+        """
+        if output is None:
+            return LabelsPrediction(str(path), (), {}, error)
+        flags = output >= self.thresholds
+        labels = tuple(name for name, is_set in zip(self.classes, flags, strict=True) if is_set)
+        probabilities = dict(zip(self.classes, map(float, output), strict=True))
+        return LabelsPrediction(str(path), labels, probabilities)
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns the classes of each file.
+
+        Args:
+            records: Predictions.
+            wide: Include the probability of every class.
+        """
+        names = self.classes if wide else ()
+        return Table(
+            ["path" if wide else "file", "labels", *name_columns("probability", names)],
+            [
+                [
+                    record["path"],
+                    (self.separator if wide else ", ").join(record["labels"]),
+                    *map(record["probabilities"].get, names),
+                ]
+                for record in records
+            ],
+        )

@@ -1,0 +1,99 @@
+"""What the numbers of a model say of a file, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tl_toolkit.tasks.predictions import Table, name_columns
+from tl_toolkit.tasks.regression.spec import RegressionSection
+
+__all__ = ["ValuesAnswers", "ValuesPrediction", "build", "shorten"]
+
+
+def build(
+    section: RegressionSection, classes: Sequence[str], state: Mapping[str, Any]
+) -> ValuesAnswers:
+    """Returns how the outputs of an export are read.
+
+    Args:
+        section: Not used.
+        classes: The columns that are predicted, in the order of the outputs.
+        state: Not used: the model itself gives numbers in the units of the table.
+    """
+    return ValuesAnswers(tuple(classes))
+
+
+@dataclass(frozen=True)
+class ValuesPrediction:
+    """The numbers of one file.
+
+    Attributes:
+        path: The file.
+        values: By column, in the units of the table; empty when the file was refused.
+        error: Why it was refused; None when it was not.
+    """
+
+    path: str
+    values: Mapping[str, float]
+    error: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what `--format jsonl` prints."""
+        return {"path": self.path, "values": dict(self.values), "error": self.error}
+
+
+@dataclass(frozen=True)
+class ValuesAnswers:
+    """Reads numbers in the units of the table.
+
+    Attributes:
+        classes: The columns that are predicted, in the order of the outputs.
+        served: The output of an export that is read.
+    """
+
+    classes: tuple[str, ...]
+    served: ClassVar[str] = "values"
+
+    def describe(
+        self, path: Path, output: np.ndarray | None, error: str | None
+    ) -> ValuesPrediction:
+        """Returns the prediction for a file.
+
+        Args:
+            path: The file.
+            output: float32 (columns,), or None.
+            error: Why the file was refused, or None.
+        """
+        values = () if output is None else zip(self.classes, map(shorten, output), strict=True)
+        return ValuesPrediction(str(path), dict(values), error)
+
+    def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
+        """Returns the numbers of each file.
+
+        Args:
+            records: Predictions.
+            wide: Whether it is for CSV.
+        """
+        rows: list[list[Any]] = []
+        for record in records:
+            values = [record["values"].get(name) for name in self.classes]  # none of a refused file
+            # Six digits whatever the unit: with four behind the point a dose of 0.00002 is 0.
+            shown = [None if value is None else f"{value:.6g}" for value in values]
+            rows.append([record["path"], *(values if wide else shown)])
+        if wide:
+            return Table(["path", *name_columns("predicted", self.classes)], rows)
+        return Table(["file", *self.classes], rows)
+
+
+def shorten(value: np.float32) -> float:
+    """Returns the number with the fewest digits that is this float32: 73.96, not 73.95999908.
+
+    Args:
+        value: A number.
+    """
+    return float(str(value))

@@ -1,0 +1,326 @@
+"""Where the gradient of a step is computed: on one device, or on replicas that share a batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.keras_private import flatten_layers
+from tl_toolkit.plan.devices import DeviceChoice
+from tl_toolkit.transfer.freezing import batch_norms
+
+__all__ = [
+    "Devices",
+    "OneDevice",
+    "Part",
+    "Replicas",
+    "find_devices",
+    "random_streams",
+    "refuse_small_batch",
+]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a batch that one replica computes.
+
+    Attributes:
+        mean: From one value for each example of the part: their share in the batch's mean.
+        share: The part of the regularization loss, which has no examples, from 0 to 1.
+    """
+
+    mean: Callable[[tf.Tensor], tf.Tensor]
+    share: float
+
+
+Compute = Callable[[Any, Part], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+"""From the examples of a part to objective, loss and metric state. The values of the parts sum up
+to those of the batch."""
+
+Gradients = tuple[list[tf.Tensor | None], tf.Tensor, tf.Tensor]
+"""The gradient of each variable, then loss and metric state of the whole batch."""
+
+
+class Devices(Protocol):
+    """Computes the gradient of a step; the loop of training does not know on how many devices.
+
+    Weights, optimizer and averages lie on the first device in any case, once a process: a state
+    that is written with one number of devices goes on with another.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of parts that a batch is split into."""
+
+    def differentiate(
+        self,
+        compute: Compute,
+        examples: Any,
+        *,
+        model: keras.Model,
+        variables: Sequence[keras.Variable],
+    ) -> Gradients:
+        """Computes a step's gradients, inside a compiled function.
+
+        Args:
+            compute: What is differentiated.
+            examples: Tensors (n, ...) of one batch, nested.
+            model: The model, whose moving statistics and random streams go on.
+            variables: The variables that train.
+        """
+
+
+class OneDevice:
+    """Computes whole batches where TensorFlow places them: on the first GPU, or the CPU."""
+
+    count = 1
+
+    def differentiate(
+        self,
+        compute: Compute,
+        examples: Any,
+        *,
+        model: keras.Model,
+        variables: Sequence[keras.Variable],
+    ) -> Gradients:
+        """Computes a step's gradients.
+
+        Args:
+            compute: As in `Devices`.
+            examples: As in `Devices`.
+            model: As in `Devices`.
+            variables: As in `Devices`.
+        """
+        with tf.GradientTape() as tape:
+            objective, loss, state = compute(examples, Part(tf.reduce_mean, 1.0))
+        return tape.gradient(objective, [each.value for each in variables]), loss, state
+
+
+class Replicas:
+    """Splits each batch over the replicas of a strategy, and adds up their gradients.
+
+    A replica takes the values of all weights as tensors, and gives back gradients and what the
+    model's other variables become: nothing is assigned on it. Dropout samples other masks on each
+    replica. BatchNormalization that trains takes its statistics from the whole batch.
+
+    Args:
+        strategy: A `tf.distribute` strategy; no variable is made in its scope.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self.strategy = strategy
+
+    @property
+    def count(self) -> int:
+        """Number of parts that a batch is split into."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    def differentiate(
+        self,
+        compute: Compute,
+        examples: Any,
+        *,
+        model: keras.Model,
+        variables: Sequence[keras.Variable],
+    ) -> Gradients:
+        """Computes a step's gradients.
+
+        Args:
+            compute: As in `Devices`.
+            examples: As in `Devices`.
+            model: As in `Devices`.
+            variables: As in `Devices`.
+        """
+        tensors = tf.nest.flatten(examples)
+        trained = [tf.convert_to_tensor(variable.value) for variable in variables]
+        changes = _Changes(model)
+
+        def replicate() -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            part, taken = _take_part(tensors, replica, self.count)
+            divisor = tf.where(taken.is_whole, taken.total * self.count, taken.total)
+            own = Part(
+                lambda values: tf.reduce_sum(values) / tf.cast(divisor, values.dtype),
+                1 / self.count,
+            )
+            scope = keras.StatelessScope(
+                [*zip(variables, trained, strict=True), *changes.seed(replica)]
+            )
+            with tf.GradientTape() as tape, scope, _synchronized(model):
+                tape.watch(trained)
+                objective, loss, state = compute(tf.nest.pack_sequence_as(examples, part), own)
+            # A whole batch on each replica counts once.
+            counts = tf.logical_or(tf.equal(replica, 0), tf.logical_not(taken.is_whole))
+            sums = (tape.gradient(objective, trained), loss, state * tf.cast(counts, state.dtype))
+            return sums, changes.collect(scope, replica)
+
+        sums, values = self.strategy.run(replicate)
+        changes.assign(self.strategy, values)
+        gradients, loss, state = sums
+        connected = [each for each in gradients if each is not None]
+        # Hosts send what they add up as one tensor, which has one type.
+        loss, *added = self.strategy.reduce("sum", [loss, *connected], axis=None)
+        state = self.strategy.reduce("sum", state, axis=None)
+        rest = iter(added)
+        return [None if each is None else next(rest) for each in gradients], loss, state
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a replica takes: of `total` examples a part, or all of them."""
+
+    total: tf.Tensor
+    is_whole: tf.Tensor
+
+
+def _take_part(
+    tensors: Sequence[tf.Tensor], replica: tf.Tensor, count: int
+) -> tuple[list[tf.Tensor], _Taken]:
+    """Returns a replica's examples: its part, or the whole of a batch that is too small for parts.
+
+    No part is empty: kernels for the CPU give a wrong shape to the convolution of no image.
+    """
+    with tf.device("CPU:0"):  # else each device would receive the whole batch
+        total = tf.shape(tensors[0])[0]
+        is_whole = total < count
+        start = tf.where(is_whole, 0, total * replica // count)
+        stop = tf.where(is_whole, total, total * (replica + 1) // count)
+        return [tensor[start:stop] for tensor in tensors], _Taken(total, is_whole)
+
+
+class _Changes:
+    """What a model's other variables become in a step: moving statistics and random streams.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._variables = list(model.non_trainable_variables)
+        self._streams = {id(stream) for _, stream in random_streams(model)}
+        self._changed: list[keras.Variable] = []
+
+    def seed(self, replica: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """Returns each random stream, at another place for each replica.
+
+        Args:
+            replica: Number of the replica.
+        """
+        streams = [each for each in self._variables if id(each) in self._streams]
+        return [(each, each.value + _offset(replica, each)) for each in streams]
+
+    def collect(self, scope: keras.StatelessScope, replica: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the new values of what changed, those of streams as of replica 0.
+
+        Args:
+            scope: In which the model was called.
+            replica: Number of the replica.
+        """
+        values = [(each, scope.get_current_value(each)) for each in self._variables]
+        self._changed = [each for each, value in values if value is not None]
+        return [
+            value - _offset(replica, each) if id(each) in self._streams else value
+            for each, value in values
+            if value is not None
+        ]
+
+    def assign(self, strategy: tf.distribute.Strategy, values: Sequence[Any]) -> None:
+        """Assigns what the replicas collected: the mean of statistics.
+
+        Args:
+            strategy: Of the replicas.
+            values: What `collect` gave on each of them.
+        """
+        for variable, value in zip(self._changed, values, strict=True):
+            if id(variable) in self._streams:
+                variable.assign(strategy.experimental_local_results(value)[0])
+            else:
+                variable.assign(strategy.reduce("mean", value, axis=None))
+
+
+_STRIDE = 0x9E3779B9
+"""Between the random streams of two replicas: 2**32 divided by the golden ratio."""
+
+
+def _offset(replica: tf.Tensor, stream: keras.Variable) -> tf.Tensor:
+    offset = tf.cast(replica, tf.int64) * _STRIDE % 2**32
+    return tf.cast(tf.stack([offset, tf.constant(0, tf.int64)]), stream.dtype)
+
+
+@contextlib.contextmanager
+def _synchronized(model: keras.Model) -> Iterator[None]:
+    """Lets BatchNormalization take its statistics from all replicas in the block.
+
+    It is no trait of the model, which is saved as it was.
+    """
+    layers = [(layer, layer.synchronized) for layer in batch_norms(model)]
+    try:
+        for layer, _ in layers:
+            layer.synchronized = True
+        yield
+    finally:
+        for layer, was_synchronized in layers:
+            layer.synchronized = was_synchronized
+
+
+def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Yields the name of every layer that samples in training, and the state it samples from.
+
+    Args:
+        model: The model; nested models are searched too.
+    """
+    for layer in flatten_layers(model):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            yield layer.name, generator.state
+
+
+def find_devices(choice: DeviceChoice) -> Devices:
+    """Returns the devices that are meant: GPUs, or where there are none, logical CPUs.
+
+    GPUs that are not meant TensorFlow does not use from now on, for the life of the process, if it
+    has not started before.
+
+    Args:
+        choice: The devices.
+
+    Raises:
+        RecipeError: There are fewer.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus and (choice.places or choice.count):
+        visible = [gpus[place] for place in choice.select(len(gpus), "GPU")]
+        with contextlib.suppress(RuntimeError):  # it has started, and keeps all of them
+            tf.config.set_visible_devices(visible, "GPU")
+            choice = DeviceChoice(choice.text)
+    kind = "GPU" if gpus else "CPU"
+    names = [device.name for device in tf.config.list_logical_devices(kind)]
+    names = [names[place] for place in choice.select(len(names), kind)]
+    return Replicas(tf.distribute.MirroredStrategy(names)) if len(names) > 1 else OneDevice()
+
+
+def refuse_small_batch(devices: Devices, batch_size: int) -> None:
+    """Refuses a batch with fewer examples than there are devices.
+
+    Args:
+        devices: The devices.
+        batch_size: Examples of all devices together in a step.
+
+    Raises:
+        RecipeError: Some devices would have nothing to do.
+    """
+    if batch_size < devices.count:
+        raise RecipeError(
+            Problem(
+                where="data.batch_size",
+                what=f"{batch_size} images on {devices.count} devices",
+                expected="A batch is shared by all devices: each needs an image of it at least.",
+                hint=f"data.batch_size={devices.count * max(8, batch_size)}",
+            )
+        )
