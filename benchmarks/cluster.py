@@ -118,7 +118,7 @@ def measure_scheduling(folder: Path, trials: int, workers: int) -> None:
             cluster.next()
         plan = check_recipe(loaded)
         with open_search(plan.recipe, folder, None, resume=False, overwrite=False) as place:
-            TrivialSearch(plan, place, handle, cluster).run(None)
+            TrivialSearch(plan, place, handle, cluster=cluster).run(None)
     (start, start_cpu), (end, end_cpu) = times[0], times[-1]
     print(
         f"schedule: {trials} trials in {end - start:.1f} s, {trials / (end - start):.0f} a second; "
