@@ -58,9 +58,15 @@ def recipe_of(photos: Path, store: Path, **sections: Any) -> dict[str, Any]:
         "name": "cluster",
         "data": {"train": str(photos), "validation": 0.25, "image_size": 96, "batch_size": 32},
         "model": {"base": "mobilenet", "arguments": {"alpha": 0.25}, "weights": "random"},
-        "phases": [
+        "phases": [  # statistics of random weights normalize nothing, so that they train
             {"name": "head", "epochs": 3},
-            {"name": "tune", "epochs": 6, "learning_rate": 1e-3, "unfreeze": {"from": "conv_dw_8"}},
+            {
+                "name": "tune",
+                "epochs": 6,
+                "learning_rate": 1e-3,
+                "batch_norm": "train",
+                "unfreeze": {"from": "conv_dw_8"},
+            },
         ],
         "features": {"location": str(store), "part": 128, "store": "always"},
         "export": False,
@@ -210,9 +216,9 @@ def measure_prediction(folder: Path, images: int, workers: int, kills: int) -> N
     run = tl.finetune(recipe, overrides={"phases.tune.epochs": 1}, out=folder / "run")
     files = sorted(map(str, photos.rglob("*.jpg")))
     began = time.perf_counter()
-    with killing_workers(kills, every=20.0) as killed:
+    with killing_workers(kills, every=10.0) as killed:
         done = tl.predict_list(
-            run.path, files, out=folder / "rows", part=1024, ray="local", workers=workers
+            run.path, files, out=folder / "rows", part=512, ray="local", workers=workers
         )
     seconds = time.perf_counter() - began
     rows = parquet.read_table(folder / "rows", columns=["row", "path"]).to_pydict()

@@ -118,8 +118,7 @@ class Cluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return key, LostTask(lines[0] if lines else type(error).__name__)
+            return key, LostTask(_first_line(error))
 
     def cancel(self) -> None:
         """Ends all tasks that are open, with their processes."""
@@ -192,15 +191,21 @@ def _starting(
     # In /tmp whatever TMPDIR says: the names of sockets may have 107 letters.
     place = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108
     with tempfile.TemporaryDirectory(prefix="tltool-ray-", dir=place) as folder:
-        with replaced_environment(start_environment()) as before:
-            ray.init(
-                num_cpus=count * resources.cpus,
-                object_store_memory=_OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                _temp_dir=folder,
-            )
+        try:
+            with replaced_environment(start_environment()) as before:
+                ray.init(
+                    num_cpus=count * resources.cpus,
+                    object_store_memory=_OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="error",
+                    _temp_dir=folder,
+                )
+        except Exception as error:  # Ray's has no kind of its own
+            ray.shutdown()
+            what = f"no cluster could be started here: {_first_line(error)}"
+            hint = "the same again when the machine is less busy, or without --ray"
+            raise RecipeError(Problem(f"--ray {LOCAL}", what, "", hint)) from error
         try:
             yield {name: before[name] for name in PROXIES}
         finally:
@@ -211,11 +216,16 @@ def _connect(ray: ModuleType, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except Exception as error:  # of many kinds, as ConnectionError and RuntimeError
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = f"no cluster of Ray answers: {lines[0] if lines else type(error).__name__}"
+        what = f"no cluster of Ray answers: {_first_line(error)}"
         expected = "Expected local, auto, or the address of a head, as 10.0.0.1:6379."
         hint = "ray start --head, or --ray local"
         raise RecipeError(Problem(f"--ray {address}", what, expected, hint)) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line that an error has to say, or its name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def _count_room(ray: ModuleType, resources: Resources, address: str) -> int:
