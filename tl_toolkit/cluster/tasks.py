@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,12 +23,14 @@ from tl_toolkit.cluster.local import (
     start_environment,
 )
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs.locks import hold, is_abandoned
 
 __all__ = ["LOCAL", "Cluster", "LostTask", "Resources", "open_cluster"]
 
 LOCAL = "local"
 """The word for a cluster of this machine, which ends with the command."""
 
+_FOLDER = "tltool-ray-"
 _RETRIES = 3
 _OBJECT_STORE = 128 << 20
 """Bytes of shared memory of a local cluster: what is sent is small, and images stay in files."""
@@ -190,7 +194,11 @@ def _starting(
     count = workers or max(1, int((os.cpu_count() or 1) // max(resources.cpus, 1)))
     # In /tmp whatever TMPDIR says: the names of sockets may have 107 letters.
     place = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="tltool-ray-", dir=place) as folder:
+    _sweep(Path(place or tempfile.gettempdir()))
+    with (
+        tempfile.TemporaryDirectory(prefix=_FOLDER, dir=place) as folder,
+        hold(Path(folder)),
+    ):
         try:
             with replaced_environment(start_environment()) as before:
                 ray.init(
@@ -210,6 +218,13 @@ def _starting(
             yield {name: before[name] for name in PROXIES}
         finally:
             ray.shutdown()
+
+
+def _sweep(place: Path) -> None:
+    """Removes the folders of clusters whose driver was killed."""
+    for folder in place.glob(f"{_FOLDER}*"):
+        if is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(ray: ModuleType, address: str) -> None:
