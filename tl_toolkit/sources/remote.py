@@ -30,12 +30,10 @@ def mirror_folders(folders: Mapping[str, Path | float | None]) -> None:
 
     A file is fetched if it is new or has another size or tag than when it was fetched, beside its
     place, and renamed into it once it has its size; a file that is gone is removed. Credentials are
-    those that fsspec finds in the environment.
+    those that fsspec finds in the environment. Offline a mirror is taken as it is.
 
     Args:
         folders: By field; what is no mirror is left alone.
-
-    Offline a mirror is taken as it is.
 
     Raises:
         DataError: A folder is missing, larger than the limit or cannot be read; or what reads it is
