@@ -250,6 +250,8 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
 
     paths = run.export(formats)
 
+    page = tl.report(run).read_text()
+    assert "Exported formats" in page
     for name in paths:
         report = run.folder.read_json(run.folder.export / EXPORT_FORMATS[name].proof)
         further = report["further_outputs"]
@@ -259,6 +261,8 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
         measured = report["metrics"]
         assert measured["keras"]["coverage"] == run.metrics["validation"]["coverage"]
         assert measured["exported"]["coverage"] == measured["keras"]["coverage"]
+        accuracy = run.metrics["validation"]["accuracy"]
+        assert report["score"] == {"name": "accuracy", "keras": accuracy, "exported": accuracy}
     told = json.loads((run.folder.export / "preprocess.json").read_text())["outputs"]
     assert told["probabilities"] == "float32 (n, 3)" and told["label_set"] == "bool (n, 3)"
 

@@ -334,6 +334,7 @@ def test_a_report_shows_targets_predictions_and_errors(run):
     assert text.count('<img src="data:image/jpeg;base64,') == 16
 
 
+@pytest.mark.slow
 def test_the_temperature_of_a_run_is_that_of_pixels_all_over_its_maps(run):
     if run.recipe.task.kind != "segmentation":
         pytest.skip("of tasks with classes")

@@ -10,8 +10,6 @@ import tensorflow as tf
 from sklearn import metrics
 
 from tests.tasks.views import make_view
-from tl_toolkit.tasks.multilabel.answers import build as build_answers
-from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.multilabel.task import Multilabel
 
 CLASSES = ("bird", "cat", "dog")
@@ -241,33 +239,10 @@ def test_a_temperature_changes_no_label_that_thresholds_of_validation_give():
     for task in (plain, calibrated):
         task.finish(make_view(outputs, [()] * len(outputs)), targets)
 
-    scaled = calibrated.read_outputs(outputs)
-    np.testing.assert_array_equal(calibrated.find_answers(scaled), plain.find_answers(outputs))
+    np.testing.assert_array_equal(calibrated.find_answers(outputs), plain.find_answers(outputs))
     served = calibrated.serve(tf.constant(outputs))
     np.testing.assert_array_equal(served["predicted"], plain.serve(outputs)["predicted"])
     np.testing.assert_allclose(served["probabilities"], calibrated.read_outputs(outputs), atol=1e-5)
-
-
-def test_every_format_has_scaled_probabilities():
-    outputs, targets = drawn(2.0, count=500)
-    task = make_task(calibrate=True)
-    task.finish(make_view(outputs, [()] * len(outputs)), targets)
-    features = keras.Input((5,))
-    head = keras.layers.Dense(task.units, activation="sigmoid", name="predictions")
-    model = keras.Model(features, head(features))
-    vectors = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
-
-    scaled = task.build_graph(model)(vectors).numpy()
-
-    plain = model(vectors).numpy()
-    np.testing.assert_allclose(scaled, task.read_outputs(plain), atol=1e-5)
-    section = MultilabelSection(kind="multilabel", calibrate=True)
-    answers = build_answers(section, task.classes, task.state())
-    served = answers.describe("photo.jpg", scaled[0], None)
-    assert served.labels == task.describe("photo.jpg", plain[0], None).labels
-    measured = task.measure_graph(task.read_outputs(outputs), targets)
-    temperature = task.state()["temperature"]
-    assert {**measured, "temperature": temperature} == task.measure(outputs, targets)[0]
 
 
 def test_a_restored_task_scales_as_before_and_one_without_does_not():

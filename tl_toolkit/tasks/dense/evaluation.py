@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,10 +25,10 @@ from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
 from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
 __all__ = [
-    "MapPrediction",
     "blank_unseen",
     "find_seen",
     "measure_maps",
+    "measure_outputs",
     "predict_maps",
     "sample_lattice",
 ]
@@ -70,6 +71,34 @@ def measure_maps(
                 image = read_pixels(Path(view.examples[int(index)].path))
                 plain.add(task.predict_plainly(image[seen]), target[seen])
     return metric, plain, scores
+
+
+def measure_outputs(outputs: np.ndarray, targets: Targets, task: DenseTask) -> dict[str, Any]:
+    """Compares outputs for the pixels of a model's images with the targets, at their own size.
+
+    Each pixel of a target is compared with the nearest of the model's image, where `measure_maps`
+    predicts between them: scores differ a little from those of a run.
+
+    Args:
+        outputs: (n, h, w, units), of the model's size.
+        targets: Targets of the same images.
+        task: The task.
+    """
+    metric = task.build_metric()
+    for index, image in enumerate(outputs):
+        target = targets.whole(index)
+        places = place_pixels(target.shape[:2], targets.image_size, targets.resize)
+        seen = find_seen(*places, targets.image_size)
+        if not all(lines.any() for lines in seen):
+            continue
+        rows, columns = (
+            np.clip(np.rint(line[is_seen]).astype(np.int64), 0, side - 1)
+            for line, is_seen, side in zip(places, seen, targets.image_size, strict=True)
+        )
+        maps = task.postprocess(tf.constant(image[np.ix_(rows, columns)]))
+        prediction = {name: value.numpy() for name, value in maps.items()}
+        metric.add(prediction, target[np.ix_(*seen)])
+    return metric.result()
 
 
 def sample_lattice(
@@ -181,7 +210,7 @@ def predict_maps(
     has_legend = False
     for count, path in enumerate(paths, start=1):
         try:
-            pixels = options.read(path)
+            pixels = np.asarray(options.read(path))
         except DataError as error:
             yield MapPrediction(str(path), error=error.problems[0].what)
         else:

@@ -14,8 +14,8 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.graph import scale_logits
 from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.last_layer import scale_last_layer
 from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
@@ -307,13 +307,32 @@ class Multilabel(ImageTask):
         sample = sample_labels(targets, rows, self.thresholds, losses=losses)
         return {**metrics, **measured}, sample
 
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities.
+
+        Args:
+            model: The whole model.
+        """
+        return scale_last_layer(model, self._temperature)
+
+    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, classes).
+            targets: int32 (n, classes).
+        """
+        task = copy.copy(self)
+        task._temperature = 1.0
+        return task.measure(outputs, targets)[0]
+
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns which classes are predicted, bool (n, classes).
 
         Args:
-            outputs: As `build_graph` gives them, float32 (n, classes).
+            outputs: float32 (n, classes).
         """
-        return np.asarray(outputs >= self.thresholds)
+        return np.asarray(self.read_outputs(outputs) >= self.thresholds)
 
     def spread(self, targets: np.ndarray) -> np.ndarray:
         """Returns the targets as they are.
@@ -376,28 +395,6 @@ class Multilabel(ImageTask):
         words = tf.strings.reduce_join(tf.where(predicted, names, ""), axis=-1)
         labels = tf.strings.regex_replace(words, f"{re.escape(separator)}$", "")
         return {"probabilities": outputs, "predicted": predicted, "labels": labels}
-
-    def build_graph(self, model: keras.Model) -> keras.Model:
-        """Returns the model with scaled probabilities.
-
-        Args:
-            model: The whole model.
-        """
-        if self._temperature == 1.0:
-            return model
-        outputs = scale_logits(model, self._temperature)
-        return keras.Model(model.input, outputs, name=model.name)
-
-    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """Measures probabilities, which the graph has scaled.
-
-        Args:
-            outputs: Of `build_graph`, (n, classes).
-            targets: int32 (n, classes).
-        """
-        task = copy.copy(self)
-        task._temperature, task._calibrate = 1.0, False
-        return task.measure(outputs, targets)[0]
 
     def are_equal(self, outputs: Mapping[str, np.ndarray], expected: np.ndarray) -> bool:
         """Returns whether the predicted classes are equal, but for those at their threshold.

@@ -23,23 +23,10 @@ def build(
     Args:
         section: Not used.
         classes: The columns that are predicted, in the order of the outputs.
-        state: What the task learned. The model itself gives numbers in the units of the table.
+        state: What the task learned: how wide intervals are, where they were asked for. The model
+            itself gives numbers in the units of the table.
     """
-    return ValuesAnswers(tuple(classes), read_half_widths(classes, state))
-
-
-def read_half_widths(classes: Sequence[str], state: Mapping[str, Any]) -> np.ndarray | None:
-    """Returns how far intervals reach, float32 (columns,); None where there are none.
-
-    Args:
-        classes: The columns that are predicted, in the order of the outputs.
-        state: What the task learned.
-    """
-    columns = state.get("columns", {})
-    if not all("half_width" in columns.get(name, {}) for name in classes):
-        return None
-    widths = [columns[name]["half_width"] for name in classes]
-    return np.array([np.inf if width is None else width for width in widths], np.float32)
+    return ValuesAnswers(tuple(classes), read_half_widths(state, classes))
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,8 @@ class ValuesAnswers:
 
     Attributes:
         classes: The columns that are predicted, in the order of the outputs.
-        half_widths: How far intervals reach, float32 (columns,); None where there are none.
+        half_widths: Half the width of each column's interval, float32 (columns,); None for no
+            intervals.
         served: The output of an export that is read.
     """
 
@@ -101,8 +89,9 @@ class ValuesAnswers:
             return ValuesPrediction(str(path), values, error)
         bounds = zip(output - self.half_widths, output + self.half_widths, strict=True)
         pairs = [(shorten(low), shorten(high)) for low, high in bounds]
-        intervals = dict(zip(self.classes, pairs, strict=True))
-        return ValuesPrediction(str(path), values, error, intervals)
+        return ValuesPrediction(
+            str(path), values, error, intervals=dict(zip(self.classes, pairs, strict=True))
+        )
 
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
         """Returns the numbers of each file.
@@ -120,6 +109,20 @@ class ValuesAnswers:
         if wide:
             return Table(["path", *name_columns("predicted", self.classes)], rows)
         return Table(["file", *self.classes], rows)
+
+
+def read_half_widths(state: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray | None:
+    """Returns half the width of each column's interval, float32 (columns,); None without them.
+
+    Args:
+        state: What the task learned; None in it stands for an interval without end.
+        classes: The columns.
+    """
+    columns = state.get("columns", {})
+    widths = [columns.get(name, {}).get("half_width", "none") for name in classes]
+    if "none" in widths:
+        return None
+    return np.array([np.inf if width is None else width for width in widths], np.float32)
 
 
 def shorten(value: np.float32) -> float:

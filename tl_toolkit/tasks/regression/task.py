@@ -67,7 +67,6 @@ class Regression(ImageTask):
     """
 
     score = RegressionSection.score
-    derived = frozenset({"interval"})
     served = "values"
     activation = "linear"
     state_dtype = tf.float64
@@ -232,7 +231,7 @@ class Regression(ImageTask):
         columns = [state["columns"][name] for name in self.classes]
         mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
         self._standardize(mean, scale)
-        self._half_widths = read_half_widths(self.classes, state)
+        self._half_widths = read_half_widths(state, self.classes)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_regression`, and the loss.

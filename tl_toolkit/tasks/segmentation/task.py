@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.last_layer import scale_last_layer
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.segmentation.confusion import (
@@ -221,6 +223,25 @@ class Segmentation(DenseTask):
             "mask": tf.cast(tf.argmax(outputs, axis=-1, output_type=tf.int32), tf.uint8),
             "probability": tf.reduce_max(outputs, axis=-1),
         }
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities.
+
+        Args:
+            model: [images, pixels] to probabilities.
+        """
+        return super().build_graph(scale_last_layer(model, self._temperature))
+
+    def measure_graph(self, outputs: np.ndarray, targets: Targets) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, h, w, classes).
+            targets: Masks of the same images.
+        """
+        task = copy.copy(self)
+        task._temperature = 1.0
+        return DenseTask.measure_graph(task, outputs, targets)
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class of each pixel.
