@@ -50,9 +50,12 @@ class ImageTask(Task):
         classes: Names of the outputs, in their order.
         head: Layers between the features and the outputs.
 
+    Attributes:
+        derived: Outputs of `serve` that follow from `served`, and are not compared themselves.
     """
 
     served = "probabilities"
+    derived: frozenset[str] = frozenset()
     has_yardsticks = True
 
     def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
@@ -352,7 +355,8 @@ class ImageTask(Task):
         clear = self.find_clear(values, limits.pixels)
         further = {
             name: array for name, array in values.items()
-            if name in clear or (array.dtype.kind == "f" and name != self.served)
+            if name in clear
+            or (array.dtype.kind == "f" and name not in {self.served, *self.derived})
         }  # fmt: skip
         return make_report(
             list(zip(files, from_pixels, from_bytes, strict=True)),

@@ -208,6 +208,23 @@ def test_an_export_may_round_the_last_digit_of_a_large_value(steps, holds):
     assert report["holds"] == holds
 
 
+def test_intervals_of_an_export_follow_from_its_values_and_are_not_compared():
+    transfer = build_years()
+    task = transfer.task
+    task.restore({"columns": {"year": {"mean": 2000.0, "scale": 10.0, "half_width": None}}})
+
+    def ask(batches, files):
+        values = task.serve(FixedBatch(transfer.model)(batches[0]))
+        values = {name: value.numpy() for name, value in values.items()}
+        assert np.isinf(values["interval"]).all()  # whose difference is no number
+        encoded = tuple({"values": row} for row in values["values"])
+        return Outputs((values,), encoded, task.classes)
+
+    report = task.compare_served(transfer.model, {}, "stretch", ask, Limits())
+
+    assert report["holds"] and report["further_outputs"] == {}
+
+
 @pytest.mark.parametrize("shift", [6e-6, 1e-3])
 def test_parts_may_round_the_last_digit_of_a_large_value(shift):
     transfer, other = build_years(), build_years()

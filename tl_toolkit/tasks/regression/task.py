@@ -68,6 +68,7 @@ class Regression(ImageTask):
 
     score = RegressionSection.score
     served = "values"
+    derived = frozenset({"interval"})
     activation = "linear"
     state_dtype = tf.float64
     prepare_changes_model = True
