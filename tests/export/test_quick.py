@@ -154,11 +154,22 @@ def test_an_export_of_other_weights_does_not_answer(copied, made):
 
     predictions, said = predict(copied, made / "photos" / "0.jpg", "auto")
 
-    assert "predicted by Keras" in said and "not proved to be of this run's model.keras" in said
+    assert "predicted by Keras" in said and "not proved to be of this run as it is now" in said
     quick, _ = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "litert")
     assert predictions[0].probabilities != pytest.approx(quick[0].probabilities, abs=0.01)
     with pytest.raises(RecipeError, match="Try: tltool export .* --to litert"):
         predict(copied, made / "photos", "litert")
+
+
+def test_an_export_of_another_temperature_does_not_answer(copied, made):
+    (copied.folder.path / "task.json").write_text('{"temperature": 3.0}')
+
+    predictions, said = predict(copied, made / "photos" / "0.jpg", "auto")
+
+    assert "predicted by Keras" in said and "not proved" in said
+    quick, _ = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "litert")
+    label = quick[0].label
+    assert predictions[0].probabilities[label] < quick[0].probabilities[label] - 0.001
 
 
 def test_an_export_that_was_not_proved_does_not_answer(copied, made):

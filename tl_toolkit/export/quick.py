@@ -51,14 +51,16 @@ class NotQuick(Exception):
         self.hint = hint
 
 
-def describe_origin(model: Path, export: Path) -> dict[str, str]:
-    """Returns digests for a proof: of the model that an export was made of, and of the export.
+def describe_origin(folder: RunFolder, export: Path) -> dict[str, str]:
+    """Returns digests for a proof: of the model, of what its task learned, and of the export.
 
     Args:
-        model: The run's model.keras; may be missing.
+        folder: The run; model.keras and task.json may be missing.
         export: What was written.
     """
-    origin = {"model": _digest_model(model)} if model.is_file() else {}
+    origin = {"model": _digest_model(folder.model)} if folder.model.is_file() else {}
+    state = folder.task_state  # an export holds its temperature and thresholds
+    origin["task"] = hash_file(state) if state.is_file() else ""
     return origin | ({"sha256": hash_file(export)} if export.is_file() else {})
 
 
@@ -143,7 +145,7 @@ def open_quick(
         raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
     if not _is_proved(folder, path, proof):
         hint = "tltool export RUN --to litert"
-        raise NotQuick(f"{path} is not proved to be of this run's model.keras", hint=hint)
+        raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
     call, runtime = open_litert(str(path), threads)
     return QuickModel(call, size, resize, runtime)
 
@@ -151,7 +153,7 @@ def open_quick(
 def _is_proved(folder: RunFolder, path: Path, proof: Path) -> bool:
     try:
         report: dict[str, Any] = json.loads(proof.read_text("utf-8"))
-        wanted = {name: report[name] for name in ("model", "sha256")}
-        return bool(report["holds"]) and wanted == describe_origin(folder.model, path)
+        proved = {name: report[name] for name in ("model", "task", "sha256")}
+        return bool(report["holds"]) and proved == describe_origin(folder, path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, DataError):
         return False
