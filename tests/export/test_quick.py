@@ -18,6 +18,7 @@ from tl_toolkit.errors import RecipeError
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.quick import MOST_FILES
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
 
 LIMIT = 1e-4
@@ -202,3 +203,29 @@ def test_without_its_runtime_the_extra_is_named(run, made, monkeypatch):
     assert said == ""
     with pytest.raises(RecipeError, match=r"pip install 'tl-toolkit\[litert\]'"):
         predict(run, made / "photos", "litert")
+
+
+def test_a_runtime_that_cannot_be_loaded_or_open_the_export_leaves_it_to_keras(
+    copied, made, monkeypatch
+):
+    export, proof = (copied.folder.export / name for name in ("model.tflite", "parity.litert.json"))
+    export.write_bytes(export.read_bytes()[:2000])
+    report = json.loads(proof.read_text()) | {"sha256": hash_file(export)}
+    proof.write_text(json.dumps(report))
+
+    _, said = predict(copied, made / "photos" / "0.jpg", "auto")
+    assert f"predicted by Keras: LiteRT cannot open {export}" in said
+
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    _, said = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "auto")
+    assert "predicted by Keras: LiteRT cannot open" in said and "ModuleNotFoundError" in said
+
+
+def test_an_export_of_another_size_cannot_be_asked(copied, made):
+    """As `recipe.yaml` is edited by hand: the runtime refuses the shape at the call."""
+    size = copied.recipe.data.image_size
+    data = copied.recipe.data.model_copy(update={"image_size": (size[0] + 4, size[1])})
+    copied.recipe = copied.recipe.model_copy(update={"data": data})
+
+    with pytest.raises(RecipeError, match=r"LiteRT .* cannot run the export: \w+Error"):
+        predict(copied, made / "photos" / "0.jpg", "litert")

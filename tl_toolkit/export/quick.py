@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.export.graph_process import SINGLE, Call, open_litert
+from tl_toolkit.export.apart import find_last_line
+from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
 from tl_toolkit.runs.files import hash_file
@@ -105,7 +106,7 @@ class QuickModel:
             refused: Why some hold no image.
 
         Raises:
-            NotQuick: A file takes the decoder.
+            NotQuick: A file takes the decoder, or the runtime cannot run the export.
         """
         for path in files:
             if path in refused:
@@ -116,9 +117,15 @@ class QuickModel:
             except NotPlain as error:
                 raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
             image = resize_plain(pixels, self._size, self._resize)
+            yield answers.describe(path, self._read(image, answers.served), None)
+
+    def _read(self, image: np.ndarray, served: str) -> np.ndarray:
+        """Returns the output for an image, uint8 (h, w, 3)."""
+        try:
             named = self._call(image[np.newaxis].astype(np.float32))
-            output = named[SINGLE if SINGLE in named else answers.served]
-            yield answers.describe(path, np.array(output[0]), None)
+            return np.array(named[SINGLE if SINGLE in named else served][0])
+        except Exception as error:  # the runtime raises several kinds, of C++ too
+            raise NotQuick(f"{self.runtime} cannot run the export: {_shorten(error)}") from error
 
 
 def open_quick(
@@ -133,7 +140,7 @@ def open_quick(
         threads: Threads of a call.
 
     Raises:
-        NotQuick: There is none, it is of another model, or its runtime is missing.
+        NotQuick: There is none, it is of another model, or no runtime opens it.
     """
     path, proof = folder.export / _MODEL, folder.export / _PROOF
     if not (path.is_file() and proof.is_file()):
@@ -146,8 +153,16 @@ def open_quick(
     if not _is_proved(folder, path, proof):
         hint = "tltool export RUN --to litert"
         raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
-    call, runtime = open_litert(str(path), threads)
+    try:
+        interpreter, runtime = import_litert()  # never the one of TensorFlow, which takes seconds
+        call = build_call(interpreter(str(path), num_threads=threads))
+    except Exception as error:  # the runtime raises several kinds, of C++ too
+        raise NotQuick(f"LiteRT cannot open {path}: {_shorten(error)}") from error
     return QuickModel(call, size, resize, runtime)
+
+
+def _shorten(error: Exception) -> str:
+    return find_last_line(f"{type(error).__name__}: {error}")
 
 
 def _is_proved(folder: RunFolder, path: Path, proof: Path) -> bool:
