@@ -15,9 +15,12 @@ from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
-from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
+from tl_toolkit.tasks.multilabel.answers import (
+    LabelsAnswers,
+    LabelsPrediction,
+    fill_thresholds,
+)
 from tl_toolkit.tasks.multilabel.metrics import (
-    DEFAULT_THRESHOLD,
     choose_thresholds,
     measure_multilabel,
     sample_labels,
@@ -95,8 +98,7 @@ class Multilabel(ImageTask):
         self._balance = balance
         # A variable: the step is compiled before the targets have been read.
         self._shares = tf.Variable(tf.fill((self.units,), 0.5), trainable=False)
-        first = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
-        self.thresholds = np.full(self.units, first, np.float32)
+        self.thresholds = fill_thresholds(threshold, self.units)
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
@@ -252,11 +254,11 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        separator = self._separator
+        separator, reader = self._separator, self.answers
         rows = []
         for flags, row in zip(targets.astype(bool), outputs, strict=True):
-            labels = separator.join(self._name(flags))
-            rows.append([labels, separator.join(self._select(row)), *map(float, row)])
+            labels = separator.join(reader.name_labels(flags))
+            rows.append([labels, separator.join(reader.select(row)), *map(float, row)])
         metrics, sample = self.measure(outputs, targets, losses=losses)
         table = Table(["labels", "predicted", *name_columns("probability", self.classes)], rows)
         return Evaluation(metrics, table, sample)
@@ -299,12 +301,6 @@ class Multilabel(ImageTask):
         from scipy.special import expit
 
         return np.asarray(expit(scores))
-
-    def _select(self, probabilities: np.ndarray) -> list[str]:
-        return self._name(probabilities >= self.thresholds)
-
-    def _name(self, flags: np.ndarray) -> list[str]:
-        return [name for name, is_set in zip(self.classes, flags, strict=True) if is_set]
 
     def measure_uncertainty(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the mean over the classes of the entropy of having each or not, in bits.
